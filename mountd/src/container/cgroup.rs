@@ -1,0 +1,190 @@
+//! Which cgroups a process is in, and their directories.
+//!
+//! v1 and v2 are looked at alike: each line of `/proc/<pid>/cgroup` names a hierarchy and a path in it, and
+//! the daemon's own mountinfo says where that hierarchy is mounted. A hierarchy that is mounted nowhere is
+//! left out; a view that needs it finds it missing.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use super::HierarchyFacts;
+use super::mountinfo::Mount;
+use crate::error::{Error, Result};
+
+/// A line of `/proc/<pid>/cgroup`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Membership {
+    /// The controllers; empty for v2.
+    pub(super) controllers: Vec<String>,
+    /// The path in the hierarchy, as our cgroup namespace sees it.
+    pub(super) path: String,
+}
+
+/// Parse `/proc/<pid>/cgroup` (cgroups(7)). Named v1 hierarchies ("name=systemd") have no controller that a
+/// view could ask and are left out.
+pub(super) fn parse_memberships(text: &str) -> Vec<Membership> {
+    text.lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let (_id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+            let controllers: Vec<String> = controllers
+                .split(',')
+                .filter(|c| !c.is_empty())
+                .map(str::to_owned)
+                .collect();
+            (!controllers.iter().any(|c| c.starts_with("name="))).then(|| Membership {
+                controllers,
+                path: path.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// The path of the cgroup that is the root of a cgroup namespace, from the path that the host sees and the
+/// path that the namespace sees of the same process.
+///
+/// None when the process has been moved out of its namespace's root ("/../x"): then it has no part in it.
+pub(super) fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str> {
+    if inside == "/.." || inside.starts_with("/../") {
+        return None;
+    }
+    if inside == "/" {
+        return Some(host);
+    }
+    let root = host.strip_suffix(inside)?;
+    Some(if root.is_empty() { "/" } else { root })
+}
+
+/// Open the directory of `membership` with `path` in its hierarchy.
+///
+/// `Ok(None)` when the hierarchy is not mounted where we can see it.
+///
+/// # Errors
+/// When the path leads out of what is mounted, or the cgroup has been removed.
+pub(super) fn open_hierarchy(
+    mounts: &[Mount],
+    membership: &Membership,
+    path: &str,
+) -> Result<Option<(HierarchyFacts, OwnedFd)>> {
+    let version = if membership.controllers.is_empty() {
+        2
+    } else {
+        1
+    };
+    // A hierarchy may be mounted several times and in parts: the first mount that holds the path is used.
+    let found = mounts.iter().find_map(|mount| {
+        let ours = match version {
+            2 => mount.fstype == "cgroup2",
+            _ => {
+                mount.fstype == "cgroup"
+                    && membership
+                        .controllers
+                        .iter()
+                        .all(|c| mount.super_options.split(',').any(|option| option == c))
+            }
+        };
+        ours.then(|| below(path, &mount.root))
+            .flatten()
+            .map(|rest| (mount, rest))
+    });
+    let Some((mount, rest)) = found else {
+        return Ok(None);
+    };
+    let shown = format!("{}/{rest}", mount.point);
+    let top = rustix::fs::open(
+        mount.point.as_str(),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| Error::io("open", &mount.point, e))?;
+    let dir = rustix::fs::openat2(
+        &top,
+        if rest.is_empty() { "." } else { rest },
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
+    )
+    .map_err(|e| {
+        Error::io("open", &shown, e).remedy("the cgroup was removed; is the container gone?")
+    })?;
+    let controllers = match version {
+        1 => membership.controllers.clone(),
+        // What is bound to v2 at all; whether it is enabled for this cgroup, its files tell.
+        _ => read_controllers(&top, &mount.point)?,
+    };
+    let depth = rest.split('/').filter(|part| !part.is_empty()).count();
+    Ok(Some((
+        HierarchyFacts {
+            version,
+            controllers,
+            depth: u32::try_from(depth).unwrap_or(u32::MAX),
+        },
+        dir,
+    )))
+}
+
+/// `path` relative to `root`, which is the part of the hierarchy that is mounted.
+fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
+    let rest = if root == "/" {
+        path
+    } else {
+        path.strip_prefix(root)?
+    };
+    if rest.is_empty() {
+        Some("")
+    } else {
+        rest.strip_prefix('/')
+    }
+}
+
+fn read_controllers(top: &OwnedFd, point: &str) -> Result<Vec<String>> {
+    let path = format!("{point}/cgroup.controllers");
+    let file = rustix::fs::openat(
+        top,
+        "cgroup.controllers",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let text = match file {
+        Ok(file) => std::io::read_to_string(std::fs::File::from(file))
+            .map_err(|e| Error::io("read", &path, e))?,
+        Err(e) => return Err(Error::io("open", &path, e)),
+    };
+    Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v1_v2_and_named_hierarchies_are_told_apart() {
+        let got = parse_memberships("9:name=systemd:/a\n2:cpu,cpuacct:/b:c\n0::/d\n");
+        assert_eq!(got.len(), 2);
+        assert_eq!(
+            (got[0].controllers.len(), got[0].path.as_str()),
+            (2, "/b:c")
+        );
+        assert_eq!((got[1].controllers.len(), got[1].path.as_str()), (0, "/d"));
+    }
+
+    #[test]
+    fn the_root_of_a_cgroup_namespace_is_what_both_paths_leave() {
+        assert_eq!(namespace_root("/docker/x", "/"), Some("/docker/x"));
+        assert_eq!(
+            namespace_root("/docker/x/sub/deep", "/sub/deep"),
+            Some("/docker/x")
+        );
+        assert_eq!(namespace_root("/sub", "/sub"), Some("/"));
+        assert_eq!(namespace_root("/a", "/../a"), None);
+    }
+
+    #[test]
+    fn a_path_is_found_in_partial_mounts_by_whole_components() {
+        assert_eq!(below("/a/b", "/"), Some("a/b"));
+        assert_eq!(below("/a/b", "/a"), Some("b"));
+        assert_eq!(below("/ab", "/a"), None);
+        assert_eq!(below("/", "/"), Some(""));
+    }
+}

@@ -1,0 +1,286 @@
+//! From a pidfd to [`Facts`] and descriptors.
+//!
+//! 1. The pid behind the pidfd is found and the container's init looked for.
+//! 2. Everything about them is read and opened.
+//! 3. The pidfd is asked again whether its process lives: if it does, no pid was reused in between, and
+//!    what was read is about this process and none other.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::cgroup::{Membership, namespace_root, open_hierarchy, parse_memberships};
+use super::mountinfo::parse_mountinfo;
+use super::procfs::{Namespace, Proc, Process, parse_boottime_offset};
+use super::{Facts, HierarchyFacts};
+use crate::error::{Error, Kind, Result};
+use crate::protocol::control::CgroupChoice;
+
+/// The process that was named, and the namespaces by which its container is known.
+#[derive(Debug)]
+pub struct Subject {
+    /// The process whose life is the container's: its init where that shares the mount namespace.
+    pub pid: i32,
+    /// Its start, to tell it from a later process of the same pid.
+    pub start_ticks: u64,
+    /// Its pidfd, readable when it has ended.
+    pub pidfd: OwnedFd,
+    /// Its mount namespace.
+    pub mount_namespace: Namespace,
+    /// Its pid namespace.
+    pub pid_namespace: Namespace,
+}
+
+impl Subject {
+    /// The same, with a pidfd of its own.
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn duplicate(&self) -> Result<Self> {
+        let pidfd = self
+            .pidfd
+            .try_clone()
+            .map_err(|e| Error::io("duplicate", "a pidfd", e))?;
+        Ok(Self { pidfd, ..*self })
+    }
+}
+
+/// All that is known of a container.
+#[derive(Debug)]
+pub struct Described {
+    /// Who it is.
+    pub subject: Subject,
+    /// What the server is told.
+    pub facts: Facts,
+    /// A directory for each of `facts.hierarchies`.
+    pub dirs: Vec<OwnedFd>,
+}
+
+/// Find out all about the container of the process behind `pidfd`.
+///
+/// # Errors
+/// [`Kind::NotFound`] when the process ends meanwhile; [`Kind::System`] when the kernel's files cannot be read.
+pub fn describe(
+    proc: &Proc,
+    pidfd: BorrowedFd<'_>,
+    id: Option<String>,
+    choice: CgroupChoice,
+) -> Result<Described> {
+    let pid = proc.pid_of(pidfd)?;
+    let named = proc.process(pid)?;
+    let init = find_init(proc, &named)?;
+    let subject = subject(proc, &named, &init, pidfd)?;
+    let hierarchies = hierarchies(proc, pid, pidfd, choice)?;
+    let (facts, dirs): (Vec<HierarchyFacts>, Vec<OwnedFd>) = hierarchies.into_iter().unzip();
+    let facts = Facts {
+        id: id.unwrap_or_else(|| format!("pid-{}", subject.pid)),
+        start_nsec: ticks_to_nsec(match choice {
+            CgroupChoice::NamespaceRoot => init.start_ticks,
+            CgroupChoice::Own => named.start_ticks,
+        }),
+        boottime_offset_nsec: boottime_offset(proc, pid)?,
+        pid_level: u32::try_from(init.nspid.len().saturating_sub(1)).unwrap_or(0),
+        uid: proc.mapped_root(pid, "uid_map")?,
+        gid: proc.mapped_root(pid, "gid_map")?,
+        hierarchies: facts,
+    };
+    if has_ended(pidfd)? || has_ended(subject.pidfd.as_fd())? {
+        return Err(Error::not_found(format!(
+            "process {pid} ended while its container was looked at"
+        )));
+    }
+    Ok(Described {
+        subject,
+        facts,
+        dirs,
+    })
+}
+
+/// Whether the process of a pidfd has ended.
+fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool> {
+    let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];
+    let ready = rustix::event::poll(
+        &mut poll,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }),
+    )
+    .map_err(|e| Error::io("poll", "a pidfd", e))?;
+    Ok(ready > 0)
+}
+
+/// Pid 1 of the pid namespace of `named`; `named` itself in the host's, or where pid 1 cannot be seen.
+fn find_init(proc: &Proc, named: &Process) -> Result<Process> {
+    if named.nspid.len() < 2 || named.is_init() {
+        return Ok(named.clone());
+    }
+    let namespace = proc.namespace(named.pid, "pid")?;
+    let is_it = |process: &Process| {
+        process.nspid.len() == named.nspid.len()
+            && process.is_init()
+            && proc
+                .namespace(process.pid, "pid")
+                .is_ok_and(|other| other == namespace)
+    };
+    // Mostly it is an ancestor. A process that entered by setns has other ancestors: then all are looked at.
+    let mut at = named.clone();
+    while at.ppid > 0 {
+        let Ok(parent) = proc.process(at.ppid) else {
+            break;
+        };
+        if is_it(&parent) {
+            return Ok(parent);
+        }
+        at = parent;
+    }
+    let found = proc
+        .pids()?
+        .into_iter()
+        .filter_map(|pid| proc.process(pid).ok())
+        .find(is_it);
+    Ok(found.unwrap_or_else(|| named.clone()))
+}
+
+fn subject(proc: &Proc, named: &Process, init: &Process, pidfd: BorrowedFd<'_>) -> Result<Subject> {
+    let mount_namespace = proc.namespace(named.pid, "mnt")?;
+    // With a pod's shared pid namespace, init is another container's: the life is that of the named process.
+    let life = if proc
+        .namespace(init.pid, "mnt")
+        .is_ok_and(|ns| ns == mount_namespace)
+    {
+        init
+    } else {
+        named
+    };
+    let own = if life.pid == named.pid {
+        pidfd
+            .try_clone_to_owned()
+            .map_err(|e| Error::io("duplicate", "a pidfd", e))?
+    } else {
+        open_pidfd(life.pid)?
+    };
+    // The pidfd was opened by number: it is the right one if the process behind it started when ours did.
+    if proc.process(life.pid)?.start_ticks != life.start_ticks {
+        return Err(Error::not_found(format!("process {} has ended", life.pid)));
+    }
+    Ok(Subject {
+        pid: life.pid,
+        start_ticks: life.start_ticks,
+        pidfd: own,
+        mount_namespace,
+        pid_namespace: proc.namespace(named.pid, "pid")?,
+    })
+}
+
+/// A pidfd of the process `pid`.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is none.
+pub fn open_pidfd(pid: i32) -> Result<OwnedFd> {
+    Pid::from_raw(pid)
+        .filter(|_| pid > 0)
+        .ok_or(rustix::io::Errno::SRCH)
+        .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()))
+        .map_err(|e| match e {
+            rustix::io::Errno::SRCH | rustix::io::Errno::INVAL => {
+                Error::not_found(format!("there is no process {pid}")).remedy("see `ps -e`")
+            }
+            e => Error::io("open a pidfd of", format!("process {pid}"), e),
+        })
+}
+
+fn hierarchies(
+    proc: &Proc,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+    choice: CgroupChoice,
+) -> Result<Vec<(HierarchyFacts, OwnedFd)>> {
+    let memberships = parse_memberships(&proc.read(&format!("{pid}/cgroup"))?);
+    let inside = match choice {
+        CgroupChoice::Own => None,
+        CgroupChoice::NamespaceRoot => memberships_inside(proc, pid, pidfd)?,
+    };
+    let mounts = parse_mountinfo(&proc.read("self/mountinfo")?);
+    let mut out = Vec::new();
+    for membership in &memberships {
+        if membership.path.contains("/..") {
+            return Err(Error::refused(format!(
+                "the cgroup {} of process {pid} lies outside of the cgroup namespace of eci-mountd",
+                membership.path
+            ))
+            .remedy("run eci-mountd in the cgroup namespace of the host"));
+        }
+        let view = inside
+            .as_ref()
+            .and_then(|all| all.iter().find(|m| m.controllers == membership.controllers));
+        let path = view
+            .and_then(|view| namespace_root(&membership.path, &view.path))
+            .unwrap_or(&membership.path);
+        out.extend(open_hierarchy(&mounts, membership, path)?);
+    }
+    if out.is_empty() {
+        return Err(Error::new(
+            Kind::System,
+            "no cgroup hierarchy is mounted where eci-mountd can see it",
+        )
+        .remedy("mount cgroup2 on /sys/fs/cgroup"));
+    }
+    Ok(out)
+}
+
+/// The memberships of the process as its own cgroup namespace sees them; none when it shares ours.
+///
+/// Entering the namespace is done on a thread that then ends, so the daemon itself never leaves its own.
+fn memberships_inside(
+    proc: &Proc,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+) -> Result<Option<Vec<Membership>>> {
+    if proc.namespace(pid, "cgroup")? == proc.namespace("self", "cgroup")? {
+        return Ok(None);
+    }
+    let text = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                nix::sched::setns(pidfd, nix::sched::CloneFlags::CLONE_NEWCGROUP)
+                    .map_err(|e| Error::io("enter", format!("/proc/{pid}/ns/cgroup"), e))?;
+                proc.read(&format!("{pid}/cgroup"))
+            })
+            .join()
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    Kind::System,
+                    "the look into the cgroup namespace failed",
+                ))
+            })
+    })?;
+    Ok(Some(parse_memberships(&text)))
+}
+
+/// The offset of a time namespace of its own, or none. A kernel without time namespaces has none.
+fn boottime_offset(proc: &Proc, pid: i32) -> Result<Option<i64>> {
+    let same = match (proc.namespace(pid, "time"), proc.namespace("self", "time")) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => true,
+    };
+    if same {
+        return Ok(None);
+    }
+    let file = format!("{pid}/timens_offsets");
+    parse_boottime_offset(&proc.read(&file)?)
+        .map(Some)
+        .ok_or_else(|| {
+            Error::new(
+                Kind::System,
+                format!("/proc/{file} is not in the kernel's format"),
+            )
+        })
+}
+
+/// Clock ticks of /proc to nanoseconds (USER_HZ, `sysconf(_SC_CLK_TCK)`).
+fn ticks_to_nsec(ticks: u64) -> u64 {
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    ticks.saturating_mul(1_000_000_000 / per_second)
+}

@@ -1,0 +1,264 @@
+//! The few files of `/proc/<pid>` that say what a process is, read through a descriptor of the host's /proc.
+//!
+//! Each `read_` opens one file and hands it to a `parse_` that takes text. The `procfs` crate has these
+//! too, but by path and with many files a process; here one descriptor of /proc serves for ever, and a
+//! process that dies half way is [`Error::not_found`] in every one of them.
+
+use std::fmt::Display;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, Kind, Result};
+
+/// Bytes read of any one file: more than the kernel ever prints in those read here, but for mountinfo.
+const LIMIT: u64 = 16 * 1024 * 1024;
+
+/// A directory descriptor of the host's /proc.
+#[derive(Debug)]
+pub struct Proc {
+    dir: OwnedFd,
+}
+
+impl Proc {
+    /// Open /proc.
+    ///
+    /// # Errors
+    /// When /proc is not there, or not a procfs.
+    pub fn open() -> Result<Self> {
+        let dir = rustix::fs::open(
+            "/proc",
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| Error::io("open", "/proc", e))?;
+        let kind = rustix::fs::fstatfs(&dir).map_err(|e| Error::io("statfs", "/proc", e))?;
+        if kind.f_type as u64 != rustix::fs::PROC_SUPER_MAGIC as u64 {
+            return Err(Error::refused("/proc is not a procfs").remedy("mount one there first"));
+        }
+        Ok(Self { dir })
+    }
+
+    /// Open `/proc/<path>` with `flags`.
+    pub fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        rustix::fs::openat(&self.dir, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
+            vanished(e).unwrap_or_else(|| Error::io("open", format!("/proc/{path}"), e))
+        })
+    }
+
+    /// The text of `/proc/<path>`. What is not UTF-8 is replaced: no field that is parsed here can be such.
+    pub fn read(&self, path: &str) -> Result<String> {
+        let file = std::fs::File::from(self.open_at(path, OFlags::RDONLY)?);
+        let mut bytes = Vec::new();
+        file.take(LIMIT).read_to_end(&mut bytes).map_err(|e| {
+            rustix::io::Errno::from_io_error(&e)
+                .and_then(vanished)
+                .unwrap_or_else(|| Error::io("read", format!("/proc/{path}"), e))
+        })?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// The identity of a namespace of a process: `kind` is a name in `/proc/<pid>/ns`.
+    pub fn namespace(&self, pid: impl Display, kind: &str) -> Result<Namespace> {
+        let path = format!("{pid}/ns/{kind}");
+        let stat =
+            rustix::fs::statat(&self.dir, &path, rustix::fs::AtFlags::empty()).map_err(|e| {
+                vanished(e).unwrap_or_else(|| Error::io("stat", format!("/proc/{path}"), e))
+            })?;
+        Ok(Namespace {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        })
+    }
+
+    /// The process behind a pidfd, in our pid namespace.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when it has been reaped or lies outside our pid namespace.
+    pub fn pid_of(&self, pidfd: BorrowedFd<'_>) -> Result<i32> {
+        let text = self.read(&format!("self/fdinfo/{}", pidfd.as_raw_fd()))?;
+        match field(&text, "Pid:").and_then(|v| v.trim().parse::<i32>().ok()) {
+            Some(pid) if pid > 0 => Ok(pid),
+            Some(0) => Err(Error::not_found(
+                "the process is not in the pid namespace of eci-mountd",
+            )
+            .remedy("run eci-mountd in the pid namespace of the host")),
+            Some(_) => Err(Error::not_found("the process has ended")),
+            None => Err(Error::refused("the descriptor is not a pidfd")),
+        }
+    }
+
+    /// All process ids that /proc lists now.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let dir = self.open_at(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let dir = rustix::fs::Dir::new(dir).map_err(|e| Error::io("read", "/proc", e))?;
+        Ok(dir
+            .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
+            .collect())
+    }
+
+    /// Fields of `/proc/<pid>/stat` and `status` that identify a process.
+    pub fn process(&self, pid: i32) -> Result<Process> {
+        let stat = self.read(&format!("{pid}/stat"))?;
+        let status = self.read(&format!("{pid}/status"))?;
+        parse_process(pid, &stat, &status).ok_or_else(|| {
+            Error::new(
+                Kind::System,
+                format!("/proc/{pid}/stat is not in the kernel's format"),
+            )
+        })
+    }
+
+    /// The user or group that id 0 of a process's user namespace is for us; `file` is "uid_map" or "gid_map".
+    /// 65534, the kernel's overflow id, where 0 is not mapped.
+    pub fn mapped_root(&self, pid: i32, file: &str) -> Result<u32> {
+        Ok(parse_mapped_root(&self.read(&format!("{pid}/{file}"))?).unwrap_or(65534))
+    }
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+/// ESRCH and ENOENT below `/proc/<pid>` both mean that the process is gone.
+fn vanished(errno: rustix::io::Errno) -> Option<Error> {
+    matches!(errno, rustix::io::Errno::SRCH | rustix::io::Errno::NOENT)
+        .then(|| Error::not_found("the process has ended"))
+}
+
+/// A namespace, by the device and inode of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Namespace {
+    dev: u64,
+    ino: u64,
+}
+
+/// What identifies a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its id in our pid namespace.
+    pub pid: i32,
+    /// Its parent's.
+    pub ppid: i32,
+    /// When it started, in clock ticks of the host's CLOCK_BOOTTIME (`starttime`, field 22).
+    pub start_ticks: u64,
+    /// Its ids from our pid namespace inwards (`NSpid`).
+    pub nspid: Vec<i32>,
+}
+
+impl Process {
+    /// Whether it is pid 1 of a pid namespace below ours.
+    pub fn is_init(&self) -> bool {
+        self.nspid.len() > 1 && self.nspid.last() == Some(&1)
+    }
+}
+
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key))
+}
+
+fn parse_process(pid: i32, stat: &str, status: &str) -> Option<Process> {
+    // comm may hold spaces and parentheses: the fields begin after the last one.
+    let after_comm = &stat[stat.rfind(')')? + 1..];
+    let mut fields = after_comm.split_ascii_whitespace();
+    let ppid = fields.nth(1)?.parse().ok()?;
+    let start_ticks = fields.nth(17)?.parse().ok()?;
+    let nspid = match field(status, "NSpid:") {
+        Some(ids) => ids
+            .split_ascii_whitespace()
+            .map(|id| id.parse().ok())
+            .collect::<Option<_>>()?,
+        None => vec![pid],
+    };
+    Some(Process {
+        pid,
+        ppid,
+        start_ticks,
+        nspid,
+    })
+}
+
+fn parse_mapped_root(map: &str) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut columns = line.split_ascii_whitespace().map(|c| c.parse::<u32>());
+        match (
+            columns.next()?.ok()?,
+            columns.next()?.ok()?,
+            columns.next()?.ok()?,
+        ) {
+            (0, outside, count) if count > 0 => Some(outside),
+            _ => None,
+        }
+    })
+}
+
+/// The offset of CLOCK_BOOTTIME in nanoseconds, from `/proc/<pid>/timens_offsets`.
+pub fn parse_boottime_offset(text: &str) -> Option<i64> {
+    let mut columns = field(text, "boottime")?.split_ascii_whitespace();
+    let seconds: i64 = columns.next()?.parse().ok()?;
+    let nanoseconds: i64 = columns.next()?.parse().ok()?;
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
+        let stat = "42 (a) b (c)) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 1000 1 18446744073709551615";
+        let process = parse_process(42, stat, "Name:\tx\nNSpid:\t42\t1\n").unwrap();
+        assert_eq!(
+            process,
+            Process {
+                pid: 42,
+                ppid: 7,
+                start_ticks: 777,
+                nspid: vec![42, 1]
+            }
+        );
+        assert!(process.is_init());
+    }
+
+    #[test]
+    fn root_is_mapped_where_the_map_says_so() {
+        assert_eq!(
+            parse_mapped_root("         0     100000      65536\n"),
+            Some(100_000)
+        );
+        assert_eq!(parse_mapped_root("1000 1000 1\n0 5 1\n"), Some(5));
+        assert_eq!(
+            parse_mapped_root("         0          0 4294967295\n"),
+            Some(0)
+        );
+        assert_eq!(parse_mapped_root(""), None);
+    }
+
+    #[test]
+    fn a_time_namespace_offset_is_nanoseconds() {
+        assert_eq!(
+            parse_boottime_offset(
+                "monotonic           0         0\nboottime         -100 250000000\n"
+            ),
+            Some(-99_750_000_000)
+        );
+        assert_eq!(parse_boottime_offset("boottime x y"), None);
+    }
+
+    #[test]
+    fn our_own_pidfd_names_us() {
+        let proc = Proc::open().unwrap();
+        let me = rustix::process::getpid();
+        let pidfd = rustix::process::pidfd_open(me, rustix::process::PidfdFlags::empty()).unwrap();
+        assert_eq!(
+            proc.pid_of(pidfd.as_fd()).unwrap(),
+            me.as_raw_nonzero().get()
+        );
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(proc.pid_of(file.as_fd()).unwrap_err().kind, Kind::Refused);
+    }
+}

@@ -1,0 +1,13 @@
+//! The daemon: one event loop, one thread a control connection, one grafter.
+//!
+//! [`operations`] are what can be done to containers, one at a time. [`run`](run()) is the loop that hears of
+//! new connections, signals, and the ends of containers and of the server. [`options`] is its command line.
+
+mod leftovers;
+pub mod operations;
+pub mod options;
+mod run;
+mod serve_control;
+
+pub use options::Options;
+pub use run::{main, run};

@@ -1,0 +1,84 @@
+//! The command line of the daemon, and the three ways in which it lives.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::error::{Error, Result};
+use crate::protocol::link::{CpuIds, Settings};
+use crate::runtime_dir;
+
+/// Options of `eci-mountd`.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Where the socket, the lock and the list of containers are
+    #[arg(long, value_name = "DIR", env = "ECI_FS_RUNTIME_DIR", default_value = runtime_dir::DEFAULT)]
+    pub runtime_dir: PathBuf,
+
+    /// How old a view may be, in milliseconds; 0 computes every view anew at each open
+    #[arg(long, value_name = "MS", default_value_t = 10)]
+    pub freshness: u64,
+
+    /// Do not pad views to a constant size (they are then not cached)
+    #[arg(long)]
+    pub no_padding: bool,
+
+    /// Let MemAvailable exceed what the machine itself has left
+    #[arg(long)]
+    pub no_host_clamp: bool,
+
+    /// Renumber each container's CPUs from 0
+    #[arg(long)]
+    pub dense_cpu_ids: bool,
+
+    /// The server's executable, if it is not the `eci-fs` beside this one
+    #[arg(long, value_name = "FILE")]
+    pub server: Option<PathBuf>,
+
+    /// Go to the background, and end with the last container
+    #[arg(long, hide = true, conflicts_with = "private")]
+    pub background: bool,
+
+    /// Serve one command, whose connection is standard input, and end with it
+    #[arg(long, hide = true)]
+    pub private: bool,
+}
+
+impl Options {
+    /// What the views are set to.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            freshness_ms: self.freshness,
+            padding: !self.no_padding,
+            host_clamp: !self.no_host_clamp,
+            cpu_ids: if self.dense_cpu_ids {
+                CpuIds::Dense
+            } else {
+                CpuIds::Physical
+            },
+        }
+    }
+
+    /// The server's executable: the one that was named; ourselves, when we are `eci-fs`; the `eci-fs` beside us.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn server(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.server {
+            return Ok(path.clone());
+        }
+        let own = std::env::current_exe().map_err(|e| Error::io("find", "/proc/self/exe", e))?;
+        if own.file_name().is_some_and(|name| name != "eci-mountd") {
+            // By the link and not by the path, which an upgrade may have replaced by another version.
+            return Ok(PathBuf::from("/proc/self/exe"));
+        }
+        let beside = own.with_file_name("eci-fs");
+        if beside.exists() {
+            return Ok(beside);
+        }
+        Err(
+            Error::not_found(format!("there is no {}", beside.display()))
+                .remedy("install eci-fs beside eci-mountd, or name it with --server"),
+        )
+    }
+}

@@ -1,0 +1,96 @@
+//! One control connection: packets in, operations, packets out.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::operations::Daemon;
+use crate::error::{Error, Kind, Result};
+use crate::protocol::channel::Channel;
+use crate::protocol::control::{Answer, Call, Request, Response, VERSION};
+
+/// Answer until the other end closes. `after` is called after each answer that may have left nothing attached.
+pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut()) {
+    let peer = match channel.peer() {
+        Ok(peer) => peer,
+        Err(error) => return tracing::warn!(%error, "a control connection has no peer"),
+    };
+    loop {
+        let (call, fds) = match channel.recv::<Call>() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return,
+            Err(error) => {
+                let why = Error::refused(format!("a packet could not be understood: {error}"));
+                let _ = reply(channel, Response::Failed(why), None);
+                return;
+            }
+        };
+        let ends_something = !matches!(call.request, Request::List { .. } | Request::Open { .. });
+        let result = if peer.uid != 0 {
+            Err(Error::new(
+                Kind::Denied,
+                format!("user {} may not control eci-mountd", peer.uid),
+            )
+            .remedy("run the command as root"))
+        } else if call.version != VERSION {
+            Err(Error::new(
+                Kind::Version,
+                format!(
+                    "the command speaks version {} of the protocol, eci-mountd version {VERSION}",
+                    call.version
+                ),
+            )
+            .remedy("install both from the same release, and restart eci-mountd"))
+        } else {
+            answer(daemon, call.request, fds, peer.pid)
+        };
+        let (response, fd) = result.unwrap_or_else(|error| {
+            tracing::debug!(%error, "refused");
+            (Response::Failed(error), None)
+        });
+        if let Err(error) = reply(channel, response, fd) {
+            tracing::debug!(%error, "a command did not wait for its answer");
+        }
+        if ends_something {
+            after();
+        }
+    }
+}
+
+fn reply(channel: &Channel, response: Response, fd: Option<OwnedFd>) -> std::io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+    channel.send(
+        &Answer {
+            version: VERSION,
+            response,
+        },
+        &fds,
+    )
+}
+
+fn answer(
+    daemon: &Daemon,
+    request: Request,
+    fds: Vec<OwnedFd>,
+    client: i32,
+) -> Result<(Response, Option<OwnedFd>)> {
+    let mut fds = fds.into_iter();
+    let mut next = |what| {
+        fds.next()
+            .ok_or_else(|| Error::refused(format!("the packet carries no {what}")))
+    };
+    let response = match request {
+        Request::Attach { id, cgroup } => {
+            Response::Attached(daemon.attach(next("pidfd")?.as_fd(), id, cgroup)?)
+        }
+        Request::Detach(selector) => daemon.detach(&selector)?,
+        Request::Mount { dir, created } => {
+            let pidfd = next("pidfd")?;
+            daemon.mount(pidfd.as_fd(), next("directory")?, &dir, created, client)?
+        }
+        Request::Unmount { dir } => daemon.unmount(&dir)?,
+        Request::List { after } => daemon.list(after),
+        Request::Open { container, path } => {
+            return Ok((Response::Opened, Some(daemon.open(&container, &path)?)));
+        }
+    };
+    Ok((response, None))
+}

@@ -1,0 +1,139 @@
+//! The one error type of the mount daemon: what happened, to which path, and what to do about it.
+//!
+//! It travels over the control protocol as it is, so that the person who typed a command reads the
+//! sentence that the daemon meant. It is not an errno: containers never meet it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of thing went wrong, for programs that act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// The request names something that does not exist: a pid, a container, a directory.
+    NotFound,
+    /// The request is malformed or asks for what is never done.
+    Refused,
+    /// The caller may not do this.
+    Denied,
+    /// Somebody else holds it: a socket, a lock, a directory.
+    Busy,
+    /// The machine, or a descriptor or memory limit, did not allow it.
+    System,
+    /// The two programs speak different versions of the protocol.
+    Version,
+}
+
+/// A one-line error with its remedy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Error {
+    /// For programs.
+    pub kind: Kind,
+    /// What happened, and to which path or process.
+    pub what: String,
+    /// What the reader can do about it, if there is something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// The result of everything that can fail in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of `kind` that says `what`.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            what: what.into(),
+            remedy: None,
+        }
+    }
+
+    /// [`Kind::Refused`] with `what`.
+    pub fn refused(what: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, what)
+    }
+
+    /// [`Kind::NotFound`] with `what`.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, what)
+    }
+
+    /// A failed system call: `verb` ("open", "mount"), the path it failed on, and the kernel's word.
+    pub fn io(verb: &str, path: impl AsRef<Path>, error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::NotFound,
+            io::ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::System,
+        };
+        Self::new(
+            kind,
+            format!(
+                "cannot {verb} {}: {}",
+                path.as_ref().display(),
+                plain(&error)
+            ),
+        )
+    }
+
+    /// The same error with what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The same error, said about a larger undertaking.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.what = format!("{context}: {}", self.what);
+        self
+    }
+}
+
+/// The kernel's word without Rust's "(os error N)", which helps nobody.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One line whatever came in: a path may hold a newline.
+        let one_line = |s: &str| s.replace(['\n', '\r'], "?");
+        f.write_str(&one_line(&self.what))?;
+        match &self.remedy {
+            Some(remedy) => write!(f, "; {}", one_line(remedy)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_path_and_remedy() {
+        let error = Error::io(
+            "open",
+            "/run/a\nb",
+            io::Error::from_raw_os_error(libc::ENOENT),
+        )
+        .remedy("create it");
+        assert_eq!(
+            error.to_string(),
+            "cannot open /run/a?b: No such file or directory; create it"
+        );
+        assert_eq!(error.kind, Kind::NotFound);
+    }
+}

@@ -1,0 +1,166 @@
+//! Covering and uncovering the entries of a container: all or nothing.
+//!
+//! 1. The targets are opened and checked, outside of the container.
+//! 2. A clone of each source mount is made, in the grafter's namespace.
+//! 3. The container's mount namespace is entered, and each clone moved onto its target.
+//! 4. If one fails, those before it are taken away again before anybody hears of it.
+
+use std::os::fd::OwnedFd;
+
+use nix::mount::{MntFlags, umount2};
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use super::place::Place;
+use super::target::{Target, Targets};
+use crate::container::Subject;
+use crate::error::{Error, Kind, Result};
+use crate::protocol::link::Row;
+
+/// What has been done.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The paths that are covered now.
+    pub grafted: Vec<String>,
+}
+
+/// Graft `rows` of the container in `slot` into it. Entries that the container does not have are left out.
+///
+/// # Errors
+/// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
+pub fn attach(place: &Place, subject: &Subject, slot: u64, rows: &[Row]) -> Result<Outcome> {
+    let targets = Targets::open(&place.proc, subject)?;
+    let mut work: Vec<(&Row, Target, OwnedFd)> = Vec::with_capacity(rows.len());
+    let mut dead = Vec::new();
+    for row in rows {
+        let Some(mut target) = targets.find(&row.path)? else {
+            continue;
+        };
+        if target.ours {
+            if !is_dead(&target.entry)? {
+                return Err(Error::new(
+                    Kind::Busy,
+                    format!(
+                        "{} of process {} has a graft of another eci-mountd",
+                        row.path, subject.pid
+                    ),
+                )
+                .remedy("detach it there first, with the --runtime-dir of that one"));
+            }
+            dead.push(row.path.clone());
+        } else if is_directory(&target, &row.path)? != row.directory {
+            continue;
+        }
+        target.ours = false;
+        work.push((row, target, place.clone_of(slot, row)?));
+    }
+    drop(targets);
+    if !dead.is_empty() {
+        tracing::info!(
+            pid = subject.pid,
+            grafts = dead.len(),
+            "removing grafts that a dead daemon left"
+        );
+        detach(place, subject, &dead)?;
+        return attach(place, subject, slot, rows);
+    }
+    place.inside(&subject.pidfd, || {
+        for (done, (row, target, clone)) in work.iter().enumerate() {
+            let moved = move_mount(
+                clone,
+                "",
+                &target.entry,
+                "",
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+            );
+            if let Err(e) = moved {
+                for (_, target, _) in work[..done].iter().rev() {
+                    if let Err(error) = uncover(target) {
+                        tracing::warn!(%error, pid = subject.pid, "a graft stays behind, ignoring");
+                    }
+                }
+                return Err(Error::io("graft over the container's", &row.path, e));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Outcome {
+        grafted: work
+            .into_iter()
+            .map(|(row, _, _)| row.path.clone())
+            .collect(),
+    })
+}
+
+/// Take the grafts at `paths` out of a container; returns how many there were. What lies there and is not
+/// ours stays.
+///
+/// # Errors
+/// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
+pub fn detach(place: &Place, subject: &Subject, paths: &[String]) -> Result<usize> {
+    let targets = Targets::open(&place.proc, subject)?;
+    let mut work = Vec::new();
+    for path in paths.iter().rev() {
+        match targets.find(path) {
+            Ok(Some(target)) if target.ours => work.push(target),
+            Ok(_) => tracing::warn!(
+                path,
+                pid = subject.pid,
+                "there is no graft of ours any more, ignoring"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, pid = subject.pid, "a graft cannot be removed, ignoring")
+            }
+        }
+    }
+    place.inside(&subject.pidfd, || {
+        for target in &work {
+            uncover(target)?;
+        }
+        Ok(())
+    })?;
+    Ok(work.len())
+}
+
+/// Unmount what lies at a target. Only inside of its namespace.
+fn uncover(target: &Target) -> Result<()> {
+    // umount2 takes a path; the only one that cannot be redirected is a name in a directory that is held.
+    nix::unistd::fchdir(&target.parent)
+        .map_err(|e| Error::io("enter the directory of", &target.name, e))?;
+    umount2(
+        target.name.as_str(),
+        MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+    )
+    .map_err(|e| Error::io("remove the graft over", &target.name, e))
+}
+
+/// Whether a graft is one of a daemon that was killed: its file system says ENOTCONN then. It is asked on a
+/// thread that is given up after a second, because what carries our name may be a file system of the
+/// container's own, which need not answer.
+fn is_dead(entry: &OwnedFd) -> Result<bool> {
+    let entry = entry
+        .try_clone()
+        .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
+    let (answer, answered) = std::sync::mpsc::channel();
+    std::thread::Builder::new()
+        .name("is-dead".to_owned())
+        .spawn(move || answer.send(rustix::fs::fstatfs(&entry).err()))
+        .map_err(|e| Error::io("start", "a thread", e))?;
+    let error = answered
+        .recv_timeout(std::time::Duration::from_secs(1))
+        .ok()
+        .flatten();
+    Ok(matches!(
+        error,
+        Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
+    ))
+}
+
+/// Whether the kernel's entry is a directory; a graft must be of the same kind.
+fn is_directory(target: &Target, path: &str) -> Result<bool> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    // Not synchronised: the entry may be another FUSE file system's, whose server may be slow.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
+    let stat = statx(&target.entry, "", flags, StatxFlags::TYPE)
+        .map_err(|e| Error::io("look at the container's", path, e))?;
+    Ok(u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR)
+}

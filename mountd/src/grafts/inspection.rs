@@ -1,0 +1,100 @@
+//! The views of a container under a directory of the host, for looking at them from outside.
+//!
+//! The directory becomes a small read-only tmpfs whose files are the points at which the views are mounted:
+//! DIR/proc/meminfo and so on, and nothing else. It is built in the grafter's own namespace and moved as one
+//! tree, so it is either there as a whole or not at all, and one `umount` takes it away.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, umount2};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
+
+use super::place::{Place, SOURCE, do_mount, open_dir};
+use crate::error::{Error, Result};
+use crate::protocol::link::Row;
+
+/// Recursive clone: `AT_RECURSIVE`, which open_tree takes beside its own flags.
+const RECURSIVE: OpenTreeFlags = OpenTreeFlags::AT_RECURSIVE;
+
+/// Mount the views `rows` of the container in `slot` on the directory `dir`, in the mount namespace of the
+/// process behind `pidfd`.
+///
+/// # Errors
+/// When a mount is refused; then nothing is left of it.
+pub fn expose(
+    place: &Place,
+    slot: u64,
+    rows: &[Row],
+    dir: &OwnedFd,
+    pidfd: impl AsFd,
+) -> Result<usize> {
+    let stage = PathBuf::from(format!("/mounts/{slot}"));
+    fs::create_dir_all(&stage).map_err(|e| Error::io("create", &stage, e))?;
+    let result = build(place, slot, rows, &stage).and_then(|tree| {
+        place.inside(pidfd, || {
+            let flags =
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            move_mount(&tree, "", dir, "", flags)
+                .map_err(|e| Error::io("mount on", "the directory", e))
+        })
+    });
+    // The stage has served, whatever came of it.
+    let _ = umount2(&stage, MntFlags::MNT_DETACH);
+    let _ = fs::remove_dir(&stage);
+    result.map(|()| rows.len())
+}
+
+fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let text = stage.display().to_string();
+    do_mount(
+        Some(SOURCE),
+        &text,
+        Some("tmpfs"),
+        plain,
+        Some("size=1m,mode=0755"),
+    )?;
+    for row in rows {
+        let point = stage.join(row.path.trim_start_matches('/'));
+        let parent = point.parent().unwrap_or(stage);
+        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+        if row.directory {
+            fs::create_dir_all(&point).map_err(|e| Error::io("create", &point, e))?;
+        } else {
+            fs::File::create(&point).map_err(|e| Error::io("create", &point, e))?;
+        }
+        let at = rustix::fs::open(
+            &point,
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(|e| Error::io("open", &point, e))?;
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(place.clone_of(slot, row)?, "", at, "", flags)
+            .map_err(|e| Error::io("mount on", &point, e))?;
+    }
+    do_mount(
+        None,
+        &text,
+        None,
+        plain | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
+        Some("size=1m,mode=0755"),
+    )?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | RECURSIVE;
+    open_tree(open_dir(stage)?, ".", flags).map_err(|e| Error::io("clone", stage, e))
+}
+
+/// Unmount such a directory in the mount namespace of the process behind `pidfd`.
+///
+/// # Errors
+/// When something else is mounted there by now, or nothing is.
+pub fn withdraw(place: &Place, dir: &Path, pidfd: impl AsFd) -> Result<()> {
+    let dir = dir.to_owned();
+    place.inside(pidfd, || {
+        rustix::mount::unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .map_err(|e| Error::io("unmount", &dir, e))
+    })
+}

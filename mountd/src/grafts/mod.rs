@@ -1,0 +1,14 @@
+//! Grafts: mounts of ours over single entries of a container's /proc and /sys.
+//!
+//! [`place`] is the thread and the private mount namespace in which the source mounts live. [`target`] finds
+//! and checks what shall be covered. [`container`] covers and uncovers it; [`inspection`] builds the same
+//! views under a directory of the host.
+
+mod container;
+mod inspection;
+pub mod place;
+mod target;
+
+pub use container::{Outcome, attach, detach};
+pub use inspection::{expose, withdraw};
+pub use target::Targets;

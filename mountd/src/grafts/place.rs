@@ -1,0 +1,239 @@
+//! The place where source mounts live, and the thread that works there.
+//!
+//! `open_tree(OPEN_TREE_CLONE)` clones only mounts of the caller's own mount namespace, and `setns` into a
+//! container's wants a thread that shares its root with nobody. So one thread has a mount namespace of its own
+//! that holds nothing but a tmpfs and the source mounts: it pins no mount of the host, shows nothing to it, and
+//! vanishes with the daemon. Work is sent to it as closures and done one after the other.
+//!
+//! 1. The thread leaves the host's namespace and puts a tmpfs where /proc was (any directory would do).
+//! 2. That tmpfs becomes the root; everything else is let go of.
+//! 3. The connections are mounted: cached read-only, live twice, so that a clone of either kind is at hand.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{Mode, OFlags};
+
+use crate::container::procfs::Proc;
+use crate::error::{Error, Kind, Result};
+use crate::protocol::link::{Connection, Row};
+
+/// The source of every mount of ours, as mountinfo shows it.
+pub const SOURCE: &str = "eci-fs";
+
+/// The file system type of every graft.
+pub const FSTYPE: &str = "fuse";
+
+/// What the thread has at hand.
+#[derive(Debug)]
+pub struct Place {
+    /// The host's /proc.
+    pub proc: Arc<Proc>,
+    home: OwnedFd,
+    cached: OwnedFd,
+    live: OwnedFd,
+    live_read_only: OwnedFd,
+}
+
+type Job = Box<dyn FnOnce(&Place) + Send>;
+
+/// A handle on the thread. Dropping the last one ends it, and the namespace with it.
+#[derive(Debug, Clone)]
+pub struct Grafter {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Grafter {
+    /// Start the thread, and mount the two connections on the `/dev/fuse` descriptors `fuse`.
+    ///
+    /// # Errors
+    /// When a namespace cannot be made or a mount is refused; it says which.
+    pub fn start(proc: Arc<Proc>, fuse: [OwnedFd; 2]) -> Result<Self> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (ready, made) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("grafter".to_owned())
+            .spawn(move || {
+                let place = match Place::make(proc, &fuse) {
+                    Ok(place) => place,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                drop(fuse);
+                drop(ready.send(Ok(())));
+                for job in inbox {
+                    job(&place);
+                }
+            })
+            .map_err(|e| Error::io("start", "the grafter thread", e))?;
+        made.recv().map_err(|_| gone())??;
+        Ok(Self { jobs })
+    }
+
+    /// Run `work` on the thread and wait for what it returns.
+    pub fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Place) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (done, result) = mpsc::channel();
+        self.jobs
+            .send(Box::new(move |place| drop(done.send(work(place)))))
+            .map_err(|_| gone())?;
+        result.recv().map_err(|_| gone())?
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::System, "the grafter thread has ended").remedy("restart eci-mountd")
+}
+
+impl Place {
+    fn make(proc: Arc<Proc>, fuse: &[OwnedFd; 2]) -> Result<Self> {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(|e| {
+            Error::io("make", "a mount namespace", e).remedy("run as root with CAP_SYS_ADMIN")
+        })?;
+        let home = proc.open_at("thread-self/ns/mnt", OFlags::RDONLY)?;
+        let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        do_mount(None, "/", None, private, None)?;
+        do_mount(
+            Some("tmpfs"),
+            "/proc",
+            Some("tmpfs"),
+            plain,
+            Some("size=4m,mode=0700"),
+        )?;
+        nix::unistd::chdir("/proc").map_err(|e| Error::io("enter", "/proc", e))?;
+        rustix::process::pivot_root(".", ".")
+            .map_err(|e| Error::io("pivot_root to", "/proc", e))?;
+        umount2(".", MntFlags::MNT_DETACH).map_err(|e| Error::io("unmount", "the old root", e))?;
+        nix::unistd::chdir("/").map_err(|e| Error::io("enter", "/", e))?;
+
+        for dir in ["/cached", "/live", "/live-read-only", "/mounts"] {
+            std::fs::create_dir(dir).map_err(|e| Error::io("create", dir, e))?;
+        }
+        let [cached, live] = fuse;
+        do_mount(
+            Some(SOURCE),
+            "/cached",
+            Some(FSTYPE),
+            plain | MsFlags::MS_RDONLY,
+            Some(&fuse_options(cached)),
+        )?;
+        do_mount(
+            Some(SOURCE),
+            "/live",
+            Some(FSTYPE),
+            plain,
+            Some(&fuse_options(live)),
+        )?;
+        do_mount(
+            Some("/live"),
+            "/live-read-only",
+            None,
+            MsFlags::MS_BIND,
+            None,
+        )?;
+        let read_only = plain | MsFlags::MS_RDONLY | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+        do_mount(None, "/live-read-only", None, read_only, None)?;
+        Ok(Self {
+            cached: open_dir("/cached")?,
+            live: open_dir("/live")?,
+            live_read_only: open_dir("/live-read-only")?,
+            home,
+            proc,
+        })
+    }
+
+    /// A detached clone of the mount of one row of the container in `slot`, to be moved where it belongs.
+    pub(super) fn clone_of(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
+        use rustix::mount::{OpenTreeFlags, open_tree};
+        let path = format!("{slot}{}", row.path);
+        open_tree(
+            self.source(row),
+            path.as_str(),
+            OpenTreeFlags::OPEN_TREE_CLONE
+                | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                | OpenTreeFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .map_err(|e| Error::io("clone", format!("{}:/{path}", row.connection.name()), e))
+    }
+
+    /// Open one file of the container in `slot` for reading, as a program in the container would.
+    pub fn open_view(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
+        let path = format!("{slot}{}", row.path);
+        rustix::fs::openat(
+            self.source(row),
+            path.as_str(),
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+        .map_err(|e| Error::io("open", &row.path, e))
+    }
+
+    fn source(&self, row: &Row) -> &OwnedFd {
+        match (row.connection, row.writable) {
+            (Connection::Cached, _) => &self.cached,
+            (Connection::Live, true) => &self.live,
+            (Connection::Live, false) => &self.live_read_only,
+        }
+    }
+
+    /// Run `work` inside another mount namespace, and come back whatever it says.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered. If there is no way back the daemon cannot go on: it aborts, since
+    /// a privileged thread that is lost in a container's namespace must not do anything more.
+    pub(super) fn inside<T>(
+        &self,
+        namespace: impl AsFd,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        setns(namespace, CloneFlags::CLONE_NEWNS)
+            .map_err(|e| Error::io("enter", "the mount namespace of the container", e))?;
+        let result = work();
+        if let Err(error) = setns(&self.home, CloneFlags::CLONE_NEWNS) {
+            tracing::error!(%error, "the grafter cannot return to its mount namespace");
+            std::process::abort();
+        }
+        result
+    }
+}
+
+fn fuse_options(fuse: &OwnedFd) -> String {
+    // default_permissions makes the kernel check modes, and ask for attributes at open when they have
+    // expired: that is what makes a cached view fresh, and sendfile whole (design, "sendfile and splice").
+    format!(
+        "fd={},rootmode=40555,user_id=0,group_id=0,allow_other,default_permissions",
+        fuse.as_raw_fd()
+    )
+}
+
+pub(super) fn do_mount(
+    source: Option<&str>,
+    target: &str,
+    fstype: Option<&str>,
+    flags: MsFlags,
+    data: Option<&str>,
+) -> Result<()> {
+    mount(source, target, fstype, flags, data).map_err(|e| {
+        let what = fstype.map_or_else(
+            || target.to_owned(),
+            |fstype| format!("{fstype} on {target}"),
+        );
+        Error::io("mount", what, e)
+    })
+}
+
+pub(super) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
+    let path = path.as_ref();
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| Error::io("open", path, e))
+}

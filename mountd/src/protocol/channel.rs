@@ -1,0 +1,207 @@
+//! A packet channel: one JSON value and some descriptors a packet, over `SOCK_SEQPACKET`.
+//!
+//! Packets keep their boundaries and their descriptors, so there is no framing to get wrong. A packet
+//! that does not fit is an error on the side that sends it, never cut on the side that receives it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes that a packet may hold. Lists are sent in pages, so this bounds one page.
+pub const MAX_PACKET: usize = 128 * 1024;
+
+/// Descriptors that a packet may carry (`SCM_MAX_FD` of the kernel is 253).
+pub const MAX_FDS: usize = 64;
+
+/// One end of a packet channel.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+}
+
+impl Channel {
+    /// Take over a connected `SOCK_SEQPACKET` socket.
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Two connected ends, both close-on-exec.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (a, b) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        Ok((Self::new(a), Self::new(b)))
+    }
+
+    /// Give the socket back, for a child's standard input for instance.
+    pub fn into_inner(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Fail a [`Self::recv`] that waits longer than `limit` with [`io::ErrorKind::WouldBlock`].
+    pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        use rustix::net::sockopt::{Timeout, set_socket_timeout};
+        set_socket_timeout(&self.socket, Timeout::Recv, limit)?;
+        set_socket_timeout(&self.socket, Timeout::Send, limit)?;
+        Ok(())
+    }
+
+    /// Send one value and its descriptors.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] when the value does not fit a packet; otherwise the socket's.
+    pub fn send<T: Serialize>(&self, value: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(value)?;
+        if bytes.len() > MAX_PACKET || fds.len() > MAX_FDS {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "a packet of {} bytes and {} descriptors is too large",
+                    bytes.len(),
+                    fds.len()
+                ),
+            ));
+        }
+        let mut space =
+            vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        rustix::io::retry_on_intr(|| {
+            sendmsg(
+                &self.socket,
+                &[IoSlice::new(&bytes)],
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Receive one value and its descriptors; `None` when the other end has closed.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] for what is not such a value, or was cut; [`io::ErrorKind::WouldBlock`]
+    /// after [`Self::set_timeout`]; otherwise the socket's.
+    pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0u8; MAX_PACKET + 1];
+        let mut space =
+            vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let message = rustix::io::retry_on_intr(|| {
+            recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut ancillary,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        })?;
+        let mut fds = Vec::new();
+        for part in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = part {
+                fds.extend(rights);
+            }
+        }
+        if message.bytes == 0 {
+            return Ok(None);
+        }
+        if message
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a packet was cut",
+            ));
+        }
+        let value = serde_json::from_slice(&bytes[..message.bytes])?;
+        Ok(Some((value, fds)))
+    }
+
+    /// The user and process at the other end, as the kernel recorded them when it connected.
+    pub fn peer(&self) -> io::Result<Peer> {
+        let cred =
+            nix::sys::socket::getsockopt(&self.socket, nix::sys::socket::sockopt::PeerCredentials)?;
+        Ok(Peer {
+            uid: cred.uid(),
+            pid: cred.pid(),
+        })
+    }
+}
+
+/// Who is at the other end of a channel (`SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// User id, in our user namespace.
+    pub uid: u32,
+    /// Process id, in our pid namespace; 0 when it is not in it.
+    pub pid: i32,
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_descriptors_arrive_together() {
+        let (a, b) = Channel::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        a.send(&vec![1u32, 2], &[file.as_fd(), file.as_fd()])
+            .unwrap();
+        let (value, fds): (Vec<u32>, _) = b.recv().unwrap().unwrap();
+        assert_eq!((value, fds.len()), (vec![1, 2], 2));
+    }
+
+    #[test]
+    fn a_closed_end_is_none_and_a_large_packet_is_refused_by_its_sender() {
+        let (a, b) = Channel::pair().unwrap();
+        let error = a.send(&"x".repeat(MAX_PACKET), &[]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        drop(a);
+        assert!(b.recv::<u32>().unwrap().is_none());
+    }
+
+    #[test]
+    fn rubbish_is_invalid_data() {
+        let (a, b) = Channel::pair().unwrap();
+        rustix::net::send(&a, b"{nonsense", SendFlags::empty()).unwrap();
+        assert_eq!(
+            b.recv::<u32>().unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+    }
+
+    #[test]
+    fn a_silent_peer_is_waited_for_no_longer_than_asked() {
+        let (a, _b) = Channel::pair().unwrap();
+        a.set_timeout(Some(Duration::from_millis(10))).unwrap();
+        assert_eq!(
+            a.recv::<u32>().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! The link between the daemon and the server that it started.
+//!
+//! The daemon speaks, the server answers; the server is treated as hostile, so what it answers is
+//! checked before use. Descriptors go from the daemon to the server only.
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::Facts;
+
+/// The version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// One of the two FUSE connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Connection {
+    /// Synthesized views that the kernel's page cache may hold for as long as their freshness.
+    Cached,
+    /// Direct I/O: a snapshot an open.
+    Live,
+}
+
+impl Connection {
+    /// Both, in the order in which descriptors are passed.
+    pub const ALL: [Self; 2] = [Self::Cached, Self::Live];
+
+    /// "cached" or "live".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cached => "cached",
+            Self::Live => "live",
+        }
+    }
+}
+
+/// What an administrator can set about the views.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Settings {
+    /// How old a view may be, in milliseconds; 0 puts every view on the live connection.
+    pub freshness_ms: u64,
+    /// Whether views whose numbers vary in width are padded to a constant size; without, they are live.
+    pub padding: bool,
+    /// Whether MemAvailable is never more than what the machine has left.
+    pub host_clamp: bool,
+    /// Whether CPUs keep their physical ids or are renumbered from 0.
+    pub cpu_ids: CpuIds,
+}
+
+/// How CPUs are numbered in every view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuIds {
+    /// As `sched_getaffinity` numbers them.
+    Physical,
+    /// 0 to n-1.
+    Dense,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            freshness_ms: 10,
+            padding: true,
+            host_clamp: true,
+            cpu_ids: CpuIds::Physical,
+        }
+    }
+}
+
+/// What the daemon says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToServer {
+    /// The first packet. Carries the `/dev/fuse` descriptors of [`Connection::ALL`].
+    Start {
+        /// [`VERSION`] of the daemon.
+        version: u32,
+        /// The INIT request of each connection, as the kernel sent it once.
+        init: Vec<Vec<u8>>,
+        /// The settings of the host.
+        settings: Settings,
+    },
+    /// A new container. Carries a directory descriptor for each of `facts.hierarchies`.
+    Add {
+        /// The number of its directory.
+        slot: u64,
+        /// What is known of it.
+        facts: Box<Facts>,
+    },
+    /// A container is gone.
+    Remove {
+        /// Its slot.
+        slot: u64,
+    },
+    /// Write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
+    Resend,
+}
+
+/// What the server answers, one packet to each of [`ToServer`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromServer {
+    /// It serves both connections.
+    Started {
+        /// Its answers to the INIT requests, in the same order.
+        replies: Vec<Vec<u8>>,
+    },
+    /// What can be grafted into the container.
+    Added {
+        /// One row for each view that exists for it.
+        catalogue: Vec<Row>,
+    },
+    /// Done.
+    Done,
+    /// It could not; the words are for the log and for the person who asked.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One entry that can be grafted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The path in the container: "/proc/meminfo".
+    pub path: String,
+    /// Where it is served.
+    pub connection: Connection,
+    /// Whether it can be written to; all others are grafted read-only.
+    #[serde(default)]
+    pub writable: bool,
+    /// Whether it is a directory.
+    #[serde(default)]
+    pub directory: bool,
+}

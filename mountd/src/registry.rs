@@ -1,0 +1,285 @@
+//! The list of attached containers, in memory and in the runtime directory.
+//!
+//! A slot is the number of a container's directory in both connections, and part of every node id: it is not
+//! given out twice before a reboot, so that nothing that still holds an old graft can meet another container.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::Subject;
+use crate::error::{Error, Kind, Result};
+use crate::protocol::control::{CgroupChoice, Listed, Selector};
+use crate::protocol::link::Row;
+
+/// The file in the runtime directory.
+pub const FILE: &str = "containers.json";
+
+/// A container that the server knows.
+#[derive(Debug)]
+pub struct Container {
+    /// Its name.
+    pub id: String,
+    /// Who it is.
+    pub subject: Subject,
+    /// Which of its cgroups counts.
+    pub choice: CgroupChoice,
+    /// What the server offers for it.
+    pub rows: Vec<Row>,
+    /// The paths that are covered in it.
+    pub grafted: Vec<String>,
+    /// Where else its views are shown.
+    pub mounts: Vec<Exposure>,
+}
+
+/// A directory of the host under which a container's views are shown.
+#[derive(Debug)]
+pub struct Exposure {
+    /// Its path.
+    pub dir: PathBuf,
+    /// Whether it was made for this.
+    pub created: bool,
+    /// The mount namespace in which it is mounted.
+    pub namespace: OwnedFd,
+}
+
+/// All of them, by slot.
+#[derive(Debug)]
+pub struct Registry {
+    containers: BTreeMap<u64, Container>,
+    next_slot: u64,
+    boot_id: String,
+}
+
+/// What is written down. A version of its own, for the daemon that reads it may be a later one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "version")]
+pub enum Saved {
+    /// The first.
+    #[serde(rename = "1")]
+    V1 {
+        /// The kernel's boot_id: after a reboot nothing of this is true any more.
+        boot_id: String,
+        /// The slot that the next container gets.
+        next_slot: u64,
+        /// The containers.
+        containers: Vec<SavedContainer>,
+    },
+}
+
+/// A container as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SavedContainer {
+    /// Its name.
+    pub id: String,
+    /// Its slot.
+    pub slot: u64,
+    /// Its process.
+    pub pid: i32,
+    /// The start of that process in clock ticks, to tell it from a later one.
+    pub start_ticks: u64,
+    /// The paths that are covered in it.
+    pub grafted: Vec<String>,
+    /// Where else its views are shown, and whether that directory was made for it.
+    pub mounts: Vec<(PathBuf, bool)>,
+}
+
+impl Registry {
+    /// An empty one, going on with the slots of `saved` if that is of the same boot.
+    pub fn new(boot_id: String, saved: Option<&Saved>) -> Self {
+        let next_slot = match saved {
+            Some(Saved::V1 {
+                boot_id: theirs,
+                next_slot,
+                ..
+            }) if *theirs == boot_id => *next_slot,
+            _ => 1,
+        };
+        Self {
+            containers: BTreeMap::new(),
+            next_slot,
+            boot_id,
+        }
+    }
+
+    /// A slot that nobody had.
+    pub fn take_slot(&mut self) -> u64 {
+        let slot = self.next_slot;
+        self.next_slot += 1;
+        slot
+    }
+
+    /// Enter a container.
+    pub fn insert(&mut self, slot: u64, container: Container) {
+        self.containers.insert(slot, container);
+    }
+
+    /// Strike a container out.
+    pub fn remove(&mut self, slot: u64) -> Option<Container> {
+        self.containers.remove(&slot)
+    }
+
+    /// The container in a slot.
+    pub fn get_mut(&mut self, slot: u64) -> Option<&mut Container> {
+        self.containers.get_mut(&slot)
+    }
+
+    /// All, by slot.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Container)> {
+        self.containers
+            .iter()
+            .map(|(slot, container)| (*slot, container))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty()
+    }
+
+    /// The slot of the container with the process `pid` that started at `start_ticks`.
+    pub fn find_subject(&self, subject: &Subject) -> Option<u64> {
+        self.find(|c| c.subject.pid == subject.pid && c.subject.start_ticks == subject.start_ticks)
+    }
+
+    /// The slot that shows its views under `dir`.
+    pub fn find_mount(&self, dir: &Path) -> Option<u64> {
+        self.find(|c| c.mounts.iter().any(|mount| mount.dir == dir))
+    }
+
+    /// The slot of the container that `selector` names.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub fn select(
+        &self,
+        selector: &Selector,
+        mount_namespace: impl Fn(&Subject) -> bool,
+    ) -> Result<u64> {
+        let found = match selector {
+            Selector::Id(id) => self.find(|c| c.id == *id),
+            Selector::Pid(pid) => self
+                .find(|c| c.subject.pid == *pid)
+                .or_else(|| self.find(|c| mount_namespace(&c.subject))),
+        };
+        found.ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                match selector {
+                    Selector::Id(id) => format!("no attached container is named {id}"),
+                    Selector::Pid(pid) => format!("process {pid} is in no attached container"),
+                },
+            )
+            .remedy("see `eci-fs list`")
+        })
+    }
+
+    fn find(&self, is_it: impl Fn(&Container) -> bool) -> Option<u64> {
+        self.iter()
+            .find(|(_, container)| is_it(container))
+            .map(|(slot, _)| slot)
+    }
+
+    /// As the control protocol lists them: at most `count` after the slot `after`, and whether there are more.
+    pub fn list(&self, after: Option<u64>, count: usize) -> (Vec<Listed>, bool) {
+        let mut rest = self
+            .iter()
+            .filter(|(slot, _)| after.is_none_or(|after| *slot > after));
+        let page = rest
+            .by_ref()
+            .take(count)
+            .map(|(slot, container)| Listed {
+                id: container.id.clone(),
+                slot,
+                pid: container.subject.pid,
+                grafts: container.grafted.len(),
+                mounts: container
+                    .mounts
+                    .iter()
+                    .map(|mount| mount.dir.clone())
+                    .collect(),
+            })
+            .collect();
+        (page, rest.next().is_some())
+    }
+
+    /// As it is written down.
+    pub fn save(&self) -> Saved {
+        Saved::V1 {
+            boot_id: self.boot_id.clone(),
+            next_slot: self.next_slot,
+            containers: self
+                .iter()
+                .map(|(slot, container)| SavedContainer {
+                    id: container.id.clone(),
+                    slot,
+                    pid: container.subject.pid,
+                    start_ticks: container.subject.start_ticks,
+                    grafted: container.grafted.clone(),
+                    mounts: container
+                        .mounts
+                        .iter()
+                        .map(|m| (m.dir.clone(), m.created))
+                        .collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Whether a name can be a container's: what a file name and a log line bear.
+///
+/// # Errors
+/// [`Kind::Refused`] with the rule.
+pub fn check_id(id: &str) -> Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if id.is_empty() || id.len() > 128 || !id.chars().all(good) || id.starts_with(['.', '-']) {
+        return Err(
+            Error::refused(format!("{id:?} cannot be the name of a container")).remedy(
+                "use up to 128 letters, digits, '_', '.', '-', and begin with none of the last two",
+            ),
+        );
+    }
+    if id.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Error::refused(format!(
+            "{id:?} cannot be the name of a container: it reads like a pid"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_go_on_after_a_restart_and_begin_anew_after_a_reboot() {
+        let mut registry = Registry::new("boot".into(), None);
+        assert_eq!((registry.take_slot(), registry.take_slot()), (1, 2));
+        let saved = registry.save();
+        assert_eq!(Registry::new("boot".into(), Some(&saved)).take_slot(), 3);
+        assert_eq!(Registry::new("other".into(), Some(&saved)).take_slot(), 1);
+    }
+
+    #[test]
+    fn what_version_1_wrote_stays_readable() {
+        let golden = r#"{"version":"1","boot_id":"b","next_slot":4,"containers":[{"id":"web","slot":3,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/mnt/x",true]]}]}"#;
+        let Saved::V1 {
+            next_slot,
+            containers,
+            ..
+        } = serde_json::from_str(golden).unwrap();
+        assert_eq!((next_slot, containers[0].pid), (4, 7));
+    }
+
+    #[test]
+    fn names_that_read_like_paths_or_pids_are_refused() {
+        for good in ["web", "a.b-c_9", "0x"] {
+            assert!(check_id(good).is_ok(), "{good}");
+        }
+        for bad in ["", "..", "-x", "a/b", "a b", "123", "é", &"x".repeat(129)] {
+            assert!(check_id(bad).is_err(), "{bad}");
+        }
+    }
+}

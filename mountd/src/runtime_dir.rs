@@ -1,0 +1,240 @@
+//! The runtime directory: the lock, the socket, the list of containers, and the log of a background daemon.
+//!
+//! Whoever can write there can speak for the daemon, so a directory that others can write to, or that is a
+//! symbolic link, is refused before anything is put in it.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, Kind, Result};
+
+/// Where it is unless said otherwise.
+pub const DEFAULT: &str = "/run/eci-fs";
+
+/// An opened and checked runtime directory.
+#[derive(Debug)]
+pub struct RuntimeDir {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl RuntimeDir {
+    /// Open `path`, and create it (0700) when it is not there.
+    ///
+    /// # Errors
+    /// When it is a symbolic link, no directory, belongs to another user or is writable by others.
+    pub fn create(path: &Path) -> Result<Self> {
+        match std::fs::create_dir(path) {
+            Ok(()) => {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                std::fs::set_permissions(path, mode)
+                    .map_err(|e| Error::io("set the mode of", path, e))?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => {
+                return Err(Error::io("create the runtime directory", path, e)
+                    .remedy("name another one with --runtime-dir"));
+            }
+        }
+        Self::open(path)
+    }
+
+    /// Open `path` as it is.
+    ///
+    /// # Errors
+    /// As [`Self::create`], and [`Kind::NotFound`] when it is not there.
+    pub fn open(path: &Path) -> Result<Self> {
+        let other = "name another one with --runtime-dir";
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+        let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
+            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Error::refused(format!(
+                "the runtime directory {} is a symbolic link or no directory",
+                path.display()
+            ))
+            .remedy(other),
+            e => Error::io("open the runtime directory", path, e).remedy(other),
+        })?;
+        let stat = rustix::fs::fstat(&dir).map_err(|e| Error::io("stat", path, e))?;
+        if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
+            return Err(Error::refused(format!(
+                "the runtime directory {} belongs to user {} with mode {:o}: others could write there",
+                path.display(),
+                stat.st_uid,
+                stat.st_mode & 0o7777
+            ))
+            .remedy(format!("`chown root {0} && chmod 0700 {0}`, or {other}", path.display())));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            dir,
+        })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("control.sock")
+    }
+
+    /// The log of a daemon in the background.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("eci-mountd.log")
+    }
+
+    /// Where `eci-fs mount` puts directories that nobody named.
+    pub fn mounts(&self) -> PathBuf {
+        self.path.join("mounts")
+    }
+
+    /// Hold the lock that one daemon has at a time. The kernel lets go of it when the process ends.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when another daemon holds it.
+    pub fn lock(&self) -> Result<Flock<File>> {
+        let path = self.path.join("lock");
+        let file = rustix::fs::openat(
+            &self.dir,
+            "lock",
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::from(0o600),
+        )
+        .map_err(|e| Error::io("create", &path, e).remedy("name another one with --runtime-dir"))?;
+        let mut lock = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock).map_err(
+            |(_, e)| match e {
+                nix::errno::Errno::EWOULDBLOCK => Error::new(
+                    Kind::Busy,
+                    format!(
+                        "another eci-mountd{} holds {}",
+                        holder(&path),
+                        self.path.display()
+                    ),
+                )
+                .remedy("use it, stop it, or name another directory with --runtime-dir"),
+                e => Error::io("lock", &path, e),
+            },
+        )?;
+        let pid = std::process::id().to_string();
+        lock.set_len(0)
+            .and_then(|()| lock.write_all(pid.as_bytes()))
+            .map_err(|e| {
+                Error::io("write", &path, e)
+                    .remedy("free space there, or name another one with --runtime-dir")
+            })?;
+        Ok(lock)
+    }
+
+    /// The process that holds the lock, as far as the file tells.
+    pub fn lock_holder(&self) -> Option<i32> {
+        std::fs::read_to_string(self.path.join("lock"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+
+    /// Replace the file `name` by `text`, atomically: a reader, or the next daemon, sees the old or the new.
+    ///
+    /// # Errors
+    /// When the disk is full or the directory is read-only.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        let new = format!("{name}.new");
+        let path = self.path.join(name);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dir, new.as_str(), flags, Mode::from(0o600))
+            .map_err(std::io::Error::from)
+            .and_then(|file| File::from(file).write_all(text.as_bytes()))
+            .and_then(|()| {
+                Ok(rustix::fs::renameat(
+                    &self.dir,
+                    new.as_str(),
+                    &self.dir,
+                    name,
+                )?)
+            })
+            .map_err(|e| Error::io("write", &path, e).remedy("free space there"))
+    }
+
+    /// The text of the file `name`; none when it is not there.
+    pub fn read(&self, name: &str) -> Result<Option<String>> {
+        match std::fs::read_to_string(self.path.join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("read", self.path.join(name), e)),
+        }
+    }
+}
+
+impl AsFd for RuntimeDir {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+fn holder(path: &Path) -> String {
+    match std::fs::read_to_string(path) {
+        Ok(pid) if !pid.trim().is_empty() => format!(" (pid {})", pid.trim()),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_symbolic_link_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        let error = RuntimeDir::create(&link).unwrap_err();
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+        assert!(error.to_string().contains("--runtime-dir"), "{error}");
+    }
+
+    #[test]
+    fn privileged_a_directory_that_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(dir.path(), mode).unwrap();
+        assert_eq!(
+            RuntimeDir::create(dir.path()).unwrap_err().kind,
+            Kind::Refused
+        );
+    }
+
+    #[test]
+    fn privileged_the_lock_is_held_once_and_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = RuntimeDir::create(&dir.path().join("run")).unwrap();
+        let lock = runtime.lock().unwrap();
+        let error = runtime.lock().unwrap_err();
+        assert_eq!(error.kind, Kind::Busy);
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
+        drop(lock);
+        assert!(runtime.lock().is_ok());
+    }
+
+    #[test]
+    fn privileged_files_are_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = RuntimeDir::create(&dir.path().join("run")).unwrap();
+        assert_eq!(runtime.read("list").unwrap(), None);
+        runtime.write("list", "one").unwrap();
+        runtime.write("list", "2").unwrap();
+        assert_eq!(runtime.read("list").unwrap().as_deref(), Some("2"));
+        assert!(!dir.path().join("run/list.new").exists());
+    }
+}

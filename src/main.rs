@@ -1,0 +1,2 @@
+//! eci-fs
+fn main(){}
