@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod fixture;
 mod vm;
 
 use std::process::ExitCode;
@@ -12,6 +13,9 @@ use clap::Subcommand;
 pub enum Task {
     /// Run a command in a virtual machine with another kernel.
     Vm(vm::Arguments),
+    /// Record what a kernel says about a machine and a container, for the tests.
+    #[command(subcommand)]
+    Fixture(fixture::Place),
 }
 
 impl Task {
@@ -19,6 +23,7 @@ impl Task {
     pub fn run(self) -> Result<ExitCode> {
         match self {
             Self::Vm(arguments) => vm::run(&arguments),
+            Self::Fixture(place) => fixture::run(&place),
         }
     }
 }

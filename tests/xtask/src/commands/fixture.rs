@@ -1,0 +1,95 @@
+//! `cargo xtask fixture`: records what kernels say about a machine and a container.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::fixture::case::Case;
+use crate::fixture::{guest, record, workload};
+use crate::paths::workspace_root;
+use crate::vm::Kernel;
+
+/// Where to record.
+#[derive(Debug, Subcommand)]
+pub enum Place {
+    /// Record on this machine; needs root.
+    Record {
+        /// The cases and where they go.
+        #[command(flatten)]
+        what: What,
+        /// A file to read into the page cache, instead of a temporary one.
+        #[arg(long, value_name = "FILE")]
+        read: Option<PathBuf>,
+    },
+    /// Record in a virtual machine.
+    Vm {
+        /// The kernel: 5.10, 6.1 or 6.12. All of them if none is given.
+        #[arg(long)]
+        kernel: Vec<Kernel>,
+        /// The cases and where they go.
+        #[command(flatten)]
+        what: What,
+    },
+    /// What runs in a cgroup while it is recorded.
+    #[command(hide = true)]
+    Work(workload::Arguments),
+}
+
+/// What to record.
+#[derive(Debug, Args)]
+pub struct What {
+    /// The case; all of them if none is given.
+    #[arg(long)]
+    case: Vec<Case>,
+    /// The folder that gets one folder for each fixture.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl What {
+    /// The cases that were asked for.
+    fn cases(&self) -> &[Case] {
+        if self.case.is_empty() {
+            Case::value_variants()
+        } else {
+            &self.case
+        }
+    }
+
+    /// The folder of the fixtures, made if missing.
+    fn out(&self) -> Result<PathBuf> {
+        let out = self.out.clone();
+        let out = out.unwrap_or_else(|| workspace_root().join("emulators/tests/fixtures"));
+        fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
+        Ok(out)
+    }
+}
+
+/// Records.
+pub(super) fn run(place: &Place) -> Result<ExitCode> {
+    match place {
+        Place::Record { what, read } => {
+            let out = what.out()?;
+            for case in what.cases() {
+                let dir = record::record(*case, &out, read.as_deref())?;
+                println!("recorded {}", dir.display());
+            }
+        }
+        Place::Vm { kernel, what } => {
+            let kernels = if kernel.is_empty() {
+                &Kernel::ALL[..]
+            } else {
+                kernel
+            };
+            let out = what.out()?;
+            for kernel in kernels {
+                guest::record(*kernel, what.cases(), &out)?;
+            }
+        }
+        Place::Work(arguments) => workload::work(arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
