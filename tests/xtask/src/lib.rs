@@ -1,8 +1,11 @@
 //! The tasks of the repository, run as `cargo xtask <task>`: virtual machines with other kernels,
 //! recorded fixtures, and the set-up and the run of the tests. The tests call [`vm::Vm`] too.
 
-// A command-line tool of the developers: what it has to say belongs on its standard streams.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool of the developers: what it says belongs on its standard streams"
+)]
 
 pub mod commands;
 pub mod fixture;

@@ -1,7 +1,10 @@
 //! The command line of the tasks.
 
-// A command-line tool of the developers: what it has to say belongs on its standard streams.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool of the developers: what it says belongs on its standard streams"
+)]
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! Running other programs, with errors of one line that name the program and what it said last.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -45,7 +46,12 @@ fn cannot_start(name: &str) -> String {
 
 /// The program and its first arguments: enough to know which call it was.
 fn name_of(command: &Command) -> String {
-    let mut name = command.get_program().to_string_lossy().into_owned();
+    let program = Path::new(command.get_program());
+    let mut name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     for argument in command.get_args().take(3) {
         name.push(' ');
         name.push_str(&argument.to_string_lossy());

@@ -1,6 +1,8 @@
 //! The subcommands, one file each.
 
 mod fixture;
+mod setup;
+mod test;
 mod vm;
 
 use std::process::ExitCode;
@@ -11,6 +13,10 @@ use clap::Subcommand;
 /// A task of the repository.
 #[derive(Debug, Subcommand)]
 pub enum Task {
+    /// Install what the tests and the other tasks need.
+    Setup,
+    /// Run everything that has to pass: format, lints, dependencies, tests, examples.
+    Test(test::Arguments),
     /// Run a command in a virtual machine with another kernel.
     Vm(vm::Arguments),
     /// Record what a kernel says about a machine and a container, for the tests.
@@ -22,6 +28,8 @@ impl Task {
     /// Does the task; the exit code is that of the command which it ran, if any.
     pub fn run(self) -> Result<ExitCode> {
         match self {
+            Self::Setup => setup::run(),
+            Self::Test(arguments) => test::run(&arguments),
             Self::Vm(arguments) => vm::run(&arguments),
             Self::Fixture(place) => fixture::run(&place),
         }

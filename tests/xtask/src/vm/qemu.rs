@@ -89,6 +89,7 @@ pub(super) fn run(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Result<Ended> {
             let limit = vm.timeout.as_secs();
             return Err(failed(
                 vm,
+                dir,
                 &serial,
                 &errors,
                 &format!("did not {state} in {limit} s"),
@@ -99,11 +100,17 @@ pub(super) fn run(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Result<Ended> {
 
     let console = text(&serial.bytes);
     if let Some(message) = marked(&console, "error:") {
-        return Err(failed(vm, &serial, &errors, &message));
+        return Err(failed(vm, dir, &serial, &errors, &message));
     }
     let status = marked(&console, "exit").and_then(|status| status.parse().ok());
     let (Some(status), Some(booted_after)) = (status, booted_after) else {
-        return Err(failed(vm, &serial, &errors, "ended without an exit status"));
+        return Err(failed(
+            vm,
+            dir,
+            &serial,
+            &errors,
+            "ended without an exit status",
+        ));
     };
     Ok(Ended {
         status,
@@ -211,7 +218,7 @@ fn marked(console: &str, kind: &str) -> Option<String> {
 }
 
 /// An error with the reason, the last words of the guest, and where all of them are.
-fn failed(vm: &Vm, serial: &Stream, errors: &Stream, reason: &str) -> anyhow::Error {
+fn failed(vm: &Vm, dir: &Path, serial: &Stream, errors: &Stream, reason: &str) -> anyhow::Error {
     let mut log = text(&serial.bytes);
     log.push_str(&text(&errors.bytes));
     let lines = log.lines().rev().map(str::trim);
@@ -222,7 +229,7 @@ fn failed(vm: &Vm, serial: &Stream, errors: &Stream, reason: &str) -> anyhow::Er
         .or_else(|| lines.next())
         .unwrap_or("nothing")
         .to_owned();
-    let said = match keep(vm, &log) {
+    let said = match keep(dir, &log) {
         Ok(path) => format!("all it said is in {}", path.display()),
         Err(error) => format!("{error:#}"),
     };
@@ -233,8 +240,9 @@ fn failed(vm: &Vm, serial: &Stream, errors: &Stream, reason: &str) -> anyhow::Er
 }
 
 /// Keeps the log of a machine that failed: its folder does not outlive it.
-fn keep(vm: &Vm, log: &str) -> Result<PathBuf> {
-    let name = format!("failed-{}-{}.log", vm.kernel, std::process::id());
+fn keep(dir: &Path, log: &str) -> Result<PathBuf> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("failed-{name}.log");
     let path = target_dir().join("vm").join(name);
     if let Err(error) = fs::write(&path, log) {
         bail!("its log cannot be written to {}: {error}", path.display());

@@ -1,0 +1,129 @@
+//! `cargo xtask setup`: installs what the tests and the tasks need.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+use crate::process::{command, run as run_command};
+
+/// Debian packages, and what needs them.
+const PACKAGES: &[(&str, &str)] = &[
+    (
+        "busybox-static",
+        "root file systems of test containers, and the shell of guests",
+    ),
+    ("cpio", "packs the initramfs of guests"),
+    ("crun", "an OCI runtime that containers are tested with"),
+    (
+        "debian-archive-keyring",
+        "checks the releases that kernels of guests come from",
+    ),
+    (
+        "kmod",
+        "finds the modules that guests need (depmod, modprobe)",
+    ),
+    (
+        "procps",
+        "free, top, uptime and vmstat read the views in tests",
+    ),
+    ("qemu-system-x86", "runs guests with other kernels"),
+    ("runc", "an OCI runtime that containers are tested with"),
+    ("util-linux", "unshare, nsenter, setpriv and lscpu"),
+    ("xz-utils", "unpacks modules of kernels"),
+    ("zstd", "unpacks modules of kernels"),
+];
+
+/// Subcommands of cargo, and what they are for.
+const TOOLS: &[(&str, &str)] = &[
+    (
+        "deny",
+        "checks the licences and the sources of dependencies",
+    ),
+    (
+        "nextest",
+        "runs each test in a process of its own, with a time limit",
+    ),
+];
+
+/// Installs what is missing, and says so; quick when nothing is.
+pub(super) fn run() -> Result<ExitCode> {
+    install_packages()?;
+    install_tools()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs missing Debian packages.
+fn install_packages() -> Result<()> {
+    let mut missing = Vec::new();
+    for (package, reason) in PACKAGES {
+        if !is_installed(package)? {
+            println!("setup: {package} is missing ({reason})");
+            missing.push(*package);
+        }
+    }
+    if missing.is_empty() {
+        println!("setup: all {} packages are there", PACKAGES.len());
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !geteuid().is_root() {
+        bail!(
+            "packages are missing; as root, run: apt-get install --no-install-recommends {names}"
+        );
+    }
+    // Always: an old index names versions that the archive no longer has.
+    println!("setup: apt-get update");
+    run_command(apt_get().args(["-qq", "update"]))?;
+    println!("setup: apt-get install {names}");
+    let options = ["-qq", "--yes", "--no-install-recommends", "install"];
+    run_command(apt_get().args(options).args(&missing))
+}
+
+/// apt-get that asks nothing.
+fn apt_get() -> std::process::Command {
+    let mut apt = command("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+/// Whether dpkg has unpacked and configured this package.
+fn is_installed(package: &str) -> Result<bool> {
+    let mut query = command("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]);
+    // It fails for a package that it has never heard of.
+    let output = query
+        .output()
+        .context("cannot start dpkg-query; is this Debian?")?;
+    Ok(output.status.success() && output.stdout == b"installed")
+}
+
+/// Installs missing subcommands of cargo.
+fn install_tools() -> Result<()> {
+    let mut missing = false;
+    for (tool, reason) in TOOLS {
+        let version = command(cargo()).args([tool, "--version"]).output();
+        if version.context("cannot start cargo")?.status.success() {
+            continue;
+        }
+        missing = true;
+        println!("setup: cargo-{tool} is missing ({reason})");
+        println!("setup: cargo install --locked cargo-{tool}, which takes some minutes");
+        let mut install = command(cargo());
+        install.args(["install", "--locked", "--quiet", &format!("cargo-{tool}")]);
+        // Of no use to the builds of this work tree, and larger than all of them.
+        install
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("RUSTFLAGS");
+        run_command(&mut install)?;
+    }
+    if !missing {
+        println!("setup: all {} tools of cargo are there", TOOLS.len());
+    }
+    Ok(())
+}
+
+/// The cargo that runs this, or the one on the path.
+pub(super) fn cargo() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
