@@ -1,0 +1,51 @@
+//! The CPUs and memory nodes that a cgroup may use.
+
+use crate::Error;
+use crate::cgroup::{Hierarchy, Version};
+use crate::cpulist::CpuSet;
+
+/// The effective CPUs: those of the nearest cgroup, the root included, that have one in common
+/// with `online`. The kernel looks upwards in the same way (guarantee_online_cpus,
+/// kernel/cgroup/cpuset.c). `None` without the controller.
+pub(crate) fn read_cpus(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option<CpuSet>, Error> {
+    read_effective(
+        hierarchy,
+        online,
+        "cpuset.cpus.effective",
+        "cpuset.effective_cpus",
+    )
+}
+
+/// The effective memory nodes, like [`read_cpus`].
+#[expect(dead_code, reason = "for the views of /sys/devices/system/node")]
+pub(crate) fn read_mems(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option<CpuSet>, Error> {
+    read_effective(
+        hierarchy,
+        online,
+        "cpuset.mems.effective",
+        "cpuset.effective_mems",
+    )
+}
+
+fn read_effective(
+    hierarchy: &Hierarchy,
+    online: &CpuSet,
+    v2: &str,
+    v1: &str,
+) -> Result<Option<CpuSet>, Error> {
+    let file = match hierarchy.version {
+        Version::V1 => v1,
+        Version::V2 => v2,
+    };
+    for level in 0..=hierarchy.depth {
+        if let Some(text) = hierarchy.read(level, file)? {
+            let set = CpuSet::parse_list(&text)
+                .ok_or_else(|| Error::malformed(&Hierarchy::name(level, file), "not a list"))?;
+            let set = set.intersection(online);
+            if !set.is_empty() {
+                return Ok(Some(set));
+            }
+        }
+    }
+    Ok(None)
+}

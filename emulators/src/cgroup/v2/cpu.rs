@@ -1,0 +1,110 @@
+//! cpu.max and cpu.stat of v2 (kernel/sched/core.c, kernel/cgroup/rstat.c).
+
+use crate::Error;
+use crate::cgroup::Hierarchy;
+use crate::cgroup::cpu::{CpuUsage, Quota, Times};
+use crate::text::{fields, parse_key, parse_u64};
+
+pub(crate) fn read_quota(hierarchy: &Hierarchy, level: u32) -> Result<Option<Quota>, Error> {
+    let file = "cpu.max";
+    let Some(text) = hierarchy.read(level, file)? else {
+        return Ok(None);
+    };
+    match parse_max(&text) {
+        Some(Some((quota_usec, period_usec))) => Ok(Some(Quota {
+            quota_usec,
+            period_usec,
+            level,
+        })),
+        Some(None) => Ok(None),
+        None => Err(Error::malformed(
+            &Hierarchy::name(level, file),
+            "not a quota and a period",
+        )),
+    }
+}
+
+/// `max 100000` is no quota: `Some(None)`.
+fn parse_max(text: &[u8]) -> Option<Option<(u64, u64)>> {
+    let mut fields = fields(text);
+    let quota = fields.next()?;
+    let period = parse_u64(fields.next()?)?;
+    if quota == b"max" {
+        return Some(None);
+    }
+    Some(Some((parse_u64(quota)?, period)))
+}
+
+pub(crate) fn read_throttled_nsec(hierarchy: &Hierarchy, level: u32) -> Result<u64, Error> {
+    let text = hierarchy.read(level, "cpu.stat")?.unwrap_or_default();
+    Ok(parse_key(&text, "throttled_usec")
+        .unwrap_or(0)
+        .saturating_mul(1000))
+}
+
+pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<CpuUsage, Error> {
+    let file = "cpu.stat";
+    let Some((level, text)) = hierarchy.read_nearest(file)? else {
+        return Ok(CpuUsage::default());
+    };
+    parse_usage(&text)
+        .ok_or_else(|| Error::malformed(&Hierarchy::name(level, file), "no usage_usec"))
+}
+
+/// user_usec includes nice_usec (since Linux 6.12, kernel/cgroup/rstat.c): it is subtracted.
+fn parse_usage(text: &[u8]) -> Option<CpuUsage> {
+    let key = |key: &str| parse_key(text, key);
+    let usage = key("usage_usec")?;
+    let system = key("system_usec").unwrap_or(0).min(usage);
+    let user = usage.saturating_sub(system);
+    let nice = key("nice_usec").unwrap_or(0).min(user);
+    let unplaced = Times {
+        user_nsec: user.saturating_sub(nice).saturating_mul(1000),
+        nice_nsec: nice.saturating_mul(1000),
+        system_nsec: system.saturating_mul(1000),
+    };
+    Some(CpuUsage {
+        per_cpu: Vec::new(),
+        unplaced,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_quota_is_a_number_and_a_period() {
+        assert_eq!(
+            parse_max(b"150000 100000\n"),
+            Some(Some((150_000, 100_000)))
+        );
+        assert_eq!(parse_max(b"max 100000\n"), Some(None));
+        assert_eq!(parse_max(b"150000\n"), None);
+        assert_eq!(parse_max(b""), None);
+    }
+
+    #[test]
+    fn nice_time_is_not_counted_as_user_time_too() {
+        let usage =
+            parse_usage(b"usage_usec 100\nuser_usec 70\nsystem_usec 30\nnice_usec 20\n").unwrap();
+        assert_eq!(
+            usage.unplaced,
+            Times {
+                user_nsec: 50_000,
+                nice_nsec: 20_000,
+                system_nsec: 30_000
+            }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = parse_max(&bytes);
+            let _ = parse_usage(&bytes);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! One container, as far as its views depend on it.
+
+use std::time::Duration;
+
+use crate::Cgroup;
+pub use crate::model::history::{History, Shown};
+
+/// A container: where its numbers come from, who it is, and what it was shown last.
+#[derive(Debug)]
+pub struct Container {
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// What tells it from others.
+    pub identity: Identity,
+    /// The last shown counters.
+    pub history: History,
+}
+
+/// What tells a container from others, fixed when it is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// Its name.
+    pub id: String,
+    /// CLOCK_BOOTTIME of the host when its first process started.
+    pub start: Duration,
+    /// In a time namespace of its own: what the kernel adds to CLOCK_BOOTTIME there, in
+    /// nanoseconds (/proc/\<pid>/timens_offsets).
+    pub boottime_offset: Option<i128>,
+    /// Index of its pid namespace in the NSpid line of its processes; 0 is the host's.
+    pub pid_level: u32,
+    /// Its random boot id, a version 4 UUID.
+    pub boot_id: [u8; 16],
+    /// A secret of the machine that no container sees, of this boot.
+    pub machine_secret: [u8; 32],
+}

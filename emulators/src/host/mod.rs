@@ -1,0 +1,134 @@
+//! The machine: its /proc and /sys. The layout of views and the constants of the hardware come
+//! from here, and nothing else.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
+
+use crate::Error;
+
+pub(crate) mod file;
+
+/// The machine's /proc and /sys, as directory descriptors.
+#[derive(Debug)]
+pub struct Host {
+    proc: OwnedFd,
+    sys: OwnedFd,
+}
+
+impl Host {
+    /// The real machine.
+    pub fn open() -> Result<Host, Error> {
+        let directory = |path: &str| {
+            open(
+                path,
+                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|errno| Error::io(path, errno))
+        };
+        Ok(Host {
+            proc: directory("/proc")?,
+            sys: directory("/sys")?,
+        })
+    }
+
+    /// Any two directories that look like /proc and /sys.
+    pub fn from_dirs(proc: OwnedFd, sys: OwnedFd) -> Host {
+        Host { proc, sys }
+    }
+
+    /// Whether the kernel has this file.
+    pub fn exists(&self, path: &str) -> bool {
+        self.open_flags(path, OFlag::O_PATH).is_ok()
+    }
+
+    /// The whole of a file that must be there.
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+        let fd = self
+            .open_file(path)
+            .map_err(|errno| Error::io(path, errno))?;
+        file::read_whole(&fd).map_err(|errno| Error::io(path, errno))
+    }
+
+    /// The whole of a file that this kernel or machine may lack, or keep for root.
+    pub fn read_optional(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+        match self.open_file(path) {
+            Ok(fd) => file::read_whole(&fd)
+                .map(Some)
+                .map_err(|errno| Error::io(path, errno)),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::EPERM) => Ok(None),
+            Err(errno) => Err(Error::io(path, errno)),
+        }
+    }
+
+    fn open_file(&self, path: &str) -> Result<OwnedFd, Errno> {
+        self.open_flags(path, OFlag::O_RDONLY)
+    }
+
+    /// Opens an absolute path below /proc or /sys, and follows no symbolic link: nothing leads out
+    /// of the two directories. openat2(2) would say the same in one call, but a system call filter
+    /// cannot see its flags.
+    pub(crate) fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let (top, rest) = if let Some(rest) = path.strip_prefix("/proc/") {
+            (self.proc.as_fd(), rest)
+        } else if let Some(rest) = path.strip_prefix("/sys/") {
+            (self.sys.as_fd(), rest)
+        } else {
+            return Err(Errno::ENOENT);
+        };
+        if rest.split('/').any(|name| matches!(name, "" | "." | "..")) {
+            return Err(Errno::ENOENT);
+        }
+        let step = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let (parents, name) = rest
+            .rsplit_once('/')
+            .map_or((None, rest), |(a, b)| (Some(a), b));
+        let mut dir: Option<OwnedFd> = None;
+        for parent in parents.into_iter().flat_map(|parents| parents.split('/')) {
+            let from = dir.as_ref().map_or(top, |dir| dir.as_fd());
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | step;
+            dir = Some(openat(from, parent, flags, Mode::empty())?);
+        }
+        openat(
+            dir.as_ref().map_or(top, |dir| dir.as_fd()),
+            name,
+            flags | step,
+            Mode::empty(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_leads_out_of_the_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("proc/sys")).unwrap();
+        std::fs::write(dir.path().join("secret"), "secret").unwrap();
+        std::fs::write(dir.path().join("proc/sys/here"), "here").unwrap();
+        symlink("../secret", dir.path().join("proc/link")).unwrap();
+        symlink("sys", dir.path().join("proc/dir")).unwrap();
+        let open = || std::fs::File::open(dir.path().join("proc")).unwrap().into();
+        let host = Host::from_dirs(open(), open());
+        assert_eq!(host.read("/proc/sys/here").unwrap(), b"here");
+        for path in [
+            "/proc/link",
+            "/proc/../secret",
+            "/proc/dir/here",
+            "/proc//sys/here",
+            "secret",
+        ] {
+            assert!(host.read(path).is_err(), "{path}");
+        }
+        assert!(host.exists("/proc/sys"));
+        assert!(!host.exists("/proc/none"));
+        assert_eq!(host.read_optional("/proc/none"), Ok(None));
+    }
+}

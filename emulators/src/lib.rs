@@ -1,0 +1,48 @@
+//! What each emulated file of /proc and /sys says.
+//!
+//! An *emulator* computes a *view*, the text that a grafted file shows to one container, from that
+//! container's cgroup, its namespaces and its start time. Readers take a directory descriptor,
+//! parsers take text, and everything else is arithmetic.
+//!
+//! Deliberately absent: FUSE, threads, globals, clocks (the caller says what time it is), writes.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
+)]
+
+pub mod cgroup;
+pub mod container;
+pub mod context;
+pub mod cpulist;
+pub mod emulator;
+pub mod error;
+pub mod host;
+pub mod model;
+pub mod proc;
+pub mod registry;
+pub mod sys;
+pub mod text;
+pub mod view;
+
+pub use cgroup::{Cgroup, Controller, Hierarchy, LimitFile, Version, limit_files};
+pub use container::{Container, History, Identity, Shown};
+pub use context::{Context, CpuIds, Load, Settings, Threads};
+pub use emulator::{Emulator, Facts, Pace};
+pub use error::Error;
+pub use host::Host;
+pub use model::load::{advance, present};
+pub use model::threads::read_threads;
+pub use registry::EMULATORS;
+pub use view::render_view;

@@ -1,0 +1,219 @@
+//! The rows of /proc/stat and the idle time of /proc/uptime, from the CPU time of the cgroup.
+
+use std::time::Duration;
+
+use crate::cgroup::cpu::{self, CpuUsage, Times, split};
+use crate::model::cpus::Cpus;
+use crate::model::history::Counters;
+use crate::{Context, Controller, Error};
+
+/// Nanoseconds per tick of USER_HZ, which is 100 on every architecture that runs containers.
+const TICK_NSEC: u64 = 10_000_000;
+
+/// What is shown of the container's CPU time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuTime {
+    /// One row per visible CPU, by the machine's ids, ascending.
+    pub rows: Vec<(u32, Counters)>,
+    /// Their sum, and what the history adds to keep it from falling.
+    pub total: Counters,
+}
+
+/// Reads and records what is shown now.
+pub fn read(cx: &Context<'_>, cpus: &Cpus) -> Result<CpuTime, Error> {
+    let cgroup = &cx.container.cgroup;
+    let usage = match cgroup.of(Controller::Cpuacct) {
+        Some(hierarchy) => cpu::read_usage(hierarchy)?,
+        None => CpuUsage::default(),
+    };
+    let throttled_nsec = match (cgroup.of(Controller::Cpu), cpus.quota) {
+        (Some(hierarchy), Some(quota)) => cpu::read_throttled_nsec(hierarchy, quota.level)?,
+        _ => 0,
+    };
+    let visible: Vec<u32> = cpus.visible.iter().collect();
+    let mut rows = distribute(&visible, &usage, throttled_nsec, cx.age());
+    let total = cx.container.history.show_rows(&mut rows);
+    Ok(CpuTime { rows, total })
+}
+
+/// Ticks of a duration, as the kernel rounds them: down.
+pub(crate) fn ticks(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos() / u128::from(TICK_NSEC)).unwrap_or(u64::MAX)
+}
+
+/// Spreads the container's time over the visible CPUs; what is left of `age` on each is idle.
+fn distribute(
+    visible: &[u32],
+    usage: &CpuUsage,
+    throttled_nsec: u64,
+    age: Duration,
+) -> Vec<(u32, Counters)> {
+    let age_nsec = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+    let mut unplaced = usage.unplaced;
+    let mut rows: Vec<Times> = vec![Times::default(); visible.len()];
+    for (cpu, times) in &usage.per_cpu {
+        match visible
+            .binary_search(cpu)
+            .ok()
+            .and_then(|index| rows.get_mut(index))
+        {
+            Some(row) => row.add(*times),
+            None => unplaced.add(*times),
+        }
+    }
+    let room = |row: &Times| age_nsec.saturating_sub(row.total_nsec());
+    let (mut shares, rest) = fill(unplaced.total_nsec(), rows.iter().map(room));
+    // More time than the CPUs had: fewer are visible now than when it was used.
+    spread(rest, &mut shares);
+    for (row, share) in rows.iter_mut().zip(shares) {
+        row.add(cut(unplaced, share));
+    }
+    let (steal, _) = fill(throttled_nsec, rows.iter().map(room));
+    let age_ticks = ticks(age);
+    let row = |((cpu, times), steal_nsec): ((&u32, &Times), u64)| {
+        let mut counters = Counters {
+            user: times.user_nsec / TICK_NSEC,
+            nice: times.nice_nsec / TICK_NSEC,
+            system: times.system_nsec / TICK_NSEC,
+            idle: 0,
+            steal: steal_nsec / TICK_NSEC,
+        };
+        counters.idle = age_ticks.saturating_sub(counters.sum());
+        (*cpu, counters)
+    };
+    visible.iter().zip(&rows).zip(steal).map(row).collect()
+}
+
+/// A part of `times` of this length, in the same proportions.
+fn cut(times: Times, share_nsec: u64) -> Times {
+    let user_and_nice = times.user_nsec.saturating_add(times.nice_nsec);
+    let (rest, system_nsec) = split(share_nsec, user_and_nice, times.system_nsec);
+    let (user_nsec, nice_nsec) = split(rest, times.user_nsec, times.nice_nsec);
+    Times {
+        user_nsec,
+        nice_nsec,
+        system_nsec,
+    }
+}
+
+/// Spreads an amount evenly, but gives none more than it has room for. Returns the shares and what
+/// fits nowhere.
+fn fill(amount: u64, rooms: impl Iterator<Item = u64>) -> (Vec<u64>, u64) {
+    let rooms: Vec<u64> = rooms.collect();
+    let mut order: Vec<usize> = (0..rooms.len()).collect();
+    order.sort_by_key(|index| rooms.get(*index));
+    let mut shares = vec![0; rooms.len()];
+    let mut rest = amount;
+    // The smallest room first: what it cannot take is shared by those after it.
+    for (done, index) in order.iter().enumerate() {
+        let left = u64::try_from(rooms.len().saturating_sub(done))
+            .unwrap_or(u64::MAX)
+            .max(1);
+        if let (Some(share), Some(room)) = (shares.get_mut(*index), rooms.get(*index)) {
+            *share = (rest / left).min(*room);
+            rest = rest.saturating_sub(*share);
+        }
+    }
+    (shares, rest)
+}
+
+/// Adds an amount evenly.
+fn spread(amount: u64, shares: &mut [u64]) {
+    let mut left = u64::try_from(shares.len()).unwrap_or(u64::MAX);
+    let mut rest = amount;
+    for share in shares {
+        let part = rest / left.max(1);
+        *share = share.saturating_add(part);
+        rest = rest.saturating_sub(part);
+        left = left.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEC: u64 = 1_000_000_000;
+
+    fn user(user_nsec: u64) -> Times {
+        Times {
+            user_nsec,
+            ..Times::default()
+        }
+    }
+
+    #[test]
+    fn time_of_no_known_cpu_is_spread_evenly() {
+        let usage = CpuUsage {
+            per_cpu: vec![],
+            unplaced: user(4 * SEC),
+        };
+        let rows = distribute(&[2, 3], &usage, 0, Duration::from_secs(10));
+        let counters = Counters {
+            user: 200,
+            idle: 800,
+            ..Counters::default()
+        };
+        assert_eq!(rows, [(2, counters), (3, counters)]);
+    }
+
+    #[test]
+    fn time_on_invisible_cpus_goes_where_there_is_room() {
+        let per_cpu = vec![(0, user(9 * SEC)), (1, user(0)), (2, user(5 * SEC))];
+        let usage = CpuUsage {
+            per_cpu,
+            unplaced: Times::default(),
+        };
+        let rows = distribute(&[0, 1], &usage, 0, Duration::from_secs(10));
+        assert_eq!((rows[0].1.user, rows[0].1.idle), (1000, 0));
+        assert_eq!((rows[1].1.user, rows[1].1.idle), (400, 600));
+    }
+
+    #[test]
+    fn throttled_time_is_stolen_but_only_from_idle() {
+        let usage = CpuUsage {
+            per_cpu: vec![],
+            unplaced: user(4 * SEC),
+        };
+        let rows = distribute(&[0], &usage, 100 * SEC, Duration::from_secs(10));
+        assert_eq!(
+            (rows[0].1.user, rows[0].1.steal, rows[0].1.idle),
+            (400, 600, 0)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_is_as_long_as_the_container_is_old(
+            per_cpu in proptest::collection::btree_map(0u32..8, 0u64..1 << 40, 0..8),
+            unplaced in 0u64..1 << 40,
+            throttled: u64,
+            age_nsec in 0u64..1 << 50,
+            visible in proptest::collection::btree_set(0u32..8, 1..8),
+        ) {
+            let age = Duration::from_nanos(age_nsec);
+            let visible: Vec<u32> = visible.into_iter().collect();
+            let per_cpu: Vec<_> = per_cpu.into_iter().map(|(cpu, t)| (cpu, user(t))).collect();
+            let busy: u64 = per_cpu.iter().map(|(_, t)| t.user_nsec).sum::<u64>() + unplaced;
+            let usage = CpuUsage { per_cpu, unplaced: user(unplaced) };
+            let rows = distribute(&visible, &usage, throttled, age);
+            let shown: u64 = rows.iter().map(|(_, row)| row.user).sum();
+            prop_assert!(shown <= busy / TICK_NSEC);
+            prop_assert!(busy / TICK_NSEC <= shown + rows.len() as u64);
+            for (_, row) in rows {
+                prop_assert!(row.sum() >= ticks(age));
+                prop_assert!(row.sum() == ticks(age) || row.idle == 0);
+            }
+        }
+
+        #[test]
+        fn nothing_overflows(a: u64, b: u64, c: u64, throttled: u64, age_nsec: u64) {
+            let unplaced = Times { user_nsec: a, nice_nsec: b, system_nsec: c };
+            let usage = CpuUsage { per_cpu: vec![(0, unplaced), (9, unplaced)], unplaced };
+            let rows = distribute(&[0, 1], &usage, throttled, Duration::from_nanos(age_nsec));
+            prop_assert_eq!(rows.len(), 2);
+        }
+    }
+}

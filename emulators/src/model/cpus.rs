@@ -1,0 +1,153 @@
+//! C, the CPUs that the container may run on, and V, those it is shown.
+
+use crate::cgroup::cpu::{Quota, read_quota};
+use crate::cgroup::cpuset::read_cpus;
+use crate::cpulist::CpuSet;
+use crate::{Context, Controller, CpuIds, Error};
+
+/// The CPUs of a container, by the machine's ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cpus {
+    /// C: the effective cpuset, as far as it is online.
+    pub allowed: CpuSet,
+    /// V: as many of C, from the lowest, as the quota amounts to; never none.
+    pub visible: CpuSet,
+    /// The binding quota.
+    pub quota: Option<Quota>,
+    ids: CpuIds,
+}
+
+impl Cpus {
+    /// The number that views show for one of C.
+    pub fn shown_id(&self, cpu: u32) -> u32 {
+        match self.ids {
+            CpuIds::Physical => cpu,
+            CpuIds::Dense => self.allowed.rank(cpu),
+        }
+    }
+
+    /// A set of the machine's CPUs, as views show it: without those that are not in `scope`.
+    pub fn shown(&self, set: &CpuSet, scope: &CpuSet) -> CpuSet {
+        set.intersection(scope)
+            .iter()
+            .map(|cpu| self.shown_id(cpu))
+            .collect()
+    }
+
+    /// V as views show it.
+    pub fn shown_visible(&self) -> CpuSet {
+        self.shown(&self.visible, &self.allowed)
+    }
+
+    /// C as views show it.
+    pub fn shown_allowed(&self) -> CpuSet {
+        self.shown(&self.allowed, &self.allowed)
+    }
+
+    /// The machine's CPU behind a shown number, if it is in C.
+    pub fn machine_id(&self, shown: u32) -> Option<u32> {
+        match self.ids {
+            CpuIds::Physical => Some(shown).filter(|cpu| self.allowed.contains(*cpu)),
+            CpuIds::Dense => self.allowed.iter().nth(shown as usize),
+        }
+    }
+}
+
+/// The CPUs of the container.
+pub fn read(cx: &Context<'_>) -> Result<Cpus, Error> {
+    let path = "/sys/devices/system/cpu/online";
+    let online = CpuSet::parse_list(&cx.host.read(path)?)
+        .filter(|online| !online.is_empty())
+        .ok_or_else(|| Error::malformed(path, "not a list of CPUs"))?;
+    let cgroup = &cx.container.cgroup;
+    let effective = match cgroup.of(Controller::Cpuset) {
+        Some(hierarchy) => read_cpus(hierarchy, &online)?,
+        None => None,
+    };
+    let quota = match cgroup.of(Controller::Cpu) {
+        Some(hierarchy) => read_quota(hierarchy)?,
+        None => None,
+    };
+    Ok(choose(
+        effective.unwrap_or(online),
+        quota,
+        cx.settings.cpu_ids,
+    ))
+}
+
+/// n = max(1, min(|C|, ceil(quota))).
+fn choose(allowed: CpuSet, quota: Option<Quota>, ids: CpuIds) -> Cpus {
+    let count = match quota {
+        Some(quota) => usize::try_from(quota.cpus()).unwrap_or(usize::MAX),
+        None => usize::MAX,
+    };
+    let visible = allowed.first(count.max(1));
+    Cpus {
+        allowed,
+        visible,
+        quota,
+        ids,
+    }
+}
+
+/// CPUs without a quota, for the tests of emulators.
+#[cfg(test)]
+pub(crate) fn fixed(allowed: CpuSet, ids: CpuIds) -> Cpus {
+    choose(allowed, None, ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(list: &str) -> CpuSet {
+        CpuSet::parse_list(list.as_bytes()).unwrap()
+    }
+
+    fn quota(quota_usec: u64) -> Option<Quota> {
+        Some(Quota {
+            quota_usec,
+            period_usec: 100_000,
+            level: 0,
+        })
+    }
+
+    #[test]
+    fn a_quota_shows_the_lowest_cpus_of_the_set() {
+        let cpus = choose(set("2-3,8"), quota(150_000), CpuIds::Physical);
+        assert_eq!(cpus.visible, set("2-3"));
+        assert_eq!(cpus.shown_visible(), set("2-3"));
+        assert_eq!(cpus.shown_allowed(), set("2-3,8"));
+    }
+
+    #[test]
+    fn dense_ids_number_the_whole_set() {
+        let cpus = choose(set("2-3,8"), quota(100), CpuIds::Dense);
+        assert_eq!(cpus.shown_visible(), set("0"));
+        assert_eq!(cpus.shown_allowed(), set("0-2"));
+        assert_eq!(cpus.machine_id(2), Some(8));
+        assert_eq!(cpus.machine_id(3), None);
+    }
+
+    proptest! {
+        #[test]
+        fn visible_is_never_empty_and_never_more_than_allowed(
+            cpus in proptest::collection::btree_set(0u32..256, 1..32),
+            quota_usec: u64,
+            period_usec: u64,
+        ) {
+            let allowed: CpuSet = cpus.into_iter().collect();
+            let quota = Some(Quota { quota_usec, period_usec, level: 0 });
+            for ids in [CpuIds::Physical, CpuIds::Dense] {
+                let cpus = choose(allowed.clone(), quota, ids);
+                prop_assert!(!cpus.visible.is_empty());
+                prop_assert_eq!(cpus.visible.intersection(&allowed), cpus.visible.clone());
+                for cpu in allowed.iter() {
+                    prop_assert_eq!(cpus.machine_id(cpus.shown_id(cpu)), Some(cpu));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What several views have in common: one model of CPUs, one of memory, one of CPU time, one of
+//! load. Files that say the same thing say it alike because they ask here.
+
+pub mod cpu_time;
+pub mod cpus;
+pub mod history;
+pub mod load;
+pub mod memory;
+pub mod threads;

@@ -1,0 +1,222 @@
+//! /proc/cpuinfo: the processors of the container.
+//!
+//! Format: show_cpuinfo of the architecture (arch/x86/kernel/cpu/proc.c and others).
+//! Virtual: the blocks of visible CPUs only; `siblings` and `cpu cores` count them; with dense ids
+//! their numbers.
+//! Passed through: everything else of a block, constants of the machine.
+//! Invented: `cpu MHz` is the nominal frequency, since the present one tells what others do.
+
+use crate::model::cpus::{self, Cpus};
+use crate::text::{fields, lines, parse_u64, put, trimmed};
+use crate::{Context, Emulator, Error, Facts, Pace};
+
+/// /proc/cpuinfo.
+#[derive(Debug)]
+pub struct Cpuinfo;
+
+impl Emulator for Cpuinfo {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            id: 18,
+            path: "/proc/cpuinfo",
+            mode: 0o444,
+            pace: Pace::Static,
+            source_v1: "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us",
+            source_v2: "cpuset.cpus.effective, cpu.max",
+            invented: "cpu MHz is the nominal frequency",
+        }
+    }
+
+    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        let cpus = cpus::read(cx)?;
+        let host = cx.host.read(self.facts().path)?;
+        render(&host, &cpus, |cpu| read_base_khz(cx, cpu), out);
+        Ok(())
+    }
+
+    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error> {
+        let mut out = Vec::new();
+        self.render(cx, &mut out)?;
+        Ok(Some(out.len()))
+    }
+}
+
+/// The nominal frequency where the driver knows it (intel_pstate, amd-pstate).
+fn read_base_khz(cx: &Context<'_>, cpu: u32) -> Option<u64> {
+    let path = format!("/sys/devices/system/cpu/cpufreq/policy{cpu}/base_frequency");
+    parse_u64(&cx.host.read_optional(&path).ok()??)
+}
+
+/// The lines between two empty ones, and the processor they describe.
+struct Block<'a> {
+    lines: Vec<&'a [u8]>,
+    cpu: Option<u32>,
+    closed: bool,
+}
+
+impl<'a> Block<'a> {
+    /// The value of `key : value`.
+    fn value(&self, key: &str) -> Option<&'a str> {
+        self.lines
+            .iter()
+            .find_map(|line| field(line).filter(|(name, _)| *name == key))
+            .map(|(_, value)| value)
+    }
+}
+
+/// A line as key and value.
+fn field(line: &[u8]) -> Option<(&str, &str)> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let (key, rest) = line.split_at_checked(colon)?;
+    Some((trimmed(key), trimmed(rest.get(1..)?)))
+}
+
+/// Blocks begin with "processor : N", on s390 with "cpu number : N". Others (the header of s390,
+/// the "Hardware" of 32-bit ARM, the "timebase" of POWER) belong to no CPU.
+fn parse_blocks(text: &[u8]) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut block = Block {
+        lines: Vec::new(),
+        cpu: None,
+        closed: false,
+    };
+    for line in lines(text) {
+        if line.is_empty() {
+            block.closed = true;
+            blocks.push(block);
+            block = Block {
+                lines: Vec::new(),
+                cpu: None,
+                closed: false,
+            };
+            continue;
+        }
+        if block.lines.is_empty()
+            && let Some(("processor" | "cpu number", value)) = field(line)
+        {
+            block.cpu = parse_u64(value.as_bytes()).and_then(|cpu| u32::try_from(cpu).ok());
+        }
+        block.lines.push(line);
+    }
+    if !block.lines.is_empty() {
+        blocks.push(block);
+    }
+    blocks
+}
+
+fn render(host: &[u8], cpus: &Cpus, base_khz: impl Fn(u32) -> Option<u64>, out: &mut Vec<u8>) {
+    let blocks = parse_blocks(host);
+    let visible = |block: &Block<'_>| block.cpu.is_none_or(|cpu| cpus.visible.contains(cpu));
+    let shown: Vec<&Block<'_>> = blocks.iter().filter(|block| visible(block)).collect();
+    for block in &shown {
+        for line in &block.lines {
+            render_line(line, block, &shown, cpus, &base_khz, out);
+        }
+        if block.closed {
+            out.push(b'\n');
+        }
+    }
+}
+
+fn render_line(
+    line: &[u8],
+    block: &Block<'_>,
+    shown: &[&Block<'_>],
+    cpus: &Cpus,
+    base_khz: &impl Fn(u32) -> Option<u64>,
+    out: &mut Vec<u8>,
+) {
+    let Some((key, value)) = field(line) else {
+        out.extend_from_slice(line);
+        out.push(b'\n');
+        return;
+    };
+    match (key, block.cpu) {
+        ("processor" | "cpu number", Some(cpu)) => replace(line, cpus.shown_id(cpu), out),
+        ("siblings", Some(_)) => replace(line, in_package(block, shown).count(), out),
+        ("cpu cores", Some(_)) => {
+            let mut cores: Vec<_> = in_package(block, shown)
+                .map(|other| other.value("core id"))
+                .collect();
+            cores.sort_unstable();
+            cores.dedup();
+            replace(line, cores.len(), out);
+        }
+        ("cpu MHz", Some(cpu)) => {
+            let khz = base_khz(cpu).or_else(|| nominal_khz(block));
+            match khz {
+                Some(khz) => {
+                    replace(line, format_args!("{}.{:03}", khz / 1000, khz % 1000), out);
+                }
+                None => replace(line, "0.000", out),
+            }
+        }
+        // s390.
+        ("# processors", None) => replace(line, cpus.visible.len(), out),
+        (key, None) if key.starts_with("processor ") => {
+            let cpu = fields(key.as_bytes()).nth(1).and_then(parse_u64);
+            if let Some(cpu) = cpu.and_then(|cpu| u32::try_from(cpu).ok())
+                && cpus.visible.contains(cpu)
+            {
+                put(
+                    out,
+                    format_args!("processor {}: {value}\n", cpus.shown_id(cpu)),
+                );
+            }
+        }
+        // 32-bit ARM: the serial number of the board, which is nobody's business.
+        ("Serial", None) => replace(line, "0000000000000000", out),
+        _ => {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+    }
+}
+
+/// The shown CPUs of the same package.
+fn in_package<'a>(
+    block: &Block<'_>,
+    shown: &'a [&'a Block<'a>],
+) -> impl Iterator<Item = &'a &'a Block<'a>> {
+    let package = block.value("physical id").map(str::to_owned);
+    shown.iter().filter(move |other| {
+        other.cpu.is_some() && other.value("physical id") == package.as_deref()
+    })
+}
+
+/// Appends a line with another value, its label and separator as they are.
+fn replace(line: &[u8], value: impl std::fmt::Display, out: &mut Vec<u8>) {
+    let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
+    out.extend_from_slice(line.get(..=colon).unwrap_or_default());
+    put(out, format_args!(" {value}\n"));
+}
+
+/// Without the driver's word: "@ 2.40GHz" at the end of Intel's model names, else half the
+/// bogomips, which are twice the frequency of the time stamp counter (calibrate_delay).
+fn nominal_khz(block: &Block<'_>) -> Option<u64> {
+    let named = block.value("model name").and_then(|name| {
+        let ghz = name.rsplit_once("@ ")?.1.strip_suffix("GHz")?;
+        parse_thousandths(ghz)?.checked_mul(1000)
+    });
+    named.or_else(|| Some(parse_thousandths(block.value("bogomips")?)? / 2))
+}
+
+/// "2.4" as 2400; more than three decimals are cut off.
+fn parse_thousandths(text: &str) -> Option<u64> {
+    let (whole, fraction) = text
+        .trim()
+        .split_once('.')
+        .unwrap_or_else(|| (text.trim(), ""));
+    let mut value = parse_u64(whole.as_bytes())?.checked_mul(1000)?;
+    let mut weight = 100;
+    for byte in fraction.bytes().take(3) {
+        let digit = char::from(byte).to_digit(10)?;
+        value = value.checked_add(u64::from(digit).checked_mul(weight)?)?;
+        weight /= 10;
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+#[path = "cpuinfo_tests.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+//! /proc/uptime: how long the container runs, and how long its CPUs were idle.
+//!
+//! Format: uptime_proc_show, fs/proc/uptime.c: seconds and hundredths, twice.
+//! Virtual: both fields; the second is the idle column of the `cpu` row of /proc/stat.
+//! Passed through: nothing; in a time namespace the first is the kernel's own.
+//! Invented: nothing.
+
+use std::time::Duration;
+
+use crate::model::{cpu_time, cpus};
+use crate::text::{digits, put};
+use crate::{Context, Emulator, Error, Facts, Pace};
+
+/// /proc/uptime.
+#[derive(Debug)]
+pub struct Uptime;
+
+/// Nine digits of seconds are 31 years.
+const SECONDS_DIGITS: usize = 9;
+
+impl Emulator for Uptime {
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            id: 16,
+            path: "/proc/uptime",
+            mode: 0o444,
+            pace: Pace::Ticking,
+            source_v1: "start of the container's first process; cpuacct.usage_percpu, cpuacct.usage_all",
+            source_v2: "start of the container's first process; cpu.stat",
+            invented: "",
+        }
+    }
+
+    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.render_bounded(cx, out).map(drop)
+    }
+
+    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error> {
+        Ok(Some(bound(cpus::read(cx)?.visible.len())))
+    }
+
+    fn render_bounded(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Option<usize>, Error> {
+        let cpus = cpus::read(cx)?;
+        let idle_ticks = cpu_time::read(cx, &cpus)?.total.idle;
+        render(cx.age(), idle_ticks, out);
+        Ok(Some(bound(cpus.visible.len())))
+    }
+}
+
+fn bound(cpus: usize) -> usize {
+    let cpus = digits(u64::try_from(cpus).unwrap_or(u64::MAX));
+    2 * (SECONDS_DIGITS + ".00 ".len()) + cpus
+}
+
+fn render(age: Duration, idle_ticks: u64, out: &mut Vec<u8>) {
+    let age_ticks = cpu_time::ticks(age);
+    put(
+        out,
+        format_args!(
+            "{}.{:02} {}.{:02}\n",
+            age_ticks / 100,
+            age_ticks % 100,
+            idle_ticks / 100,
+            idle_ticks % 100
+        ),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hundredths_are_cut_off_as_in_the_kernel() {
+        let mut out = Vec::new();
+        render(Duration::from_nanos(1_009_999_999), 123, &mut out);
+        assert_eq!(out, b"1.00 1.23\n");
+    }
+
+    #[test]
+    fn the_bound_holds_for_31_years_of_idleness() {
+        let mut out = Vec::new();
+        render(
+            Duration::from_secs(999_999_999),
+            64 * 99_999_999_900,
+            &mut out,
+        );
+        assert!(out.len() <= bound(64), "{} > {}", out.len(), bound(64));
+    }
+}

@@ -1,0 +1,3 @@
+//! Views below /sys/devices/system.
+
+pub mod cpu;

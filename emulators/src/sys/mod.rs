@@ -1,0 +1,3 @@
+//! Views below /sys.
+
+pub mod devices;

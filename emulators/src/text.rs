@@ -1,0 +1,108 @@
+//! Small pieces of text: numbers in, numbers out. Nothing here does I/O or fails on any input.
+
+use std::fmt::Arguments;
+use std::io::Write;
+
+/// Appends formatted text. Writing to a `Vec` cannot fail.
+pub fn put(out: &mut Vec<u8>, text: Arguments<'_>) {
+    let _ = out.write_fmt(text);
+}
+
+/// The lines of a file, without their newlines and without the empty rest after the last one.
+pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let empty = text.is_empty();
+    body.split(|&byte| byte == b'\n').filter(move |_| !empty)
+}
+
+/// The fields of a line: what spaces and tabs separate.
+pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| byte.is_ascii_whitespace())
+        .filter(|field| !field.is_empty())
+}
+
+/// `text` without leading and trailing ASCII whitespace, or "" if it is not UTF-8: the kernel's
+/// files that are parsed here are ASCII.
+pub fn trimmed(text: &[u8]) -> &str {
+    std::str::from_utf8(text).unwrap_or("").trim_ascii()
+}
+
+/// A decimal number, digits only. More than 64 bits saturate; anything else is no number.
+pub fn parse_u64(text: &[u8]) -> Option<u64> {
+    let text = text.trim_ascii();
+    if text.is_empty() {
+        return None;
+    }
+    let mut value = 0u64;
+    for &byte in text {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        value = value
+            .saturating_mul(10)
+            .saturating_add(u64::from(byte.saturating_sub(b'0')));
+    }
+    Some(value)
+}
+
+/// How many digits a number has in decimal; 0 has one.
+pub fn digits(value: u64) -> usize {
+    value.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// The value of a key in a flat-keyed file (`key value` on each line), as cgroup-v2.rst calls it.
+pub fn parse_key(text: &[u8], key: &str) -> Option<u64> {
+    lines(text).find_map(|line| {
+        let rest = line.strip_prefix(key.as_bytes())?.strip_prefix(b" ")?;
+        parse_u64(rest)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_past_64_bits_saturate() {
+        assert_eq!(parse_u64(b"18446744073709551615\n"), Some(u64::MAX));
+        assert_eq!(parse_u64(b"99999999999999999999999"), Some(u64::MAX));
+        assert_eq!(parse_u64(b""), None);
+        assert_eq!(parse_u64(b"-1"), None);
+        assert_eq!(parse_u64(b"max"), None);
+    }
+
+    #[test]
+    fn lines_end_where_the_kernel_ends_them() {
+        assert_eq!(lines(b"").count(), 0);
+        assert_eq!(lines(b"\n").collect::<Vec<_>>(), [b""]);
+        assert_eq!(
+            lines(b"a\n\nb\n").collect::<Vec<_>>(),
+            [&b"a"[..], b"", b"b"]
+        );
+    }
+
+    #[test]
+    fn a_key_is_matched_whole() {
+        let text = b"file_mapped 7\nfile 5\nfile_dirty 9\n";
+        assert_eq!(parse_key(text, "file"), Some(5));
+        assert_eq!(parse_key(text, "fil"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_number_is_read_back(value: u64) {
+            let text = value.to_string();
+            prop_assert_eq!(parse_u64(text.as_bytes()), Some(value));
+            prop_assert_eq!(digits(value), text.len());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = parse_u64(&bytes);
+            let _ = parse_key(&bytes, "key");
+            let _ = lines(&bytes).flat_map(fields).count();
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Fixture trees: a recorded machine, a recorded cgroup, and who the container is.
+//!
+//! ```text
+//! fixtures/<kernel>-<v1|v2>-<case>/
+//!   host/proc host/sys          the machine
+//!   cgroup/<controllers>/...    one tree per hierarchy: "cpu,cpuacct" for v1, "unified" for v2
+//!   container.json              who and when
+//!   expect/proc expect/sys      what the views say
+//! ```
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eci_fs_emulators::{
+    Cgroup, Container, Context, CpuIds, Hierarchy, History, Host, Identity, Load, Settings,
+    Version, present, read_threads,
+};
+
+pub(crate) struct Fixture {
+    pub(crate) dir: PathBuf,
+    pub(crate) host: Host,
+    pub(crate) container: Container,
+    pub(crate) settings: Settings,
+    pub(crate) boottime: Duration,
+    pub(crate) load: Load,
+}
+
+/// container.json, as it was recorded. The optional fields are for fixtures written by hand.
+#[derive(serde::Deserialize)]
+struct Recorded {
+    case: String,
+    hierarchies: Vec<RecordedHierarchy>,
+    init: Init,
+    boottime_offset_nsec: Option<i64>,
+    #[serde(default)]
+    cpu_ids: String,
+}
+
+#[derive(serde::Deserialize)]
+struct RecordedHierarchy {
+    dir: String,
+    version: u8,
+    controllers: Vec<String>,
+    path: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Init {
+    start_ticks: u64,
+    nspid: Vec<u32>,
+}
+
+impl Fixture {
+    pub(crate) fn open(dir: &Path) -> Fixture {
+        let text = std::fs::read_to_string(dir.join("container.json")).unwrap();
+        let recorded: Recorded = serde_json::from_str(&text).unwrap();
+        let host = Host::from_dirs(open(&dir.join("host/proc")), open(&dir.join("host/sys")));
+        let cgroup = recorded
+            .hierarchies
+            .iter()
+            .map(|recorded| hierarchy(dir, recorded));
+        let container = Container {
+            cgroup: Cgroup::new(cgroup.collect()),
+            identity: Identity {
+                id: recorded.case,
+                start: Duration::from_millis(recorded.init.start_ticks * 10),
+                boottime_offset: recorded.boottime_offset_nsec.map(i128::from),
+                pid_level: u32::try_from(recorded.init.nspid.len()).unwrap() - 1,
+                ..Identity::default()
+            },
+            history: History::new(),
+        };
+        let cpu_ids = if recorded.cpu_ids == "dense" {
+            CpuIds::Dense
+        } else {
+            CpuIds::Physical
+        };
+        let threads = read_threads(&host, &container).unwrap();
+        let uptime = std::fs::read_to_string(dir.join("host/proc/uptime")).unwrap();
+        let boottime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        Fixture {
+            dir: dir.to_owned(),
+            host,
+            container,
+            settings: Settings {
+                cpu_ids,
+                ..Settings::default()
+            },
+            boottime: Duration::from_millis((boottime * 1000.0).round() as u64),
+            load: Load {
+                avenrun: present(threads.active()),
+                threads,
+            },
+        }
+    }
+
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context {
+            host: &self.host,
+            container: &self.container,
+            settings: &self.settings,
+            boottime: self.boottime,
+            load: self.load,
+        }
+    }
+}
+
+/// All fixtures, by name.
+pub(crate) fn all() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut fixtures: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("container.json").exists())
+        .collect();
+    fixtures.sort();
+    assert!(!fixtures.is_empty());
+    fixtures
+}
+
+pub(crate) fn open(path: &Path) -> OwnedFd {
+    File::open(path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .into()
+}
+
+fn hierarchy(fixture: &Path, recorded: &RecordedHierarchy) -> Hierarchy {
+    let path = recorded.path.trim_matches('/');
+    let depth = path.split('/').filter(|name| !name.is_empty()).count();
+    Hierarchy {
+        version: if recorded.version == 1 {
+            Version::V1
+        } else {
+            Version::V2
+        },
+        controllers: recorded
+            .controllers
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect(),
+        dir: open(&fixture.join("cgroup").join(&recorded.dir).join(path)),
+        depth: depth.try_into().unwrap(),
+    }
+}
