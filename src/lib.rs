@@ -1,1 +1,13 @@
-//! eci-fs
+//! eci-fs: the commands, and the FUSE server that shows containers their own /proc and /sys.
+//!
+//! The dependencies run `fuse -> tree -> container -> emulators`; the mount daemon is another crate, of which only
+//! the protocol, the options and the entry point are used here.
+
+pub mod client;
+pub mod commands;
+pub mod container;
+pub mod error;
+pub mod fuse;
+pub mod sandbox;
+pub mod server;
+pub mod tree;

@@ -1,0 +1,269 @@
+//! The commands' side of the control protocol, and the starting of a daemon where there is none.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::error::{Error, Kind, Result};
+use eci_fs_mountd::protocol::channel::Channel;
+use eci_fs_mountd::protocol::control::{Answer, Call, Listed, Request, Response, VERSION};
+use eci_fs_mountd::runtime_dir::RuntimeDir;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// How long a command waits for one answer. Attaching takes milliseconds; this is for a daemon that hangs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a command waits for a daemon that is ending to be gone, before it starts another.
+const ENDING_LIMIT: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
+
+/// How often a command tries again when the daemon ends just as it is asked.
+const ATTEMPTS: usize = 5;
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    /// Connect to the daemon of a runtime directory; none when there is none.
+    ///
+    /// # Errors
+    /// When the directory is not one that can be trusted, or the socket cannot be connected to.
+    pub fn connect(runtime_dir: &Path) -> Result<Option<Self>> {
+        let runtime = match RuntimeDir::open(runtime_dir) {
+            Ok(runtime) => runtime,
+            Err(error) if error.kind == Kind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let path = runtime.socket();
+        let trouble = |e: rustix::io::Errno| Error::io("connect to", &path, e);
+        let address = SocketAddrUnix::new(&path).map_err(trouble)?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(trouble)?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => Ok(Some(Self::over(Channel::new(socket))?)),
+            // No socket, or one that a killed daemon left.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
+            Err(e) => Err(trouble(e)),
+        }
+    }
+
+    fn over(channel: Channel) -> Result<Self> {
+        channel
+            .set_timeout(Some(ANSWER_LIMIT))
+            .map_err(|e| Error::io("set up", "the connection", e))?;
+        Ok(Self { channel })
+    }
+
+    /// Ask one thing, with descriptors.
+    ///
+    /// # Errors
+    /// What the daemon answered, or that it did not. [`Kind::Busy`] when it ends just now.
+    pub fn call(
+        &self,
+        request: Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Response, Vec<OwnedFd>)> {
+        let ending = || Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again");
+        let sent = self.channel.send(
+            &Call {
+                version: VERSION,
+                request,
+            },
+            fds,
+        );
+        if let Err(error) = sent {
+            return Err(match error.kind() {
+                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => ending(),
+                _ => Error::io("speak to", "eci-mountd", error),
+            });
+        }
+        match self.channel.recv::<Answer>() {
+            Ok(Some((answer, _))) if answer.version != VERSION => Err(Error::new(
+                Kind::Version,
+                format!(
+                    "eci-mountd speaks version {} of the protocol, this command {VERSION}",
+                    answer.version
+                ),
+            )
+            .remedy("install both from the same release, and restart eci-mountd")),
+            Ok(Some((
+                Answer {
+                    response: Response::Failed(error),
+                    ..
+                },
+                _,
+            ))) => Err(error),
+            Ok(Some((answer, fds))) => Ok((answer.response, fds)),
+            Ok(None) => Err(ending()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(ending()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(Error::new(
+                Kind::System,
+                format!("eci-mountd did not answer within {ANSWER_LIMIT:?}"),
+            )
+            .remedy("see its log, and restart it")),
+            Err(error) => Err(Error::io("hear from", "eci-mountd", error)),
+        }
+    }
+
+    /// All containers of the daemon.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let mut all: Vec<Listed> = Vec::new();
+        loop {
+            let after = all.last().map(|listed| listed.slot);
+            match self.call(Request::List { after }, &[])?.0 {
+                Response::Containers { containers, more } => {
+                    let stuck = containers.is_empty();
+                    all.extend(containers);
+                    if !more || stuck {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(out_of_turn(&other)),
+            }
+        }
+    }
+}
+
+/// An answer that is none to what was asked.
+pub fn out_of_turn(response: &Response) -> Error {
+    Error::refused(format!("eci-mountd answered out of turn: {response:?}"))
+}
+
+/// Ask the daemon of `runtime_dir`; if there is none, start one in the background that ends with its last
+/// container.
+///
+/// # Errors
+/// What keeps a daemon from starting, and what it answers.
+pub fn call_or_start(
+    runtime_dir: &Path,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(Response, Vec<OwnedFd>)> {
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let client = match Client::connect(runtime_dir)? {
+            Some(client) => client,
+            None => match start_background(runtime_dir) {
+                Ok(client) => client,
+                Err(error) if error.kind == Kind::Busy => {
+                    wait_for_holder(runtime_dir);
+                    last = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        match client.call(request.clone(), fds) {
+            Err(error) if error.kind == Kind::Busy && error.what == "eci-mountd is ending" => {
+                wait_for_holder(runtime_dir);
+                last = Some(error);
+            }
+            other => return other,
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(Kind::Busy, "eci-mountd keeps ending")))
+}
+
+/// Wait until the daemon that holds the lock has ended, if it is about to.
+fn wait_for_holder(runtime_dir: &Path) {
+    let holder = RuntimeDir::open(runtime_dir)
+        .ok()
+        .and_then(|runtime| runtime.lock_holder());
+    let Some(pidfd) = holder.and_then(|pid| open_pidfd(pid).ok()) else {
+        return;
+    };
+    // Whether it ended or the time ran out is seen at the next attempt.
+    let _ = rustix::event::poll(
+        &mut [PollFd::new(&pidfd, PollFlags::IN)],
+        Some(&ENDING_LIMIT),
+    );
+}
+
+fn start_background(runtime_dir: &Path) -> Result<Client> {
+    // Made here too, so that what is wrong with it is said in this command's words.
+    RuntimeDir::create(runtime_dir)?;
+    let mut child = daemon()
+        .arg("--background")
+        .arg("--runtime-dir")
+        .arg(runtime_dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| Error::io("start", "eci-mountd", e))?;
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output)
+            .read_line(&mut line)
+            .map_err(|e| Error::io("hear from", "eci-mountd", e))?;
+    }
+    if line.trim() != "ready" {
+        // It has ended, or is about to.
+        let _ = child.wait();
+        return Err(serde_json::from_str(&line).unwrap_or_else(|_| {
+            Error::new(Kind::System, "eci-mountd ended before it was ready")
+                .remedy("run `eci-mountd` in the foreground to see why")
+        }));
+    }
+    Client::connect(runtime_dir)?
+        .ok_or_else(|| Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again"))
+}
+
+/// A daemon for one command. It ends when the command does; [`Private::end`] waits for that.
+#[derive(Debug)]
+pub struct Private {
+    child: Child,
+    /// The connection to it.
+    pub client: Client,
+}
+
+impl Private {
+    /// Start one.
+    ///
+    /// # Errors
+    /// When it cannot be executed. What else keeps it from starting it says itself on standard error.
+    pub fn start() -> Result<Self> {
+        let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
+        let child = daemon()
+            .arg("--private")
+            .stdin(Stdio::from(theirs.into_inner()))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|e| Error::io("start", "eci-mountd", e))?;
+        Ok(Self {
+            child,
+            client: Client::over(ours)?,
+        })
+    }
+
+    /// Close the connection and wait until the daemon has undone everything.
+    pub fn end(self) {
+        let Self { mut child, client } = self;
+        drop(client);
+        // It fails only for a child that was waited for already.
+        let _ = child.wait();
+    }
+}
+
+/// Ourselves, as the mount daemon.
+fn daemon() -> Command {
+    let mut command = Command::new(PathBuf::from("/proc/self/exe"));
+    command.arg("mountd");
+    command
+}

@@ -1,0 +1,50 @@
+//! `eci-fs attach`: graft all views into a running container.
+
+use std::os::fd::AsFd;
+
+use clap::Args;
+use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::error::Result;
+use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Response};
+
+use super::Runtime;
+use crate::client::{call_or_start, out_of_turn};
+
+/// Options of `eci-fs attach`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Any process of the container
+    pid: i32,
+    /// The name that the container shall have; `pid-PID` otherwise
+    #[arg(long)]
+    id: Option<String>,
+    #[command(flatten)]
+    runtime: Runtime,
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) fn main(options: &Options) -> Result<()> {
+    super::need_root("attach")?;
+    let pidfd = open_pidfd(options.pid)?;
+    let request = Request::Attach {
+        id: options.id.clone(),
+        cgroup: CgroupChoice::NamespaceRoot,
+    };
+    match call_or_start(&options.runtime.runtime_dir, &request, &[pidfd.as_fd()])?.0 {
+        Response::Attached(attached) if attached.already => {
+            println!(
+                "{}: attached already, {} grafts",
+                attached.id, attached.grafts
+            );
+        }
+        Response::Attached(attached) => {
+            let milliseconds = attached.took_usec as f64 / 1000.0;
+            println!(
+                "{}: {} grafts in {milliseconds:.1} ms",
+                attached.id, attached.grafts
+            );
+        }
+        other => return Err(out_of_turn(&other)),
+    }
+    Ok(())
+}

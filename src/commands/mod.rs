@@ -1,0 +1,138 @@
+//! The command line. One file a command; this one says which there are, and how an error is shown.
+
+mod attach;
+mod detach;
+mod list;
+mod mount;
+mod run;
+mod show;
+mod unmount;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use eci_fs_mountd::error::{Error, Kind, Result};
+use eci_fs_mountd::protocol::control::Selector;
+use eci_fs_mountd::{daemon, runtime_dir, telemetry};
+
+/// Show containers their own /proc and /sys.
+///
+/// Views are grafted over those entries of a container's /proc and /sys where the kernel would tell it about the
+/// whole machine; everything else stays the kernel's own file.
+#[derive(Debug, Parser)]
+#[command(name = "eci-fs", version, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a command in a new container with limits, and with its own view of them
+    Run(run::Options),
+    /// Graft all views into a running container
+    Attach(attach::Options),
+    /// Take all grafts out of a container again
+    Detach(detach::Options),
+    /// Show under a directory what a process would see, without touching its container
+    Mount(mount::Options),
+    /// Take such a directory away again
+    Unmount(unmount::Options),
+    /// List attached and mounted containers
+    List(list::Options),
+    /// Print one view of a container
+    Show(show::Options),
+    /// Run the mount daemon (the same as `eci-mountd`)
+    Mountd(daemon::Options),
+    /// The FUSE server; only eci-mountd starts it
+    #[command(hide = true)]
+    Serve,
+    /// The outer process of `run`
+    #[command(hide = true)]
+    RunStage(run::Inside),
+    /// The init process of `run`
+    #[command(hide = true)]
+    RunInit(run::Inside),
+}
+
+/// Where the daemon is.
+#[derive(Debug, Clone, Args)]
+struct Runtime {
+    /// The runtime directory of eci-mountd
+    #[arg(long, value_name = "DIR", env = "ECI_FS_RUNTIME_DIR", default_value = runtime_dir::DEFAULT)]
+    runtime_dir: PathBuf,
+}
+
+/// The whole program.
+#[allow(
+    clippy::print_stderr,
+    reason = "this is the program's last word to its user"
+)]
+pub fn main() -> ExitCode {
+    let line = CommandLine::parse();
+    telemetry::start();
+    let result = match line.command {
+        Command::Run(options) => return run::main(&options),
+        Command::RunStage(inside) => return run::stage(inside),
+        Command::RunInit(inside) => return run::init(inside),
+        Command::Mountd(options) => return daemon::main(&options),
+        Command::Serve => serve(),
+        Command::Attach(options) => attach::main(&options),
+        Command::Detach(options) => detach::main(&options),
+        Command::Mount(options) => mount::main(&options),
+        Command::Unmount(options) => unmount::main(&options),
+        Command::List(options) => list::main(&options),
+        Command::Show(options) => show::main(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("eci-fs: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<()> {
+    use std::os::fd::AsFd;
+    let link = rustix::stdio::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Error::io("duplicate", "standard input", e))?;
+    if !rustix::net::sockopt::socket_type(&link)
+        .is_ok_and(|kind| kind == rustix::net::SocketType::SEQPACKET)
+    {
+        return Err(Error::refused("`serve` is started by eci-mountd only")
+            .remedy("use `eci-fs run` or `attach`"));
+    }
+    crate::server::serve(link).map_err(|e| Error::io("serve", "the FUSE connections", e))
+}
+
+/// Refuse to go on without root, before anything else fails in words that do not say so.
+fn need_root(command: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(
+        Error::new(Kind::Denied, format!("`eci-fs {command}` needs root"))
+            .remedy("run it with sudo"),
+    )
+}
+
+/// A container as a person names it: digits are a pid, all else is a name.
+fn selector(text: &str) -> Selector {
+    match text.parse() {
+        Ok(pid) => Selector::Pid(pid),
+        Err(_) => Selector::Id(text.to_owned()),
+    }
+}
+
+/// There is no daemon, and this command starts none.
+fn no_daemon(runtime: &Runtime) -> Error {
+    Error::not_found(format!(
+        "no eci-mountd is running on {}, so nothing is attached",
+        runtime.runtime_dir.display()
+    ))
+    .remedy("`eci-fs attach` starts one")
+}

@@ -1,0 +1,287 @@
+//! One attached container, as the server has it: what its views are computed from, and their last versions.
+
+mod sampler;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use eci_fs_emulators as emulators;
+use eci_fs_emulators::{
+    Cgroup, Container, Context, Controller, EMULATORS, Emulator, Hierarchy, Host, Identity, Pace,
+    Settings,
+};
+use eci_fs_mountd::container::Facts;
+use eci_fs_mountd::protocol::link::Connection;
+use parking_lot::Mutex;
+
+use crate::error::Errno;
+pub use sampler::{Sampled, Sampler};
+
+/// Bytes that the page cache can hold of a ticking view without a reader seeing two versions: one page of the
+/// smallest size that Linux has.
+const ONE_PAGE: usize = 4096;
+
+/// A container that is served.
+#[derive(Debug)]
+pub struct Attached {
+    /// What its views are computed from.
+    container: Arc<Container>,
+    /// Its root's user on the host.
+    pub uid: u32,
+    /// Its root's group on the host.
+    pub gid: u32,
+    sampled: Arc<Sampled>,
+    views: Vec<View>,
+    handles: AtomicIsize,
+}
+
+/// What is kept of a view, in the order of [`EMULATORS`].
+#[derive(Debug, Default)]
+struct View {
+    connection: Mutex<Option<Connection>>,
+    version: Mutex<Option<Version>>,
+    /// Whether the last attempt failed: each failure is logged once, not at every read.
+    failing: AtomicBool,
+}
+
+/// A text and when it was computed.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// The view, padded.
+    pub text: Arc<[u8]>,
+    /// When this text was computed first; the kernel drops its pages when this changes.
+    pub mtime: SystemTime,
+    /// When it was last found to be so.
+    looked: Instant,
+}
+
+impl Version {
+    /// How long ago it was last found to be so.
+    pub fn age(&self) -> Duration {
+        self.looked.elapsed()
+    }
+}
+
+impl Attached {
+    /// From what the daemon handed over: `dirs` are the directories of `facts.hierarchies`.
+    ///
+    /// # Errors
+    /// When a controller or version is none that is known; the words are for the daemon's log.
+    pub fn new(facts: &Facts, dirs: Vec<OwnedFd>) -> Result<Self, String> {
+        if dirs.len() != facts.hierarchies.len() {
+            return Err(format!(
+                "{} hierarchies came with {} directories",
+                facts.hierarchies.len(),
+                dirs.len()
+            ));
+        }
+        let hierarchies = facts
+            .hierarchies
+            .iter()
+            .zip(dirs)
+            .map(|(hierarchy, dir)| {
+                let version = match hierarchy.version {
+                    1 => emulators::Version::V1,
+                    2 => emulators::Version::V2,
+                    other => return Err(format!("there is no cgroup version {other}")),
+                };
+                // A controller that no view asks is none of ours.
+                let controllers = hierarchy
+                    .controllers
+                    .iter()
+                    .filter_map(|name| name.parse::<Controller>().ok())
+                    .collect();
+                Ok(Hierarchy {
+                    version,
+                    controllers,
+                    dir,
+                    depth: hierarchy.depth,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let identity = Identity {
+            id: facts.id.clone(),
+            start: Duration::from_nanos(facts.start_nsec),
+            boottime_offset: facts.boottime_offset_nsec.map(i128::from),
+            pid_level: facts.pid_level,
+            ..Identity::default()
+        };
+        let history = Default::default();
+        Ok(Self {
+            container: Arc::new(Container {
+                cgroup: Cgroup::new(hierarchies),
+                identity,
+                history,
+            }),
+            uid: facts.uid,
+            gid: facts.gid,
+            sampled: Arc::new(Sampled::default()),
+            views: EMULATORS.iter().map(|_| View::default()).collect(),
+            handles: AtomicIsize::new(0),
+        })
+    }
+
+    /// What the view of `emulator` is computed from at this moment.
+    pub fn context<'a>(
+        &'a self,
+        host: &'a Host,
+        settings: &'a Settings,
+        sampler: &Sampler,
+        emulator: &dyn Emulator,
+    ) -> Context<'a> {
+        let load = match emulator.facts().path {
+            "/proc/loadavg" | "/proc/stat" => sampler.load(&self.sampled, &self.container, host),
+            _ => Default::default(),
+        };
+        let boottime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+            .map(Duration::from)
+            .unwrap_or_default();
+        Context {
+            host,
+            container: &self.container,
+            settings,
+            boottime,
+            load,
+        }
+    }
+
+    /// Decide where the view of `EMULATORS[index]` is served, and remember it.
+    ///
+    /// Static views are cached at any size; a ticking one if it has a constant size of one page at most.
+    pub fn choose_connection(
+        &self,
+        index: usize,
+        cx: &Context<'_>,
+        padding: bool,
+        freshness: Duration,
+    ) -> Connection {
+        let emulator = EMULATORS[index];
+        let cached = match emulator.facts().pace {
+            Pace::Static => true,
+            Pace::Ticking => {
+                padding
+                    && emulator
+                        .bound(cx)
+                        .ok()
+                        .flatten()
+                        .is_some_and(|bound| bound <= ONE_PAGE)
+            }
+        };
+        let connection = if cached && !freshness.is_zero() {
+            Connection::Cached
+        } else {
+            Connection::Live
+        };
+        *self.views[index].connection.lock() = Some(connection);
+        connection
+    }
+
+    /// Where the view of `EMULATORS[index]` is served; none where the container does not have it.
+    pub fn connection(&self, index: usize) -> Option<Connection> {
+        *self.views.get(index)?.connection.lock()
+    }
+
+    /// The index into [`EMULATORS`] of the one with `id`.
+    ///
+    /// # Errors
+    /// ENOENT when there is none, or this container does not have it.
+    pub fn index(&self, id: u16) -> Result<usize, Errno> {
+        EMULATORS
+            .iter()
+            .position(|emulator| emulator.facts().id == id)
+            .filter(|index| self.connection(*index).is_some())
+            .ok_or(Errno::NOENT)
+    }
+
+    /// Permission bits of the view of `EMULATORS[index]`.
+    pub fn mode(&self, index: usize) -> u16 {
+        EMULATORS[index].facts().mode
+    }
+
+    /// The last version of the view of `EMULATORS[index]`.
+    pub fn version(&self, index: usize) -> Option<Version> {
+        self.views[index].version.lock().clone()
+    }
+
+    /// The text of the last version, if it is no older than `limit`, to be served by an open.
+    pub fn take_measured(&self, index: usize, limit: Duration) -> Option<Arc<[u8]>> {
+        self.version(index)
+            .filter(|version| version.age() <= limit)
+            .map(|version| version.text)
+    }
+
+    /// Compute the view of `EMULATORS[index]`.
+    ///
+    /// # Errors
+    /// What the emulator's error is as an errno; the reason is logged, once until it works again.
+    pub fn render(
+        &self,
+        index: usize,
+        host: &Host,
+        settings: &Settings,
+        sampler: &Sampler,
+        padding: bool,
+    ) -> Result<Vec<u8>, Errno> {
+        let emulator = EMULATORS[index];
+        let cx = self.context(host, settings, sampler, emulator);
+        let mut text = Vec::with_capacity(ONE_PAGE);
+        let failing = &self.views[index].failing;
+        match emulators::render_view(emulator, &cx, padding, &mut text) {
+            Ok(()) => {
+                if failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(id = %self.container.identity.id, path = emulator.facts().path, "the view is back");
+                }
+                Ok(text)
+            }
+            Err(error) => {
+                if !failing.swap(true, Ordering::Relaxed) {
+                    let (id, path) = (&self.container.identity.id, emulator.facts().path);
+                    tracing::error!(%id, path, %error, "the view cannot be computed");
+                }
+                Err(Errno(error.errno()))
+            }
+        }
+    }
+
+    /// Make `text`, whose computation began at `started`, the version of the view of `EMULATORS[index]`.
+    ///
+    /// A text that says the same keeps the time of the version before, so that the kernel keeps its pages. A
+    /// text that was begun before the present version was is dropped: a view never goes back in time.
+    pub fn replace(&self, index: usize, text: Vec<u8>, started: Instant) -> Version {
+        let mut version = self.views[index].version.lock();
+        match version.as_mut() {
+            Some(present) if present.looked > started => present.clone(),
+            Some(present) if *present.text == *text => {
+                present.looked = started;
+                present.clone()
+            }
+            _ => {
+                let mtime = SystemTime::now();
+                // Two versions in one instant of the clock would look like one to the kernel.
+                let mtime = match version.as_ref() {
+                    Some(before) if before.mtime >= mtime => before.mtime + Duration::from_nanos(1),
+                    _ => mtime,
+                };
+                version
+                    .insert(Version {
+                        text: text.into(),
+                        mtime,
+                        looked: started,
+                    })
+                    .clone()
+            }
+        }
+    }
+
+    /// Count open snapshots: `by` is 1 or -1. False when there would be more than `limit`.
+    pub fn count_handle(&self, by: isize, limit: usize) -> bool {
+        let count = self.handles.fetch_add(by, Ordering::Relaxed) + by;
+        if by > 0 && count > isize::try_from(limit).unwrap_or(isize::MAX) {
+            self.handles.fetch_sub(by, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+}

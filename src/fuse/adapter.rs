@@ -1,0 +1,234 @@
+//! `fuser::Filesystem` over [`Tree`]: unpack a request, ask the tree, pack the answer. No decisions here, but for
+//! the flags that make a connection cached or live.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use eci_fs_mountd::protocol::link::Connection;
+use fuser::{
+    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, Request,
+};
+
+use crate::error::Errno;
+use crate::tree::{Attr, Handle, Kind, NodeId, Tree};
+
+/// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
+const MAX_WRITE: u32 = 4096;
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    tree: Arc<Tree>,
+    connection: Connection,
+}
+
+impl Adapter {
+    pub(super) fn new(tree: Arc<Tree>, connection: Connection) -> Self {
+        Self { tree, connection }
+    }
+
+    fn attr(&self, id: NodeId, handle: Option<FileHandle>) -> Result<(Attr, Duration), Errno> {
+        match self.connection {
+            Connection::Cached => self.tree.cached_attr(id, handle.is_some()),
+            Connection::Live => self
+                .tree
+                .live_attr(id, handle.map(|handle| Handle(handle.0)))
+                .map(|attr| (attr, Duration::ZERO)),
+        }
+    }
+
+    fn bytes(&self, id: NodeId, handle: FileHandle, offset: u64) -> Result<Arc<[u8]>, Errno> {
+        match self.connection {
+            Connection::Cached => self.tree.cached_read(id),
+            Connection::Live => self.tree.live_read(id, Handle(handle.0), offset),
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // A kernel that lacks one of these works without it: lookups are serialised, or pages are dropped at
+        // their next use and not at once.
+        let wanted = match self.connection {
+            Connection::Cached => InitFlags::FUSE_AUTO_INVAL_DATA | InitFlags::FUSE_PARALLEL_DIROPS,
+            Connection::Live => InitFlags::FUSE_PARALLEL_DIROPS,
+        };
+        for flag in wanted.iter() {
+            if config.add_capabilities(flag).is_err() {
+                tracing::warn!(
+                    ?flag,
+                    connection = self.connection.name(),
+                    "the kernel lacks a FUSE feature, ignoring"
+                );
+            }
+        }
+        config
+            .set_max_write(MAX_WRITE)
+            .map(drop)
+            .map_err(|nearest| {
+                io::Error::other(format!("the FUSE library wants writes of {nearest} bytes"))
+            })
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = name
+            .to_str()
+            .ok_or(Errno::NOENT)
+            .and_then(|name| {
+                self.tree
+                    .lookup(self.connection, NodeId::from_raw(parent.0), name)
+            })
+            .and_then(|id| self.attr(id, None));
+        match found {
+            // Neither names nor attributes are believed for longer than the attributes are: a slot that is gone
+            // must be gone, and it is the daemon alone that walks.
+            Ok((attr, _)) => reply.entry(&Duration::ZERO, &file_attr(&attr), Generation(0)),
+            Err(errno) => reply.error(fuse_errno(errno)),
+        }
+    }
+
+    fn forget(&self, _request: &Request, _id: INodeNo, _lookups: u64) {
+        // Node ids are computed: there is nothing to forget.
+    }
+
+    fn getattr(
+        &self,
+        _request: &Request,
+        id: INodeNo,
+        handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        match self.attr(NodeId::from_raw(id.0), handle) {
+            Ok((attr, timeout)) => reply.attr(&timeout, &file_attr(&attr)),
+            Err(errno) => reply.error(fuse_errno(errno)),
+        }
+    }
+
+    fn open(&self, _request: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        match self.connection {
+            // The kernel then stops sending OPEN and RELEASE on this connection, for good.
+            Connection::Cached => reply.error(fuse_errno(Errno::NOSYS)),
+            Connection::Live if flags.acc_mode() != OpenAccMode::O_RDONLY => {
+                // The mount is read-only, so the kernel has refused already; this is for whoever found a way.
+                reply.error(fuser::Errno::from_i32(libc::EROFS));
+            }
+            Connection::Live => match self.tree.live_open(NodeId::from_raw(id.0)) {
+                Ok(handle) => {
+                    reply.opened(
+                        FileHandle(handle.0),
+                        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+                    );
+                }
+                Err(errno) => reply.error(fuse_errno(errno)),
+            },
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        id: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.bytes(NodeId::from_raw(id.0), handle, offset) {
+            Ok(bytes) => {
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
+                let end = start.saturating_add(size as usize).min(bytes.len());
+                reply.data(&bytes[start..end]);
+            }
+            Err(errno) => reply.error(fuse_errno(errno)),
+        }
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        id: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.tree
+            .live_release(NodeId::from_raw(id.0), Handle(handle.0));
+        reply.ok();
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        id: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let entries = match self.tree.entries(self.connection, NodeId::from_raw(id.0)) {
+            Ok(entries) => entries,
+            Err(errno) => return reply.error(fuse_errno(errno)),
+        };
+        let dots = [
+            (id.0, FileType::Directory, "."),
+            (id.0, FileType::Directory, ".."),
+        ];
+        let all = dots.into_iter().chain(
+            entries
+                .iter()
+                .map(|entry| (entry.id.raw(), file_type(entry.kind), entry.name.as_str())),
+        );
+        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+        for (index, (id, kind, name)) in all.enumerate().skip(skip) {
+            if reply.add(INodeNo(id), index as u64 + 1, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _id: INodeNo, reply: ReplyStatfs) {
+        // As procfs answers: no blocks, no inodes, names of 255 bytes (simple_statfs).
+        reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+    }
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.id.raw()),
+        size: attr.size,
+        blocks: 0,
+        atime: attr.mtime,
+        mtime: attr.mtime,
+        ctime: attr.mtime,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: if attr.kind == Kind::Directory { 2 } else { 1 },
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn fuse_errno(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.0)
+}

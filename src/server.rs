@@ -1,0 +1,142 @@
+//! The server process: hears from the daemon on the link, and serves both connections.
+//!
+//! It is started by the daemon only. Everything it works with comes to it as descriptors, so it opens nothing
+//! by a container's name, and once it is set up it holds no privilege ([`crate::sandbox`]).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eci_fs_emulators as emulators;
+use eci_fs_emulators::Host;
+use eci_fs_mountd::protocol::channel::Channel;
+use eci_fs_mountd::protocol::link::{self, Connection, CpuIds, FromServer, Settings, ToServer};
+
+use crate::container::Attached;
+use crate::tree::Tree;
+use crate::{fuse, sandbox};
+
+/// Serve until the daemon closes the link. `link` is the server's end of it.
+///
+/// # Errors
+/// When the first packet is not what it must be, or the connections cannot be served.
+pub fn serve(link: OwnedFd) -> io::Result<()> {
+    let link = Channel::new(link);
+    let Some((first, fds)) = link.recv::<ToServer>()? else {
+        return Ok(());
+    };
+    let server = match start(first, fds) {
+        Ok((server, replies)) => {
+            link.send(&FromServer::Started { replies }, &[])?;
+            server
+        }
+        Err(error) => {
+            link.send(
+                &FromServer::Failed {
+                    why: error.to_string(),
+                },
+                &[],
+            )?;
+            return Err(error);
+        }
+    };
+    while let Some((packet, fds)) = link.recv::<ToServer>()? {
+        let answer = server
+            .answer(packet, fds)
+            .unwrap_or_else(|why| FromServer::Failed { why });
+        link.send(&answer, &[])?;
+    }
+    Ok(())
+}
+
+struct Server {
+    tree: Arc<Tree>,
+    fuse: Vec<OwnedFd>,
+}
+
+fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>)> {
+    let ToServer::Start {
+        version,
+        init,
+        settings,
+    } = first
+    else {
+        return Err(io::Error::other("the daemon did not say how to start"));
+    };
+    if version != link::VERSION {
+        return Err(io::Error::other(format!(
+            "eci-mountd speaks version {version} of the link, eci-fs version {}: install both from one release",
+            link::VERSION
+        )));
+    }
+    if fds.len() != Connection::ALL.len() || init.len() != fds.len() {
+        return Err(io::Error::other(
+            "the daemon did not hand over both connections",
+        ));
+    }
+    let host = Host::open().map_err(|error| io::Error::other(error.to_string()))?;
+    let tree = Tree::new(
+        host,
+        view_settings(&settings),
+        settings.padding,
+        Duration::from_millis(settings.freshness_ms),
+    );
+    sandbox::confine()?;
+    let kept = fds
+        .iter()
+        .map(OwnedFd::try_clone)
+        .collect::<io::Result<_>>()?;
+    let mut replies = Vec::new();
+    for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fds).zip(&init) {
+        // A connection without a session is a server that cannot be trusted to be one: the daemon starts another.
+        let ended = || std::process::exit(1);
+        replies.push(fuse::start(
+            Arc::clone(&tree),
+            connection,
+            fuse,
+            init,
+            ended,
+        )?);
+    }
+    let sampled = Arc::clone(&tree);
+    std::thread::Builder::new()
+        .name("sampler".to_owned())
+        .spawn(move || sampled.sample_for_ever())?;
+    Ok((Server { tree, fuse: kept }, replies))
+}
+
+/// The daemon's settings, as far as they change what views say.
+pub fn view_settings(settings: &Settings) -> emulators::Settings {
+    emulators::Settings {
+        cpu_ids: match settings.cpu_ids {
+            CpuIds::Physical => emulators::CpuIds::Physical,
+            CpuIds::Dense => emulators::CpuIds::Dense,
+        },
+        host_clamp: settings.host_clamp,
+    }
+}
+
+impl Server {
+    fn answer(&self, packet: ToServer, fds: Vec<OwnedFd>) -> Result<FromServer, String> {
+        match packet {
+            ToServer::Start { .. } => Err("the server has started already".to_owned()),
+            ToServer::Add { slot, facts } => {
+                let catalogue = self.tree.add(slot, Attached::new(&facts, fds)?);
+                Ok(FromServer::Added { catalogue })
+            }
+            ToServer::Remove { slot } => {
+                self.tree.remove(slot);
+                Ok(FromServer::Done)
+            }
+            ToServer::Resend => {
+                for fuse in &self.fuse {
+                    if let Err(error) = fuse::resend(fuse) {
+                        tracing::warn!(%error, "requests of the dead server cannot be sent again");
+                    }
+                }
+                Ok(FromServer::Done)
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The cached connection: the kernel's page cache holds a view for as long as its freshness.
+//!
+//! Four rules keep readers from seeing torn text (design, "Two FUSE connections"):
+//! 1. The size of a view does not change while its container's limits and CPUs do not.
+//! 2. A READ serves exactly the version that the last GETATTR announced, also when the page was only reclaimed.
+//! 3. A GETATTR from an open refreshes after the freshness bound, one from a read (it carries a file handle) only
+//!    after [`HELD_OPEN_FACTOR`] times that.
+//! 4. No notification is sent while a request is served.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Attr, HELD_OPEN_FACTOR, Kind, Node, NodeId, Tree};
+use crate::container::Version;
+use crate::error::Errno;
+
+impl Tree {
+    /// The attributes of a node on the cached connection, and how long the kernel may believe them.
+    ///
+    /// # Errors
+    /// ENOENT when the container is gone; EIO when the view cannot be computed.
+    pub fn cached_attr(&self, id: NodeId, from_read: bool) -> Result<(Attr, Duration), Errno> {
+        let Node::View { slot, emulator } = id.node() else {
+            // Directories are asked for anew each time: a container that is gone must be gone.
+            return Ok((self.directory_attr(id)?, Duration::ZERO));
+        };
+        let container = self.container(slot)?;
+        let index = container.index(emulator)?;
+        let limit = if from_read {
+            self.freshness.bound * HELD_OPEN_FACTOR
+        } else {
+            self.freshness.bound
+        };
+        let version = match container.version(index) {
+            Some(version) if version.age() < limit => version,
+            _ => self.renew(&container, index)?,
+        };
+        let attr = Attr {
+            id,
+            kind: Kind::File,
+            size: version.text.len() as u64,
+            mode: container.mode(index),
+            uid: container.uid,
+            gid: container.gid,
+            mtime: version.mtime,
+        };
+        Ok((attr, self.freshness.timeout))
+    }
+
+    /// Bytes of a view on the cached connection.
+    ///
+    /// # Errors
+    /// ENOENT when the container is gone; EIO when the view cannot be computed; EISDIR.
+    pub fn cached_read(&self, id: NodeId) -> Result<Arc<[u8]>, Errno> {
+        let Node::View { slot, emulator } = id.node() else {
+            return Err(Errno::ISDIR);
+        };
+        let container = self.container(slot)?;
+        let index = container.index(emulator)?;
+        match container.version(index) {
+            Some(version) => Ok(version.text),
+            // The server that announced the version is dead; this one announces a later one at the next GETATTR.
+            None => Ok(self.renew(&container, index)?.text),
+        }
+    }
+
+    fn renew(
+        &self,
+        container: &crate::container::Attached,
+        index: usize,
+    ) -> Result<Version, Errno> {
+        let started = std::time::Instant::now();
+        let text = container.render(
+            index,
+            &self.host,
+            &self.settings,
+            &self.sampler,
+            self.padding,
+        )?;
+        Ok(container.replace(index, text, started))
+    }
+}

@@ -1,0 +1,200 @@
+//! The live connection: a snapshot an open, direct I/O.
+//!
+//! The size that a GETATTR measured is the size of what the OPEN right after it serves, because sendfile(2)
+//! stops at the size that the kernel was told (design, "sendfile(2) and splice(2)").
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use super::{Attr, Kind, MAX_HANDLES, Node, NodeId, Tree};
+use crate::error::Errno;
+
+/// The number of an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle(pub u64);
+
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    open: DashMap<Handle, Arc<Snapshot>>,
+    last: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    id: NodeId,
+    text: Mutex<Text>,
+}
+
+#[derive(Debug)]
+struct Text {
+    bytes: Arc<[u8]>,
+    /// Whether something was read: a read at the beginning is then a rewind, and wants the present.
+    read: bool,
+}
+
+impl Handles {
+    /// Forget what a container had open.
+    pub(super) fn remove_slot(&self, slot: u64) {
+        self.open.retain(|_, snapshot| !matches!(snapshot.id.node(), Node::View { slot: its, .. } if its == slot));
+    }
+}
+
+impl Tree {
+    /// The attributes of a node on the live connection. They are never believed for any time.
+    ///
+    /// # Errors
+    /// ENOENT when the container is gone; EIO when the view cannot be computed.
+    pub fn live_attr(&self, id: NodeId, handle: Option<Handle>) -> Result<Attr, Errno> {
+        let Node::View { slot, emulator } = id.node() else {
+            return self.directory_attr(id);
+        };
+        let container = self.container(slot)?;
+        let index = container.index(emulator)?;
+        let open = handle.and_then(|handle| self.handles.open.get(&handle).map(|s| Arc::clone(&s)));
+        let (size, mtime) = match open {
+            Some(snapshot) if snapshot.id == id => (
+                snapshot.text.lock().bytes.len(),
+                std::time::SystemTime::now(),
+            ),
+            _ => {
+                let version = self.measure(&container, index)?;
+                (version.text.len(), version.mtime)
+            }
+        };
+        Ok(Attr {
+            id,
+            kind: Kind::File,
+            size: size as u64,
+            mode: container.mode(index),
+            uid: container.uid,
+            gid: container.gid,
+            mtime,
+        })
+    }
+
+    /// Open a view on the live connection.
+    ///
+    /// # Errors
+    /// As [`Self::live_attr`]; EISDIR; ENFILE when the container has too many open.
+    pub fn live_open(&self, id: NodeId) -> Result<Handle, Errno> {
+        let Node::View { slot, emulator } = id.node() else {
+            return Err(Errno::ISDIR);
+        };
+        let container = self.container(slot)?;
+        let index = container.index(emulator)?;
+        if !container.count_handle(1, MAX_HANDLES) {
+            return Err(Errno::NFILE);
+        }
+        // What the GETATTR just before measured, so that its size is the size of this.
+        let text = match container.take_measured(index, self.freshness.bound) {
+            Some(text) => text,
+            None => {
+                self.measure(&container, index)?;
+                container
+                    .take_measured(index, std::time::Duration::MAX)
+                    .ok_or(Errno::IO)?
+            }
+        };
+        let handle = Handle(self.handles.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let snapshot = Snapshot {
+            id,
+            text: Mutex::new(Text {
+                bytes: text,
+                read: false,
+            }),
+        };
+        self.handles.open.insert(handle, Arc::new(snapshot));
+        Ok(handle)
+    }
+
+    /// The bytes that a read at `offset` of an open view is served from.
+    ///
+    /// # Errors
+    /// As [`Self::live_open`].
+    pub fn live_read(&self, id: NodeId, handle: Handle, offset: u64) -> Result<Arc<[u8]>, Errno> {
+        let Node::View { slot, emulator } = id.node() else {
+            return Err(Errno::ISDIR);
+        };
+        let container = self.container(slot)?;
+        let index = container.index(emulator)?;
+        let snapshot = self
+            .handles
+            .open
+            .get(&handle)
+            .map(|s| Arc::clone(&s))
+            .filter(|s| s.id == id);
+        let Some(snapshot) = snapshot else {
+            // Opened at a server that is dead: its snapshot is lost, the present is the best there is.
+            let bytes: Arc<[u8]> = container
+                .render(
+                    index,
+                    &self.host,
+                    &self.settings,
+                    &self.sampler,
+                    self.padding,
+                )?
+                .into();
+            let text = Text {
+                bytes: Arc::clone(&bytes),
+                read: true,
+            };
+            self.handles.last.fetch_max(handle.0, Ordering::Relaxed);
+            self.handles.open.insert(
+                handle,
+                Arc::new(Snapshot {
+                    id,
+                    text: Mutex::new(text),
+                }),
+            );
+            return Ok(bytes);
+        };
+        let rewound = offset == 0 && snapshot.text.lock().read;
+        let fresh = if rewound {
+            let text = container.render(
+                index,
+                &self.host,
+                &self.settings,
+                &self.sampler,
+                self.padding,
+            )?;
+            Some(Arc::from(text))
+        } else {
+            None
+        };
+        let mut text = snapshot.text.lock();
+        text.read = true;
+        if let Some(fresh) = fresh {
+            text.bytes = fresh;
+        }
+        Ok(Arc::clone(&text.bytes))
+    }
+
+    /// Forget an open view.
+    pub fn live_release(&self, id: NodeId, handle: Handle) {
+        if self.handles.open.remove(&handle).is_some()
+            && let Node::View { slot, .. } = id.node()
+            && let Ok(container) = self.container(slot)
+        {
+            container.count_handle(-1, MAX_HANDLES);
+        }
+    }
+
+    fn measure(
+        &self,
+        container: &crate::container::Attached,
+        index: usize,
+    ) -> Result<crate::container::Version, Errno> {
+        let started = std::time::Instant::now();
+        let text = container.render(
+            index,
+            &self.host,
+            &self.settings,
+            &self.sampler,
+            self.padding,
+        )?;
+        Ok(container.replace(index, text, started))
+    }
+}
