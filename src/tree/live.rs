@@ -5,12 +5,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use super::{Attr, Kind, MAX_HANDLES, Node, NodeId, Tree};
 use crate::error::Errno;
+
+/// How long an OPEN may come after the GETATTR that belongs to it: the time of a system call, and of a process that
+/// is not scheduled in the middle of it.
+const MEASURED_FOR_OPEN: Duration = Duration::from_millis(50);
 
 /// The number of an open file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,12 +94,12 @@ impl Tree {
             return Err(Errno::NFILE);
         }
         // What the GETATTR just before measured, so that its size is the size of this.
-        let text = match container.take_measured(index, self.freshness.bound) {
+        let text = match container.take_measured(index, MEASURED_FOR_OPEN) {
             Some(text) => text,
             None => {
                 self.measure(&container, index)?;
                 container
-                    .take_measured(index, std::time::Duration::MAX)
+                    .take_measured(index, Duration::MAX)
                     .ok_or(Errno::IO)?
             }
         };

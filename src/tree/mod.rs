@@ -216,3 +216,6 @@ fn whole_jiffies(freshness: Duration) -> Duration {
     let jiffies = freshness.as_nanos() / jiffy.as_nanos();
     jiffy.saturating_mul(u32::try_from(jiffies).unwrap_or(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests;

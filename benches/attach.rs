@@ -1,0 +1,138 @@
+//! How long it takes to attach a container: `cargo bench --bench attach [-- CONTAINERS]`.
+//!
+//! From the daemon's receipt of the request to all grafts in place, as the daemon measures it, and from the
+//! command's side, over the control socket. Each container is a process in mount and pid namespaces of its own.
+//! Needs root.
+#![allow(
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints its figures"
+)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use eci_fs::client::Client;
+use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Response, Selector};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// A child that is ended with its scope.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn main() -> Result<()> {
+    // `cargo bench` passes --bench; a number is ours.
+    let count: usize = std::env::args()
+        .skip(1)
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(50);
+    let dir = tempfile::tempdir()?;
+    let runtime_dir = dir.path().join("run");
+    let daemon = Command::new(env!("CARGO_BIN_EXE_eci-fs"))
+        .args(["mountd", "--runtime-dir"])
+        .arg(&runtime_dir)
+        .env("ECI_FS_LOG", "eci_fs_mountd=info")
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut daemon = Ending(daemon);
+    let log = daemon.0.stderr.take().ok_or("no standard error")?;
+    let mut log = BufReader::new(log);
+    let mut line = String::new();
+    while !line.contains("ready") {
+        line.clear();
+        if log.read_line(&mut line)? == 0 {
+            return Err("eci-mountd ended before it was ready".into());
+        }
+    }
+    // What it logs from now on is read away, or it would stop at a full pipe.
+    std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+    let client = Client::connect(&runtime_dir)?.ok_or("eci-mountd does not listen")?;
+
+    let containers = (0..count)
+        .map(|_| container())
+        .collect::<Result<Vec<_>>>()?;
+    let (mut inside, mut outside, mut grafts) = (Vec::new(), Vec::new(), 0);
+    for (_container, pid) in &containers {
+        let pidfd = open_pidfd(*pid)?;
+        let request = Request::Attach {
+            id: None,
+            cgroup: CgroupChoice::NamespaceRoot,
+        };
+        let start = Instant::now();
+        match client.call(request, &[pidfd.as_fd()])?.0 {
+            Response::Attached(attached) => {
+                outside.push(start.elapsed());
+                inside.push(Duration::from_micros(attached.took_usec));
+                grafts = attached.grafts;
+            }
+            other => return Err(format!("{other:?}").into()),
+        }
+    }
+    println!("attach, {count} containers one after the other, {grafts} grafts each");
+    print("request received to all grafts in place", &mut inside);
+    print("request sent to answer received", &mut outside);
+    let start = Instant::now();
+    for (_container, pid) in &containers {
+        client.call(Request::Detach(Selector::Pid(*pid)), &[])?;
+    }
+    let each = start.elapsed() / u32::try_from(count.max(1))?;
+    println!(
+        "{:42} {:>8.2} ms on average",
+        "detach",
+        each.as_secs_f64() * 1000.0
+    );
+    drop(containers);
+    // Gone by its own hand, so that it takes its mounts with it.
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(i32::try_from(daemon.0.id())?),
+        nix::sys::signal::SIGTERM,
+    )?;
+    daemon.0.wait()?;
+    Ok(())
+}
+
+/// A process in a mount namespace of its own, waiting on its standard input.
+fn container() -> Result<(Ending, i32)> {
+    let mut child = Command::new("unshare")
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            "echo ready; exec cat",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().ok_or("no standard output")?).read_line(&mut line)?;
+    let pid = i32::try_from(child.id())?;
+    Ok((Ending(child), pid))
+}
+
+fn print(what: &str, times: &mut [Duration]) {
+    times.sort();
+    let at = |share: f64| {
+        let index = ((times.len() as f64 - 1.0) * share).round() as usize;
+        times
+            .get(index)
+            .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+    };
+    println!(
+        "{what:42} {:>8.2} ms p50 {:>8.2} ms p99 {:>8.2} ms max",
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    );
+}
