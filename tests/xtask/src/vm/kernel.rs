@@ -231,6 +231,7 @@ Dir::State::status "/dev/null";
 Dir::Cache "{dir}/cache";
 APT::Architecture "amd64";
 APT::Sandbox::User "root";
+APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 "#,
@@ -241,7 +242,8 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
             dir: dir.to_path_buf(),
             config,
         };
-        output(apt.command("apt-get").args(["-qq", "update"]))?;
+        output(apt.command("apt-get").args(["-qq", "update"]))
+            .context("is the Debian archive reachable? apt-get update must work here")?;
         Ok(apt)
     }
 

@@ -104,13 +104,11 @@ pub(super) fn run(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Result<Ended> {
     }
     let status = marked(&console, "exit").and_then(|status| status.parse().ok());
     let (Some(status), Some(booted_after)) = (status, booted_after) else {
-        return Err(failed(
-            vm,
-            dir,
-            &serial,
-            &errors,
-            "ended without an exit status",
-        ));
+        let reason = match booted_after {
+            Some(_) => "ended without an exit status",
+            None => "ended before it had booted (a panic, or too little memory)",
+        };
+        return Err(failed(vm, dir, &serial, &errors, reason));
     };
     Ok(Ended {
         status,
