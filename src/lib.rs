@@ -11,3 +11,4 @@ pub mod fuse;
 pub mod sandbox;
 pub mod server;
 pub mod tree;
+pub mod triggers;

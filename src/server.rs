@@ -15,6 +15,7 @@ use eci_fs_mountd::protocol::link::{self, Connection, CpuIds, FromServer, Settin
 
 use crate::container::Attached;
 use crate::tree::Tree;
+use crate::triggers::Triggers;
 use crate::{fuse, sandbox};
 
 /// Serve until the daemon closes the link. `link` is the server's end of it.
@@ -70,19 +71,27 @@ fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>
             link::VERSION
         )));
     }
-    if fds.len() != Connection::ALL.len() || init.len() != fds.len() {
+    let Ok([cached, live, asks]) = <[OwnedFd; 3]>::try_from(fds) else {
         return Err(io::Error::other(
-            "the daemon did not hand over both connections",
+            "the daemon did not hand over both connections and a channel",
+        ));
+    };
+    let fds = [cached, live];
+    if init.len() != fds.len() {
+        return Err(io::Error::other(
+            "the daemon did not hand over both INIT requests",
         ));
     }
     let host = Host::open().map_err(|error| io::Error::other(error.to_string()))?;
+    sandbox::confine()?;
+    let triggers = Triggers::start(Channel::new(asks))?;
     let tree = Tree::new(
         host,
+        Some(triggers),
         view_settings(&settings),
         settings.padding,
         Duration::from_millis(settings.freshness_ms),
     );
-    sandbox::confine()?;
     let kept = fds
         .iter()
         .map(OwnedFd::try_clone)

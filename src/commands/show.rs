@@ -119,7 +119,13 @@ fn compute(
     let host = Host::open().map_err(|e| Error::new(Kind::System, e.to_string()))?;
     let settings = Settings::default();
     let freshness = std::time::Duration::from_millis(settings.freshness_ms);
-    let tree = Tree::new(host, view_settings(&settings), settings.padding, freshness);
+    let tree = Tree::new(
+        host,
+        None,
+        view_settings(&settings),
+        settings.padding,
+        freshness,
+    );
     let rows = tree.add(SLOT, attached);
     Ok((tree, rows))
 }

@@ -9,12 +9,14 @@ use std::time::{Duration, SystemTime};
 use eci_fs_mountd::protocol::link::Connection;
 use fuser::{
     FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, Request,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, Request,
+    TimeOrNow, WriteFlags,
 };
 
 use crate::error::Errno;
 use crate::tree::{Attr, Handle, Kind, NodeId, Tree};
+use crate::triggers::{Done, Polled, Waker};
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
 const MAX_WRITE: u32 = 4096;
@@ -108,14 +110,10 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn open(&self, _request: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _request: &Request, id: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.connection {
             // The kernel then stops sending OPEN and RELEASE on this connection, for good.
             Connection::Cached => reply.error(fuse_errno(Errno::NOSYS)),
-            Connection::Live if flags.acc_mode() != OpenAccMode::O_RDONLY => {
-                // The mount is read-only, so the kernel has refused already; this is for whoever found a way.
-                reply.error(fuser::Errno::from_i32(libc::EROFS));
-            }
             Connection::Live => match self.tree.live_open(NodeId::from_raw(id.0)) {
                 Ok(handle) => {
                     reply.opened(
@@ -149,6 +147,95 @@ impl Filesystem for Adapter {
             }
             Err(errno) => reply.error(fuse_errno(errno)),
         }
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        id: INodeNo,
+        handle: FileHandle,
+        _offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let done: Done = Box::new(move |result| match result {
+            Ok(()) => reply.written(length),
+            Err(errno) => reply.error(fuse_errno(errno)),
+        });
+        match self.connection {
+            Connection::Cached => done(Err(Errno(libc::EROFS))),
+            Connection::Live => {
+                self.tree
+                    .live_write(NodeId::from_raw(id.0), Handle(handle.0), data, done)
+            }
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        id: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        // Shells open with O_TRUNC, which procfs takes and does nothing about; who the owner is, and what he may
+        // do, is not a container's to change.
+        if mode.is_some() || uid.is_some() || gid.is_some() {
+            return reply.error(fuser::Errno::from_i32(libc::EPERM));
+        }
+        self.getattr(request, id, handle, reply);
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        id: INodeNo,
+        handle: FileHandle,
+        notifier: PollNotifier,
+        _events: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        let wants = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let waker = wants.then(|| -> Waker {
+            Box::new(move || {
+                if let Err(error) = notifier.notify() {
+                    tracing::debug!(%error, "whoever polled is gone");
+                }
+            })
+        });
+        let polled = match self.connection {
+            Connection::Cached => None,
+            Connection::Live => {
+                self.tree
+                    .live_poll(NodeId::from_raw(id.0), Handle(handle.0), waker)
+            }
+        };
+        // DEFAULT_POLLMASK, and what psi_trigger_poll adds to it.
+        let ready = PollEvents::POLLIN
+            | PollEvents::POLLOUT
+            | PollEvents::POLLRDNORM
+            | PollEvents::POLLWRNORM;
+        reply.poll(match polled {
+            None | Some(Polled::Quiet) => ready,
+            Some(Polled::Fired) => ready | PollEvents::POLLPRI,
+            Some(Polled::Error) => ready | PollEvents::POLLERR | PollEvents::POLLPRI,
+        });
     }
 
     fn release(

@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use eci_fs_emulators::EMULATORS;
+use eci_fs_mountd::protocol::link::Resource;
 use parking_lot::Mutex;
 
 use super::{Attr, Kind, MAX_HANDLES, Node, NodeId, Tree};
 use crate::error::Errno;
+use crate::triggers::{Done, Polled, Waker};
 
 /// How long an OPEN may come after the GETATTR that belongs to it: the time of a system call, and of a process that
 /// is not scheduled in the middle of it.
@@ -177,8 +180,45 @@ impl Tree {
         Ok(Arc::clone(&text.bytes))
     }
 
+    /// Write to an open view; `done` is called when that is decided, perhaps on another thread.
+    ///
+    /// Only pressure triggers can be written, and as the kernel has it at any offset.
+    pub fn live_write(&self, id: NodeId, handle: Handle, bytes: &[u8], done: Done) {
+        let Node::View { slot, emulator } = id.node() else {
+            return done(Err(Errno::ISDIR));
+        };
+        let known = self
+            .container(slot)
+            .and_then(|container| container.index(emulator));
+        let resource = known.map(|index| Resource::of_view(EMULATORS[index].facts().path));
+        match (resource, &self.triggers) {
+            (Err(errno), _) => done(Err(errno)),
+            (Ok(Some(resource)), Some(triggers)) => {
+                triggers.arm(slot, handle, resource, bytes, done)
+            }
+            _ => done(Err(Errno::IO)),
+        }
+    }
+
+    /// What poll(2) is told of an open view; `waker` is called when that changes. None for a view that is ready
+    /// at all times, as files of procfs are.
+    pub fn live_poll(&self, id: NodeId, handle: Handle, waker: Option<Waker>) -> Option<Polled> {
+        let Node::View { slot, emulator } = id.node() else {
+            return None;
+        };
+        let index = self
+            .container(slot)
+            .and_then(|container| container.index(emulator))
+            .ok()?;
+        Resource::of_view(EMULATORS[index].facts().path)?;
+        Some(self.triggers.as_ref()?.poll(handle, waker))
+    }
+
     /// Forget an open view.
     pub fn live_release(&self, id: NodeId, handle: Handle) {
+        if let Some(triggers) = &self.triggers {
+            triggers.disarm(handle);
+        }
         if self.handles.open.remove(&handle).is_some()
             && let Node::View { slot, .. } = id.node()
             && let Ok(container) = self.container(slot)

@@ -25,6 +25,7 @@ pub use node::{Node, NodeId};
 
 use crate::container::{Attached, Sampler};
 use crate::error::Errno;
+use crate::triggers::Triggers;
 use directories::Directories;
 
 /// How the views are kept.
@@ -54,11 +55,20 @@ pub struct Tree {
     containers: DashMap<u64, Arc<Attached>>,
     handles: live::Handles,
     sampler: Sampler,
+    triggers: Option<Arc<Triggers>>,
 }
 
 impl Tree {
     /// An empty tree on the machine `host`.
-    pub fn new(host: Host, settings: Settings, padding: bool, freshness: Duration) -> Arc<Self> {
+    ///
+    /// Without `triggers`, nothing can be written.
+    pub fn new(
+        host: Host,
+        triggers: Option<Arc<Triggers>>,
+        settings: Settings,
+        padding: bool,
+        freshness: Duration,
+    ) -> Arc<Self> {
         let paths = EMULATORS.iter().map(|emulator| emulator.facts().path);
         Arc::new(Self {
             host,
@@ -72,6 +82,7 @@ impl Tree {
             containers: DashMap::new(),
             handles: live::Handles::default(),
             sampler: Sampler::default(),
+            triggers,
         })
     }
 
@@ -87,6 +98,9 @@ impl Tree {
     pub fn remove(&self, slot: u64) {
         self.containers.remove(&slot);
         self.handles.remove_slot(slot);
+        if let Some(triggers) = &self.triggers {
+            triggers.remove_slot(slot);
+        }
     }
 
     /// The machine.
@@ -112,7 +126,7 @@ impl Tree {
             rows.push(Row {
                 path: emulator.facts().path.to_owned(),
                 connection,
-                writable: false,
+                writable: emulator.facts().mode & 0o222 != 0,
                 directory: false,
             });
         }

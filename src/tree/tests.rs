@@ -62,6 +62,7 @@ fn tree(freshness_ms: u64) -> Arc<Tree> {
     let host = Host::from_dirs(dir(fixture("host/proc")), dir(fixture("host/sys")));
     Tree::new(
         host,
+        None,
         Settings::default(),
         true,
         Duration::from_millis(freshness_ms),

@@ -18,6 +18,7 @@ use crate::grafts::place::Grafter;
 use crate::protocol::control::{Attached, CgroupChoice, LIST_PAGE, Response, Selector};
 use crate::registry::{self, Container, Exposure, Registry};
 use crate::runtime_dir::RuntimeDir;
+use crate::supervisor::asks::PressureDirs;
 use crate::supervisor::{Program, Server};
 
 /// What all operations share.
@@ -27,6 +28,7 @@ pub struct Daemon {
     pub(super) grafter: Grafter,
     pub(super) runtime: Option<RuntimeDir>,
     pub(super) program: Program,
+    pub(super) pressure: PressureDirs,
     pub(super) state: Mutex<State>,
     /// Told of each container whose end shall be noticed.
     pub(super) watch: crate::daemon::run::Watch,
@@ -122,8 +124,27 @@ impl Daemon {
             .remedy("choose another name with --id"));
         }
         let slot = state.registry.take_slot();
-        let rows = state.server.add(slot, &facts, &dirs)?;
-        self.watch.container(slot, subject.pidfd.as_fd())?;
+        // The root of v2 has the host's pressure, not the container's.
+        let of_v2 = facts
+            .hierarchies
+            .iter()
+            .zip(&dirs)
+            .find(|(h, _)| h.version == 2 && h.depth > 0);
+        if let Some((_, dir)) = of_v2 {
+            let dir = dir
+                .try_clone()
+                .map_err(|e| Error::io("duplicate", "a cgroup directory", e))?;
+            self.pressure.insert(slot, dir);
+        }
+        let rows = state
+            .server
+            .add(slot, &facts, &dirs)
+            .and_then(|rows| {
+                self.watch
+                    .container(slot, subject.pidfd.as_fd())
+                    .map(|()| rows)
+            })
+            .inspect_err(|_| self.pressure.remove(slot))?;
         let container = Container {
             id: facts.id,
             subject,
@@ -358,7 +379,7 @@ impl Daemon {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.server.kill();
-        state.server = Server::start(&self.program, &mut state.connections)?;
+        state.server = Server::start(&self.program, &mut state.connections, &self.pressure)?;
         let State {
             registry, server, ..
         } = state;
@@ -421,6 +442,7 @@ impl Daemon {
         }
         if let Some(container) = state.registry.remove(slot) {
             self.watch.forget(container.subject.pidfd.as_fd());
+            self.pressure.remove(slot);
             if let Err(error) = state.server.remove(slot) {
                 tracing::warn!(%error, slot, "the server did not let go of a container, ignoring");
             }

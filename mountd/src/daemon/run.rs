@@ -25,6 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::protocol::channel::Channel;
 use crate::registry::{self, Registry};
 use crate::runtime_dir::RuntimeDir;
+use crate::supervisor::asks::PressureDirs;
 use crate::supervisor::{Program, Server};
 
 /// Control connections served at once; more are turned away, so that nobody can use up the threads.
@@ -146,7 +147,8 @@ pub fn run(options: &Options) -> Result<()> {
         path: options.server()?,
         settings: options.settings(),
     };
-    let server = Server::start(&program, &mut connections)?;
+    let pressure = PressureDirs::default();
+    let server = Server::start(&program, &mut connections, &pressure)?;
     let watch = Watch::new()?;
     watch.add(signals.as_fd(), SIGNALS)?;
     watch.add(server.pidfd(), SERVER)?;
@@ -165,6 +167,7 @@ pub fn run(options: &Options) -> Result<()> {
         grafter,
         runtime,
         program,
+        pressure,
         state,
         watch,
     });

@@ -72,7 +72,8 @@ impl Default for Settings {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToServer {
-    /// The first packet. Carries the `/dev/fuse` descriptors of [`Connection::ALL`].
+    /// The first packet. Carries the `/dev/fuse` descriptors of [`Connection::ALL`], and the server's end of the
+    /// channel over which it asks.
     Start {
         /// [`VERSION`] of the daemon.
         version: u32,
@@ -118,6 +119,71 @@ pub enum FromServer {
         /// Why.
         why: String,
     },
+}
+
+/// What the server asks of the daemon, over a channel of its own.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// Set a pressure trigger on the cgroup of a container. Answered with the descriptor to poll.
+    Trigger {
+        /// The container's slot.
+        slot: u64,
+        /// Of which resource.
+        resource: Resource,
+        /// What the container wrote.
+        trigger: Vec<u8>,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AskAnswer {
+    /// The descriptor travels beside.
+    Opened,
+    /// The errno that the container gets.
+    Refused {
+        /// As the kernel numbers it.
+        errno: i32,
+    },
+}
+
+/// A resource that the kernel accounts pressure for (Documentation/accounting/psi.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resource {
+    /// CPU time.
+    Cpu,
+    /// Memory.
+    Memory,
+    /// Input and output.
+    Io,
+    /// Interrupts (Linux 6.1).
+    Irq,
+}
+
+impl Resource {
+    /// The resource of a view below /proc/pressure.
+    pub fn of_view(path: &str) -> Option<Self> {
+        match path {
+            "/proc/pressure/cpu" => Some(Self::Cpu),
+            "/proc/pressure/memory" => Some(Self::Memory),
+            "/proc/pressure/io" => Some(Self::Io),
+            "/proc/pressure/irq" => Some(Self::Irq),
+            _ => None,
+        }
+    }
+
+    /// Its file in a v2 cgroup.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu.pressure",
+            Self::Memory => "memory.pressure",
+            Self::Io => "io.pressure",
+            Self::Irq => "irq.pressure",
+        }
+    }
 }
 
 /// One entry that can be grafted.

@@ -1,5 +1,7 @@
 //! The server process: started, spoken to, and started again when it has died.
 
+pub mod asks;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,6 +10,8 @@ use std::time::Duration;
 use crate::connections::Connections;
 use crate::container::Facts;
 use crate::error::{Error, Kind, Result};
+use asks::PressureDirs;
+
 use crate::protocol::channel::Channel;
 use crate::protocol::link::{self, FromServer, Row, Settings, ToServer};
 
@@ -39,7 +43,11 @@ impl Server {
     ///
     /// # Errors
     /// When it cannot be executed, does not answer, or negotiates what the connections do not have.
-    pub fn start(program: &Program, connections: &mut Connections) -> Result<Self> {
+    pub fn start(
+        program: &Program,
+        connections: &mut Connections,
+        dirs: &PressureDirs,
+    ) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let child = Command::new(&program.path)
             .arg("serve")
@@ -61,7 +69,10 @@ impl Server {
             init: connections.init(),
             settings: program.settings.clone(),
         };
-        match server.call(&start, &connections.descriptors()) {
+        let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
+        asks::answer(answers, dirs.clone())?;
+        let [cached, live] = connections.descriptors();
+        match server.call(&start, &[cached, live, asks.as_fd()]) {
             Ok(FromServer::Started { replies }) => connections.accept(replies)?,
             Ok(other) => return Err(unexpected(&other)),
             Err(error) => {

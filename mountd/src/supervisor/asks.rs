@@ -1,0 +1,149 @@
+//! What the server asks of the daemon: to open a file for writing, which it may not do itself.
+//!
+//! It can ask for one thing only: a pressure trigger on the cgroup of a container that it serves. What it asks is
+//! checked as if the container had asked. Answering takes no lock that an attach holds, because an attach waits
+//! for the server.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::protocol::channel::Channel;
+use crate::protocol::link::{Ask, AskAnswer, Resource};
+
+/// The v2 cgroup directory of each container that has one, by slot.
+#[derive(Debug, Clone, Default)]
+pub struct PressureDirs {
+    dirs: Arc<Mutex<BTreeMap<u64, Arc<OwnedFd>>>>,
+}
+
+impl PressureDirs {
+    /// Enter a container's directory.
+    pub fn insert(&self, slot: u64, dir: OwnedFd) {
+        self.dirs.lock().insert(slot, Arc::new(dir));
+    }
+
+    /// Strike it out.
+    pub fn remove(&self, slot: u64) {
+        self.dirs.lock().remove(&slot);
+    }
+
+    fn get(&self, slot: u64) -> Option<Arc<OwnedFd>> {
+        self.dirs.lock().get(&slot).cloned()
+    }
+}
+
+/// Answer a server on a thread of its own, until it is gone.
+pub fn answer(asks: Channel, dirs: PressureDirs) -> Result<()> {
+    std::thread::Builder::new()
+        .name("asks".to_owned())
+        .spawn(move || {
+            while let Ok(Some((ask, _))) = asks.recv::<Ask>() {
+                let Ask::Trigger {
+                    slot,
+                    resource,
+                    trigger,
+                } = ask;
+                let opened = open_trigger(&dirs, slot, resource, &trigger);
+                let sent = match &opened {
+                    Ok(fd) => asks.send(&AskAnswer::Opened, &[fd.as_fd()]),
+                    Err(errno) => {
+                        let fds: [BorrowedFd<'_>; 0] = [];
+                        asks.send(
+                            &AskAnswer::Refused {
+                                errno: errno.raw_os_error(),
+                            },
+                            &fds,
+                        )
+                    }
+                };
+                if sent.is_err() {
+                    return;
+                }
+            }
+        })
+        .map(drop)
+        .map_err(|e| Error::io("start", "a thread", e))
+}
+
+/// The container's pressure file with a trigger set.
+///
+/// On cgroup v1 there is none: EOPNOTSUPP, which the kernel says where pressure is not accounted for.
+fn open_trigger(
+    dirs: &PressureDirs,
+    slot: u64,
+    resource: Resource,
+    trigger: &[u8],
+) -> std::result::Result<OwnedFd, Errno> {
+    if !is_trigger(trigger) {
+        return Err(Errno::INVAL);
+    }
+    let dir = dirs.get(slot).ok_or(Errno::OPNOTSUPP)?;
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = match rustix::fs::openat(&*dir, resource.file(), flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Err(Errno::OPNOTSUPP),
+        other => other?,
+    };
+    rustix::io::write(&file, trigger)?;
+    Ok(file)
+}
+
+/// Whether bytes are a trigger as psi_write scans it: "some" or "full", a threshold, a window, both in
+/// microseconds. The kernel's last byte is for a terminator, so one may follow.
+fn is_trigger(bytes: &[u8]) -> bool {
+    let text = match bytes.split_last() {
+        Some((b'\n' | 0, rest)) => rest,
+        _ => bytes,
+    };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return false;
+    };
+    let mut words = text.split(' ');
+    let number = |word: Option<&str>| {
+        word.is_some_and(|w| (1..=10).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_digit()))
+    };
+    matches!(words.next(), Some("some" | "full"))
+        && number(words.next())
+        && number(words.next())
+        && words.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_kernel_scans_reaches_the_kernel() {
+        for good in ["some 150000 2000000", "full 1 2\n", "some 150000 1000000\0"] {
+            assert!(is_trigger(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            "some",
+            "some 1",
+            "some 1 2 3",
+            "none 1 2",
+            "some -1 2",
+            "some 1 2\n\n",
+            "some 1 99999999999",
+        ] {
+            assert!(!is_trigger(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_container_without_a_v2_cgroup_has_no_triggers() {
+        let dirs = PressureDirs::default();
+        let got = open_trigger(&dirs, 1, Resource::Cpu, b"some 150000 2000000");
+        assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
+        let empty = tempfile::tempdir().unwrap();
+        dirs.insert(1, std::fs::File::open(empty.path()).unwrap().into());
+        let got = open_trigger(&dirs, 1, Resource::Cpu, b"some 150000 2000000");
+        assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
+    }
+}
