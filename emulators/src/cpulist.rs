@@ -144,6 +144,24 @@ impl CpuSet {
         }
     }
 
+    /// Appends the mask in the shape of another one, which tells how many bits the kernel prints.
+    pub fn render_mask_like(&self, model: &[u8], out: &mut Vec<u8>) {
+        let model = model.trim_ascii();
+        let words = model.split(|&byte| byte == b',').count();
+        let first = model
+            .split(|&byte| byte == b',')
+            .next()
+            .map_or(1, <[u8]>::len);
+        let bits = words
+            .saturating_sub(1)
+            .saturating_mul(32)
+            .saturating_add(first.saturating_mul(4));
+        self.render_mask(
+            u32::try_from(bits).unwrap_or(u32::MAX).min(MAX_CPUS as u32),
+            out,
+        );
+    }
+
     /// Appends the mask of `width` bits (the kernel's nr_cpu_ids), without a newline. The first
     /// word is as short as the width leaves it.
     pub fn render_mask(&self, width: u32, out: &mut Vec<u8>) {
@@ -229,6 +247,12 @@ mod tests {
         let set = CpuSet::parse_list(b"32,63").unwrap();
         assert_eq!(mask(&set, 64), "80000001,00000000");
         assert_eq!(CpuSet::parse_mask(b"80000001,00000000\n"), Some(set));
+        let set = CpuSet::parse_list(b"0-1").unwrap();
+        for model in ["3", "ff", "00000003", "0000,00000003", "00000000,00000003"] {
+            let mut out = Vec::new();
+            set.render_mask_like(model.as_bytes(), &mut out);
+            assert_eq!(out.len(), model.len());
+        }
     }
 
     #[test]

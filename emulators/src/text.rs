@@ -45,6 +45,16 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
     Some(value)
 }
 
+/// Appends a UUID as the kernel's `%pU` does: lower case, with dashes.
+pub fn put_uuid(out: &mut Vec<u8>, uuid: &[u8; 16]) {
+    for (index, byte) in uuid.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            out.push(b'-');
+        }
+        put(out, format_args!("{byte:02x}"));
+    }
+}
+
 /// How many digits a number has in decimal; 0 has one.
 pub fn digits(value: u64) -> usize {
     value.checked_ilog10().map_or(1, |log| log as usize + 1)

@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::Fixture;
-use eci_fs_emulators::{EMULATORS, Emulator, Pace, render_view};
+use eci_fs_emulators::{DIRECTORIES, Decision, Directory, EMULATORS, Emulator, Pace, render_view};
 
 fn each_view(check: impl Fn(&Fixture, &dyn Emulator)) {
     for dir in common::all() {
@@ -27,28 +27,77 @@ fn view(fixture: &Fixture, emulator: &dyn Emulator, padding: bool) -> Vec<u8> {
     out
 }
 
+/// Compares with expect/<path>, or writes it.
+fn expect(fixture: &Fixture, path: &str, text: &[u8]) {
+    let path = fixture
+        .dir
+        .join("expect")
+        .join(path.trim_start_matches('/'));
+    if std::env::var_os("ECI_FS_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected =
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let (text, expected) = (
+        String::from_utf8_lossy(text),
+        String::from_utf8_lossy(&expected),
+    );
+    assert_eq!(text, expected, "{}", path.display());
+}
+
 #[test]
 fn every_view_says_what_is_expected() {
-    let bless = std::env::var_os("ECI_FS_BLESS").is_some();
     each_view(|fixture, emulator| {
-        let path = fixture
-            .dir
-            .join("expect")
-            .join(emulator.facts().path.trim_start_matches('/'));
-        let text = view(fixture, emulator, false);
-        if bless {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, &text).unwrap();
-        }
-        let expected =
-            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(
-            String::from_utf8_lossy(&text),
-            String::from_utf8_lossy(&expected),
-            "{}",
-            path.display()
+        expect(
+            fixture,
+            emulator.facts().path,
+            &view(fixture, emulator, false),
         );
     });
+}
+
+/// One line for each path below a directory: what it is, and what it says if it is a view.
+fn walk_directory(fixture: &Fixture, directory: &dyn Directory, rel: &str, out: &mut String) {
+    let cx = fixture.context();
+    for name in directory.names(&cx, rel).unwrap() {
+        let below = if rel.is_empty() {
+            name
+        } else {
+            format!("{rel}/{name}")
+        };
+        match directory.entry(&cx, &below).unwrap() {
+            Decision::Hidden => panic!("{below} is listed and hidden"),
+            Decision::Link(target) => out.push_str(&format!("{below} -> {target}\n")),
+            Decision::View { .. } => {
+                let mut text = Vec::new();
+                directory.render(&cx, &below, &mut text).unwrap();
+                let text = String::from_utf8(text).unwrap().replace('\n', "\n    ");
+                out.push_str(&format!("{below}:\n    {}\n", text.trim_end()));
+            }
+            Decision::Passthrough(path) => {
+                out.push_str(&format!("{below} is {path}\n"));
+                if cx.host.names(&path).is_ok() {
+                    walk_directory(fixture, directory, &below, out);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_directory_has_what_is_expected() {
+    for dir in common::all() {
+        let fixture = Fixture::open(&dir);
+        for directory in DIRECTORIES {
+            if directory.exists(&fixture.context()) {
+                let mut text = String::new();
+                walk_directory(&fixture, *directory, "", &mut text);
+                let path = format!("{}.directory", directory.facts().path);
+                expect(&fixture, &path, text.as_bytes());
+            }
+        }
+    }
 }
 
 #[test]
@@ -96,13 +145,15 @@ fn no_expectation_is_left_over() {
         let mut found = Vec::new();
         walk(&dir.join("expect"), &dir.join("expect"), &mut found);
         for path in found {
-            assert!(
-                EMULATORS
+            let emulated = match path.strip_suffix(".directory") {
+                Some(path) => DIRECTORIES
+                    .iter()
+                    .any(|directory| directory.facts().path == path),
+                None => EMULATORS
                     .iter()
                     .any(|emulator| emulator.facts().path == path),
-                "{}{path}",
-                dir.display()
-            );
+            };
+            assert!(emulated, "{}{path}", dir.display());
         }
     }
 }

@@ -4,20 +4,21 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use eci_fs_emulators::EMULATORS;
+use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 
 #[test]
 fn ids_and_paths_are_given_once() {
-    let ids: BTreeSet<u16> = EMULATORS
+    let files = EMULATORS
         .iter()
-        .map(|emulator| emulator.facts().id)
-        .collect();
-    let paths: BTreeSet<&str> = EMULATORS
+        .map(|emulator| (emulator.facts().id, emulator.facts().path));
+    let directories = DIRECTORIES
         .iter()
-        .map(|emulator| emulator.facts().path)
-        .collect();
-    assert_eq!(ids.len(), EMULATORS.len());
-    assert_eq!(paths.len(), EMULATORS.len());
+        .map(|dir| (dir.facts().id, dir.facts().path));
+    let all: Vec<_> = files.chain(directories).collect();
+    let ids: BTreeSet<u16> = all.iter().map(|(id, _)| *id).collect();
+    let paths: BTreeSet<&str> = all.iter().map(|(_, path)| *path).collect();
+    assert_eq!(ids.len(), all.len());
+    assert_eq!(paths.len(), all.len());
     assert!(ids.iter().all(|id| *id >= 16));
 }
 
@@ -27,6 +28,29 @@ fn source(path: &str) -> PathBuf {
         "{}.rs",
         path.trim_start_matches('/').replace(['-', '.'], "_")
     ))
+}
+
+/// cpuN/topology/* in /sys/devices/system/cpu is cpu_n/topology.rs there; the views at the top are
+/// file emulators, or in the mod.rs of the directory.
+fn sources_of_views(path: &str, views: &[&str]) -> Vec<PathBuf> {
+    let family = |name: &str| match name.strip_suffix('N') {
+        Some(stem) => format!("{stem}_n"),
+        None => name.to_owned(),
+    };
+    let source_of = |view: &&str| {
+        let mut names = view.split('/');
+        let (first, second) = (names.next()?, names.next()?);
+        // policyN/*_cpus is policy_n.rs: the files of a family that has no other.
+        Some(match second.strip_suffix('N') {
+            Some(_) => format!("{path}/{first}/{}", family(second)),
+            None => format!("{path}/{}/{second}", family(first)),
+        })
+    };
+    views
+        .iter()
+        .filter_map(source_of)
+        .map(|path| source(&path))
+        .collect()
 }
 
 fn sources(dir: &Path, root: &Path, found: &mut BTreeSet<PathBuf>) {
@@ -50,27 +74,47 @@ fn the_tree_of_sources_mirrors_the_tree_of_views() {
         let name = path.file_name().unwrap().to_str().unwrap();
         name != "mod.rs" && !name.ends_with("_tests.rs")
     });
-    let wanted: BTreeSet<PathBuf> = EMULATORS
+    let mut wanted: BTreeSet<PathBuf> = EMULATORS
         .iter()
         .map(|emulator| source(emulator.facts().path))
         .collect();
+    for directory in DIRECTORIES {
+        let facts = directory.facts();
+        if facts.views.is_empty() {
+            wanted.insert(source(facts.path));
+        } else {
+            let path = facts.path.trim_start_matches('/');
+            assert!(root.join(path).join("mod.rs").exists(), "{path}");
+            wanted.extend(sources_of_views(path, facts.views));
+        }
+    }
     assert_eq!(found, wanted);
 }
 
+/// The sources of all views: those of the trees, and the mod.rs of directories.
 #[test]
-fn every_emulator_says_where_its_format_and_its_numbers_come_from() {
+fn every_source_says_where_its_format_and_its_numbers_come_from() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for emulator in EMULATORS {
-        let facts = emulator.facts();
-        let text = std::fs::read_to_string(root.join(source(facts.path))).unwrap();
+    let mut found = BTreeSet::new();
+    sources(&root.join("proc"), &root, &mut found);
+    sources(&root.join("sys"), &root, &mut found);
+    for path in found {
+        let text = std::fs::read_to_string(root.join(&path)).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name == "mod.rs" || name.ends_with("_tests.rs") {
+            continue;
+        }
         for line in [
             "//! Format: ",
             "//! Virtual: ",
             "//! Passed through: ",
             "//! Invented: ",
         ] {
-            assert_eq!(text.matches(line).count(), 1, "{}: {line}", facts.path);
+            assert_eq!(text.matches(line).count(), 1, "{}: {line}", path.display());
         }
+    }
+    for emulator in EMULATORS {
+        let facts = emulator.facts();
         assert!(
             !facts.source_v1.is_empty() && !facts.source_v2.is_empty(),
             "{}",

@@ -17,7 +17,6 @@ pub(crate) fn read_cpus(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option
 }
 
 /// The effective memory nodes, like [`read_cpus`].
-#[expect(dead_code, reason = "for the views of /sys/devices/system/node")]
 pub(crate) fn read_mems(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option<CpuSet>, Error> {
     read_effective(
         hierarchy,

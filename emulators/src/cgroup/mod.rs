@@ -13,6 +13,7 @@ use crate::host::file::read_at;
 
 pub(crate) mod cpu;
 pub(crate) mod cpuset;
+pub(crate) mod io;
 pub(crate) mod limits;
 pub(crate) mod memory;
 pub(crate) mod v1;

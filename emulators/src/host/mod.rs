@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
@@ -64,6 +65,26 @@ impl Host {
         }
     }
 
+    /// The names in a directory, sorted; without "." and "..". Names that are not UTF-8 do not
+    /// occur in /proc and /sys, and are left out.
+    pub fn names(&self, path: &str) -> Result<Vec<String>, Error> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let failed = |errno| Error::io(path, errno);
+        let mut dir =
+            Dir::from_fd(self.open_flags(path, flags).map_err(failed)?).map_err(failed)?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry.map_err(failed)?;
+            if let Ok(name) = entry.file_name().to_str()
+                && !matches!(name, "." | "..")
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     fn open_file(&self, path: &str) -> Result<OwnedFd, Errno> {
         self.open_flags(path, OFlag::O_RDONLY)
     }
@@ -71,7 +92,7 @@ impl Host {
     /// Opens an absolute path below /proc or /sys, and follows no symbolic link: nothing leads out
     /// of the two directories. openat2(2) would say the same in one call, but a system call filter
     /// cannot see its flags.
-    pub(crate) fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    pub fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
         let (top, rest) = if let Some(rest) = path.strip_prefix("/proc/") {
             (self.proc.as_fd(), rest)
         } else if let Some(rest) = path.strip_prefix("/sys/") {

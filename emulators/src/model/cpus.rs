@@ -18,6 +18,11 @@ pub struct Cpus {
 }
 
 impl Cpus {
+    /// How they are numbered.
+    pub fn ids(&self) -> CpuIds {
+        self.ids
+    }
+
     /// The number that views show for one of C.
     pub fn shown_id(&self, cpu: u32) -> u32 {
         match self.ids {

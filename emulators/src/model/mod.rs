@@ -4,6 +4,9 @@
 pub mod cpu_time;
 pub mod cpus;
 pub mod history;
+pub(crate) mod irq;
 pub mod load;
 pub mod memory;
+pub mod nodes;
 pub mod threads;
+pub mod vmstat;

@@ -192,18 +192,30 @@ fn committed_kib(memory: &Memory) -> u64 {
 
 fn render(host: &[u8], memory: &Memory, extra: &Extra, out: &mut Vec<u8>) {
     for line in lines(host) {
-        let Some(line) = Line::parse(line) else {
-            continue;
-        };
-        let number = match value(line.key, memory, extra) {
-            Value::Memory(kib) => kib.min(memory.totals.memory / 1024),
-            Value::Swap(kib) => kib.min(memory.totals.swap / 1024),
-            Value::Both(kib) => kib,
-            Value::Pages(pages) => pages,
-            Value::Zero => 0,
-            Value::Host => line.number,
-        };
-        line.render(number, out);
+        if let Some(line) = Line::parse(line) {
+            line.render(number(&line, memory, extra), out);
+        }
+    }
+}
+
+/// The number that a line shows.
+fn number(line: &Line<'_>, memory: &Memory, extra: &Extra) -> u64 {
+    match value(line.key, memory, extra) {
+        Value::Memory(kib) => kib.min(memory.totals.memory / 1024),
+        Value::Swap(kib) => kib.min(memory.totals.swap / 1024),
+        Value::Both(kib) => kib,
+        Value::Pages(pages) => pages,
+        Value::Zero => 0,
+        Value::Host => line.number,
+    }
+}
+
+/// The number of a line of a node's meminfo, before it is scaled to the node: KiB of memory, or 0.
+pub(crate) fn number_of_node(line: &Line<'_>, memory: &Memory) -> u64 {
+    match line.key {
+        "MemUsed" => memory.totals.memory.saturating_sub(memory.free) / 1024,
+        "FilePages" => memory.stat.value("file").min(memory.totals.memory) / 1024,
+        _ => number(line, memory, &Extra::default()),
     }
 }
 
@@ -235,14 +247,18 @@ fn bound(host: &[u8], totals: &Totals) -> usize {
 }
 
 /// One line of the file: `%s` label padded to 16 columns, `%8lu`, and mostly " kB".
-struct Line<'a> {
-    key: &'a str,
-    number: u64,
+pub(crate) struct Line<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) number: u64,
     unit: &'a [u8],
+    /// Columns of the label.
+    label: usize,
+    /// Columns up to the end of the number, unless that is longer.
+    end: usize,
 }
 
 impl<'a> Line<'a> {
-    fn parse(line: &'a [u8]) -> Option<Line<'a>> {
+    pub(crate) fn parse(line: &'a [u8]) -> Option<Line<'a>> {
         let colon = line.iter().position(|&byte| byte == b':')?;
         let (key, rest) = line.split_at_checked(colon)?;
         let number = fields(rest.get(1..)?).next()?;
@@ -250,27 +266,33 @@ impl<'a> Line<'a> {
             .iter()
             .rposition(|byte| byte.is_ascii_digit())?
             .checked_add(1)?;
+        let key = std::str::from_utf8(key).ok()?;
+        // All numbers end in column 24, but "HugePages_Total:   %5lu" and "HardwareCorrupted: %5lu
+        // kB" leave less room for a longer one.
+        let narrow = key == "HardwareCorrupted" || key.starts_with("HugePages_");
         Some(Line {
-            key: std::str::from_utf8(key).ok()?,
+            key,
             number: parse_u64(number)?,
             unit: line.get(start..)?,
+            label: if narrow { 19 } else { 16 },
+            end: 24,
         })
     }
 
-    /// All numbers end in column 24, but the labels differ: "HugePages_Total:   %5lu" and
-    /// "HardwareCorrupted: %5lu kB" leave less room for a longer one.
-    fn label_width(&self) -> usize {
-        match self.key {
-            "HardwareCorrupted" => 19,
-            key if key.starts_with("HugePages_") => 19,
-            _ => 16,
-        }
+    /// The line as a node's meminfo has it, where "HugePages_Total: %5u" is shorter.
+    pub(crate) fn parse_of_node(line: &'a [u8]) -> Option<Line<'a>> {
+        let line = Line::parse(line)?;
+        let (label, end) = if line.key.starts_with("HugePages_") {
+            (17, 22)
+        } else {
+            (line.label, line.end)
+        };
+        Some(Line { label, end, ..line })
     }
 
-    fn render(&self, number: u64, out: &mut Vec<u8>) {
-        let label = self.label_width();
-        let width = 24usize.saturating_sub(label);
-        let padding = label.saturating_sub(self.key.len()).saturating_sub(1);
+    pub(crate) fn render(&self, number: u64, out: &mut Vec<u8>) {
+        let width = self.end.saturating_sub(self.label);
+        let padding = self.label.saturating_sub(self.key.len()).saturating_sub(1);
         put(
             out,
             format_args!("{}:{:padding$}{number:width$}", self.key, ""),
@@ -281,10 +303,8 @@ impl<'a> Line<'a> {
 
     /// The length of the line with this number, newline included.
     fn len(&self, number: u64) -> usize {
-        let label = self.label_width().max(self.key.len().saturating_add(1));
-        let width = 24usize
-            .saturating_sub(self.label_width())
-            .max(digits(number));
+        let label = self.label.max(self.key.len().saturating_add(1));
+        let width = self.end.saturating_sub(self.label).max(digits(number));
         label
             .saturating_add(width)
             .saturating_add(self.unit.len())

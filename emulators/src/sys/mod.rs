@@ -1,3 +1,5 @@
 //! Views below /sys.
 
 pub mod devices;
+pub mod firmware;
+pub mod kernel;

@@ -69,7 +69,8 @@ impl Fixture {
                 start: Duration::from_millis(recorded.init.start_ticks * 10),
                 boottime_offset: recorded.boottime_offset_nsec.map(i128::from),
                 pid_level: u32::try_from(recorded.init.nspid.len()).unwrap() - 1,
-                ..Identity::default()
+                boot_id: *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd\xef",
+                machine_secret: [7; 32],
             },
             history: History::new(),
         };

@@ -1,3 +1,4 @@
 //! Views below /sys/devices/system.
 
 pub mod cpu;
+pub mod node;

@@ -1,0 +1,3 @@
+//! Views below /proc/sys/kernel.
+
+pub mod random;

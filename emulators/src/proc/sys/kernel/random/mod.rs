@@ -1,0 +1,3 @@
+//! Views below /proc/sys/kernel/random.
+
+pub mod boot_id;

@@ -1,0 +1,3 @@
+//! Views below /proc/sys.
+
+pub mod kernel;

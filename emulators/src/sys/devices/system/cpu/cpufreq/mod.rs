@@ -1,0 +1,30 @@
+//! /sys/devices/system/cpu/cpufreq: the frequency policies of the container's CPUs.
+
+use crate::directory::{Decision, family, join, split_first, static_view};
+use crate::model::cpus::Cpus;
+use crate::sys::devices::system::cpu;
+use crate::{Context, CpuIds, Error};
+
+pub mod policy_n;
+
+/// What is at a path below. Policies have the number of a CPU; where CPUs are renumbered, links and
+/// files would contradict each other, and there are no policies.
+pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Decision {
+    let path = join(&join(cpu::PATH, "cpufreq"), rest);
+    let (name, below) = split_first(rest);
+    match family(name, "policy") {
+        Some(id) if !cpus.allowed.contains(id) || cpus.ids() == CpuIds::Dense => Decision::Hidden,
+        Some(_) if policy_n::is_view(below) => static_view(cx, &path),
+        _ => Decision::Passthrough(path),
+    }
+}
+
+/// The text of a view below.
+pub(super) fn render(
+    cx: &Context<'_>,
+    cpus: &Cpus,
+    rest: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    policy_n::render(cx, cpus, &join(&join(cpu::PATH, "cpufreq"), rest), out)
+}

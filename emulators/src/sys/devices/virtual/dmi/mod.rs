@@ -1,0 +1,3 @@
+//! Views below /sys/devices/virtual/dmi.
+
+pub mod id;

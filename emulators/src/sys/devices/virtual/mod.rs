@@ -1,0 +1,4 @@
+//! Views below /sys/devices/virtual.
+
+pub mod dmi;
+pub mod powercap;

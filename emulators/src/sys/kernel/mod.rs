@@ -1,0 +1,7 @@
+//! Views below /sys/kernel.
+
+pub mod config;
+pub mod debug;
+pub mod notes;
+pub mod security;
+pub mod tracing;
