@@ -168,22 +168,26 @@ impl Cgroup {
         &self.hierarchies
     }
 
-    /// The hierarchy that a controller is attached to. v2 accounts CPU time in cpu.stat of every
-    /// cgroup, so a v2 hierarchy with cpu also answers for cpuacct.
+    /// The hierarchy that a controller is attached to, or v2 where none is known to be: a controller
+    /// that is not enabled for the container's cgroup may still be for an ancestor, whose limits hold.
     pub(crate) fn of(&self, controller: Controller) -> Option<&Hierarchy> {
         let has = |wanted: Controller| {
             self.hierarchies
                 .iter()
                 .find(|hierarchy| hierarchy.controllers.contains(&wanted))
         };
-        has(controller).or_else(|| match controller {
-            Controller::Blkio => has(Controller::Io),
-            Controller::Io => has(Controller::Blkio),
-            // cpu.stat of v2 needs no controller.
-            Controller::Cpuacct => has(Controller::Cpu)
-                .filter(|hierarchy| hierarchy.version == Version::V2)
-                .or_else(|| self.unified().filter(|_| self.hierarchies.len() == 1)),
+        let other_name = match controller {
+            Controller::Blkio => Some(Controller::Io),
+            Controller::Io => Some(Controller::Blkio),
             _ => None,
+        };
+        has(controller).or_else(|| has(other_name?)).or_else(|| {
+            // v2 counts CPU time in cpu.stat, with and without controllers. Beside v1 that would be
+            // the time of the engine, which may be all that has a v2 cgroup.
+            let is_v1 = |hierarchy: &Hierarchy| hierarchy.version == Version::V1;
+            self.unified().filter(|_| {
+                controller != Controller::Cpuacct || !self.hierarchies.iter().any(is_v1)
+            })
         })
     }
 

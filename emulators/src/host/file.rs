@@ -7,23 +7,24 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::read;
 
-/// Room for one read. Most files of the kernel fit, and one read of a seq_file is one version.
-const CHUNK: usize = 16384;
+/// Room for the first read: most files fit. It doubles when it is full.
+const CHUNK: usize = 4096;
 
 /// Everything from the descriptor's offset to the end.
 pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let mut out = Vec::new();
+    let mut out = vec![0; CHUNK];
+    let mut filled = 0usize;
     loop {
-        let filled = out.len();
-        out.resize(filled.saturating_add(CHUNK), 0);
-        let room = out.get_mut(filled..).unwrap_or_default();
-        match read(fd, room) {
+        if filled == out.len() {
+            out.resize(filled.saturating_mul(2), 0);
+        }
+        match read(fd, out.get_mut(filled..).unwrap_or_default()) {
             Ok(0) => {
                 out.truncate(filled);
                 return Ok(out);
             }
-            Ok(count) => out.truncate(filled.saturating_add(count)),
-            Err(Errno::EINTR) => out.truncate(filled),
+            Ok(count) => filled = filled.saturating_add(count),
+            Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
     }
@@ -35,5 +36,23 @@ pub(crate) fn read_at(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Err
         Ok(fd) => read_whole(&fd).map(Some),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use super::*;
+
+    #[test]
+    fn files_of_any_length_are_read_whole() {
+        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let mut file = tempfile::tempfile().unwrap();
+            let text: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
+            file.write_all(&text).unwrap();
+            file.rewind().unwrap();
+            assert_eq!(read_whole(&file.into()).unwrap(), text);
+        }
     }
 }

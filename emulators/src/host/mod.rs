@@ -1,7 +1,7 @@
 //! The machine: its /proc and /sys. The layout of views and the constants of the hardware come
 //! from here, and nothing else.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -17,7 +17,11 @@ pub(crate) mod file;
 pub struct Host {
     proc: OwnedFd,
     sys: OwnedFd,
+    /// /sys/devices/system/cpu, which almost every view begins with; `None` if there is none.
+    cpu: Option<OwnedFd>,
 }
+
+const CPU: &str = "devices/system/cpu/";
 
 impl Host {
     /// The real machine.
@@ -30,15 +34,14 @@ impl Host {
             )
             .map_err(|errno| Error::io(path, errno))
         };
-        Ok(Host {
-            proc: directory("/proc")?,
-            sys: directory("/sys")?,
-        })
+        Ok(Host::from_dirs(directory("/proc")?, directory("/sys")?))
     }
 
     /// Any two directories that look like /proc and /sys.
     pub fn from_dirs(proc: OwnedFd, sys: OwnedFd) -> Host {
-        Host { proc, sys }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let cpu = walk(sys.as_fd(), CPU.trim_end_matches('/'), flags).ok();
+        Host { proc, sys, cpu }
     }
 
     /// Whether the kernel has this file.
@@ -93,33 +96,38 @@ impl Host {
     /// of the two directories. openat2(2) would say the same in one call, but a system call filter
     /// cannot see its flags.
     pub fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
-        let (top, rest) = if let Some(rest) = path.strip_prefix("/proc/") {
-            (self.proc.as_fd(), rest)
-        } else if let Some(rest) = path.strip_prefix("/sys/") {
-            (self.sys.as_fd(), rest)
-        } else {
-            return Err(Errno::ENOENT);
-        };
-        if rest.split('/').any(|name| matches!(name, "" | "." | "..")) {
-            return Err(Errno::ENOENT);
+        if let Some(rest) = path.strip_prefix("/proc/") {
+            return walk(self.proc.as_fd(), rest, flags);
         }
-        let step = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let (parents, name) = rest
-            .rsplit_once('/')
-            .map_or((None, rest), |(a, b)| (Some(a), b));
-        let mut dir: Option<OwnedFd> = None;
-        for parent in parents.into_iter().flat_map(|parents| parents.split('/')) {
-            let from = dir.as_ref().map_or(top, |dir| dir.as_fd());
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | step;
-            dir = Some(openat(from, parent, flags, Mode::empty())?);
+        let rest = path.strip_prefix("/sys/").ok_or(Errno::ENOENT)?;
+        match (&self.cpu, rest.strip_prefix(CPU)) {
+            (Some(cpu), Some(rest)) => walk(cpu.as_fd(), rest, flags),
+            _ => walk(self.sys.as_fd(), rest, flags),
         }
-        openat(
-            dir.as_ref().map_or(top, |dir| dir.as_fd()),
-            name,
-            flags | step,
-            Mode::empty(),
-        )
     }
+}
+
+/// Opens a path below a directory, one component after the other.
+fn walk(top: BorrowedFd<'_>, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    if path.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return Err(Errno::ENOENT);
+    }
+    let step = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let (parents, name) = path
+        .rsplit_once('/')
+        .map_or((None, path), |(a, b)| (Some(a), b));
+    let mut dir: Option<OwnedFd> = None;
+    for parent in parents.into_iter().flat_map(|parents| parents.split('/')) {
+        let from = dir.as_ref().map_or(top, |dir| dir.as_fd());
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | step;
+        dir = Some(openat(from, parent, flags, Mode::empty())?);
+    }
+    openat(
+        dir.as_ref().map_or(top, |dir| dir.as_fd()),
+        name,
+        flags | step,
+        Mode::empty(),
+    )
 }
 
 #[cfg(test)]

@@ -22,13 +22,16 @@ pub(super) fn render(
     let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
     let memory = memory::read(cx, &machine)?;
     let share = Share::read(cx, nodes, node)?;
+    // Without a limit, some of the machine's nodes have less than the machine. All of them together
+    // have what /proc/meminfo says, even where the kernel's own figures differ (hotplugged memory).
+    let most = if nodes.allowed == nodes.online {
+        u64::MAX
+    } else {
+        share.node_kib
+    };
     for line in lines(&cx.host.read(path)?).filter_map(parse_line) {
         put(out, format_args!("Node {node} "));
-        // Without a limit, the container's nodes may have less than the machine.
-        line.render(
-            share.of(number_of_node(&line, &memory)).min(share.node_kib),
-            out,
-        );
+        line.render(share.of(number_of_node(&line, &memory)).min(most), out);
     }
     Ok(())
 }
