@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eci_fs_emulators::{
     Cgroup, Container, Context, Controller, EMULATORS, Error, Hierarchy, History, Host, Identity,
-    Load, Settings, Version, limit_files, render_view,
+    Load, Settings, Threads, Version, limit_files, read_threads, render_view,
 };
 
 /// A machine with four CPUs and 8 GiB, and a v2 tree pod/app of which the test writes the files.
@@ -236,13 +236,49 @@ fn limit_files_are_those_of_the_cgroup_and_its_ancestors() {
     let machine = Machine::new();
     let files = limit_files(&machine.container(&[Controller::Memory]).cgroup);
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "memory.max",
-            "memory.swap.max",
-            "../memory.max",
-            "../memory.swap.max"
-        ]
-    );
+    let own = [
+        "cpu.max",
+        "cpuset.cpus",
+        "cpuset.mems",
+        "memory.max",
+        "memory.swap.max",
+    ];
+    assert_eq!(names.len(), 2 * own.len());
+    for file in own {
+        assert!(names.contains(&file), "{file}");
+        assert!(names.contains(&format!("../{file}").as_str()), "{file}");
+    }
+}
+
+#[test]
+fn threads_are_counted_in_all_cgroups_below_and_those_that_ended_are_not() {
+    let machine = Machine::new();
+    machine.write("cgroup/pod/app/cgroup.threads", "10\n11\n12\n");
+    machine.write("cgroup/pod/app/a/b/cgroup.threads", "13\n");
+    machine.write("cgroup/pod/app/a/cgroup.threads", "");
+    machine.write("cgroup/pod/cgroup.threads", "14\n");
+    for (tid, state) in [(10, "S"), (11, "R"), (13, "D"), (14, "R")] {
+        machine.write(
+            &format!("proc/{tid}/stat"),
+            &format!("{tid} (a) b) {state} 1 1\n"),
+        );
+        let status = format!("State:\t{state} (x)\nNSpid:\t{tid}\t{}\n", tid - 9);
+        machine.write(&format!("proc/{tid}/status"), &status);
+    }
+    let mut container = machine.container(ALL);
+    let open = |name: &str| common::open(&machine.path(name));
+    let host = Host::from_dirs(open("proc"), open("sys"));
+    for (pid_level, last_pid) in [(0, 13), (1, 4)] {
+        container.identity.pid_level = pid_level;
+        let threads = read_threads(&host, &container).unwrap();
+        assert_eq!(
+            threads,
+            Threads {
+                running: 1,
+                uninterruptible: 1,
+                total: 3,
+                last_pid
+            }
+        );
+    }
 }

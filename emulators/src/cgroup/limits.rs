@@ -68,16 +68,20 @@ pub struct LimitFile {
 /// CPU hotplug and an effective cpuset that follows an ancestor's do not.
 pub fn limit_files(cgroup: &Cgroup) -> Vec<LimitFile> {
     let mut files = Vec::new();
-    for (index, hierarchy) in cgroup.hierarchies().iter().enumerate() {
-        for controller in &hierarchy.controllers {
-            for level in hierarchy.levels() {
-                for file in names(hierarchy.version, *controller) {
-                    let name = Hierarchy::name(level, file);
-                    files.push(LimitFile {
-                        hierarchy: index,
-                        name,
-                    });
-                }
+    for controller in [Controller::Cpu, Controller::Cpuset, Controller::Memory] {
+        let Some(found) = cgroup.of(controller) else {
+            continue;
+        };
+        let same = |other: &Hierarchy| std::ptr::eq(other, found);
+        let Some(index) = cgroup.hierarchies().iter().position(same) else {
+            continue;
+        };
+        for level in found.levels() {
+            for file in names(found.version, controller) {
+                files.push(LimitFile {
+                    hierarchy: index,
+                    name: Hierarchy::name(level, file),
+                });
             }
         }
     }

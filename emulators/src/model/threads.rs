@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use crate::cgroup::{Hierarchy, Version};
 use crate::host::file::read_at;
 use crate::text::{fields, lines, parse_u64};
-use crate::{Container, Controller, Error, Host, Threads};
+use crate::{Container, Error, Host, Threads};
 
 /// A container can make cgroups below its own; it must not keep the sampler busy with them.
 const MAX_CGROUPS: usize = 4096;
@@ -58,20 +58,16 @@ pub fn read_threads(host: &Host, container: &Container) -> Result<Threads, Error
     Ok(threads)
 }
 
-/// A hierarchy in which the container has a cgroup of its own; one with controllers first, because
-/// on hybrid layouts the v2 cgroup may be that of the engine.
+/// The hierarchy in which the container's cgroup is the deepest. v1 goes first: beside it the v2
+/// cgroup may be that of the engine, with all its containers.
 fn hierarchy(container: &Container) -> Option<&Hierarchy> {
-    let cgroup = &container.cgroup;
-    [
-        Controller::Pids,
-        Controller::Memory,
-        Controller::Cpu,
-        Controller::Cpuacct,
-    ]
-    .into_iter()
-    .filter_map(|controller| cgroup.of(controller))
-    .chain(cgroup.hierarchies())
-    .find(|hierarchy| hierarchy.depth > 0)
+    let of_version = |version: Version| {
+        let hierarchies = container.cgroup.hierarchies().iter();
+        hierarchies
+            .filter(move |hierarchy| hierarchy.version == version && hierarchy.depth > 0)
+            .max_by_key(|hierarchy| hierarchy.depth)
+    };
+    of_version(Version::V1).or_else(|| of_version(Version::V2))
 }
 
 fn push_children(dir: &OwnedFd, cgroup: &str, pending: &mut Vec<String>) -> Result<(), Error> {

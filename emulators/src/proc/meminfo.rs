@@ -1,7 +1,7 @@
 //! /proc/meminfo: the container's memory.
 //!
 //! Format: meminfo_proc_show, fs/proc/meminfo.c; the lines and their order are the running kernel's.
-//! Virtual: every line with a figure in the cgroup, see [`value`].
+//! Virtual: every line with a figure in the cgroup, see `value`.
 //! Passed through: VmallocTotal and Hugepagesize, constants of the machine.
 //! Invented: CommitLimit and Committed_AS are estimates; what has no figure is 0.
 
