@@ -1,0 +1,170 @@
+//! The commands, and the conversation in which they are given.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::answer::{self, Answer, text, wrong};
+use crate::{facts, files, stress, ways, work};
+
+/// What is remembered from one command to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Agent {
+    held: BTreeMap<String, File>,
+    memory: Vec<Vec<u8>>,
+    others: BTreeMap<String, Other>,
+}
+
+/// A process that was started and can be spoken to.
+#[derive(Debug)]
+struct Other {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Agent {
+    /// Answer lines until there are no more.
+    pub(crate) fn serve(mut self) -> ExitCode {
+        // Whoever started us waits for this: the container is there, and nothing has been read yet.
+        println!(
+            "{}",
+            answer::line(&Ok(json!({ "pid": std::process::id() })))
+        );
+        for line in io::stdin().lines() {
+            let Ok(line) = line else { break };
+            let answer = match serde_json::from_str::<Vec<String>>(&line) {
+                Ok(arguments) => self.answer(&arguments),
+                Err(error) => Err(wrong(error.to_string())),
+            };
+            println!("{}", answer::line(&answer));
+        }
+        ExitCode::SUCCESS
+    }
+
+    /// Do one command.
+    pub(crate) fn answer(&mut self, arguments: &[String]) -> Answer {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        match arguments.as_slice() {
+            ["facts"] => facts::facts(),
+            // {path: text}
+            ["read", paths @ ..] => each(paths, |path| Ok(json!(text(&std::fs::read(path)?)))),
+            // {path: every way of reading it}
+            ["ways", paths @ ..] => each(paths, ways::ways),
+            ["stat", paths @ ..] => each(paths, files::stat),
+            ["list", paths @ ..] => each(paths, files::list),
+            ["open-for-writing", paths @ ..] => each(paths, files::open_for_writing),
+            ["stress", path, threads, milliseconds] => {
+                stress::stress(path, number(threads)?, number(milliseconds)?)
+            }
+            ["burn", milliseconds] => work::burn(number(milliseconds)?),
+            ["allocate", bytes] => {
+                let bytes = number(bytes)?;
+                self.memory.push(work::allocate(bytes)?);
+                Ok(json!(bytes))
+            }
+            // Keep a descriptor open under a name ...
+            ["hold", name, path] => {
+                self.held.insert((*name).to_owned(), File::open(path)?);
+                Ok(Value::Null)
+            }
+            // ... and read it again from its beginning.
+            ["again", name] => {
+                let file = self.held.get_mut(*name).ok_or_else(|| wrong("not held"))?;
+                let mut bytes = Vec::new();
+                file.rewind()?;
+                file.read_to_end(&mut bytes)?;
+                Ok(json!(text(&bytes)))
+            }
+            ["let-go", name] => Ok(json!(self.held.remove(*name).is_some())),
+            ["run", program, arguments @ ..] => run(program, arguments),
+            ["start", name, program, arguments @ ..] => {
+                let (other, hello) = Other::start(program, arguments)?;
+                self.others.insert((*name).to_owned(), other);
+                Ok(hello)
+            }
+            // A line for a process that `start` started; answered with the line that it says.
+            ["tell", name, line] => {
+                let other = self.others.get_mut(*name);
+                other.ok_or_else(|| wrong("not started"))?.tell(line)
+            }
+            ["end", name] => {
+                let mut other = self
+                    .others
+                    .remove(*name)
+                    .ok_or_else(|| wrong("not started"))?;
+                drop(other.child.stdin.take());
+                Ok(json!(other.child.wait()?.code()))
+            }
+            _ => Err(wrong(format!("no such command: {arguments:?}"))),
+        }
+    }
+}
+
+impl Other {
+    fn start(program: &str, arguments: &[&str]) -> io::Result<(Self, Value)> {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().ok_or_else(|| wrong("no output"))?;
+        let mut this = Self {
+            child,
+            output: BufReader::new(output),
+        };
+        let hello = this.line()?;
+        Ok((this, hello))
+    }
+
+    fn tell(&mut self, line: &str) -> Answer {
+        let input = self.child.stdin.as_mut().ok_or_else(|| wrong("no input"))?;
+        writeln!(input, "{line}")?;
+        self.line()
+    }
+
+    fn line(&mut self) -> Answer {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        serde_json::from_str(&line).map_err(|error| wrong(format!("{error}: {line:?}")))
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // Both fail only when it has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The answers for several paths; one that fails does not keep the others from being answered.
+fn each(paths: &[&str], what: impl Fn(&str) -> Answer) -> Answer {
+    let answers = paths.iter().map(|path| {
+        let answer = match what(path) {
+            Ok(value) => value,
+            Err(error) => json!({ "error": answer::name(&error) }),
+        };
+        ((*path).to_owned(), answer)
+    });
+    Ok(Value::Object(answers.collect()))
+}
+
+fn run(program: &str, arguments: &[&str]) -> Answer {
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()?;
+    Ok(json!({
+        "code": output.status.code(),
+        "stdout": text(&output.stdout),
+        "stderr": text(&output.stderr),
+    }))
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    text.parse()
+        .map_err(|_| wrong(format!("{text:?} is no number")))
+}

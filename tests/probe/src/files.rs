@@ -1,0 +1,61 @@
+//! What is known of a file without reading it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+
+use nix::fcntl::OFlag;
+use serde_json::{Value, json};
+
+use crate::answer::{self, Answer};
+
+/// stat, fstat and statfs.
+pub(crate) fn stat(path: &str) -> Answer {
+    let by_path = fs::metadata(path)?;
+    let opened = File::open(path).and_then(|file| file.metadata());
+    let mut value = json!({
+        "size": by_path.size(),
+        "mode": format!("{:o}", by_path.mode() & 0o7777),
+        "uid": by_path.uid(),
+        "gid": by_path.gid(),
+        "file": by_path.is_file(),
+        "fstype": format!("{:x}", nix::sys::statfs::statfs(path)?.filesystem_type().0),
+    });
+    value["opened_size"] = match opened {
+        Ok(opened) => json!(opened.size()),
+        Err(error) => json!({ "error": answer::name(&error) }),
+    };
+    Ok(value)
+}
+
+/// The sorted names in a directory.
+pub(crate) fn list(path: &str) -> Answer {
+    let mut names = fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(json!(names))
+}
+
+/// What comes of each way to open a file for writing: "opened", or the kernel's name of the error.
+pub(crate) fn open_for_writing(path: &str) -> Answer {
+    let ways: [(&str, bool, OFlag); 5] = [
+        ("write", false, OFlag::empty()),
+        ("read and write", true, OFlag::empty()),
+        ("truncate", false, OFlag::O_TRUNC),
+        ("append", false, OFlag::O_APPEND),
+        ("create", false, OFlag::O_CREAT),
+    ];
+    let outcomes = ways.into_iter().map(|(name, read, flags)| {
+        let opened = File::options()
+            .read(read)
+            .write(true)
+            .custom_flags(flags.bits())
+            .open(path);
+        let outcome = match opened {
+            Ok(_) => "opened".to_owned(),
+            Err(error) => answer::name(&error),
+        };
+        (name.to_owned(), json!(outcome))
+    });
+    Ok(Value::Object(outcomes.collect()))
+}

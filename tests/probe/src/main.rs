@@ -1,0 +1,43 @@
+//! Runs inside containers, without any other file there, and reports facts as JSON. It judges nothing.
+//!
+//! `probe COMMAND [ARGUMENT...]` prints one answer. `probe agent` takes commands as lines of JSON arrays on
+//! standard input and answers each with a line, until its input ends; a test thus speaks with a container whose
+//! pid 1 it is. `probe contain` makes such a container out of plain namespaces.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program that answers on its standard streams"
+)]
+
+mod agent;
+mod answer;
+mod contain;
+mod facts;
+mod files;
+mod mapped;
+mod stress;
+mod ways;
+mod work;
+
+use std::process::ExitCode;
+
+use agent::Agent;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first() {
+        Some((command, rest)) if command == "contain" => contain::contain(rest),
+        Some((command, rest)) if command == "inside" => contain::inside(rest),
+        Some((command, _)) if command == "agent" => Agent::default().serve(),
+        Some(_) => {
+            let answer = Agent::default().answer(&arguments);
+            println!("{}", answer::line(&answer));
+            ExitCode::from(u8::from(answer.is_err()))
+        }
+        None => {
+            eprintln!("probe: name a command; src/agent.rs lists them");
+            ExitCode::from(2)
+        }
+    }
+}

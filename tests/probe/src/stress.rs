@@ -1,0 +1,77 @@
+//! Many threads on one file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::answer::{self, Answer, text};
+use crate::ways::WAYS;
+
+/// What was seen, and how often.
+type Tally = BTreeMap<String, u64>;
+
+/// Read `path` on so many threads for so long; tells how often each form and each length was seen.
+///
+/// The form of a text is the text with every run of digits, dots and blanks replaced by one mark: it is the
+/// same for all versions of a view, and another one for a text that is torn or cut.
+pub(crate) fn stress(path: &str, threads: usize, milliseconds: u64) -> Answer {
+    let end = Instant::now() + Duration::from_millis(milliseconds);
+    let tallies: Vec<io::Result<(Tally, Tally)>> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads)
+            .map(|thread| scope.spawn(move || read_until(path, thread, end)))
+            .collect();
+        all.into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("panicked")))
+            })
+            .collect()
+    });
+    let (mut forms, mut lengths) = (Tally::new(), Tally::new());
+    for tally in tallies {
+        let (more_forms, more_lengths) = tally?;
+        for (form, count) in more_forms {
+            *forms.entry(form).or_default() += count;
+        }
+        for (length, count) in more_lengths {
+            *lengths.entry(length).or_default() += count;
+        }
+    }
+    let reads: u64 = lengths.values().sum();
+    Ok(json!({ "reads": reads, "forms": forms, "lengths": lengths }))
+}
+
+fn read_until(path: &str, thread: usize, end: Instant) -> io::Result<(Tally, Tally)> {
+    // Each thread in its own way, but in large pieces: a pass in small ones may see two versions.
+    let whole = ["whole", "readv", "sendfile to a file", "splice"];
+    let name = whole[thread % whole.len()];
+    let (_, way) = WAYS
+        .iter()
+        .find(|(other, _)| *other == name)
+        .ok_or_else(|| answer::wrong(name))?;
+    let (mut forms, mut lengths) = (Tally::new(), Tally::new());
+    while Instant::now() < end {
+        let bytes = way(&File::open(path)?)?;
+        *forms.entry(form(&text(&bytes))).or_default() += 1;
+        *lengths.entry(bytes.len().to_string()).or_default() += 1;
+    }
+    Ok((forms, lengths))
+}
+
+fn form(text: &str) -> String {
+    let mut form = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_digit() || c == '.' || c == ' ' {
+            if !form.ends_with('#') {
+                form.push('#');
+            }
+        } else {
+            form.push(c);
+        }
+    }
+    form
+}

@@ -1,0 +1,125 @@
+//! The conversation with a `probe agent`: a line with a command, a line with the answer.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, ChildStdout};
+
+use serde_json::Value;
+
+use crate::Ran;
+
+/// The test's end of the conversation.
+#[derive(Debug)]
+pub struct Agent {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Agent {
+    /// Speak over these pipes.
+    pub fn new(input: ChildStdin, output: ChildStdout) -> Self {
+        Self {
+            input,
+            output: BufReader::new(output),
+        }
+    }
+
+    /// Do one command; what it comes to, or the name of the error.
+    ///
+    /// # Panics
+    /// When the agent has ended.
+    #[track_caller]
+    pub fn try_ask(&mut self, command: &[&str]) -> Result<Value, String> {
+        self.say(&serde_json::json!(command).to_string());
+        self.hear()
+    }
+
+    /// Do one command that must not fail.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn ask(&mut self, command: &[&str]) -> Value {
+        match self.try_ask(command) {
+            Ok(value) => value,
+            Err(error) => panic!("{command:?} in the container: {error}"),
+        }
+    }
+
+    /// The text of a file, as one read gives it.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[track_caller]
+    pub fn read(&mut self, path: &str) -> String {
+        match self.try_read(path) {
+            Ok(text) => text,
+            Err(error) => panic!("reading {path} in the container: {error}"),
+        }
+    }
+
+    /// The text of a file, or the name of the error.
+    ///
+    /// # Panics
+    /// When the agent has ended.
+    #[track_caller]
+    pub fn try_read(&mut self, path: &str) -> Result<String, String> {
+        let answer = self.try_ask(&["read", path])?;
+        match &answer[path] {
+            Value::String(text) => Ok(text.clone()),
+            other => Err(other["error"].as_str().unwrap_or("no answer").to_owned()),
+        }
+    }
+
+    /// Run a program that must end well; what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn run(&mut self, program: &[&str]) -> String {
+        self.try_run(program).ok()
+    }
+
+    /// Run a program.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn try_run(&mut self, program: &[&str]) -> Ran {
+        let answer = self.ask(&[&["run"], program].concat());
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        Ran {
+            what: program.join(" "),
+            code: answer["code"]
+                .as_i64()
+                .and_then(|code| code.try_into().ok()),
+            stdout: text("stdout"),
+            stderr: text("stderr"),
+        }
+    }
+
+    /// A bare line, as the probe expects it before it is an agent.
+    #[track_caller]
+    pub(crate) fn say(&mut self, line: &str) {
+        if let Err(error) = writeln!(self.input, "{line}") {
+            panic!("the agent does not listen: {error}");
+        }
+    }
+
+    /// The next answer.
+    #[track_caller]
+    pub(crate) fn hear(&mut self) -> Result<Value, String> {
+        let mut line = String::new();
+        if let Err(error) = self.output.read_line(&mut line) {
+            panic!("the agent does not speak: {error}");
+        }
+        assert!(!line.is_empty(), "the agent has ended");
+        let answer: Value = match serde_json::from_str(&line) {
+            Ok(answer) => answer,
+            Err(error) => panic!("the agent said {line:?}: {error}"),
+        };
+        match answer.get("ok") {
+            Some(value) => Ok(value.clone()),
+            None => Err(answer["error"].as_str().unwrap_or(&line).to_owned()),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A mount daemon in the foreground, whose log can be waited for.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process::{children_of, kill, open_pidfd, status_field, wait_for_end};
+use crate::{PATIENCE, Ran};
+
+/// A running daemon. It is ended with the value.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    log: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Daemon {
+    /// Start one and wait until it is ready.
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        command
+            .env("ECI_FS_LOG", "info")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("{command:?} cannot be started: {error}"),
+        };
+        let (lines, log) = channel();
+        if let Some(stderr) = child.stderr.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    // A test that is over does not read on.
+                    let _ = lines.send(line);
+                }
+            });
+        }
+        let mut this = Self {
+            child,
+            log,
+            said: Vec::new(),
+        };
+        this.wait_for("ready");
+        this
+    }
+
+    /// Wait for a line of the log, from where the last one was found.
+    ///
+    /// # Panics
+    /// When none comes.
+    #[track_caller]
+    pub fn wait_for(&mut self, words: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(line) => {
+                    self.said.push(line.clone());
+                    if line.contains(words) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("the daemon did not say {words:?} but: {:#?}", self.said),
+            }
+        }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The server that it has now.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[track_caller]
+    pub fn server(&self) -> u32 {
+        let all = children_of(self.pid());
+        match all.as_slice() {
+            [server] => *server,
+            _ => panic!("the daemon has the children {all:?}"),
+        }
+    }
+
+    /// Kill the server.
+    #[track_caller]
+    pub fn kill_server(&self) {
+        kill(self.server());
+    }
+
+    /// Kill the daemon and its server, as a crash of both would.
+    #[track_caller]
+    pub fn crash(mut self) {
+        let server = self.server();
+        kill(self.pid());
+        let _ = self.child.wait();
+        kill(server);
+    }
+
+    /// End it as a service manager would.
+    ///
+    /// # Panics
+    /// When it does not end well.
+    #[track_caller]
+    pub fn end(mut self) {
+        self.terminate();
+        let status = self.child.wait();
+        assert!(
+            status.as_ref().is_ok_and(std::process::ExitStatus::success),
+            "{status:?}: {:#?}",
+            self.said
+        );
+    }
+
+    fn terminate(&self) {
+        let pidfd = open_pidfd(self.pid());
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            // It fails only when the daemon has ended.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        wait_for_end(&pidfd);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.terminate();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// End a daemon of which only the pid is known; what is left of its log is of no interest.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    status_field(pid, "State:").is_some_and(|state| !state.starts_with('Z'))
+}
+
+/// A command that is not waited for yet.
+#[derive(Debug)]
+pub struct Pending {
+    what: String,
+    child: Option<Child>,
+}
+
+impl Pending {
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let what = format!("{command:?}");
+        match command.spawn() {
+            Ok(child) => Self {
+                what,
+                child: Some(child),
+            },
+            Err(error) => panic!("{what} cannot be started: {error}"),
+        }
+    }
+
+    /// The child, to write to it or to read from it.
+    ///
+    /// # Panics
+    /// When it has been waited for.
+    #[track_caller]
+    pub fn child(&mut self) -> &mut Child {
+        match &mut self.child {
+            Some(child) => child,
+            None => panic!("{} has been waited for", self.what),
+        }
+    }
+
+    /// Send it a signal.
+    #[track_caller]
+    pub fn signal(&mut self, signal: Signal) {
+        let pid = i32::try_from(self.child().id())
+            .ok()
+            .and_then(Pid::from_raw);
+        let sent = pid.map(|pid| kill_process(pid, signal));
+        assert!(matches!(sent, Some(Ok(()))), "{}: {sent:?}", self.what);
+    }
+
+    /// Wait for its end.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    #[track_caller]
+    pub fn wait(mut self) -> Ran {
+        let child = self.child.take();
+        match child.map(Child::wait_with_output) {
+            Some(Ok(output)) => Ran::from_output(self.what.clone(), &output),
+            other => panic!("{} cannot be waited for: {other:?}", self.what),
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Both fail only when it has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Processes: their ends, their children, their mounts.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::PATIENCE;
+
+/// A pidfd of a process that must be there.
+///
+/// # Panics
+/// When there is none.
+#[track_caller]
+pub fn open_pidfd(pid: u32) -> OwnedFd {
+    match try_pidfd(pid) {
+        Some(pidfd) => pidfd,
+        None => panic!("there is no process {pid}"),
+    }
+}
+
+pub(crate) fn try_pidfd(pid: u32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
+
+/// Whether the process of a pidfd ends within `limit`.
+pub fn end_within(pidfd: &OwnedFd, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        match poll(&mut fds, Some(&timespec(left))) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(ready) => return ready > 0,
+            Err(error) => panic!("a pidfd cannot be polled: {error}"),
+        }
+    }
+}
+
+/// Wait for the end of a process that is about to end.
+///
+/// # Panics
+/// When it does not.
+#[track_caller]
+pub fn wait_for_end(pidfd: &OwnedFd) {
+    assert!(end_within(pidfd, PATIENCE), "a process does not end");
+}
+
+/// Kill a process, and wait until it is gone.
+pub(crate) fn kill(pid: u32) {
+    if let Some(pidfd) = try_pidfd(pid) {
+        // It fails only when the process has just ended.
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        end_within(&pidfd, PATIENCE);
+    }
+}
+
+/// Where time itself is what is tested, and there is nothing to wait for.
+pub fn let_time_pass(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        // A signal is no reason to stop waiting.
+        let _ = poll(&mut [], Some(&timespec(left)));
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
+
+/// The children of a process, but for zombies.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|child| {
+            status_field(*child, "PPid:").is_some_and(|parent| parent == pid.to_string())
+                && status_field(*child, "State:").is_some_and(|state| !state.starts_with('Z'))
+        })
+        .collect()
+}
+
+/// A line of `/proc/<pid>/status`; none when the process is gone.
+pub fn status_field(pid: u32, key: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().to_owned())
+}
+
+/// The mounts of a process, as its mountinfo has them. `thread-self` are those of the test.
+///
+/// # Panics
+/// When they cannot be read.
+#[track_caller]
+pub fn mounts_of(process: impl std::fmt::Display) -> Vec<String> {
+    match fs::read_to_string(format!("/proc/{process}/mountinfo")) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(error) => panic!("the mounts of {process}: {error}"),
+    }
+}

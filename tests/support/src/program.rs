@@ -1,0 +1,109 @@
+//! The programs that tests need: those of the machine, and the probe.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// Where a program is that `cargo xtask setup` installs.
+///
+/// # Panics
+/// When it is not there; it says how to get it.
+#[track_caller]
+pub fn find(name: &str) -> PathBuf {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = path
+        .split(':')
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file());
+    match found {
+        Some(path) => path,
+        None => panic!(
+            "{name} is not installed: `cargo xtask setup` installs what the tests need \
+             (Debian's package for it is {})",
+            if name == "busybox" {
+                "busybox-static"
+            } else {
+                name
+            }
+        ),
+    }
+}
+
+/// The probe, built for containers that have no library: static, in a directory of its own below the target
+/// directory `target`, once for all tests.
+#[track_caller]
+pub(crate) fn probe(target: &Path) -> PathBuf {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let own = target.join("probe");
+    let program = own.join(&triple).join("release/probe");
+    let must = |what: &str, result: std::io::Result<()>| {
+        if let Err(error) = result {
+            panic!("the probe cannot be built: {what}: {error}");
+        }
+    };
+    must("creating its directory", fs::create_dir_all(&own));
+    let lock = match fs::File::create(own.join("lock")) {
+        Ok(file) => Flock::lock(file, FlockArg::LockExclusive),
+        Err(error) => panic!("the probe cannot be built: locking: {error}"),
+    };
+    let lock = lock.unwrap_or_else(|(_, error)| panic!("the probe cannot be built: {error}"));
+
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let stamp = own.join("built");
+    let built = fs::metadata(&stamp).and_then(|stamp| stamp.modified());
+    let fresh = program.is_file()
+        && built.is_ok_and(|built| {
+            newest(&workspace.join("tests/probe")) < built
+                && modified(&workspace.join("Cargo.lock")) < built
+        });
+    if !fresh {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        // With a target, or the flag would be for build scripts and procedural macros too, which cannot have it.
+        build
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--package",
+                "probe",
+                "--target",
+            ])
+            .arg(&triple)
+            .arg("--target-dir")
+            .arg(&own)
+            .current_dir(&workspace)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("CARGO_BUILD_TARGET");
+        crate::Ran::run(&mut build).ok();
+        must("marking it as built", fs::write(&stamp, ""));
+    }
+    // Held until here, so that nobody runs what is just being written.
+    let _ = lock.as_fd();
+    program
+}
+
+/// The latest change of a file below `dir`.
+fn newest(dir: &Path) -> SystemTime {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => newest(&entry.path()),
+            _ => modified(&entry.path()),
+        })
+        .max()
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// When a file was changed; now, if that cannot be told, so that what depends on it is built.
+fn modified(path: &Path) -> SystemTime {
+    fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .unwrap_or_else(|_| SystemTime::now())
+}

@@ -1,0 +1,269 @@
+//! What one test makes, and the look at its end whether something of it is left.
+//!
+//! 1. The test's thread gets a mount namespace of its own: tests do not see each other's mounts, and what a test
+//!    leaves behind is found by comparing.
+//! 2. The process becomes the reaper of all that it starts: an orphan is found among its children.
+//! 3. At the end, after all that the test has made is dropped: daemons in the background must have ended by
+//!    themselves; then children, mounts and cgroups are looked for.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::Value;
+
+use crate::daemon::{Pending, is_alive};
+use crate::process::{end_within, kill, mounts_of, try_pidfd};
+use crate::{Builder, Container, Daemon, PATIENCE, Ran, children_of, find_program};
+
+/// A test's surroundings. Make it first, so that it is dropped last.
+#[derive(Debug)]
+pub struct Scene {
+    program: PathBuf,
+    dir: tempfile::TempDir,
+    root: OnceCell<PathBuf>,
+    mounts: Vec<String>,
+    background: std::cell::RefCell<Vec<u32>>,
+}
+
+impl Scene {
+    /// The surroundings of a test of `program`, the `eci-fs` that cargo built for it.
+    ///
+    /// # Panics
+    /// When the test is not run by root, or /dev/fuse is missing.
+    #[track_caller]
+    pub fn new(program: &str) -> Self {
+        let mut this = Self::in_the_namespace_of_the_host(program);
+        must("making a mount namespace", unshare(CloneFlags::CLONE_NEWNS));
+        let none = None::<&str>;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        must(
+            "making mounts private",
+            mount(none, "/", none, private, none),
+        );
+        this.mounts = mounts_of("thread-self");
+        this
+    }
+
+    /// The same, without a mount namespace of its own: for tests that look at what the host sees.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[track_caller]
+    pub fn in_the_namespace_of_the_host(program: &str) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test needs root: it makes containers; run `sudo -E env PATH=\"$PATH\" cargo nextest run`"
+        );
+        assert!(
+            Path::new("/dev/fuse").exists(),
+            "this test needs /dev/fuse: `modprobe fuse`; in a container, pass the device in"
+        );
+        must(
+            "becoming the reaper of orphans",
+            nix::sys::prctl::set_child_subreaper(true),
+        );
+        // Short, because the path of a socket is at most 107 bytes long.
+        let dir = tempfile::Builder::new()
+            .prefix("eci-test-")
+            .tempdir_in("/tmp");
+        let dir = must("making a directory", dir);
+        // Root of a user namespace is somebody else on the way to its files.
+        let mode = fs::Permissions::from_mode(0o755);
+        must(
+            "opening the directory",
+            fs::set_permissions(dir.path(), mode),
+        );
+        Self {
+            program: program.into(),
+            dir,
+            root: OnceCell::new(),
+            mounts: mounts_of("thread-self"),
+            background: std::cell::RefCell::default(),
+        }
+    }
+
+    /// A directory of the test's own.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The runtime directory that all commands get; it is not made beforehand.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.dir().join("run")
+    }
+
+    /// A small root file system with `probe` and `busybox` in /bin, and nothing else.
+    ///
+    /// # Panics
+    /// When busybox is missing or the probe cannot be built.
+    #[track_caller]
+    pub fn root(&self) -> &Path {
+        self.root.get_or_init(|| {
+            let root = self.dir().join("root");
+            for dir in ["bin", "proc", "sys", "dev", "tmp"] {
+                must("making a root", fs::create_dir_all(root.join(dir)));
+            }
+            let target = self.program.parent().and_then(Path::parent);
+            let probe = crate::program::probe(target.unwrap_or_else(|| Path::new("target")));
+            must("copying the probe", fs::copy(probe, root.join("bin/probe")));
+            let busybox = find_program("busybox");
+            must(
+                "copying busybox",
+                fs::copy(busybox, root.join("bin/busybox")),
+            );
+            root
+        })
+    }
+
+    /// A command line of `eci-fs` with the test's runtime directory.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .env("ECI_FS_RUNTIME_DIR", self.runtime_dir())
+            .env_remove("ECI_FS_LOG");
+        command
+    }
+
+    /// Run `eci-fs` to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn eci_fs(&self, arguments: &[&str]) -> Ran {
+        let ran = Ran::run(&mut self.command(arguments));
+        self.note_background();
+        ran
+    }
+
+    /// Start `eci-fs` and do not wait for it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn start(&self, arguments: &[&str]) -> Pending {
+        Pending::start(self.command(arguments))
+    }
+
+    /// Attach a container.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn attach(&self, container: &Container) -> String {
+        self.eci_fs(&["attach", &container.pid().to_string()]).ok()
+    }
+
+    /// Detach a container.
+    ///
+    /// # Panics
+    /// When that fails.
+    #[track_caller]
+    pub fn detach(&self, container: &Container) -> String {
+        self.eci_fs(&["detach", &container.pid().to_string()]).ok()
+    }
+
+    /// The list of attached containers.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[track_caller]
+    pub fn list(&self) -> Vec<Value> {
+        let text = self.eci_fs(&["list", "--json"]).ok();
+        must("reading the list", serde_json::from_str(&text))
+    }
+
+    /// A daemon in the foreground, with options.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn daemon(&self, options: &[&str]) -> Daemon {
+        Daemon::start(self.command(&[&["mountd"], options].concat()))
+    }
+
+    /// The daemon that holds the runtime directory, if there is one.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.runtime_dir().join("lock")).ok()?;
+        text.trim().parse().ok().filter(|pid| is_alive(*pid))
+    }
+
+    /// A container, to be described and started.
+    pub fn container(&self) -> Builder<'_> {
+        Builder::new(self)
+    }
+
+    fn note_background(&self) {
+        let mut known = self.background.borrow_mut();
+        if let Some(pid) = self.daemon_pid()
+            && !known.contains(&pid)
+        {
+            known.push(pid);
+        }
+    }
+
+    /// What is left, in words.
+    fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        self.note_background();
+        for pid in self.background.borrow().iter() {
+            // It ends with its last container, which has ended just now.
+            if is_alive(*pid) && try_pidfd(*pid).is_some_and(|pidfd| !end_within(&pidfd, PATIENCE))
+            {
+                left.push(format!("the daemon {pid} in the background"));
+                kill(*pid);
+            }
+        }
+        // In a process that several tests share, children may be another test's.
+        if std::env::var("NEXTEST_EXECUTION_MODE").is_ok_and(|mode| mode == "process-per-test") {
+            left.extend(leftover_children());
+        }
+        let mounts = mounts_of("thread-self");
+        left.extend(
+            mounts
+                .into_iter()
+                .filter(|mount| mount.contains(" eci-fs ") && !self.mounts.contains(mount))
+                .map(|mount| format!("the mount {mount}")),
+        );
+        left
+    }
+}
+
+/// Children that do not end by themselves. They are killed.
+fn leftover_children() -> Vec<String> {
+    children_of(std::process::id())
+        .into_iter()
+        .filter_map(|pid| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let pidfd = try_pidfd(pid)?;
+            // An orphan may be about to end, like the processes of a container whose pid 1 has just ended.
+            if end_within(&pidfd, PATIENCE / 4) {
+                return None;
+            }
+            kill(pid);
+            Some(format!("the process {pid}: {}", line.replace('\0', " ")))
+        })
+        .collect()
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let left = self.leftovers();
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "the test leaves behind: {left:#?}");
+        }
+    }
+}
+
+#[track_caller]
+fn must<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => panic!("{what}: {error}"),
+    }
+}

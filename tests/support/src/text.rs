@@ -1,0 +1,73 @@
+//! Numbers out of the texts that views and commands show.
+
+/// The first number after `key`: "MemTotal:" in /proc/meminfo.
+///
+/// # Panics
+/// When there is none.
+#[track_caller]
+pub fn number_after(text: &str, key: &str) -> u64 {
+    let found = text.lines().find_map(|line| {
+        let rest = line.trim_start().strip_prefix(key)?;
+        rest.split_whitespace().next()?.parse().ok()
+    });
+    match found {
+        Some(number) => number,
+        None => panic!("{key:?} has no number in {text:?}"),
+    }
+}
+
+/// The CPUs of a list like "0-2,7".
+///
+/// # Panics
+/// When it is none.
+#[track_caller]
+pub fn cpu_list(text: &str) -> Vec<u64> {
+    let number = |text: &str| match text.parse::<u64>() {
+        Ok(number) => number,
+        Err(_) => panic!("{text:?} is no CPU"),
+    };
+    text.trim()
+        .split(',')
+        .filter(|part| !part.is_empty())
+        .flat_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            number(first)..=number(last)
+        })
+        .collect()
+}
+
+/// The processors of a /proc/cpuinfo.
+pub fn count_cpus(cpuinfo: &str) -> usize {
+    cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count()
+}
+
+/// The first number of a /proc/uptime.
+///
+/// # Panics
+/// When there is none.
+#[track_caller]
+pub fn uptime(text: &str) -> f64 {
+    match text.split_whitespace().next().map(str::parse) {
+        Some(Ok(seconds)) => seconds,
+        _ => panic!("{text:?} is no uptime"),
+    }
+}
+
+/// A text with every run of digits, dots and blanks replaced by one mark: the same for all versions of a view,
+/// and another one for a text that is torn or cut.
+pub fn form(text: &str) -> String {
+    let mut form = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_digit() || c == '.' || c == ' ' {
+            if !form.ends_with('#') {
+                form.push('#');
+            }
+        } else {
+            form.push(c);
+        }
+    }
+    form
+}
