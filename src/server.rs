@@ -13,8 +13,8 @@ use eci_fs_emulators::Host;
 use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::link::{self, Connection, CpuIds, FromServer, Settings, ToServer};
 
-use crate::container::Attached;
-use crate::tree::Tree;
+use crate::container::{Attached, Changed, Watcher};
+use crate::tree::{Services, Tree};
 use crate::triggers::Triggers;
 use crate::{fuse, sandbox};
 
@@ -87,7 +87,10 @@ fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>
     let triggers = Triggers::start(Channel::new(asks))?;
     let tree = Tree::new(
         host,
-        Some(triggers),
+        Some(Services {
+            triggers,
+            watcher: Watcher::new()?,
+        }),
         view_settings(&settings),
         settings.padding,
         Duration::from_millis(settings.freshness_ms),
@@ -97,21 +100,35 @@ fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>
         .map(OwnedFd::try_clone)
         .collect::<io::Result<_>>()?;
     let mut replies = Vec::new();
+    let mut kernels = Vec::new();
     for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fds).zip(&init) {
         // A connection without a session is a server that cannot be trusted to be one: the daemon starts another.
         let ended = || std::process::exit(1);
-        replies.push(fuse::start(
-            Arc::clone(&tree),
-            connection,
-            fuse,
-            init,
-            ended,
-        )?);
+        let (reply, kernel) = fuse::start(Arc::clone(&tree), connection, fuse, init, ended)?;
+        replies.push(reply);
+        // Nothing is believed of a live node anyway.
+        if connection == Connection::Cached {
+            kernels.push(kernel);
+        }
     }
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(work)
+            .map(drop)
+    };
+    let watched = Arc::clone(&tree);
+    let changed: Changed = {
+        let tree = Arc::clone(&tree);
+        Box::new(move |slot| {
+            for id in tree.cached_nodes(slot) {
+                kernels.iter().for_each(|kernel| kernel.distrust(id));
+            }
+        })
+    };
+    spawn("limits", Box::new(move || watched.watch_for_ever(&changed)))?;
     let sampled = Arc::clone(&tree);
-    std::thread::Builder::new()
-        .name("sampler".to_owned())
-        .spawn(move || sampled.sample_for_ever())?;
+    spawn("sampler", Box::new(move || sampled.sample_for_ever()))?;
     Ok((Server { tree, fuse: kept }, replies))
 }
 
@@ -130,8 +147,12 @@ impl Server {
     fn answer(&self, packet: ToServer, fds: Vec<OwnedFd>) -> Result<FromServer, String> {
         match packet {
             ToServer::Start { .. } => Err("the server has started already".to_owned()),
-            ToServer::Add { slot, facts } => {
-                let catalogue = self.tree.add(slot, Attached::new(&facts, fds)?);
+            ToServer::Add {
+                slot,
+                secrets,
+                facts,
+            } => {
+                let catalogue = self.tree.add(slot, Attached::new(&facts, &secrets, fds)?);
                 Ok(FromServer::Added { catalogue })
             }
             ToServer::Remove { slot } => {

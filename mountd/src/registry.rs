@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::control::{CgroupChoice, Listed, Selector};
-use crate::protocol::link::Row;
+use crate::protocol::link::{Row, Secrets, random};
 
 /// The file in the runtime directory.
 pub const FILE: &str = "containers.json";
@@ -26,6 +26,8 @@ pub struct Container {
     pub subject: Subject,
     /// Which of its cgroups counts.
     pub choice: CgroupChoice,
+    /// What makes its identity.
+    pub secrets: Secrets,
     /// What the server offers for it.
     pub rows: Vec<Row>,
     /// The paths that are covered in it.
@@ -51,6 +53,7 @@ pub struct Registry {
     containers: BTreeMap<u64, Container>,
     next_slot: u64,
     boot_id: String,
+    machine_secret: [u8; 32],
 }
 
 /// What is written down. A version of its own, for the daemon that reads it may be a later one.
@@ -64,6 +67,9 @@ pub enum Saved {
         boot_id: String,
         /// The slot that the next container gets.
         next_slot: u64,
+        /// The secret from which hardware identities are made; the file is root's alone.
+        #[serde(default)]
+        machine_secret: Option<[u8; 32]>,
         /// The containers.
         containers: Vec<SavedContainer>,
     },
@@ -87,21 +93,38 @@ pub struct SavedContainer {
 }
 
 impl Registry {
-    /// An empty one, going on with the slots of `saved` if that is of the same boot.
-    pub fn new(boot_id: String, saved: Option<&Saved>) -> Self {
-        let next_slot = match saved {
+    /// An empty one, going on with the slots and the secret of `saved` if that is of the same boot.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness.
+    pub fn new(boot_id: String, saved: Option<&Saved>) -> Result<Self> {
+        let (next_slot, secret) = match saved {
             Some(Saved::V1 {
                 boot_id: theirs,
                 next_slot,
+                machine_secret,
                 ..
-            }) if *theirs == boot_id => *next_slot,
-            _ => 1,
+            }) if *theirs == boot_id => (*next_slot, *machine_secret),
+            _ => (1, None),
         };
-        Self {
+        let machine_secret = match secret {
+            Some(secret) => secret,
+            None => random().map_err(|e| Error::io("get", "random bytes", e))?,
+        };
+        Ok(Self {
             containers: BTreeMap::new(),
             next_slot,
             boot_id,
-        }
+            machine_secret,
+        })
+    }
+
+    /// What a new container is known by.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness.
+    pub fn new_secrets(&self) -> Result<Secrets> {
+        Secrets::new(self.machine_secret).map_err(|e| Error::io("get", "random bytes", e))
     }
 
     /// A slot that nobody had.
@@ -209,6 +232,7 @@ impl Registry {
         Saved::V1 {
             boot_id: self.boot_id.clone(),
             next_slot: self.next_slot,
+            machine_secret: Some(self.machine_secret),
             containers: self
                 .iter()
                 .map(|(slot, container)| SavedContainer {
@@ -255,11 +279,21 @@ mod tests {
 
     #[test]
     fn slots_go_on_after_a_restart_and_begin_anew_after_a_reboot() {
-        let mut registry = Registry::new("boot".into(), None);
+        let mut registry = Registry::new("boot".into(), None).unwrap();
         assert_eq!((registry.take_slot(), registry.take_slot()), (1, 2));
         let saved = registry.save();
-        assert_eq!(Registry::new("boot".into(), Some(&saved)).take_slot(), 3);
-        assert_eq!(Registry::new("other".into(), Some(&saved)).take_slot(), 1);
+        assert_eq!(
+            Registry::new("boot".into(), Some(&saved))
+                .unwrap()
+                .take_slot(),
+            3
+        );
+        assert_eq!(
+            Registry::new("other".into(), Some(&saved))
+                .unwrap()
+                .take_slot(),
+            1
+        );
     }
 
     #[test]

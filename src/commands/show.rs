@@ -12,7 +12,7 @@ use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::container::{describe, open_pidfd};
 use eci_fs_mountd::error::{Error, Kind, Result};
 use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Selector};
-use eci_fs_mountd::protocol::link::Settings;
+use eci_fs_mountd::protocol::link::{Secrets, Settings, random};
 
 use super::Runtime;
 use crate::client::Client;
@@ -115,7 +115,12 @@ fn compute(
         None,
         CgroupChoice::NamespaceRoot,
     )?;
-    let attached = Attached::new(&described.facts, described.dirs).map_err(Error::refused)?;
+    // Of a container that is not attached nothing is known yet that would make its identity.
+    let secrets = random()
+        .and_then(Secrets::new)
+        .map_err(|e| Error::io("get", "random bytes", e))?;
+    let attached =
+        Attached::new(&described.facts, &secrets, described.dirs).map_err(Error::refused)?;
     let host = Host::open().map_err(|e| Error::new(Kind::System, e.to_string()))?;
     let settings = Settings::default();
     let freshness = std::time::Duration::from_millis(settings.freshness_ms);

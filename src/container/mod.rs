@@ -1,6 +1,7 @@
 //! One attached container, as the server has it: what its views are computed from, and their last versions.
 
 mod sampler;
+mod watcher;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,15 +10,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, Controller, EMULATORS, Emulator, Hierarchy, Host, Identity, Pace,
-    Settings,
+    Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, Host, Identity, Pace, Settings,
 };
 use eci_fs_mountd::container::Facts;
-use eci_fs_mountd::protocol::link::Connection;
+use eci_fs_mountd::protocol::link::{Connection, Secrets};
 use parking_lot::Mutex;
 
 use crate::error::Errno;
 pub use sampler::{Sampled, Sampler};
+pub use watcher::{Changed, Watcher};
 
 /// Bytes that the page cache can hold of a ticking view without a reader seeing two versions: one page of the
 /// smallest size that Linux has.
@@ -34,6 +35,7 @@ pub struct Attached {
     pub gid: u32,
     sampled: Arc<Sampled>,
     views: Vec<View>,
+    directories: Mutex<Vec<u16>>,
     handles: AtomicIsize,
 }
 
@@ -55,12 +57,18 @@ pub struct Version {
     pub mtime: SystemTime,
     /// When it was last found to be so.
     looked: Instant,
+    /// Whether a limit has changed since.
+    stale: bool,
 }
 
 impl Version {
-    /// How long ago it was last found to be so.
+    /// How long ago it was last found to be so; for ever, when a limit has changed since.
     pub fn age(&self) -> Duration {
-        self.looked.elapsed()
+        if self.stale {
+            Duration::MAX
+        } else {
+            self.looked.elapsed()
+        }
     }
 }
 
@@ -69,7 +77,7 @@ impl Attached {
     ///
     /// # Errors
     /// When a controller or version is none that is known; the words are for the daemon's log.
-    pub fn new(facts: &Facts, dirs: Vec<OwnedFd>) -> Result<Self, String> {
+    pub fn new(facts: &Facts, secrets: &Secrets, dirs: Vec<OwnedFd>) -> Result<Self, String> {
         if dirs.len() != facts.hierarchies.len() {
             return Err(format!(
                 "{} hierarchies came with {} directories",
@@ -106,7 +114,8 @@ impl Attached {
             start: Duration::from_nanos(facts.start_nsec),
             boottime_offset: facts.boottime_offset_nsec.map(i128::from),
             pid_level: facts.pid_level,
-            ..Identity::default()
+            boot_id: secrets.boot_id,
+            machine_secret: secrets.machine_secret,
         };
         let history = Default::default();
         Ok(Self {
@@ -119,22 +128,21 @@ impl Attached {
             gid: facts.gid,
             sampled: Arc::new(Sampled::default()),
             views: EMULATORS.iter().map(|_| View::default()).collect(),
+            directories: Mutex::default(),
             handles: AtomicIsize::new(0),
         })
     }
 
-    /// What the view of `emulator` is computed from at this moment.
+    /// What its views are computed from at this moment; with `sampler`, its threads and their load too.
     pub fn context<'a>(
         &'a self,
         host: &'a Host,
         settings: &'a Settings,
-        sampler: &Sampler,
-        emulator: &dyn Emulator,
+        sampler: Option<&Sampler>,
     ) -> Context<'a> {
-        let load = match emulator.facts().path {
-            "/proc/loadavg" | "/proc/stat" => sampler.load(&self.sampled, &self.container, host),
-            _ => Default::default(),
-        };
+        let load = sampler.map_or_else(Default::default, |sampler| {
+            sampler.load(&self.sampled, &self.container, host)
+        });
         let boottime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
             .map(Duration::from)
             .unwrap_or_default();
@@ -178,6 +186,22 @@ impl Attached {
         connection
     }
 
+    /// Serve the view of `EMULATORS[index]` live: it can be written to.
+    pub fn choose_live(&self, index: usize) -> Connection {
+        *self.views[index].connection.lock() = Some(Connection::Live);
+        Connection::Live
+    }
+
+    /// Which directory grafts it has, by the ids of their emulators.
+    pub fn set_directories(&self, ids: Vec<u16>) {
+        *self.directories.lock() = ids;
+    }
+
+    /// Whether it has the directory graft with `id`.
+    pub fn has_directory(&self, id: u16) -> bool {
+        self.directories.lock().contains(&id)
+    }
+
     /// Where the view of `EMULATORS[index]` is served; none where the container does not have it.
     pub fn connection(&self, index: usize) -> Option<Connection> {
         *self.views.get(index)?.connection.lock()
@@ -216,19 +240,11 @@ impl Attached {
     ///
     /// # Errors
     /// What the emulator's error is as an errno; the reason is logged, once until it works again.
-    pub fn render(
-        &self,
-        index: usize,
-        host: &Host,
-        settings: &Settings,
-        sampler: &Sampler,
-        padding: bool,
-    ) -> Result<Vec<u8>, Errno> {
+    pub fn render(&self, index: usize, cx: &Context<'_>, padding: bool) -> Result<Vec<u8>, Errno> {
         let emulator = EMULATORS[index];
-        let cx = self.context(host, settings, sampler, emulator);
         let mut text = Vec::with_capacity(ONE_PAGE);
         let failing = &self.views[index].failing;
-        match emulators::render_view(emulator, &cx, padding, &mut text) {
+        match emulators::render_view(emulator, cx, padding, &mut text) {
             Ok(()) => {
                 if failing.swap(false, Ordering::Relaxed) {
                     tracing::info!(id = %self.container.identity.id, path = emulator.facts().path, "the view is back");
@@ -252,9 +268,10 @@ impl Attached {
     pub fn replace(&self, index: usize, text: Vec<u8>, started: Instant) -> Version {
         let mut version = self.views[index].version.lock();
         match version.as_mut() {
-            Some(present) if present.looked > started => present.clone(),
+            Some(present) if present.looked > started && !present.stale => present.clone(),
             Some(present) if *present.text == *text => {
                 present.looked = started;
+                present.stale = false;
                 present.clone()
             }
             _ => {
@@ -269,10 +286,35 @@ impl Attached {
                         text: text.into(),
                         mtime,
                         looked: started,
+                        stale: false,
                     })
                     .clone()
             }
         }
+    }
+
+    /// No version is believed any more: a limit has changed.
+    pub fn expire(&self) {
+        for view in &self.views {
+            if let Some(version) = view.version.lock().as_mut() {
+                version.stale = true;
+            }
+        }
+    }
+
+    /// Paths of the files whose change changes views, for inotify.
+    pub fn limit_paths(&self) -> Vec<String> {
+        let cgroup = &self.container.cgroup;
+        let hierarchies = cgroup.hierarchies();
+        emulators::limit_files(cgroup)
+            .iter()
+            .filter_map(|file| {
+                Some(watcher::path_of(
+                    &hierarchies.get(file.hierarchy)?.dir,
+                    &file.name,
+                ))
+            })
+            .collect()
     }
 
     /// Count open snapshots: `by` is 1 or -1. False when there would be more than `limit`.

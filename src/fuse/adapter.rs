@@ -84,11 +84,10 @@ impl Filesystem for Adapter {
                 self.tree
                     .lookup(self.connection, NodeId::from_raw(parent.0), name)
             })
-            .and_then(|id| self.attr(id, None));
+            .and_then(|id| self.tree.looked_up(id));
         match found {
-            // Neither names nor attributes are believed for longer than the attributes are: a slot that is gone
-            // must be gone, and it is the daemon alone that walks.
-            Ok((attr, _)) => reply.entry(&Duration::ZERO, &file_attr(&attr), Generation(0)),
+            // Neither the name nor the attributes are believed for any time: a slot that is gone must be gone.
+            Ok(attr) => reply.entry(&Duration::ZERO, &file_attr(&attr), Generation(0)),
             Err(errno) => reply.error(fuse_errno(errno)),
         }
     }
@@ -106,6 +105,13 @@ impl Filesystem for Adapter {
     ) {
         match self.attr(NodeId::from_raw(id.0), handle) {
             Ok((attr, timeout)) => reply.attr(&timeout, &file_attr(&attr)),
+            Err(errno) => reply.error(fuse_errno(errno)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, id: INodeNo, reply: ReplyData) {
+        match self.tree.read_link(NodeId::from_raw(id.0)) {
+            Ok(target) => reply.data(&target),
             Err(errno) => reply.error(fuse_errno(errno)),
         }
     }
@@ -293,6 +299,7 @@ fn file_type(kind: Kind) -> FileType {
     match kind {
         Kind::File => FileType::RegularFile,
         Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
     }
 }
 

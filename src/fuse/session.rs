@@ -13,11 +13,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use eci_fs_mountd::protocol::link::Connection;
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, INodeNo, Notifier, Session, SessionACL};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::adapter::Adapter;
-use crate::tree::Tree;
+use crate::tree::{NodeId, Tree};
 
 /// Threads that serve one connection: as many as can run at once, but for very large machines.
 const MAX_THREADS: usize = 8;
@@ -27,6 +27,23 @@ const FUSE_NOTIFY_RESEND: i32 = 7;
 
 /// The answer to an INIT request, as it goes to the kernel.
 pub type Reply = Vec<u8>;
+
+/// The kernel's side of a connection, to be told things unasked.
+#[derive(Debug)]
+pub struct Kernel {
+    notifier: Notifier,
+}
+
+impl Kernel {
+    /// Have it believe the attributes of a node no more. Its pages stay until it has asked: so nothing is waited
+    /// for here that waits for this server.
+    pub fn distrust(&self, id: NodeId) {
+        if let Err(error) = self.notifier.inval_inode(INodeNo(id.raw()), -1, 0) {
+            // ENOENT: it does not know the node, so there is nothing that it could believe.
+            tracing::trace!(%error, "nothing to invalidate");
+        }
+    }
+}
 
 /// Serve `connection` on the `/dev/fuse` descriptor `fuse`, on threads of its own; `ended` is called when the
 /// connection is no more.
@@ -39,7 +56,7 @@ pub fn start(
     fuse: OwnedFd,
     init: &[u8],
     ended: impl FnOnce() + Send + 'static,
-) -> io::Result<Reply> {
+) -> io::Result<(Reply, Kernel)> {
     let (theirs, ours) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -65,6 +82,9 @@ pub fn start(
     let (length, _) = rustix::net::recv(&ours, reply.as_mut_slice(), RecvFlags::DONTWAIT)?;
     reply.truncate(length);
     replace(&session, &fuse)?;
+    let kernel = Kernel {
+        notifier: session.notifier(),
+    };
     drop(fuse);
     std::thread::Builder::new()
         .name(connection.name().to_owned())
@@ -74,7 +94,7 @@ pub fn start(
             }
             ended();
         })?;
-    Ok(reply)
+    Ok((reply, kernel))
 }
 
 /// Put `fuse` where the session has its socket.

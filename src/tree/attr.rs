@@ -11,6 +11,8 @@ pub enum Kind {
     File,
     /// A directory.
     Directory,
+    /// A symbolic link.
+    Symlink,
 }
 
 /// What stat(2) shows of a node.

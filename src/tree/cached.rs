@@ -70,13 +70,7 @@ impl Tree {
         index: usize,
     ) -> Result<Version, Errno> {
         let started = std::time::Instant::now();
-        let text = container.render(
-            index,
-            &self.host,
-            &self.settings,
-            &self.sampler,
-            self.padding,
-        )?;
+        let text = self.render(container, index)?;
         Ok(container.replace(index, text, started))
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! They are walked by the daemon when it clones a mount, and by nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use eci_fs_emulators::EMULATORS;
+use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 use eci_fs_mountd::protocol::link::Connection;
 
 use super::{Kind, NodeId};
@@ -28,23 +28,47 @@ pub struct DirEntry {
 #[derive(Debug)]
 pub(super) struct Directories {
     children: Vec<BTreeMap<String, Child>>,
+    /// Which of [`DIRECTORIES`] lies at a name of a directory, beside what `children` has there.
+    emulated: BTreeMap<(u32, String), usize>,
 }
 
 /// What lies in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Child {
+enum Child {
     Directory(u32),
     /// An index into [`EMULATORS`].
     View(usize),
 }
 
 impl Directories {
-    /// Those that lead to `paths`, which are absolute and in the order of [`EMULATORS`].
-    pub(super) fn of<'a>(paths: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut children = vec![BTreeMap::new()];
-        for (index, path) in paths.into_iter().enumerate() {
-            let mut at = TOP as usize;
-            let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
+    /// Those that lead to `views` and `directories`, which are absolute and in the order of [`EMULATORS`] and of
+    /// [`DIRECTORIES`].
+    pub(super) fn of<'a>(
+        views: impl IntoIterator<Item = &'a str>,
+        directories: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut this = Self {
+            children: vec![BTreeMap::new()],
+            emulated: BTreeMap::new(),
+        };
+        for (index, path) in views.into_iter().enumerate() {
+            let (at, name) = this.lead_to(path);
+            this.children[at].insert(name.to_owned(), Child::View(index));
+        }
+        for (index, path) in directories.into_iter().enumerate() {
+            let (at, name) = this.lead_to(path);
+            let at = u32::try_from(at).unwrap_or(u32::MAX);
+            this.emulated.insert((at, name.to_owned()), index);
+        }
+        this
+    }
+
+    /// The number of the directory that holds `path`, made if need be, and the name in it.
+    fn lead_to<'a>(&mut self, path: &'a str) -> (usize, &'a str) {
+        let children = &mut self.children;
+        let mut at = TOP as usize;
+        let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
+        {
             for part in dirs.split('/').filter(|part| !part.is_empty()) {
                 let next = children.len();
                 let number = u32::try_from(next).unwrap_or(u32::MAX);
@@ -59,14 +83,35 @@ impl Directories {
                     }
                 };
             }
-            children[at].insert(name.to_owned(), Child::View(index));
         }
-        Self { children }
+        (at, name)
     }
 
-    /// What lies at `name` in the directory numbered `directory`.
-    pub(super) fn child(&self, directory: u32, name: &str) -> Option<Child> {
-        self.children.get(directory as usize)?.get(name).copied()
+    /// The node at `name` in the directory numbered `directory`, for the container in `slot`.
+    ///
+    /// A directory graft lies on the live connection; on the cached one the same path leads to single views.
+    pub(super) fn child(
+        &self,
+        slot: u64,
+        directory: u32,
+        name: &str,
+        container: &Attached,
+        connection: Connection,
+    ) -> Option<(Kind, NodeId)> {
+        if connection == Connection::Live
+            && let Some(index) = self.emulated.get(&(directory, name.to_owned()))
+        {
+            let id = DIRECTORIES[*index].facts().id;
+            if container.has_directory(id) {
+                return Some((Kind::Directory, NodeId::view(slot, id)));
+            }
+        }
+        let child = *self.children.get(directory as usize)?.get(name)?;
+        let kind = match child {
+            Child::Directory(_) => Kind::Directory,
+            Child::View(_) => Kind::File,
+        };
+        Some((kind, child.node_in(slot, container, connection)?))
     }
 
     /// All that a container has in a directory, on one connection.
@@ -77,17 +122,21 @@ impl Directories {
         container: &Attached,
         connection: Connection,
     ) -> Vec<DirEntry> {
-        let Some(children) = self.children.get(directory as usize) else {
-            return Vec::new();
-        };
-        children
-            .iter()
-            .filter_map(|(name, child)| {
-                let kind = match child {
-                    Child::Directory(_) => Kind::Directory,
-                    Child::View(_) => Kind::File,
-                };
-                let id = child.node_in(slot, container, connection)?;
+        let plain = self
+            .children
+            .get(directory as usize)
+            .into_iter()
+            .flat_map(BTreeMap::keys);
+        let emulated = self
+            .emulated
+            .keys()
+            .filter(|(at, _)| *at == directory)
+            .map(|(_, name)| name);
+        let names: BTreeSet<&String> = plain.chain(emulated).collect();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let (kind, id) = self.child(slot, directory, name, container, connection)?;
                 Some(DirEntry {
                     id,
                     kind,
@@ -100,12 +149,7 @@ impl Directories {
 
 impl Child {
     /// Its node for the container in `slot`; none for a view that is not on this connection.
-    pub(super) fn node_in(
-        self,
-        slot: u64,
-        container: &Attached,
-        connection: Connection,
-    ) -> Option<NodeId> {
+    fn node_in(self, slot: u64, container: &Attached, connection: Connection) -> Option<NodeId> {
         match self {
             Self::Directory(directory) => Some(NodeId::directory(slot, directory)),
             Self::View(index) => (container.connection(index) == Some(connection))
@@ -120,24 +164,31 @@ mod tests {
 
     #[test]
     fn paths_that_share_directories_share_their_numbers() {
-        let all = Directories::of(["/proc/stat", "/sys/a/x", "/proc/meminfo", "/sys/a/y"]);
-        let Some(Child::Directory(proc)) = all.child(TOP, "proc") else {
+        let all = Directories::of(
+            ["/proc/stat", "/sys/a/x", "/proc/meminfo", "/sys/a/y"],
+            ["/sys/a", "/sys/b/c"],
+        );
+        let get = |at: u32, name: &str| all.children[at as usize].get(name).copied();
+        let Some(Child::Directory(proc)) = get(TOP, "proc") else {
             panic!()
         };
-        assert_eq!(all.child(proc, "stat"), Some(Child::View(0)));
-        assert_eq!(all.child(proc, "meminfo"), Some(Child::View(2)));
-        let Some(Child::Directory(sys)) = all.child(TOP, "sys") else {
+        assert_eq!(get(proc, "stat"), Some(Child::View(0)));
+        assert_eq!(get(proc, "meminfo"), Some(Child::View(2)));
+        let Some(Child::Directory(sys)) = get(TOP, "sys") else {
             panic!()
         };
-        let Some(Child::Directory(a)) = all.child(sys, "a") else {
+        let Some(Child::Directory(a)) = get(sys, "a") else {
             panic!()
         };
         assert_eq!(
-            (all.child(a, "x"), all.child(a, "y")),
+            (get(a, "x"), get(a, "y")),
             (Some(Child::View(1)), Some(Child::View(3)))
         );
-        assert_eq!(all.child(a, "stat"), None);
-        assert_eq!(all.children.len(), 4);
-        assert_eq!(all.child(99, "x"), None);
+        assert_eq!(get(a, "stat"), None);
+        let Some(Child::Directory(b)) = get(sys, "b") else {
+            panic!()
+        };
+        assert_eq!(all.emulated.get(&(sys, "a".to_owned())), Some(&0));
+        assert_eq!(all.emulated.get(&(b, "c".to_owned())), Some(&1));
     }
 }

@@ -13,6 +13,7 @@ use eci_fs_mountd::protocol::link::Resource;
 use parking_lot::Mutex;
 
 use super::{Attr, Kind, MAX_HANDLES, Node, NodeId, Tree};
+use crate::container::{Attached, Version};
 use crate::error::Errno;
 use crate::triggers::{Done, Polled, Waker};
 
@@ -46,7 +47,7 @@ struct Text {
 impl Handles {
     /// Forget what a container had open.
     pub(super) fn remove_slot(&self, slot: u64) {
-        self.open.retain(|_, snapshot| !matches!(snapshot.id.node(), Node::View { slot: its, .. } if its == slot));
+        self.open.retain(|_, snapshot| snapshot.id.slot() != slot);
     }
 }
 
@@ -56,11 +57,13 @@ impl Tree {
     /// # Errors
     /// ENOENT when the container is gone; EIO when the view cannot be computed.
     pub fn live_attr(&self, id: NodeId, handle: Option<Handle>) -> Result<Attr, Errno> {
-        let Node::View { slot, emulator } = id.node() else {
+        if let Some(place) = self.place(id)? {
+            return self.place_attr(id, &place, true);
+        }
+        if !matches!(id.node(), Node::View { .. }) {
             return self.directory_attr(id);
-        };
-        let container = self.container(slot)?;
-        let index = container.index(emulator)?;
+        }
+        let (container, index) = self.view(id)?;
         let open = handle.and_then(|handle| self.handles.open.get(&handle).map(|s| Arc::clone(&s)));
         let (size, mtime) = match open {
             Some(snapshot) if snapshot.id == id => (
@@ -83,92 +86,64 @@ impl Tree {
         })
     }
 
-    /// Open a view on the live connection.
+    /// Open a file on the live connection.
     ///
     /// # Errors
     /// As [`Self::live_attr`]; EISDIR; ENFILE when the container has too many open.
     pub fn live_open(&self, id: NodeId) -> Result<Handle, Errno> {
-        let Node::View { slot, emulator } = id.node() else {
-            return Err(Errno::ISDIR);
+        let (container, bytes) = match self.place(id)? {
+            Some(place) => {
+                let text = self.place_text(&place)?;
+                (place.container, text.into())
+            }
+            None => {
+                let (container, index) = self.view(id)?;
+                // What the GETATTR just before measured, so that its size is the size of this.
+                let text = match container.take_measured(index, MEASURED_FOR_OPEN) {
+                    Some(text) => text,
+                    None => self.measure(&container, index)?.text,
+                };
+                (container, text)
+            }
         };
-        let container = self.container(slot)?;
-        let index = container.index(emulator)?;
         if !container.count_handle(1, MAX_HANDLES) {
             return Err(Errno::NFILE);
         }
-        // What the GETATTR just before measured, so that its size is the size of this.
-        let text = match container.take_measured(index, MEASURED_FOR_OPEN) {
-            Some(text) => text,
-            None => {
-                self.measure(&container, index)?;
-                container
-                    .take_measured(index, Duration::MAX)
-                    .ok_or(Errno::IO)?
-            }
-        };
         let handle = Handle(self.handles.last.fetch_add(1, Ordering::Relaxed) + 1);
-        let snapshot = Snapshot {
-            id,
-            text: Mutex::new(Text {
-                bytes: text,
-                read: false,
-            }),
-        };
-        self.handles.open.insert(handle, Arc::new(snapshot));
+        let text = Mutex::new(Text { bytes, read: false });
+        self.handles
+            .open
+            .insert(handle, Arc::new(Snapshot { id, text }));
         Ok(handle)
     }
 
-    /// The bytes that a read at `offset` of an open view is served from.
+    /// The bytes that a read at `offset` of an open file is served from.
     ///
     /// # Errors
     /// As [`Self::live_open`].
     pub fn live_read(&self, id: NodeId, handle: Handle, offset: u64) -> Result<Arc<[u8]>, Errno> {
-        let Node::View { slot, emulator } = id.node() else {
-            return Err(Errno::ISDIR);
-        };
-        let container = self.container(slot)?;
-        let index = container.index(emulator)?;
-        let snapshot = self
+        let open = self
             .handles
             .open
             .get(&handle)
             .map(|s| Arc::clone(&s))
             .filter(|s| s.id == id);
-        let Some(snapshot) = snapshot else {
+        let Some(snapshot) = open else {
             // Opened at a server that is dead: its snapshot is lost, the present is the best there is.
-            let bytes: Arc<[u8]> = container
-                .render(
-                    index,
-                    &self.host,
-                    &self.settings,
-                    &self.sampler,
-                    self.padding,
-                )?
-                .into();
-            let text = Text {
+            let bytes = self.present(id)?;
+            let text = Mutex::new(Text {
                 bytes: Arc::clone(&bytes),
                 read: true,
-            };
+            });
             self.handles.last.fetch_max(handle.0, Ordering::Relaxed);
-            self.handles.open.insert(
-                handle,
-                Arc::new(Snapshot {
-                    id,
-                    text: Mutex::new(text),
-                }),
-            );
+            self.handles
+                .open
+                .insert(handle, Arc::new(Snapshot { id, text }));
             return Ok(bytes);
         };
         let rewound = offset == 0 && snapshot.text.lock().read;
         let fresh = if rewound {
-            let text = container.render(
-                index,
-                &self.host,
-                &self.settings,
-                &self.sampler,
-                self.padding,
-            )?;
-            Some(Arc::from(text))
+            Some(self.present(id)?)
         } else {
             None
         };
@@ -180,21 +155,37 @@ impl Tree {
         Ok(Arc::clone(&text.bytes))
     }
 
+    /// What a file says now.
+    fn present(&self, id: NodeId) -> Result<Arc<[u8]>, Errno> {
+        if let Some(place) = self.place(id)? {
+            return self.place_text(&place).map(Arc::from);
+        }
+        let (container, index) = self.view(id)?;
+        self.render(&container, index).map(Arc::from)
+    }
+
+    /// The container and the emulator of a view.
+    fn view(&self, id: NodeId) -> Result<(Arc<Attached>, usize), Errno> {
+        let Node::View { slot, emulator } = id.node() else {
+            return Err(Errno::ISDIR);
+        };
+        let container = self.container(slot)?;
+        let index = container.index(emulator)?;
+        Ok((container, index))
+    }
+
     /// Write to an open view; `done` is called when that is decided, perhaps on another thread.
     ///
     /// Only pressure triggers can be written, and as the kernel has it at any offset.
     pub fn live_write(&self, id: NodeId, handle: Handle, bytes: &[u8], done: Done) {
-        let Node::View { slot, emulator } = id.node() else {
-            return done(Err(Errno::ISDIR));
-        };
-        let known = self
-            .container(slot)
-            .and_then(|container| container.index(emulator));
+        let known = self.view(id).map(|(_, index)| index);
         let resource = known.map(|index| Resource::of_view(EMULATORS[index].facts().path));
-        match (resource, &self.triggers) {
+        match (resource, &self.services) {
             (Err(errno), _) => done(Err(errno)),
-            (Ok(Some(resource)), Some(triggers)) => {
-                triggers.arm(slot, handle, resource, bytes, done)
+            (Ok(Some(resource)), Some(services)) => {
+                services
+                    .triggers
+                    .arm(id.slot(), handle, resource, bytes, done)
             }
             _ => done(Err(Errno::IO)),
         }
@@ -203,43 +194,26 @@ impl Tree {
     /// What poll(2) is told of an open view; `waker` is called when that changes. None for a view that is ready
     /// at all times, as files of procfs are.
     pub fn live_poll(&self, id: NodeId, handle: Handle, waker: Option<Waker>) -> Option<Polled> {
-        let Node::View { slot, emulator } = id.node() else {
-            return None;
-        };
-        let index = self
-            .container(slot)
-            .and_then(|container| container.index(emulator))
-            .ok()?;
+        let (_, index) = self.view(id).ok()?;
         Resource::of_view(EMULATORS[index].facts().path)?;
-        Some(self.triggers.as_ref()?.poll(handle, waker))
+        Some(self.services.as_ref()?.triggers.poll(handle, waker))
     }
 
     /// Forget an open view.
     pub fn live_release(&self, id: NodeId, handle: Handle) {
-        if let Some(triggers) = &self.triggers {
-            triggers.disarm(handle);
+        if let Some(services) = &self.services {
+            services.triggers.disarm(handle);
         }
         if self.handles.open.remove(&handle).is_some()
-            && let Node::View { slot, .. } = id.node()
-            && let Ok(container) = self.container(slot)
+            && let Ok(container) = self.container(id.slot())
         {
             container.count_handle(-1, MAX_HANDLES);
         }
     }
 
-    fn measure(
-        &self,
-        container: &crate::container::Attached,
-        index: usize,
-    ) -> Result<crate::container::Version, Errno> {
+    fn measure(&self, container: &Attached, index: usize) -> Result<Version, Errno> {
         let started = std::time::Instant::now();
-        let text = container.render(
-            index,
-            &self.host,
-            &self.settings,
-            &self.sampler,
-            self.padding,
-        )?;
+        let text = self.render(container, index)?;
         Ok(container.replace(index, text, started))
     }
 }

@@ -8,6 +8,7 @@
 mod attr;
 mod cached;
 mod directories;
+mod emulated;
 mod live;
 mod node;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use eci_fs_emulators::{EMULATORS, Host, Settings};
+use eci_fs_emulators::{Context, DIRECTORIES, EMULATORS, Host, Settings};
 use eci_fs_mountd::protocol::link::{Connection, Row};
 
 pub use attr::{Attr, Kind};
@@ -23,7 +24,7 @@ pub use directories::DirEntry;
 pub use live::Handle;
 pub use node::{Node, NodeId};
 
-use crate::container::{Attached, Sampler};
+use crate::container::{Attached, Changed, Sampler, Watcher};
 use crate::error::Errno;
 use crate::triggers::Triggers;
 use directories::Directories;
@@ -54,22 +55,33 @@ pub struct Tree {
     directories: Directories,
     containers: DashMap<u64, Arc<Attached>>,
     handles: live::Handles,
+    paths: emulated::Paths,
     sampler: Sampler,
-    triggers: Option<Arc<Triggers>>,
+    services: Option<Services>,
+}
+
+/// What a tree has that is served, and one that is only looked at has not.
+#[derive(Debug)]
+pub struct Services {
+    /// For what containers write.
+    pub triggers: Arc<Triggers>,
+    /// For limits that change.
+    pub watcher: Watcher,
 }
 
 impl Tree {
     /// An empty tree on the machine `host`.
     ///
-    /// Without `triggers`, nothing can be written.
+    /// Without `services`, nothing can be written, and changed limits show within the freshness.
     pub fn new(
         host: Host,
-        triggers: Option<Arc<Triggers>>,
+        services: Option<Services>,
         settings: Settings,
         padding: bool,
         freshness: Duration,
     ) -> Arc<Self> {
-        let paths = EMULATORS.iter().map(|emulator| emulator.facts().path);
+        let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
+        let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
         Arc::new(Self {
             host,
             settings,
@@ -78,11 +90,12 @@ impl Tree {
                 bound: freshness,
                 timeout: whole_jiffies(freshness),
             },
-            directories: Directories::of(paths),
+            directories: Directories::of(views, directories),
             containers: DashMap::new(),
             handles: live::Handles::default(),
+            paths: emulated::Paths::default(),
             sampler: Sampler::default(),
-            triggers,
+            services,
         })
     }
 
@@ -91,6 +104,9 @@ impl Tree {
         let container = Arc::new(container);
         let rows = self.catalogue(&container);
         self.containers.insert(slot, Arc::clone(&container));
+        if let Some(services) = &self.services {
+            services.watcher.add(slot, &container);
+        }
         rows
     }
 
@@ -98,8 +114,9 @@ impl Tree {
     pub fn remove(&self, slot: u64) {
         self.containers.remove(&slot);
         self.handles.remove_slot(slot);
-        if let Some(triggers) = &self.triggers {
-            triggers.remove_slot(slot);
+        if let Some(services) = &self.services {
+            services.watcher.remove(slot);
+            services.triggers.remove_slot(slot);
         }
     }
 
@@ -113,20 +130,61 @@ impl Tree {
         self.sampler.run(&self.host);
     }
 
-    /// One row for each view that exists for this container.
+    /// Hear of changed limits, and tell `changed` the slot; runs until the process ends.
+    pub fn watch_for_ever(&self, changed: &Changed) {
+        if let Some(services) = &self.services {
+            services.watcher.run(changed);
+        }
+    }
+
+    /// The nodes of a container that the kernel may hold attributes of.
+    pub fn cached_nodes(&self, slot: u64) -> Vec<NodeId> {
+        let Ok(container) = self.container(slot) else {
+            return Vec::new();
+        };
+        let cached = |index: &usize| container.connection(*index) == Some(Connection::Cached);
+        (0..EMULATORS.len())
+            .filter(cached)
+            .map(|index| NodeId::view(slot, EMULATORS[index].facts().id))
+            .collect()
+    }
+
+    /// What the views of a container are computed from at this moment; `load` asks for its threads too.
+    fn context<'a>(&'a self, container: &'a Attached, load: bool) -> Context<'a> {
+        container.context(&self.host, &self.settings, load.then_some(&self.sampler))
+    }
+
+    /// One row for each view and directory graft that exists for this container; directories first, because views
+    /// are grafted over what lies in them.
     fn catalogue(&self, container: &Attached) -> Vec<Row> {
         let mut rows = Vec::new();
+        let cx = self.context(container, false);
+        let mut directories = Vec::new();
+        for directory in DIRECTORIES.iter().filter(|directory| directory.exists(&cx)) {
+            directories.push(directory.facts().id);
+            rows.push(Row {
+                path: directory.facts().path.to_owned(),
+                connection: Connection::Live,
+                writable: false,
+                directory: true,
+            });
+        }
+        container.set_directories(directories);
         for (index, emulator) in EMULATORS.iter().enumerate() {
-            let cx = container.context(&self.host, &self.settings, &self.sampler, *emulator);
             if !emulator.exists(&cx) {
                 continue;
             }
-            let connection =
-                container.choose_connection(index, &cx, self.padding, self.freshness.bound);
+            let writable = emulator.facts().mode & 0o222 != 0;
+            let connection = match writable {
+                true => container.choose_live(index),
+                false => {
+                    container.choose_connection(index, &cx, self.padding, self.freshness.bound)
+                }
+            };
             rows.push(Row {
                 path: emulator.facts().path.to_owned(),
                 connection,
-                writable: emulator.facts().mode & 0o222 != 0,
+                writable,
                 directory: false,
             });
         }
@@ -161,12 +219,41 @@ impl Tree {
             Node::Directory { slot, directory } => {
                 let container = self.container(slot)?;
                 self.directories
-                    .child(directory, name)
-                    .and_then(|child| child.node_in(slot, &container, connection))
+                    .child(slot, directory, name, &container, connection)
+                    .map(|(_, id)| id)
                     .ok_or(Errno::NOENT)
             }
-            Node::View { .. } => Err(Errno::NOTDIR),
+            Node::View { .. } | Node::Below { .. } => match self.place(parent)? {
+                Some(place) => self.place_lookup(&place, name),
+                None => Err(Errno::NOTDIR),
+            },
         }
+    }
+
+    /// What a lookup tells of a node: everything but its size and its time, which the kernel asks for when it needs
+    /// them. So a walk computes no view.
+    ///
+    /// # Errors
+    /// ENOENT when it is gone.
+    pub fn looked_up(&self, id: NodeId) -> Result<Attr, Errno> {
+        if let Some(place) = self.place(id)? {
+            return self.place_attr(id, &place, false);
+        }
+        let Node::View { slot, emulator } = id.node() else {
+            return self.directory_attr(id);
+        };
+        let container = self.container(slot)?;
+        let index = container.index(emulator)?;
+        let (mode, uid, gid) = (container.mode(index), container.uid, container.gid);
+        Ok(Attr {
+            id,
+            kind: Kind::File,
+            size: 0,
+            mode,
+            uid,
+            gid,
+            mtime: std::time::SystemTime::UNIX_EPOCH,
+        })
     }
 
     /// The entries of a directory of a connection, "." and ".." left to the caller.
@@ -183,7 +270,10 @@ impl Tree {
                     .directories
                     .entries(slot, directory, &container, connection))
             }
-            Node::View { .. } => Err(Errno::NOTDIR),
+            Node::View { .. } | Node::Below { .. } => match self.place(id)? {
+                Some(place) => self.place_entries(&place),
+                None => Err(Errno::NOTDIR),
+            },
         }
     }
 
@@ -198,13 +288,16 @@ impl Tree {
             .find(|e| e.facts().path == path)
             .ok_or(Errno::NOENT)?;
         let index = container.index(emulator.facts().id)?;
-        container.render(
-            index,
-            &self.host,
-            &self.settings,
-            &self.sampler,
-            self.padding,
-        )
+        self.render(&container, index)
+    }
+
+    /// Compute a view now.
+    fn render(&self, container: &Attached, index: usize) -> Result<Vec<u8>, Errno> {
+        let load = matches!(
+            EMULATORS[index].facts().path,
+            "/proc/loadavg" | "/proc/stat"
+        );
+        container.render(index, &self.context(container, load), self.padding)
     }
 
     /// The attributes of a directory.
@@ -215,7 +308,7 @@ impl Tree {
                 let container = self.container(slot)?;
                 Ok(Attr::directory(id, container.uid, container.gid))
             }
-            Node::View { .. } => Err(Errno::NOTDIR),
+            Node::View { .. } | Node::Below { .. } => Err(Errno::NOTDIR),
         }
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! A graft holds its node id for as long as the container lives, over the deaths of servers; a server that
 //! computes them needs no table to know what it is asked for. Bits 40 to 63 are the container's slot, bits 0 to
-//! 39 the entry: the emulator's id for a view, and above [`FIRST_DIRECTORY`] the directories on the way to it.
+//! 39 the entry: the emulator's id for a view, above [`FIRST_DIRECTORY`] the directories on the way to it, and with bit
+//! 39 set the hash of a path below a directory graft.
 
 /// Entries from here on are directories. Emulator ids are 16 bits wide.
 const FIRST_DIRECTORY: u64 = 1 << 16;
+
+/// Entries from here on are hashes of paths below a directory graft.
+const FIRST_BELOW: u64 = 1 << (ENTRY_BITS - 1);
 
 /// Width of the entry.
 const ENTRY_BITS: u32 = 40;
@@ -26,7 +30,14 @@ pub enum Node {
         /// Which directory.
         directory: u32,
     },
-    /// A view.
+    /// A path below a directory graft.
+    Below {
+        /// The container's slot.
+        slot: u64,
+        /// What is kept of the hash of the path.
+        path: u64,
+    },
+    /// A view, or a directory graft.
     View {
         /// The container's slot.
         slot: u64,
@@ -59,12 +70,28 @@ impl NodeId {
         Self(slot << ENTRY_BITS | u64::from(emulator))
     }
 
+    /// A path below a directory graft of the container in `slot`.
+    pub(super) fn below(slot: u64, hash: u64) -> Self {
+        Self((slot << ENTRY_BITS) | FIRST_BELOW | (hash & (FIRST_BELOW - 1)))
+    }
+
+    /// The slot of its container; 0, which nobody has, for the root.
+    pub(super) fn slot(self) -> u64 {
+        self.0 >> ENTRY_BITS
+    }
+
     /// What it names.
     pub fn node(self) -> Node {
         let slot = self.0 >> ENTRY_BITS;
         let entry = self.0 & ((1 << ENTRY_BITS) - 1);
         if self == Self::ROOT {
             return Node::Root;
+        }
+        if entry >= FIRST_BELOW {
+            return Node::Below {
+                slot,
+                path: entry - FIRST_BELOW,
+            };
         }
         match u16::try_from(entry) {
             Ok(emulator) => Node::View { slot, emulator },

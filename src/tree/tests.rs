@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eci_fs_emulators::{EMULATORS, Host, Settings};
 use eci_fs_mountd::container::{Facts, HierarchyFacts};
-use eci_fs_mountd::protocol::link::Connection;
+use eci_fs_mountd::protocol::link::{Connection, Secrets};
 
 use super::{Handle, NodeId, Tree};
 use crate::container::Attached;
@@ -55,7 +55,15 @@ fn container() -> Attached {
         gid: 100_001,
         hierarchies,
     };
-    Attached::new(&facts, dirs).unwrap()
+    Attached::new(
+        &facts,
+        &Secrets {
+            boot_id: [1; 16],
+            machine_secret: [2; 32],
+        },
+        dirs,
+    )
+    .unwrap()
 }
 
 fn tree(freshness_ms: u64) -> Arc<Tree> {
@@ -80,14 +88,18 @@ fn every_view_of_the_catalogue_is_found_on_its_connection_and_on_no_other() {
         let tree = tree(freshness);
         let rows = tree.add(SLOT, container());
         assert!(rows.iter().any(|row| row.path == "/proc/meminfo"));
-        for row in rows {
+        for row in rows.iter().filter(|row| !row.directory) {
             for connection in Connection::ALL {
                 let found = walk(&tree, connection, &format!("{SLOT}{}", row.path));
-                assert_eq!(
-                    found.is_ok(),
-                    connection == row.connection,
-                    "{row:?} on {connection:?}"
-                );
+                // On the live connection the same path may lie in a directory graft.
+                let elsewhere = rows
+                    .iter()
+                    .any(|r| r.directory && row.path.starts_with(&r.path));
+                if connection == row.connection {
+                    assert!(found.is_ok(), "{row:?}");
+                } else if !elsewhere {
+                    assert!(found.is_err(), "{row:?} on {connection:?}");
+                }
             }
             if freshness == 0 {
                 assert_eq!(row.connection, Connection::Live, "{row:?}");
@@ -136,6 +148,7 @@ fn a_listing_and_the_lookups_agree() {
             match entry.kind {
                 super::Kind::Directory => open.push(entry.id),
                 super::Kind::File => files += 1,
+                super::Kind::Symlink => panic!("a link on the cached connection"),
             }
         }
     }
@@ -173,7 +186,7 @@ fn a_read_serves_what_the_attributes_announced() {
 fn a_live_open_serves_the_size_that_was_measured_before_it_and_a_rewind_the_present() {
     let tree = tree(0);
     let rows = tree.add(SLOT, container());
-    for row in &rows {
+    for row in rows.iter().filter(|row| !row.directory) {
         let id = walk(&tree, Connection::Live, &format!("{SLOT}{}", row.path)).unwrap();
         let size = tree.live_attr(id, None).unwrap().size;
         let handle = tree.live_open(id).unwrap();
@@ -242,5 +255,90 @@ fn any_number_names_something_if_only_something_that_is_not_there() {
         );
         assert!(tree.live_open(id).is_err(), "{raw:#x}");
         assert!(tree.cached_read(id).is_err(), "{raw:#x}");
+    }
+}
+
+/// All nodes below a directory graft, by path.
+fn below(tree: &Tree, top: &str) -> Vec<(String, super::Kind, NodeId)> {
+    let mut all = Vec::new();
+    let mut open = vec![(top.to_owned(), walk(tree, Connection::Live, top).unwrap())];
+    while let Some((path, id)) = open.pop() {
+        for entry in tree.entries(Connection::Live, id).unwrap() {
+            let path = format!("{path}/{}", entry.name);
+            assert_eq!(
+                tree.lookup(Connection::Live, id, &entry.name),
+                Ok(entry.id),
+                "{path}"
+            );
+            if entry.kind == super::Kind::Directory {
+                open.push((path.clone(), entry.id));
+            }
+            all.push((path, entry.kind, entry.id));
+        }
+    }
+    all
+}
+
+#[test]
+fn a_directory_graft_lists_what_can_be_looked_up_and_read() {
+    let tree = tree(10);
+    let rows = tree.add(SLOT, container());
+    let (mut files, mut links) = (0, 0);
+    for row in rows.iter().filter(|row| row.directory) {
+        for (path, kind, id) in below(&tree, &format!("{SLOT}{}", row.path)) {
+            let attr = tree
+                .live_attr(id, None)
+                .unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert_eq!((attr.kind, attr.uid), (kind, 100_000), "{path}");
+            match kind {
+                super::Kind::File => {
+                    assert_eq!(attr.mode & 0o222, 0, "{path} can be written to");
+                    let handle = tree.live_open(id).unwrap_or_else(|e| panic!("{path}: {e}"));
+                    let text = tree.live_read(id, handle, 0).unwrap();
+                    assert!(
+                        text.len() as u64 <= attr.size,
+                        "{path}: sendfile would cut it"
+                    );
+                    tree.live_release(id, handle);
+                    files += 1;
+                }
+                super::Kind::Symlink => {
+                    assert!(!tree.read_link(id).unwrap().is_empty(), "{path}");
+                    links += 1;
+                }
+                super::Kind::Directory => {
+                    assert_eq!(tree.live_open(id).err(), Some(Errno::ISDIR), "{path}")
+                }
+            }
+        }
+    }
+    assert!(files > 20 && links > 0, "{files} files, {links} links");
+}
+
+#[test]
+fn a_server_that_takes_over_knows_the_nodes_of_the_one_before() {
+    let before = tree(10);
+    before.add(SLOT, container());
+    let after = tree(10);
+    after.add(SLOT, container());
+    // The second has looked nothing up; the kernel asks it by number.
+    for (path, kind, id) in below(&before, &format!("{SLOT}/sys/devices/system/cpu")) {
+        let attr = after
+            .live_attr(id, None)
+            .unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert_eq!(attr.kind, kind, "{path}");
+    }
+}
+
+#[test]
+fn what_a_directory_graft_hides_is_not_there() {
+    let tree = tree(10);
+    tree.add(SLOT, container());
+    for path in [
+        "7/sys/devices/system/cpu/cpu99",
+        "7/sys/devices/system/cpu/../cpu",
+        "7/sys/kernel/debug/x",
+    ] {
+        assert!(walk(&tree, Connection::Live, path).is_err(), "{path}");
     }
 }

@@ -123,6 +123,7 @@ impl Daemon {
             )
             .remedy("choose another name with --id"));
         }
+        let secrets = state.registry.new_secrets()?;
         let slot = state.registry.take_slot();
         // The root of v2 has the host's pressure, not the container's.
         let of_v2 = facts
@@ -138,7 +139,7 @@ impl Daemon {
         }
         let rows = state
             .server
-            .add(slot, &facts, &dirs)
+            .add(slot, secrets, &facts, &dirs)
             .and_then(|rows| {
                 self.watch
                     .container(slot, subject.pidfd.as_fd())
@@ -149,6 +150,7 @@ impl Daemon {
             id: facts.id,
             subject,
             choice,
+            secrets,
             rows,
             grafted: Vec::new(),
             mounts: Vec::new(),
@@ -390,7 +392,9 @@ impl Daemon {
                 Some(container.id.clone()),
                 container.choice,
             )
-            .and_then(|described| server.add(slot, &described.facts, &described.dirs));
+            .and_then(|described| {
+                server.add(slot, container.secrets, &described.facts, &described.dirs)
+            });
             if let Err(error) = again {
                 tracing::warn!(%error, id = %container.id, "a container could not be handed over, ignoring");
             }

@@ -155,7 +155,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(listener) = &listener {
         watch.add(listener.as_fd(), LISTENER)?;
     }
-    let registry = Registry::new(boot_id, saved.as_ref());
+    let registry = Registry::new(boot_id, saved.as_ref())?;
     let state = Mutex::new(State {
         registry,
         connections,

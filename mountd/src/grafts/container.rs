@@ -3,7 +3,8 @@
 //! 1. The targets are opened and checked, outside of the container.
 //! 2. A clone of each source mount is made, in the grafter's namespace.
 //! 3. The container's mount namespace is entered, and each clone moved onto its target.
-//! 4. If one fails, those before it are taken away again before anybody hears of it.
+//! 4. The same with what lies in a directory that has just been covered: its targets are only there now.
+//! 5. If one fails, those before it are taken away again before anybody hears of it.
 
 use std::os::fd::OwnedFd;
 
@@ -29,10 +30,58 @@ pub struct Outcome {
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
 pub fn attach(place: &Place, subject: &Subject, slot: u64, rows: &[Row]) -> Result<Outcome> {
     let targets = Targets::open(&place.proc, subject)?;
-    let mut work: Vec<(&Row, Target, OwnedFd)> = Vec::with_capacity(rows.len());
+    let (later, first): (Vec<&Row>, Vec<&Row>) =
+        rows.iter().partition(|row| inside_another(row, rows));
     let mut dead = Vec::new();
+    let work = prepare(place, subject, slot, &first, &targets, &mut dead)?;
+    if !dead.is_empty() {
+        tracing::info!(
+            pid = subject.pid,
+            grafts = dead.len(),
+            "removing grafts that a dead daemon left"
+        );
+        // What lies in a dead directory cannot be reached: it goes with it.
+        detach(place, subject, &dead)?;
+        return attach(place, subject, slot, rows);
+    }
+    cover(place, subject, &work)?;
+    let inner = prepare(place, subject, slot, &later, &targets, &mut dead)
+        .and_then(|inner| cover(place, subject, &inner).map(|()| inner));
+    let inner = inner.inspect_err(|_| uncover_all(place, subject, &work))?;
+    let grafted = work
+        .iter()
+        .chain(&inner)
+        .map(|(row, _, _)| row.path.clone())
+        .collect();
+    Ok(Outcome { grafted })
+}
+
+/// A row, where it goes, and the mount that goes there.
+type Work<'a> = (&'a Row, Target, OwnedFd);
+
+/// Whether a row lies in a directory that is another row.
+fn inside_another(row: &Row, rows: &[Row]) -> bool {
+    rows.iter().any(|other| {
+        other.directory
+            && row
+                .path
+                .strip_prefix(&other.path)
+                .is_some_and(|rest| rest.starts_with('/'))
+    })
+}
+
+/// Find the targets of `rows` and clone their mounts. Grafts of a daemon that was killed go to `dead`.
+fn prepare<'a>(
+    place: &Place,
+    subject: &Subject,
+    slot: u64,
+    rows: &[&'a Row],
+    targets: &Targets<'_>,
+    dead: &mut Vec<String>,
+) -> Result<Vec<Work<'a>>> {
+    let mut work = Vec::with_capacity(rows.len());
     for row in rows {
-        let Some(mut target) = targets.find(&row.path)? else {
+        let Some(target) = targets.find(&row.path)? else {
             continue;
         };
         if target.ours {
@@ -47,48 +96,45 @@ pub fn attach(place: &Place, subject: &Subject, slot: u64, rows: &[Row]) -> Resu
                 .remedy("detach it there first, with the --runtime-dir of that one"));
             }
             dead.push(row.path.clone());
-        } else if is_directory(&target, &row.path)? != row.directory {
-            continue;
+        } else if is_directory(&target, &row.path)? == row.directory {
+            work.push((*row, target, place.clone_of(slot, row)?));
         }
-        target.ours = false;
-        work.push((row, target, place.clone_of(slot, row)?));
     }
-    drop(targets);
-    if !dead.is_empty() {
-        tracing::info!(
-            pid = subject.pid,
-            grafts = dead.len(),
-            "removing grafts that a dead daemon left"
-        );
-        detach(place, subject, &dead)?;
-        return attach(place, subject, slot, rows);
-    }
+    Ok(work)
+}
+
+/// Move the mounts onto their targets: all, or none.
+fn cover(place: &Place, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
     place.inside(&subject.pidfd, || {
         for (done, (row, target, clone)) in work.iter().enumerate() {
-            let moved = move_mount(
-                clone,
-                "",
-                &target.entry,
-                "",
-                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-            );
-            if let Err(e) = moved {
-                for (_, target, _) in work[..done].iter().rev() {
-                    if let Err(error) = uncover(target) {
-                        tracing::warn!(%error, pid = subject.pid, "a graft stays behind, ignoring");
-                    }
-                }
+            let flags =
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            if let Err(e) = move_mount(clone, "", &target.entry, "", flags) {
+                uncover_here(subject, &work[..done]);
                 return Err(Error::io("graft over the container's", &row.path, e));
             }
         }
         Ok(())
-    })?;
-    Ok(Outcome {
-        grafted: work
-            .into_iter()
-            .map(|(row, _, _)| row.path.clone())
-            .collect(),
     })
+}
+
+fn uncover_all(place: &Place, subject: &Subject, work: &[Work<'_>]) {
+    let result = place.inside(&subject.pidfd, || {
+        uncover_here(subject, work);
+        Ok(())
+    });
+    if let Err(error) = result {
+        tracing::warn!(%error, pid = subject.pid, "grafts stay behind, ignoring");
+    }
+}
+
+/// Inside of the container: unmount what has been mounted, the last first.
+fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
+    for (_, target, _) in work.iter().rev() {
+        if let Err(error) = uncover(target) {
+            tracing::warn!(%error, pid = subject.pid, "a graft stays behind, ignoring");
+        }
+    }
 }
 
 /// Take the grafts at `paths` out of a container; returns how many there were. What lies there and is not

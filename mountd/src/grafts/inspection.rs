@@ -58,12 +58,18 @@ fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd
     )?;
     for row in rows {
         let point = stage.join(row.path.trim_start_matches('/'));
-        let parent = point.parent().unwrap_or(stage);
-        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-        if row.directory {
-            fs::create_dir_all(&point).map_err(|e| Error::io("create", &point, e))?;
-        } else {
-            fs::File::create(&point).map_err(|e| Error::io("create", &point, e))?;
+        // It may lie in a directory that is mounted already, and there it is.
+        if fs::symlink_metadata(&point).is_err() {
+            let parent = if row.directory {
+                Some(point.as_path())
+            } else {
+                point.parent()
+            };
+            let parent = parent.unwrap_or(stage);
+            fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+            if !row.directory {
+                fs::File::create(&point).map_err(|e| Error::io("create", &point, e))?;
+            }
         }
         let at = rustix::fs::open(
             &point,

@@ -68,6 +68,46 @@ impl Default for Settings {
     }
 }
 
+/// What makes one container's identity, and keeps it from being guessed.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// The container's own boot_id: a random UUID (RFC 9562, version 4).
+    pub boot_id: [u8; 16],
+    /// A secret of the machine, made once a boot.
+    pub machine_secret: [u8; 32],
+}
+
+impl Secrets {
+    /// A new boot_id beside the secret of the machine.
+    pub fn new(machine_secret: [u8; 32]) -> std::io::Result<Self> {
+        let mut boot_id: [u8; 16] = random()?;
+        boot_id[6] = boot_id[6] & 0x0f | 0x40;
+        boot_id[8] = boot_id[8] & 0x3f | 0x80;
+        Ok(Self {
+            boot_id,
+            machine_secret,
+        })
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // They are not for logs.
+        f.debug_struct("Secrets").finish_non_exhaustive()
+    }
+}
+
+/// Random bytes from the kernel.
+pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    while filled < N {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}
+
 /// What the daemon says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -86,6 +126,8 @@ pub enum ToServer {
     Add {
         /// The number of its directory.
         slot: u64,
+        /// What it is known by.
+        secrets: Secrets,
         /// What is known of it.
         facts: Box<Facts>,
     },

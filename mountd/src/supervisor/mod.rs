@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use asks::PressureDirs;
 
 use crate::protocol::channel::Channel;
-use crate::protocol::link::{self, FromServer, Row, Settings, ToServer};
+use crate::protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
 
 /// How long the server may take for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -84,11 +84,18 @@ impl Server {
     }
 
     /// Hand over a container; returns what can be grafted into it.
-    pub fn add(&mut self, slot: u64, facts: &Facts, dirs: &[OwnedFd]) -> Result<Vec<Row>> {
+    pub fn add(
+        &mut self,
+        slot: u64,
+        secrets: Secrets,
+        facts: &Facts,
+        dirs: &[OwnedFd],
+    ) -> Result<Vec<Row>> {
         let fds: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
         match self.call(
             &ToServer::Add {
                 slot,
+                secrets,
                 facts: Box::new(facts.clone()),
             },
             &fds,

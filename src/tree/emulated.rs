@@ -1,0 +1,371 @@
+//! Directory grafts: directories of the kernel whose listing depends on the container, on the live connection.
+//!
+//! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
+//! file, which is then read here, from the host, and never written. Node ids are hashes of the paths, so that they
+//! mean the same to every server; what a hash means is remembered when it is looked up, and found again by walking
+//! when it was looked up at a server that is dead.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use dashmap::DashMap;
+use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory};
+use nix::fcntl::OFlag;
+
+use super::{Attr, DirEntry, Kind, Node, NodeId, Tree};
+use crate::container::Attached;
+use crate::error::Errno;
+
+/// What hashes mean; the same for all containers, because the paths are.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    known: DashMap<u64, (u16, Arc<str>)>,
+}
+
+/// A path below a directory graft.
+pub(super) struct Place {
+    pub(super) container: Arc<Attached>,
+    slot: u64,
+    directory: &'static dyn Directory,
+    rel: Arc<str>,
+}
+
+/// The directory emulator with `id`.
+pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
+    DIRECTORIES
+        .iter()
+        .copied()
+        .find(|directory| directory.facts().id == id)
+}
+
+/// FNV-1a: the hash must be the same in every build of every version, which the library's is not.
+fn hash(directory: u16, rel: &str) -> u64 {
+    directory
+        .to_le_bytes()
+        .iter()
+        .chain(rel.as_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+fn join(rel: &str, name: &str) -> String {
+    if rel.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{rel}/{name}")
+    }
+}
+
+impl Paths {
+    /// The node of a path; EIO where its hash is another's, which would show one file as another.
+    fn node(&self, slot: u64, directory: u16, rel: &str) -> Result<NodeId, Errno> {
+        if rel.is_empty() {
+            return Ok(NodeId::view(slot, directory));
+        }
+        let id = NodeId::below(slot, hash(directory, rel));
+        let Node::Below { path, .. } = id.node() else {
+            return Err(Errno::IO);
+        };
+        let known = self
+            .known
+            .entry(path)
+            .or_insert_with(|| (directory, rel.into()));
+        if known.0 == directory && &*known.1 == rel {
+            return Ok(id);
+        }
+        tracing::error!(rel, other = &*known.1, "two paths have one node id");
+        Err(Errno::IO)
+    }
+}
+
+impl Tree {
+    /// The place that a node names below a directory graft, or the graft itself; none for other nodes.
+    pub(super) fn place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
+        match id.node() {
+            Node::View { slot, emulator } => {
+                let Some(directory) = directory(emulator) else {
+                    return Ok(None);
+                };
+                let container = self.container(slot)?;
+                if !container.has_directory(emulator) {
+                    return Err(Errno::NOENT);
+                }
+                Ok(Some(Place {
+                    container,
+                    slot,
+                    directory,
+                    rel: "".into(),
+                }))
+            }
+            Node::Below { slot, path } => {
+                let container = self.container(slot)?;
+                if !self.paths.known.contains_key(&path) {
+                    self.walk_all(slot, &container);
+                }
+                let (directory_id, rel) = self
+                    .paths
+                    .known
+                    .get(&path)
+                    .map(|known| known.clone())
+                    .ok_or(Errno::NOENT)?;
+                let directory = directory(directory_id).ok_or(Errno::NOENT)?;
+                Ok(Some(Place {
+                    container,
+                    slot,
+                    directory,
+                    rel,
+                }))
+            }
+            Node::Root | Node::Directory { .. } => Ok(None),
+        }
+    }
+
+    /// Learn all paths of a container's directory grafts.
+    fn walk_all(&self, slot: u64, container: &Attached) {
+        let cx = self.context(container, false);
+        for directory in DIRECTORIES
+            .iter()
+            .filter(|d| container.has_directory(d.facts().id))
+        {
+            let mut open = vec![String::new()];
+            while let Some(rel) = open.pop() {
+                for name in directory.names(&cx, &rel).unwrap_or_default() {
+                    let path = join(&rel, &name);
+                    if self.paths.node(slot, directory.facts().id, &path).is_err() {
+                        continue;
+                    }
+                    if let Ok(Decision::Passthrough(host)) = directory.entry(&cx, &path)
+                        && self
+                            .host_stat(&host)
+                            .is_ok_and(|stat| stat.kind == Kind::Directory)
+                    {
+                        open.push(path);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn place_lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
+        let cx = self.context(&place.container, false);
+        let rel = join(&place.rel, name);
+        match place.decide(&cx, &rel)? {
+            Decision::Hidden => Err(Errno::NOENT),
+            Decision::Passthrough(host) => {
+                self.host_stat(&host)?;
+                self.paths
+                    .node(place.slot, place.directory.facts().id, &rel)
+            }
+            Decision::View { .. } | Decision::Link(_) => {
+                self.paths
+                    .node(place.slot, place.directory.facts().id, &rel)
+            }
+        }
+    }
+
+    pub(super) fn place_entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
+        let cx = self.context(&place.container, false);
+        let names = place
+            .directory
+            .names(&cx, &place.rel)
+            .map_err(|error| place.failed(&error))?;
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            let rel = join(&place.rel, &name);
+            let kind = match place.decide(&cx, &rel)? {
+                Decision::Hidden => continue,
+                Decision::View { .. } => Kind::File,
+                Decision::Link(_) => Kind::Symlink,
+                // It may have gone since it was listed.
+                Decision::Passthrough(host) => match self.host_stat(&host) {
+                    Ok(stat) => stat.kind,
+                    Err(_) => continue,
+                },
+            };
+            let id = self
+                .paths
+                .node(place.slot, place.directory.facts().id, &rel)?;
+            entries.push(DirEntry { id, kind, name });
+        }
+        Ok(entries)
+    }
+
+    /// The attributes of a place; with `measure` false, computed files have no size.
+    pub(super) fn place_attr(
+        &self,
+        id: NodeId,
+        place: &Place,
+        measure: bool,
+    ) -> Result<Attr, Errno> {
+        let cx = self.context(&place.container, false);
+        let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
+            Decision::Hidden => return Err(Errno::NOENT),
+            Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
+            Decision::View { mode, .. } if measure => {
+                (Kind::File, mode, self.place_text(place)?.len() as u64)
+            }
+            Decision::View { mode, .. } => (Kind::File, mode, 0),
+            Decision::Passthrough(host) => {
+                let stat = self.host_stat(&host)?;
+                let mode = if place.rel.is_empty() {
+                    place.directory.facts().mode
+                } else {
+                    stat.mode
+                };
+                // A file of no size would be an empty one to sendfile(2).
+                let size = match (stat.kind, stat.size) {
+                    (Kind::File, 0) if measure => {
+                        self.place_text(place).map_or(0, |text| text.len() as u64)
+                    }
+                    (_, size) => size,
+                };
+                (stat.kind, mode, size)
+            }
+        };
+        let (uid, gid) = (place.container.uid, place.container.gid);
+        // Nothing here can be written to, whatever the kernel's own file can.
+        let mode = if kind == Kind::Symlink {
+            mode
+        } else {
+            mode & !0o222
+        };
+        Ok(Attr {
+            id,
+            kind,
+            size,
+            mode,
+            uid,
+            gid,
+            mtime: SystemTime::now(),
+        })
+    }
+
+    /// The whole of a file below a directory graft.
+    pub(super) fn place_text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.context(&place.container, false);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Hidden => Err(Errno::NOENT),
+            Decision::Link(_) => Err(Errno(libc::EINVAL)),
+            Decision::View { .. } => {
+                let mut text = Vec::new();
+                place
+                    .directory
+                    .render(&cx, &place.rel, &mut text)
+                    .map_err(|error| place.failed(&error))?;
+                Ok(text)
+            }
+            Decision::Passthrough(host) => {
+                let fd = self
+                    .host
+                    .open_flags(&host, OFlag::O_RDONLY)
+                    .map_err(|e| Errno(e as i32))?;
+                read_whole(fd)
+            }
+        }
+    }
+
+    /// The target of a symbolic link below a directory graft.
+    ///
+    /// # Errors
+    /// EINVAL for what is no link; ENOENT.
+    pub fn read_link(&self, id: NodeId) -> Result<Vec<u8>, Errno> {
+        let Some(place) = self.place(id)? else {
+            return Err(Errno(libc::EINVAL));
+        };
+        let cx = self.context(&place.container, false);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Link(target) => Ok(target.into_bytes()),
+            Decision::Passthrough(host) => {
+                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+                let fd = self
+                    .host
+                    .open_flags(&host, flags)
+                    .map_err(|e| Errno(e as i32))?;
+                rustix::fs::readlinkat(&fd, "", Vec::new())
+                    .map(std::ffi::CString::into_bytes)
+                    .map_err(|e| Errno(e.raw_os_error()))
+            }
+            _ => Err(Errno(libc::EINVAL)),
+        }
+    }
+
+    fn host_stat(&self, path: &str) -> Result<HostStat, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let fd = self
+            .host
+            .open_flags(path, flags)
+            .map_err(|e| Errno(e as i32))?;
+        let stat = nix::sys::stat::fstat(fd.as_fd()).map_err(|e| Errno(e as i32))?;
+        let kind = match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR => Kind::Directory,
+            libc::S_IFLNK => Kind::Symlink,
+            libc::S_IFREG => Kind::File,
+            // Nothing else lies in the kernel's directories; if it does, it is none of the container's.
+            _ => return Err(Errno::NOENT),
+        };
+        let mode = u16::try_from(stat.st_mode & 0o777).unwrap_or(0);
+        Ok(HostStat {
+            kind,
+            mode,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+        })
+    }
+}
+
+struct HostStat {
+    kind: Kind,
+    mode: u16,
+    size: u64,
+}
+
+impl Place {
+    fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
+        self.directory
+            .entry(cx, rel)
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &eci_fs_emulators::Error) -> Errno {
+        let errno = Errno(error.errno());
+        if errno != Errno::NOENT {
+            tracing::error!(path = self.directory.facts().path, rel = &*self.rel, %error, "cannot be computed");
+        }
+        errno
+    }
+}
+
+/// Bytes of a passed-through file at most: sysfs files are a page, its binary attributes a few.
+const MAX_PASSED: u64 = 1 << 20;
+
+fn read_whole(fd: std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    std::fs::File::from(fd)
+        .take(MAX_PASSED)
+        .read_to_end(&mut text)
+        .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Grafts outlive servers: the hash of a path is part of what a release promises to the next.
+    #[test]
+    fn hashes_are_the_same_in_every_build() {
+        assert_eq!(hash(128, "cpu0/topology/core_id"), 0xa17ad819b3938913);
+    }
+
+    #[test]
+    fn a_path_has_one_node_and_two_paths_have_two() {
+        let paths = Paths::default();
+        let a = paths.node(1, 128, "cpu0").unwrap();
+        assert_eq!(paths.node(1, 128, "cpu0"), Ok(a));
+        assert_ne!(paths.node(1, 128, "cpu1"), Ok(a));
+        assert_ne!(paths.node(1, 129, "cpu0"), Ok(a));
+        assert_eq!(paths.node(1, 128, ""), Ok(NodeId::view(1, 128)));
+    }
+}
