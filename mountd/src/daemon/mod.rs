@@ -1,9 +1,12 @@
 //! The daemon: one event loop, one thread a control connection, one grafter.
 //!
-//! [`operations`] are what can be done to containers, one at a time. [`run`](run()) is the loop that hears of
+//! [`operations`] are what can be done to containers, one at a time; `exposures` those on directories of the host,
+//! `lifecycle` what happens of itself. [`run`](run()) is the loop that hears of
 //! new connections, signals, and the ends of containers and of the server. [`options`] is its command line.
 
+mod exposures;
 mod leftovers;
+mod lifecycle;
 pub mod operations;
 pub mod options;
 mod run;

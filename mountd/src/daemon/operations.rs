@@ -2,12 +2,10 @@
 //! so each sees the list as the one before left it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustix::fs::OFlags;
 
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
@@ -16,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::grafts;
 use crate::grafts::place::Grafter;
 use crate::protocol::control::{Attached, CgroupChoice, LIST_PAGE, Response, Selector};
-use crate::registry::{self, Container, Exposure, Registry};
+use crate::registry::{self, Container, Registry};
 use crate::runtime_dir::RuntimeDir;
 use crate::supervisor::asks::PressureDirs;
 use crate::supervisor::{Program, Server};
@@ -45,7 +43,7 @@ pub(super) struct State {
 }
 
 impl Daemon {
-    fn begin(&self) -> Result<MutexGuard<'_, State>> {
+    pub(super) fn begin(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.state.lock();
         if state.ending {
             return Err(Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again"));
@@ -107,7 +105,12 @@ impl Daemon {
     }
 
     /// Make the container known to the server and enter it in the list, if it is not there.
-    fn enter(&self, state: &mut State, described: Described, choice: CgroupChoice) -> Result<u64> {
+    pub(super) fn enter(
+        &self,
+        state: &mut State,
+        described: Described,
+        choice: CgroupChoice,
+    ) -> Result<u64> {
         if let Some(slot) = state.registry.find_subject(&described.subject) {
             return Ok(slot);
         }
@@ -159,7 +162,7 @@ impl Daemon {
         Ok(slot)
     }
 
-    fn graft(&self, state: &mut State, slot: u64) -> Result<(String, usize)> {
+    pub(super) fn graft(&self, state: &mut State, slot: u64) -> Result<(String, usize)> {
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         let rows = container.rows.clone();
         let subject = container.subject.duplicate()?;
@@ -180,7 +183,7 @@ impl Daemon {
         Ok(done)
     }
 
-    fn ungraft(&self, state: &mut State, slot: u64) -> Result<usize> {
+    pub(super) fn ungraft(&self, state: &mut State, slot: u64) -> Result<usize> {
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         let paths = std::mem::take(&mut container.grafted);
         let subject = container.subject.duplicate()?;
@@ -213,113 +216,6 @@ impl Daemon {
         Ok(Response::Detached { id, grafts })
     }
 
-    /// Show the views of the container of the process behind `pidfd` on the directory `dir`, in the mount
-    /// namespace of the process behind `client`.
-    ///
-    /// # Errors
-    /// As [`describe`] and [`grafts::expose`].
-    pub fn mount(
-        &self,
-        pidfd: BorrowedFd<'_>,
-        dir: OwnedFd,
-        path: &Path,
-        created: bool,
-        client: i32,
-    ) -> Result<Response> {
-        let described = describe(&self.proc, pidfd, None, CgroupChoice::NamespaceRoot)?;
-        let namespace = self
-            .proc
-            .open_at(&format!("{client}/ns/mnt"), OFlags::RDONLY)?;
-        let mut state = self.begin()?;
-        if state.registry.find_mount(path).is_some() {
-            return Err(Error::new(
-                Kind::Busy,
-                format!("{} shows a container already", path.display()),
-            )
-            .remedy("unmount it first, or name another directory"));
-        }
-        let slot = self.enter(&mut state, described, CgroupChoice::NamespaceRoot)?;
-        let result = self.expose(
-            &mut state,
-            slot,
-            dir,
-            Exposure {
-                dir: path.to_owned(),
-                created,
-                namespace,
-            },
-        );
-        if result.is_err() {
-            self.forget_if_unused(&mut state, slot);
-        }
-        result
-    }
-
-    fn expose(
-        &self,
-        state: &mut State,
-        slot: u64,
-        dir: OwnedFd,
-        exposure: Exposure,
-    ) -> Result<Response> {
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let rows = container.rows.clone();
-        let namespace = exposure
-            .namespace
-            .try_clone()
-            .map_err(|e| Error::io("duplicate", "a namespace", e))?;
-        let grafts = self
-            .grafter
-            .run(move |place| grafts::expose(place, slot, &rows, &dir, namespace))?;
-        let path = exposure.dir.clone();
-        container.mounts.push(exposure);
-        let id = container.id.clone();
-        if let Err(error) = self.save(state) {
-            let withdrawn = self.withdraw(state, slot, &path);
-            tracing::warn!(?withdrawn, "the list cannot be written: unmounting again");
-            return Err(error);
-        }
-        tracing::info!(%id, slot, grafts, dir = %path.display(), "mounted");
-        Ok(Response::Mounted { id, grafts })
-    }
-
-    fn withdraw(&self, state: &mut State, slot: u64, dir: &Path) -> Result<()> {
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let at = container
-            .mounts
-            .iter()
-            .position(|mount| mount.dir == dir)
-            .ok_or_else(vanished)?;
-        let exposure = container.mounts.remove(at);
-        self.grafter
-            .run(move |place| {
-                grafts::withdraw(place, &exposure.dir, &exposure.namespace)?;
-                Ok(exposure)
-            })
-            .map(|exposure| {
-                if exposure.created {
-                    // It can only fail because somebody has put something there, and then it shall stay.
-                    let _ = std::fs::remove_dir(&exposure.dir);
-                }
-            })
-    }
-
-    /// Take a directory that shows a container away again.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`] when there is no such directory.
-    pub fn unmount(&self, dir: &Path) -> Result<Response> {
-        let mut state = self.begin()?;
-        let slot = state.registry.find_mount(dir).ok_or_else(|| {
-            Error::not_found(format!("{} shows no container", dir.display()))
-                .remedy("see `eci-fs list`")
-        })?;
-        self.withdraw(&mut state, slot, dir)?;
-        self.forget_if_unused(&mut state, slot);
-        self.save(&state)?;
-        Ok(Response::Unmounted)
-    }
-
     /// One page of the list.
     pub fn list(&self, after: Option<u64>) -> Response {
         let (containers, more) = self.state.lock().registry.list(after, LIST_PAGE);
@@ -348,95 +244,7 @@ impl Daemon {
         self.grafter.run(move |place| place.open_view(slot, &row))
     }
 
-    /// A container has ended: its grafts are gone with its namespace, all else is let go of.
-    pub(super) fn container_ended(&self, slot: u64) {
-        let mut state = self.state.lock();
-        let Some(container) = state.registry.get_mut(slot) else {
-            return;
-        };
-        let id = container.id.clone();
-        container.grafted.clear();
-        for dir in container
-            .mounts
-            .iter()
-            .map(|mount| mount.dir.clone())
-            .collect::<Vec<_>>()
-        {
-            if let Err(error) = self.withdraw(&mut state, slot, &dir) {
-                tracing::warn!(%error, "a directory stays mounted, ignoring");
-            }
-        }
-        self.forget_if_unused(&mut state, slot);
-        if let Err(error) = self.save(&state) {
-            tracing::warn!(%error, "the list is out of date, ignoring");
-        }
-        tracing::info!(%id, slot, "the container has ended");
-    }
-
-    /// The server has died: start another one on the same connections, and hand everything over to it.
-    ///
-    /// # Errors
-    /// When no server can be started any more.
-    pub(super) fn restart_server(&self) -> Result<()> {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        state.server.kill();
-        state.server = Server::start(&self.program, &mut state.connections, &self.pressure)?;
-        let State {
-            registry, server, ..
-        } = state;
-        for (slot, container) in registry.iter() {
-            let again = describe(
-                &self.proc,
-                container.subject.pidfd.as_fd(),
-                Some(container.id.clone()),
-                container.choice,
-            )
-            .and_then(|described| {
-                server.add(slot, container.secrets, &described.facts, &described.dirs)
-            });
-            if let Err(error) = again {
-                tracing::warn!(%error, id = %container.id, "a container could not be handed over, ignoring");
-            }
-        }
-        server.resend()
-    }
-
-    /// Undo everything, before the daemon ends.
-    pub(super) fn end(&self) {
-        let mut state = self.state.lock();
-        state.ending = true;
-        let slots: Vec<u64> = state.registry.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            if let Err(error) = self.ungraft(&mut state, slot) {
-                tracing::debug!(%error, slot, "its grafts are gone with it");
-            }
-            let dirs: Vec<_> = state
-                .registry
-                .get_mut(slot)
-                .map(|c| c.mounts.iter().map(|mount| mount.dir.clone()).collect())
-                .unwrap_or_default();
-            for dir in dirs {
-                if let Err(error) = self.withdraw(&mut state, slot, &dir) {
-                    tracing::warn!(%error, "a directory stays mounted, ignoring");
-                }
-            }
-            self.forget_if_unused(&mut state, slot);
-        }
-        if let Err(error) = self.save(&state) {
-            tracing::warn!(%error, "the list is out of date, ignoring");
-        }
-    }
-
-    /// Whether nothing is attached or mounted; if so, and `claim` is set, nothing new is begun any more.
-    pub(super) fn is_idle(&self, claim: bool) -> bool {
-        let mut state = self.state.lock();
-        let idle = state.registry.is_empty();
-        state.ending |= idle && claim;
-        idle
-    }
-
-    fn forget_if_unused(&self, state: &mut State, slot: u64) {
+    pub(super) fn forget_if_unused(&self, state: &mut State, slot: u64) {
         let used = state
             .registry
             .get_mut(slot)
@@ -453,7 +261,7 @@ impl Daemon {
         }
     }
 
-    fn select(&self, state: &State, selector: &Selector) -> Result<u64> {
+    pub(super) fn select(&self, state: &State, selector: &Selector) -> Result<u64> {
         let namespace = match selector {
             Selector::Pid(pid) => self.proc.namespace(*pid, "mnt").ok(),
             Selector::Id(_) => None,
@@ -463,7 +271,7 @@ impl Daemon {
         })
     }
 
-    fn save(&self, state: &State) -> Result<()> {
+    pub(super) fn save(&self, state: &State) -> Result<()> {
         let Some(runtime) = &self.runtime else {
             return Ok(());
         };
@@ -473,6 +281,6 @@ impl Daemon {
     }
 }
 
-fn vanished() -> Error {
+pub(super) fn vanished() -> Error {
     Error::not_found("the container has ended")
 }

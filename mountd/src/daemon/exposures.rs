@@ -1,0 +1,122 @@
+//! Directories of the host under which a container's views are shown: `eci-fs mount` and `unmount`.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::operations::{Daemon, State, vanished};
+use crate::container::describe;
+use crate::error::{Error, Kind, Result};
+use crate::grafts;
+use crate::protocol::control::{CgroupChoice, Response};
+use crate::registry::Exposure;
+
+impl Daemon {
+    /// Show the views of the container of the process behind `pidfd` on the directory `dir`, in the mount
+    /// namespace of the process behind `client`.
+    ///
+    /// # Errors
+    /// As [`describe`] and [`grafts::expose`].
+    pub fn mount(
+        &self,
+        pidfd: BorrowedFd<'_>,
+        dir: OwnedFd,
+        path: &Path,
+        created: bool,
+        client: i32,
+    ) -> Result<Response> {
+        let described = describe(&self.proc, pidfd, None, CgroupChoice::NamespaceRoot)?;
+        let namespace = self
+            .proc
+            .open_at(&format!("{client}/ns/mnt"), OFlags::RDONLY)?;
+        let mut state = self.begin()?;
+        if state.registry.find_mount(path).is_some() {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("{} shows a container already", path.display()),
+            )
+            .remedy("unmount it first, or name another directory"));
+        }
+        let slot = self.enter(&mut state, described, CgroupChoice::NamespaceRoot)?;
+        let result = self.expose(
+            &mut state,
+            slot,
+            dir,
+            Exposure {
+                dir: path.to_owned(),
+                created,
+                namespace,
+            },
+        );
+        if result.is_err() {
+            self.forget_if_unused(&mut state, slot);
+        }
+        result
+    }
+
+    pub(super) fn expose(
+        &self,
+        state: &mut State,
+        slot: u64,
+        dir: OwnedFd,
+        exposure: Exposure,
+    ) -> Result<Response> {
+        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+        let rows = container.rows.clone();
+        let namespace = exposure
+            .namespace
+            .try_clone()
+            .map_err(|e| Error::io("duplicate", "a namespace", e))?;
+        let grafts = self
+            .grafter
+            .run(move |place| grafts::expose(place, slot, &rows, &dir, namespace))?;
+        let path = exposure.dir.clone();
+        container.mounts.push(exposure);
+        let id = container.id.clone();
+        if let Err(error) = self.save(state) {
+            let withdrawn = self.withdraw(state, slot, &path);
+            tracing::warn!(?withdrawn, "the list cannot be written: unmounting again");
+            return Err(error);
+        }
+        tracing::info!(%id, slot, grafts, dir = %path.display(), "mounted");
+        Ok(Response::Mounted { id, grafts })
+    }
+
+    pub(super) fn withdraw(&self, state: &mut State, slot: u64, dir: &Path) -> Result<()> {
+        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+        let at = container
+            .mounts
+            .iter()
+            .position(|mount| mount.dir == dir)
+            .ok_or_else(vanished)?;
+        let exposure = container.mounts.remove(at);
+        self.grafter
+            .run(move |place| {
+                grafts::withdraw(place, &exposure.dir, &exposure.namespace)?;
+                Ok(exposure)
+            })
+            .map(|exposure| {
+                if exposure.created {
+                    // It can only fail because somebody has put something there, and then it shall stay.
+                    let _ = std::fs::remove_dir(&exposure.dir);
+                }
+            })
+    }
+
+    /// Take a directory that shows a container away again.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is no such directory.
+    pub fn unmount(&self, dir: &Path) -> Result<Response> {
+        let mut state = self.begin()?;
+        let slot = state.registry.find_mount(dir).ok_or_else(|| {
+            Error::not_found(format!("{} shows no container", dir.display()))
+                .remedy("see `eci-fs list`")
+        })?;
+        self.withdraw(&mut state, slot, dir)?;
+        self.forget_if_unused(&mut state, slot);
+        self.save(&state)?;
+        Ok(Response::Unmounted)
+    }
+}

@@ -1,0 +1,98 @@
+//! What happens of itself: a container ends, the server dies, the daemon ends.
+
+use std::os::fd::AsFd;
+
+use super::operations::{Daemon, State};
+use crate::container::describe;
+use crate::error::Result;
+use crate::supervisor::Server;
+
+impl Daemon {
+    /// A container has ended: its grafts are gone with its namespace, all else is let go of.
+    pub(super) fn container_ended(&self, slot: u64) {
+        let mut state = self.state.lock();
+        let Some(container) = state.registry.get_mut(slot) else {
+            return;
+        };
+        let id = container.id.clone();
+        container.grafted.clear();
+        for dir in container
+            .mounts
+            .iter()
+            .map(|mount| mount.dir.clone())
+            .collect::<Vec<_>>()
+        {
+            if let Err(error) = self.withdraw(&mut state, slot, &dir) {
+                tracing::warn!(%error, "a directory stays mounted, ignoring");
+            }
+        }
+        self.forget_if_unused(&mut state, slot);
+        if let Err(error) = self.save(&state) {
+            tracing::warn!(%error, "the list is out of date, ignoring");
+        }
+        tracing::info!(%id, slot, "the container has ended");
+    }
+
+    /// The server has died: start another one on the same connections, and hand everything over to it.
+    ///
+    /// # Errors
+    /// When no server can be started any more.
+    pub(super) fn restart_server(&self) -> Result<()> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.server.kill();
+        state.server = Server::start(&self.program, &mut state.connections, &self.pressure)?;
+        let State {
+            registry, server, ..
+        } = state;
+        for (slot, container) in registry.iter() {
+            let again = describe(
+                &self.proc,
+                container.subject.pidfd.as_fd(),
+                Some(container.id.clone()),
+                container.choice,
+            )
+            .and_then(|described| {
+                server.add(slot, container.secrets, &described.facts, &described.dirs)
+            });
+            if let Err(error) = again {
+                tracing::warn!(%error, id = %container.id, "a container could not be handed over, ignoring");
+            }
+        }
+        server.resend()
+    }
+
+    /// Undo everything, before the daemon ends.
+    pub(super) fn end(&self) {
+        let mut state = self.state.lock();
+        state.ending = true;
+        let slots: Vec<u64> = state.registry.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if let Err(error) = self.ungraft(&mut state, slot) {
+                tracing::debug!(%error, slot, "its grafts are gone with it");
+            }
+            let dirs: Vec<_> = state
+                .registry
+                .get_mut(slot)
+                .map(|c| c.mounts.iter().map(|mount| mount.dir.clone()).collect())
+                .unwrap_or_default();
+            for dir in dirs {
+                if let Err(error) = self.withdraw(&mut state, slot, &dir) {
+                    tracing::warn!(%error, "a directory stays mounted, ignoring");
+                }
+            }
+            self.forget_if_unused(&mut state, slot);
+        }
+        if let Err(error) = self.save(&state) {
+            tracing::warn!(%error, "the list is out of date, ignoring");
+        }
+    }
+
+    /// Whether nothing is attached or mounted; if so, and `claim` is set, nothing new is begun any more.
+    pub(super) fn is_idle(&self, claim: bool) -> bool {
+        let mut state = self.state.lock();
+        let idle = state.registry.is_empty();
+        state.ending |= idle && claim;
+        idle
+    }
+}

@@ -1,0 +1,205 @@
+//! The documents agree with the code: generated tables are what the registry says, and words are used as defined.
+#![allow(missing_docs, reason = "a test binary")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, Pace};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Replace what lies between the marks of `name`.
+fn with_table(document: &str, name: &str, table: &str) -> String {
+    let (begin, end) = (
+        format!("<!-- begin: {name} -->\n"),
+        format!("<!-- end: {name} -->"),
+    );
+    let start = document
+        .find(&begin)
+        .unwrap_or_else(|| panic!("no {begin}"))
+        + begin.len();
+    let stop = document.find(&end).unwrap_or_else(|| panic!("no {end}"));
+    format!("{}{table}{}", &document[..start], &document[stop..])
+}
+
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+fn views() -> String {
+    let mut table = String::from(
+        "| path | connection | source on v1 | source on v2 | invented |\n|---|---|---|---|---|\n",
+    );
+    for emulator in EMULATORS {
+        let facts = emulator.facts();
+        let connection = match (facts.mode & 0o222, facts.pace) {
+            (0, Pace::Static) => "cached, static",
+            (0, Pace::Ticking) => "cached",
+            _ => "live",
+        };
+        writeln!(
+            table,
+            "| {} | {connection} | {} | {} | {} |",
+            facts.path,
+            cell(facts.source_v1),
+            cell(facts.source_v2),
+            cell(facts.invented)
+        )
+        .unwrap();
+    }
+    table
+}
+
+fn directories() -> String {
+    let mut table = String::from("| path | mode | computed in it |\n|---|---|---|\n");
+    for directory in DIRECTORIES {
+        let facts = directory.facts();
+        let views = if facts.views.is_empty() {
+            "empty".to_owned()
+        } else {
+            facts.views.join(", ")
+        };
+        writeln!(
+            table,
+            "| {} | {:04o} | {} |",
+            facts.path,
+            facts.mode,
+            cell(&views)
+        )
+        .unwrap();
+    }
+    table
+}
+
+#[test]
+fn the_tables_of_views_are_what_the_registry_says() {
+    let path = root().join("docs/semantics.md");
+    let document = fs::read_to_string(&path).unwrap();
+    let wanted = with_table(
+        &with_table(&document, "views", &views()),
+        "directories",
+        &directories(),
+    );
+    if std::env::var_os("ECI_FS_BLESS").is_some() {
+        fs::write(&path, &wanted).unwrap();
+    }
+    assert!(
+        document == wanted || std::env::var_os("ECI_FS_BLESS").is_some(),
+        "docs/semantics.md is not what the registry says: ECI_FS_BLESS=1 cargo nextest run --test docs"
+    );
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut documents = vec![root().join("README.md")];
+    documents.extend(
+        fs::read_dir(root().join("docs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path()),
+    );
+    for document in documents
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+    {
+        let text = fs::read_to_string(document).unwrap();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let file = link.split('#').next().unwrap_or_default();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            let target = document.parent().unwrap().join(file);
+            assert!(target.exists(), "{} links to {file}", document.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_that_a_document_names_is_there() {
+    for document in [
+        "README.md",
+        "docs/architecture.md",
+        "docs/security.md",
+        "docs/semantics.md",
+        "docs/operating.md",
+    ] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_source = ["src/", "emulators/", "mountd/", "tests/", "benches/"]
+                .iter()
+                .any(|top| name.starts_with(top));
+            if is_source && !name.contains(['{', '*', ' ']) {
+                assert!(root().join(name).exists(), "{document} names {name}");
+            }
+        }
+    }
+}
+
+fn sources(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+}
+
+fn product() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for top in ["src", "emulators/src", "mountd/src"] {
+        sources(&root().join(top), &mut found);
+    }
+    found
+}
+
+#[test]
+fn the_fuse_library_is_named_in_one_folder_only() {
+    for (path, text) in product() {
+        let inside = path.starts_with(root().join("src/fuse"));
+        assert!(
+            inside || !text.contains("fuser::"),
+            "{} names the FUSE library",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn the_daemon_depends_on_neither_the_server_nor_the_emulators() {
+    let manifest = fs::read_to_string(root().join("mountd/Cargo.toml")).unwrap();
+    assert!(!manifest.contains("emulators") && !manifest.contains("fuser"));
+}
+
+#[test]
+fn unsafe_code_is_where_the_architecture_says() {
+    let allowed = ["src/fuse/session.rs", "src/commands/run/inherited.rs"];
+    for (path, text) in product() {
+        let relative = path.strip_prefix(root()).unwrap();
+        let named = allowed.iter().any(|file| relative == Path::new(file));
+        let has = text
+            .lines()
+            .any(|line| line.contains("unsafe {") || line.contains("allow(unsafe_code"));
+        assert!(!has || named, "{} has unsafe code", relative.display());
+    }
+}
+
+#[test]
+fn no_source_file_has_more_than_four_hundred_lines() {
+    for (path, text) in product() {
+        let lines = text.lines().count();
+        assert!(
+            lines <= 400,
+            "{} has {lines} lines: is it one thing?",
+            path.display()
+        );
+    }
+}
