@@ -118,19 +118,24 @@ impl Attached {
             machine_secret: secrets.machine_secret,
         };
         let history = Default::default();
-        Ok(Self {
-            container: Arc::new(Container {
-                cgroup: Cgroup::new(hierarchies),
-                identity,
-                history,
-            }),
-            uid: facts.uid,
-            gid: facts.gid,
+        let container = Container {
+            cgroup: Cgroup::new(hierarchies),
+            identity,
+            history,
+        };
+        Ok(Self::over(container, facts.uid, facts.gid))
+    }
+
+    fn over(container: Container, uid: u32, gid: u32) -> Self {
+        Self {
+            container: Arc::new(container),
+            uid,
+            gid,
             sampled: Arc::new(Sampled::default()),
             views: EMULATORS.iter().map(|_| View::default()).collect(),
             directories: Mutex::default(),
             handles: AtomicIsize::new(0),
-        })
+        }
     }
 
     /// What its views are computed from at this moment; with `sampler`, its threads and their load too.
@@ -155,41 +160,33 @@ impl Attached {
         }
     }
 
-    /// Decide where the view of `EMULATORS[index]` is served, and remember it.
-    ///
-    /// Static views are cached at any size; a ticking one if it has a constant size of one page at most.
-    pub fn choose_connection(
-        &self,
-        index: usize,
-        cx: &Context<'_>,
-        padding: bool,
-        freshness: Duration,
-    ) -> Connection {
-        let emulator = EMULATORS[index];
-        let cached = match emulator.facts().pace {
-            Pace::Static => true,
-            Pace::Ticking => {
-                padding
-                    && emulator
-                        .bound(cx)
-                        .ok()
-                        .flatten()
-                        .is_some_and(|bound| bound <= ONE_PAGE)
-            }
+    /// A container without a cgroup: it has no limit, so what bounds its views bounds those of all others.
+    pub fn unlimited() -> Self {
+        let container = Container {
+            cgroup: Cgroup::new(Vec::new()),
+            identity: Identity::default(),
+            history: Default::default(),
         };
-        let connection = if cached && !freshness.is_zero() {
-            Connection::Cached
-        } else {
-            Connection::Live
-        };
-        *self.views[index].connection.lock() = Some(connection);
-        connection
+        Self::over(container, 0, 0)
     }
 
-    /// Serve the view of `EMULATORS[index]` live: it can be written to.
-    pub fn choose_live(&self, index: usize) -> Connection {
-        *self.views[index].connection.lock() = Some(Connection::Live);
-        Connection::Live
+    /// Whether the view of `EMULATORS[index]` can be cached: static views at any size, a ticking one if it has a
+    /// constant size of one page at most, padded. Asked of [`Self::unlimited`], so that no later change of limits can
+    /// make it untrue.
+    pub fn can_cache(index: usize, unlimited: &Context<'_>, padding: bool) -> bool {
+        let emulator = EMULATORS[index];
+        match emulator.facts().pace {
+            Pace::Static => true,
+            Pace::Ticking => {
+                let bound = emulator.bound(unlimited).ok().flatten();
+                padding && bound.is_some_and(|bound| bound <= ONE_PAGE)
+            }
+        }
+    }
+
+    /// Serve the view of `EMULATORS[index]` on `connection`.
+    pub fn set_connection(&self, index: usize, connection: Connection) {
+        *self.views[index].connection.lock() = Some(connection);
     }
 
     /// Which directory grafts it has, by the ids of their emulators.

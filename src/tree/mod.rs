@@ -53,6 +53,8 @@ pub struct Tree {
     padding: bool,
     freshness: Freshness,
     directories: Directories,
+    /// Whether each of [`EMULATORS`] can be cached on this machine.
+    cacheable: Vec<bool>,
     containers: DashMap<u64, Arc<Attached>>,
     handles: live::Handles,
     paths: emulated::Paths,
@@ -82,7 +84,13 @@ impl Tree {
     ) -> Arc<Self> {
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
         let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
+        let unlimited = Attached::unlimited();
+        let cx = unlimited.context(&host, &settings, None);
+        let cacheable = (0..EMULATORS.len())
+            .map(|index| Attached::can_cache(index, &cx, padding))
+            .collect();
         Arc::new(Self {
+            cacheable,
             host,
             settings,
             padding,
@@ -175,12 +183,13 @@ impl Tree {
                 continue;
             }
             let writable = emulator.facts().mode & 0o222 != 0;
-            let connection = match writable {
-                true => container.choose_live(index),
-                false => {
-                    container.choose_connection(index, &cx, self.padding, self.freshness.bound)
-                }
+            let cached = !writable && !self.freshness.bound.is_zero() && self.cacheable[index];
+            let connection = if cached {
+                Connection::Cached
+            } else {
+                Connection::Live
             };
+            container.set_connection(index, connection);
             rows.push(Row {
                 path: emulator.facts().path.to_owned(),
                 connection,
