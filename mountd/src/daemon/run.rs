@@ -130,6 +130,9 @@ pub fn run(options: &Options) -> Result<()> {
     } else {
         let runtime = RuntimeDir::create(&options.runtime_dir)?;
         let lock = runtime.lock()?;
+        if options.background {
+            write_to_log(&runtime)?;
+        }
         let listener = listen(&runtime.socket())?;
         (Some(runtime), Some(lock), Some(listener))
     };
@@ -176,7 +179,7 @@ pub fn run(options: &Options) -> Result<()> {
         serve_standard_input(&daemon)?;
     }
     if options.background {
-        announce(&daemon)?;
+        announce()?;
     }
     tracing::info!(pid = std::process::id(), "ready");
     let result = turn(&daemon, listener.as_ref(), &signals, options);
@@ -291,7 +294,7 @@ fn serve_standard_input(daemon: &Arc<Daemon>) -> Result<()> {
 }
 
 /// Tell the command that started us that we listen, and let go of its output.
-fn announce(daemon: &Daemon) -> Result<()> {
+fn announce() -> Result<()> {
     let trouble = |e| Error::io("let go of", "standard output", e);
     rustix::io::write(rustix::stdio::stdout(), b"ready\n").map_err(trouble)?;
     let null = std::fs::File::options()
@@ -300,16 +303,19 @@ fn announce(daemon: &Daemon) -> Result<()> {
         .open("/dev/null");
     let null = null.map_err(|e| Error::io("open", "/dev/null", e))?;
     rustix::stdio::dup2_stdout(&null).map_err(trouble)?;
-    rustix::stdio::dup2_stdin(&null).map_err(trouble)?;
-    if let Some(runtime) = &daemon.runtime {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(runtime.log());
-        let log = log.map_err(|e| Error::io("open", runtime.log(), e))?;
-        rustix::stdio::dup2_stderr(&log).map_err(trouble)?;
-    }
-    Ok(())
+    rustix::stdio::dup2_stdin(&null).map_err(trouble)
+}
+
+/// From here on what is logged goes to the runtime directory. Before the server is started, which inherits this:
+/// whoever waits for the end of the command's output would wait for the end of the server.
+fn write_to_log(runtime: &RuntimeDir) -> Result<()> {
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(runtime.log());
+    let log = log.map_err(|e| Error::io("open", runtime.log(), e))?;
+    rustix::stdio::dup2_stderr(&log)
+        .map_err(|e| Error::io("let go of", "the standard error output", e))
 }
 
 fn block_signals() -> Result<SignalFd> {
