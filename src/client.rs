@@ -252,6 +252,11 @@ impl Private {
         })
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Close the connection and wait until the daemon has undone everything.
     pub fn end(self) {
         let Self { mut child, client } = self;

@@ -1,6 +1,7 @@
 //! The command line. One file a command; this one says which there are, and how an error is shown.
 
 mod attach;
+mod bench;
 mod detach;
 mod list;
 mod mount;
@@ -43,6 +44,8 @@ enum Command {
     List(list::Options),
     /// Print one view of a container
     Show(show::Options),
+    /// Measure how long reads take, beside the kernel's own files and other programs
+    Bench(bench::Options),
     /// Run the mount daemon (the same as `eci-mountd`)
     Mountd(daemon::Options),
     /// The FUSE server; only eci-mountd starts it
@@ -54,6 +57,15 @@ enum Command {
     /// The init process of `run`
     #[command(hide = true)]
     RunInit(run::Inside),
+    /// The outer process of a reader of `bench`
+    #[command(hide = true)]
+    BenchStage(bench::Inside),
+    /// A reader of `bench`
+    #[command(hide = true)]
+    BenchRead(bench::Inside),
+    /// A container of `bench` that only is there
+    #[command(hide = true)]
+    BenchIdle,
 }
 
 /// Where the daemon is.
@@ -76,6 +88,10 @@ pub fn main() -> ExitCode {
         Command::Run(options) => return run::main(&options),
         Command::RunStage(inside) => return run::stage(inside),
         Command::RunInit(inside) => return run::init(inside),
+        Command::BenchStage(inside) => return bench::stage(&inside),
+        Command::BenchRead(inside) => return bench::read(&inside),
+        Command::BenchIdle => bench::idle(),
+        Command::Bench(options) => bench::main(&options),
         Command::Mountd(options) => return daemon::main(&options),
         Command::Serve => serve(),
         Command::Attach(options) => attach::main(&options),

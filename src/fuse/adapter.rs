@@ -15,7 +15,7 @@ use fuser::{
 };
 
 use crate::error::Errno;
-use crate::tree::{Attr, Handle, Kind, NodeId, Tree};
+use crate::tree::{Attr, DIRECTORY_TIMEOUT, Handle, Kind, NodeId, Tree};
 use crate::triggers::{Done, Polled, Waker};
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
@@ -39,7 +39,16 @@ impl Adapter {
             Connection::Live => self
                 .tree
                 .live_attr(id, handle.map(|handle| Handle(handle.0)))
-                .map(|attr| (attr, Duration::ZERO)),
+                .map(|attr| {
+                    (
+                        attr,
+                        if id.is_walked() {
+                            DIRECTORY_TIMEOUT
+                        } else {
+                            Duration::ZERO
+                        },
+                    )
+                }),
         }
     }
 
@@ -86,8 +95,7 @@ impl Filesystem for Adapter {
             })
             .and_then(|id| self.tree.looked_up(id));
         match found {
-            // Neither the name nor the attributes are believed for any time: a slot that is gone must be gone.
-            Ok(attr) => reply.entry(&Duration::ZERO, &file_attr(&attr), Generation(0)),
+            Ok((attr, timeout)) => reply.entry(&timeout, &file_attr(&attr), Generation(0)),
             Err(errno) => reply.error(fuse_errno(errno)),
         }
     }

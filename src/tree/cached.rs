@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Attr, HELD_OPEN_FACTOR, Kind, Node, NodeId, Tree};
+use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, Kind, Node, NodeId, Tree};
 use crate::container::Version;
 use crate::error::Errno;
 
@@ -21,8 +21,7 @@ impl Tree {
     /// ENOENT when the container is gone; EIO when the view cannot be computed.
     pub fn cached_attr(&self, id: NodeId, from_read: bool) -> Result<(Attr, Duration), Errno> {
         let Node::View { slot, emulator } = id.node() else {
-            // Directories are asked for anew each time: a container that is gone must be gone.
-            return Ok((self.directory_attr(id)?, Duration::ZERO));
+            return Ok((self.directory_attr(id)?, DIRECTORY_TIMEOUT));
         };
         let container = self.container(slot)?;
         let index = container.index(emulator)?;

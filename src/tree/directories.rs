@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 use eci_fs_mountd::protocol::link::Connection;
 
+use super::emulated::fnv;
 use super::{Kind, NodeId};
 use crate::container::Attached;
 
@@ -24,10 +25,11 @@ pub struct DirEntry {
     pub name: String,
 }
 
-/// The directories, numbered; the same for every container.
+/// The directories, numbered by hashes of their paths; the same for every container and every release, because the
+/// kernel believes a name for a while.
 #[derive(Debug)]
 pub(super) struct Directories {
-    children: Vec<BTreeMap<String, Child>>,
+    children: BTreeMap<u32, BTreeMap<String, Child>>,
     /// Which of [`DIRECTORIES`] lies at a name of a directory, beside what `children` has there.
     emulated: BTreeMap<(u32, String), usize>,
 }
@@ -40,6 +42,11 @@ enum Child {
     View(usize),
 }
 
+/// The number of a directory: never [`TOP`]'s.
+fn number(path: &str) -> u32 {
+    (fnv(path.as_bytes()) as u32).max(TOP + 1)
+}
+
 impl Directories {
     /// Those that lead to `views` and `directories`, which are absolute and in the order of [`EMULATORS`] and of
     /// [`DIRECTORIES`].
@@ -48,41 +55,38 @@ impl Directories {
         directories: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let mut this = Self {
-            children: vec![BTreeMap::new()],
+            children: BTreeMap::from([(TOP, BTreeMap::new())]),
             emulated: BTreeMap::new(),
         };
         for (index, path) in views.into_iter().enumerate() {
             let (at, name) = this.lead_to(path);
-            this.children[at].insert(name.to_owned(), Child::View(index));
+            this.children
+                .entry(at)
+                .or_default()
+                .insert(name.to_owned(), Child::View(index));
         }
         for (index, path) in directories.into_iter().enumerate() {
             let (at, name) = this.lead_to(path);
-            let at = u32::try_from(at).unwrap_or(u32::MAX);
             this.emulated.insert((at, name.to_owned()), index);
         }
         this
     }
 
     /// The number of the directory that holds `path`, made if need be, and the name in it.
-    fn lead_to<'a>(&mut self, path: &'a str) -> (usize, &'a str) {
-        let children = &mut self.children;
-        let mut at = TOP as usize;
+    fn lead_to<'a>(&mut self, path: &'a str) -> (u32, &'a str) {
+        let mut at = TOP;
         let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
-        {
-            for part in dirs.split('/').filter(|part| !part.is_empty()) {
-                let next = children.len();
-                let number = u32::try_from(next).unwrap_or(u32::MAX);
-                let child = children[at]
-                    .entry(part.to_owned())
-                    .or_insert(Child::Directory(number));
-                at = match *child {
-                    Child::Directory(known) if known as usize != next => known as usize,
-                    _ => {
-                        children.push(BTreeMap::new());
-                        next
-                    }
-                };
-            }
+        let mut so_far = String::new();
+        for part in dirs.split('/').filter(|part| !part.is_empty()) {
+            so_far.push('/');
+            so_far.push_str(part);
+            let next = number(&so_far);
+            self.children
+                .entry(at)
+                .or_default()
+                .insert(part.to_owned(), Child::Directory(next));
+            self.children.entry(next).or_default();
+            at = next;
         }
         (at, name)
     }
@@ -106,7 +110,7 @@ impl Directories {
                 return Some((Kind::Directory, NodeId::view(slot, id)));
             }
         }
-        let child = *self.children.get(directory as usize)?.get(name)?;
+        let child = *self.children.get(&directory)?.get(name)?;
         let kind = match child {
             Child::Directory(_) => Kind::Directory,
             Child::View(_) => Kind::File,
@@ -124,7 +128,7 @@ impl Directories {
     ) -> Vec<DirEntry> {
         let plain = self
             .children
-            .get(directory as usize)
+            .get(&directory)
             .into_iter()
             .flat_map(BTreeMap::keys);
         let emulated = self
@@ -163,12 +167,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_two_directories_of_the_registry_have_one_number() {
+        let paths: BTreeSet<&str> = EMULATORS
+            .iter()
+            .map(|emulator| emulator.facts().path)
+            .chain(DIRECTORIES.iter().map(|directory| directory.facts().path))
+            .flat_map(|path| path.match_indices('/').skip(1).map(|(end, _)| &path[..end]))
+            .collect();
+        let numbers: BTreeSet<u32> = paths.iter().map(|path| number(path)).collect();
+        assert_eq!(numbers.len(), paths.len());
+    }
+
+    #[test]
     fn paths_that_share_directories_share_their_numbers() {
         let all = Directories::of(
             ["/proc/stat", "/sys/a/x", "/proc/meminfo", "/sys/a/y"],
             ["/sys/a", "/sys/b/c"],
         );
-        let get = |at: u32, name: &str| all.children[at as usize].get(name).copied();
+        let get = |at: u32, name: &str| all.children[&at].get(name).copied();
         let Some(Child::Directory(proc)) = get(TOP, "proc") else {
             panic!()
         };

@@ -40,14 +40,14 @@ pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
 }
 
 /// FNV-1a: the hash must be the same in every build of every version, which the library's is not.
+pub(super) fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 fn hash(directory: u16, rel: &str) -> u64 {
-    directory
-        .to_le_bytes()
-        .iter()
-        .chain(rel.as_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    fnv(&[&directory.to_le_bytes(), rel.as_bytes()].concat())
 }
 
 fn join(rel: &str, name: &str) -> String {

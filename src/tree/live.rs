@@ -52,7 +52,7 @@ impl Handles {
 }
 
 impl Tree {
-    /// The attributes of a node on the live connection. They are never believed for any time.
+    /// The attributes of a node on the live connection. Those of files are never believed for any time.
     ///
     /// # Errors
     /// ENOENT when the container is gone; EIO when the view cannot be computed.

@@ -45,6 +45,10 @@ pub const HELD_OPEN_FACTOR: u32 = 10;
 /// Open snapshots that one container may have; more are refused, so that none can fill the server's memory.
 pub const MAX_HANDLES: usize = 16_384;
 
+/// How long the kernel may believe the directories on the way to the views. Only the daemon walks them, to clone
+/// mounts, and what they are called never changes; a slot that is gone is not given out again.
+pub const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Everything that is served.
 #[derive(Debug)]
 pub struct Tree {
@@ -244,7 +248,17 @@ impl Tree {
     ///
     /// # Errors
     /// ENOENT when it is gone.
-    pub fn looked_up(&self, id: NodeId) -> Result<Attr, Errno> {
+    pub fn looked_up(&self, id: NodeId) -> Result<(Attr, Duration), Errno> {
+        // Of all others neither the name nor the attributes: a container that is gone must be gone.
+        let timeout = if id.is_walked() {
+            DIRECTORY_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        self.looked_up_attr(id).map(|attr| (attr, timeout))
+    }
+
+    fn looked_up_attr(&self, id: NodeId) -> Result<Attr, Errno> {
         if let Some(place) = self.place(id)? {
             return self.place_attr(id, &place, false);
         }

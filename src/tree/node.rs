@@ -75,6 +75,11 @@ impl NodeId {
         Self((slot << ENTRY_BITS) | FIRST_BELOW | (hash & (FIRST_BELOW - 1)))
     }
 
+    /// Whether it is a directory on the way to the views, which only the daemon walks.
+    pub fn is_walked(self) -> bool {
+        matches!(self.node(), Node::Root | Node::Directory { .. })
+    }
+
     /// The slot of its container; 0, which nobody has, for the root.
     pub(super) fn slot(self) -> u64 {
         self.0 >> ENTRY_BITS

@@ -12,7 +12,7 @@ use nix::mount::{MntFlags, umount2};
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::place::Place;
-use super::target::{Target, Targets};
+use super::target::{Target, Targets, at};
 use crate::container::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::Row;
@@ -29,7 +29,7 @@ pub struct Outcome {
 /// # Errors
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
 pub fn attach(place: &Place, subject: &Subject, slot: u64, rows: &[Row]) -> Result<Outcome> {
-    let targets = Targets::open(&place.proc, subject)?;
+    let targets = Targets::open(&place.proc, subject, &place.devices)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         rows.iter().partition(|row| inside_another(row, rows));
     let mut dead = Vec::new();
@@ -96,8 +96,11 @@ fn prepare<'a>(
                 .remedy("detach it there first, with the --runtime-dir of that one"));
             }
             dead.push(row.path.clone());
-        } else if is_directory(&target, &row.path)? == row.directory {
-            work.push((*row, target, place.clone_of(slot, row)?));
+        } else if target.directory == row.directory {
+            let clone = place.clone_of(slot, row)?;
+            // The mount keeps its id when it is moved: so it is known again when it is walked into.
+            targets.add_fresh(at(&clone, &row.path)?.mount);
+            work.push((*row, target, clone));
         }
     }
     Ok(work)
@@ -143,7 +146,7 @@ fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
 /// # Errors
 /// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
 pub fn detach(place: &Place, subject: &Subject, paths: &[String]) -> Result<usize> {
-    let targets = Targets::open(&place.proc, subject)?;
+    let targets = Targets::open(&place.proc, subject, &place.devices)?;
     let mut work = Vec::new();
     for path in paths.iter().rev() {
         match targets.find(path) {
@@ -199,14 +202,4 @@ fn is_dead(entry: &OwnedFd) -> Result<bool> {
         error,
         Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
     ))
-}
-
-/// Whether the kernel's entry is a directory; a graft must be of the same kind.
-fn is_directory(target: &Target, path: &str) -> Result<bool> {
-    use rustix::fs::{AtFlags, StatxFlags, statx};
-    // Not synchronised: the entry may be another FUSE file system's, whose server may be slow.
-    let flags = AtFlags::EMPTY_PATH | AtFlags::from_bits_retain(libc::AT_STATX_DONT_SYNC as u32);
-    let stat = statx(&target.entry, "", flags, StatxFlags::TYPE)
-        .map_err(|e| Error::io("look at the container's", path, e))?;
-    Ok(u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR)
 }

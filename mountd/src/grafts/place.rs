@@ -18,6 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags};
 
+use super::target::device;
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::{Connection, Row};
@@ -37,6 +38,8 @@ pub struct Place {
     cached: OwnedFd,
     live: OwnedFd,
     live_read_only: OwnedFd,
+    /// `st_dev` of the connections, as mountinfo writes it.
+    pub(super) devices: Vec<String>,
 }
 
 type Job = Box<dyn FnOnce(&Place) + Send>;
@@ -139,9 +142,11 @@ impl Place {
         )?;
         let read_only = plain | MsFlags::MS_RDONLY | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
         do_mount(None, "/live-read-only", None, read_only, None)?;
+        let (cached, live) = (open_dir("/cached")?, open_dir("/live")?);
         Ok(Self {
-            cached: open_dir("/cached")?,
-            live: open_dir("/live")?,
+            devices: vec![device(&cached)?, device(&live)?],
+            cached,
+            live,
             live_read_only: open_dir("/live-read-only")?,
             home,
             proc,

@@ -1,11 +1,14 @@
 //! What shall be covered: entries of a container's /proc and /sys, opened and checked.
 //!
-//! A container decides what lies in its mount namespace, so nothing here trusts it. Paths are opened one
-//! after the other with `openat2`, without symbolic links; what lies at them is judged by the kernel's
-//! mountinfo, because `statfs` would ask a file system that may be the container's own and may never answer.
+//! A container decides what lies in its mount namespace, so nothing here trusts it. Paths are walked name by name
+//! with `openat2`, without symbolic links, and no directory is searched whose mount is not the kernel's or one of
+//! ours: a file system of the container's own may never answer. Which mount that is, the kernel says without asking
+//! its file system (`STATX_MNT_ID`), and mountinfo says what is mounted there.
 
-use std::collections::{BTreeSet, HashMap};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -14,7 +17,7 @@ use super::place::{FSTYPE, SOURCE};
 use crate::container::Subject;
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::{Namespace, Proc};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// The /proc and /sys of a container, and what is mounted there.
 #[derive(Debug)]
@@ -22,8 +25,15 @@ pub struct Targets<'a> {
     proc: &'a Proc,
     subject: &'a Subject,
     mounts: HashMap<u64, Mount>,
-    proc_dir: OwnedFd,
-    sys_dir: Option<OwnedFd>,
+    /// `st_dev` of the two connections, as mountinfo writes it. The kernel gives these numbers, so that no other
+    /// file system can pass for one of ours.
+    connections: &'a [String],
+    /// Mounts that have been made since `mounts` was read, and are ours.
+    fresh: RefCell<HashSet<u64>>,
+    /// Directories that have been walked to.
+    dirs: RefCell<HashMap<String, Rc<OwnedFd>>>,
+    proc_dir: Rc<OwnedFd>,
+    sys_dir: Option<Rc<OwnedFd>>,
 }
 
 /// One entry, opened.
@@ -31,6 +41,8 @@ pub struct Targets<'a> {
 pub(super) struct Target {
     /// The entry itself.
     pub(super) entry: OwnedFd,
+    /// Whether it is a directory.
+    pub(super) directory: bool,
     /// The directory that holds it, and its name there: `umount2` wants a path.
     pub(super) parent: OwnedFd,
     pub(super) name: String,
@@ -44,7 +56,7 @@ impl<'a> Targets<'a> {
     /// # Errors
     /// [`Kind::Refused`] when the namespace is the host's, when /proc is not a procfs, or when what is mounted
     /// there would appear outside of the container too.
-    pub fn open(proc: &'a Proc, subject: &'a Subject) -> Result<Self> {
+    pub fn open(proc: &'a Proc, subject: &'a Subject, connections: &'a [String]) -> Result<Self> {
         let pid = subject.pid;
         refuse_host(proc, subject)?;
         let root = proc.open_at(&format!("{pid}/root"), OFlags::PATH | OFlags::DIRECTORY)?;
@@ -60,14 +72,17 @@ impl<'a> Targets<'a> {
             proc,
             subject,
             mounts,
-            proc_dir,
-            sys_dir,
+            connections,
+            fresh: RefCell::default(),
+            dirs: RefCell::default(),
+            proc_dir: Rc::new(proc_dir),
+            sys_dir: sys_dir.map(Rc::new),
         };
         this.check_top(&this.proc_dir, "/proc", "proc")?;
         if let Some(sys) = &this.sys_dir {
             // A container may do without /sys: an empty directory is no reason to refuse it.
             if this
-                .mount_of(sys)?
+                .mount_of(sys, "/sys")?
                 .is_some_and(|mount| mount.fstype == "sysfs")
             {
                 this.check_top(sys, "/sys", "sysfs")?;
@@ -81,58 +96,113 @@ impl<'a> Targets<'a> {
         Ok(this)
     }
 
-    /// Open the entry at `path`. None where the container does not have it.
+    /// A mount of ours that has just been made in the container.
+    pub(super) fn add_fresh(&self, mount: u64) {
+        self.fresh.borrow_mut().insert(mount);
+    }
+
+    /// Open the entry at `path`. None where the container does not have it, or where something of its own lies on
+    /// the way.
     ///
     /// # Errors
-    /// When the path is not one of /proc or /sys, or leads over a symbolic link or into a mount that is not
-    /// the kernel's.
+    /// When the path is not one of /proc or /sys, leads over a symbolic link, or is mounted shared.
     pub(super) fn find(&self, path: &str) -> Result<Option<Target>> {
-        let (top, rest) = match (path.strip_prefix("/proc/"), path.strip_prefix("/sys/")) {
-            (Some(rest), _) => (Some(&self.proc_dir), rest),
-            (_, Some(rest)) => (self.sys_dir.as_ref(), rest),
-            _ => {
-                return Err(Error::refused(format!(
-                    "{path} is neither below /proc nor below /sys"
-                )));
-            }
-        };
-        let Some(top) = top else { return Ok(None) };
-        let (dir, name) = rest.rsplit_once('/').unwrap_or((".", rest));
-        if name.is_empty() || rest.split('/').any(|part| part == "..") {
+        let (parent_path, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if name.is_empty() || path.split('/').any(|part| part == "..") {
             return Err(Error::refused(format!("{path} is not a path of an entry")));
         }
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let parent = match open_below(top, dir, flags | OFlags::DIRECTORY) {
-            Ok(parent) => parent,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(link_or(e, path)),
+        let Some(parent) = self.walk(parent_path)? else {
+            return Ok(None);
         };
-        let entry = match open_below(&parent, name, flags | OFlags::NOFOLLOW) {
-            Ok(entry) => entry,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(link_or(e, path)),
+        let Some((entry, at)) = self.step(&parent, name, path)? else {
+            return Ok(None);
         };
-        let mount = self.mount_of(&entry)?;
+        let mount = self.mounts.get(&at.mount);
         if let Some(group) = mount.and_then(|mount| mount.shared) {
             self.refuse_shared(group, path)?;
         }
         let ours = mount.is_some_and(|mount| mount.source == SOURCE && mount.fstype == FSTYPE);
+        let parent = parent
+            .try_clone()
+            .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
+        let name = name.to_owned();
         Ok(Some(Target {
             entry,
+            directory: at.directory,
             parent,
-            name: name.to_owned(),
+            name,
             ours,
         }))
     }
 
+    /// The directory at `path`, which begins with /proc or /sys.
+    fn walk(&self, path: &str) -> Result<Option<Rc<OwnedFd>>> {
+        match path {
+            "/proc" => return Ok(Some(Rc::clone(&self.proc_dir))),
+            "/sys" => return Ok(self.sys_dir.clone()),
+            _ => {}
+        }
+        if let Some(known) = self.dirs.borrow().get(path) {
+            return Ok(Some(Rc::clone(known)));
+        }
+        let (above, name) = path
+            .rsplit_once('/')
+            .filter(|(above, _)| !above.is_empty())
+            .ok_or_else(|| {
+                Error::refused(format!("{path} is neither below /proc nor below /sys"))
+            })?;
+        let Some(above) = self.walk(above)? else {
+            return Ok(None);
+        };
+        let Some((dir, at)) = self.step(&above, name, path)? else {
+            return Ok(None);
+        };
+        if !at.directory || !self.can_be_searched(at.mount) {
+            tracing::debug!(
+                path,
+                pid = self.subject.pid,
+                "something of the container's own lies here"
+            );
+            return Ok(None);
+        }
+        let dir = Rc::new(dir);
+        self.dirs
+            .borrow_mut()
+            .insert(path.to_owned(), Rc::clone(&dir));
+        Ok(Some(dir))
+    }
+
+    /// Open `name` in a directory; `path` is for the error. None where there is none.
+    fn step(&self, dir: &OwnedFd, name: &str, path: &str) -> Result<Option<(OwnedFd, At)>> {
+        let entry = match open_below(dir, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW) {
+            Ok(entry) => entry,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(link_or(e, path)),
+        };
+        let at = at(&entry, path)?;
+        if at.link {
+            return Err(link_or(Errno::LOOP, path));
+        }
+        Ok(Some((entry, at)))
+    }
+
+    /// Whether a mount is the kernel's own /proc or /sys, or of a living connection of ours.
+    fn can_be_searched(&self, mount: u64) -> bool {
+        self.fresh.borrow().contains(&mount)
+            || self.mounts.get(&mount).is_some_and(|mount| {
+                matches!(mount.fstype.as_str(), "proc" | "sysfs")
+                    || self.connections.contains(&mount.dev)
+            })
+    }
+
     /// The mount in which an opened file lies; none when it is not one of the container's.
-    fn mount_of(&self, fd: impl AsFd) -> Result<Option<&Mount>> {
-        Ok(self.mounts.get(&mount_id(self.proc, fd.as_fd())?))
+    fn mount_of(&self, fd: &OwnedFd, path: &str) -> Result<Option<&Mount>> {
+        Ok(self.mounts.get(&at(fd, path)?.mount))
     }
 
     fn check_top(&self, dir: &OwnedFd, path: &str, fstype: &str) -> Result<()> {
         let pid = self.subject.pid;
-        match self.mount_of(dir)? {
+        match self.mount_of(dir, path)? {
             Some(mount) if mount.fstype == fstype && mount.root == "/" => Ok(()),
             Some(mount) => Err(Error::refused(format!(
                 "{path} of process {pid} is not the kernel's {fstype} but {}",
@@ -244,10 +314,34 @@ fn link_or(errno: Errno, path: &str) -> Error {
     }
 }
 
-/// The id of the mount in which a descriptor's file lies, without asking its file system.
-pub(super) fn mount_id(proc: &Proc, fd: BorrowedFd<'_>) -> Result<u64> {
-    let text = proc.read(&format!("thread-self/fdinfo/{}", fd.as_raw_fd()))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
-        .ok_or_else(|| Error::new(Kind::System, "a descriptor has no mnt_id in its fdinfo"))
+/// What lies behind a descriptor.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    /// The id of its mount.
+    pub(super) mount: u64,
+    directory: bool,
+    link: bool,
+}
+
+/// Ask the kernel, and not the file system, what lies behind a descriptor.
+pub(super) fn at(fd: &OwnedFd, path: &str) -> Result<At> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, "", flags, StatxFlags::TYPE | StatxFlags::MNT_ID)
+        .map_err(|e| Error::io("look at", path, e))?;
+    let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
+    Ok(At {
+        mount: stat.stx_mnt_id,
+        directory: kind == libc::S_IFDIR,
+        link: kind == libc::S_IFLNK,
+    })
+}
+
+/// `st_dev` of a mount of ours, as mountinfo writes it.
+pub(super) fn device(fd: &OwnedFd) -> Result<String> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, "", flags, StatxFlags::TYPE)
+        .map_err(|e| Error::io("look at", "a connection", e))?;
+    Ok(format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor))
 }

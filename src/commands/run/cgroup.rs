@@ -22,7 +22,7 @@ const WANTED: [&str; 8] = [
 
 /// The cgroups of one container.
 #[derive(Debug)]
-pub(super) struct Cgroups {
+pub(in super::super) struct Cgroups {
     /// (version, controllers, directory)
     dirs: Vec<(u8, Vec<String>, PathBuf)>,
 }
@@ -32,7 +32,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// When a limit has no controller here, or the kernel does not take it. Then nothing is left.
-    pub(super) fn create(limits: &Limits) -> Result<Self> {
+    pub(in super::super) fn create(limits: &Limits) -> Result<Self> {
         let mut this = Self { dirs: Vec::new() };
         let result = this.make().and_then(|()| this.limit(limits));
         match result {
@@ -151,7 +151,7 @@ impl Cgroups {
     }
 
     /// Put a process into all of them.
-    pub(super) fn join(&self, pid: i32) -> Result<()> {
+    pub(in super::super) fn join(&self, pid: i32) -> Result<()> {
         self.dirs
             .iter()
             .try_for_each(|(_, _, dir)| set(dir, "cgroup.procs", &pid.to_string()))
@@ -161,7 +161,7 @@ impl Cgroups {
     ///
     /// # Errors
     /// When one is still in use; the others are removed all the same.
-    pub(super) fn remove(&self) -> Result<()> {
+    pub(in super::super) fn remove(&self) -> Result<()> {
         let mut result = Ok(());
         for (_, _, dir) in &self.dirs {
             if let Err(error) = remove(dir)

@@ -11,22 +11,22 @@ const MIN_QUOTA_USEC: u64 = 1_000;
 
 /// Limits of the container.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct Limits {
+pub(in super::super) struct Limits {
     /// Memory: bytes, or with K, M, G, T as 1024s
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub(super) memory: Option<u64>,
+    pub(in super::super) memory: Option<u64>,
     /// Swap on top of the memory; 0 for none
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub(super) swap: Option<u64>,
+    pub(in super::super) swap: Option<u64>,
     /// CPU time, in CPUs: 0.5 is half of one
     #[arg(long, value_name = "N", value_parser = parse_cpus)]
-    pub(super) cpus: Option<f64>,
+    pub(in super::super) cpus: Option<f64>,
     /// The CPUs to run on: 1 or 0-3,8
     #[arg(long, value_name = "LIST", value_parser = parse_cpuset)]
-    pub(super) cpuset: Option<String>,
+    pub(in super::super) cpuset: Option<String>,
     /// Processes and threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) pids: Option<u64>,
+    pub(in super::super) pids: Option<u64>,
 }
 
 impl Limits {

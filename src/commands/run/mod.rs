@@ -9,11 +9,11 @@
 //!
 //! Stage and init are this program again; they speak with the parent over one channel that they inherit.
 
-mod cgroup;
+pub(super) mod cgroup;
 mod inherited;
 mod init;
-mod limits;
-mod signals;
+pub(super) mod limits;
+pub(super) mod signals;
 mod stage;
 
 use std::os::fd::{AsFd, OwnedFd};

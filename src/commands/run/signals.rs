@@ -23,13 +23,13 @@ const PASSED_ON: [Signal; 8] = [
 
 /// The signals that are passed on, blocked, and a descriptor to read them from.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(in super::super) struct Signals {
     fd: SignalFd,
 }
 
 impl Signals {
     /// Block them, and those in `also`, for this thread and those after it.
-    pub(super) fn block_with(also: &[Signal]) -> Result<Self> {
+    pub(in super::super) fn block_with(also: &[Signal]) -> Result<Self> {
         let trouble = |e| Error::io("block", "signals", e);
         let mut set = SigSet::empty();
         for signal in PASSED_ON.iter().chain(also) {
@@ -47,7 +47,7 @@ impl Signals {
     }
 
     /// The next one that has come.
-    pub(super) fn next(&self) -> Option<siginfo> {
+    pub(in super::super) fn next(&self) -> Option<siginfo> {
         self.fd.read_signal().ok().flatten()
     }
 

@@ -1,0 +1,114 @@
+//! What the bench has found. Times are in microseconds.
+
+use serde::Serialize;
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Of `eci-fs`.
+    pub(super) version: &'static str,
+    pub(super) quick: bool,
+    pub(super) kernel: String,
+    pub(super) cpus: usize,
+    pub(super) memory_mib: u64,
+    pub(super) views: Vec<View>,
+    pub(super) threads: Vec<Threads>,
+    pub(super) cpu: Vec<Cpu>,
+    pub(super) scale: Option<Scale>,
+    /// Views that could not be measured, and why.
+    pub(super) skipped: Vec<(String, String)>,
+}
+
+/// One way to read one view.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    pub(super) path: String,
+    pub(super) cached: bool,
+    pub(super) ways: Vec<Compared>,
+}
+
+/// The same work done by all subjects in turns.
+#[derive(Debug, Serialize)]
+pub(super) struct Compared {
+    /// "open", "held" or "quiet".
+    pub(super) way: &'static str,
+    pub(super) kernel: Times,
+    pub(super) ours: Times,
+    pub(super) lxcfs: Option<Times>,
+    /// Ours / the kernel's: the median over the rounds.
+    pub(super) ours_to_kernel: f64,
+    /// lxcfs / ours.
+    pub(super) lxcfs_to_ours: Option<f64>,
+}
+
+/// Medians over the rounds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Times {
+    pub(super) p50_usec: f64,
+    pub(super) p99_usec: f64,
+    pub(super) reads_per_sec: f64,
+}
+
+/// A view read by several threads.
+#[derive(Debug, Serialize)]
+pub(super) struct Threads {
+    pub(super) path: String,
+    pub(super) threads: usize,
+    pub(super) compared: Compared,
+}
+
+/// What reads cost the server.
+#[derive(Debug, Serialize)]
+pub(super) struct Cpu {
+    pub(super) path: String,
+    pub(super) cached: bool,
+    pub(super) way: &'static str,
+    pub(super) reads: u64,
+    /// CPU seconds of the server per million reads.
+    pub(super) sec_per_million: f64,
+}
+
+/// A daemon with many containers.
+#[derive(Debug, Serialize)]
+pub(super) struct Scale {
+    pub(super) path: String,
+    pub(super) steps: Vec<Step>,
+    /// Wake-ups of both programs in a second in which nobody reads, with all containers attached.
+    pub(super) idle_wake_ups_per_sec: f64,
+    pub(super) idle_sec: f64,
+}
+
+/// With one number of containers.
+#[derive(Debug, Serialize)]
+pub(super) struct Step {
+    pub(super) containers: usize,
+    pub(super) grafts: usize,
+    pub(super) attach_p50_usec: f64,
+    pub(super) attach_p99_usec: f64,
+    pub(super) daemon_kib: u64,
+    pub(super) server_kib: u64,
+    pub(super) server_descriptors: u64,
+    pub(super) open: Compared,
+    pub(super) quiet: Compared,
+}
+
+impl Report {
+    pub(super) fn begin(quick: bool) -> Self {
+        let kernel = nix::sys::utsname::uname()
+            .map(|name| name.release().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let memory_mib = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total() >> 20);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            quick,
+            kernel,
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_mib,
+            views: Vec::new(),
+            threads: Vec::new(),
+            cpu: Vec::new(),
+            scale: None,
+            skipped: Vec::new(),
+        }
+    }
+}
