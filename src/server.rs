@@ -27,7 +27,7 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
     let Some((first, fds)) = link.recv::<ToServer>()? else {
         return Ok(());
     };
-    let server = match start(first, fds) {
+    let mut server = match start(first, fds) {
         Ok((server, replies)) => {
             link.send(&FromServer::Started { replies }, &[])?;
             server
@@ -54,6 +54,8 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
 struct Server {
     tree: Arc<Tree>,
     fuse: Vec<OwnedFd>,
+    /// Those that do not serve yet.
+    sessions: Vec<fuse::Prepared>,
 }
 
 fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>)> {
@@ -101,10 +103,10 @@ fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>
         .collect::<io::Result<_>>()?;
     let mut replies = Vec::new();
     let mut kernels = Vec::new();
+    let mut sessions = Vec::new();
     for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fds).zip(&init) {
-        // A connection without a session is a server that cannot be trusted to be one: the daemon starts another.
-        let ended = || std::process::exit(1);
-        let (reply, kernel) = fuse::start(Arc::clone(&tree), connection, fuse, init, ended)?;
+        let (session, reply, kernel) = fuse::prepare(Arc::clone(&tree), connection, fuse, init)?;
+        sessions.push(session);
         replies.push(reply);
         // Nothing is believed of a live node anyway.
         if connection == Connection::Cached {
@@ -129,7 +131,14 @@ fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>
     spawn("limits", Box::new(move || watched.watch_for_ever(&changed)))?;
     let sampled = Arc::clone(&tree);
     spawn("sampler", Box::new(move || sampled.sample_for_ever()))?;
-    Ok((Server { tree, fuse: kept }, replies))
+    Ok((
+        Server {
+            tree,
+            fuse: kept,
+            sessions,
+        },
+        replies,
+    ))
 }
 
 /// The daemon's settings, as far as they change what views say.
@@ -144,7 +153,7 @@ pub fn view_settings(settings: &Settings) -> emulators::Settings {
 }
 
 impl Server {
-    fn answer(&self, packet: ToServer, fds: Vec<OwnedFd>) -> Result<FromServer, String> {
+    fn answer(&mut self, packet: ToServer, fds: Vec<OwnedFd>) -> Result<FromServer, String> {
         match packet {
             ToServer::Start { .. } => Err("the server has started already".to_owned()),
             ToServer::Add {
@@ -159,8 +168,15 @@ impl Server {
                 self.tree.remove(slot);
                 Ok(FromServer::Done)
             }
-            ToServer::Resend => {
-                for fuse in &self.fuse {
+            ToServer::Serve { resend } => {
+                for session in self.sessions.drain(..) {
+                    // A connection without a session is a server that cannot be trusted to be one: the daemon starts
+                    // another.
+                    session
+                        .serve(|| std::process::exit(1))
+                        .map_err(|error| error.to_string())?;
+                }
+                for fuse in self.fuse.iter().filter(|_| resend) {
                     if let Err(error) = fuse::resend(fuse) {
                         tracing::warn!(%error, "requests of the dead server cannot be sent again");
                     }

@@ -3,4 +3,4 @@
 mod adapter;
 mod session;
 
-pub use session::{Kernel, Reply, resend, start};
+pub use session::{Kernel, Prepared, Reply, prepare, resend};

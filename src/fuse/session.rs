@@ -45,18 +45,30 @@ impl Kernel {
     }
 }
 
-/// Serve `connection` on the `/dev/fuse` descriptor `fuse`, on threads of its own; `ended` is called when the
-/// connection is no more.
+/// A session that is ready to serve.
+pub struct Prepared {
+    session: Session<Adapter>,
+    connection: Connection,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Make a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
 ///
 /// # Errors
-/// When the kept INIT request is not one, or threads cannot be started.
-pub fn start(
+/// When the kept INIT request is not one.
+pub fn prepare(
     tree: Arc<Tree>,
     connection: Connection,
     fuse: OwnedFd,
     init: &[u8],
-    ended: impl FnOnce() + Send + 'static,
-) -> io::Result<(Reply, Kernel)> {
+) -> io::Result<(Prepared, Reply, Kernel)> {
     let (theirs, ours) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -85,16 +97,36 @@ pub fn start(
     let kernel = Kernel {
         notifier: session.notifier(),
     };
-    drop(fuse);
-    std::thread::Builder::new()
-        .name(connection.name().to_owned())
-        .spawn(move || {
-            if let Err(error) = session.run() {
-                tracing::error!(%error, connection = connection.name(), "the session ended");
-            }
-            ended();
-        })?;
-    Ok((reply, kernel))
+    Ok((
+        Prepared {
+            session,
+            connection,
+        },
+        reply,
+        kernel,
+    ))
+}
+
+impl Prepared {
+    /// Serve, on threads of its own; `ended` is called when the connection is no more.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn serve(self, ended: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let Self {
+            session,
+            connection,
+        } = self;
+        std::thread::Builder::new()
+            .name(connection.name().to_owned())
+            .spawn(move || {
+                if let Err(error) = session.run() {
+                    tracing::error!(%error, connection = connection.name(), "the session ended");
+                }
+                ended();
+            })?;
+        Ok(())
+    }
 }
 
 /// Put `fuse` where the session has its socket.

@@ -59,7 +59,7 @@ impl Daemon {
                 tracing::warn!(%error, id = %container.id, "a container could not be handed over, ignoring");
             }
         }
-        server.resend()
+        server.serve(true)
     }
 
     /// Undo everything, before the daemon ends.

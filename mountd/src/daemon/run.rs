@@ -151,7 +151,8 @@ pub fn run(options: &Options) -> Result<()> {
         settings: options.settings(),
     };
     let pressure = PressureDirs::default();
-    let server = Server::start(&program, &mut connections, &pressure)?;
+    let mut server = Server::start(&program, &mut connections, &pressure)?;
+    server.serve(false)?;
     let watch = Watch::new()?;
     watch.add(signals.as_fd(), SIGNALS)?;
     watch.add(server.pidfd(), SERVER)?;

@@ -136,15 +136,19 @@ pub enum ToServer {
         /// Its slot.
         slot: u64,
     },
-    /// Write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
-    Resend,
+    /// Begin to answer requests. Until then they wait in the kernel, so that a server that takes over knows all its
+    /// containers before it is asked about one.
+    Serve {
+        /// Whether to write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
+        resend: bool,
+    },
 }
 
 /// What the server answers, one packet to each of [`ToServer`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromServer {
-    /// It serves both connections.
+    /// It can serve both connections.
     Started {
         /// Its answers to the INIT requests, in the same order.
         replies: Vec<Vec<u8>>,

@@ -39,7 +39,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Start a server on the two connections.
+    /// Start a server on the two connections. It answers nothing before [`Self::serve`].
     ///
     /// # Errors
     /// When it cannot be executed, does not answer, or negotiates what the connections do not have.
@@ -113,9 +113,10 @@ impl Server {
         }
     }
 
-    /// Have the requests sent again that the server before this one had read and not answered.
-    pub fn resend(&mut self) -> Result<()> {
-        match self.call(&ToServer::Resend, &[])? {
+    /// Begin to answer requests; with `resend`, have those sent again that the server before this one had read and
+    /// not answered.
+    pub fn serve(&mut self, resend: bool) -> Result<()> {
+        match self.call(&ToServer::Serve { resend }, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

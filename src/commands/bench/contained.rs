@@ -73,16 +73,16 @@ impl Daemon {
             cgroup: CgroupChoice::NamespaceRoot,
         };
         match self.call(request, Some(&pidfd))? {
-            Response::Attached(attached) => Ok((
-                Duration::from_micros(attached.took_usec),
-                attached.grafts,
-            )),
+            Response::Attached(attached) => {
+                Ok((Duration::from_micros(attached.took_usec), attached.grafts))
+            }
             other => Err(out_of_turn(&other)),
         }
     }
 
     pub(super) fn detach(&self, pid: i32) -> Result<()> {
-        self.call(Request::Detach(Selector::Pid(pid)), None).map(drop)
+        self.call(Request::Detach(Selector::Pid(pid)), None)
+            .map(drop)
     }
 }
 
@@ -120,10 +120,8 @@ impl Reader {
         let started = ours
             .set_timeout(Some(ANSWER_LIMIT))
             .map_err(|e| Error::io("set up", "a channel", e))
-            .and_then(|()| match hear(&ours)? {
-                FromReader::Started(pid) => Ok((pid, open_pidfd(pid)?)),
-                other => Err(surprise(&other)),
-            });
+            .and_then(|()| both_said(&ours))
+            .and_then(|pid| Ok((pid, open_pidfd(pid)?)));
         let (pid, init) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -139,10 +137,6 @@ impl Reader {
             init,
             pid,
         };
-        match this.heard()? {
-            FromReader::Ready => {}
-            other => return Err(surprise(&other)),
-        }
         cgroups.join(pid)?;
         Ok(this)
     }
@@ -183,7 +177,10 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.channel = None;
-        let ended = rustix::event::poll(&mut [PollFd::new(&self.init, PollFlags::IN)], Some(&END_LIMIT));
+        let ended = rustix::event::poll(
+            &mut [PollFd::new(&self.init, PollFlags::IN)],
+            Some(&END_LIMIT),
+        );
         if ended != Ok(1) {
             // It hangs in a read that is never answered. Its stage then ends too, and lxcfs with it.
             let _ = rustix::process::pidfd_send_signal(&self.init, rustix::process::Signal::KILL);
@@ -198,6 +195,15 @@ fn hear(channel: &Channel) -> Result<FromReader> {
         Ok(Some((said, _))) => Ok(said),
         Ok(None) => Err(Error::new(Kind::System, "a reader has ended")),
         Err(error) => Err(Error::io("hear from", "a reader", error)),
+    }
+}
+
+/// The stage says which pid the reader has, the reader that it is ready: either may be the first.
+fn both_said(channel: &Channel) -> Result<i32> {
+    match (hear(channel)?, hear(channel)?) {
+        (FromReader::Started(pid), FromReader::Ready)
+        | (FromReader::Ready, FromReader::Started(pid)) => Ok(pid),
+        (FromReader::Started(_), other) | (other, _) => Err(surprise(&other)),
     }
 }
 

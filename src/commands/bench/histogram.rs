@@ -89,7 +89,10 @@ mod tests {
         for shift in 0..63 {
             for nsec in [1u64 << shift, (1u64 << shift) + 1, (1u64 << shift) * 3 / 2] {
                 let shown = middle(index(nsec));
-                assert!(shown.abs_diff(nsec) <= nsec / 32, "{nsec} is shown as {shown}");
+                assert!(
+                    shown.abs_diff(nsec) <= nsec / 32,
+                    "{nsec} is shown as {shown}"
+                );
             }
         }
     }

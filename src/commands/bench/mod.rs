@@ -186,7 +186,12 @@ impl Stop {
     /// When a signal has come that asks to end.
     fn check(&self) -> Result<()> {
         while let Some(info) = self.signals.next() {
-            let ends = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+            let ends = [
+                Signal::SIGINT,
+                Signal::SIGTERM,
+                Signal::SIGHUP,
+                Signal::SIGQUIT,
+            ];
             if ends.iter().any(|signal| *signal as u32 == info.ssi_signo) {
                 return Err(Error::refused("interrupted; everything is undone"));
             }

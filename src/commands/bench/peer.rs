@@ -66,8 +66,9 @@ pub(super) fn start() -> Result<Running> {
     // The kernel says POLLPRI when the list of mounts has changed.
     while !Path::new(DIR).join("proc/meminfo").exists() {
         let fd = mounts.as_fd();
-        let changed = rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::PRI)], Some(&START_LIMIT))
-            .map_err(|e| Error::io("wait for", "lxcfs", e))?;
+        let changed =
+            rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::PRI)], Some(&START_LIMIT))
+                .map_err(|e| Error::io("wait for", "lxcfs", e))?;
         if changed == 0 {
             return Err(Error::refused("lxcfs did not mount within five seconds")
                 .remedy("run it by hand to see why"));
@@ -82,7 +83,12 @@ pub(super) fn bind() -> Result<()> {
     let entries = std::fs::read_dir(&proc).map_err(|e| Error::io("read", &proc, e))?;
     let mut files: Vec<(std::path::PathBuf, String)> = entries
         .flatten()
-        .map(|entry| (entry.path(), format!("/proc/{}", entry.file_name().display())))
+        .map(|entry| {
+            (
+                entry.path(),
+                format!("/proc/{}", entry.file_name().display()),
+            )
+        })
         .collect();
     let online = "sys/devices/system/cpu/online";
     files.push((Path::new(DIR).join(online), format!("/{online}")));

@@ -49,10 +49,18 @@ pub(super) fn child(parent: u32) -> Result<u32> {
     let wanted = u64::from(parent);
     let entries = fs::read_dir("/proc").map_err(|e| Error::io("read", "/proc", e))?;
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
-        if status(&format!("/proc/{pid}/status"), "PPid:").ok().flatten() == Some(wanted) {
+        if status(&format!("/proc/{pid}/status"), "PPid:")
+            .ok()
+            .flatten()
+            == Some(wanted)
+        {
             return Ok(pid);
         }
     }

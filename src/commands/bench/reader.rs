@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use eci_fs_mountd::container::mountinfo::parse_mountinfo;
 use eci_fs_mountd::error::{Error, Result};
-use eci_fs_mountd::protocol::channel::Channel;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::time::TimeSpec;

@@ -111,8 +111,7 @@ fn highest(took: &[f64]) -> f64 {
 
 fn wait(time: Duration) -> Result<()> {
     let trouble = |e| Error::io("wait for", "a timer", e);
-    let timer =
-        TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(trouble)?;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(trouble)?;
     timer
         .set(
             Expiration::OneShot(TimeSpec::from_duration(time)),

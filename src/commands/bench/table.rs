@@ -49,7 +49,16 @@ fn text(report: &Report) -> String {
     if let Some(scale) = &report.scale {
         out += &format!(
             "\nmany containers; {} read by one of them\n{:>10} {:>7} {:>20} {:>11} {:>11} {:>7} {:>8} {:>8} {:>10}\n",
-            scale.path, "containers", "grafts", "attach p50 (p99) ms", "daemon MiB", "server MiB", "fds", "open", "ratio", "quiet"
+            scale.path,
+            "containers",
+            "grafts",
+            "attach p50 (p99) ms",
+            "daemon MiB",
+            "server MiB",
+            "fds",
+            "open",
+            "ratio",
+            "quiet"
         );
         for step in &scale.steps {
             out += &format!(

@@ -32,7 +32,11 @@ impl Subjects<'_> {
             }
         }
         let ratio = |over: &[Sample], under: &[Sample]| {
-            median(over.iter().zip(under).map(|(over, under)| over.p50 / under.p50.max(1.0)))
+            median(
+                over.iter()
+                    .zip(under)
+                    .map(|(over, under)| over.p50 / under.p50.max(1.0)),
+            )
         };
         Ok(Compared {
             way: name(job.way),
