@@ -38,9 +38,22 @@ fn views(container: &Container) -> Vec<&'static Facts> {
         .filter(|facts| Path::new(facts.path).is_file())
         .collect();
     for view in &views {
-        let grafted = grafts.iter().any(|graft| graft == view.path);
+        // A graft of its own, or one of a directory that it lies in.
+        let grafted = grafts
+            .iter()
+            .any(|graft| Path::new(view.path).starts_with(graft));
         assert!(grafted, "{} is not grafted: {grafts:?}", view.path);
     }
     assert!(!views.is_empty());
     views
+}
+
+/// The paths of the views that a daemon without options keeps in the page cache: those never change their size.
+#[track_caller]
+fn cached(scene: &Scene, container: &Container) -> Vec<String> {
+    let text = scene.eci_fs(&["show", &container.pid().to_string()]).ok();
+    let cached = text.lines().filter_map(|line| line.strip_prefix("cached"));
+    let cached: Vec<String> = cached.map(|path| path.trim().to_owned()).collect();
+    assert!(cached.iter().any(|path| path == "/proc/meminfo"), "{text}");
+    cached
 }

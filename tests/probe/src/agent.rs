@@ -116,7 +116,10 @@ impl Other {
             output: BufReader::new(output),
         };
         let hello = this.line()?;
-        Ok((this, hello))
+        match hello.get("ok") {
+            Some(_) => Ok((this, hello)),
+            None => Err(wrong(hello.to_string())),
+        }
     }
 
     fn tell(&mut self, line: &str) -> Answer {

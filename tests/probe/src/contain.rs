@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -124,6 +124,14 @@ fn mount_proc(kind: &str) -> io::Result<()> {
     match kind {
         "kernel" => on_proc("proc")?,
         "inherited" => {}
+        // What an engine in a container does.
+        "kernel-and-sys" => {
+            on_proc("proc")?;
+            let none = None::<&str>;
+            // The kernel does not mount a file system on itself.
+            umount2("/sys", MntFlags::MNT_DETACH)?;
+            mount(Some("sysfs"), "/sys", Some("sysfs"), plain, none)?;
+        }
         // What a container does that wants our mounts somewhere else.
         "links" => {
             on_proc("tmpfs")?;

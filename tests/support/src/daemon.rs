@@ -1,13 +1,14 @@
 //! A mount daemon in the foreground, whose log can be waited for.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::{children_of, kill, open_pidfd, status_field, wait_for_end};
+use crate::process::{children_of, end_within, kill, open_pidfd, status_field, wait_for_end};
 use crate::{PATIENCE, Ran};
 
 /// A running daemon. It is ended with the value.
@@ -141,25 +142,31 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     status_field(pid, "State:").is_some_and(|state| !state.starts_with('Z'))
 }
 
-/// A command that is not waited for yet.
+/// A command that is not waited for yet. Its standard error goes to a file, so that a process which it leaves behind
+/// holds up nobody.
 #[derive(Debug)]
 pub struct Pending {
     what: String,
     child: Option<Child>,
+    stderr: File,
 }
 
 impl Pending {
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
         let what = format!("{command:?}");
-        match command.spawn() {
-            Ok(child) => Self {
+        let started = tempfile::tempfile().and_then(|stderr| {
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(stderr.try_clone()?);
+            Ok((command.spawn()?, stderr))
+        });
+        match started {
+            Ok((child, stderr)) => Self {
                 what,
                 child: Some(child),
+                stderr,
             },
             Err(error) => panic!("{what} cannot be started: {error}"),
         }
@@ -173,6 +180,15 @@ impl Pending {
     pub fn child(&mut self) -> &mut Child {
         match &mut self.child {
             Some(child) => child,
+            None => panic!("{} has been waited for", self.what),
+        }
+    }
+
+    /// Its process.
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        match &self.child {
+            Some(child) => child.id(),
             None => panic!("{} has been waited for", self.what),
         }
     }
@@ -193,10 +209,20 @@ impl Pending {
     /// When it cannot be waited for.
     #[track_caller]
     pub fn wait(mut self) -> Ran {
-        let child = self.child.take();
-        match child.map(Child::wait_with_output) {
-            Some(Ok(output)) => Ran::from_output(self.what.clone(), &output),
-            other => panic!("{} cannot be waited for: {other:?}", self.what),
+        let pidfd = open_pidfd(self.pid());
+        // Given up, it is killed by its drop.
+        assert!(end_within(&pidfd, PATIENCE), "{} does not end", self.what);
+        let Some(child) = self.child.take() else {
+            panic!("{} has been waited for", self.what);
+        };
+        let output = child.wait_with_output().and_then(|mut output| {
+            self.stderr.rewind()?;
+            self.stderr.read_to_end(&mut output.stderr)?;
+            Ok(output)
+        });
+        match output {
+            Ok(output) => Ran::from_output(self.what.clone(), &output),
+            Err(error) => panic!("{} cannot be waited for: {error}", self.what),
         }
     }
 }

@@ -24,9 +24,11 @@ pub use command::Ran;
 pub use container::{Builder, Container, Engine};
 pub use daemon::{Daemon, Pending};
 pub use process::{
-    children_of, end_within, let_time_pass, mounts_of, open_pidfd, status_field, wait_for_end,
+    children_of, end_within, has_ended, let_time_pass, mounts_of, open_pidfd, status_field,
+    wait_for_end,
 };
 pub use program::find as find_program;
+pub use rustix::process::Signal;
 pub use scene::Scene;
 pub use text::{count_cpus, cpu_list, form, number_after, uptime};
 

@@ -1,7 +1,7 @@
 //! Processes: their ends, their children, their mounts.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,6 +37,19 @@ pub fn end_within(pidfd: &OwnedFd, limit: Duration) -> bool {
             Ok(ready) => return ready > 0,
             Err(error) => panic!("a pidfd cannot be polled: {error}"),
         }
+    }
+}
+
+/// Whether the other end of a pipe is closed, by all who had it.
+///
+/// # Panics
+/// When the descriptor cannot be polled.
+#[track_caller]
+pub fn has_ended(pipe: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
+    match poll(&mut fds, Some(&timespec(Duration::ZERO))) {
+        Ok(_) => fds[0].revents().contains(PollFlags::HUP),
+        Err(error) => panic!("a pipe cannot be polled: {error}"),
     }
 }
 

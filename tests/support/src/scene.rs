@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
@@ -128,6 +128,35 @@ impl Scene {
             .env("ECI_FS_RUNTIME_DIR", self.runtime_dir())
             .env_remove("ECI_FS_LOG");
         command
+    }
+
+    /// The same, of an `eci-fs` at a path that everybody may execute, whatever the directory of the build is.
+    ///
+    /// # Panics
+    /// When it cannot be mounted there.
+    #[track_caller]
+    pub fn command_for_everybody(&self, arguments: &[&str]) -> Command {
+        let point = self.dir().join("eci-fs");
+        if !point.exists() {
+            must("making a mount point", fs::write(&point, ""));
+            let none = None::<&str>;
+            let bound = mount(Some(&self.program), &point, none, MsFlags::MS_BIND, none);
+            must("mounting the program", bound);
+        }
+        let mut command = Command::new(point);
+        command
+            .args(arguments)
+            .env("ECI_FS_RUNTIME_DIR", self.runtime_dir());
+        command
+    }
+
+    /// Wait until the orphans of what was killed have ended.
+    pub fn wait_for_children(&self) {
+        for child in children_of(std::process::id()) {
+            if let Some(pidfd) = try_pidfd(child) {
+                end_within(&pidfd, PATIENCE);
+            }
+        }
     }
 
     /// Run `eci-fs` to its end.
@@ -254,6 +283,14 @@ fn leftover_children() -> Vec<String> {
 impl Drop for Scene {
     fn drop(&mut self) {
         let left = self.leftovers();
+        // What a test mounts on files of its own directory would keep that from being removed.
+        for mount in mounts_of("thread-self").iter().rev() {
+            let point = mount.split(' ').nth(4).unwrap_or_default();
+            if Path::new(point).starts_with(self.dir()) {
+                // Nothing else can be done about one that stays.
+                let _ = umount2(point, MntFlags::MNT_DETACH);
+            }
+        }
         if !std::thread::panicking() {
             assert!(left.is_empty(), "the test leaves behind: {left:#?}");
         }

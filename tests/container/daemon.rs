@@ -1,0 +1,114 @@
+//! The life of a daemon.
+
+use support::{mounts_of, open_pidfd, wait_for_end};
+
+use crate::{limits, scene, sees, sees_the_host};
+
+#[test]
+fn privileged_a_daemon_in_the_background_ends_with_its_last_container() {
+    let scene = scene();
+    let mut first = scene.container().start();
+    let second = scene.container().start();
+    scene.attach(&first);
+    scene.attach(&second);
+    let daemon = open_pidfd(scene.daemon_pid().unwrap());
+    first.kill();
+    scene.detach(&second);
+    wait_for_end(&daemon);
+    assert_eq!(scene.daemon_pid(), None);
+    assert!(!scene.runtime_dir().join("control.sock").exists());
+    assert!(scene.list().is_empty());
+}
+
+#[test]
+fn privileged_two_commands_at_once_start_one_daemon() {
+    let scene = scene();
+    let mut containers: Vec<_> = (0..4)
+        .map(|number| {
+            scene
+                .container()
+                .limits(limits(64 + 32 * number, 1.0))
+                .start()
+        })
+        .collect();
+    let attach =
+        |container: &support::Container| scene.start(&["attach", &container.pid().to_string()]);
+    let pending: Vec<_> = containers.iter().map(attach).collect();
+    for pending in pending {
+        pending.wait().ok();
+    }
+    assert_eq!(scene.list().len(), 4);
+    for (number, container) in containers.iter_mut().enumerate() {
+        sees(container, 64 + 32 * number as u64, 1);
+    }
+}
+
+#[test]
+fn privileged_a_container_that_dies_leaves_the_list() {
+    let scene = scene();
+    let mut daemon = scene.daemon(&[]);
+    let mut first = scene.container().start();
+    let mut second = scene.container().limits(limits(128, 1.0)).start();
+    scene.attach(&first);
+    scene.attach(&second);
+    first.kill();
+    let line = daemon.wait_for("the container has ended");
+    assert!(line.contains(&format!("pid-{}", first.pid())), "{line}");
+    let listed = scene.list();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["pid"], second.pid());
+    sees(&mut second, 128, 1);
+    drop(second);
+    daemon.wait_for("the container has ended");
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_daemon_that_is_told_to_end_gives_all_files_back() {
+    let scene = scene();
+    let before = mounts_of("thread-self");
+    let daemon = scene.daemon(&[]);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    let mounts = container.mounts();
+    scene.attach(&container);
+    let dir = scene.dir().join("views");
+    let pid = container.pid().to_string();
+    scene.eci_fs(&["mount", &pid, dir.to_str().unwrap()]).ok();
+    daemon.end();
+    assert_eq!(container.mounts(), mounts);
+    sees_the_host(&mut container);
+    assert_eq!(mounts_of("thread-self"), before);
+}
+
+#[test]
+fn privileged_a_runtime_directory_that_another_daemon_holds_is_refused_with_its_pid() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let ran = scene.eci_fs(&["mountd"]);
+    let (pid, dir) = (daemon.pid().to_string(), scene.runtime_dir());
+    ran.refused(&[
+        "another eci-mountd",
+        &pid,
+        dir.to_str().unwrap(),
+        "--runtime-dir",
+    ]);
+    assert!(scene.list().is_empty(), "the first one goes on");
+    daemon.end();
+}
+
+#[test]
+fn privileged_daemons_of_several_runtime_directories_do_not_disturb_each_other() {
+    let scene = scene();
+    let other = scene.dir().join("other");
+    let other = other.to_str().unwrap();
+    let mut first = scene.container().limits(limits(64, 1.0)).start();
+    let mut second = scene.container().limits(limits(96, 1.0)).start();
+    scene.attach(&first);
+    let pid = second.pid().to_string();
+    scene.eci_fs(&["attach", &pid, "--runtime-dir", other]).ok();
+    sees(&mut first, 64, 1);
+    sees(&mut second, 96, 1);
+    assert_eq!(scene.list().len(), 1);
+    scene.eci_fs(&["detach", &pid, "--runtime-dir", other]).ok();
+    sees(&mut first, 64, 1);
+}
