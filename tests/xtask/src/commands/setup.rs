@@ -1,5 +1,8 @@
 //! `cargo xtask setup`: installs what the tests and the tasks need.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -20,19 +23,40 @@ const PACKAGES: &[(&str, &str)] = &[
         "checks the releases that kernels of guests come from",
     ),
     (
+        "default-jdk-headless",
+        "Java is asked what it finds in tests",
+    ),
+    ("htop", "its screen is read in tests"),
+    ("hwloc", "lstopo is asked what it finds in tests"),
+    (
         "kmod",
         "finds the modules that guests need (depmod, modprobe)",
     ),
+    ("lxcfs", "the views are compared with its files in tests"),
+    ("nodejs", "Node.js is asked what it finds in tests"),
+    ("numactl", "is asked what it finds in tests"),
     (
         "procps",
         "free, top, uptime and vmstat read the views in tests",
     ),
+    (
+        "prometheus-node-exporter",
+        "what it exports is read in tests",
+    ),
+    ("python3-psutil", "is asked what it finds in tests"),
     ("qemu-system-x86", "runs guests with other kernels"),
     ("runc", "an OCI runtime that containers are tested with"),
+    ("sysstat", "mpstat and sar read the views in tests"),
     ("util-linux", "unshare, nsenter, setpriv and lscpu"),
     ("xz-utils", "unpacks modules of kernels"),
     ("zstd", "unpacks modules of kernels"),
 ];
+
+/// Services that come with packages of which the tests want the programs alone.
+const SERVICES: [&str; 3] = ["lxcfs", "prometheus-node-exporter", "sysstat"];
+
+/// What packages ask whether they may start services (`invoke-rc.d(8)`).
+const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Subcommands of cargo, and what they are for.
 const TOOLS: &[(&str, &str)] = &[
@@ -77,7 +101,45 @@ fn install_packages() -> Result<()> {
     run_command(apt_get().args(["-qq", "update"]))?;
     println!("setup: apt-get install {names}");
     let options = ["-qq", "--yes", "--no-install-recommends", "install"];
-    run_command(apt_get().args(options).args(&missing))
+    let policy = NoServices::begin()?;
+    let installed = run_command(apt_get().args(options).args(&missing));
+    drop(policy);
+    for service in SERVICES.iter().filter(|name| missing.contains(name)) {
+        // Nor at the next boot. Where there is no systemd, nothing has been enabled.
+        let _ = command("systemctl")
+            .args(["--quiet", "disable", service])
+            .status();
+    }
+    installed
+}
+
+/// While it lives, packages that are installed start no services.
+struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    fn begin() -> Result<Self> {
+        // A machine that has a policy keeps it.
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            let not_allowed = "#!/bin/sh\nexit 101\n";
+            fs::write(POLICY, not_allowed).with_context(|| format!("cannot write {POLICY}"))?;
+            fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))
+                .with_context(|| format!("cannot make {POLICY} executable"))?;
+        }
+        Ok(Self { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = fs::remove_file(POLICY)
+        {
+            eprintln!("setup: {POLICY} stays behind: {error}");
+        }
+    }
 }
 
 /// apt-get that asks nothing.

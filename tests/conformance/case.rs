@@ -1,0 +1,180 @@
+//! The containers that programs are run in, and what they are seen to say there.
+
+use std::time::Instant;
+
+use crate::said::{machine_cpus, read};
+use crate::table::{self, Row};
+use crate::{Means, Said, Shell};
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// Options of `eci-fs run`.
+    options: &'static [&'static str],
+    /// The limit of memory in bytes.
+    pub(crate) memory: u64,
+    /// The quota, rounded up to whole CPUs.
+    quota: usize,
+    /// The CPU it is bound to.
+    cpu: Option<u64>,
+}
+
+/// One and a half CPUs; the same bound to a CPU that is not the first; and half a CPU, which differs from the
+/// machine even where that has only two.
+static CASES: [Case; 3] = [
+    Case {
+        options: &["--memory", "300M", "--cpus", "1.5"],
+        memory: 300 << 20,
+        quota: 2,
+        cpu: None,
+    },
+    Case {
+        options: &["--memory", "300M", "--cpus", "1.5", "--cpuset", "1"],
+        memory: 300 << 20,
+        quota: 2,
+        cpu: Some(1),
+    },
+    Case {
+        options: &["--memory", "300M", "--cpus", "0.5"],
+        memory: 300 << 20,
+        quota: 1,
+        cpu: None,
+    },
+];
+
+impl Case {
+    /// The CPUs it may run on.
+    pub(crate) fn cpus(&self) -> Vec<u64> {
+        let mut all = machine_cpus();
+        assert!(all.contains(&1), "these tests need a machine with a CPU 1");
+        all.retain(|id| self.cpu.is_none_or(|cpu| cpu == *id));
+        all
+    }
+
+    /// The CPUs it is shown.
+    pub(crate) fn visible(&self) -> Vec<u64> {
+        let mut ids = self.cpus();
+        ids.truncate(self.quota);
+        ids
+    }
+
+    /// Start it.
+    #[track_caller]
+    pub(crate) fn start(&self) -> Shell {
+        Shell::start(self.options)
+    }
+}
+
+/// One and a half CPUs, for tests that are not about these.
+pub(crate) fn first() -> &'static Case {
+    &CASES[0]
+}
+
+/// What one program said in all cases, with and without the views.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    program: &'static str,
+    pub(crate) said: Vec<Said>,
+}
+
+impl Seen {
+    /// Run a script in all containers. `package` is Debian's package of `program`.
+    #[track_caller]
+    pub(crate) fn of(program: &'static str, package: &str, script: &str) -> Self {
+        need(program.split(' ').next().unwrap(), package);
+        let said = CASES
+            .iter()
+            .flat_map(|case| in_one(case, "", script))
+            .collect();
+        Self { program, said }
+    }
+
+    /// The same, in containers with three busy threads whose load has been asked for once.
+    #[track_caller]
+    pub(crate) fn busy(program: &'static str, package: &str, script: &str) -> Self {
+        need(program.split(' ').next().unwrap(), package);
+        let said = in_one(first(), BUSY, script).into();
+        Self { program, said }
+    }
+
+    /// That it says what the row of the table tells, in every case.
+    #[track_caller]
+    pub(crate) fn row(
+        &self,
+        says: &'static str,
+        before: Means,
+        after: Means,
+        from: &'static str,
+        check: impl Fn(&Said, Means),
+    ) {
+        for said in &self.said {
+            check(said, if said.attached { after } else { before });
+        }
+        table::check(&Row {
+            program: self.program,
+            says,
+            before,
+            after,
+            from,
+        });
+    }
+}
+
+/// Three threads that never wait, which end with the container. The average over 15 minutes begins with what the
+/// first reader finds, and hardly moves in a test's time.
+const BUSY: &str = "
+for i in 1 2 3; do bash -c 'while :; do :; done' & pids=\"$pids $!\"; done
+for pid in $pids; do until grep -q '^while' <(tr '\\0' '\\n' < /proc/$pid/cmdline); do :; done; done";
+
+#[track_caller]
+fn in_one(case: &'static Case, before: &str, script: &str) -> [Said; 2] {
+    let started = Instant::now();
+    let mut shell = case.start();
+    shell.run(before);
+    let say = |shell: &mut Shell, attached: bool| {
+        let container_load = attached.then(|| load(&shell.run("cat /proc/loadavg")));
+        let text = shell.run(script);
+        Said {
+            text,
+            case,
+            attached,
+            machine_up: support::uptime(&read("/proc/uptime")),
+            container_up: started.elapsed().as_secs_f64(),
+            machine_load: load(&read("/proc/loadavg")),
+            container_load,
+        }
+    };
+    let with = say(&mut shell, true);
+    shell.detach();
+    let without = say(&mut shell, false);
+    [with, without]
+}
+
+/// The average over 15 minutes of a /proc/loadavg.
+pub(crate) fn load(text: &str) -> f64 {
+    text.split_whitespace().nth(2).unwrap().parse().unwrap()
+}
+
+/// That a program is there.
+///
+/// # Panics
+/// When it is not; it names the package.
+#[track_caller]
+pub(crate) fn need(program: &str, package: &str) {
+    let dirs = [
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+        "/bin",
+    ];
+    let there = dirs
+        .iter()
+        .any(|dir| std::path::Path::new(dir).join(program).is_file());
+    assert!(
+        there,
+        "{program} is not installed: `cargo xtask setup` installs what the tests need, \
+         or `apt-get install --no-install-recommends {package}`"
+    );
+}
