@@ -141,6 +141,17 @@ impl Client {
     }
 }
 
+/// What the daemon says of a pidfd, said of the pid that a person typed.
+pub fn about_process(error: Error, pid: i32) -> Error {
+    match error.kind {
+        Kind::NotFound if error.what == "the process has ended" => {
+            Error::not_found(format!("process {pid} has ended"))
+                .remedy("see `ps -e` for one that runs")
+        }
+        _ => error,
+    }
+}
+
 /// An answer that is none to what was asked.
 pub fn out_of_turn(response: &Response) -> Error {
     Error::refused(format!("eci-mountd answered out of turn: {response:?}"))

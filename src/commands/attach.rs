@@ -8,7 +8,7 @@ use eci_fs_mountd::error::Result;
 use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Response};
 
 use super::Runtime;
-use crate::client::{call_or_start, out_of_turn};
+use crate::client::{about_process, call_or_start, out_of_turn};
 
 /// Options of `eci-fs attach`.
 #[derive(Debug, Args)]
@@ -30,7 +30,11 @@ pub(super) fn main(options: &Options) -> Result<()> {
         id: options.id.clone(),
         cgroup: CgroupChoice::NamespaceRoot,
     };
-    match call_or_start(&options.runtime.runtime_dir, &request, &[pidfd.as_fd()])?.0 {
+    let answered = call_or_start(&options.runtime.runtime_dir, &request, &[pidfd.as_fd()]);
+    match answered
+        .map_err(|error| about_process(error, options.pid))?
+        .0
+    {
         Response::Attached(attached) if attached.already => {
             println!(
                 "{}: attached already, {} grafts",

@@ -122,6 +122,10 @@ fn serve() -> Result<()> {
         return Err(Error::refused("`serve` is started by eci-mountd only")
             .remedy("use `eci-fs run` or `attach`"));
     }
+    // The daemon reads its signals from a descriptor, and has them blocked; the server shall end by them.
+    nix::sys::signal::SigSet::all()
+        .thread_unblock()
+        .map_err(|e| Error::io("unblock", "signals", e))?;
     crate::server::serve(link).map_err(|e| Error::io("serve", "the FUSE connections", e))
 }
 

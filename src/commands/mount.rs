@@ -11,7 +11,7 @@ use eci_fs_mountd::runtime_dir::RuntimeDir;
 use rustix::fs::{Mode, OFlags};
 
 use super::Runtime;
-use crate::client::{call_or_start, out_of_turn};
+use crate::client::{about_process, call_or_start, out_of_turn};
 
 /// Options of `eci-fs mount`.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
                 // Nothing was mounted: the directory that was made for it goes again.
                 let _ = std::fs::remove_dir(&wanted);
             }
-            Err(error)
+            Err(about_process(error, options.pid))
         }
     }
 }
@@ -65,7 +65,8 @@ fn default_dir(runtime_dir: &Path, pid: i32) -> Result<PathBuf> {
     let mounts = RuntimeDir::create(runtime_dir)?.mounts();
     match std::fs::create_dir(&mounts) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(Error::io("create", &mounts, e))
+            Err(Error::io("create", &mounts, e)
+                .remedy("name a directory, or another --runtime-dir"))
         }
         _ => Ok(mounts.join(pid.to_string())),
     }

@@ -191,7 +191,7 @@ impl Daemon {
             return Ok(0);
         }
         self.grafter
-            .run(move |place| grafts::detach(place, &subject, &paths))
+            .run(move |place| grafts::detach(place, &subject, Some(slot), &paths))
     }
 
     /// Take all grafts out of a container again.

@@ -12,7 +12,7 @@ use nix::mount::{MntFlags, umount2};
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::place::Place;
-use super::target::{Target, Targets, at};
+use super::target::{Lies, Target, Targets, at};
 use crate::container::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::Row;
@@ -41,7 +41,7 @@ pub fn attach(place: &Place, subject: &Subject, slot: u64, rows: &[Row]) -> Resu
             "removing grafts that a dead daemon left"
         );
         // What lies in a dead directory cannot be reached: it goes with it.
-        detach(place, subject, &dead)?;
+        detach(place, subject, None, &dead)?;
         return attach(place, subject, slot, rows);
     }
     cover(place, subject, &work)?;
@@ -84,8 +84,8 @@ fn prepare<'a>(
         let Some(target) = targets.find(&row.path)? else {
             continue;
         };
-        if target.ours {
-            if !is_dead(&target.entry)? {
+        if target.lies == Lies::Foreign {
+            if !place.is_dead(&target.entry)? {
                 return Err(Error::new(
                     Kind::Busy,
                     format!(
@@ -140,25 +140,41 @@ fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
     }
 }
 
-/// Take the grafts at `paths` out of a container; returns how many there were. What lies there and is not
-/// ours stays.
+/// Take the grafts at `paths` out of a container; returns how many there were. They are those of its `slot`, or,
+/// without one, those of a daemon that is dead. What else lies there stays.
 ///
 /// # Errors
 /// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
-pub fn detach(place: &Place, subject: &Subject, paths: &[String]) -> Result<usize> {
+pub fn detach(
+    place: &Place,
+    subject: &Subject,
+    slot: Option<u64>,
+    paths: &[String],
+) -> Result<usize> {
     let targets = Targets::open(&place.proc, subject, &place.devices)?;
     let mut work = Vec::new();
     for path in paths.iter().rev() {
-        match targets.find(path) {
-            Ok(Some(target)) if target.ours => work.push(target),
-            Ok(_) => tracing::warn!(
+        let target = match targets.find(path) {
+            Ok(Some(target)) => target,
+            // In a directory of a dead daemon nothing is found; what lies there goes with it.
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(%error, pid = subject.pid, "a graft cannot be removed, ignoring");
+                continue;
+            }
+        };
+        let its = match slot {
+            Some(slot) => target.lies == Lies::Graft(slot),
+            None => target.lies == Lies::Foreign && place.is_dead(&target.entry)?,
+        };
+        if its {
+            work.push(target);
+        } else {
+            tracing::warn!(
                 path,
                 pid = subject.pid,
                 "there is no graft of ours any more, ignoring"
-            ),
-            Err(error) => {
-                tracing::warn!(%error, pid = subject.pid, "a graft cannot be removed, ignoring")
-            }
+            );
         }
     }
     place.inside(&subject.pidfd, || {
@@ -180,26 +196,4 @@ fn uncover(target: &Target) -> Result<()> {
         MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
     )
     .map_err(|e| Error::io("remove the graft over", &target.name, e))
-}
-
-/// Whether a graft is one of a daemon that was killed: its file system says ENOTCONN then. It is asked on a
-/// thread that is given up after a second, because what carries our name may be a file system of the
-/// container's own, which need not answer.
-fn is_dead(entry: &OwnedFd) -> Result<bool> {
-    let entry = entry
-        .try_clone()
-        .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
-    let (answer, answered) = std::sync::mpsc::channel();
-    std::thread::Builder::new()
-        .name("is-dead".to_owned())
-        .spawn(move || answer.send(rustix::fs::fstatfs(&entry).err()))
-        .map_err(|e| Error::io("start", "a thread", e))?;
-    let error = answered
-        .recv_timeout(std::time::Duration::from_secs(1))
-        .ok()
-        .flatten();
-    Ok(matches!(
-        error,
-        Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
-    ))
 }

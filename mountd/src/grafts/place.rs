@@ -40,7 +40,11 @@ pub struct Place {
     live_read_only: OwnedFd,
     /// `st_dev` of the connections, as mountinfo writes it.
     pub(super) devices: Vec<String>,
+    probes: mpsc::Sender<Probe>,
 }
+
+/// A question whether a file system is dead, and where the answer goes.
+type Probe = (OwnedFd, mpsc::Sender<Option<rustix::io::Errno>>);
 
 type Job = Box<dyn FnOnce(&Place) + Send>;
 
@@ -57,11 +61,12 @@ impl Grafter {
     /// When a namespace cannot be made or a mount is refused; it says which.
     pub fn start(proc: Arc<Proc>, fuse: [OwnedFd; 2]) -> Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
+        let probes = start_prober()?;
         let (ready, made) = mpsc::channel();
         std::thread::Builder::new()
             .name("grafter".to_owned())
             .spawn(move || {
-                let place = match Place::make(proc, &fuse) {
+                let place = match Place::make(proc, probes, &fuse) {
                     Ok(place) => place,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
@@ -89,12 +94,31 @@ impl Grafter {
     }
 }
 
+/// Start the thread that starts the threads that ask. They must not be the grafter's: a thread shares the root and
+/// the directory of the one that started it, and the grafter could enter no namespace while one of them hangs.
+fn start_prober() -> Result<mpsc::Sender<Probe>> {
+    let (probes, inbox) = mpsc::channel::<Probe>();
+    let ask = |(entry, answer): Probe| {
+        // If it is not started there is no answer, which is one too.
+        let _ = std::thread::Builder::new()
+            .name("probe".to_owned())
+            .spawn(move || {
+                let _ = answer.send(rustix::fs::fstatfs(&entry).err());
+            });
+    };
+    std::thread::Builder::new()
+        .name("prober".to_owned())
+        .spawn(move || inbox.into_iter().for_each(ask))
+        .map_err(|e| Error::io("start", "the prober thread", e))?;
+    Ok(probes)
+}
+
 fn gone() -> Error {
     Error::new(Kind::System, "the grafter thread has ended").remedy("restart eci-mountd")
 }
 
 impl Place {
-    fn make(proc: Arc<Proc>, fuse: &[OwnedFd; 2]) -> Result<Self> {
+    fn make(proc: Arc<Proc>, probes: mpsc::Sender<Probe>, fuse: &[OwnedFd; 2]) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(|e| {
             Error::io("make", "a mount namespace", e).remedy("run as root with CAP_SYS_ADMIN")
         })?;
@@ -150,7 +174,26 @@ impl Place {
             live_read_only: open_dir("/live-read-only")?,
             home,
             proc,
+            probes,
         })
+    }
+
+    /// Whether what carries our name is a graft of a daemon that was killed: its file system says ENOTCONN then. It
+    /// may be a file system of the container's own, which need not answer, so it is given up after a second.
+    pub(super) fn is_dead(&self, entry: &OwnedFd) -> Result<bool> {
+        let entry = entry
+            .try_clone()
+            .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
+        let (answer, answered) = mpsc::channel();
+        self.probes.send((entry, answer)).map_err(|_| gone())?;
+        let error = answered
+            .recv_timeout(std::time::Duration::from_secs(1))
+            .ok()
+            .flatten();
+        Ok(matches!(
+            error,
+            Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
+        ))
     }
 
     /// A detached clone of the mount of one row of the container in `slot`, to be moved where it belongs.

@@ -46,8 +46,19 @@ pub(super) struct Target {
     /// The directory that holds it, and its name there: `umount2` wants a path.
     pub(super) parent: OwnedFd,
     pub(super) name: String,
-    /// Whether a graft of ours lies there already, living or dead.
-    pub(super) ours: bool,
+    /// What of ours lies there already.
+    pub(super) lies: Lies,
+}
+
+/// What lies at an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lies {
+    /// Nothing of ours: the kernel's entry, or what the container has mounted there.
+    Other,
+    /// A graft of the container in this slot, by this daemon. A container in a container inherits those of the outer.
+    Graft(u64),
+    /// A graft of another daemon, living or dead, or what passes for one.
+    Foreign,
 }
 
 impl<'a> Targets<'a> {
@@ -121,7 +132,7 @@ impl<'a> Targets<'a> {
         if let Some(group) = mount.and_then(|mount| mount.shared) {
             self.refuse_shared(group, path)?;
         }
-        let ours = mount.is_some_and(|mount| mount.source == SOURCE && mount.fstype == FSTYPE);
+        let lies = mount.map_or(Lies::Other, |mount| self.lies(mount));
         let parent = parent
             .try_clone()
             .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
@@ -131,8 +142,20 @@ impl<'a> Targets<'a> {
             directory: at.directory,
             parent,
             name,
-            ours,
+            lies,
         }))
+    }
+
+    fn lies(&self, mount: &Mount) -> Lies {
+        let slot = || mount.root.split('/').nth(1)?.parse().ok();
+        if self.connections.contains(&mount.dev) {
+            return slot().map_or(Lies::Foreign, Lies::Graft);
+        }
+        if mount.source == SOURCE && mount.fstype == FSTYPE {
+            Lies::Foreign
+        } else {
+            Lies::Other
+        }
     }
 
     /// The directory at `path`, which begins with /proc or /sys.

@@ -8,7 +8,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::container::mountinfo::parse_mountinfo;
+use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::error::{Error, Kind, Result};
+
+use rustix::event::{PollFd, PollFlags};
 
 use super::limits::{Limits, PERIOD_USEC};
 
@@ -188,10 +191,37 @@ fn remove(dir: &Path) -> Result<()> {
             remove(&entry.path())?;
         }
     }
-    match fs::remove_dir(dir) {
+    let mut result = fs::remove_dir(dir);
+    if result
+        .as_ref()
+        .is_err_and(|e| e.kind() == ErrorKind::ResourceBusy)
+    {
+        end_processes(dir);
+        result = fs::remove_dir(dir);
+    }
+    match result {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove the cgroup", dir, e)
             .remedy("end what runs in it and remove it by hand")),
         _ => Ok(()),
+    }
+}
+
+/// Kill what is left in a cgroup, and wait until it is gone: a container whose start failed may still be ending.
+fn end_processes(dir: &Path) {
+    let limit = rustix::event::Timespec {
+        tv_sec: 5,
+        tv_nsec: 0,
+    };
+    for pid in fs::read_to_string(dir.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+    {
+        let Some(pidfd) = pid.parse().ok().and_then(|pid| open_pidfd(pid).ok()) else {
+            continue;
+        };
+        // Either fails only for a process that has ended.
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
     }
 }
 
@@ -207,7 +237,7 @@ fn sweep(parent: &Path) {
             .and_then(|name| name.strip_prefix("run-")?.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             // A cgroup that somebody is in stays.
-            let _ = remove(&entry.path());
+            let _ = fs::remove_dir(entry.path());
         }
     }
 }

@@ -6,7 +6,7 @@ use eci_fs_mountd::container::mountinfo::{Mount, parse_mountinfo};
 use eci_fs_mountd::error::{Error, Result};
 use eci_fs_mountd::protocol::channel::Channel;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags};
@@ -39,7 +39,7 @@ pub(in super::super) fn init(inside: Inside) -> ExitCode {
         Some(command) => command,
         None => return ExitCode::from(FAILED),
     };
-    match Command::new(program).args(arguments).spawn() {
+    match spawn(program, arguments) {
         Ok(child) => ExitCode::from(reap(&signals, &child)),
         Err(error) => {
             eprintln!(
@@ -54,6 +54,20 @@ pub(in super::super) fn init(inside: Inside) -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Start the command with no signal blocked: a child inherits the mask of the thread that starts it, and this one
+/// must keep its own.
+fn spawn(program: &str, arguments: &[String]) -> std::io::Result<Child> {
+    std::thread::scope(|scope| {
+        let unblocked = scope.spawn(|| {
+            SigSet::all().thread_unblock()?;
+            Command::new(program).args(arguments).spawn()
+        });
+        unblocked
+            .join()
+            .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EIO)))
+    })
 }
 
 fn rustix_or(error: &std::io::Error) -> std::io::Error {
