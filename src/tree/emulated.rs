@@ -225,12 +225,6 @@ impl Tree {
             }
         };
         let (uid, gid) = (place.container.uid, place.container.gid);
-        // Nothing here can be written to, whatever the kernel's own file can.
-        let mode = if kind == Kind::Symlink {
-            mode
-        } else {
-            mode & !0o222
-        };
         Ok(Attr {
             id,
             kind,
