@@ -11,6 +11,7 @@ pub mod operations;
 pub mod options;
 mod run;
 mod serve_control;
+mod watch;
 
 pub use options::Options;
 pub use run::{main, run};

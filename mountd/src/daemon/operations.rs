@@ -29,7 +29,7 @@ pub struct Daemon {
     pub(super) pressure: PressureDirs,
     pub(super) state: Mutex<State>,
     /// Told of each container whose end shall be noticed.
-    pub(super) watch: crate::daemon::run::Watch,
+    pub(super) watch: super::watch::Watch,
 }
 
 /// What changes.

@@ -1,6 +1,6 @@
 //! The event loop: who knocks, who has died, and when to end.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use parking_lot::Mutex;
@@ -19,6 +18,7 @@ use super::leftovers;
 use super::operations::{Daemon, State};
 use super::options::Options;
 use super::serve_control;
+use super::watch::{FIRST_SLOT, LISTENER, SERVER, SIGNALS, WAKE, Watch};
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
@@ -36,55 +36,6 @@ const MAX_RESTARTS: usize = 10;
 
 /// See [`MAX_RESTARTS`].
 const RESTART_WINDOW: Duration = Duration::from_secs(10);
-
-/// Tokens of what is waited for; containers come after, by slot.
-const LISTENER: u64 = 0;
-const SIGNALS: u64 = 1;
-const SERVER: u64 = 2;
-const WAKE: u64 = 3;
-const FIRST_SLOT: u64 = 16;
-
-/// The set of descriptors that the loop waits for; other threads add containers to it.
-#[derive(Debug)]
-pub(super) struct Watch {
-    epoll: Epoll,
-    wake: EventFd,
-}
-
-impl Watch {
-    fn new() -> Result<Self> {
-        let trouble = |e| Error::io("make", "an epoll set", e);
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(trouble)?;
-        let wake = EventFd::from_flags(
-            nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
-        )
-        .map_err(trouble)?;
-        let this = Self { epoll, wake };
-        this.add(this.wake.as_fd(), WAKE)?;
-        Ok(this)
-    }
-
-    fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
-        self.epoll
-            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
-            .map_err(|e| Error::io("watch", "a descriptor", e))
-    }
-
-    /// Notice the end of the container in `slot`.
-    pub(super) fn container(&self, slot: u64, pidfd: BorrowedFd<'_>) -> Result<()> {
-        self.add(pidfd, FIRST_SLOT + slot)
-    }
-
-    /// Notice it no more.
-    pub(super) fn forget(&self, pidfd: BorrowedFd<'_>) {
-        // It can only fail because the descriptor is not in the set.
-        let _ = self.epoll.delete(pidfd);
-    }
-
-    fn wake(&self) {
-        let _ = self.wake.write(1);
-    }
-}
 
 /// The daemon's whole life; prints what went wrong.
 #[allow(

@@ -18,7 +18,6 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags};
 
-use super::target::device;
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::{Connection, Row};
@@ -284,4 +283,13 @@ pub(super) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
         Mode::empty(),
     )
     .map_err(|e| Error::io("open", path, e))
+}
+
+/// `st_dev` of a mount of ours, as mountinfo writes it.
+fn device(fd: &OwnedFd) -> Result<String> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, "", flags, StatxFlags::TYPE)
+        .map_err(|e| Error::io("look at", "a connection", e))?;
+    Ok(format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor))
 }

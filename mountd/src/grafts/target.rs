@@ -359,12 +359,3 @@ pub(super) fn at(fd: &OwnedFd, path: &str) -> Result<At> {
         link: kind == libc::S_IFLNK,
     })
 }
-
-/// `st_dev` of a mount of ours, as mountinfo writes it.
-pub(super) fn device(fd: &OwnedFd) -> Result<String> {
-    use rustix::fs::{AtFlags, StatxFlags, statx};
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = statx(fd, "", flags, StatxFlags::TYPE)
-        .map_err(|e| Error::io("look at", "a connection", e))?;
-    Ok(format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor))
-}
