@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, Host, Identity, Pace, Settings,
+    Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, Host, Identity, Kept, KeptFiles,
+    Pace, Settings,
 };
 use eci_fs_mountd::container::Facts;
 use eci_fs_mountd::protocol::link::{Connection, Secrets};
@@ -37,6 +38,10 @@ pub struct Attached {
     views: Vec<View>,
     directories: Mutex<Vec<u16>>,
     handles: AtomicIsize,
+    /// Whether it is told of each change of its limits.
+    watched: AtomicBool,
+    /// When it was told last.
+    expired: Mutex<Option<Instant>>,
 }
 
 /// What is kept of a view, in the order of [`EMULATORS`].
@@ -106,6 +111,7 @@ impl Attached {
                     controllers,
                     dir,
                     depth: hierarchy.depth,
+                    kept: KeptFiles::default(),
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -135,6 +141,15 @@ impl Attached {
             views: EMULATORS.iter().map(|_| View::default()).collect(),
             directories: Mutex::default(),
             handles: AtomicIsize::new(0),
+            watched: AtomicBool::new(false),
+            expired: Mutex::new(None),
+        }
+    }
+
+    /// Have the files of its cgroup kept open, for as long as nobody else holds it.
+    pub fn keep_in(&mut self, kept: &Arc<Kept>) {
+        if let Some(container) = Arc::get_mut(&mut self.container) {
+            container.cgroup.keep_in(kept);
         }
     }
 
@@ -151,6 +166,7 @@ impl Attached {
         let boottime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
             .map(Duration::from)
             .unwrap_or_default();
+        host.set_time(boottime);
         Context {
             host,
             container: &self.container,
@@ -264,11 +280,15 @@ impl Attached {
     /// text that was begun before the present version was is dropped: a view never goes back in time.
     pub fn replace(&self, index: usize, text: Vec<u8>, started: Instant) -> Version {
         let mut version = self.views[index].version.lock();
+        let stale = self
+            .expired
+            .lock()
+            .is_some_and(|expired| started <= expired);
         match version.as_mut() {
             Some(present) if present.looked > started && !present.stale => present.clone(),
             Some(present) if *present.text == *text => {
                 present.looked = started;
-                present.stale = false;
+                present.stale = stale;
                 present.clone()
             }
             _ => {
@@ -283,15 +303,27 @@ impl Attached {
                         text: text.into(),
                         mtime,
                         looked: started,
-                        stale: false,
+                        stale,
                     })
                     .clone()
             }
         }
     }
 
+    /// From now on [`Self::expire`] is called at each change of its limits.
+    pub fn set_watched(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the view of `EMULATORS[index]` only changes when [`Self::expire`] is called, or a CPU comes or goes.
+    pub fn rests(&self, index: usize) -> bool {
+        EMULATORS[index].facts().pace == Pace::Static && self.watched.load(Ordering::Relaxed)
+    }
+
     /// No version is believed any more: a limit has changed.
     pub fn expire(&self) {
+        // A version that is being computed may have been begun before the change.
+        *self.expired.lock() = Some(Instant::now());
         for view in &self.views {
             if let Some(version) = view.version.lock().as_mut() {
                 version.stale = true;

@@ -5,7 +5,7 @@
 //! request path: it is sent from this thread, and concerns attributes only, so that it waits for no page.
 //!
 //! CPU hotplug, and an effective cpuset that follows a sibling's exclusive one, send no event; the freshness bound
-//! covers them.
+//! covers them, and for static views, which are believed for longer, [`crate::tree::STATIC_BOUND`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd};
@@ -66,6 +66,7 @@ impl Watcher {
                 }
             }
         }
+        container.set_watched();
     }
 
     /// Watch it no more.

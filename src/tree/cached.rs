@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, Kind, Node, NodeId, Tree};
+use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, Kind, Node, NodeId, STATIC_BOUND, Tree};
 use crate::container::Version;
 use crate::error::Errno;
 
@@ -25,10 +25,16 @@ impl Tree {
         };
         let container = self.container(slot)?;
         let index = container.index(emulator)?;
-        let limit = if from_read {
-            self.freshness.bound * HELD_OPEN_FACTOR
+        let (bound, timeout) = if container.rests(index) {
+            let bound = self.freshness.bound.max(STATIC_BOUND);
+            (bound, bound)
         } else {
-            self.freshness.bound
+            (self.freshness.bound, self.freshness.timeout)
+        };
+        let limit = if from_read && !container.rests(index) {
+            bound * HELD_OPEN_FACTOR
+        } else {
+            bound
         };
         let version = match container.version(index) {
             Some(version) if version.age() < limit => version,
@@ -43,7 +49,7 @@ impl Tree {
             gid: container.gid,
             mtime: version.mtime,
         };
-        Ok((attr, self.freshness.timeout))
+        Ok((attr, timeout))
     }
 
     /// Bytes of a view on the cached connection.

@@ -12,11 +12,12 @@ mod emulated;
 mod live;
 mod node;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use eci_fs_emulators::{Context, DIRECTORIES, EMULATORS, Host, Settings};
+use eci_fs_emulators::{Context, DIRECTORIES, EMULATORS, Host, Kept, Settings};
 use eci_fs_mountd::protocol::link::{Connection, Row};
 
 pub use attr::{Attr, Kind};
@@ -42,6 +43,16 @@ pub struct Freshness {
 /// before every read(2): without this a pass over a file would often mix two versions.
 pub const HELD_OPEN_FACTOR: u32 = 10;
 
+/// How old a static view may be, whose every change but that of the machine's CPUs is told of.
+pub const STATIC_BOUND: Duration = Duration::from_secs(1);
+
+/// One tick of USER_HZ, the resolution of these files.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Files of cgroups that are kept open at most, and which share of the descriptors that a process may have.
+const MOST_KEPT: u64 = 4096;
+const KEPT_SHARE: u64 = 8;
+
 /// Open snapshots that one container may have; more are refused, so that none can fill the server's memory.
 pub const MAX_HANDLES: usize = 16_384;
 
@@ -64,6 +75,7 @@ pub struct Tree {
     paths: emulated::Paths,
     sampler: Sampler,
     services: Option<Services>,
+    kept: Arc<Kept>,
 }
 
 /// What a tree has that is served, and one that is only looked at has not.
@@ -86,6 +98,7 @@ impl Tree {
         padding: bool,
         freshness: Duration,
     ) -> Arc<Self> {
+        host.share_reads(freshness.min(TICK));
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
         let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
         let unlimited = Attached::unlimited();
@@ -108,11 +121,13 @@ impl Tree {
             paths: emulated::Paths::default(),
             sampler: Sampler::default(),
             services,
+            kept: Arc::new(Kept::new(most_kept())),
         })
     }
 
     /// Take in a container; returns what can be grafted into it.
-    pub fn add(&self, slot: u64, container: Attached) -> Vec<Row> {
+    pub fn add(&self, slot: u64, mut container: Attached) -> Vec<Row> {
+        container.keep_in(&self.kept);
         let container = Arc::new(container);
         let rows = self.catalogue(&container);
         self.containers.insert(slot, Arc::clone(&container));
@@ -334,6 +349,17 @@ impl Tree {
             Node::View { .. } | Node::Below { .. } => Err(Errno::NOTDIR),
         }
     }
+}
+
+/// How many files of cgroups may be kept open.
+fn most_kept() -> NonZeroUsize {
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        .map_or(0, |(soft, _)| soft);
+    let most = (limit / KEPT_SHARE).clamp(1, MOST_KEPT);
+    usize::try_from(most)
+        .ok()
+        .and_then(NonZeroUsize::new)
+        .unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Round down to whole jiffies. A timeout is rounded up to jiffies by the kernel, and ends with the jiffy after

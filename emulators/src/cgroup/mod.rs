@@ -5,11 +5,15 @@
 
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use nix::sys::stat::fstatat;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstatat};
 
 use crate::Error;
-use crate::host::file::read_at;
+use crate::host::file::pread_piece;
+use crate::kept::{Kept, KeptFiles};
 
 pub(crate) mod cpu;
 pub(crate) mod cpuset;
@@ -99,6 +103,8 @@ pub struct Hierarchy {
     pub dir: OwnedFd,
     /// Components of the cgroup's path; the root cgroup has 0.
     pub depth: u32,
+    /// Its open files.
+    pub kept: KeptFiles,
 }
 
 impl Hierarchy {
@@ -119,12 +125,16 @@ impl Hierarchy {
     /// controller is not enabled there; an error if the cgroup itself is gone.
     pub(crate) fn read(&self, level: u32, file: &str) -> Result<Option<Vec<u8>>, Error> {
         let name = Hierarchy::name(level, file);
-        match read_at(&self.dir, &name) {
-            Ok(None) => {
+        let open = || {
+            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            openat(&self.dir, name.as_str(), flags, Mode::empty())
+        };
+        match self.kept.read(&name, open, pread_piece) {
+            Ok(text) => Ok(Some(text)),
+            Err(Errno::ENOENT) => {
                 self.check_alive(&name)?;
                 Ok(None)
             }
-            Ok(some) => Ok(some),
             Err(errno) => Err(Error::io(&name, errno)),
         }
     }
@@ -161,6 +171,13 @@ impl Cgroup {
     /// A cgroup with these hierarchies, one per mount.
     pub fn new(hierarchies: Vec<Hierarchy>) -> Cgroup {
         Cgroup { hierarchies }
+    }
+
+    /// Has its files kept open in `kept` from now on.
+    pub fn keep_in(&mut self, kept: &Arc<Kept>) {
+        for hierarchy in &mut self.hierarchies {
+            hierarchy.kept.keep_in(kept);
+        }
     }
 
     /// All hierarchies, in the order given.

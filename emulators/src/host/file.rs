@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use nix::sys::uio::pread;
 use nix::unistd::read;
 
 /// Room for the first read: most files fit. It doubles when it is full.
@@ -26,6 +27,49 @@ pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
             Ok(count) => filled = filled.saturating_add(count),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Everything, by a descriptor that may have been read from before.
+pub(crate) fn pread_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut out = vec![0; CHUNK];
+    let mut filled = 0usize;
+    loop {
+        if filled == out.len() {
+            out.resize(filled.saturating_mul(2), 0);
+        }
+        match pread_at(fd, out.get_mut(filled..).unwrap_or_default(), filled)? {
+            0 => {
+                out.truncate(filled);
+                return Ok(out);
+            }
+            count => filled = filled.saturating_add(count),
+        }
+    }
+}
+
+/// Everything of a file that the kernel writes in one piece (single_open, fs/seq_file.c), as all files of a cgroup
+/// that hold values: a read that does not fill its buffer has reached the end. One that does is repeated with
+/// a larger one, so that all of it is of the same moment.
+pub(crate) fn pread_piece(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let mut out = vec![0; CHUNK];
+    loop {
+        let count = pread_at(fd, &mut out, 0)?;
+        if count < out.len() {
+            out.truncate(count);
+            return Ok(out);
+        }
+        out = vec![0; out.len().saturating_mul(2)];
+    }
+}
+
+fn pread_at(fd: &OwnedFd, buffer: &mut [u8], offset: usize) -> Result<usize, Errno> {
+    let offset = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
+    loop {
+        match pread(fd, buffer, offset) {
+            Err(Errno::EINTR) => {}
+            result => return result,
         }
     }
 }
@@ -52,7 +96,10 @@ mod tests {
             let text: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
             file.write_all(&text).unwrap();
             file.rewind().unwrap();
-            assert_eq!(read_whole(&file.into()).unwrap(), text);
+            let fd = file.into();
+            assert_eq!(read_whole(&fd).unwrap(), text);
+            assert_eq!(pread_whole(&fd).unwrap(), text);
+            assert_eq!(pread_piece(&fd).unwrap(), text);
         }
     }
 }

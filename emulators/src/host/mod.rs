@@ -1,14 +1,20 @@
 //! The machine: its /proc and /sys. The layout of views and the constants of the hardware come
 //! from here, and nothing else.
 
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
-use crate::Error;
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use crate::{Error, Kept};
 
 pub(crate) mod file;
 
@@ -19,6 +25,56 @@ pub struct Host {
     sys: OwnedFd,
     /// /sys/devices/system/cpu, which almost every view begins with; `None` if there is none.
     cpu: Option<OwnedFd>,
+    kept: Kept,
+    texts: Texts,
+}
+
+/// Open files of the machine: more than all views together read on most machines.
+const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// Texts that are shared, and the bytes of one of them at most.
+const MOST_TEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+const LONGEST_TEXT: usize = 1 << 16;
+
+/// What was read in this tick: the same for all containers.
+#[derive(Debug)]
+struct Texts {
+    /// The length of a tick in nanoseconds; 0 when nothing is shared.
+    length: AtomicU64,
+    now: AtomicU64,
+    read: Mutex<LruCache<String, (u64, Vec<u8>)>>,
+}
+
+impl Texts {
+    fn new() -> Texts {
+        Texts {
+            length: AtomicU64::new(0),
+            now: AtomicU64::new(0),
+            read: Mutex::new(LruCache::new(MOST_TEXTS)),
+        }
+    }
+
+    fn tick(&self) -> Option<u64> {
+        (self.length.load(Ordering::Relaxed) > 0).then(|| self.now.load(Ordering::Relaxed))
+    }
+
+    fn get(&self, path: &str) -> Option<Vec<u8>> {
+        let tick = self.tick()?;
+        let mut read = self.read.lock();
+        let (of, text) = read.get(path)?;
+        (*of == tick).then(|| text.clone())
+    }
+
+    /// `tick` is the one in which the read began.
+    fn put(&self, path: &str, tick: Option<u64>, text: &[u8]) {
+        if let Some(tick) = tick
+            && text.len() <= LONGEST_TEXT
+        {
+            self.read
+                .lock()
+                .put(path.to_owned(), (tick, text.to_owned()));
+        }
+    }
 }
 
 const CPU: &str = "devices/system/cpu/";
@@ -41,7 +97,26 @@ impl Host {
     pub fn from_dirs(proc: OwnedFd, sys: OwnedFd) -> Host {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let cpu = walk(sys.as_fd(), CPU.trim_end_matches('/'), flags).ok();
-        Host { proc, sys, cpu }
+        Host {
+            proc,
+            sys,
+            cpu,
+            kept: Kept::new(MOST_KEPT),
+            texts: Texts::new(),
+        }
+    }
+
+    /// From now on reads each file at most once in a tick of this length, for all containers. Zero ends that.
+    pub fn share_reads(&self, tick: Duration) {
+        let nsec = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX);
+        self.texts.length.store(nsec, Ordering::Relaxed);
+    }
+
+    /// What time it is, by any clock that does not go back: there is none here.
+    pub fn set_time(&self, now: Duration) {
+        let length = u128::from(self.texts.length.load(Ordering::Relaxed).max(1));
+        let tick = u64::try_from(now.as_nanos() / length).unwrap_or(u64::MAX);
+        self.texts.now.store(tick, Ordering::Relaxed);
     }
 
     /// Whether the kernel has this file.
@@ -51,21 +126,34 @@ impl Host {
 
     /// The whole of a file that must be there.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let fd = self
-            .open_file(path)
-            .map_err(|errno| Error::io(path, errno))?;
-        file::read_whole(&fd).map_err(|errno| Error::io(path, errno))
+        self.text(path).map_err(|errno| Error::io(path, errno))
     }
 
     /// The whole of a file that this kernel or machine may lack, or keep for root.
     pub fn read_optional(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
-        match self.open_file(path) {
-            Ok(fd) => file::read_whole(&fd)
-                .map(Some)
-                .map_err(|errno| Error::io(path, errno)),
+        match self.text(path) {
+            Ok(text) => Ok(Some(text)),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::EPERM) => Ok(None),
             Err(errno) => Err(Error::io(path, errno)),
         }
+    }
+
+    fn text(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let open = || self.open_flags(path, OFlag::O_RDONLY);
+        // Files of processes are read once, and another process may have the number next time.
+        if path
+            .strip_prefix("/proc/")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        {
+            return file::read_whole(&open()?);
+        }
+        if let Some(text) = self.texts.get(path) {
+            return Ok(text);
+        }
+        let tick = self.texts.tick();
+        let text = self.kept.read(path.to_owned(), open, file::pread_whole)?;
+        self.texts.put(path, tick, &text);
+        Ok(text)
     }
 
     /// The names in a directory, sorted; without "." and "..". Names that are not UTF-8 do not
@@ -86,10 +174,6 @@ impl Host {
         }
         names.sort();
         Ok(names)
-    }
-
-    fn open_file(&self, path: &str) -> Result<OwnedFd, Errno> {
-        self.open_flags(path, OFlag::O_RDONLY)
     }
 
     /// Opens an absolute path below /proc or /sys, and follows no symbolic link: nothing leads out
@@ -135,6 +219,28 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_file_is_read_once_a_tick_and_anew_in_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("meminfo");
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        let open = || std::fs::File::open(dir.path()).unwrap().into();
+        let host = Host::from_dirs(open(), open());
+        let says = || String::from_utf8(host.read("/proc/meminfo").unwrap()).unwrap();
+        write("one");
+        assert_eq!(says(), "one");
+        write("two");
+        assert_eq!(says(), "two", "nothing is shared by itself");
+        host.share_reads(Duration::from_millis(10));
+        host.set_time(Duration::from_millis(11));
+        assert_eq!(says(), "two");
+        write("three");
+        host.set_time(Duration::from_millis(19));
+        assert_eq!(says(), "two");
+        host.set_time(Duration::from_millis(20));
+        assert_eq!(says(), "three");
+    }
 
     #[test]
     fn nothing_leads_out_of_the_directories() {

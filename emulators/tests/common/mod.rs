@@ -144,5 +144,6 @@ fn hierarchy(fixture: &Path, recorded: &RecordedHierarchy) -> Hierarchy {
             .collect(),
         dir: open(&fixture.join("cgroup").join(&recorded.dir).join(path)),
         depth: depth.try_into().unwrap(),
+        kept: Default::default(),
     }
 }

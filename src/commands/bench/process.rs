@@ -30,7 +30,11 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
 pub(super) fn wake_ups(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for task in tasks(pid)? {
-        sum += status(&format!("{task}/status"), "voluntary_ctxt_switches:")?.unwrap_or(0);
+        // A thread may end meanwhile.
+        sum += status(&format!("{task}/status"), "voluntary_ctxt_switches:")
+            .ok()
+            .flatten()
+            .unwrap_or(0);
     }
     Ok(sum)
 }
