@@ -122,7 +122,7 @@ impl Seen {
 
 /// Three threads that never wait, which end with the container. The average over 15 minutes begins with what the
 /// first reader finds, and hardly moves in a test's time.
-const BUSY: &str = "
+pub(crate) const BUSY: &str = "
 for i in 1 2 3; do bash -c 'while :; do :; done' & pids=\"$pids $!\"; done
 for pid in $pids; do until grep -q '^while' <(tr '\\0' '\\n' < /proc/$pid/cmdline); do :; done; done";
 

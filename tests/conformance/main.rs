@@ -6,8 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod beside;
 mod case;
 mod cpus;
+mod lxcfs;
 mod monitors;
 mod procps;
 mod runtimes;

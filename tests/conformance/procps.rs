@@ -1,6 +1,6 @@
 //! procps: free, top, vmstat, uptime, w, ps.
 
-use support::{cpu_list, number_after};
+use support::{Scene, cpu_list, find_program, number_after};
 
 use crate::Means::{Container, Machine, Zero};
 use crate::Seen;
@@ -249,4 +249,19 @@ fn privileged_ps_reports_ages_of_processes_that_are_right() {
             said.is_uptime(seconds[1] - seconds[0], 1.0, means);
         },
     );
+}
+
+#[test]
+fn privileged_ps_reports_starts_that_are_right_where_engines_make_no_time_namespace() {
+    // Ages are not: the kernel counts starts from the boot of the machine, and the view of uptime does not.
+    let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
+    let mut container = scene.container().start();
+    scene.attach(&container);
+    let ps = find_program("ps").display().to_string();
+    let started = container.run(&[&ps, "-o", "lstart=", "-p", "1"]);
+    let date = find_program("date").display().to_string();
+    let seconds = |text: String| text.trim().parse::<i64>().unwrap();
+    let started = seconds(container.run(&[&date, "-d", started.trim(), "+%s"]));
+    let now = seconds(container.run(&[&date, "+%s"]));
+    assert!((now - started).abs() <= 5, "{started} {now}");
 }

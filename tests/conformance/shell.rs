@@ -25,7 +25,12 @@ impl Shell {
     /// Start one with options of `eci-fs run`.
     #[track_caller]
     pub(crate) fn start(options: &[&str]) -> Self {
-        let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
+        Self::within(Scene::new(env!("CARGO_BIN_EXE_eci-fs")), options)
+    }
+
+    /// Start one in surroundings that have been prepared: what is mounted in them, the container has too.
+    #[track_caller]
+    pub(crate) fn within(scene: Scene, options: &[&str]) -> Self {
         // With a daemon at hand the container can be detached while it runs.
         let daemon = scene.daemon(&[]);
         let mut pending = scene.start(&[&["run"], options, &["--", "bash"]].concat());
