@@ -12,3 +12,4 @@ pub mod sandbox;
 pub mod server;
 pub mod tree;
 pub mod triggers;
+pub mod workers;

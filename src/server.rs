@@ -16,6 +16,7 @@ use eci_fs_mountd::protocol::link::{self, Connection, CpuIds, FromServer, Settin
 use crate::container::{Attached, Changed, Watcher};
 use crate::tree::{Services, Tree};
 use crate::triggers::Triggers;
+use crate::workers::Workers;
 use crate::{fuse, sandbox};
 
 /// Serve until the daemon closes the link. `link` is the server's end of it.
@@ -23,6 +24,7 @@ use crate::{fuse, sandbox};
 /// # Errors
 /// When the first packet is not what it must be, or the connections cannot be served.
 pub fn serve(link: OwnedFd) -> io::Result<()> {
+    abort_on_panic();
     let link = Channel::new(link);
     let Some((first, fds)) = link.recv::<ToServer>()? else {
         return Ok(());
@@ -49,6 +51,14 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
         link.send(&answer, &[])?;
     }
     Ok(())
+}
+
+/// A thread that panics would leave a server that answers some requests and not others. The daemon starts another.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        tracing::error!(%info, "the server panicked");
+        std::process::abort();
+    }));
 }
 
 struct Server {
@@ -103,9 +113,16 @@ fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<(Server, Vec<Vec<u8>>
         .collect::<io::Result<_>>()?;
     let mut replies = Vec::new();
     let mut kernels = Vec::new();
+    let workers = Workers::start()?;
     let mut sessions = Vec::new();
     for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fds).zip(&init) {
-        let (session, reply, kernel) = fuse::prepare(Arc::clone(&tree), connection, fuse, init)?;
+        let (session, reply, kernel) = fuse::prepare(
+            Arc::clone(&tree),
+            Arc::clone(&workers),
+            connection,
+            fuse,
+            init,
+        )?;
         sessions.push(session);
         replies.push(reply);
         // Nothing is believed of a live node anyway.

@@ -17,6 +17,7 @@ use fuser::{
 use crate::error::Errno;
 use crate::tree::{Attr, DIRECTORY_TIMEOUT, Handle, Kind, NodeId, Tree};
 use crate::triggers::{Done, Polled, Waker};
+use crate::workers::Workers;
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
 const MAX_WRITE: u32 = 4096;
@@ -25,38 +26,72 @@ const MAX_WRITE: u32 = 4096;
 #[derive(Debug)]
 pub(super) struct Adapter {
     tree: Arc<Tree>,
+    workers: Arc<Workers>,
     connection: Connection,
 }
 
 impl Adapter {
-    pub(super) fn new(tree: Arc<Tree>, connection: Connection) -> Self {
-        Self { tree, connection }
-    }
-
-    fn attr(&self, id: NodeId, handle: Option<FileHandle>) -> Result<(Attr, Duration), Errno> {
-        match self.connection {
-            Connection::Cached => self.tree.cached_attr(id, handle.is_some()),
-            Connection::Live => self
-                .tree
-                .live_attr(id, handle.map(|handle| Handle(handle.0)))
-                .map(|attr| {
-                    (
-                        attr,
-                        if id.is_walked() {
-                            DIRECTORY_TIMEOUT
-                        } else {
-                            Duration::ZERO
-                        },
-                    )
-                }),
+    pub(super) fn new(tree: Arc<Tree>, workers: Arc<Workers>, connection: Connection) -> Self {
+        Self {
+            tree,
+            workers,
+            connection,
         }
     }
 
-    fn bytes(&self, id: NodeId, handle: FileHandle, offset: u64) -> Result<Arc<[u8]>, Errno> {
-        match self.connection {
-            Connection::Cached => self.tree.cached_read(id),
-            Connection::Live => self.tree.live_read(id, Handle(handle.0), offset),
+    /// Answer here, or by a worker where that may block. A request that finds its container's queue full is dropped,
+    /// which answers EIO.
+    fn answer(&self, id: NodeId, work: impl FnOnce(&Tree) + Send + 'static) {
+        if !id.may_block() {
+            return work(&self.tree);
         }
+        let tree = Arc::clone(&self.tree);
+        if self
+            .workers
+            .run(id.slot(), Box::new(move || work(&tree)))
+            .is_err()
+        {
+            tracing::warn!(
+                slot = id.slot(),
+                "too many of its requests wait; one is refused"
+            );
+        }
+    }
+}
+
+fn attr(
+    tree: &Tree,
+    connection: Connection,
+    id: NodeId,
+    handle: Option<FileHandle>,
+) -> Result<(Attr, Duration), Errno> {
+    match connection {
+        Connection::Cached => tree.cached_attr(id, handle.is_some()),
+        Connection::Live => tree
+            .live_attr(id, handle.map(|handle| Handle(handle.0)))
+            .map(|attr| {
+                (
+                    attr,
+                    if id.is_walked() {
+                        DIRECTORY_TIMEOUT
+                    } else {
+                        Duration::ZERO
+                    },
+                )
+            }),
+    }
+}
+
+fn bytes(
+    tree: &Tree,
+    connection: Connection,
+    id: NodeId,
+    handle: FileHandle,
+    offset: u64,
+) -> Result<Arc<[u8]>, Errno> {
+    match connection {
+        Connection::Cached => tree.cached_read(id),
+        Connection::Live => tree.live_read(id, Handle(handle.0), offset),
     }
 }
 
@@ -111,10 +146,11 @@ impl Filesystem for Adapter {
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        match self.attr(NodeId::from_raw(id.0), handle) {
+        let (id, connection) = (NodeId::from_raw(id.0), self.connection);
+        self.answer(id, move |tree| match attr(tree, connection, id, handle) {
             Ok((attr, timeout)) => reply.attr(&timeout, &file_attr(&attr)),
             Err(errno) => reply.error(fuse_errno(errno)),
-        }
+        });
     }
 
     fn readlink(&self, _request: &Request, id: INodeNo, reply: ReplyData) {
@@ -125,19 +161,18 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _request: &Request, id: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.connection {
+        if self.connection == Connection::Cached {
             // The kernel then stops sending OPEN and RELEASE on this connection, for good.
-            Connection::Cached => reply.error(fuse_errno(Errno::NOSYS)),
-            Connection::Live => match self.tree.live_open(NodeId::from_raw(id.0)) {
-                Ok(handle) => {
-                    reply.opened(
-                        FileHandle(handle.0),
-                        FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
-                    );
-                }
-                Err(errno) => reply.error(fuse_errno(errno)),
-            },
+            return reply.error(fuse_errno(Errno::NOSYS));
         }
+        let id = NodeId::from_raw(id.0);
+        self.answer(id, move |tree| match tree.live_open(id) {
+            Ok(handle) => {
+                let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+                reply.opened(FileHandle(handle.0), flags);
+            }
+            Err(errno) => reply.error(fuse_errno(errno)),
+        });
     }
 
     fn read(
@@ -151,16 +186,19 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match self.bytes(NodeId::from_raw(id.0), handle, offset) {
-            Ok(bytes) => {
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(bytes.len());
-                let end = start.saturating_add(size as usize).min(bytes.len());
-                reply.data(&bytes[start..end]);
+        let (id, connection) = (NodeId::from_raw(id.0), self.connection);
+        self.answer(id, move |tree| {
+            match bytes(tree, connection, id, handle, offset) {
+                Ok(bytes) => {
+                    let start = usize::try_from(offset)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
+                    let end = start.saturating_add(size as usize).min(bytes.len());
+                    reply.data(&bytes[start..end]);
+                }
+                Err(errno) => reply.error(fuse_errno(errno)),
             }
-            Err(errno) => reply.error(fuse_errno(errno)),
-        }
+        });
     }
 
     fn write(

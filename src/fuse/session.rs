@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::adapter::Adapter;
 use crate::tree::{NodeId, Tree};
+use crate::workers::Workers;
 
 /// Threads that serve one connection: as many as can run at once, but for very large machines.
 const MAX_THREADS: usize = 8;
@@ -65,6 +66,7 @@ impl std::fmt::Debug for Prepared {
 /// When the kept INIT request is not one.
 pub fn prepare(
     tree: Arc<Tree>,
+    workers: Arc<Workers>,
     connection: Connection,
     fuse: OwnedFd,
     init: &[u8],
@@ -85,7 +87,7 @@ pub fn prepare(
     // Never clone_fd: what was read through a cloned descriptor dies with the process.
     config.clone_fd = false;
     let session = Session::from_fd(
-        Adapter::new(tree, connection),
+        Adapter::new(tree, workers, connection),
         theirs,
         SessionACL::All,
         config,
