@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
-use xtask::vm::{Kernel, Vm};
+use xtask::vm::{Kernel, Vm, packages};
 
 /// Boots one kernel and looks at everything that a machine promises.
 fn check(kernel: Kernel) -> Result<()> {
@@ -81,4 +81,30 @@ fn a_machine_that_panics_is_reported_with_the_panic() {
 fn a_file_that_the_guest_would_hide_is_refused() {
     let vm = Vm::new(Kernel::V6_1).file("/etc/passwd", "/proc/passwd");
     assert!(format!("{:#}", vm.run("true").unwrap_err()).contains("hidden by /proc"));
+}
+
+#[test]
+fn packages_of_another_release_are_unpacked_once() -> Result<()> {
+    let root = packages(Kernel::V6_12, &["hostname", "netbase"])?;
+    assert!(root.join("usr/bin/hostname").exists(), "{}", root.display());
+    assert!(root.join("etc/protocols").exists(), "{}", root.display());
+    let made = fs::metadata(&root)?.modified()?;
+    assert_eq!(
+        packages(Kernel::V6_12, &["hostname", "netbase"])?,
+        root,
+        "another folder"
+    );
+    assert_eq!(fs::metadata(&root)?.modified()?, made, "fetched twice");
+    Ok(())
+}
+
+#[test]
+fn a_package_that_is_none_is_refused_before_anything_is_fetched() {
+    for name in ["", "../lxcfs", "--version", "lxcfs/sid"] {
+        let error = packages(Kernel::V6_12, &[name]).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("no name of a package"),
+            "{name}"
+        );
+    }
 }

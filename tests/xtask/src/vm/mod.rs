@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+mod apt;
 mod image;
 mod kernel;
 mod qemu;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+pub use apt::packages;
 pub use kernel::{Kernel, KernelFiles};
 
 use crate::paths::target_dir;
