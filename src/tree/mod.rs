@@ -50,8 +50,8 @@ pub const STATIC_BOUND: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(10);
 
 /// Files of cgroups that are kept open at most, and which share of the descriptors that a process may have.
-const MOST_KEPT: u64 = 4096;
-const KEPT_SHARE: u64 = 8;
+const MOST_KEPT: usize = 4096;
+const KEPT_SHARE: usize = 8;
 
 /// Open snapshots that one container may have; more are refused, so that none can fill the server's memory.
 pub const MAX_HANDLES: usize = 16_384;
@@ -99,6 +99,7 @@ impl Tree {
         freshness: Duration,
     ) -> Arc<Self> {
         host.share_reads(freshness.min(TICK));
+        let kept = Arc::new(Kept::new(most_kept(&host)));
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
         let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
         let unlimited = Attached::unlimited();
@@ -121,7 +122,7 @@ impl Tree {
             paths: emulated::Paths::default(),
             sampler: Sampler::default(),
             services,
-            kept: Arc::new(Kept::new(most_kept())),
+            kept,
         })
     }
 
@@ -351,15 +352,21 @@ impl Tree {
     }
 }
 
-/// How many files of cgroups may be kept open.
-fn most_kept() -> NonZeroUsize {
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
-        .map_or(0, |(soft, _)| soft);
-    let most = (limit / KEPT_SHARE).clamp(1, MOST_KEPT);
-    usize::try_from(most)
-        .ok()
-        .and_then(NonZeroUsize::new)
-        .unwrap_or(NonZeroUsize::MIN)
+/// How many files of cgroups may be kept open. The limit is read from /proc: the filter of system calls has no
+/// getrlimit(2).
+fn most_kept(host: &Host) -> NonZeroUsize {
+    let limits = host
+        .read(&format!("/proc/{}/limits", std::process::id()))
+        .unwrap_or_default();
+    let limit = String::from_utf8_lossy(&limits).lines().find_map(|line| {
+        let soft = line
+            .strip_prefix("Max open files")?
+            .split_ascii_whitespace()
+            .next()?;
+        soft.parse::<usize>().ok()
+    });
+    let most = limit.unwrap_or(0) / KEPT_SHARE;
+    NonZeroUsize::new(most.min(MOST_KEPT)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Round down to whole jiffies. A timeout is rounded up to jiffies by the kernel, and ends with the jiffy after

@@ -36,6 +36,9 @@ const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const MOST_TEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const LONGEST_TEXT: usize = 1 << 16;
 
+/// A second, with ticks of USER_HZ.
+const SETTINGS_TICKS: u64 = 100;
+
 /// What was read in this tick: the same for all containers.
 #[derive(Debug)]
 struct Texts {
@@ -54,12 +57,20 @@ impl Texts {
         }
     }
 
-    fn tick(&self) -> Option<u64> {
-        (self.length.load(Ordering::Relaxed) > 0).then(|| self.now.load(Ordering::Relaxed))
+    /// The tick in which a file is read now. Settings of the kernel change when somebody turns them: those of
+    /// /proc/sys are shared for [`SETTINGS_TICKS`] of them.
+    fn tick(&self, path: &str) -> Option<u64> {
+        let now = self.now.load(Ordering::Relaxed);
+        let now = if path.starts_with("/proc/sys/") {
+            now / SETTINGS_TICKS
+        } else {
+            now
+        };
+        (self.length.load(Ordering::Relaxed) > 0).then_some(now)
     }
 
     fn get(&self, path: &str) -> Option<Vec<u8>> {
-        let tick = self.tick()?;
+        let tick = self.tick(path)?;
         let mut read = self.read.lock();
         let (of, text) = read.get(path)?;
         (*of == tick).then(|| text.clone())
@@ -150,7 +161,7 @@ impl Host {
         if let Some(text) = self.texts.get(path) {
             return Ok(text);
         }
-        let tick = self.texts.tick();
+        let tick = self.texts.tick(path);
         let text = self.kept.read(path.to_owned(), open, file::pread_whole)?;
         self.texts.put(path, tick, &text);
         Ok(text)
