@@ -4,10 +4,9 @@ use crate::Means::{Container, Machine};
 use crate::{Said, Seen};
 
 /// The screen after its first drawing, row by row. `script` is the terminal; "q" ends htop, which draws before it
-/// looks for keys. A second of life, for htop says nothing of an uptime of none.
+/// looks for keys.
 const HTOP: &str = r#"
 export HOME=$(mktemp -d) TERM=vt100
-read -t 1 < <(tail -f /dev/null --pid=$$) || true
 printf q | script -qec 'stty cols 120 rows 60; htop' /dev/null |
     sed 's/\x1b\[[0-9;]*m//g; s/\x1b[()][0-9A-B]//g; s/[\x0e\x0f]//g; s/\x1b\[[0-9;?]*[A-Za-z]/\n/g'
 rm -r "$HOME"
