@@ -4,7 +4,7 @@
 //! kernel's.
 //! Virtual: the rows of CPUs, processes, procs_running, procs_blocked.
 //! Passed through: btime, which the start times of processes count from; in a time namespace it is
-//! shifted as the kernel shifts it.
+//! shifted as the kernel shifts it (from Linux 5.11 on).
 //! Invented: nothing; intr, ctxt and softirq are 0.
 
 use crate::model::cpu_time::{self, CpuTime};
@@ -48,7 +48,10 @@ impl Emulator for Stat {
             processes: cx.container.history.show_processes(threads.last_pid),
             procs_running: threads.running,
             procs_blocked: threads.uninterruptible,
-            boottime_offset_nsec: cx.container.identity.boottime_offset.unwrap_or(0),
+            boottime_offset_nsec: match cx.container.identity.boottime_offset {
+                Some(offset) if shifts_btime(cx)? => offset,
+                _ => 0,
+            },
         };
         render(&host, &cpus, &time, &numbers, out);
         Ok(Some(bound(&host, &cpus)))
@@ -127,6 +130,21 @@ fn render_row(counters: &Counters, columns: usize, out: &mut Vec<u8>) {
         put(out, format_args!(" {value}"));
     }
     out.push(b'\n');
+}
+
+/// Before Linux 5.11 a time namespace shifts /proc/uptime, but neither btime nor the start times of
+/// processes, which have to agree.
+fn shifts_btime(cx: &Context<'_>) -> Result<bool, Error> {
+    let release = cx.host.read_optional("/proc/sys/kernel/osrelease")?;
+    Ok(release.is_none_or(|release| parse_release(&release) >= (5, 11)))
+}
+
+/// The first two numbers of "5.10.0-36-cloud-amd64".
+fn parse_release(release: &[u8]) -> (u64, u64) {
+    let mut numbers = release
+        .split(|byte| !byte.is_ascii_digit())
+        .map(|digits| parse_u64(digits).unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// btime in a time namespace whose boot time is shifted (timens_sub_boottime). The machine's btime

@@ -53,6 +53,14 @@ fn the_layout_is_the_kernels_and_the_numbers_are_not() {
 }
 
 #[test]
+fn a_release_begins_with_two_numbers() {
+    assert_eq!(parse_release(b"5.10.0-36-cloud-amd64\n"), (5, 10));
+    assert!(parse_release(b"5.9.16\n") < (5, 11));
+    assert!(parse_release(b"6.1-rc3\n") >= (5, 11));
+    assert_eq!(parse_release(b""), (0, 0));
+}
+
+#[test]
 fn a_time_namespace_shifts_the_boot() {
     assert_eq!(shift(1000, -300 * 1_000_000_000), 1300);
     assert_eq!(shift(1000, 300 * 1_000_000_000), 700);
