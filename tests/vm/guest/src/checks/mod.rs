@@ -1,8 +1,14 @@
 //! The checks, a group for each subject.
 
+mod clock;
 mod cpus;
+mod life;
+mod machine;
 mod memory;
+mod pressure;
+mod reading;
 mod stat;
+mod sysfs;
 
 use std::process::ExitCode;
 
@@ -15,6 +21,12 @@ const GROUPS: &[(&str, Group)] = &[
     ("memory", memory::checks),
     ("cpus", cpus::checks),
     ("stat", stat::checks),
+    ("clock", clock::checks),
+    ("pressure", pressure::checks),
+    ("machine", machine::checks),
+    ("sysfs", sysfs::checks),
+    ("reading", reading::checks),
+    ("life", life::checks),
 ];
 
 /// Makes all checks, or those of the groups that are named.
