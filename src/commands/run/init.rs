@@ -142,6 +142,9 @@ fn mount_hierarchy(hierarchy: &Mount) -> rustix::io::Result<()> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    // Programs that take the first mount of a hierarchy for theirs, as Java does, must not find the host's. In a user
+    // namespace it is locked, and stays beneath.
+    let _ = nix::mount::umount2(hierarchy.point.as_str(), nix::mount::MntFlags::MNT_DETACH);
     move_mount(
         &tree,
         "",

@@ -28,6 +28,7 @@ pub use process::{
     wait_for_end,
 };
 pub use program::find as find_program;
+pub use program::probe as build_probe;
 pub use rustix::process::Signal;
 pub use scene::Scene;
 pub use text::{count_cpus, cpu_list, form, number_after, uptime};

@@ -36,8 +36,11 @@ pub fn find(name: &str) -> PathBuf {
 
 /// The probe, built for containers that have no library: static, in a directory of its own below the target
 /// directory `target`, once for all tests.
+///
+/// # Panics
+/// When it cannot be built; it says why.
 #[track_caller]
-pub(crate) fn probe(target: &Path) -> PathBuf {
+pub fn probe(target: &Path) -> PathBuf {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let own = target.join("probe");
     let program = own.join(&triple).join("release/probe");

@@ -46,6 +46,19 @@ const STEPS: &[(&str, &[&str])] = &[
             "sources",
         ],
     ),
+    // What runs inside containers, before a test waits for it to be built.
+    (
+        "probe",
+        &[
+            "run",
+            "--quiet",
+            "--package",
+            "support",
+            "--bin",
+            "build-probe",
+            "--",
+        ],
+    ),
     ("tests", &["nextest", "run", "--workspace"]),
     // nextest does not run the examples in comments.
     ("examples", &["test", "--doc", "--workspace", "--quiet"]),
@@ -60,6 +73,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for (name, step) in STEPS {
         let mut cargo = command(setup::cargo());
         cargo.args(*step).current_dir(workspace_root());
+        if *name == "probe" {
+            cargo.arg(crate::paths::target_dir());
+        }
         if *name == "tests"
             && let Some(profile) = profile()?
         {
