@@ -23,6 +23,7 @@ pub(super) fn checks(report: &mut Report) {
     report.group("memory below a shared limit", below_a_shared_limit);
     report.group("memory without limits", without_limits);
     report.group("swap", swap);
+    report.group("huge pages", huge_pages);
 }
 
 fn total(container: &mut Container) -> Result<u64> {
@@ -226,4 +227,25 @@ fn swap(report: &mut Report) -> Result<()> {
     }
     container.end()?;
     cgroup.remove()
+}
+
+fn huge_pages(report: &mut Report) -> Result<()> {
+    let reserve = |pages: &str| {
+        let path = "/proc/sys/vm/nr_hugepages";
+        std::fs::write(path, pages).map_err(|e| format!("{path}: {e}"))
+    };
+    reserve("6")?;
+    let cgroup = Cgroup::new("huge-pages")?;
+    cgroup.set("memory.max", &(64 * MIB).to_string())?;
+    let mut container = Container::attach(&cgroup, false)?;
+    report.check("without a limit", same_meminfo(&mut container));
+    if cgroup.has("hugetlb.2MB.max") {
+        cgroup.set("hugetlb.2MB.max", &(4 * MIB).to_string())?;
+        report.check("with a limit", same_meminfo(&mut container));
+    } else {
+        report.skip("with a limit", "this kernel has no hugetlb controller");
+    }
+    container.end()?;
+    cgroup.remove()?;
+    reserve("0")
 }

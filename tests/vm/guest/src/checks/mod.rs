@@ -9,6 +9,7 @@ mod pressure;
 mod reading;
 mod stat;
 mod sysfs;
+mod tunables;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("pressure", pressure::checks),
     ("machine", machine::checks),
     ("sysfs", sysfs::checks),
+    ("tunables", tunables::checks),
     ("reading", reading::checks),
     ("life", life::checks),
 ];
