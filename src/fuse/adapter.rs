@@ -15,7 +15,7 @@ use fuser::{
 };
 
 use crate::error::Errno;
-use crate::tree::{Attr, DIRECTORY_TIMEOUT, Handle, Kind, NodeId, Tree};
+use crate::tree::{Attr, Handle, Kind, NodeId, Tree};
 use crate::triggers::{Done, Polled, Waker};
 use crate::workers::Workers;
 
@@ -72,10 +72,9 @@ fn attr(
             .map(|attr| {
                 (
                     attr,
-                    if id.is_walked() {
-                        DIRECTORY_TIMEOUT
-                    } else {
-                        Duration::ZERO
+                    match attr.kind {
+                        Kind::Directory => tree.directory_timeout(id),
+                        _ => Duration::ZERO,
                     },
                 )
             }),

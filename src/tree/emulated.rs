@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use dashmap::DashMap;
-use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory};
+use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
 use nix::fcntl::OFlag;
 
 use super::{Attr, DirEntry, Kind, Node, NodeId, Tree};
@@ -146,6 +146,18 @@ impl Tree {
                 }
             }
         }
+    }
+
+    /// Whether a file in a directory graft has a graft of its own over it.
+    pub(super) fn is_covered(&self, id: NodeId) -> Result<bool, Errno> {
+        let Some(place) = self.place(id)? else {
+            return Ok(false);
+        };
+        let path = join(place.directory.facts().path, &place.rel);
+        let index = EMULATORS
+            .iter()
+            .position(|emulator| emulator.facts().path == path);
+        Ok(index.is_some_and(|index| place.container.connection(index).is_some()))
     }
 
     pub(super) fn place_lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {

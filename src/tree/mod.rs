@@ -265,13 +265,25 @@ impl Tree {
     /// # Errors
     /// ENOENT when it is gone.
     pub fn looked_up(&self, id: NodeId) -> Result<(Attr, Duration), Errno> {
-        // Of all others neither the name nor the attributes: a container that is gone must be gone.
-        let timeout = if id.is_walked() {
+        let attr = self.looked_up_attr(id)?;
+        // Of a file neither the name nor the attributes, which have no size here; but of one that is grafted over
+        // nobody sees those.
+        let timeout = match attr.kind {
+            Kind::Directory => self.directory_timeout(id),
+            _ if self.is_covered(id)? => self.freshness.timeout,
+            _ => Duration::ZERO,
+        };
+        Ok((attr, timeout))
+    }
+
+    /// How long the kernel may believe a directory: what lies in a directory graft changes with limits and CPUs, as
+    /// views do.
+    pub fn directory_timeout(&self, id: NodeId) -> Duration {
+        if id.is_walked() {
             DIRECTORY_TIMEOUT
         } else {
-            Duration::ZERO
-        };
-        self.looked_up_attr(id).map(|attr| (attr, timeout))
+            self.freshness.timeout
+        }
     }
 
     fn looked_up_attr(&self, id: NodeId) -> Result<Attr, Errno> {
