@@ -58,11 +58,23 @@ pub fn main(options: &Options) -> ExitCode {
     }
 }
 
+/// A container costs the daemon and its server several descriptors; what a service manager gives at first (1024)
+/// would be used up by a hundred containers. Where the limit cannot be raised there is room for fewer.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of descriptors cannot be raised, ignoring");
+    }
+}
+
 /// Set up, serve until told to end, and undo everything.
 ///
 /// # Errors
 /// Whatever keeps it from starting, and the loss of the server for good.
 pub fn run(options: &Options) -> Result<()> {
+    raise_descriptor_limit();
     if !nix::unistd::geteuid().is_root() {
         return Err(Error::new(
             Kind::Denied,
