@@ -2,6 +2,13 @@
 //! the project knows: virtual machines run `vm-guest`, which compares every view with the files of
 //! the container's cgroup. The checks are in `guest/src/checks`.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "what a guest said is shown when a test fails"
+)]
+
+mod lxcfs;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "the lines are what it is for")]
 
 mod agent;
+mod beside;
 mod cgroup;
 mod checks;
 mod contain;
@@ -35,8 +36,9 @@ fn main() -> ExitCode {
         ["contain", options @ ..] => contain::contain(options),
         ["inside"] => contain::inside(),
         ["check", only @ ..] => checks::run(only),
+        ["beside"] => beside::beside(),
         _ => {
-            println!("vm-guest: agent, contain, inside or check");
+            println!("vm-guest: agent, contain, inside, check or beside");
             ExitCode::FAILURE
         }
     }
