@@ -56,9 +56,7 @@ pub(super) fn checks(report: &mut Report) {
         // Something of everything: memory of all kinds, swap, reads from a disk.
         container.tell(&["read-device", "/dev/vda", &(4 * MIB).to_string()])?;
         container.tell(&["hold", &(24 * MIB).to_string()])?;
-        let current = cgroup.number("memory.current")?.unwrap_or(0);
-        cgroup.set("memory.max", &(current - 8 * MIB as u64).to_string())?;
-        cgroup.set("memory.max", &(96 * MIB).to_string())?;
+        super::memory::swap_out(&cgroup)?;
         all(report, &mut container)?;
         container.end()?;
         cgroup.remove()

@@ -44,12 +44,7 @@ fn use_memory(report: &mut Report, container: &mut Container) -> Result<()> {
     container.tell(&["read-device", "/dev/vda", &(4 * MIB).to_string()])?;
     report.check("meminfo with a page cache", same_meminfo(container));
 
-    let limit = container.cgroup.number("memory.max")?;
-    let current = container.cgroup.number("memory.current")?.unwrap_or(0);
-    // The kernel reclaims what is above a new limit before the write returns.
-    container
-        .cgroup
-        .set("memory.max", &(current - 8 * MIB).to_string())?;
+    swap_out(&container.cgroup)?;
     let swapped = container.cgroup.number("memory.swap.current")?;
     report.check(
         "the kernel has swapped",
@@ -60,11 +55,17 @@ fn use_memory(report: &mut Report, container: &mut Container) -> Result<()> {
     );
     report.check("meminfo with swap in use", same_meminfo(container));
     report.check("swaps with swap in use", same_swaps(container));
-    let limit = limit.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string());
-    container.cgroup.set("memory.max", &limit)?;
     container.tell(&["drop"])?;
     report.check("meminfo after all was given back", same_meminfo(container));
     std::fs::remove_file("/dev/shm/of-a-container").map_err(|e| e.to_string())
+}
+
+/// Has the kernel reclaim some memory of a cgroup, which it does before the write returns. Not by
+/// `memory.max`: where too little can be reclaimed, that kills.
+pub(super) fn swap_out(cgroup: &Cgroup) -> Result<()> {
+    let current = cgroup.number("memory.current")?.unwrap_or(0);
+    cgroup.set("memory.high", &(current - 8 * MIB).to_string())?;
+    cgroup.set("memory.high", "max")
 }
 
 /// Every line of meminfo, against the cgroup.
