@@ -4,7 +4,7 @@ use super::report::{Report, Times};
 
 const LEFT: f64 = 250.0;
 const WIDTH: f64 = 560.0;
-const BAR: f64 = 8.0;
+const BAR: f64 = 11.0;
 const GAP: f64 = 8.0;
 const TOP: f64 = 64.0;
 
@@ -41,7 +41,7 @@ pub(super) fn draw(report: &Report) -> String {
     let mut body = String::new();
     let mut y = TOP;
     for (title, times) in &rows {
-        body += &text(LEFT - 8.0, y + 14.0, "end", title);
+        body += &text(LEFT - 8.0, y + 15.0, "end", title);
         for (time, (_, colour)) in times.iter().zip(SUBJECTS) {
             let Some(time) = time else { continue };
             let end = x(time.p50_usec);
@@ -49,7 +49,7 @@ pub(super) fn draw(report: &Report) -> String {
                 "<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{colour}\"/>\n",
                 (end - LEFT).max(1.0)
             );
-            body += &text(end + 4.0, y + BAR, "start", &number(time.p50_usec));
+            body += &text(end + 4.0, y + BAR - 1.0, "start", &number(time.p50_usec));
             y += BAR + 1.0;
         }
         y += GAP;
