@@ -159,7 +159,13 @@ mod tests {
             let blocked = Arc::clone(&blocked);
             assert!(
                 workers
-                    .run(1, Box::new(move || drop(blocked.lock().recv())))
+                    .run(
+                        1,
+                        Box::new(move || {
+                            // It ends when the other end is dropped.
+                            let _ = blocked.lock().recv();
+                        })
+                    )
                     .is_ok()
             );
         }
