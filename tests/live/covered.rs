@@ -1,0 +1,73 @@
+//! That every view which this machine has is asserted here, and which ones it does not have.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+
+use crate::{LIMITS, Live};
+
+/// What each file of these tests asserts.
+const CHECKED: &[&[&str]] = &[
+    crate::memory::VIEWS,
+    crate::pages::VIEWS,
+    crate::cpus::VIEWS,
+    crate::stat::VIEWS,
+    crate::clock::VIEWS,
+    crate::disks::VIEWS,
+    crate::pressure::VIEWS,
+    crate::identity::VIEWS,
+    crate::sysfs::VIEWS,
+    crate::nodes::VIEWS,
+];
+
+/// Views that no check here is of, for a machine that has no such file, and why. Where one does have it, this list
+/// is wrong, and a check is due.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    (
+        "/sys/devices/virtual/dmi/id/product_uuid",
+        "no DMI; tests/vm has one",
+    ),
+    (
+        "/sys/devices/virtual/dmi/id/product_serial",
+        "no DMI; tests/vm has one",
+    ),
+    (
+        "/sys/devices/virtual/dmi/id/board_serial",
+        "no DMI; tests/vm has one",
+    ),
+    (
+        "/sys/devices/virtual/dmi/id/chassis_serial",
+        "no DMI; tests/vm has one",
+    ),
+];
+
+#[test]
+fn privileged_every_view_that_is_here_is_checked_and_grafted() {
+    let Some(live) = Live::start(&LIMITS) else {
+        return;
+    };
+    let files = EMULATORS.iter().map(|emulator| emulator.facts().path);
+    let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
+    let all: BTreeSet<&str> = files.chain(directories).collect();
+    let checked: BTreeSet<&str> = CHECKED.iter().copied().flatten().copied().collect();
+    let excepted: BTreeSet<&str> = EXCEPTIONS.iter().map(|(path, _)| *path).collect();
+    let grafts = live.container.grafts();
+    for path in &all {
+        assert!(
+            checked.contains(path) || excepted.contains(path),
+            "no check of {path}"
+        );
+        let is_here = Path::new(path).exists();
+        assert!(!(is_here && excepted.contains(path)), "{path} is here");
+        // A graft of its own, or one of a directory that it lies in.
+        let mut around = grafts.iter();
+        let is_grafted = around.any(|graft| Path::new(path).starts_with(graft));
+        assert_eq!(is_grafted, is_here, "{path}: {grafts:?}");
+    }
+    let unknown: Vec<_> = checked
+        .union(&excepted)
+        .filter(|path| !all.contains(*path))
+        .collect();
+    assert!(unknown.is_empty(), "no views: {unknown:?}");
+}

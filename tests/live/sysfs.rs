@@ -1,0 +1,201 @@
+//! /sys/devices/system/cpu, and the trees of the kernel that are empty.
+
+use std::fs;
+use std::path::Path;
+
+use support::{Limits, cpu_list};
+
+use crate::source::Cpus;
+use crate::{LIMITS, Live, ONE_CPU};
+
+pub(crate) const CPU: &str = "/sys/devices/system/cpu";
+
+pub(crate) const VIEWS: &[&str] = &[
+    CPU,
+    "/sys/devices/system/cpu/online",
+    "/sys/devices/system/cpu/offline",
+    "/sys/devices/system/cpu/possible",
+    "/sys/devices/system/cpu/present",
+    "/sys/kernel/notes",
+    "/sys/kernel/debug",
+    "/sys/kernel/tracing",
+    "/sys/kernel/security",
+    "/sys/kernel/config",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// The names of a directory in the container.
+#[track_caller]
+pub(crate) fn names(live: &Live, path: &str) -> Vec<String> {
+    let path = format!("/proc/{}/root{path}", live.container.pid());
+    let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The numbers of "cpu0" and its like.
+pub(crate) fn ids(names: &[String], family: &str) -> Vec<u64> {
+    let ids = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(family)?.parse().ok());
+    let mut ids: Vec<u64> = ids.collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The CPUs of a mask like "00000000,00000003".
+#[track_caller]
+pub(crate) fn mask(text: &str) -> Vec<u64> {
+    let bits = u64::from_str_radix(&text.trim().replace(',', ""), 16).unwrap();
+    (0..64).filter(|cpu| bits >> cpu & 1 == 1).collect()
+}
+
+/// A quota on both CPUs, and one CPU without a quota.
+const EACH: [Limits; 2] = [LIMITS, ONE_CPU];
+
+#[test]
+fn privileged_the_lists_of_cpus_are_those_of_the_cpuset_and_the_quota() {
+    for limits in EACH {
+        let Some(live) = Live::start(&limits) else {
+            return;
+        };
+        let cpus = Cpus::read(&live.cgroup);
+        let list = |name: &str| cpu_list(&live.seen(&format!("{CPU}/{name}")));
+        let hidden = cpus.allowed.iter().filter(|id| !cpus.visible.contains(id));
+        assert_eq!(list("online"), cpus.visible);
+        assert_eq!(list("possible"), cpus.allowed);
+        assert_eq!(list("present"), cpus.allowed);
+        assert_eq!(list("offline"), hidden.copied().collect::<Vec<_>>());
+        for name in ["enabled", "isolated"] {
+            let Ok(kernel) = fs::read_to_string(format!("{CPU}/{name}")) else {
+                continue;
+            };
+            assert!(
+                list(name).iter().all(|id| cpus.allowed.contains(id)),
+                "{name}"
+            );
+            assert!(
+                list(name).iter().all(|id| cpu_list(&kernel).contains(id)),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn privileged_there_is_a_directory_for_each_cpu_of_the_cpuset() {
+    for limits in EACH {
+        let Some(mut live) = Live::start(&limits) else {
+            return;
+        };
+        let cpus = Cpus::read(&live.cgroup);
+        let seen = names(&live, CPU);
+        assert_eq!(ids(&seen, "cpu"), cpus.allowed);
+        let affinity = live.container.ask(&["facts"])["affinity"].clone();
+        assert_eq!(affinity, serde_json::json!(cpus.allowed));
+        for id in &cpus.allowed {
+            let own = names(&live, &format!("{CPU}/cpu{id}"));
+            let is_visible = cpus.visible.contains(id);
+            // The first CPU of many machines has no such file, where it cannot go offline.
+            if own.iter().any(|name| name == "online") {
+                let online = live.seen(&format!("{CPU}/cpu{id}/online"));
+                assert_eq!(online.trim(), u8::from(is_visible).to_string(), "{id}");
+            }
+            for name in ["topology", "cache"] {
+                let is_there = own.iter().any(|n| n == name);
+                let on_host = Path::new(&format!("{CPU}/cpu{id}/{name}")).exists();
+                assert_eq!(is_there, is_visible && on_host, "cpu{id}/{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn privileged_topology_and_caches_name_the_visible_cpus_alone() {
+    for limits in EACH {
+        let Some(live) = Live::start(&limits) else {
+            return;
+        };
+        let cpus = Cpus::read(&live.cgroup);
+        let visible = |all: Vec<u64>| -> Vec<u64> {
+            all.into_iter()
+                .filter(|id| cpus.visible.contains(id))
+                .collect()
+        };
+        let mut compared = 0;
+        for id in &cpus.visible {
+            let top = format!("{CPU}/cpu{id}");
+            let mut paths: Vec<String> = names(&live, &format!("{top}/topology"))
+                .iter()
+                .map(|name| format!("{top}/topology/{name}"))
+                .collect();
+            for index in names(&live, &format!("{top}/cache")) {
+                let dir = format!("{top}/cache/{index}");
+                if index.starts_with("index") {
+                    paths.extend(
+                        names(&live, &dir)
+                            .iter()
+                            .map(|name| format!("{dir}/{name}")),
+                    );
+                }
+            }
+            for path in paths {
+                if fs::metadata(&path).unwrap().is_dir() {
+                    continue;
+                }
+                let Ok(kernel) = fs::read_to_string(&path) else {
+                    continue;
+                };
+                let seen = live.seen(&path);
+                compared += 1;
+                if path.ends_with("_list") {
+                    assert_eq!(cpu_list(&seen), visible(cpu_list(&kernel)), "{path}");
+                } else if path.ends_with("_map") || is_mask(&path) {
+                    assert_eq!(mask(&seen), visible(mask(&kernel)), "{path}");
+                    assert_eq!(seen.len(), kernel.len(), "{path}");
+                } else {
+                    assert_eq!(seen, kernel, "{path}");
+                }
+            }
+        }
+        assert!(compared > 20, "{compared} files");
+    }
+}
+
+/// `core_cpus` and its like, each of which has a list beside it.
+fn is_mask(path: &str) -> bool {
+    path.contains("/topology/") && Path::new(&format!("{path}_list")).exists()
+}
+
+#[test]
+fn privileged_trees_of_the_kernel_are_empty_and_have_its_modes() {
+    let Some(mut live) = Live::start(&LIMITS) else {
+        return;
+    };
+    let trees = [
+        ("/sys/kernel/debug", "700"),
+        ("/sys/kernel/tracing", "700"),
+        ("/sys/kernel/security", "755"),
+        ("/sys/kernel/config", "755"),
+        ("/sys/firmware", "755"),
+        ("/sys/devices/virtual/powercap", "755"),
+    ];
+    for (path, mode) in trees {
+        if !Path::new(path).exists() {
+            continue;
+        }
+        assert_eq!(names(&live, path), Vec::<String>::new(), "{path}");
+        let stat = live.container.ask(&["stat", path])[path].clone();
+        assert_eq!(stat["mode"], mode, "{path}");
+        assert_eq!(
+            (&stat["uid"], &stat["gid"]),
+            (&0.into(), &0.into()),
+            "{path}"
+        );
+    }
+    assert_eq!(live.container.read("/sys/kernel/notes"), "");
+}
