@@ -6,7 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use support::{Cgroup, Container, Limits, Scene};
+use support::{Cgroup, Container, Daemon, Limits, Scene};
 
 mod clock;
 mod covered;
@@ -15,6 +15,7 @@ mod disks;
 mod identity;
 mod memory;
 mod nodes;
+mod options;
 mod pages;
 mod pressure;
 mod sharing;
@@ -43,6 +44,8 @@ const ONE_CPU: Limits = Limits {
 struct Live {
     container: Container,
     cgroup: Cgroup,
+    /// In the foreground, where options are given; otherwise one in the background ends with the container.
+    _daemon: Option<Daemon>,
     scene: Scene,
 }
 
@@ -52,6 +55,18 @@ impl Live {
     #[track_caller]
     fn start(limits: &Limits) -> Option<Self> {
         Self::start_in(scene()?, |_| Cgroup::new(limits))
+    }
+
+    /// The same, of a daemon with options.
+    #[track_caller]
+    fn start_with(options: &[&str], limits: &Limits) -> Option<Self> {
+        let scene = scene()?;
+        let daemon = scene.daemon(options);
+        let live = Self::start_in(scene, |_| Cgroup::new(limits))?;
+        Some(Self {
+            _daemon: Some(daemon),
+            ..live
+        })
     }
 
     /// A container in the cgroup that `make` makes.
@@ -64,6 +79,7 @@ impl Live {
         Some(Self {
             container,
             cgroup,
+            _daemon: None,
             scene,
         })
     }

@@ -35,11 +35,15 @@ fn expected(key: &str, memory: &Memory) -> Option<u64> {
                 .trim()
                 .parse()
                 .unwrap();
-            memory.total / 1024 * ratio / 100
+            memory.total / 1024 * ratio / 100 + memory.swap_total / 1024
         }
-        "Committed_AS" => (memory.stat("rss") + memory.stat("shmem")) / 1024,
+        "Committed_AS" => {
+            let swapped = (memory.swap_total - memory.swap_free) / 1024;
+            (memory.stat("rss") + memory.stat("shmem")) / 1024 + swapped
+        }
+        "SwapTotal" => memory.swap_total / 1024,
+        "SwapFree" => memory.swap_free / 1024,
         "Hugepagesize" | "VmallocTotal" => return None,
-        // SwapTotal and its like too: this machine has no swap.
         _ => 0,
     })
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -20,7 +21,7 @@ pub(crate) const VIEWS: &[&str] = &[
 const TRIGGER: &str = "some 1000 2000000\0";
 
 /// Those that this kernel has.
-fn here() -> impl Iterator<Item = &'static &'static str> {
+fn here() -> impl Iterator<Item = &'static &'static str> + Clone {
     VIEWS.iter().filter(|path| Path::new(path).exists())
 }
 
@@ -111,4 +112,24 @@ fn privileged_a_trigger_is_answered_as_the_kernel_answers_one_on_the_cgroup() {
     let ready = poll(&mut fds, Some(&limit)).unwrap();
     assert_eq!(ready, 1, "no event in 20 s");
     assert_eq!(fds[0].revents(), PollFlags::PRI);
+}
+
+#[test]
+fn privileged_a_descriptor_has_one_trigger_and_a_container_32() {
+    let Some((live, _)) = hybrid() else { return };
+    let errno = |error: std::io::Error| error.raw_os_error();
+    let mut held = Vec::new();
+    for path in here().cycle().take(32) {
+        held.push(trigger(&live, path, TRIGGER).unwrap());
+    }
+    let more = trigger(&live, "/proc/pressure/cpu", TRIGGER).unwrap_err();
+    assert_eq!(errno(more), Some(rustix::io::Errno::MFILE.raw_os_error()));
+    let second = held[0].write(TRIGGER.as_bytes()).unwrap_err();
+    assert_eq!(errno(second), Some(rustix::io::Errno::BUSY.raw_os_error()));
+    // What is closed makes room. The close of a descriptor comes to the server on its own time.
+    held.clear();
+    let end = Instant::now() + support::PATIENCE;
+    while let Err(error) = trigger(&live, "/proc/pressure/cpu", TRIGGER) {
+        assert!(Instant::now() < end, "{error}");
+    }
 }

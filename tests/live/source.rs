@@ -113,6 +113,10 @@ pub(crate) struct Memory {
     pub(crate) total: u64,
     /// F, in bytes.
     pub(crate) free: u64,
+    /// What memsw leaves beyond L, in bytes; 0 on a machine without swap.
+    pub(crate) swap_total: u64,
+    /// What of it the container has not used itself, in bytes.
+    pub(crate) swap_free: u64,
 }
 
 impl Memory {
@@ -120,7 +124,8 @@ impl Memory {
     pub(crate) fn read(cgroup: &Cgroup) -> Self {
         let own = dir(cgroup, "memory");
         let number = |path: PathBuf| -> u64 { file(path).trim().parse().unwrap() };
-        let machine = support::number_after(&file("/proc/meminfo"), "MemTotal:") * 1024;
+        let kernel = file("/proc/meminfo");
+        let machine = support::number_after(&kernel, "MemTotal:") * 1024;
         let usage = number(own.join("memory.usage_in_bytes"));
         let (mut total, mut free) = (machine, machine.saturating_sub(usage));
         let levels = own.ancestors();
@@ -130,12 +135,25 @@ impl Memory {
             free = free.min(limit.saturating_sub(number(level.join("memory.usage_in_bytes"))));
         }
         free = free.min(total.saturating_sub(usage));
+        let (mut swap_total, mut swap_used) = (0, 0);
+        // Without accounting of swap there are no such files, and no swap to count on.
+        if own.join("memory.memsw.limit_in_bytes").exists() {
+            let levels = own
+                .ancestors()
+                .map(|level| level.join("memory.memsw.limit_in_bytes"));
+            let limits = levels.take_while(|limit| limit.exists()).map(number);
+            let limit = limits.min().unwrap().saturating_sub(total);
+            swap_total = limit.min(support::number_after(&kernel, "SwapTotal:") * 1024);
+            swap_used = number(own.join("memory.memsw.usage_in_bytes")).saturating_sub(usage);
+        }
         let stat = keys(&file(own.join("memory.stat")));
         let whole = |(key, value): (String, u64)| Some((key.strip_prefix("total_")?.into(), value));
         Self {
             stat: stat.into_iter().filter_map(whole).collect(),
             total,
             free,
+            swap_total,
+            swap_free: swap_total.saturating_sub(swap_used),
         }
     }
 
