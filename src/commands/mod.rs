@@ -57,6 +57,9 @@ enum Command {
     /// The init process of `run`
     #[command(hide = true)]
     RunInit(run::Inside),
+    /// What becomes the command of `run`
+    #[command(hide = true)]
+    RunExec(run::Become),
     /// The outer process of a reader of `bench`
     #[command(hide = true)]
     BenchStage(bench::Inside),
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => return run::main(&options),
         Command::RunStage(inside) => return run::stage(inside),
         Command::RunInit(inside) => return run::init(inside),
+        Command::RunExec(what) => return run::exec(&what),
         Command::BenchStage(inside) => return bench::stage(&inside),
         Command::BenchRead(inside) => return bench::read(&inside),
         Command::BenchIdle => bench::idle(),

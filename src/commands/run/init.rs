@@ -6,16 +6,12 @@ use eci_fs_mountd::container::mountinfo::{Mount, parse_mountinfo};
 use eci_fs_mountd::error::{Error, Result};
 use eci_fs_mountd::protocol::channel::Channel;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags};
 
 use super::{FAILED, FromInside, Inside, inherited, report, signals, wait_for_go};
-
-/// The command is there and cannot be executed, and it is not there: as shells exit.
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// The whole process.
 #[allow(
@@ -35,43 +31,17 @@ pub(in super::super) fn init(inside: Inside) -> ExitCode {
         Err(error) => return report(&channel, error),
     };
     drop(channel);
-    let (program, arguments) = match inside.command.split_first() {
-        Some(command) => command,
-        None => return ExitCode::from(FAILED),
-    };
-    match spawn(program, arguments) {
+    let command = Command::new("/proc/self/exe")
+        .args(["run-exec", "--"])
+        .args(&inside.command)
+        .spawn();
+    match command {
         Ok(child) => ExitCode::from(reap(&signals, &child)),
         Err(error) => {
-            eprintln!(
-                "eci-fs: {}",
-                Error::io("execute", program, rustix_or(&error))
-            );
-            let code = if error.kind() == std::io::ErrorKind::NotFound {
-                NOT_FOUND
-            } else {
-                NOT_EXECUTABLE
-            };
-            ExitCode::from(code)
+            eprintln!("eci-fs: {}", Error::io("start", "/proc/self/exe", error));
+            ExitCode::from(FAILED)
         }
     }
-}
-
-/// Start the command with no signal blocked: a child inherits the mask of the thread that starts it, and this one
-/// must keep its own.
-fn spawn(program: &str, arguments: &[String]) -> std::io::Result<Child> {
-    std::thread::scope(|scope| {
-        let unblocked = scope.spawn(|| {
-            SigSet::all().thread_unblock()?;
-            Command::new(program).args(arguments).spawn()
-        });
-        unblocked
-            .join()
-            .unwrap_or_else(|_| Err(std::io::Error::from_raw_os_error(libc::EIO)))
-    })
-}
-
-fn rustix_or(error: &std::io::Error) -> std::io::Error {
-    std::io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 fn prepare(channel: &Channel) -> Result<signals::Signals> {

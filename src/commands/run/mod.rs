@@ -5,11 +5,12 @@
 //!   grafted, passes signals on, and cleans up;
 //! - the **stage**, which unshares the namespaces and waits (only its children are in the new pid and time ones);
 //! - the **init**, pid 1 of the container, which mounts /proc, starts the command, and reaps;
-//! - the **command**.
+//! - the **command**, which an exec of this program becomes.
 //!
 //! Stage and init are this program again; they speak with the parent over one channel that they inherit.
 
 pub(super) mod cgroup;
+mod exec;
 mod inherited;
 mod init;
 pub(super) mod limits;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Runtime;
 use crate::client::{Client, Private, call_or_start, out_of_turn};
+pub(super) use exec::{Become, exec};
 pub(super) use init::init;
 use limits::Limits;
 pub(super) use stage::stage;
