@@ -12,6 +12,7 @@ mod concurrency;
 mod freshness;
 mod programs;
 mod reading;
+mod requests;
 
 /// The limits of containers that need any.
 const LIMITS: Limits = Limits {

@@ -46,6 +46,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-psutil", "is asked what it finds in tests"),
     ("qemu-system-x86", "runs guests with other kernels"),
     ("runc", "an OCI runtime that containers are tested with"),
+    ("strace", "counts the system calls of the server in tests"),
     ("sysstat", "mpstat and sar read the views in tests"),
     ("util-linux", "unshare, nsenter, setpriv and lscpu"),
     ("xz-utils", "unpacks modules of kernels"),

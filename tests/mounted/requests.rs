@@ -1,0 +1,169 @@
+//! What a refreshed read costs the server: its system calls, counted by strace.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, kill_process};
+use support::{Signal, find_program, let_time_pass};
+
+use crate::{LIMITS, scene};
+
+/// Reads that are counted.
+const READS: usize = 40;
+
+/// The freshness of a daemon without options.
+const FRESHNESS: Duration = Duration::from_millis(10);
+
+/// More than that and the jiffy that the kernel rounds it up by.
+const SILENCE: Duration = Duration::from_millis(30);
+
+/// The cgroup files that /proc/meminfo needs of a container whose cgroup lies directly below the root: five on v1 and
+/// five on v2 (`read_usage` in emulators/src/cgroup/v1/memory.rs and v2/memory.rs): usage, usage of swap, statistics,
+/// and the two limits. On a machine that has huge pages there are the limit and the usage of these, too.
+const NEEDED: [[&str; 5]; 2] = [
+    [
+        "memory.usage_in_bytes",
+        "memory.memsw.usage_in_bytes",
+        "memory.stat",
+        "memory.limit_in_bytes",
+        "memory.memsw.limit_in_bytes",
+    ],
+    [
+        "memory.current",
+        "memory.swap.current",
+        "memory.stat",
+        "memory.max",
+        "memory.swap.max",
+    ],
+];
+
+/// What is read of the machine, once a tick for all containers.
+const MACHINE: [&str; 2] = ["meminfo", "overcommit_ratio"];
+
+/// A strace of a process with all its threads. It lets go of them when it is dropped.
+struct Trace {
+    child: Child,
+}
+
+impl Trace {
+    /// Returns when all threads are traced.
+    fn start(pid: u32, log: &Path) -> Self {
+        let mut command = Command::new(find_program("strace"));
+        command
+            // The paths of descriptors, and no strings.
+            .args(["--follow-forks", "--decode-fds=path", "--string-limit=0"])
+            .arg("--attach")
+            .arg(pid.to_string())
+            .arg("--output")
+            .arg(log)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let this = Self { child };
+        let mut said = String::new();
+        BufReader::new(stderr).read_line(&mut said).unwrap();
+        assert!(
+            said.contains(" attached"),
+            "this test needs CAP_SYS_PTRACE: {said}"
+        );
+        this
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // It fails only when strace has ended.
+        let _ = pid.map(|pid| kill_process(pid, Signal::INT));
+        let _ = self.child.wait();
+    }
+}
+
+/// How often each system call began, by its name and the last name in the path of its descriptor.
+fn count(log: &str) -> BTreeMap<(String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for line in log.lines() {
+        let Some((_, call)) = line.trim_start().split_once(' ') else {
+            continue;
+        };
+        // Neither signals nor ends of calls, which have been counted at their beginning.
+        let Some((name, arguments)) = call.trim_start().split_once('(') else {
+            continue;
+        };
+        if name.contains(['<', '-', '+']) {
+            continue;
+        }
+        let path = arguments
+            .split_once('<')
+            .filter(|(number, _)| number.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|(_, rest)| rest.split_once('>'))
+            .map_or("", |(path, _)| path);
+        let file = path.rsplit('/').next().unwrap_or_default();
+        *counts
+            .entry((name.to_owned(), file.to_owned()))
+            .or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn privileged_a_refreshed_read_takes_four_system_calls_and_one_pread_a_file() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let mut container = scene.container().limits(LIMITS).start();
+    scene.attach(&container);
+    // The first reads open the descriptors.
+    for _ in 0..3 {
+        container.read("/proc/meminfo");
+        let_time_pass(SILENCE);
+    }
+    let server = daemon.server();
+    let tasks = std::fs::read_dir(format!("/proc/{server}/task")).unwrap();
+    let threads = tasks.count();
+    let log = scene.dir().join("strace");
+    let trace = Trace::start(server, &log);
+    let mut refreshed = 0;
+    for _ in 0..READS {
+        // The view says something else each time, or it would not be read again.
+        container.ask(&["allocate", "1048576"]);
+        let_time_pass(SILENCE);
+        let began = Instant::now();
+        container.read("/proc/meminfo");
+        // Where a busy machine makes it last longer than the freshness, it is refreshed on the way.
+        refreshed += 1 + began.elapsed().as_millis() / FRESHNESS.as_millis();
+    }
+    drop(trace);
+    let refreshed = usize::try_from(refreshed).unwrap();
+    let counts = count(&std::fs::read_to_string(log).unwrap());
+    let of = |name: &str, file: &str| counts.get(&(name.into(), file.into())).copied();
+
+    // GETATTR and READ, each read from the connection and answered. A thread that waits has begun a read, too.
+    let reads = of("read", "fuse").unwrap_or(0);
+    let answers = of("writev", "fuse").unwrap_or(0);
+    assert!(answers > READS, "the reads are not refreshed: {counts:#?}");
+    assert!(answers <= 2 * refreshed, "{answers} answers: {counts:#?}");
+    assert!(
+        reads <= 2 * refreshed + threads,
+        "{reads} reads: {counts:#?}"
+    );
+
+    let opened = counts.keys().any(|(name, _)| name.starts_with("open"));
+    assert!(!opened, "descriptors are not kept: {counts:#?}");
+
+    let preads = counts.iter().filter(|((name, _), _)| name == "pread64");
+    let files: BTreeMap<&str, usize> = preads
+        .map(|((_, file), count)| (file.as_str(), *count))
+        .filter(|(file, _)| !MACHINE.contains(file) && !file.starts_with("hugetlb."))
+        .collect();
+    let is_needed = |needed: &[&str; 5]| files.keys().all(|file| needed.contains(file));
+    assert!(NEEDED.iter().any(is_needed), "not needed: {files:#?}");
+    assert!(files.contains_key("memory.stat"), "{counts:#?}");
+    let once = files.values().all(|count| *count <= refreshed);
+    assert!(once, "more than one pread of a file a read: {files:#?}");
+    drop(container);
+    daemon.end();
+}
