@@ -131,7 +131,23 @@ impl Vm {
     /// A script that fails is no error here: its exit status is in the outcome. An error is a
     /// machine that did not boot, did not end in time, or crashed; it names the file with what the
     /// guest's console said.
+    ///
+    /// A machine whose kernel dies of an exception is started again, twice at most: the threads of the emulator
+    /// now and then run code that the guest is just patching (static keys), which a processor does not.
     pub fn run(&self, script: &str) -> Result<Outcome> {
+        let mut left = 2;
+        loop {
+            match self.run_once(script) {
+                Err(error) if left > 0 && error.to_string().contains(FATAL_EXCEPTION) => {
+                    eprintln!("vm: {error}; starting it again");
+                    left -= 1;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    fn run_once(&self, script: &str) -> Result<Outcome> {
         let kernel = KernelFiles::fetch(self.kernel)?;
         let base = target_dir().join("vm/run");
         fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
@@ -167,6 +183,9 @@ impl Vm {
         })
     }
 }
+
+/// What a kernel says that died of an exception of the processor, and not of what it was told to do.
+const FATAL_EXCEPTION: &str = "Kernel panic - not syncing: Fatal exception";
 
 /// What became of a script in a guest.
 #[derive(Debug)]
