@@ -84,6 +84,19 @@ impl Live {
         })
     }
 
+    /// Make the container use anonymous memory and page cache. What it used before it was moved into its cgroup
+    /// does not count there.
+    #[track_caller]
+    fn use_memory(&mut self) {
+        self.container.ask(&["allocate", &(48 << 20).to_string()]);
+        let output = format!("of={}", self.scene.dir().join("page-cache").display());
+        let write = ["dd", "if=/dev/zero", &output, "bs=1M", "count=16"];
+        self.container.busybox(&write);
+        let memory = source::Memory::read(&self.cgroup);
+        assert!(memory.stat("rss") >= 48 << 20, "{memory:?}");
+        assert!(memory.stat("cache") >= 16 << 20, "{memory:?}");
+    }
+
     /// What the container sees, read by the test: that takes no time and no memory of the container.
     #[track_caller]
     fn seen(&self, path: &str) -> String {

@@ -69,7 +69,7 @@ fn privileged_meminfo_of_the_nodes_is_together_that_of_the_container() {
     let Some(mut live) = Live::start(&LIMITS) else {
         return;
     };
-    live.container.ask(&["allocate", &(32 << 20).to_string()]);
+    live.use_memory();
     let nodes = allowed(&live);
     let text = |node: &u64| live.seen(&format!("{NODE}/node{node}/meminfo"));
     let view = || nodes.iter().map(text).collect::<String>();
