@@ -13,30 +13,19 @@
 mod common;
 
 use std::hint::black_box;
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 
-use common::Fixture;
 use criterion::{Criterion, criterion_group, criterion_main};
 use eci_fs_emulators::cgroup::Limit;
 use eci_fs_emulators::cpulist::CpuSet;
 use eci_fs_emulators::model::memory::parse_machine;
-use eci_fs_emulators::{EMULATORS, Kept, render_view, text};
+use eci_fs_emulators::{EMULATORS, render_view, text};
 
 /// Each view of the first recorded machine of each cgroup version.
 fn views(criterion: &mut Criterion) {
     for version in ["v1", "v2"] {
-        let wanted = format!("-{version}-");
-        let Some(dir) = common::all()
-            .into_iter()
-            .find(|dir| dir.display().to_string().contains(&wanted))
-        else {
+        let Some(fixture) = common::as_in_the_server(version) else {
             continue;
         };
-        let mut fixture = Fixture::open(&dir);
-        // As the server has it: files stay open.
-        let kept = Arc::new(Kept::new(NonZeroUsize::new(1024).unwrap()));
-        fixture.container.cgroup.keep_in(&kept);
         let mut group = criterion.benchmark_group(version);
         for emulator in EMULATORS {
             if !emulator.exists(&fixture.context()) {

@@ -10,12 +10,14 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::fs::File;
+use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use eci_fs_emulators::{
-    Cgroup, Container, Context, CpuIds, Hierarchy, History, Host, Identity, Load, Settings,
+    Cgroup, Container, Context, CpuIds, Hierarchy, History, Host, Identity, Kept, Load, Settings,
     Version, present, read_threads,
 };
 
@@ -120,6 +122,18 @@ pub(crate) fn all() -> Vec<PathBuf> {
     fixtures.sort();
     assert!(!fixtures.is_empty());
     fixtures
+}
+
+/// The first fixture of a cgroup version, "v1" or "v2". Its files stay open, as they do in the server.
+pub(crate) fn as_in_the_server(version: &str) -> Option<Fixture> {
+    let wanted = format!("-{version}-");
+    let dir = all()
+        .into_iter()
+        .find(|dir| dir.display().to_string().contains(&wanted))?;
+    let mut fixture = Fixture::open(&dir);
+    let kept = Arc::new(Kept::new(NonZeroUsize::new(1024).unwrap()));
+    fixture.container.cgroup.keep_in(&kept);
+    Some(fixture)
 }
 
 pub(crate) fn open(path: &Path) -> OwnedFd {

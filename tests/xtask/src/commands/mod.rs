@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod fixture;
+mod instructions;
 mod setup;
 mod test;
 mod vm;
@@ -17,6 +18,8 @@ pub enum Task {
     Setup,
     /// Run everything that has to pass: format, lints, dependencies, tests, examples.
     Test(test::Arguments),
+    /// Count the instructions that rendering each view takes.
+    Instructions,
     /// Run a command in a virtual machine with another kernel.
     Vm(vm::Arguments),
     /// Record what a kernel says about a machine and a container, for the tests.
@@ -30,6 +33,7 @@ impl Task {
         match self {
             Self::Setup => setup::run(),
             Self::Test(arguments) => test::run(&arguments),
+            Self::Instructions => instructions::run(),
             Self::Vm(arguments) => vm::run(&arguments),
             Self::Fixture(place) => fixture::run(&place),
         }

@@ -49,6 +49,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("strace", "counts the system calls of the server in tests"),
     ("sysstat", "mpstat and sar read the views in tests"),
     ("util-linux", "unshare, nsenter, setpriv and lscpu"),
+    (
+        "valgrind",
+        "counts the instructions that rendering a view takes",
+    ),
     ("xz-utils", "unpacks modules of kernels"),
     ("zstd", "unpacks modules of kernels"),
 ];

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::setup;
+use super::{instructions, setup};
 use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
 
@@ -82,6 +82,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             cargo.args(["--profile", profile]);
         }
         timed(name, || run_command(&mut cargo))?;
+    }
+    // A report, not a gate: how many instructions are too many is for the reader to say.
+    println!("test: instructions");
+    if let Err(error) = instructions::run() {
+        println!("test: instructions are not counted: {error:#}");
     }
     println!(
         "test: all passed in {:.1} s",
