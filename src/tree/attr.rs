@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::NodeId;
+use crate::container::Attached;
 
 /// What a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,25 @@ pub struct Attr {
 }
 
 impl Attr {
+    /// The view of `EMULATORS[index]` of a container, with a text of `size` bytes from `mtime`.
+    pub(super) fn view(
+        id: NodeId,
+        container: &Attached,
+        index: usize,
+        size: usize,
+        mtime: SystemTime,
+    ) -> Self {
+        Self {
+            id,
+            kind: Kind::File,
+            size: size as u64,
+            mode: container.mode(index),
+            uid: container.uid,
+            gid: container.gid,
+            mtime,
+        }
+    }
+
     /// A directory that may be searched and listed by all.
     pub(super) fn directory(id: NodeId, uid: u32, gid: u32) -> Self {
         Self {

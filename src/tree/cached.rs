@@ -10,8 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, Kind, Node, NodeId, STATIC_BOUND, Tree};
-use crate::container::Version;
+use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, Node, NodeId, STATIC_BOUND, Tree};
 use crate::error::Errno;
 
 impl Tree {
@@ -25,13 +24,14 @@ impl Tree {
         };
         let container = self.container(slot)?;
         let index = container.index(emulator)?;
-        let (bound, timeout) = if container.rests(index) {
+        let rests = container.rests(index);
+        let (bound, timeout) = if rests {
             let bound = self.freshness.bound.max(STATIC_BOUND);
             (bound, bound)
         } else {
             (self.freshness.bound, self.freshness.timeout)
         };
-        let limit = if from_read && !container.rests(index) {
+        let limit = if from_read && !rests {
             bound * HELD_OPEN_FACTOR
         } else {
             bound
@@ -40,15 +40,7 @@ impl Tree {
             Some(version) if version.age() < limit => version,
             _ => self.renew(&container, index)?,
         };
-        let attr = Attr {
-            id,
-            kind: Kind::File,
-            size: version.text.len() as u64,
-            mode: container.mode(index),
-            uid: container.uid,
-            gid: container.gid,
-            mtime: version.mtime,
-        };
+        let attr = Attr::view(id, &container, index, version.text.len(), version.mtime);
         Ok((attr, timeout))
     }
 
@@ -67,15 +59,5 @@ impl Tree {
             // The server that announced the version is dead; this one announces a later one at the next GETATTR.
             None => Ok(self.renew(&container, index)?.text),
         }
-    }
-
-    fn renew(
-        &self,
-        container: &crate::container::Attached,
-        index: usize,
-    ) -> Result<Version, Errno> {
-        let started = std::time::Instant::now();
-        let text = self.render(container, index)?;
-        Ok(container.replace(index, text, started))
     }
 }

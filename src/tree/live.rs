@@ -12,8 +12,8 @@ use eci_fs_emulators::EMULATORS;
 use eci_fs_mountd::protocol::link::Resource;
 use parking_lot::Mutex;
 
-use super::{Attr, Kind, MAX_HANDLES, Node, NodeId, Tree};
-use crate::container::{Attached, Version};
+use super::{Attr, MAX_HANDLES, Node, NodeId, Tree};
+use crate::container::Attached;
 use crate::error::Errno;
 use crate::triggers::{Done, Polled, Waker};
 
@@ -71,19 +71,11 @@ impl Tree {
                 std::time::SystemTime::now(),
             ),
             _ => {
-                let version = self.measure(&container, index)?;
+                let version = self.renew(&container, index)?;
                 (version.text.len(), version.mtime)
             }
         };
-        Ok(Attr {
-            id,
-            kind: Kind::File,
-            size: size as u64,
-            mode: container.mode(index),
-            uid: container.uid,
-            gid: container.gid,
-            mtime,
-        })
+        Ok(Attr::view(id, &container, index, size, mtime))
     }
 
     /// Open a file on the live connection.
@@ -101,7 +93,7 @@ impl Tree {
                 // What the GETATTR just before measured, so that its size is the size of this.
                 let text = match container.take_measured(index, MEASURED_FOR_OPEN) {
                     Some(text) => text,
-                    None => self.measure(&container, index)?.text,
+                    None => self.renew(&container, index)?.text,
                 };
                 (container, text)
             }
@@ -209,11 +201,5 @@ impl Tree {
         {
             container.count_handle(-1, MAX_HANDLES);
         }
-    }
-
-    fn measure(&self, container: &Attached, index: usize) -> Result<Version, Errno> {
-        let started = std::time::Instant::now();
-        let text = self.render(container, index)?;
-        Ok(container.replace(index, text, started))
     }
 }

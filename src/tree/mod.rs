@@ -25,7 +25,7 @@ pub use directories::DirEntry;
 pub use live::Handle;
 pub use node::{Node, NodeId};
 
-use crate::container::{Attached, Changed, Sampler, Watcher};
+use crate::container::{Attached, Changed, Sampler, Version, Watcher};
 use crate::error::Errno;
 use crate::triggers::Triggers;
 use directories::Directories;
@@ -146,11 +146,6 @@ impl Tree {
             services.watcher.remove(slot);
             services.triggers.remove_slot(slot);
         }
-    }
-
-    /// The machine.
-    pub fn host(&self) -> &Host {
-        &self.host
     }
 
     /// Count the threads of all containers whose load averages somebody reads; runs until the process ends.
@@ -295,16 +290,13 @@ impl Tree {
         };
         let container = self.container(slot)?;
         let index = container.index(emulator)?;
-        let (mode, uid, gid) = (container.mode(index), container.uid, container.gid);
-        Ok(Attr {
+        Ok(Attr::view(
             id,
-            kind: Kind::File,
-            size: 0,
-            mode,
-            uid,
-            gid,
-            mtime: std::time::SystemTime::UNIX_EPOCH,
-        })
+            &container,
+            index,
+            0,
+            std::time::SystemTime::UNIX_EPOCH,
+        ))
     }
 
     /// The entries of a directory of a connection, "." and ".." left to the caller.
@@ -349,6 +341,13 @@ impl Tree {
             "/proc/loadavg" | "/proc/stat"
         );
         container.render(index, &self.context(container, load), self.padding)
+    }
+
+    /// Compute a view now, and make it the version that is served.
+    fn renew(&self, container: &Attached, index: usize) -> Result<Version, Errno> {
+        let started = std::time::Instant::now();
+        let text = self.render(container, index)?;
+        Ok(container.replace(index, text, started))
     }
 
     /// The attributes of a directory.

@@ -119,4 +119,21 @@ impl Daemon {
         self.save(&state)?;
         Ok(Response::Unmounted)
     }
+
+    /// Take away all directories that show a container. One that stays is logged: nobody waits for an answer.
+    pub(super) fn withdraw_all(&self, state: &mut State, slot: u64) {
+        let Some(container) = state.registry.get_mut(slot) else {
+            return;
+        };
+        let dirs: Vec<_> = container
+            .mounts
+            .iter()
+            .map(|mount| mount.dir.clone())
+            .collect();
+        for dir in dirs {
+            if let Err(error) = self.withdraw(state, slot, &dir) {
+                tracing::warn!(%error, "a directory stays mounted, ignoring");
+            }
+        }
+    }
 }

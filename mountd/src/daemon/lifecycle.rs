@@ -16,16 +16,7 @@ impl Daemon {
         };
         let id = container.id.clone();
         container.grafted.clear();
-        for dir in container
-            .mounts
-            .iter()
-            .map(|mount| mount.dir.clone())
-            .collect::<Vec<_>>()
-        {
-            if let Err(error) = self.withdraw(&mut state, slot, &dir) {
-                tracing::warn!(%error, "a directory stays mounted, ignoring");
-            }
-        }
+        self.withdraw_all(&mut state, slot);
         self.forget_if_unused(&mut state, slot);
         if let Err(error) = self.save(&state) {
             tracing::warn!(%error, "the list is out of date, ignoring");
@@ -71,16 +62,7 @@ impl Daemon {
             if let Err(error) = self.ungraft(&mut state, slot) {
                 tracing::debug!(%error, slot, "its grafts are gone with it");
             }
-            let dirs: Vec<_> = state
-                .registry
-                .get_mut(slot)
-                .map(|c| c.mounts.iter().map(|mount| mount.dir.clone()).collect())
-                .unwrap_or_default();
-            for dir in dirs {
-                if let Err(error) = self.withdraw(&mut state, slot, &dir) {
-                    tracing::warn!(%error, "a directory stays mounted, ignoring");
-                }
-            }
+            self.withdraw_all(&mut state, slot);
             self.forget_if_unused(&mut state, slot);
         }
         if let Err(error) = self.save(&state) {
