@@ -8,6 +8,8 @@ pub struct Errno(pub i32);
 impl Errno {
     /// No such file or directory: the container, or the entry, is not there.
     pub const NOENT: Self = Self(libc::ENOENT);
+    /// Not now: try again.
+    pub const AGAIN: Self = Self(libc::EAGAIN);
     /// The view could not be computed.
     pub const IO: Self = Self(libc::EIO);
     /// A directory was asked for what only files have.

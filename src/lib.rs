@@ -10,6 +10,7 @@ pub mod error;
 pub mod fuse;
 pub mod sandbox;
 pub mod server;
+pub mod state;
 pub mod tree;
 pub mod triggers;
 pub mod workers;

@@ -14,10 +14,10 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
+use super::session::Means;
 use crate::error::Errno;
 use crate::tree::{Attr, Handle, Kind, NodeId, Tree};
 use crate::triggers::{Done, Polled, Waker};
-use crate::workers::Workers;
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
 const MAX_WRITE: u32 = 4096;
@@ -25,16 +25,14 @@ const MAX_WRITE: u32 = 4096;
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Adapter {
-    tree: Arc<Tree>,
-    workers: Arc<Workers>,
+    means: Means,
     connection: Connection,
 }
 
 impl Adapter {
-    pub(super) fn new(tree: Arc<Tree>, workers: Arc<Workers>, connection: Connection) -> Self {
+    pub(super) fn new(means: &Means, connection: Connection) -> Self {
         Self {
-            tree,
-            workers,
+            means: means.clone(),
             connection,
         }
     }
@@ -43,14 +41,15 @@ impl Adapter {
     /// which answers EIO.
     fn answer(&self, id: NodeId, work: impl FnOnce(&Tree) + Send + 'static) {
         if !id.may_block() {
-            return work(&self.tree);
+            return work(&self.means.tree);
         }
-        let tree = Arc::clone(&self.tree);
-        if self
-            .workers
-            .run(id.slot(), Box::new(move || work(&tree)))
-            .is_err()
-        {
+        let tree = Arc::clone(&self.means.tree);
+        let taken = self.means.unanswered.take();
+        let job = Box::new(move || {
+            work(&tree);
+            drop(taken);
+        });
+        if self.means.workers.run(id.slot(), job).is_err() {
             tracing::warn!(
                 slot = id.slot(),
                 "too many of its requests wait; one is refused"
@@ -124,10 +123,11 @@ impl Filesystem for Adapter {
             .to_str()
             .ok_or(Errno::NOENT)
             .and_then(|name| {
-                self.tree
+                self.means
+                    .tree
                     .lookup(self.connection, NodeId::from_raw(parent.0), name)
             })
-            .and_then(|id| self.tree.looked_up(id));
+            .and_then(|id| self.means.tree.looked_up(id));
         match found {
             Ok((attr, timeout)) => reply.entry(&timeout, &file_attr(&attr), Generation(0)),
             Err(errno) => reply.error(fuse_errno(errno)),
@@ -153,7 +153,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _request: &Request, id: INodeNo, reply: ReplyData) {
-        match self.tree.read_link(NodeId::from_raw(id.0)) {
+        match self.means.tree.read_link(NodeId::from_raw(id.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(fuse_errno(errno)),
         }
@@ -213,14 +213,19 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let done: Done = Box::new(move |result| match result {
-            Ok(()) => reply.written(length),
-            Err(errno) => reply.error(fuse_errno(errno)),
+        let taken = self.means.unanswered.take();
+        let done: Done = Box::new(move |result| {
+            match result {
+                Ok(()) => reply.written(length),
+                Err(errno) => reply.error(fuse_errno(errno)),
+            }
+            drop(taken);
         });
         match self.connection {
             Connection::Cached => done(Err(Errno(libc::EROFS))),
             Connection::Live => {
-                self.tree
+                self.means
+                    .tree
                     .live_write(NodeId::from_raw(id.0), Handle(handle.0), data, done)
             }
         }
@@ -273,7 +278,8 @@ impl Filesystem for Adapter {
         let polled = match self.connection {
             Connection::Cached => None,
             Connection::Live => {
-                self.tree
+                self.means
+                    .tree
                     .live_poll(NodeId::from_raw(id.0), Handle(handle.0), waker)
             }
         };
@@ -299,7 +305,8 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.tree
+        self.means
+            .tree
             .live_release(NodeId::from_raw(id.0), Handle(handle.0));
         reply.ok();
     }
@@ -312,7 +319,11 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let entries = match self.tree.entries(self.connection, NodeId::from_raw(id.0)) {
+        let entries = match self
+            .means
+            .tree
+            .entries(self.connection, NodeId::from_raw(id.0))
+        {
             Ok(entries) => entries,
             Err(errno) => return reply.error(fuse_errno(errno)),
         };

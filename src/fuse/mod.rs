@@ -1,6 +1,11 @@
 //! The only folder that knows the FUSE library: requests come in, values of [`crate::tree`] go out.
 
 mod adapter;
+mod drain;
+mod kernel;
 mod session;
+mod unanswered;
 
-pub use session::{Kernel, Prepared, Reply, prepare, resend};
+pub use kernel::{Kernel, resend};
+pub use session::{Means, Prepared, Reply, Serving, count_threads, prepare};
+pub use unanswered::Unanswered;

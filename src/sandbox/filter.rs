@@ -15,6 +15,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_readv,
     libc::SYS_pread64,
     libc::SYS_preadv,
+    libc::SYS_pwrite64,
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_recvmsg,
@@ -34,6 +35,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_dup3,
     libc::SYS_socketpair,
     libc::SYS_shutdown,
+    libc::SYS_accept4,
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_epoll_create1,
@@ -92,6 +94,14 @@ pub(super) fn install() -> io::Result<()> {
     let write_bits =
         libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY);
     rules.insert(libc::SYS_openat, vec![only_bits_clear(2, write_bits)?]);
+    // Of a socket only who is at its other end.
+    rules.insert(
+        libc::SYS_getsockopt,
+        vec![only_values(&[
+            (1, libc::SOL_SOCKET),
+            (2, libc::SO_PEERCRED),
+        ])?],
+    );
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Errno(libc::EPERM as u32),
@@ -115,6 +125,18 @@ fn only_bits_clear(argument: u8, bits: libc::c_int) -> io::Result<SeccompRule> {
     );
     condition
         .and_then(|condition| SeccompRule::new(vec![condition]))
+        .map_err(io::Error::other)
+}
+
+/// Allow a call only where arguments, by their numbers, have these values.
+fn only_values(arguments: &[(u8, libc::c_int)]) -> io::Result<SeccompRule> {
+    let conditions = arguments.iter().map(|(argument, value)| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    });
+    conditions
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(SeccompRule::new)
         .map_err(io::Error::other)
 }
 

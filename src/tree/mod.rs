@@ -138,6 +138,14 @@ impl Tree {
         rows
     }
 
+    /// What can be grafted into the container in `slot`.
+    ///
+    /// # Errors
+    /// ENOENT when there is none.
+    pub fn catalogue_of(&self, slot: u64) -> Result<Vec<Row>, Errno> {
+        Ok(self.catalogue(&*self.container(slot)?))
+    }
+
     /// Let go of a container. What still holds one of its views meets ENOENT.
     pub fn remove(&self, slot: u64) {
         self.containers.remove(&slot);

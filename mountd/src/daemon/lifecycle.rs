@@ -44,7 +44,13 @@ impl Daemon {
                 container.choice,
             )
             .and_then(|described| {
-                server.add(slot, container.secrets, &described.facts, &described.dirs)
+                server.add(
+                    slot,
+                    container.secrets,
+                    &described.facts,
+                    &described.dirs,
+                    container.subject.pidfd.as_fd(),
+                )
             });
             if let Err(error) = again {
                 tracing::warn!(%error, id = %container.id, "a container could not be handed over, ignoring");

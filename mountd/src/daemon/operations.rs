@@ -142,7 +142,7 @@ impl Daemon {
         }
         let rows = state
             .server
-            .add(slot, secrets, &facts, &dirs)
+            .add(slot, secrets, &facts, &dirs, subject.pidfd.as_fd())
             .and_then(|rows| {
                 self.watch
                     .container(slot, subject.pidfd.as_fd())

@@ -1,14 +1,21 @@
 //! The link between the daemon and the server that it started.
 //!
 //! The daemon speaks, the server answers; the server is treated as hostile, so what it answers is
-//! checked before use. Descriptors go from the daemon to the server only.
+//! checked before use. Descriptors go from the daemon to the server, but for those that a server kept for the next
+//! daemon and hands back to it.
+//!
+//! A server that was given descriptors to keep outlives the link: it serves on, and waits at its rendezvous for the
+//! next daemon, which begins with [`ToServer::Adopt`]. One that was given none ends with the link.
 
 use serde::{Deserialize, Serialize};
 
 use crate::container::Facts;
 
 /// The version of this protocol.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Descriptors that a server keeps for the next daemon; the daemon of a single command has no next one.
+pub const HELD: u32 = 4;
 
 /// One of the two FUSE connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -112,8 +119,10 @@ pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToServer {
-    /// The first packet. Carries the `/dev/fuse` descriptors of [`Connection::ALL`], and the server's end of the
-    /// channel over which it asks.
+    /// The first packet. Carries the `/dev/fuse` descriptors of [`Connection::ALL`] to serve by, the server's end of the
+    /// channel over which it asks, the memfd of its state, and then those to keep for the next daemon. A state that it
+    /// cannot read is [`FromServer::Failed`]; it is read at [`ToServer::Serve`], because until then another server
+    /// may write to it.
     Start {
         /// [`VERSION`] of the daemon.
         version: u32,
@@ -121,8 +130,31 @@ pub enum ToServer {
         init: Vec<Vec<u8>>,
         /// The settings of the host.
         settings: Settings,
+        /// How many descriptors are to be kept: none, or [`HELD`]. Those are the `/dev/fuse` descriptors of
+        /// [`Connection::ALL`] as they were opened, the mount namespace of the source mounts, and the listening
+        /// socket of the rendezvous.
+        held: u32,
     },
-    /// A new container. Carries a directory descriptor for each of `facts.hierarchies`.
+    /// The first packet of a daemon to a server whose own has died, at the rendezvous. Carries the server's end of
+    /// a new channel over which it asks. Answered with [`FromServer::Held`]; from then on this is the link.
+    Adopt {
+        /// [`VERSION`] of the daemon.
+        version: u32,
+    },
+    /// What can be grafted into a container that the server has? Answered with [`FromServer::Added`].
+    Catalogue {
+        /// Its slot.
+        slot: u64,
+    },
+    /// Are you there?
+    Ping,
+    /// Take no more requests: another server is about to. Each session thread leaves after the request that it is
+    /// blocked for, so the daemon makes requests until all have left. What has been taken is still answered.
+    Drain,
+    /// After [`ToServer::Drain`]: what is left? Answered with [`FromServer::Left`]. After an answer of none the server
+    /// writes to its state no more.
+    Drained,
+    /// A new container. Carries a directory descriptor for each of `facts.hierarchies`, and the container's pidfd.
     Add {
         /// The number of its directory.
         slot: u64,
@@ -137,7 +169,8 @@ pub enum ToServer {
         slot: u64,
     },
     /// Begin to answer requests. Until then they wait in the kernel, so that a server that takes over knows all its
-    /// containers before it is asked about one.
+    /// containers before it is asked about one. After [`ToServer::Drain`], begin again: the other server could not
+    /// begin. It has not served, so the state is not read again.
     Serve {
         /// Whether to write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
         resend: bool,
@@ -160,6 +193,26 @@ pub enum FromServer {
     },
     /// Done.
     Done,
+    /// What it kept for the next daemon. Carries the `/dev/fuse` descriptors of [`Connection::ALL`] as they were opened,
+    /// the mount namespace of the source mounts, the memfd of its state, and the socket of the rendezvous.
+    Held {
+        /// [`VERSION`] of the server.
+        version: u32,
+        /// The INIT request of each connection.
+        init: Vec<Vec<u8>>,
+        /// Its answers to them.
+        replies: Vec<Vec<u8>>,
+        /// The settings that it serves with.
+        settings: Settings,
+        /// The containers that it serves.
+        slots: Vec<u64>,
+    },
+    /// What is left of its work.
+    Left {
+        /// Session threads that have not left, and requests that are not answered. A reader that waits in poll(2)
+        /// is none: it was answered, and is told later.
+        busy: u64,
+    },
     /// It could not; the words are for the log and for the person who asked.
     Failed {
         /// Why.

@@ -21,6 +21,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Rows of a catalogue that are believed at most.
 const MAX_ROWS: usize = 1024;
 
+/// Bytes of the state. It is sparse: what nothing was written to takes no memory.
+const STATE_SIZE: u64 = 64 << 20;
+
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -68,11 +71,13 @@ impl Server {
             version: link::VERSION,
             init: connections.init(),
             settings: program.settings.clone(),
+            held: 0,
         };
+        let state = new_state().map_err(|e| Error::io("make", "the state of the server", e))?;
         let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         asks::answer(answers, dirs.clone())?;
         let [cached, live] = connections.descriptors();
-        match server.call(&start, &[cached, live, asks.as_fd()]) {
+        match server.call(&start, &[cached, live, asks.as_fd(), state.as_fd()]) {
             Ok(FromServer::Started { replies }) => connections.accept(replies)?,
             Ok(other) => return Err(unexpected(&other)),
             Err(error) => {
@@ -83,15 +88,17 @@ impl Server {
         Ok(server)
     }
 
-    /// Hand over a container; returns what can be grafted into it.
+    /// Hand over a container, with the pidfd of its process; returns what can be grafted into it.
     pub fn add(
         &mut self,
         slot: u64,
         secrets: Secrets,
         facts: &Facts,
         dirs: &[OwnedFd],
+        pidfd: BorrowedFd<'_>,
     ) -> Result<Vec<Row>> {
-        let fds: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
+        let mut fds: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
+        fds.push(pidfd);
         match self.call(
             &ToServer::Add {
                 slot,
@@ -157,6 +164,19 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A memory file for what the server must not forget. It never changes its size.
+fn new_state() -> std::io::Result<OwnedFd> {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let state = rustix::fs::memfd_create("eci-fs-state", flags)?;
+    rustix::fs::ftruncate(&state, STATE_SIZE)?;
+    rustix::fs::fcntl_add_seals(
+        &state,
+        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
+    Ok(state)
 }
 
 /// The server parses what containers send, so its catalogue is judged before anything is grafted by it.

@@ -5,18 +5,22 @@
 //! all of them. A container can have [`MAX_TRIGGERS`] at a time; what it writes waits in a queue of its own thread,
 //! so nothing that serves another container ever waits for the daemon.
 
+mod asks;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{Ask, AskAnswer, Resource};
+use eci_fs_mountd::protocol::link::{Ask, Resource};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use parking_lot::Mutex;
 
 use crate::error::Errno;
 use crate::tree::Handle;
+use asks::{Asks, PATIENCE};
 
 /// Triggers that one container can have at a time.
 pub const MAX_TRIGGERS: usize = 32;
@@ -47,6 +51,7 @@ pub struct Triggers {
     armed: DashMap<Handle, Arc<Armed>>,
     epoll: Epoll,
     queue: SyncSender<Write>,
+    asks: Asks,
 }
 
 struct Armed {
@@ -76,6 +81,7 @@ struct Write {
     handle: Handle,
     resource: Resource,
     trigger: Vec<u8>,
+    until: Instant,
     done: Done,
 }
 
@@ -91,16 +97,22 @@ impl Triggers {
             armed: DashMap::new(),
             epoll,
             queue,
+            asks: Asks::new(asks),
         });
         let asking = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-asks".to_owned())
-            .spawn(move || asking.ask(&asks, &writes))?;
+            .spawn(move || asking.ask(&writes))?;
         let waiting = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-wait".to_owned())
             .spawn(move || waiting.wait())?;
         Ok(this)
+    }
+
+    /// There is another daemon: ask it over `asks` from now on.
+    pub fn ask_over(&self, asks: Channel) {
+        self.asks.replace(asks);
     }
 
     /// Arm a trigger for the open view `handle`; `done` is called when that has been decided, on another thread.
@@ -119,12 +131,13 @@ impl Triggers {
             handle,
             resource,
             trigger: trigger.to_vec(),
+            until: Instant::now() + PATIENCE,
             done,
         };
         if let Err(refused) = self.queue.try_send(write) {
             let (std::sync::mpsc::TrySendError::Full(write)
             | std::sync::mpsc::TrySendError::Disconnected(write)) = refused;
-            (write.done)(Err(Errno(libc::EAGAIN)));
+            (write.done)(Err(Errno::AGAIN));
         }
     }
 
@@ -159,25 +172,23 @@ impl Triggers {
         self.armed.retain(|_, armed| armed.slot != slot);
     }
 
-    fn ask(&self, asks: &Channel, writes: &Receiver<Write>) {
+    fn ask(&self, writes: &Receiver<Write>) {
         for Write {
             slot,
             handle,
             resource,
             trigger,
+            until,
             done,
         } in writes
         {
-            let result = ask(
-                asks,
-                Ask::Trigger {
-                    slot,
-                    resource,
-                    trigger,
-                },
-            )
-            .and_then(|fd| self.watch(slot, handle, fd));
-            done(result);
+            let ask = Ask::Trigger {
+                slot,
+                resource,
+                trigger,
+            };
+            let result = self.asks.ask(&ask, until);
+            done(result.and_then(|fd| self.watch(slot, handle, fd)));
         }
     }
 
@@ -225,18 +236,5 @@ impl Triggers {
                 }
             }
         }
-    }
-}
-
-fn ask(asks: &Channel, ask: Ask) -> Result<OwnedFd, Errno> {
-    let trouble = |error: std::io::Error| {
-        tracing::error!(%error, "the daemon cannot be asked");
-        Errno::IO
-    };
-    asks.send(&ask, &[]).map_err(trouble)?;
-    match asks.recv::<AskAnswer>().map_err(trouble)? {
-        Some((AskAnswer::Opened, fds)) => fds.into_iter().next().ok_or(Errno::IO),
-        Some((AskAnswer::Refused { errno }, _)) => Err(Errno(errno)),
-        None => Err(Errno::IO),
     }
 }

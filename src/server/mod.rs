@@ -1,0 +1,266 @@
+//! The server process: hears from the daemon on the link, and serves both connections.
+//!
+//! It is started by the daemon only. Everything it works with comes to it as descriptors, so it opens nothing
+//! by a container's name, and once it is set up it holds no privilege ([`crate::sandbox`]).
+//!
+//! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
+
+mod orphan;
+mod start;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use eci_fs_emulators as emulators;
+use eci_fs_mountd::protocol::channel::Channel;
+use eci_fs_mountd::protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
+
+use crate::container::Attached;
+use crate::fuse;
+use crate::state::Lock;
+use crate::triggers::Triggers;
+
+/// Serve until there is neither a daemon nor a container. `link` is the server's end of the link.
+///
+/// # Errors
+/// When the first packet is not what it must be, or the connections cannot be served.
+pub fn serve(link: OwnedFd) -> io::Result<()> {
+    abort_on_panic();
+    let mut link = Channel::new(link);
+    let Some((first, fds)) = link.recv::<ToServer>()? else {
+        return Ok(());
+    };
+    let mut server = match start::start(first, fds) {
+        Ok(server) => {
+            let replies = server.replies.clone();
+            link.send(&FromServer::Started { replies }, &[])?;
+            server
+        }
+        Err(error) => {
+            link.send(
+                &FromServer::Failed {
+                    why: error.to_string(),
+                },
+                &[],
+            )?;
+            return Err(error);
+        }
+    };
+    loop {
+        server.follow(&link);
+        match server.wait_for_daemon()? {
+            Some(next) => link = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// A thread that panics would leave a server that answers some requests and not others. The daemon starts another.
+fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|info| {
+        tracing::error!(%info, "the server panicked");
+        std::process::abort();
+    }));
+}
+
+/// The daemon's settings, as far as they change what views say.
+pub fn view_settings(settings: &Settings) -> emulators::Settings {
+    emulators::Settings {
+        cpu_ids: match settings.cpu_ids {
+            CpuIds::Physical => emulators::CpuIds::Physical,
+            CpuIds::Dense => emulators::CpuIds::Dense,
+        },
+        host_clamp: settings.host_clamp,
+    }
+}
+
+struct Server {
+    means: fuse::Means,
+    triggers: Arc<Triggers>,
+    /// The descriptors that it serves by, and the INIT requests and the answers to them, all in the order of
+    /// [`Connection::ALL`].
+    fuse: [OwnedFd; 2],
+    init: Vec<Vec<u8>>,
+    replies: Vec<Vec<u8>>,
+    settings: Settings,
+    state: Lock,
+    /// What is kept for the next daemon.
+    held: Option<Held>,
+    /// The process of each container, by slot.
+    containers: BTreeMap<u64, OwnedFd>,
+    sessions: Sessions,
+}
+
+/// What is kept for the next daemon.
+struct Held {
+    fuse: [OwnedFd; 2],
+    namespace: OwnedFd,
+    rendezvous: OwnedFd,
+}
+
+enum Sessions {
+    /// They do not serve yet.
+    Prepared(Vec<fuse::Prepared>),
+    Serving(Vec<fuse::Serving>),
+    /// They take no more requests.
+    Draining(Vec<fuse::Serving>),
+}
+
+impl Server {
+    /// Do what the daemon says until the link ends.
+    fn follow(&mut self, link: &Channel) {
+        loop {
+            let (packet, fds) = match link.recv::<ToServer>() {
+                Ok(Some(packet)) => packet,
+                Ok(None) => return,
+                Err(error) => return tracing::warn!(%error, "the link to the daemon broke"),
+            };
+            let answer = self
+                .answer(packet, fds)
+                .unwrap_or_else(|why| FromServer::Failed { why });
+            if let Err(error) = link.send(&answer, &[]) {
+                return tracing::warn!(%error, "the link to the daemon broke");
+            }
+        }
+    }
+
+    fn answer(&mut self, packet: ToServer, mut fds: Vec<OwnedFd>) -> Result<FromServer, String> {
+        let tree = &self.means.tree;
+        match packet {
+            ToServer::Start { .. } | ToServer::Adopt { .. } => {
+                return Err("the server has a daemon already".to_owned());
+            }
+            ToServer::Add {
+                slot,
+                secrets,
+                facts,
+            } => {
+                let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
+                let catalogue = tree.add(slot, Attached::new(&facts, &secrets, fds)?);
+                self.containers.insert(slot, pidfd);
+                return Ok(FromServer::Added { catalogue });
+            }
+            ToServer::Remove { slot } => self.remove(slot),
+            ToServer::Catalogue { slot } => {
+                let catalogue = tree
+                    .catalogue_of(slot)
+                    .map_err(|_| format!("there is no container in slot {slot}"))?;
+                return Ok(FromServer::Added { catalogue });
+            }
+            ToServer::Ping => {}
+            ToServer::Serve { resend } => self.begin(resend)?,
+            ToServer::Drain => self.drain()?,
+            ToServer::Drained => {
+                let busy = self.busy()?;
+                return Ok(FromServer::Left { busy });
+            }
+        }
+        Ok(FromServer::Done)
+    }
+
+    fn remove(&mut self, slot: u64) {
+        self.means.tree.remove(slot);
+        self.containers.remove(&slot);
+    }
+
+    /// Begin to answer requests, for the first time or after they were drained.
+    fn begin(&mut self, resend: bool) -> Result<(), String> {
+        let says = |error: io::Error| error.to_string();
+        if matches!(self.sessions, Sessions::Serving(_)) {
+            return Err("the server serves already".to_owned());
+        }
+        if !self.state.take().map_err(says)? {
+            return Err("another server serves these connections".to_owned());
+        }
+        let taken = std::mem::replace(&mut self.sessions, Sessions::Serving(Vec::new()));
+        let prepared = match taken {
+            Sessions::Prepared(prepared) => prepared,
+            Sessions::Serving(_) | Sessions::Draining(_) => {
+                prepare(&self.means, &self.fuse, &self.init)
+                    .map_err(says)?
+                    .0
+            }
+        };
+        let mut serving = Vec::new();
+        for session in prepared {
+            // A connection without a session is a server that cannot be trusted to be one: the daemon starts another,
+            // and if there is none, there are no mounts any more either.
+            let session = session.serve(|| std::process::exit(1)).map_err(says)?;
+            serving.push(session);
+        }
+        self.sessions = Sessions::Serving(serving);
+        for fuse in self.fuse.iter().filter(|_| resend) {
+            if let Err(error) = fuse::resend(fuse) {
+                tracing::warn!(%error, "requests of the dead server cannot be sent again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Take no more requests.
+    fn drain(&mut self) -> Result<(), String> {
+        match std::mem::replace(&mut self.sessions, Sessions::Draining(Vec::new())) {
+            Sessions::Prepared(prepared) => {
+                self.sessions = Sessions::Prepared(prepared);
+                Err("the server does not serve yet".to_owned())
+            }
+            Sessions::Serving(mut sessions) | Sessions::Draining(mut sessions) => {
+                let drained = sessions
+                    .iter_mut()
+                    .zip(&self.fuse)
+                    .try_for_each(|(session, fuse)| session.drain(fuse));
+                self.sessions = Sessions::Draining(sessions);
+                drained.map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Session threads that have not left, and requests that are not answered. When there are none, another server
+    /// may serve.
+    fn busy(&mut self) -> Result<u64, String> {
+        let Sessions::Draining(sessions) = &self.sessions else {
+            return Err("the server was not told to leave".to_owned());
+        };
+        let threads = fuse::count_threads().map_err(|error| error.to_string())?;
+        let unanswered = self.means.unanswered.count();
+        // Looked at last: what a thread or a worker answered before it was gone is seen here.
+        let sessions = sessions.iter().filter(|session| session.is_busy()).count();
+        let busy = (threads + unanswered).max(sessions as u64);
+        if busy == 0 {
+            self.state.release().map_err(|error| error.to_string())?;
+        }
+        Ok(busy)
+    }
+}
+
+/// A session for each connection, and the answers to the INIT requests.
+fn prepare(
+    means: &fuse::Means,
+    fuse: &[OwnedFd; 2],
+    init: &[Vec<u8>],
+) -> io::Result<(Vec<fuse::Prepared>, Vec<Vec<u8>>)> {
+    let mut sessions = Vec::new();
+    let mut replies = Vec::new();
+    for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fuse).zip(init) {
+        let (session, reply) = fuse::prepare(means, connection, fuse, init)?;
+        sessions.push(session);
+        replies.push(reply);
+    }
+    Ok((sessions, replies))
+}
+
+impl Held {
+    /// What is handed to the next daemon, in the order of [`FromServer::Held`].
+    fn hand_over<'a>(&'a self, state: &'a Lock) -> [BorrowedFd<'a>; 5] {
+        let [cached, live] = &self.fuse;
+        [
+            cached.as_fd(),
+            live.as_fd(),
+            self.namespace.as_fd(),
+            state.file().as_fd(),
+            self.rendezvous.as_fd(),
+        ]
+    }
+}

@@ -1,0 +1,194 @@
+//! Asking the daemon, whichever there is: a server that outlives its daemon is given another channel by the next.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use eci_fs_mountd::protocol::channel::Channel;
+use eci_fs_mountd::protocol::link::{Ask, AskAnswer};
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::error::Errno;
+
+/// How long one who asks waits for a daemon, and for its answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The way to the daemon.
+#[derive(Debug)]
+pub(super) struct Asks {
+    line: Mutex<Option<Arc<Line>>>,
+    came: Condvar,
+}
+
+/// The channel of one daemon.
+#[derive(Debug)]
+struct Line {
+    channel: Channel,
+    /// Answers to come to questions that nobody waits for any more. Locked while one asks, so that answers come to
+    /// whom they are for.
+    unwanted: Mutex<usize>,
+}
+
+/// Why there is no answer.
+enum Silence {
+    /// The daemon is gone.
+    Gone(io::Error),
+    /// It takes too long.
+    Late,
+}
+
+impl Asks {
+    /// Ask over `channel`.
+    pub(super) fn new(channel: Channel) -> Self {
+        Self {
+            line: Mutex::new(Some(Line::new(channel))),
+            came: Condvar::new(),
+        }
+    }
+
+    /// From now on ask over `channel`: there is another daemon.
+    pub(super) fn replace(&self, channel: Channel) {
+        *self.line.lock() = Some(Line::new(channel));
+        self.came.notify_all();
+    }
+
+    /// Ask. While there is no daemon the next one is waited for.
+    ///
+    /// # Errors
+    /// What the daemon answers; EAGAIN when there is no answer before `until`.
+    pub(super) fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
+        loop {
+            let line = self.line(until).ok_or(Errno::AGAIN)?;
+            match line.ask(ask, until) {
+                Ok((AskAnswer::Opened, fds)) => return fds.into_iter().next().ok_or(Errno::IO),
+                Ok((AskAnswer::Refused { errno }, _)) => return Err(Errno(errno)),
+                Err(Silence::Late) => return Err(Errno::AGAIN),
+                Err(Silence::Gone(error)) => {
+                    tracing::warn!(%error, "there is no daemon to ask, waiting for the next");
+                    let mut current = self.line.lock();
+                    if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &line)) {
+                        *current = None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn line(&self, until: Instant) -> Option<Arc<Line>> {
+        let mut line = self.line.lock();
+        while line.is_none() {
+            if self.came.wait_until(&mut line, until).timed_out() {
+                break;
+            }
+        }
+        line.clone()
+    }
+}
+
+impl Line {
+    fn new(channel: Channel) -> Arc<Self> {
+        Arc::new(Self {
+            channel,
+            unwanted: Mutex::new(0),
+        })
+    }
+
+    fn ask(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
+        let mut unwanted = self.unwanted.lock();
+        self.channel.send(ask, &[]).map_err(Silence::Gone)?;
+        loop {
+            if !self.wait(until).map_err(Silence::Gone)? {
+                *unwanted += 1;
+                return Err(Silence::Late);
+            }
+            let answer = self.channel.recv::<AskAnswer>().map_err(Silence::Gone)?;
+            let Some(answer) = answer else {
+                return Err(Silence::Gone(io::ErrorKind::UnexpectedEof.into()));
+            };
+            if *unwanted == 0 {
+                return Ok(answer);
+            }
+            *unwanted -= 1;
+        }
+    }
+
+    /// Whether an answer comes before `until`.
+    fn wait(&self, until: Instant) -> io::Result<bool> {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut poll = [PollFd::new(&self.channel, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)))?;
+        Ok(ready > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use eci_fs_mountd::protocol::link::Resource;
+
+    use super::*;
+
+    fn ask(slot: u64) -> Ask {
+        Ask::Trigger {
+            slot,
+            resource: Resource::Cpu,
+            trigger: b"some 1 2".to_vec(),
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    /// The next question, and its answer.
+    fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
+        let (Ask::Trigger { slot, .. }, _) = daemon.recv().unwrap().unwrap();
+        daemon.send(&AskAnswer::Opened, fds).unwrap();
+        slot
+    }
+
+    #[test]
+    fn what_is_asked_while_there_is_no_daemon_is_answered_by_the_next() {
+        let (first, server) = Channel::pair().unwrap();
+        let asks = Asks::new(server);
+        drop(first);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| asks.ask(&ask(7), soon()));
+            let (next, server) = Channel::pair().unwrap();
+            asks.replace(server);
+            let null = std::fs::File::open("/dev/null").unwrap();
+            assert_eq!(answer(&next, &[null.as_fd()]), 7);
+            assert!(asked.join().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn without_a_daemon_one_is_told_to_try_again() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = Asks::new(server);
+        drop(daemon);
+        let got = asks.ask(&ask(1), Instant::now());
+        assert_eq!(got.unwrap_err(), Errno::AGAIN);
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_nobody_elses() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = Asks::new(server);
+        assert_eq!(asks.ask(&ask(1), Instant::now()).unwrap_err(), Errno::AGAIN);
+        assert_eq!(answer(&daemon, &[]), 1);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| asks.ask(&ask(2), soon()));
+            let (_, _) = daemon.recv::<Ask>().unwrap().unwrap();
+            let refused = AskAnswer::Refused {
+                errno: libc::EINVAL,
+            };
+            daemon.send(&refused, &[]).unwrap();
+            assert_eq!(asked.join().unwrap().unwrap_err(), Errno(libc::EINVAL));
+        });
+    }
+}
