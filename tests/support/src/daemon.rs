@@ -1,52 +1,28 @@
 //! A mount daemon in the foreground, whose log can be waited for.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::{children_of, end_within, kill, open_pidfd, status_field, wait_for_end};
-use crate::{PATIENCE, Ran};
+use crate::process::{children_of, end_within, kill, open_pidfd, status_field};
+use crate::{Logged, PATIENCE, Ran};
 
 /// A running daemon. It is ended with the value.
 #[derive(Debug)]
 pub struct Daemon {
-    child: Child,
-    log: Receiver<String>,
-    said: Vec<String>,
+    process: Logged,
 }
 
 impl Daemon {
     /// Start one and wait until it is ready.
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Self {
-        command
-            .env("ECI_FS_LOG", "info")
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut child = match command.spawn() {
-            Ok(child) => child,
-            Err(error) => panic!("{command:?} cannot be started: {error}"),
-        };
-        let (lines, log) = channel();
-        if let Some(stderr) = child.stderr.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    // A test that is over does not read on.
-                    let _ = lines.send(line);
-                }
-            });
-        }
-        let mut this = Self {
-            child,
-            log,
-            said: Vec::new(),
-        };
-        this.wait_for("ready");
-        this
+        command.env("ECI_FS_LOG", "info");
+        let mut process = Logged::start(command);
+        process.wait_for("ready");
+        Self { process }
     }
 
     /// Wait for a line of the log, from where the last one was found.
@@ -55,24 +31,12 @@ impl Daemon {
     /// When none comes.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) -> String {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            match self.log.recv_timeout(left) {
-                Ok(line) => {
-                    self.said.push(line.clone());
-                    if line.contains(words) {
-                        return line;
-                    }
-                }
-                Err(_) => panic!("the daemon did not say {words:?} but: {:#?}", self.said),
-            }
-        }
+        self.process.wait_for(words)
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// The server that it has now.
@@ -99,7 +63,7 @@ impl Daemon {
     pub fn crash(mut self) {
         let server = self.server();
         kill(self.pid());
-        let _ = self.child.wait();
+        self.process.wait();
         kill(server);
     }
 
@@ -109,31 +73,8 @@ impl Daemon {
     /// When it does not end well.
     #[track_caller]
     pub fn end(mut self) {
-        self.terminate();
-        let status = self.child.wait();
-        assert!(
-            status.as_ref().is_ok_and(std::process::ExitStatus::success),
-            "{status:?}: {:#?}",
-            self.said
-        );
-    }
-
-    fn terminate(&self) {
-        let pidfd = open_pidfd(self.pid());
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            // It fails only when the daemon has ended.
-            let _ = kill_process(pid, Signal::TERM);
-        }
-        wait_for_end(&pidfd);
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.terminate();
-            let _ = self.child.wait();
-        }
+        let status = self.process.terminate();
+        assert!(status.success(), "{status:?}: {:#?}", self.process.said());
     }
 }
 

@@ -13,6 +13,8 @@ mod command;
 mod config;
 mod container;
 mod daemon;
+pub mod engines;
+mod logged;
 mod process;
 mod program;
 mod scene;
@@ -23,6 +25,7 @@ pub use cgroup::{Cgroup, Limits};
 pub use command::Ran;
 pub use container::{Builder, Container, Engine};
 pub use daemon::{Daemon, Pending};
+pub use logged::Logged;
 pub use process::{
     children_of, end_within, has_ended, let_time_pass, mounts_of, open_pidfd, status_field,
     wait_for_end,

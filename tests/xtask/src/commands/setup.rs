@@ -26,6 +26,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "default-jdk-headless",
         "Java is asked what it finds in tests",
     ),
+    (
+        "docker.io",
+        "dockerd and docker; containerd comes with it, and is an engine of its own in tests",
+    ),
     ("htop", "its screen is read in tests"),
     ("hwloc", "lstopo is asked what it finds in tests"),
     (
@@ -33,8 +37,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "finds the modules that guests need (depmod, modprobe)",
     ),
     ("lxcfs", "the views are compared with its files in tests"),
+    ("netavark", "the networks of podman"),
     ("nodejs", "Node.js is asked what it finds in tests"),
     ("numactl", "is asked what it finds in tests"),
+    ("podman", "an engine that containers are tested with"),
     (
         "procps",
         "free, top, uptime and vmstat read the views in tests",
@@ -57,8 +63,28 @@ const PACKAGES: &[(&str, &str)] = &[
     ("zstd", "unpacks modules of kernels"),
 ];
 
-/// Services that come with packages of which the tests want the programs alone.
-const SERVICES: [&str; 3] = ["lxcfs", "prometheus-node-exporter", "sysstat"];
+/// Packages of which the tests want the programs alone, and the services that come with them.
+const SERVICES: [(&str, &[&str]); 5] = [
+    (
+        "docker.io",
+        &["docker.service", "docker.socket", "containerd.service"],
+    ),
+    ("lxcfs", &["lxcfs.service"]),
+    (
+        "podman",
+        &[
+            "podman.service",
+            "podman.socket",
+            "podman-auto-update.timer",
+            "podman-restart.service",
+        ],
+    ),
+    (
+        "prometheus-node-exporter",
+        &["prometheus-node-exporter.service"],
+    ),
+    ("sysstat", &["sysstat.service"]),
+];
 
 /// What packages ask whether they may start services (`invoke-rc.d(8)`).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -109,10 +135,11 @@ fn install_packages() -> Result<()> {
     let policy = NoServices::begin()?;
     let installed = run_command(apt_get().args(options).args(&missing));
     drop(policy);
-    for service in SERVICES.iter().filter(|name| missing.contains(name)) {
+    for (_, services) in SERVICES.iter().filter(|(name, _)| missing.contains(name)) {
         // Nor at the next boot. Where there is no systemd, nothing has been enabled.
         let _ = command("systemctl")
-            .args(["--quiet", "disable", service])
+            .args(["--quiet", "disable"])
+            .args(*services)
             .status();
     }
     installed

@@ -1,0 +1,110 @@
+//! Container engines, each started privately for one test: with directories, a socket, a network namespace and
+//! cgroups of its own, so that neither another test nor the machine's own engine is touched.
+
+mod containerd;
+mod docker;
+mod image;
+mod podman;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+
+use crate::cgroup::hybrid;
+use crate::{find_program, mounts_of};
+
+pub use containerd::Containerd;
+pub use docker::Docker;
+pub use image::{IMAGE, Image};
+pub use podman::Podman;
+
+/// What a test asks of any engine that has a command line like Docker's.
+pub trait CommandLine {
+    /// A command of the engine's program.
+    fn command(&self, arguments: &[&str]) -> Command;
+
+    /// Options of `run` that containers need in tests, whatever they are for.
+    fn run_options(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// `run` with the options that all containers need, on the image of the tests.
+    fn run_command(&self, options: &[&str], command: &[&str]) -> Command {
+        let mut run = self.command(&["run"]);
+        run.args(self.run_options());
+        run.args(options).arg(IMAGE).args(command);
+        run
+    }
+
+    /// Run a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    fn call(&self, arguments: &[&str]) -> crate::Ran {
+        crate::Ran::run(&mut self.command(arguments))
+    }
+
+    /// A container that is run to its end.
+    ///
+    /// # Panics
+    /// When the engine cannot be started.
+    #[track_caller]
+    fn run(&self, options: &[&str], command: &[&str]) -> crate::Ran {
+        crate::Ran::run(&mut self.run_command(options, command))
+    }
+}
+
+/// A program in a network namespace of its own, so that what an engine does to the network meets nobody.
+#[track_caller]
+fn without_network(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(find_program("unshare"));
+    command.arg("--net").arg(program);
+    command
+}
+
+/// Make the mount namespace of the test a machine of its own, as far as engines go.
+#[track_caller]
+fn prepare() {
+    // Engines keep their state, and podman its locks, at paths that no option changes.
+    for dir in ["/run", "/dev/shm"] {
+        let ours = |line: &String| line.contains(&format!(" {dir} ")) && line.contains(SOURCE);
+        if !mounts_of("thread-self").iter().any(ours) {
+            mount_over(dir.as_ref(), SOURCE, Some("tmpfs"));
+        }
+    }
+    // crun starts no container where v1 and v2 are both mounted and v2 has a controller. The file that says so shall
+    // be empty.
+    if let Some(v2) = hybrid() {
+        let file = v2.join("cgroup.controllers");
+        if !std::fs::read_to_string(&file).is_ok_and(|text| text.trim().is_empty()) {
+            mount_over(&file, "/dev/null", None);
+        }
+    }
+}
+
+/// What the mounts of [`prepare`] are called.
+const SOURCE: &str = "eci-test-engines";
+
+/// Mount a file system of this kind, or without a kind the file `source`.
+#[track_caller]
+fn mount_over(target: &Path, source: &str, kind: Option<&str>) {
+    let flags = match kind {
+        Some(_) => MsFlags::empty(),
+        None => MsFlags::MS_BIND,
+    };
+    if let Err(error) = mount(Some(source), target, kind, flags, None::<&str>) {
+        panic!("{} cannot be mounted over: {error}", target.display());
+    }
+}
+
+/// Write a file, and the directories that it lies in.
+#[track_caller]
+fn write(path: &Path, text: &str) {
+    let dir = path.parent().unwrap_or_else(|| Path::new("/"));
+    if let Err(error) = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(path, text)) {
+        panic!("{} cannot be written: {error}", path.display());
+    }
+}

@@ -1,0 +1,93 @@
+//! Podman, which has no daemon: its directories and its configuration are the test's.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{CommandLine, Image, mount_over, prepare, without_network, write};
+use crate::{Cgroup, Scene, find_program};
+
+/// Host ids for `--userns=auto`.
+const IDS: &str = "containers:200000:1000000\n";
+
+/// Podman with storage of its own. Its containers end with the value.
+#[derive(Debug)]
+pub struct Podman {
+    cgroup: Cgroup,
+    dir: PathBuf,
+    runtime_dir: PathBuf,
+    hooks: Option<PathBuf>,
+}
+
+impl Podman {
+    /// Make the directories, and load the image. With `hooks`, that is the directory of hooks.
+    ///
+    /// # Panics
+    /// When podman fails.
+    #[track_caller]
+    pub fn start(scene: &Scene, hooks: Option<&Path>) -> Self {
+        prepare();
+        let dir = scene.dir().join("podman");
+        // The machine's files of ids are as they were, but in the mount namespace of the test.
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            let ours = dir.join(file.trim_start_matches('/'));
+            write(&ours, IDS);
+            mount_over(file.as_ref(), &ours.to_string_lossy(), None);
+        }
+        let this = Self {
+            cgroup: Cgroup::named(Cgroup::fresh_path()),
+            dir,
+            runtime_dir: scene.runtime_dir(),
+            hooks: hooks.map(Path::to_owned),
+        };
+        let archive = Image::build(scene).archive;
+        let archive = archive.to_string_lossy();
+        this.call(&["load", "--quiet", "--input", &archive]).ok();
+        this
+    }
+
+    /// The cgroup that containers are in.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// The directory of hooks from now on, or none.
+    pub fn hooks(&mut self, hooks: Option<&Path>) {
+        self.hooks = hooks.map(Path::to_owned);
+    }
+}
+
+impl CommandLine for Podman {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = without_network(find_program("podman"));
+        for (option, name) in [
+            ("--root", "root"),
+            ("--runroot", "run"),
+            ("--tmpdir", "tmp"),
+        ] {
+            command.arg(option).arg(self.dir.join(name));
+        }
+        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+        if let Some(hooks) = &self.hooks {
+            command.arg("--hooks-dir").arg(hooks);
+        }
+        command.args(arguments);
+        command.env("ECI_FS_RUNTIME_DIR", &self.runtime_dir);
+        command
+    }
+
+    fn run_options(&self) -> Vec<String> {
+        // Podman raises limits of its own accord, which takes a capability that not every root has.
+        vec![
+            "--network=none".to_owned(),
+            "--ulimit=nofile=1024:4096".to_owned(),
+            "--ulimit=nproc=4096:4096".to_owned(),
+            format!("--cgroup-parent={}", self.cgroup.path()),
+        ]
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        self.call(&["rm", "--all", "--force", "--time", "0"]);
+    }
+}
