@@ -1,0 +1,7 @@
+//! The server process alone, by the link: the test is its daemon, mounts the connections, and reads them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod leaving;
+mod orphan;
+mod rig;

@@ -1,0 +1,331 @@
+//! A daemon in the hands of the test: two connections, mounted in the mount namespace of the test, and servers.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use eci_fs_mountd::container::describe;
+use eci_fs_mountd::container::procfs::Proc;
+use eci_fs_mountd::protocol::channel::Channel;
+use eci_fs_mountd::protocol::control::CgroupChoice;
+use eci_fs_mountd::protocol::link::{
+    self, Connection, FromServer, HELD, Row, Secrets, Settings, ToServer,
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use support::{Container, PATIENCE, Scene};
+
+/// Bytes of the state.
+const STATE: u64 = 64 << 20;
+
+/// The slot of the first container.
+pub(crate) const SLOT: u64 = 1;
+
+/// The connections and what else outlives a server. Its mounts go with it.
+pub(crate) struct Rig {
+    pub(crate) scene: Scene,
+    dirs: [PathBuf; 2],
+    fuse: [OwnedFd; 2],
+    init: Vec<Vec<u8>>,
+    answered: bool,
+    pub(crate) state: OwnedFd,
+    rendezvous: OwnedFd,
+    settings: Settings,
+}
+
+/// A server, and the daemon's ends of its channels. It is killed with the value.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) link: Channel,
+    _asks: Channel,
+}
+
+impl Rig {
+    /// With all views on the live connection, or as a daemon without options has them.
+    pub(crate) fn new(live: bool) -> Self {
+        let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
+        let dirs = ["cached", "live"].map(|name| scene.dir().join(name));
+        let fuse = dirs.each_ref().map(|dir| {
+            std::fs::create_dir(dir).unwrap();
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            let fuse = rustix::fs::open("/dev/fuse", flags, Mode::empty()).unwrap();
+            let options = format!(
+                "fd={},rootmode=40555,user_id=0,group_id=0,allow_other,default_permissions",
+                fuse.as_raw_fd()
+            );
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+            mount(
+                Some("eci-fs"),
+                dir,
+                Some("fuse"),
+                flags,
+                Some(options.as_str()),
+            )
+            .unwrap();
+            fuse
+        });
+        let init = fuse.each_ref().map(|fuse| {
+            let mut init = vec![0; 64 << 10];
+            let length = File::from(fuse.try_clone().unwrap())
+                .read(&mut init)
+                .unwrap();
+            init.truncate(length);
+            init
+        });
+        let state = rustix::fs::memfd_create("state", MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&state, STATE).unwrap();
+        let rendezvous = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let path = scene.dir().join("server.sock");
+        rustix::net::bind(&rendezvous, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&rendezvous, 8).unwrap();
+        let mut settings = Settings::default();
+        if live {
+            settings.freshness_ms = 0;
+        }
+        Self {
+            scene,
+            dirs,
+            fuse,
+            init: init.into(),
+            answered: false,
+            state,
+            rendezvous,
+            settings,
+        }
+    }
+
+    /// A server that is ready to serve, and whether it outlives its link.
+    pub(crate) fn start(&mut self, outlives: bool) -> Server {
+        self.try_start(outlives).unwrap()
+    }
+
+    /// The same; the words of one that could not start.
+    pub(crate) fn try_start(&mut self, outlives: bool) -> Result<Server, String> {
+        let (link, theirs) = Channel::pair().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_eci-fs"))
+            .arg("serve")
+            .stdin(Stdio::from(theirs.into_inner()))
+            .spawn()
+            .unwrap();
+        link.set_timeout(Some(PATIENCE)).unwrap();
+        let (asks, theirs) = Channel::pair().unwrap();
+        asks.set_timeout(Some(PATIENCE)).unwrap();
+        let server = Server {
+            child,
+            link,
+            _asks: asks,
+        };
+        let [cached, live] = &self.fuse;
+        let mut fds = vec![
+            cached.as_fd(),
+            live.as_fd(),
+            theirs.as_fd(),
+            self.state.as_fd(),
+        ];
+        // A mount namespace is any file here.
+        let namespace = File::open("/proc/self/ns/mnt").unwrap();
+        if outlives {
+            fds.extend([
+                cached.as_fd(),
+                live.as_fd(),
+                namespace.as_fd(),
+                self.rendezvous.as_fd(),
+            ]);
+        }
+        let start = ToServer::Start {
+            version: link::VERSION,
+            init: self.init.clone(),
+            settings: self.settings.clone(),
+            held: if outlives { HELD } else { 0 },
+        };
+        let replies = match server.call(&start, &fds) {
+            (FromServer::Started { replies }, _) => replies,
+            (FromServer::Failed { why }, _) => return Err(why),
+            other => panic!("{other:?}"),
+        };
+        if !std::mem::replace(&mut self.answered, true) {
+            for (fuse, reply) in self.fuse.iter().zip(&replies) {
+                let mut fuse = File::from(fuse.try_clone().unwrap());
+                fuse.write_all(reply).unwrap();
+            }
+        }
+        Ok(server)
+    }
+
+    /// Hand a container to a server, as the one in `slot`.
+    pub(crate) fn add(&self, server: &Server, slot: u64, container: &Container) -> Vec<Row> {
+        let pidfd = support::open_pidfd(container.pid());
+        let proc = Proc::open().unwrap();
+        let choice = CgroupChoice::NamespaceRoot;
+        let described = describe(&proc, pidfd.as_fd(), None, choice).unwrap();
+        let secrets = Secrets {
+            boot_id: [1; 16],
+            machine_secret: [2; 32],
+        };
+        let mut fds: Vec<BorrowedFd<'_>> = described.dirs.iter().map(AsFd::as_fd).collect();
+        fds.push(described.subject.pidfd.as_fd());
+        let add = ToServer::Add {
+            slot,
+            secrets,
+            facts: Box::new(described.facts),
+        };
+        match server.call(&add, &fds).0 {
+            FromServer::Added { catalogue } => catalogue,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Where a view of the container in `slot` is.
+    pub(crate) fn path(&self, connection: Connection, slot: u64, view: &str) -> PathBuf {
+        let [cached, live] = &self.dirs;
+        let dir = match connection {
+            Connection::Cached => cached,
+            Connection::Live => live,
+        };
+        dir.join(format!("{slot}{view}"))
+    }
+
+    /// A view of the container in `slot`, to be opened as often as one likes without walking to it: as a graft.
+    pub(crate) fn graft(&self, connection: Connection, slot: u64, view: &str) -> Graft {
+        let path = self.path(connection, slot, view);
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        Graft(rustix::fs::open(path, flags, Mode::empty()).unwrap())
+    }
+
+    /// Read a view of the first container.
+    pub(crate) fn read(&self, connection: Connection, view: &str) -> String {
+        std::fs::read_to_string(self.path(connection, SLOT, view)).unwrap()
+    }
+
+    /// Make a request of each connection, whose answer changes nothing.
+    pub(crate) fn poke(&self) {
+        for dir in &self.dirs {
+            assert!(!dir.join("nobody").exists());
+        }
+    }
+
+    /// A new daemon comes to the rendezvous.
+    pub(crate) fn connect(&self) -> Channel {
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let path = self.scene.dir().join("server.sock");
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        let link = Channel::new(socket);
+        link.set_timeout(Some(PATIENCE)).unwrap();
+        link
+    }
+}
+
+/// A view that is found already. The kernel forgets the size of one that it walks to, as nobody does to a graft.
+pub(crate) struct Graft(OwnedFd);
+
+impl Graft {
+    /// Where it can be opened.
+    pub(crate) fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for dir in &self.dirs {
+            // The scene says what is left.
+            let _ = umount2(dir, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+impl Server {
+    /// Say something, and hear the answer.
+    pub(crate) fn call(
+        &self,
+        packet: &ToServer,
+        fds: &[BorrowedFd<'_>],
+    ) -> (FromServer, Vec<OwnedFd>) {
+        call(&self.link, packet, fds)
+    }
+
+    /// Say something that is just done.
+    #[track_caller]
+    pub(crate) fn tell(&self, packet: &ToServer) {
+        let (answer, _) = self.call(packet, &[]);
+        assert!(matches!(answer, FromServer::Done), "{answer:?}");
+    }
+
+    /// Begin to answer.
+    #[track_caller]
+    pub(crate) fn serve(&self, resend: bool) {
+        self.tell(&ToServer::Serve { resend });
+    }
+
+    /// What is left of its work after it was told to leave.
+    pub(crate) fn busy(&self) -> u64 {
+        match self.call(&ToServer::Drained, &[]).0 {
+            FromServer::Left { busy } => busy,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Have it leave, and wait until it has.
+    pub(crate) fn drain(&self, rig: &Rig) {
+        self.tell(&ToServer::Drain);
+        for _ in 0..1000 {
+            if self.busy() == 0 {
+                return;
+            }
+            // A request that nobody is left for is answered by the next server.
+            for dir in rig.dirs.clone() {
+                std::thread::spawn(move || dir.join("nobody").exists());
+            }
+        }
+        panic!("it does not leave");
+    }
+
+    /// Kill it, and wait until it is gone.
+    pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Wait for its end, which is about to come.
+    pub(crate) fn wait(mut self) -> bool {
+        let pidfd = support::open_pidfd(self.child.id());
+        support::wait_for_end(&pidfd);
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Say something over a link, and hear the answer.
+pub(crate) fn call(
+    link: &Channel,
+    packet: &ToServer,
+    fds: &[BorrowedFd<'_>],
+) -> (FromServer, Vec<OwnedFd>) {
+    link.send(packet, fds).unwrap();
+    link.recv().unwrap().unwrap()
+}
