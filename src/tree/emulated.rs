@@ -204,7 +204,10 @@ impl Tree {
         Ok(entries)
     }
 
-    /// The attributes of a place; with `measure` false, computed files have no size.
+    /// The attributes of a place; with `measure` false, no file of the host is read to know its size.
+    ///
+    /// A computed file always has its size: the kernel takes it from any answer, also from one to somebody else's
+    /// lookup, and a sendfile(2) that is under way stops there.
     pub(super) fn place_attr(
         &self,
         id: NodeId,
@@ -215,10 +218,7 @@ impl Tree {
         let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
             Decision::Hidden => return Err(Errno::NOENT),
             Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
-            Decision::View { mode, .. } if measure => {
-                (Kind::File, mode, self.place_text(place)?.len() as u64)
-            }
-            Decision::View { mode, .. } => (Kind::File, mode, 0),
+            Decision::View { mode, .. } => (Kind::File, mode, self.place_text(place)?.len() as u64),
             Decision::Passthrough(host) => {
                 let stat = self.host_stat(&host)?;
                 let mode = if place.rel.is_empty() {

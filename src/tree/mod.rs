@@ -262,15 +262,14 @@ impl Tree {
         }
     }
 
-    /// What a lookup tells of a node: everything but its size and its time, which the kernel asks for when it needs
-    /// them. So a walk computes no view.
+    /// What a lookup tells of a node: everything, but for a view that was never read its size and its time, which the
+    /// kernel asks for when it needs them. So an attach computes no view.
     ///
     /// # Errors
     /// ENOENT when it is gone.
     pub fn looked_up(&self, id: NodeId) -> Result<(Attr, Duration), Errno> {
         let attr = self.looked_up_attr(id)?;
-        // Of a file neither the name nor the attributes, which have no size here; but of one that is grafted over
-        // nobody sees those.
+        // Of a file neither the name nor the attributes; but of one that is grafted over nobody sees those.
         let timeout = match attr.kind {
             Kind::Directory => self.directory_timeout(id),
             _ if self.is_covered(id)? => self.freshness.timeout,
@@ -298,13 +297,13 @@ impl Tree {
         };
         let container = self.container(slot)?;
         let index = container.index(emulator)?;
-        Ok(Attr::view(
-            id,
-            &container,
-            index,
-            0,
-            std::time::SystemTime::UNIX_EPOCH,
-        ))
+        // As it was announced last: the kernel believes the size, also for a reader who is in the middle of the view.
+        let (size, mtime) = container
+            .version(index)
+            .map_or((0, std::time::SystemTime::UNIX_EPOCH), |version| {
+                (version.text.len(), version.mtime)
+            });
+        Ok(Attr::view(id, &container, index, size, mtime))
     }
 
     /// The entries of a directory of a connection, "." and ".." left to the caller.

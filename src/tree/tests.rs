@@ -175,6 +175,12 @@ fn a_read_serves_what_the_attributes_announced() {
             .unwrap_or_else(|e| panic!("{row:?}: {e}"));
         let text = tree.cached_read(id).unwrap();
         assert_eq!(attr.size, text.len() as u64, "{row:?}");
+        let looked_up = tree.looked_up(id).unwrap().0;
+        assert_eq!(
+            (looked_up.size, looked_up.mtime),
+            (attr.size, attr.mtime),
+            "{row:?}"
+        );
         assert_eq!((attr.uid, attr.gid), (100_000, 100_001));
         assert!(timeout <= Duration::from_millis(10));
         // A reader that holds the file open keeps the version for much longer than one that opens it.
@@ -304,6 +310,8 @@ fn a_directory_graft_lists_what_can_be_looked_up_and_read() {
             assert_eq!((attr.kind, attr.uid), (kind, 100_000), "{path}");
             match kind {
                 super::Kind::File => {
+                    let looked_up = tree.looked_up(id).unwrap().0;
+                    assert_eq!(looked_up.size, attr.size, "{path}: a lookup would cut it");
                     let handle = tree.live_open(id).unwrap_or_else(|e| panic!("{path}: {e}"));
                     let text = tree.live_read(id, handle, 0).unwrap();
                     assert!(
