@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
-use crate::process::{children_of, end_within, kill, open_pidfd, status_field};
+use crate::process::{children_of, end_within, kill, open_pidfd, status_field, try_pidfd};
 use crate::{Logged, PATIENCE, Ran};
 
 /// A running daemon. It is ended with the value.
@@ -56,6 +57,26 @@ impl Daemon {
     #[track_caller]
     pub fn kill_server(&self) {
         kill(self.server());
+    }
+
+    /// Send the server a signal, as soon as there is one.
+    ///
+    /// # Panics
+    /// When the daemon has ended, or starts none.
+    #[track_caller]
+    pub fn signal_server(&self, signal: Signal) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let server = children_of(self.pid()).into_iter().next();
+            let pidfd = server.and_then(try_pidfd);
+            if let Some(pidfd) = pidfd
+                && pidfd_send_signal(&pidfd, signal).is_ok()
+            {
+                return;
+            }
+            assert!(is_alive(self.pid()), "the daemon has ended");
+            assert!(Instant::now() < end, "the daemon has no server");
+        }
     }
 
     /// Kill the daemon and its server, as a crash of both would.

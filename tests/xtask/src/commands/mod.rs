@@ -3,6 +3,7 @@
 mod fixture;
 mod instructions;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 
@@ -20,6 +21,8 @@ pub enum Task {
     Test(test::Arguments),
     /// Count the instructions that rendering each view takes.
     Instructions,
+    /// Have containers read for long, while the programs are killed and replaced.
+    Soak(soak::Arguments),
     /// Run a command in a virtual machine with another kernel.
     Vm(vm::Arguments),
     /// Record what a kernel says about a machine and a container, for the tests.
@@ -34,6 +37,7 @@ impl Task {
             Self::Setup => setup::run(),
             Self::Test(arguments) => test::run(&arguments),
             Self::Instructions => instructions::run(),
+            Self::Soak(arguments) => soak::run(&arguments),
             Self::Vm(arguments) => vm::run(&arguments),
             Self::Fixture(place) => fixture::run(&place),
         }

@@ -1,0 +1,207 @@
+//! One reader: goes from container to container, and reads there.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::crowd::{Kind, Member, list};
+use crate::seen::Seen;
+use crate::ways;
+
+/// Steps that are done in one container before the next.
+const STEPS: usize = 16;
+
+/// Files that one reader holds open at most.
+const HELD: usize = 64;
+
+/// Any stall of 1 ms in 2 s, the shortest window for whoever may not have others.
+const TRIGGER: &[u8] = b"some 1000 2000000\0";
+
+/// A reader, and what it is at.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    number: usize,
+    crowd: &'a [Member],
+    seen: &'a Seen,
+    at: &'a At,
+    random: fastrand::Rng,
+    held: HashMap<(usize, usize), (File, Vec<u8>)>,
+}
+
+/// What a reader is at, for whoever asks why it does not come to an end.
+#[derive(Debug, Default)]
+pub(crate) struct At(Mutex<Option<(Instant, String)>>);
+
+impl At {
+    /// What takes longer than `limit`.
+    pub(crate) fn stuck(&self, limit: Duration) -> Option<String> {
+        let at = self.0.lock();
+        let (since, what) = at.as_ref()?;
+        let time = since.elapsed();
+        (time > limit).then(|| format!("{what} takes {time:?}"))
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(
+        number: usize,
+        crowd: &'a [Member],
+        seen: &'a Seen,
+        at: &'a At,
+        seed: u64,
+    ) -> Self {
+        Self {
+            number,
+            crowd,
+            seen,
+            at,
+            random: fastrand::Rng::with_seed(seed.wrapping_add(number as u64)),
+            held: HashMap::new(),
+        }
+    }
+
+    /// Read until told to stop.
+    pub(crate) fn run(mut self, stop: &AtomicBool) {
+        // The root directory changes with the namespace: it is this thread's alone.
+        unshare(CloneFlags::CLONE_FS).unwrap();
+        while !stop.load(Ordering::Relaxed) {
+            let member = self.random.choice(self.crowd).unwrap();
+            member.enter().unwrap();
+            for _ in 0..STEPS {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.step(member);
+            }
+        }
+        *self.at.0.lock() = None;
+    }
+
+    fn step(&mut self, member: &'a Member) {
+        let (what, result) = match self.random.u8(0..16) {
+            0..2 => self.list(member),
+            2 => self.trigger(member),
+            3..7 => self.read(member, "whole"),
+            7..9 => self.read(member, "byte-wise"),
+            9..12 => self.read(member, "by sendfile"),
+            _ => self.hold(member),
+        };
+        if let Err(why) = result {
+            let reader = self.number;
+            self.seen.fail(format!("reader {reader}, {what}: {why}"));
+        }
+    }
+
+    /// Note what is begun, and how long it took.
+    fn timed<T>(&self, what: &str, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        *self.at.0.lock() = Some((began, what.to_owned()));
+        let result = work();
+        self.seen.took(began.elapsed());
+        result
+    }
+
+    fn read(&mut self, member: &'a Member, way: &str) -> (String, Result<(), String>) {
+        let file = self.random.choice(&member.files).unwrap();
+        let what = format!("container {}, {} {way}", member.number, file.path);
+        let floors = member.floors(file);
+        let bytes = self.timed(&what, || -> io::Result<Vec<u8>> {
+            let opened = File::open(&file.path)?;
+            match way {
+                "whole" => ways::whole(&opened, self.seen),
+                "byte-wise" => ways::in_pieces(&opened, file.piece(), self.seen),
+                _ => ways::sendfile(&opened, self.seen),
+            }
+        });
+        self.seen.count(match way {
+            "whole" => &self.seen.whole,
+            "byte-wise" => &self.seen.byte_wise,
+            _ => &self.seen.sendfile,
+        });
+        let judged = Self::judge(bytes, |text| {
+            let judged = member.judge(file, text, &floors);
+            if judged.is_err() && way == "byte-wise" && file.kind == Kind::Cached {
+                self.seen.count(&self.seen.mixed);
+                return member.judge_mixed(file, text);
+            }
+            judged
+        });
+        (what, judged)
+    }
+
+    /// Read from a descriptor that was opened before, or open one.
+    fn hold(&mut self, member: &'a Member) -> (String, Result<(), String>) {
+        let index = self.random.usize(..member.files.len());
+        let file = &member.files[index];
+        let what = format!("container {}, {} held", member.number, file.path);
+        let key = (member.number, index);
+        if !self.held.contains_key(&key) {
+            if self.held.len() >= HELD
+                && let Some(other) = self.held.keys().next().copied()
+            {
+                self.held.remove(&other);
+            }
+            let opened = self.timed(&what, || File::open(&file.path));
+            match opened {
+                Ok(opened) => self.held.insert(key, (opened, Vec::new())),
+                Err(error) => return (what, Err(error.to_string())),
+            };
+        }
+        let floors = member.floors(file);
+        let (opened, _) = &self.held[&key];
+        let bytes = self.timed(&what, || ways::held(opened, self.seen));
+        self.seen.count(&self.seen.held);
+        let judged = Self::judge(bytes, |text| member.judge(file, text, &floors));
+        (what, judged)
+    }
+
+    fn judge(
+        bytes: io::Result<Vec<u8>>,
+        judge: impl FnOnce(&str) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        let text = String::from_utf8(bytes).map_err(|error| error.to_string())?;
+        judge(&text).map_err(|why| format!("{why}: {text:.300?}"))
+    }
+
+    fn list(&mut self, member: &'a Member) -> (String, Result<(), String>) {
+        let (path, names) = self.random.choice(&member.directories).unwrap();
+        let what = format!("container {}, listing {path}", member.number);
+        let listed = self.timed(&what, || list(path));
+        self.seen.count(&self.seen.listings);
+        let judged = match listed {
+            Ok(listed) if listed == *names => Ok(()),
+            Ok(listed) => Err(format!("{listed:?} and not {names:?}")),
+            Err(error) => Err(error.to_string()),
+        };
+        (what, judged)
+    }
+
+    /// Write a trigger, look whether it stands, and close it.
+    fn trigger(&mut self, member: &'a Member) -> (String, Result<(), String>) {
+        let name = *self.random.choice(&["cpu", "memory", "io"]).unwrap();
+        let path = format!("/proc/pressure/{name}");
+        let what = format!("container {}, a trigger in {path}", member.number);
+        let outcome = self.timed(&what, || -> io::Result<PollFlags> {
+            let mut file = File::options().read(true).write(true).open(&path)?;
+            file.write_all(TRIGGER)?;
+            let mut fds = [PollFd::new(&file, PollFlags::PRI)];
+            poll(&mut fds, Some(&Timespec::default()))?;
+            Ok(fds[0].revents())
+        });
+        self.seen.count(&self.seen.triggers);
+        let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+        let judged = match outcome {
+            Ok(events) if member.pressure && !events.contains(PollFlags::ERR) => Ok(()),
+            Err(error) if !member.pressure && error.raw_os_error() == Some(unsupported) => Ok(()),
+            other => Err(format!("{other:?}")),
+        };
+        (what, judged)
+    }
+}
