@@ -16,7 +16,7 @@ const READERS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Servers that may die in [`WINDOW`], by the daemon's own rule, before it gives up.
-const DEATHS: usize = 9;
+const DEATHS: u32 = 9;
 const WINDOW: Duration = Duration::from_millis(10_100);
 
 /// What is done to the programs.
@@ -29,9 +29,11 @@ pub(crate) enum Disturbance {
 impl Disturbance {
     /// How often, in a run.
     fn times(self, scale: &Scale) -> u32 {
-        match self {
+        let room = scale.span.as_secs_f64() / WINDOW.as_secs_f64() * f64::from(DEATHS);
+        let times = match self {
             Self::KillServer => scale.times(200, 8),
-        }
+        };
+        times.min((room * 0.9) as u32).max(1)
     }
 }
 
@@ -172,7 +174,7 @@ impl Run<'_> {
 
     /// The daemon gives up a server that dies again and again: that is not what is tested.
     fn room_for_a_death(&self) {
-        if let Some(oldest) = self.deaths.iter().rev().nth(DEATHS - 1) {
+        if let Some(oldest) = self.deaths.iter().rev().nth(DEATHS as usize - 1) {
             let_time_pass(WINDOW.saturating_sub(oldest.elapsed()));
         }
     }

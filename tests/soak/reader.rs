@@ -198,7 +198,12 @@ impl<'a> Reader<'a> {
         self.seen.count(&self.seen.triggers);
         let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
         let judged = match outcome {
-            Ok(events) if member.pressure && !events.contains(PollFlags::ERR) => Ok(()),
+            Ok(events) if member.pressure => {
+                if events.contains(PollFlags::ERR) {
+                    self.seen.count(&self.seen.lost);
+                }
+                Ok(())
+            }
             Err(error) if !member.pressure && error.raw_os_error() == Some(unsupported) => Ok(()),
             other => Err(format!("{other:?}")),
         };

@@ -20,6 +20,8 @@ pub(crate) struct Seen {
     pub(crate) inside: AtomicU64,
     pub(crate) listings: AtomicU64,
     pub(crate) triggers: AtomicU64,
+    /// Triggers that did not stand when they were polled, because their server had died meanwhile.
+    pub(crate) lost: AtomicU64,
     /// System calls that read.
     pub(crate) reads: AtomicU64,
     /// Byte-wise passes of two versions: allowed where somebody else opens the same view meanwhile.
@@ -73,9 +75,10 @@ impl Seen {
             of(&self.reads),
         );
         println!(
-            "{} listings, {} triggers; {} byte-wise passes of two versions; the longest took {:?}; {} failed",
+            "{} listings, {} triggers and {} lost; {} byte-wise passes of two versions; the longest took {:?}; {} failed",
             of(&self.listings),
             of(&self.triggers),
+            of(&self.lost),
             of(&self.mixed),
             Duration::from_micros(of(&self.longest)),
             self.failed(),
