@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use eci_fs::client::Client;
 use eci_fs_mountd::container::open_pidfd;
-use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Response, Selector};
+use eci_fs_mountd::protocol::control::{Attach, Request, Response, Selector};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -64,10 +64,7 @@ fn main() -> Result<()> {
     let (mut inside, mut outside, mut grafts) = (Vec::new(), Vec::new(), 0);
     for (_container, pid) in &containers {
         let pidfd = open_pidfd(*pid)?;
-        let request = Request::Attach {
-            id: None,
-            cgroup: CgroupChoice::NamespaceRoot,
-        };
+        let request = Request::Attach(Attach::default());
         let start = Instant::now();
         match client.call(request, &[pidfd.as_fd()])?.0 {
             Response::Attached(attached) => {

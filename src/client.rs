@@ -30,6 +30,8 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct Client {
     channel: Channel,
+    /// How long an answer is waited for.
+    limit: Duration,
 }
 
 impl Client {
@@ -38,6 +40,14 @@ impl Client {
     /// # Errors
     /// When the directory is not one that can be trusted, or the socket cannot be connected to.
     pub fn connect(runtime_dir: &Path) -> Result<Option<Self>> {
+        Self::connect_within(runtime_dir, ANSWER_LIMIT)
+    }
+
+    /// The same, waiting no longer than `limit` for anything.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_within(runtime_dir: &Path, limit: Duration) -> Result<Option<Self>> {
         let runtime = match RuntimeDir::open(runtime_dir) {
             Ok(runtime) => runtime,
             Err(error) if error.kind == Kind::NotFound => return Ok(None),
@@ -53,19 +63,30 @@ impl Client {
             None,
         )
         .map_err(trouble)?;
-        match rustix::net::connect(&socket, &address) {
-            Ok(()) => Ok(Some(Self::over(Channel::new(socket))?)),
+        // Before it connects, which waits too when many do.
+        let client = Self::over(Channel::new(socket), limit)?;
+        match rustix::net::connect(&client.channel, &address) {
+            Ok(()) => Ok(Some(client)),
+            Err(rustix::io::Errno::AGAIN) => Err(client.no_answer()),
             // No socket, or one that a killed daemon left.
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
             Err(e) => Err(trouble(e)),
         }
     }
 
-    fn over(channel: Channel) -> Result<Self> {
+    fn over(channel: Channel, limit: Duration) -> Result<Self> {
         channel
-            .set_timeout(Some(ANSWER_LIMIT))
+            .set_timeout(Some(limit))
             .map_err(|e| Error::io("set up", "the connection", e))?;
-        Ok(Self { channel })
+        Ok(Self { channel, limit })
+    }
+
+    fn no_answer(&self) -> Error {
+        Error::new(
+            Kind::System,
+            format!("eci-mountd did not answer within {:?}", self.limit),
+        )
+        .remedy("see its log, and restart it")
     }
 
     /// Ask one thing, with descriptors.
@@ -110,11 +131,7 @@ impl Client {
             Ok(Some((answer, fds))) => Ok((answer.response, fds)),
             Ok(None) => Err(ending()),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(ending()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(Error::new(
-                Kind::System,
-                format!("eci-mountd did not answer within {ANSWER_LIMIT:?}"),
-            )
-            .remedy("see its log, and restart it")),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(self.no_answer()),
             Err(error) => Err(Error::io("hear from", "eci-mountd", error)),
         }
     }
@@ -167,11 +184,24 @@ pub fn call_or_start(
     request: &Request,
     fds: &[BorrowedFd<'_>],
 ) -> Result<(Response, Vec<OwnedFd>)> {
+    call_or_start_within(runtime_dir, request, fds, ANSWER_LIMIT)
+}
+
+/// The same, waiting for no answer longer than `limit`.
+///
+/// # Errors
+/// As [`call_or_start`].
+pub fn call_or_start_within(
+    runtime_dir: &Path,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+    limit: Duration,
+) -> Result<(Response, Vec<OwnedFd>)> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        let client = match Client::connect(runtime_dir)? {
+        let client = match Client::connect_within(runtime_dir, limit)? {
             Some(client) => client,
-            None => match start_background(runtime_dir) {
+            None => match start_background(runtime_dir, limit) {
                 Ok(client) => client,
                 Err(error) if error.kind == Kind::Busy => {
                     wait_for_holder(runtime_dir);
@@ -207,7 +237,7 @@ fn wait_for_holder(runtime_dir: &Path) {
     );
 }
 
-fn start_background(runtime_dir: &Path) -> Result<Client> {
+fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
     // Made here too, so that what is wrong with it is said in this command's words.
     RuntimeDir::create(runtime_dir)?;
     let mut child = daemon()
@@ -232,7 +262,7 @@ fn start_background(runtime_dir: &Path) -> Result<Client> {
                 .remedy("run `eci-mountd` in the foreground to see why")
         }));
     }
-    Client::connect(runtime_dir)?
+    Client::connect_within(runtime_dir, limit)?
         .ok_or_else(|| Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again"))
 }
 
@@ -259,7 +289,7 @@ impl Private {
             .map_err(|e| Error::io("start", "eci-mountd", e))?;
         Ok(Self {
             child,
-            client: Client::over(ours)?,
+            client: Client::over(ours, ANSWER_LIMIT)?,
         })
     }
 

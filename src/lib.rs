@@ -5,9 +5,11 @@
 
 pub mod client;
 pub mod commands;
+pub mod config;
 pub mod container;
 pub mod error;
 pub mod fuse;
+pub mod oci;
 pub mod sandbox;
 pub mod server;
 pub mod state;

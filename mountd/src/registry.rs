@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::Subject;
+use crate::container::{Membership, Subject};
 use crate::error::{Error, Kind, Result};
+use crate::protocol::choices::Choices;
 use crate::protocol::control::{CgroupChoice, Listed, Selector};
 use crate::protocol::link::{Row, Secrets, random};
 
@@ -26,6 +27,12 @@ pub struct Container {
     pub subject: Subject,
     /// Which of its cgroups counts.
     pub choice: CgroupChoice,
+    /// Those that it had when it was attached.
+    pub cgroups: Vec<Membership>,
+    /// What is set for it alone.
+    pub choices: Choices,
+    /// Where its root file system lay when it was attached, if that was not its root directory yet.
+    pub root: Option<PathBuf>,
     /// What makes its identity.
     pub secrets: Secrets,
     /// What the server offers for it.
@@ -90,6 +97,15 @@ pub struct SavedContainer {
     pub grafted: Vec<String>,
     /// Where else its views are shown, and whether that directory was made for it.
     pub mounts: Vec<(PathBuf, bool)>,
+    /// Which of its cgroups counts.
+    #[serde(default)]
+    pub choice: CgroupChoice,
+    /// Those that it had when it was attached.
+    #[serde(default)]
+    pub cgroups: Vec<Membership>,
+    /// What is set for it alone.
+    #[serde(default)]
+    pub choices: Choices,
 }
 
 impl Registry {
@@ -204,6 +220,11 @@ impl Registry {
             .map(|(slot, _)| slot)
     }
 
+    /// The slot of the container that is named `id`.
+    pub fn find_id(&self, id: &str) -> Option<u64> {
+        self.find(|c| c.id == id)
+    }
+
     /// As the control protocol lists them: at most `count` after the slot `after`, and whether there are more.
     pub fn list(&self, after: Option<u64>, count: usize) -> (Vec<Listed>, bool) {
         let mut rest = self
@@ -246,6 +267,9 @@ impl Registry {
                         .iter()
                         .map(|m| (m.dir.clone(), m.created))
                         .collect(),
+                    choice: container.choice,
+                    cgroups: container.cgroups.clone(),
+                    choices: container.choices.clone(),
                 })
                 .collect(),
         }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use clap::Args;
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::error::Result;
-use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Response};
+use eci_fs_mountd::protocol::control::{Attach, Request, Response};
 
 use super::Runtime;
 use crate::client::{about_process, call_or_start, out_of_turn};
@@ -26,10 +26,10 @@ pub(super) struct Options {
 pub(super) fn main(options: &Options) -> Result<()> {
     super::need_root("attach")?;
     let pidfd = open_pidfd(options.pid)?;
-    let request = Request::Attach {
+    let request = Request::Attach(Attach {
         id: options.id.clone(),
-        cgroup: CgroupChoice::NamespaceRoot,
-    };
+        ..Attach::default()
+    });
     let answered = call_or_start(&options.runtime.runtime_dir, &request, &[pidfd.as_fd()]);
     match answered
         .map_err(|error| about_process(error, options.pid))?

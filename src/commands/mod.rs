@@ -3,6 +3,7 @@
 mod attach;
 mod bench;
 mod detach;
+mod hook;
 mod list;
 mod mount;
 mod run;
@@ -46,6 +47,8 @@ enum Command {
     Show(show::Options),
     /// Measure how long reads take, beside the kernel's own files and other programs
     Bench(bench::Options),
+    /// Attach a container while its runtime makes it: an OCI or LXC hook
+    Hook(hook::Options),
     /// Run the mount daemon (the same as `eci-mountd`)
     Mountd(daemon::Options),
     /// The FUSE server; only eci-mountd starts it
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Detach(options) => detach::main(&options),
         Command::Mount(options) => mount::main(&options),
         Command::Unmount(options) => unmount::main(&options),
+        Command::Hook(options) => hook::main(&options),
         Command::List(options) => list::main(&options),
         Command::Show(options) => show::main(&options),
     };

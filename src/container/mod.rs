@@ -14,10 +14,13 @@ use eci_fs_emulators::{
     Pace, Settings,
 };
 use eci_fs_mountd::container::Facts;
+use eci_fs_mountd::protocol::choices::Choices;
 use eci_fs_mountd::protocol::link::{Connection, Secrets};
 use parking_lot::Mutex;
 
 use crate::error::Errno;
+use crate::server::cpu_ids;
+use crate::tree::Freshness;
 pub use sampler::{Sampled, Sampler};
 pub use watcher::{Changed, Watcher};
 
@@ -34,6 +37,10 @@ pub struct Attached {
     pub uid: u32,
     /// Its root's group on the host.
     pub gid: u32,
+    /// How old its views may be, if that is set for it alone.
+    pub freshness: Option<Freshness>,
+    /// What its views are set to, if that is set for it alone.
+    pub settings: Option<Settings>,
     sampled: Arc<Sampled>,
     views: Vec<View>,
     directories: Mutex<Vec<u16>>,
@@ -137,6 +144,8 @@ impl Attached {
             container: Arc::new(container),
             uid,
             gid,
+            freshness: None,
+            settings: None,
             sampled: Arc::new(Sampled::default()),
             views: EMULATORS.iter().map(|_| View::default()).collect(),
             directories: Mutex::default(),
@@ -144,6 +153,17 @@ impl Attached {
             watched: AtomicBool::new(false),
             expired: Mutex::new(None),
         }
+    }
+
+    /// What is set for it alone; the rest is as in `settings`.
+    pub fn choose(&mut self, choices: &Choices, settings: &Settings) {
+        self.freshness = choices
+            .freshness_ms
+            .map(|freshness| Freshness::of(Duration::from_millis(freshness)));
+        self.settings = choices.cpu_ids.map(|ids| Settings {
+            cpu_ids: cpu_ids(ids),
+            ..*settings
+        });
     }
 
     /// Have the files of its cgroup kept open, for as long as nobody else holds it.

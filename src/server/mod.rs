@@ -68,11 +68,16 @@ fn abort_on_panic() {
 /// The daemon's settings, as far as they change what views say.
 pub fn view_settings(settings: &Settings) -> emulators::Settings {
     emulators::Settings {
-        cpu_ids: match settings.cpu_ids {
-            CpuIds::Physical => emulators::CpuIds::Physical,
-            CpuIds::Dense => emulators::CpuIds::Dense,
-        },
+        cpu_ids: cpu_ids(settings.cpu_ids),
         host_clamp: settings.host_clamp,
+    }
+}
+
+/// The same word, as the emulators have it.
+pub fn cpu_ids(cpu_ids: CpuIds) -> emulators::CpuIds {
+    match cpu_ids {
+        CpuIds::Physical => emulators::CpuIds::Physical,
+        CpuIds::Dense => emulators::CpuIds::Dense,
     }
 }
 
@@ -136,9 +141,12 @@ impl Server {
                 slot,
                 secrets,
                 facts,
+                choices,
             } => {
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
-                let catalogue = tree.add(slot, Attached::new(&facts, &secrets, fds)?);
+                let mut attached = Attached::new(&facts, &secrets, fds)?;
+                attached.choose(&choices, tree.settings());
+                let catalogue = tree.add(slot, attached);
                 self.containers.insert(slot, pidfd);
                 return Ok(FromServer::Added { catalogue });
             }

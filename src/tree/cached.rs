@@ -25,11 +25,12 @@ impl Tree {
         let container = self.container(slot)?;
         let index = container.index(emulator)?;
         let rests = container.rests(index);
+        let freshness = self.freshness_of(&container);
         let (bound, timeout) = if rests {
-            let bound = self.freshness.bound.max(STATIC_BOUND);
+            let bound = freshness.bound.max(STATIC_BOUND);
             (bound, bound)
         } else {
-            (self.freshness.bound, self.freshness.timeout)
+            (freshness.bound, freshness.timeout)
         };
         let limit = if from_read && !rests {
             bound * HELD_OPEN_FACTOR

@@ -9,6 +9,7 @@ mod attr;
 mod cached;
 mod directories;
 mod emulated;
+mod freshness;
 mod live;
 mod node;
 
@@ -22,6 +23,7 @@ use eci_fs_mountd::protocol::link::{Connection, Row};
 
 pub use attr::{Attr, Kind};
 pub use directories::DirEntry;
+pub use freshness::Freshness;
 pub use live::Handle;
 pub use node::{Node, NodeId};
 
@@ -29,15 +31,6 @@ use crate::container::{Attached, Changed, Sampler, Version, Watcher};
 use crate::error::Errno;
 use crate::triggers::Triggers;
 use directories::Directories;
-
-/// How the views are kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Freshness {
-    /// How old a view may be when it is opened.
-    pub bound: Duration,
-    /// The same, as the kernel is told: whole jiffies, rounded down, because it rounds up.
-    pub timeout: Duration,
-}
 
 /// How much older a view may be for a reader that holds it open. Shells read byte by byte and the kernel asks
 /// before every read(2): without this a pass over a file would often mix two versions.
@@ -112,10 +105,7 @@ impl Tree {
             host,
             settings,
             padding,
-            freshness: Freshness {
-                bound: freshness,
-                timeout: whole_jiffies(freshness),
-            },
+            freshness: Freshness::of(freshness),
             directories: Directories::of(views, directories),
             containers: DashMap::new(),
             handles: live::Handles::default(),
@@ -182,7 +172,8 @@ impl Tree {
 
     /// What the views of a container are computed from at this moment; `load` asks for its threads too.
     fn context<'a>(&'a self, container: &'a Attached, load: bool) -> Context<'a> {
-        container.context(&self.host, &self.settings, load.then_some(&self.sampler))
+        let settings = container.settings.as_ref().unwrap_or(&self.settings);
+        container.context(&self.host, settings, load.then_some(&self.sampler))
     }
 
     /// One row for each view and directory graft that exists for this container; directories first, because views
@@ -206,7 +197,8 @@ impl Tree {
                 continue;
             }
             let writable = emulator.facts().mode & 0o222 != 0;
-            let cached = !writable && !self.freshness.bound.is_zero() && self.cacheable[index];
+            let all_live = self.freshness_of(container).bound.is_zero();
+            let cached = !writable && !all_live && self.cacheable[index];
             let connection = if cached {
                 Connection::Cached
             } else {
@@ -272,7 +264,7 @@ impl Tree {
         // Of a file neither the name nor the attributes; but of one that is grafted over nobody sees those.
         let timeout = match attr.kind {
             Kind::Directory => self.directory_timeout(id),
-            _ if self.is_covered(id)? => self.freshness.timeout,
+            _ if self.is_covered(id)? => self.directory_timeout(id),
             _ => Duration::ZERO,
         };
         Ok((attr, timeout))
@@ -282,10 +274,23 @@ impl Tree {
     /// views do.
     pub fn directory_timeout(&self, id: NodeId) -> Duration {
         if id.is_walked() {
-            DIRECTORY_TIMEOUT
-        } else {
-            self.freshness.timeout
+            return DIRECTORY_TIMEOUT;
         }
+        // Of a container that is gone nothing is believed.
+        self.container(id.slot())
+            .map_or(Duration::ZERO, |container| {
+                self.freshness_of(&container).timeout
+            })
+    }
+
+    /// How old the views of a container may be.
+    fn freshness_of(&self, container: &Attached) -> Freshness {
+        container.freshness.unwrap_or(self.freshness)
+    }
+
+    /// What the views of all containers are set to, but where one has settings of its own.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     fn looked_up_attr(&self, id: NodeId) -> Result<Attr, Errno> {
@@ -385,17 +390,6 @@ fn most_kept(host: &Host) -> NonZeroUsize {
     });
     let most = limit.unwrap_or(0) / KEPT_SHARE;
     NonZeroUsize::new(most.min(MOST_KEPT)).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// Round down to whole jiffies. A timeout is rounded up to jiffies by the kernel, and ends with the jiffy after
-/// it, so what is sent must not be more than what is promised. One jiffy is the resolution of the coarse clock.
-fn whole_jiffies(freshness: Duration) -> Duration {
-    let jiffy = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
-        .map(Duration::from)
-        .unwrap_or(Duration::from_millis(1))
-        .max(Duration::from_nanos(1));
-    let jiffies = freshness.as_nanos() / jiffy.as_nanos();
-    jiffy.saturating_mul(u32::try_from(jiffies).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

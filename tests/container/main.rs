@@ -10,6 +10,7 @@ mod bad_runtime_dir;
 mod crash;
 mod daemon;
 mod engines;
+mod hook;
 mod inspection;
 mod nested;
 mod not_allowed;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use eci_fs_mountd::container::describe;
 use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::protocol::channel::Channel;
+use eci_fs_mountd::protocol::choices::Choices;
 use eci_fs_mountd::protocol::control::CgroupChoice;
 use eci_fs_mountd::protocol::link::{
     self, Connection, FromServer, HELD, Row, Secrets, Settings, ToServer,
@@ -177,6 +178,7 @@ impl Rig {
             slot,
             secrets,
             facts: Box::new(described.facts),
+            choices: Choices::default(),
         };
         match server.call(&add, &fds).0 {
             FromServer::Added { catalogue } => catalogue,

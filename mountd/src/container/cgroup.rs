@@ -7,18 +7,19 @@
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde::{Deserialize, Serialize};
 
 use super::HierarchyFacts;
 use super::mountinfo::Mount;
 use crate::error::{Error, Result};
 
 /// A line of `/proc/<pid>/cgroup`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Membership {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
     /// The controllers; empty for v2.
-    pub(super) controllers: Vec<String>,
+    pub controllers: Vec<String>,
     /// The path in the hierarchy, as our cgroup namespace sees it.
-    pub(super) path: String,
+    pub path: String,
 }
 
 /// Parse `/proc/<pid>/cgroup` (cgroups(7)). Named v1 hierarchies ("name=systemd") have no controller that a
@@ -56,7 +57,7 @@ pub(super) fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str>
     Some(if root.is_empty() { "/" } else { root })
 }
 
-/// Open the directory of `membership` with `path` in its hierarchy.
+/// Open the directory of `membership` in its hierarchy.
 ///
 /// `Ok(None)` when the hierarchy is not mounted where we can see it.
 ///
@@ -65,8 +66,8 @@ pub(super) fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str>
 pub(super) fn open_hierarchy(
     mounts: &[Mount],
     membership: &Membership,
-    path: &str,
 ) -> Result<Option<(HierarchyFacts, OwnedFd)>> {
+    let path = &membership.path;
     let version = if membership.controllers.is_empty() {
         2
     } else {

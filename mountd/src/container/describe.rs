@@ -55,6 +55,8 @@ pub struct Described {
     pub facts: Facts,
     /// A directory for each of `facts.hierarchies`.
     pub dirs: Vec<OwnedFd>,
+    /// Which cgroups these are: a container may move its processes to others later.
+    pub cgroups: Vec<Membership>,
 }
 
 /// Find out all about the container of the process behind `pidfd`.
@@ -67,11 +69,37 @@ pub fn describe(
     id: Option<String>,
     choice: CgroupChoice,
 ) -> Result<Described> {
+    describe_again(proc, pidfd, id, choice, &[])
+}
+
+/// The same of a container that was described before, and had the cgroups `known` then. With [`CgroupChoice::Own`]
+/// these stay its cgroups: its init may have moved itself to one below, as systemd does.
+///
+/// # Errors
+/// As [`describe`].
+pub fn describe_again(
+    proc: &Proc,
+    pidfd: BorrowedFd<'_>,
+    id: Option<String>,
+    choice: CgroupChoice,
+    known: &[Membership],
+) -> Result<Described> {
     let pid = proc.pid_of(pidfd)?;
     let named = proc.process(pid)?;
     let init = find_init(proc, &named)?;
     let subject = subject(proc, &named, &init, pidfd)?;
-    let hierarchies = hierarchies(proc, pid, pidfd, choice)?;
+    let mut cgroups = known.to_vec();
+    if cgroups.is_empty() || choice != CgroupChoice::Own {
+        cgroups = memberships(proc, pid, pidfd, choice)?;
+    }
+    let hierarchies = match hierarchies(proc, &cgroups) {
+        Err(error) if !known.is_empty() => {
+            tracing::warn!(%error, pid, "the cgroup that the container had is gone, taking the one that it has");
+            cgroups = memberships(proc, pid, pidfd, choice)?;
+            hierarchies(proc, &cgroups)?
+        }
+        other => other?,
+    };
     let (facts, dirs): (Vec<HierarchyFacts>, Vec<OwnedFd>) = hierarchies.into_iter().unzip();
     let facts = Facts {
         id: id.unwrap_or_else(|| format!("pid-{}", subject.pid)),
@@ -94,11 +122,12 @@ pub fn describe(
         subject,
         facts,
         dirs,
+        cgroups,
     })
 }
 
 /// Whether the process of a pidfd has ended.
-fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool> {
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool> {
     let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];
     let ready = rustix::event::poll(
         &mut poll,
@@ -191,20 +220,19 @@ pub fn open_pidfd(pid: i32) -> Result<OwnedFd> {
         })
 }
 
-fn hierarchies(
+/// The cgroups that count, one in each hierarchy.
+fn memberships(
     proc: &Proc,
     pid: i32,
     pidfd: BorrowedFd<'_>,
     choice: CgroupChoice,
-) -> Result<Vec<(HierarchyFacts, OwnedFd)>> {
-    let memberships = parse_memberships(&proc.read(&format!("{pid}/cgroup"))?);
+) -> Result<Vec<Membership>> {
+    let mut memberships = parse_memberships(&proc.read(&format!("{pid}/cgroup"))?);
     let inside = match choice {
         CgroupChoice::Own => None,
         CgroupChoice::NamespaceRoot => memberships_inside(proc, pid, pidfd)?,
     };
-    let mounts = parse_mountinfo(&proc.read("self/mountinfo")?);
-    let mut out = Vec::new();
-    for membership in &memberships {
+    for membership in &mut memberships {
         if membership.path.contains("/..") {
             return Err(Error::refused(format!(
                 "the cgroup {} of process {pid} lies outside of the cgroup namespace of eci-mountd",
@@ -215,10 +243,19 @@ fn hierarchies(
         let view = inside
             .as_ref()
             .and_then(|all| all.iter().find(|m| m.controllers == membership.controllers));
-        let path = view
-            .and_then(|view| namespace_root(&membership.path, &view.path))
-            .unwrap_or(&membership.path);
-        out.extend(open_hierarchy(&mounts, membership, path)?);
+        let root = view.and_then(|view| namespace_root(&membership.path, &view.path));
+        if let Some(root) = root.map(str::to_owned) {
+            membership.path = root;
+        }
+    }
+    Ok(memberships)
+}
+
+fn hierarchies(proc: &Proc, cgroups: &[Membership]) -> Result<Vec<(HierarchyFacts, OwnedFd)>> {
+    let mounts = parse_mountinfo(&proc.read("self/mountinfo")?);
+    let mut out = Vec::new();
+    for membership in cgroups {
+        out.extend(open_hierarchy(&mounts, membership)?);
     }
     if out.is_empty() {
         return Err(Error::new(

@@ -10,8 +10,9 @@ pub mod procfs;
 
 use serde::{Deserialize, Serialize};
 
-pub use describe::open_pidfd;
-pub use describe::{Described, Subject, describe};
+pub use cgroup::Membership;
+pub(crate) use describe::has_ended;
+pub use describe::{Described, Subject, describe, describe_again, open_pidfd};
 
 /// What the server is told of a container. Values only; the descriptors travel beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use super::operations::{Daemon, State, vanished};
 use crate::container::describe;
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
+use crate::protocol::choices::Choices;
 use crate::protocol::control::{CgroupChoice, Response};
 use crate::registry::Exposure;
 
@@ -38,7 +39,12 @@ impl Daemon {
             )
             .remedy("unmount it first, or name another directory"));
         }
-        let slot = self.enter(&mut state, described, CgroupChoice::NamespaceRoot)?;
+        let slot = self.enter(
+            &mut state,
+            described,
+            CgroupChoice::NamespaceRoot,
+            Choices::default(),
+        )?;
         let result = self.expose(
             &mut state,
             slot,

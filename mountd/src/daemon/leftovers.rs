@@ -50,7 +50,7 @@ fn ungraft(proc: &Proc, grafter: &Grafter, container: &SavedContainer) -> Result
         return Ok(0);
     }
     let paths = container.grafted.clone();
-    grafter.run(move |place| grafts::detach(place, &subject, None, &paths))
+    grafter.run(move |place| grafts::detach(place, &subject, None, None, &paths))
 }
 
 fn unmount(proc: &Proc, dir: &Path) -> Result<()> {

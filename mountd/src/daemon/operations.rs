@@ -2,6 +2,7 @@
 //! so each sees the list as the one before left it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,8 @@ use crate::container::{Described, describe};
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
 use crate::grafts::place::Grafter;
-use crate::protocol::control::{Attached, CgroupChoice, LIST_PAGE, Response, Selector};
+use crate::protocol::choices::Choices;
+use crate::protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
 use crate::registry::{self, Container, Registry};
 use crate::runtime_dir::RuntimeDir;
 use crate::supervisor::asks::PressureDirs;
@@ -55,13 +57,14 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`describe`] and [`grafts::attach`]; the container is as before then.
-    pub fn attach(
-        &self,
-        pidfd: BorrowedFd<'_>,
-        id: Option<String>,
-        choice: CgroupChoice,
-    ) -> Result<Attached> {
+    pub fn attach(&self, pidfd: BorrowedFd<'_>, wanted: Attach) -> Result<Attached> {
         let received = Instant::now();
+        let Attach {
+            id,
+            cgroup: choice,
+            root,
+            choices,
+        } = wanted;
         if let Some(id) = &id {
             registry::check_id(id)?;
         }
@@ -88,8 +91,8 @@ impl Daemon {
                 });
             }
         }
-        let slot = self.enter(&mut state, described, choice)?;
-        let result = self.graft(&mut state, slot);
+        let slot = self.enter(&mut state, described, choice, choices)?;
+        let result = self.graft(&mut state, slot, root);
         if result.is_err() {
             self.forget_if_unused(&mut state, slot);
         }
@@ -110,6 +113,7 @@ impl Daemon {
         state: &mut State,
         described: Described,
         choice: CgroupChoice,
+        choices: Choices,
     ) -> Result<u64> {
         if let Some(slot) = state.registry.find_subject(&described.subject) {
             return Ok(slot);
@@ -118,7 +122,10 @@ impl Daemon {
             subject,
             facts,
             dirs,
+            cgroups,
         } = described;
+        // The loop may not have heard yet that the last one of this name has ended.
+        self.strike_if_ended(state, &facts.id)?;
         if state.registry.iter().any(|(_, other)| other.id == facts.id) {
             return Err(Error::new(
                 Kind::Busy,
@@ -142,17 +149,28 @@ impl Daemon {
         }
         let rows = state
             .server
-            .add(slot, secrets, &facts, &dirs, subject.pidfd.as_fd())
+            .add(
+                slot,
+                secrets,
+                &facts,
+                &choices,
+                &dirs,
+                subject.pidfd.as_fd(),
+            )
             .and_then(|rows| {
                 self.watch
                     .container(slot, subject.pidfd.as_fd())
                     .map(|()| rows)
             })
             .inspect_err(|_| self.pressure.remove(slot))?;
+        let rows = choices.chosen(rows);
         let container = Container {
             id: facts.id,
             subject,
             choice,
+            cgroups,
+            choices,
+            root: None,
             secrets,
             rows,
             grafted: Vec::new(),
@@ -162,13 +180,20 @@ impl Daemon {
         Ok(slot)
     }
 
-    pub(super) fn graft(&self, state: &mut State, slot: u64) -> Result<(String, usize)> {
+    /// Graft the rows of a container; `root` as [`Attach::root`].
+    pub(super) fn graft(
+        &self,
+        state: &mut State,
+        slot: u64,
+        root: Option<PathBuf>,
+    ) -> Result<(String, usize)> {
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         let rows = container.rows.clone();
         let subject = container.subject.duplicate()?;
+        container.root.clone_from(&root);
         let outcome = self
             .grafter
-            .run(move |place| grafts::attach(place, &subject, slot, &rows))?;
+            .run(move |place| grafts::attach(place, &subject, root.as_deref(), slot, &rows))?;
         container.grafted = outcome.grafted;
         let done = (container.id.clone(), container.grafted.len());
         // Written before the answer: what the caller believes is attached is found again after a crash.
@@ -187,11 +212,12 @@ impl Daemon {
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         let paths = std::mem::take(&mut container.grafted);
         let subject = container.subject.duplicate()?;
+        let root = container.root.clone();
         if paths.is_empty() {
             return Ok(0);
         }
         self.grafter
-            .run(move |place| grafts::detach(place, &subject, Some(slot), &paths))
+            .run(move |place| grafts::detach(place, &subject, root.as_deref(), Some(slot), &paths))
     }
 
     /// Take all grafts out of a container again.

@@ -78,9 +78,10 @@ fn answer(
             .ok_or_else(|| Error::refused(format!("the packet carries no {what}")))
     };
     let response = match request {
-        Request::Attach { id, cgroup } => {
-            Response::Attached(daemon.attach(next("pidfd")?.as_fd(), id, cgroup)?)
+        Request::Attach(attach) => {
+            Response::Attached(daemon.attach(next("pidfd")?.as_fd(), attach)?)
         }
+        Request::Forget { id } => daemon.forget(&id)?,
         Request::Detach(selector) => daemon.detach(&selector)?,
         Request::Mount { dir, created } => {
             let pidfd = next("pidfd")?;

@@ -7,6 +7,7 @@
 //! 5. If one fails, those before it are taken away again before anybody hears of it.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
 use rustix::mount::{MoveMountFlags, move_mount};
@@ -24,12 +25,19 @@ pub struct Outcome {
     pub grafted: Vec<String>,
 }
 
-/// Graft `rows` of the container in `slot` into it. Entries that the container does not have are left out.
+/// Graft `rows` of the container in `slot` into it. Entries that the container does not have are left out. `root` is
+/// where its root file system lies, if that is not its root directory yet.
 ///
 /// # Errors
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
-pub fn attach(place: &Place, subject: &Subject, slot: u64, rows: &[Row]) -> Result<Outcome> {
-    let targets = Targets::open(&place.proc, subject, &place.devices)?;
+pub fn attach(
+    place: &Place,
+    subject: &Subject,
+    root: Option<&Path>,
+    slot: u64,
+    rows: &[Row],
+) -> Result<Outcome> {
+    let targets = Targets::open(&place.proc, subject, root, &place.devices)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         rows.iter().partition(|row| inside_another(row, rows));
     let mut dead = Vec::new();
@@ -41,8 +49,8 @@ pub fn attach(place: &Place, subject: &Subject, slot: u64, rows: &[Row]) -> Resu
             "removing grafts that a dead daemon left"
         );
         // What lies in a dead directory cannot be reached: it goes with it.
-        detach(place, subject, None, &dead)?;
-        return attach(place, subject, slot, rows);
+        detach(place, subject, root, None, &dead)?;
+        return attach(place, subject, root, slot, rows);
     }
     cover(place, subject, &work)?;
     let inner = prepare(place, subject, slot, &later, &targets, &mut dead)
@@ -141,17 +149,23 @@ fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
 }
 
 /// Take the grafts at `paths` out of a container; returns how many there were. They are those of its `slot`, or,
-/// without one, those of a daemon that is dead. What else lies there stays.
+/// without one, those of a daemon that is dead. What else lies there stays. `root` as in [`attach`].
 ///
 /// # Errors
 /// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
 pub fn detach(
     place: &Place,
     subject: &Subject,
+    root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
-    let targets = Targets::open(&place.proc, subject, &place.devices)?;
+    let open = |root| Targets::open(&place.proc, subject, root, &place.devices);
+    // It has mostly entered its root since, and then the path leads nowhere.
+    let targets = match root {
+        Some(_) => open(root).or_else(|_| open(None))?,
+        None => open(None)?,
+    };
     let mut work = Vec::new();
     for path in paths.iter().rev() {
         let target = match targets.find(path) {

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -62,15 +63,25 @@ pub(super) enum Lies {
 }
 
 impl<'a> Targets<'a> {
-    /// Open the container's /proc and /sys below its root directory.
+    /// Open the container's /proc and /sys below its root directory; or below `root`, where its root file system lies
+    /// while it has not entered it.
     ///
     /// # Errors
     /// [`Kind::Refused`] when the namespace is the host's, when /proc is not a procfs, or when what is mounted
     /// there would appear outside of the container too.
-    pub fn open(proc: &'a Proc, subject: &'a Subject, connections: &'a [String]) -> Result<Self> {
+    pub fn open(
+        proc: &'a Proc,
+        subject: &'a Subject,
+        root: Option<&Path>,
+        connections: &'a [String],
+    ) -> Result<Self> {
         let pid = subject.pid;
         refuse_host(proc, subject)?;
-        let root = proc.open_at(&format!("{pid}/root"), OFlags::PATH | OFlags::DIRECTORY)?;
+        let above = proc.open_at(&format!("{pid}/root"), OFlags::PATH | OFlags::DIRECTORY)?;
+        let root = match root {
+            Some(path) => open_root(&above, path)?,
+            None => above,
+        };
         let mounts: HashMap<u64, Mount> = parse_mountinfo(&proc.read(&format!("{pid}/mountinfo"))?)
             .into_iter()
             .map(|mount| (mount.id, mount))
@@ -303,6 +314,15 @@ fn refuse_host(proc: &Proc, subject: &Subject) -> Result<()> {
         .remedy("name a process inside of a container, or use `eci-fs run`"));
     }
     Ok(())
+}
+
+/// The root file system that a process is about to enter. The way there is the engine's, and may lead over symbolic
+/// links; the container's begins below it.
+fn open_root(above: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(above, path, flags, Mode::empty(), resolve)
+        .map_err(|e| Error::io("open the container's root file system", path, e))
 }
 
 fn open_top(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {

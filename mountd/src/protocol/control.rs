@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::choices::Choices;
 use crate::error::Error;
 
 /// The version of this protocol. It grows when a packet changes its meaning, not when a field is added.
@@ -38,14 +39,15 @@ pub struct Answer {
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Graft all views into the container of a process. Carries its pidfd.
-    Attach {
-        /// The name that the container shall have; a name is made when there is none.
-        id: Option<String>,
-        /// Which of the process's cgroups is the container's.
-        cgroup: CgroupChoice,
-    },
+    Attach(Attach),
     /// Take all grafts out of a container again.
     Detach(Selector),
+    /// Forget the container of this name if its process has ended, so that its name is free when this is answered.
+    /// Nothing is done to one that lives.
+    Forget {
+        /// Its name.
+        id: String,
+    },
     /// Show what the container of a process sees under a directory. Carries its pidfd and the directory.
     Mount {
         /// The path of the directory, for lists and for `unmount`.
@@ -72,11 +74,28 @@ pub enum Request {
     },
 }
 
+/// What [`Request::Attach`] says of the container.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Attach {
+    /// The name that the container shall have; a name is made when there is none.
+    pub id: Option<String>,
+    /// Which of the process's cgroups is the container's.
+    pub cgroup: CgroupChoice,
+    /// Where the root file system of the container lies, as the process sees it: before it enters it, a hook is
+    /// called. None when it is the process's root directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// What is set for this container alone.
+    #[serde(default, skip_serializing_if = "Choices::is_empty")]
+    pub choices: Choices,
+}
+
 /// Which cgroup stands for the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CgroupChoice {
     /// The root of its cgroup namespace, or its own if it shares the host's (`attach`).
+    #[default]
     NamespaceRoot,
     /// The process's own at this moment (a hook: the engine has just put it there).
     Own,
@@ -104,6 +123,11 @@ pub enum Response {
         id: String,
         /// Grafts that were removed.
         grafts: usize,
+    },
+    /// To [`Request::Forget`].
+    Forgotten {
+        /// Whether there was one, and it had ended.
+        ended: bool,
     },
     /// To [`Request::Mount`].
     Mounted {
@@ -164,7 +188,9 @@ mod tests {
     fn packets_of_version_1_are_kept_readable() {
         let golden = r#"{"version":1,"request":{"attach":{"id":"web","cgroup":"namespace-root"}}}"#;
         let call: Call = serde_json::from_str(golden).unwrap();
-        assert!(matches!(call.request, Request::Attach { id: Some(ref id), .. } if id == "web"));
+        assert!(
+            matches!(call.request, Request::Attach(Attach { id: Some(ref id), .. }) if id == "web")
+        );
         assert_eq!(serde_json::to_string(&call).unwrap(), golden);
     }
 }

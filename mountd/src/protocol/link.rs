@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::choices::Choices;
 use crate::container::Facts;
 
 /// The version of this protocol.
@@ -162,6 +163,9 @@ pub enum ToServer {
         secrets: Secrets,
         /// What is known of it.
         facts: Box<Facts>,
+        /// What is set for it alone.
+        #[serde(default)]
+        choices: Choices,
     },
     /// A container is gone.
     Remove {

@@ -4,5 +4,6 @@
 //! This module holds values and their encoding, and nothing of either side's internals.
 
 pub mod channel;
+pub mod choices;
 pub mod control;
 pub mod link;

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use asks::PressureDirs;
 
 use crate::protocol::channel::Channel;
+use crate::protocol::choices::Choices;
 use crate::protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
 
 /// How long the server may take for one answer. It computes nothing slow in them.
@@ -94,6 +95,7 @@ impl Server {
         slot: u64,
         secrets: Secrets,
         facts: &Facts,
+        choices: &Choices,
         dirs: &[OwnedFd],
         pidfd: BorrowedFd<'_>,
     ) -> Result<Vec<Row>> {
@@ -104,6 +106,7 @@ impl Server {
                 slot,
                 secrets,
                 facts: Box::new(facts.clone()),
+                choices: choices.clone(),
             },
             &fds,
         )? {

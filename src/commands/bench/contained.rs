@@ -9,7 +9,7 @@ use std::time::Duration;
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::error::{Error, Kind, Result};
 use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Response, Selector};
+use eci_fs_mountd::protocol::control::{Attach, Request, Response, Selector};
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -68,10 +68,7 @@ impl Daemon {
     /// Attach the container of a process; returns how long the daemon took, and how many grafts there are.
     pub(super) fn attach(&self, pid: i32) -> Result<(Duration, usize)> {
         let pidfd = open_pidfd(pid)?;
-        let request = Request::Attach {
-            id: None,
-            cgroup: CgroupChoice::NamespaceRoot,
-        };
+        let request = Request::Attach(Attach::default());
         match self.call(request, Some(&pidfd))? {
             Response::Attached(attached) => {
                 Ok((Duration::from_micros(attached.took_usec), attached.grafts))

@@ -24,7 +24,7 @@ use clap::Args;
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::error::{Error, Kind, Result};
 use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::control::{CgroupChoice, Request, Response};
+use eci_fs_mountd::protocol::control::{Attach, Request, Response};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
@@ -211,10 +211,10 @@ fn spawn_stage(options: &Options, channel: OwnedFd) -> Result<Child> {
 
 /// Graft the views: by the private daemon, or by the one that is running.
 fn attach(options: &Options, private: Option<&Private>, init: &OwnedFd) -> Result<()> {
-    let request = Request::Attach {
+    let request = Request::Attach(Attach {
         id: options.id.clone(),
-        cgroup: CgroupChoice::NamespaceRoot,
-    };
+        ..Attach::default()
+    });
     let fds = [init.as_fd()];
     let response = match private {
         Some(private) => private.client.call(request, &fds)?.0,

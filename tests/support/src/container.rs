@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::cgroup::hybrid;
-use crate::config::{HOST_ID, HOST_IDS, config};
+use crate::config::{HOST_ID, HOST_IDS};
 use crate::process::{children_of, kill, open_pidfd, wait_for_end};
-use crate::{Agent, Cgroup, Limits, Ran, Scene, find_program, mounts_of};
+use crate::{Agent, Bundle, Cgroup, Limits, Scene, find_program, mounts_of};
 
 /// What makes a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,43 +113,19 @@ impl<'a> Builder<'a> {
             child,
             pid: pids[0],
             bin,
-            delete: None,
-            cgroup,
+            of: Of::Cgroup(cgroup),
         }
     }
 
     #[track_caller]
     fn start_with_runtime(self) -> Container {
         assert!(self.options.is_empty(), "options are for plain containers");
-        // Nothing of it is there yet; it is a guard for what the runtime makes.
-        let cgroup = Cgroup::named(Cgroup::fresh_path());
-        let name = cgroup.path().trim_start_matches('/').to_owned();
-        let bundle = self.scene.dir().join(&name);
-        let config = config(self.scene.root(), cgroup.path(), &self.limits, self.user);
-        let written = std::fs::create_dir(&bundle)
-            .and_then(|()| std::fs::write(bundle.join("config.json"), config.to_string()));
-        if let Err(error) = written {
-            panic!("the bundle {} cannot be made: {error}", bundle.display());
-        }
-        let state = bundle.join("state");
-        let mut run = self.engine.command();
-        run.arg("--root").arg(&state);
-        run.arg("run").arg("--bundle").arg(&bundle).arg(&name);
-        let mut delete = self.engine.command();
-        delete.arg("--root").arg(&state);
-        delete.args(["delete", "--force"]).arg(&name);
-        let (child, mut agent) = spawn(&mut run);
-        hello(&mut agent);
-        let pids = cgroup.processes();
-        assert_eq!(pids.len(), 1, "{:?} has one process", self.engine);
-        Container {
-            agent,
-            child,
-            pid: pids[0],
-            bin: "/bin".into(),
-            delete: Some(delete),
-            cgroup,
-        }
+        Container::of_bundle(Bundle::new(
+            self.scene,
+            self.engine,
+            &self.limits,
+            self.user,
+        ))
     }
 }
 
@@ -157,23 +133,25 @@ impl Engine {
     /// The two runtimes.
     pub const RUNTIMES: [Self; 2] = [Self::Runc, Self::Crun];
 
-    /// The command line of a runtime, to which arguments are added.
-    #[track_caller]
-    fn command(self) -> Command {
-        match (self, hybrid()) {
-            (Self::Runc, _) => Command::new(find_program("runc")),
-            // crun refuses a hybrid layout while v2 has a controller; where it looks, it has none then.
-            (_, Some(v2)) => {
-                let mut command = Command::new(find_program("unshare"));
-                let script = r#"mount --bind /dev/null "$0" && exec "$@""#;
-                command.args(["--mount", "sh", "-c", script]);
-                command
-                    .arg(v2.join("cgroup.controllers"))
-                    .arg(find_program("crun"));
-                command
-            }
-            _ => Command::new(find_program("crun")),
+    /// The name of its program.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Plain => "unshare",
+            Self::Runc => "runc",
+            Self::Crun => "crun",
         }
+    }
+
+    /// What has to execute it on this machine, if it does not work as it is: crun refuses a hybrid layout while v2
+    /// has a controller; where it looks, it has none then.
+    #[track_caller]
+    pub(crate) fn enter(self) -> Option<Command> {
+        let v2 = hybrid().filter(|_| self == Self::Crun)?;
+        let mut command = Command::new(find_program("unshare"));
+        let script = r#"mount --bind /dev/null "$0" && exec "$@""#;
+        command.args(["--mount", "sh", "-c", script]);
+        command.arg(v2.join("cgroup.controllers"));
+        Some(command)
     }
 }
 
@@ -204,11 +182,36 @@ pub struct Container {
     child: Child,
     pid: u32,
     bin: PathBuf,
-    delete: Option<Command>,
-    cgroup: Cgroup,
+    of: Of,
+}
+
+/// What is taken away with a container.
+#[derive(Debug)]
+enum Of {
+    Cgroup(Cgroup),
+    Bundle(Bundle),
 }
 
 impl Container {
+    /// Start the container of a bundle, and wait until its pid 1 speaks.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn of_bundle(bundle: Bundle) -> Self {
+        let (child, mut agent) = spawn(&mut bundle.run_command());
+        hello(&mut agent);
+        let pids = bundle.cgroup().processes();
+        assert_eq!(pids.len(), 1, "{bundle:?} has one process");
+        Self {
+            agent,
+            child,
+            pid: pids[0],
+            bin: "/bin".into(),
+            of: Of::Bundle(bundle),
+        }
+    }
+
     /// Its pid 1, as the host has it.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -221,7 +224,10 @@ impl Container {
 
     /// Its cgroup.
     pub fn cgroup(&self) -> &Cgroup {
-        &self.cgroup
+        match &self.of {
+            Of::Cgroup(cgroup) => cgroup,
+            Of::Bundle(bundle) => bundle.cgroup(),
+        }
     }
 
     /// Its mounts.
@@ -294,13 +300,7 @@ impl DerefMut for Container {
 impl Drop for Container {
     fn drop(&mut self) {
         kill(self.pid);
-        let ended = self.child.wait();
-        if let Some(delete) = &mut self.delete {
-            // With --force it does not mind that nothing is left.
-            let ran = Ran::run(delete);
-            if !std::thread::panicking() {
-                assert_eq!(ran.code, Some(0), "{ended:?} {ran:?}");
-            }
-        }
+        // A bundle deletes what is left when it is dropped.
+        let _ = self.child.wait();
     }
 }

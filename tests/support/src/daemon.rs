@@ -97,6 +97,16 @@ impl Daemon {
         let status = self.process.terminate();
         assert!(status.success(), "{status:?}: {:#?}", self.process.said());
     }
+
+    /// Let it do nothing until [`Self::go_on`].
+    pub fn stop(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Let it do what it was about to.
+    pub fn go_on(&self) {
+        self.process.signal(Signal::CONT);
+    }
 }
 
 /// End a daemon of which only the pid is known; what is left of its log is of no interest.

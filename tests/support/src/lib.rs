@@ -8,6 +8,7 @@
 //! A requirement that is missing fails the test, and says what to install.
 
 mod agent;
+mod bundle;
 mod cgroup;
 mod command;
 mod config;
@@ -21,6 +22,7 @@ mod scene;
 mod text;
 
 pub use agent::Agent;
+pub use bundle::Bundle;
 pub use cgroup::{Cgroup, Limits};
 pub use command::Ran;
 pub use container::{Builder, Container, Engine};

@@ -97,12 +97,21 @@ impl Logged {
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         let pidfd = open_pidfd(self.pid());
-        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            // It fails only when the program has ended.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        self.signal(Signal::TERM);
+        // One that is stopped would not hear of it.
+        self.signal(Signal::CONT);
         wait_for_end(&pidfd);
         self.wait()
+    }
+}
+
+impl Logged {
+    /// Send it a signal.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
+            // It fails only when the program has ended.
+            let _ = kill_process(pid, signal);
+        }
     }
 }
 

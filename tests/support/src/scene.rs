@@ -87,6 +87,11 @@ impl Scene {
         }
     }
 
+    /// The `eci-fs` that is tested.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// A directory of the test's own.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -227,7 +232,8 @@ impl Scene {
         Builder::new(self)
     }
 
-    fn note_background(&self) {
+    /// Remember the daemon that is in the background now: it must end with its last container.
+    pub fn note_background(&self) {
         let mut known = self.background.borrow_mut();
         if let Some(pid) = self.daemon_pid()
             && !known.contains(&pid)

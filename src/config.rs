@@ -1,0 +1,158 @@
+//! The configuration of the host: `/etc/eci-fs/config.toml`. Nothing needs one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use eci_fs_mountd::error::{Error, Result};
+use eci_fs_mountd::runtime_dir;
+use serde::Deserialize;
+
+use crate::oci::annotations::Choice;
+
+/// Where it is unless said otherwise.
+pub const DEFAULT: &str = "/etc/eci-fs/config.toml";
+
+/// The longest time limit of a hook, in seconds.
+const MAX_TIMEOUT: u64 = 600;
+
+/// What can be configured. A file that has anything else is refused, so that a slip of the pen is no silent default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Of `eci-fs hook`.
+    pub hook: Hook,
+    /// Of `eci-fs runtime`.
+    pub runtime: Runtime,
+}
+
+/// The table `[hook]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Hook {
+    /// What becomes of a container whose views cannot be grafted.
+    pub on_error: OnError,
+    /// How long the hook may take, in seconds.
+    pub timeout: u64,
+    /// What containers may choose by annotations.
+    pub allow: Vec<Choice>,
+    /// Where the daemon is.
+    pub runtime_dir: PathBuf,
+    /// Whether a daemon is started where none listens.
+    pub start: bool,
+}
+
+/// The table `[runtime]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Runtime {
+    /// The runtime that is executed: a path, or a name that is looked for in PATH.
+    pub path: Option<PathBuf>,
+}
+
+/// What becomes of a container whose views cannot be grafted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// It does not start.
+    Fail,
+    /// It starts with the kernel's files, and the reason is logged.
+    Ignore,
+}
+
+impl Default for Hook {
+    fn default() -> Self {
+        Self {
+            on_error: OnError::Fail,
+            timeout: 10,
+            allow: Choice::ALL.to_vec(),
+            runtime_dir: runtime_dir::DEFAULT.into(),
+            start: false,
+        }
+    }
+}
+
+impl Hook {
+    /// How long the hook may take.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}
+
+impl Config {
+    /// Read the file at `path`; all defaults when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what means nothing here.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(Error::io("read", path, e)),
+        };
+        Self::parse(&text).map_err(|error| error.context(path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .map(|span| text[..span.start].matches('\n').count() + 1);
+            let at = line.map_or(String::new(), |line| format!("line {line}: "));
+            Error::refused(format!("{at}{}", error.message().replace('\n', ", ")))
+                .remedy("docs/engines.md lists what can be configured")
+        })?;
+        if !(1..=MAX_TIMEOUT).contains(&config.hook.timeout) {
+            return Err(Error::refused(format!(
+                "hook.timeout is {}, and must be 1 to {MAX_TIMEOUT} seconds",
+                config.hook.timeout
+            )));
+        }
+        if !config.hook.runtime_dir.is_absolute() {
+            return Err(Error::refused("hook.runtime-dir is no absolute path"));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_file_everything_is_as_documented() {
+        let config = Config::read(Path::new("/nonexistent/config.toml")).unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.hook.on_error, OnError::Fail);
+        assert_eq!(config.hook.limit(), Duration::from_secs(10));
+        assert_eq!(config.hook.allow, Choice::ALL);
+    }
+
+    #[test]
+    fn everything_can_be_set() {
+        let config = Config::parse(
+            "[hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
+             runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n",
+        );
+        let config = config.unwrap();
+        assert_eq!(config.hook.on_error, OnError::Ignore);
+        assert_eq!(config.hook.allow, [Choice::Views, Choice::CpuIds]);
+        assert_eq!(config.runtime.path, Some("/usr/bin/crun".into()));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_with_its_line() {
+        for (text, word) in [
+            ("\n[hook]\nonerror = 'fail'\n", "line 3"),
+            ("[hooks]\n", "hooks"),
+            ("[hook]\non-error = 'retry'\n", "retry"),
+            ("[hook]\nallow = ['everything']\n", "everything"),
+            ("[hook]\ntimeout = 0\n", "1 to 600"),
+            ("[hook]\nruntime-dir = 'run'\n", "absolute"),
+            ("[hook\n", "line 1"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The annotations by which a container chooses its views.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+use eci_fs_mountd::error::{Error, Result};
+use eci_fs_mountd::protocol::choices::Choices;
+use eci_fs_mountd::protocol::link::CpuIds;
+use glob::{MatchOptions, Pattern};
+use serde::{Deserialize, Serialize};
+
+/// What all names of ours begin with.
+pub const PREFIX: &str = "eci-fs.";
+
+/// The longest freshness that a container can choose, in milliseconds: an hour.
+const MAX_FRESHNESS_MS: u64 = 3_600_000;
+
+/// What a container can choose. The names are those of the annotations without [`PREFIX`], and those of the
+/// configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// Whether there are views at all.
+    Enabled,
+    /// Which views.
+    Views,
+    /// How old they may be.
+    Freshness,
+    /// How CPUs are numbered.
+    CpuIds,
+}
+
+impl Choice {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Enabled, Self::Views, Self::Freshness, Self::CpuIds];
+
+    /// Its name, without [`PREFIX`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Views => "views",
+            Self::Freshness => "freshness",
+            Self::CpuIds => "cpu-ids",
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a container's annotations ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether there are views at all.
+    pub enabled: bool,
+    /// The rest.
+    pub choices: Choices,
+    /// What was chosen, whatever it is.
+    pub chosen: Vec<Choice>,
+}
+
+/// Read what `annotations` ask for; those of others are left alone.
+///
+/// # Errors
+/// For a name that begins with [`PREFIX`] and is none of ours, and for a value that means nothing.
+pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
+    let mut wanted = Wanted {
+        enabled: true,
+        choices: Choices::default(),
+        chosen: Vec::new(),
+    };
+    for (key, value) in annotations {
+        let Some(name) = key.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let choice = Choice::ALL.into_iter().find(|choice| choice.name() == name);
+        let choice = choice.ok_or_else(|| {
+            Error::refused(format!("there is no annotation {key:?}")).remedy(format!(
+                "there are {}",
+                Choice::ALL
+                    .map(|choice| format!("{PREFIX}{choice}"))
+                    .join(", ")
+            ))
+        })?;
+        let about = |error: Error| error.context(format!("the annotation {key}={value:?}"));
+        let value = value.trim();
+        match choice {
+            Choice::Enabled => wanted.enabled = parse_enabled(value).map_err(about)?,
+            Choice::Views => wanted.choices.without = parse_views(value).map_err(about)?,
+            Choice::Freshness => {
+                wanted.choices.freshness_ms = Some(parse_freshness(value).map_err(about)?);
+            }
+            Choice::CpuIds => wanted.choices.cpu_ids = Some(parse_cpu_ids(value).map_err(about)?),
+        }
+        wanted.chosen.push(choice);
+    }
+    Ok(wanted)
+}
+
+fn parse_enabled(value: &str) -> Result<bool> {
+    value
+        .parse()
+        .map_err(|_| Error::refused("neither true nor false"))
+}
+
+fn parse_freshness(value: &str) -> Result<u64> {
+    value
+        .parse()
+        .ok()
+        .filter(|freshness| *freshness <= MAX_FRESHNESS_MS)
+        .ok_or_else(|| {
+            Error::refused(format!(
+                "no number of milliseconds from 0 to {MAX_FRESHNESS_MS}"
+            ))
+        })
+}
+
+fn parse_cpu_ids(value: &str) -> Result<CpuIds> {
+    match value {
+        "physical" => Ok(CpuIds::Physical),
+        "dense" => Ok(CpuIds::Dense),
+        _ => Err(Error::refused("neither physical nor dense")),
+    }
+}
+
+/// All paths that can be grafted.
+fn paths() -> impl Iterator<Item = &'static str> {
+    let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
+    views.chain(DIRECTORIES.iter().map(|directory| directory.facts().path))
+}
+
+/// The paths that a list leaves out: patterns, separated by commas or spaces, of which the last that matches a path
+/// counts; those that begin with "!" leave out. A pattern that matches a directory matches all below it. Without a
+/// pattern that does not leave out, everything else is in.
+fn parse_views(list: &str) -> Result<Vec<String>> {
+    let options = MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
+    let mut rules = Vec::new();
+    for word in list.split([',', ' ']).filter(|word| !word.is_empty()) {
+        let (keep, text) = match word.strip_prefix('!') {
+            Some(rest) => (false, rest),
+            None => (true, word),
+        };
+        let pattern = Pattern::new(text)
+            .map_err(|error| Error::refused(format!("{text:?} is no pattern: {}", error.msg)))?;
+        let matches = |path: &str| {
+            let mut at = Some(path);
+            std::iter::from_fn(|| {
+                let here = at.filter(|here| !here.is_empty())?;
+                at = here.rsplit_once('/').map(|(above, _)| above);
+                Some(here)
+            })
+            .any(|path| pattern.matches_with(path, options))
+        };
+        let matched: Vec<&str> = paths().filter(|path| matches(path)).collect();
+        if matched.is_empty() {
+            return Err(Error::refused(format!("no view is at {text:?}"))
+                .remedy("docs/semantics.md lists them; write whole paths, as /proc/meminfo"));
+        }
+        rules.push((keep, matched));
+    }
+    if rules.is_empty() {
+        return Err(Error::refused("it names no view").remedy(format!(
+            "to have none, set {PREFIX}{}=false",
+            Choice::Enabled
+        )));
+    }
+    let all = rules.iter().all(|(keep, _)| !keep);
+    let kept = |path: &str| {
+        let last = rules.iter().rfind(|(_, matched)| matched.contains(&path));
+        last.map_or(all, |(keep, _)| *keep)
+    };
+    Ok(paths()
+        .filter(|path| !kept(path))
+        .map(str::to_owned)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(pairs: &[(&str, &str)]) -> Result<Wanted> {
+        let pairs = pairs.iter();
+        parse(&pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect())
+    }
+
+    fn kept(list: &str) -> Vec<&'static str> {
+        let without = wanted(&[("eci-fs.views", list)]).unwrap().choices.without;
+        paths()
+            .filter(|path| !without.iter().any(|w| w == path))
+            .collect()
+    }
+
+    #[test]
+    fn annotations_of_others_choose_nothing() {
+        let wanted = wanted(&[("org.x", "y"), ("eci-fsx", "z")]).unwrap();
+        assert!(wanted.enabled && wanted.choices.is_empty() && wanted.chosen.is_empty());
+    }
+
+    #[test]
+    fn each_choice_is_read() {
+        let wanted = wanted(&[
+            ("eci-fs.enabled", "false"),
+            ("eci-fs.freshness", "0"),
+            ("eci-fs.cpu-ids", "dense"),
+        ]);
+        let wanted = wanted.unwrap();
+        assert!(!wanted.enabled);
+        assert_eq!(wanted.choices.freshness_ms, Some(0));
+        assert_eq!(wanted.choices.cpu_ids, Some(CpuIds::Dense));
+    }
+
+    #[test]
+    fn a_list_of_views_keeps_those_and_no_others() {
+        assert_eq!(
+            kept("/proc/meminfo, /proc/stat"),
+            ["/proc/meminfo", "/proc/stat"]
+        );
+        assert!(
+            kept("/proc/pressure/*")
+                .iter()
+                .all(|p| p.starts_with("/proc/pressure/"))
+        );
+        assert_eq!(kept("/proc/pressure"), kept("/proc/pressure/*"));
+    }
+
+    #[test]
+    fn a_list_of_what_is_left_out_keeps_the_rest() {
+        let rest = kept("!/proc/loadavg");
+        assert_eq!(rest.len(), paths().count() - 1);
+        assert!(!rest.contains(&"/proc/loadavg"));
+        let proc = kept("!/sys");
+        assert!(proc.iter().all(|path| path.starts_with("/proc/")) && !proc.is_empty());
+    }
+
+    #[test]
+    fn the_last_pattern_that_matches_counts() {
+        let some = kept("/proc,!/proc/pressure,/proc/pressure/cpu");
+        assert!(some.contains(&"/proc/pressure/cpu") && some.contains(&"/proc/stat"));
+        assert!(!some.contains(&"/proc/pressure/io"));
+    }
+
+    #[test]
+    fn a_star_does_not_go_over_a_slash() {
+        assert!(
+            kept("/proc/s*")
+                .iter()
+                .all(|path| !path.contains("/pressure/"))
+        );
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_with_the_annotation() {
+        for (key, value, word) in [
+            ("eci-fs.enabled", "no", "neither true nor false"),
+            ("eci-fs.freshness", "-1", "milliseconds"),
+            ("eci-fs.freshness", "3600001", "milliseconds"),
+            ("eci-fs.cpu-ids", "sparse", "physical"),
+            ("eci-fs.views", "/proc/nothing", "no view"),
+            ("eci-fs.views", "meminfo", "whole paths"),
+            ("eci-fs.views", "/proc/[", "no pattern"),
+            ("eci-fs.views", " ", "eci-fs.enabled=false"),
+            ("eci-fs.view", "x", "eci-fs.views"),
+        ] {
+            let error = wanted(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains(word) && error.contains(key), "{error}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The bundle of a container: as much of its config.json as decides about the views.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use eci_fs_mountd::error::{Error, Result};
+use serde::Deserialize;
+
+/// The configuration in a bundle.
+pub const CONFIG: &str = "config.json";
+
+/// What is read of a bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Where the root file system lies, absolute.
+    pub root: PathBuf,
+    /// The annotations of the container.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The fields of config.json that are read; the many others are the runtime's.
+#[derive(Debug, Deserialize)]
+struct Config {
+    root: Option<Root>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Root {
+    path: PathBuf,
+}
+
+impl Bundle {
+    /// Read the configuration `file` of the bundle `dir`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or names no root file system.
+    pub fn read(dir: &Path, file: &Path) -> Result<Self> {
+        let path = dir.join(file);
+        let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        Self::parse(dir, &text).map_err(|error| error.context(path.display()))
+    }
+
+    fn parse(dir: &Path, text: &[u8]) -> Result<Self> {
+        let config: Config = serde_json::from_slice(text).map_err(|error| {
+            Error::refused(format!("not the configuration of a container: {error}"))
+        })?;
+        let root = config
+            .root
+            .ok_or_else(|| Error::refused("the configuration names no root file system"))?;
+        Ok(Self {
+            root: dir.join(root.path),
+            annotations: config.annotations.unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_is_relative_to_the_bundle_unless_it_is_absolute() {
+        let parse = |text: &str| Bundle::parse(Path::new("/b"), text.as_bytes());
+        let root = |text| parse(text).map(|bundle| bundle.root);
+        assert_eq!(
+            root(r#"{"root":{"path":"rootfs"}}"#).unwrap(),
+            Path::new("/b/rootfs")
+        );
+        assert_eq!(
+            root(r#"{"root":{"path":"/x","readonly":true},"annotations":null}"#).unwrap(),
+            Path::new("/x")
+        );
+        assert!(root("{}").is_err());
+        assert!(root("[]").is_err());
+    }
+}

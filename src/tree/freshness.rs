@@ -1,0 +1,33 @@
+//! How old a view may be.
+
+use std::time::Duration;
+
+/// How the views are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// How old a view may be when it is opened.
+    pub bound: Duration,
+    /// The same, as the kernel is told: whole jiffies, rounded down, because it rounds up.
+    pub timeout: Duration,
+}
+
+impl Freshness {
+    /// Of views that may be as old as `bound`.
+    pub fn of(bound: Duration) -> Self {
+        Self {
+            bound,
+            timeout: whole_jiffies(bound),
+        }
+    }
+}
+
+/// Round down to whole jiffies. A timeout is rounded up to jiffies by the kernel, and ends with the jiffy after
+/// it, so what is sent must not be more than what is promised. One jiffy is the resolution of the coarse clock.
+fn whole_jiffies(freshness: Duration) -> Duration {
+    let jiffy = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
+        .map(Duration::from)
+        .unwrap_or(Duration::from_millis(1))
+        .max(Duration::from_nanos(1));
+    let jiffies = freshness.as_nanos() / jiffy.as_nanos();
+    jiffy.saturating_mul(u32::try_from(jiffies).unwrap_or(u32::MAX))
+}

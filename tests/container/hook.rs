@@ -1,0 +1,335 @@
+//! `eci-fs hook`: containers of runc and crun have their views from their first instruction on.
+
+use serde_json::{Value, json};
+use support::{Bundle, Container, Engine, Scene, children_of, number_after};
+
+use crate::{limits, scene, sees, sees_the_host};
+
+/// Each runtime, without a user namespace and with one.
+fn kinds() -> impl Iterator<Item = (Engine, bool)> {
+    Engine::RUNTIMES
+        .into_iter()
+        .flat_map(|engine| [(engine, false), (engine, true)])
+}
+
+/// A bundle of 192 MiB and half a CPU whose runtime calls the hook.
+#[track_caller]
+fn hooked(scene: &Scene, engine: Engine, user: bool) -> Bundle {
+    let bundle = Bundle::new(scene, engine, &limits(192, 0.5), user);
+    bundle.hook(scene, &[]);
+    bundle
+}
+
+/// Start containers of all kinds whose configuration is changed so; each sees its limits.
+#[track_caller]
+fn all_see_their_limits(change: impl Fn(&mut Value)) {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    for (engine, user) in kinds() {
+        let bundle = hooked(&scene, engine, user);
+        bundle.change(&change);
+        let name = bundle.name().to_owned();
+        let mut container = Container::of_bundle(bundle);
+        sees(&mut container, 192, 1);
+        let listed = scene.list();
+        assert_eq!(listed[0]["id"], name.as_str(), "{engine:?} {listed:?}");
+        assert_eq!(listed[0]["pid"], container.pid(), "{engine:?} {listed:?}");
+        drop(container);
+        // The poststop hook has waited for it.
+        assert_eq!(scene.list().len(), 0, "{engine:?}");
+    }
+    daemon.end();
+}
+
+#[test]
+fn privileged_containers_of_both_runtimes_see_their_limits_from_the_start() {
+    all_see_their_limits(|_| {});
+}
+
+#[test]
+fn privileged_the_first_program_of_a_container_reads_its_own_figures() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    for (engine, user) in kinds() {
+        let bundle = hooked(&scene, engine, user);
+        bundle.program(&["/bin/busybox", "head", "-n", "1", "/proc/meminfo"]);
+        let text = bundle.run().ok();
+        assert_eq!(
+            number_after(&text, "MemTotal:"),
+            192 << 10,
+            "{engine:?} {user}"
+        );
+    }
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_container_without_masked_and_read_only_paths_sees_its_limits() {
+    all_see_their_limits(|config| {
+        config["linux"]["maskedPaths"] = json!([]);
+        config["linux"]["readonlyPaths"] = json!([]);
+        config["mounts"][2]["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+    });
+}
+
+#[test]
+fn privileged_a_container_with_all_capabilities_and_a_writable_root_sees_its_limits() {
+    all_see_their_limits(|config| {
+        let all = json!([
+            "CAP_SYS_ADMIN",
+            "CAP_KILL",
+            "CAP_NET_ADMIN",
+            "CAP_SYS_PTRACE"
+        ]);
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = all.clone();
+        }
+        config["process"]["noNewPrivileges"] = json!(false);
+        config["linux"]["maskedPaths"] = json!([]);
+        config["linux"]["readonlyPaths"] = json!([]);
+        config["root"]["readonly"] = json!(false);
+    });
+}
+
+#[test]
+fn privileged_a_container_in_the_cgroup_namespace_of_the_host_sees_its_limits() {
+    all_see_their_limits(|config| without(config, "cgroup"));
+}
+
+/// Share a namespace with the host.
+fn without(config: &mut Value, namespace: &str) {
+    if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
+        list.retain(|entry| entry["type"] != namespace);
+    }
+}
+
+#[test]
+fn privileged_a_container_in_the_pid_namespace_of_the_host_sees_its_limits() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    for engine in Engine::RUNTIMES {
+        let bundle = hooked(&scene, engine, false);
+        bundle.change(|config| without(config, "pid"));
+        let mut container = Container::of_bundle(bundle);
+        sees(&mut container, 192, 1);
+        assert_eq!(scene.list()[0]["pid"], container.pid());
+        drop(container);
+        assert_eq!(scene.list().len(), 0);
+    }
+    daemon.end();
+}
+
+#[test]
+fn privileged_containers_of_a_pod_share_a_pid_namespace_and_see_each_its_own_limits() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    for engine in Engine::RUNTIMES {
+        let mut pause = Container::of_bundle(hooked(&scene, engine, false));
+        let bundle = Bundle::new(&scene, engine, &limits(96, 1.0), false);
+        bundle.hook(&scene, &[]);
+        let path = format!("/proc/{}/ns/pid", pause.pid());
+        bundle.change(|config| {
+            config["linux"]["namespaces"][0] = json!({ "type": "pid", "path": path });
+        });
+        let mut second = Container::of_bundle(bundle);
+        sees(&mut second, 96, 1);
+        sees(&mut pause, 192, 1);
+        assert_eq!(scene.list().len(), 2);
+        drop(second);
+        sees(&mut pause, 192, 1);
+        drop(pause);
+        assert_eq!(scene.list().len(), 0);
+    }
+    daemon.end();
+}
+
+/// What a hook said that failed. crun throws it away; it is in the log too, with the name of the container.
+#[track_caller]
+fn said(scene: &Scene, engine: Engine, ran: &support::Ran) -> String {
+    let log = std::fs::read_to_string(scene.runtime_dir().join("hook.log")).unwrap();
+    let last = log.lines().last().unwrap_or_default().to_owned();
+    if engine == Engine::Runc {
+        let (_time, error) = last.split_once(' ').unwrap();
+        assert!(ran.stderr.contains(error), "{ran:?}");
+    }
+    last
+}
+
+#[test]
+fn privileged_without_a_daemon_the_start_fails_and_says_so() {
+    let scene = scene();
+    for (engine, user) in kinds() {
+        let bundle = hooked(&scene, engine, user);
+        let ran = bundle.run();
+        assert!(ran.code.is_some_and(|code| code != 0), "{ran:?}");
+        let run = scene.runtime_dir().display().to_string();
+        for word in ["no eci-mountd is listening", run.as_str(), "on-error"] {
+            let said = said(&scene, engine, &ran);
+            assert!(said.contains(word), "{word}: {said} {ran:?}");
+        }
+    }
+}
+
+#[test]
+fn privileged_without_a_daemon_a_container_that_may_go_without_views_starts() {
+    let scene = scene();
+    for engine in Engine::RUNTIMES {
+        let bundle = Bundle::new(&scene, engine, &limits(192, 0.5), false);
+        bundle.hook(&scene, &["--on-error", "ignore"]);
+        let mut container = Container::of_bundle(bundle);
+        sees_the_host(&mut container);
+    }
+    let log = std::fs::read_to_string(scene.runtime_dir().join("hook.log")).unwrap();
+    assert!(log.contains("no eci-mountd is listening"), "{log}");
+}
+
+#[test]
+fn privileged_a_hook_can_start_a_daemon_and_leaves_nobody_with_its_outputs() {
+    let scene = scene();
+    for engine in Engine::RUNTIMES {
+        let bundle = Bundle::new(&scene, engine, &limits(192, 0.5), false);
+        bundle.hook(&scene, &["--start"]);
+        // A runtime waits until nobody has the outputs of a hook any more.
+        let mut container = Container::of_bundle(bundle);
+        sees(&mut container, 192, 1);
+    }
+    scene.note_background();
+}
+
+#[test]
+fn privileged_a_daemon_that_does_not_answer_is_given_up_in_time() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    daemon.stop();
+    let bundle = Bundle::new(&scene, Engine::Runc, &limits(192, 0.5), false);
+    bundle.hook(&scene, &["--timeout", "1"]);
+    let begun = std::time::Instant::now();
+    let ran = bundle.run();
+    assert!(begun.elapsed() < support::PATIENCE);
+    assert!(ran.code.is_some_and(|code| code != 0), "{ran:?}");
+    assert!(ran.stderr.contains("did not answer within"), "{ran:?}");
+    daemon.go_on();
+    drop(bundle);
+    daemon.end();
+}
+
+#[test]
+fn privileged_fifty_containers_at_once_have_their_views() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let bundles: Vec<Bundle> = (0..50)
+        .map(|index| {
+            let bundle = Bundle::new(&scene, Engine::Runc, &limits(64 + index, 1.0), false);
+            bundle.hook(&scene, &[]);
+            bundle.program(&["/bin/busybox", "head", "-n", "1", "/proc/meminfo"]);
+            bundle
+        })
+        .collect();
+    let children: Vec<_> = bundles
+        .iter()
+        .map(|bundle| {
+            let mut command = bundle.run_command();
+            command
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    for (index, child) in children.into_iter().enumerate() {
+        let output = child.wait_with_output().unwrap();
+        let ran = support::Ran::from_output(format!("container {index}"), &output);
+        let text = ran.ok();
+        assert_eq!(number_after(&text, "MemTotal:"), (64 + index as u64) << 10);
+    }
+    drop(bundles);
+    assert_eq!(scene.list().len(), 0);
+    assert_eq!(children_of(daemon.pid()).len(), 1);
+    daemon.end();
+}
+
+#[test]
+fn privileged_annotations_choose_what_the_host_allows() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let start = |annotations: Value| {
+        let bundle = hooked(&scene, Engine::Crun, false);
+        bundle.change(|config| config["annotations"] = annotations);
+        bundle
+    };
+    let mut off = Container::of_bundle(start(json!({ "eci-fs.enabled": "false" })));
+    sees_the_host(&mut off);
+    drop(off);
+    let some = start(json!({ "eci-fs.views": "/proc/meminfo,/proc/stat" }));
+    let some = Container::of_bundle(some);
+    let mut grafts = some.grafts();
+    grafts.sort();
+    assert_eq!(grafts, ["/proc/meminfo", "/proc/stat"]);
+    drop(some);
+    let bad = start(json!({ "eci-fs.freshness": "soon" }));
+    let ran = bad.run();
+    assert_eq!(ran.code, Some(255), "{ran:?}");
+    let error = said(&scene, Engine::Crun, &ran);
+    assert!(error.contains("eci-fs.freshness"), "{error}");
+    drop(bad);
+    let config = scene.dir().join("config.toml");
+    std::fs::write(&config, "[hook]\nallow = []\n").unwrap();
+    let option = ["--config", config.to_str().unwrap()];
+    let refused = start(json!({ "eci-fs.enabled": "false" }));
+    refused.hook(&scene, &option);
+    let ran = refused.run();
+    let error = said(&scene, Engine::Crun, &ran);
+    assert!(error.contains("eci-fs.enabled is not one"), "{error}");
+    // Going on after that is going on with all views: nobody comes by the host's figures so.
+    refused.hook(&scene, &[&option[..], &["--on-error", "ignore"]].concat());
+    sees(&mut Container::of_bundle(refused), 192, 1);
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_container_is_as_fresh_as_it_chose_and_stays_so_when_the_server_is_killed() {
+    let scene = scene();
+    // So long that nothing is refreshed while the test runs.
+    let mut daemon = scene.daemon(&["--freshness", "3600000"]);
+    let start = |annotations: Value| {
+        let bundle = hooked(&scene, Engine::Crun, false);
+        bundle.change(|config| config["annotations"] = annotations);
+        Container::of_bundle(bundle)
+    };
+    let mut live = start(json!({ "eci-fs.freshness": "0", "eci-fs.cpu-ids": "dense" }));
+    let mut old = start(json!({}));
+    for _ in 0..2 {
+        let (before, still) = (live.read("/proc/uptime"), old.read("/proc/uptime"));
+        support::let_time_pass(std::time::Duration::from_millis(30));
+        assert_ne!(live.read("/proc/uptime"), before);
+        assert_eq!(old.read("/proc/uptime"), still);
+        daemon.kill_server();
+        daemon.wait_for("the server died");
+        scene.list();
+    }
+    drop((live, old));
+    daemon.end();
+}
+
+#[test]
+fn privileged_the_cgroup_of_a_hook_stays_the_containers_when_its_init_moves_itself() {
+    let scene = scene();
+    let mut daemon = scene.daemon(&[]);
+    let bundle = hooked(&scene, Engine::Runc, false);
+    bundle.change(|config| without(config, "cgroup"));
+    let mut container = Container::of_bundle(bundle);
+    let lower = support::Limits {
+        memory: Some(64 << 20),
+        ..support::Limits::default()
+    };
+    let inner = container.cgroup().child("init.scope", &lower);
+    inner.add(container.pid());
+    daemon.kill_server();
+    daemon.wait_for("the server died");
+    sees(&mut container, 192, 1);
+    // Its own first, or its parent could not be removed.
+    container.kill();
+    drop(inner);
+    drop(container);
+    daemon.end();
+}

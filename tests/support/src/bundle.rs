@@ -1,0 +1,178 @@
+//! The bundle of one container, and the runtime that makes it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::config::config;
+use crate::{Cgroup, Engine, Limits, Ran, Scene, find_program};
+
+/// A bundle whose container has a pid 1 that is `probe agent`, unless its configuration is changed. What the runtime
+/// has made is deleted with the value.
+#[derive(Debug)]
+pub struct Bundle {
+    dir: PathBuf,
+    name: String,
+    engine: Engine,
+    wrapper: Vec<String>,
+    cgroup: Cgroup,
+}
+
+impl Bundle {
+    /// Make one.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[track_caller]
+    pub fn new(scene: &Scene, engine: Engine, limits: &Limits, user: bool) -> Self {
+        // Nothing of it is there yet; it is a guard for what the runtime makes.
+        let cgroup = Cgroup::named(Cgroup::fresh_path());
+        let name = cgroup.path().trim_start_matches('/').to_owned();
+        let this = Self {
+            dir: scene.dir().join(&name),
+            name,
+            engine,
+            wrapper: Vec::new(),
+            cgroup,
+        };
+        if let Err(error) = std::fs::create_dir(&this.dir) {
+            panic!("the bundle {} cannot be made: {error}", this.dir.display());
+        }
+        this.write(&config(scene.root(), this.cgroup.path(), limits, user));
+        this
+    }
+
+    /// Have the runtime called by another one: its program and first arguments.
+    pub fn wrap(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The name of its container.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The cgroup of its container.
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Its configuration.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[track_caller]
+    pub fn config(&self) -> Value {
+        let text = std::fs::read_to_string(self.dir.join("config.json"));
+        match text.map(|text| serde_json::from_str(&text)) {
+            Ok(Ok(config)) => config,
+            other => panic!("the configuration cannot be read: {other:?}"),
+        }
+    }
+
+    /// Change its configuration.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[track_caller]
+    pub fn change(&self, change: impl FnOnce(&mut Value)) {
+        let mut config = self.config();
+        change(&mut config);
+        self.write(&config);
+    }
+
+    #[track_caller]
+    fn write(&self, config: &Value) {
+        if let Err(error) = std::fs::write(self.dir.join("config.json"), config.to_string()) {
+            panic!("the configuration cannot be written: {error}");
+        }
+    }
+
+    /// Have `eci-fs hook` called when it is made and when it is gone, with options.
+    ///
+    /// # Panics
+    /// As [`Self::change`].
+    #[track_caller]
+    pub fn hook(&self, scene: &Scene, options: &[&str]) {
+        let run = scene.runtime_dir();
+        let hook = |stage: &str| {
+            let mut args = vec!["eci-fs".into(), "hook".into()];
+            args.push("--runtime-dir".into());
+            args.push(run.display().to_string());
+            args.extend(options.iter().map(|&option| option.to_owned()));
+            args.push(stage.to_owned());
+            json!([{ "path": scene.program(), "args": args }])
+        };
+        self.change(|config| {
+            config["hooks"] = json!({
+                "createRuntime": hook("createRuntime"), "poststop": hook("poststop")
+            });
+        });
+    }
+
+    /// A command line of its runtime, with the state in the bundle.
+    #[track_caller]
+    pub fn runtime(&self, arguments: &[&str]) -> Command {
+        let program = find_program(self.engine.program());
+        let mut command = match (self.engine.enter(), self.wrapper.split_first()) {
+            (Some(mut enter), _) => {
+                enter.args(&self.wrapper);
+                enter
+            }
+            (None, Some((first, rest))) => {
+                let mut command = Command::new(first);
+                command.args(rest);
+                command
+            }
+            (None, None) => Command::new(&program),
+        };
+        if self.engine.enter().is_some() && self.wrapper.is_empty() {
+            command.arg(&program);
+        }
+        command.arg("--root").arg(self.dir.join("state"));
+        command.args(arguments);
+        command
+    }
+
+    /// The command line that makes and starts its container.
+    #[track_caller]
+    pub fn run_command(&self) -> Command {
+        let mut command = self.runtime(&["run", "--bundle"]);
+        command.arg(&self.dir).arg(&self.name);
+        command
+    }
+
+    /// Run its container to the end.
+    ///
+    /// # Panics
+    /// When the runtime cannot be started.
+    #[track_caller]
+    pub fn run(&self) -> Ran {
+        Ran::run(&mut self.run_command())
+    }
+
+    /// Have its container do nothing but this.
+    ///
+    /// # Panics
+    /// As [`Self::change`].
+    #[track_caller]
+    pub fn program(&self, arguments: &[&str]) {
+        self.change(|config| config["process"]["args"] = json!(arguments));
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        // With --force it does not mind that nothing is left.
+        let ran = Ran::run(&mut self.runtime(&["delete", "--force", &self.name]));
+        if !std::thread::panicking() {
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+        }
+    }
+}
