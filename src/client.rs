@@ -17,14 +17,15 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 /// How long a command waits for one answer. Attaching takes milliseconds; this is for a daemon that hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a command waits for a daemon that is ending to be gone, before it starts another.
+/// How long a command waits for the daemon that holds the lock to end, before it tries to reach it again: it may be
+/// one that is starting.
 const ENDING_LIMIT: Timespec = Timespec {
-    tv_sec: 5,
-    tv_nsec: 0,
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
 };
 
-/// How often a command tries again when the daemon ends just as it is asked.
-const ATTEMPTS: usize = 5;
+/// How often a command tries again when a daemon begins or ends just as it is asked: for five seconds in all.
+const ATTEMPTS: usize = 100;
 
 /// A connection to a daemon.
 #[derive(Debug)]
@@ -136,6 +137,20 @@ impl Client {
         }
     }
 
+    /// All containers of the daemon of a runtime directory; none when there is no daemon, or it ends just now.
+    ///
+    /// # Errors
+    /// As [`Self::connect`] and [`Self::call`].
+    pub fn list_of(runtime_dir: &Path) -> Result<Vec<Listed>> {
+        match Self::connect(runtime_dir)? {
+            None => Ok(Vec::new()),
+            Some(client) => match client.list() {
+                Err(error) if is_ending(&error) => Ok(Vec::new()),
+                other => other,
+            },
+        }
+    }
+
     /// All containers of the daemon.
     ///
     /// # Errors
@@ -156,6 +171,11 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether this says that the daemon ends just now.
+fn is_ending(error: &Error) -> bool {
+    error.kind == Kind::Busy && error.what == "eci-mountd is ending"
 }
 
 /// What the daemon says of a pidfd, said of the pid that a person typed.
@@ -212,7 +232,7 @@ pub fn call_or_start_within(
             },
         };
         match client.call(request.clone(), fds) {
-            Err(error) if error.kind == Kind::Busy && error.what == "eci-mountd is ending" => {
+            Err(error) if is_ending(&error) => {
                 wait_for_holder(runtime_dir);
                 last = Some(error);
             }

@@ -4,6 +4,8 @@
 //! first server gave: a later server is fed the same request, and must give the same answer, because what was
 //! negotiated belongs to the connection and not to the process that serves it.
 
+mod clone_device;
+
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
-use crate::grafts::place::Grafter;
+use crate::grafts::place::{Grafter, Origin};
 use crate::protocol::link::Connection;
 
 /// Bytes of a buffer for reading from `/dev/fuse`; the kernel wants at least 8192 (`FUSE_MIN_READ_BUFFER`).
@@ -42,7 +44,8 @@ impl Connections {
             fd.try_clone()
                 .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
         };
-        let grafter = Grafter::start(proc, [copy(&fuse[0])?, copy(&fuse[1])?])?;
+        let mounted = Origin::Mount([copy(&fuse[0])?, copy(&fuse[1])?]);
+        let grafter = Grafter::start(proc, mounted)?;
         let [cached, live] = fuse;
         Ok((
             Self {
@@ -50,6 +53,76 @@ impl Connections {
             },
             grafter,
         ))
+    }
+
+    /// Those of a daemon that is dead, from whoever kept them: the descriptors, the INIT requests and their answers,
+    /// in the order of [`Connection::ALL`].
+    ///
+    /// # Errors
+    /// When these cannot be the connections.
+    pub fn adopt(fuse: [OwnedFd; 2], init: Vec<Vec<u8>>, replies: Vec<Vec<u8>>) -> Result<Self> {
+        for fd in &fuse {
+            refuse_other_device(fd)?;
+        }
+        let (Ok(init), Ok(replies)) = (
+            <[Vec<u8>; 2]>::try_from(init),
+            <[Vec<u8>; 2]>::try_from(replies),
+        ) else {
+            return Err(Error::refused(
+                "what was negotiated on the connections is not known",
+            ));
+        };
+        let mut each = fuse.into_iter().zip(init).zip(replies);
+        let mut one = || {
+            let ((fuse, init), reply) = each.next()?;
+            Some(One {
+                fuse,
+                init,
+                reply: Some(reply),
+            })
+        };
+        match (one(), one()) {
+            (Some(cached), Some(live)) => Ok(Self {
+                each: [cached, live],
+            }),
+            _ => Err(Error::refused("there are two connections")),
+        }
+    }
+
+    /// Whether the kernel can send requests again that a dead server had read (Linux 6.9).
+    pub fn can_resend(&self) -> bool {
+        self.each.iter().all(|one| announces_resend(&one.init))
+    }
+
+    /// Descriptors for a server to read requests from. A kernel that cannot send requests again would keep for ever
+    /// what a dead server had read, as long as we hold the same description; so there a server gets one of its own,
+    /// and what it had read fails with it (ECONNABORTED).
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn for_server(&self) -> Result<[OwnedFd; 2]> {
+        let [cached, live] = &self.each;
+        let copy = |one: &One| {
+            if self.can_resend() {
+                one.fuse
+                    .try_clone()
+                    .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
+            } else {
+                let device = open_fuse()?;
+                clone_device::join(&device, &one.fuse)
+                    .map_err(|e| Error::io("clone", "/dev/fuse", e))?;
+                Ok(device)
+            }
+        };
+        Ok([copy(cached)?, copy(live)?])
+    }
+
+    /// The answers to the INIT requests, once there were any.
+    pub fn replies(&self) -> Vec<Vec<u8>> {
+        self.each
+            .iter()
+            .filter_map(|one| one.reply.clone())
+            .collect()
     }
 
     /// The `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
@@ -118,6 +191,30 @@ impl One {
     }
 }
 
+/// FUSE_HAS_RESEND of include/uapi/linux/fuse.h is bit 39 of the flags, bit 7 of their second word, which is valid
+/// with FUSE_INIT_EXT, bit 30 of the first. `struct fuse_in_header` has 40 bytes; the flags are the fourth and fifth
+/// word of `struct fuse_init_in`.
+fn announces_resend(init: &[u8]) -> bool {
+    let word = |at: usize| {
+        init.get(at..at + 4)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u32::from_ne_bytes)
+    };
+    word(52) & 1 << 30 != 0 && word(56) & 1 << 7 != 0
+}
+
+/// `/dev/fuse` is the character device 10:229 (Documentation/admin-guide/devices.txt).
+fn refuse_other_device(fd: &OwnedFd) -> Result<()> {
+    let stat = rustix::fs::fstat(fd).map_err(|e| Error::io("look at", "/dev/fuse", e))?;
+    let character = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    if !character || stat.st_rdev != rustix::fs::makedev(10, 229) {
+        return Err(Error::refused(
+            "what was handed over as a connection is no descriptor of /dev/fuse",
+        ));
+    }
+    Ok(())
+}
+
 fn open_fuse() -> Result<OwnedFd> {
     rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
         let error = Error::io("open", "/dev/fuse", e);
@@ -128,4 +225,28 @@ fn open_fuse() -> Result<OwnedFd> {
             _ => error.remedy("run as root, with access to /dev/fuse"),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resending_is_announced_by_bit_39_of_the_flags() {
+        let mut init = vec![0u8; 104];
+        assert!(!announces_resend(&init));
+        init[56] = 1 << 7;
+        assert!(!announces_resend(&init), "without FUSE_INIT_EXT");
+        init[55] = 1 << 6;
+        assert!(announces_resend(&init));
+        assert!(!announces_resend(&init[..54]));
+    }
+
+    #[test]
+    fn what_is_no_fuse_device_is_not_adopted() {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let some = vec![Vec::new(), Vec::new()];
+        let error = Connections::adopt([null(), null()], some.clone(), some).unwrap_err();
+        assert!(error.to_string().contains("/dev/fuse"), "{error}");
+    }
 }

@@ -13,5 +13,6 @@ pub mod grafts;
 pub mod protocol;
 pub mod registry;
 pub mod runtime_dir;
+pub mod state_file;
 pub mod supervisor;
 pub mod telemetry;

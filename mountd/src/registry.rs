@@ -15,8 +15,11 @@ use crate::protocol::choices::Choices;
 use crate::protocol::control::{CgroupChoice, Listed, Selector};
 use crate::protocol::link::{Row, Secrets, random};
 
-/// The file in the runtime directory.
+/// The list in the runtime directory.
 pub const FILE: &str = "containers.json";
+
+/// The [`Intent`] in the runtime directory; there is none between two operations.
+pub const INTENT: &str = "attaching.json";
 
 /// A container that the server knows.
 #[derive(Debug)]
@@ -106,6 +109,30 @@ pub struct SavedContainer {
     /// What is set for it alone.
     #[serde(default)]
     pub choices: Choices,
+    /// Where its root file system lay when it was attached, if that was not its root directory yet.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
+    /// Its boot_id; the file is root's alone.
+    #[serde(default)]
+    pub boot_id: Option<[u8; 16]>,
+}
+
+/// What a daemon is about to do, written down before it is done: a daemon that is killed in the middle of it
+/// leaves grafts that are on no list.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Intent {
+    /// The kernel's boot_id.
+    pub boot_id: String,
+    /// The slot that the container gets.
+    pub slot: u64,
+    /// Its process.
+    pub pid: i32,
+    /// The start of that process in clock ticks.
+    pub start_ticks: u64,
+    /// Where its root file system lies, if that is not its root directory yet.
+    pub root: Option<PathBuf>,
+    /// What is to be covered.
+    pub paths: Vec<String>,
 }
 
 impl Registry {
@@ -141,6 +168,43 @@ impl Registry {
     /// When the kernel has no randomness.
     pub fn new_secrets(&self) -> Result<Secrets> {
         Secrets::new(self.machine_secret).map_err(|e| Error::io("get", "random bytes", e))
+    }
+
+    /// The same with the boot_id that the container had before, as far as it is known.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness.
+    pub fn secrets_of(&self, boot_id: Option<[u8; 16]>) -> Result<Secrets> {
+        match boot_id {
+            Some(boot_id) => Ok(Secrets {
+                boot_id,
+                machine_secret: self.machine_secret,
+            }),
+            None => self.new_secrets(),
+        }
+    }
+
+    /// Give out no slot up to this one.
+    pub fn skip_slot(&mut self, slot: u64) {
+        self.next_slot = self.next_slot.max(slot.saturating_add(1));
+    }
+
+    /// What a daemon of this boot is about to do with the container in `slot`.
+    pub fn intent(&self, slot: u64) -> Option<Intent> {
+        let container = self.containers.get(&slot)?;
+        Some(Intent {
+            boot_id: self.boot_id.clone(),
+            slot,
+            pid: container.subject.pid,
+            start_ticks: container.subject.start_ticks,
+            root: container.root.clone(),
+            paths: container.rows.iter().map(|row| row.path.clone()).collect(),
+        })
+    }
+
+    /// The kernel's boot_id.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
     }
 
     /// A slot that nobody had.
@@ -270,6 +334,8 @@ impl Registry {
                     choice: container.choice,
                     cgroups: container.cgroups.clone(),
                     choices: container.choices.clone(),
+                    boot_id: Some(container.secrets.boot_id),
+                    root: container.root.clone(),
                 })
                 .collect(),
         }

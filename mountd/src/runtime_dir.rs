@@ -85,6 +85,11 @@ impl RuntimeDir {
         self.path.join("control.sock")
     }
 
+    /// Where a server whose daemon has died waits for the next one.
+    pub fn rendezvous(&self) -> PathBuf {
+        self.path.join("server.sock")
+    }
+
     /// The log of a daemon in the background.
     pub fn log(&self) -> PathBuf {
         self.path.join("eci-mountd.log")
@@ -162,6 +167,36 @@ impl RuntimeDir {
                 )?)
             })
             .map_err(|e| Error::io("write", &path, e).remedy("free space there"))
+    }
+
+    /// Note which process is the server, and when it started, for a daemon that cannot speak to it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn note_server(&self, pid: i32, start_ticks: u64) -> Result<()> {
+        self.write("server", &format!("{pid} {start_ticks}\n"))
+    }
+
+    /// What [`Self::note_server`] noted last.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_server(&self) -> Result<Option<(i32, u64)>> {
+        Ok(self.read("server")?.and_then(|text| {
+            let (pid, start_ticks) = text.trim().split_once(' ')?;
+            Some((pid.parse().ok()?, start_ticks.parse().ok()?))
+        }))
+    }
+
+    /// Remove the file `name`, if it is there.
+    ///
+    /// # Errors
+    /// When the directory is read-only.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.dir, name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(e) => Err(Error::io("remove", self.path.join(name), e)),
+        }
     }
 
     /// The text of the file `name`; none when it is not there.

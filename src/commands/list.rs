@@ -20,10 +20,7 @@ pub(super) struct Options {
 pub(super) fn main(options: &Options) -> Result<()> {
     super::need_root("list")?;
     // No daemon is no error: then nothing is attached, and that is the list.
-    let containers = match Client::connect(&options.runtime.runtime_dir)? {
-        Some(client) => client.list()?,
-        None => Vec::new(),
-    };
+    let containers = Client::list_of(&options.runtime.runtime_dir)?;
     if options.json {
         let text = serde_json::to_string_pretty(&containers)
             .map_err(|e| Error::io("encode", "the list", std::io::Error::from(e)))?;

@@ -99,7 +99,7 @@ fn privileged_a_full_runtime_directory_attaches_nothing() {
     let pid = container.pid().to_string();
     scene
         .eci_fs(&["attach", &pid])
-        .refused(&["containers.json", "free space"]);
+        .refused(&[dir.to_str().unwrap(), ".json", "free space"]);
     assert_eq!(container.mounts(), mounts);
     assert!(scene.list().is_empty());
     fs::remove_file(dir.join("ballast")).unwrap();

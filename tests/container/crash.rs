@@ -1,8 +1,7 @@
 //! The server is killed, or the daemon, or both.
 
-use std::path::Path;
-
-use support::mounts_of;
+use rustix::process::{Pid, Signal, kill_process};
+use support::{mounts_of, open_pidfd, wait_for_end};
 
 use crate::{limits, scene, sees, sees_the_host};
 
@@ -51,54 +50,171 @@ fn privileged_uptime_does_not_fall_when_the_server_is_killed() {
 }
 
 #[test]
-fn privileged_a_container_is_attached_again_after_a_crash_of_daemon_and_server() {
+fn privileged_reads_go_on_when_the_daemon_is_killed() {
+    let scene = scene();
+    let mut daemon = scene.daemon(&[]);
+    let server = daemon.server();
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    let mounts = container.mounts();
+    scene.attach(&container);
+    let boot_id = container.read("/proc/sys/kernel/random/boot_id");
+    container.ask(&["hold", "meminfo", "/proc/meminfo"]);
+    for _ in 0..3 {
+        daemon.die();
+        sees(&mut container, 128, 1);
+        assert!(scene.list().is_empty(), "a stale socket is no daemon");
+        daemon = scene.daemon(&[]);
+        sees(&mut container, 128, 1);
+        assert_eq!(scene.list().len(), 1);
+        assert_eq!(daemon.server(), server, "the same goes on");
+        container.ask(&["again", "meminfo"]);
+    }
+    // All else works as before: another container, a death of the server, a detach.
+    let mut another = scene.container().limits(limits(96, 1.0)).start();
+    scene.attach(&another);
+    sees(&mut another, 96, 1);
+    daemon.kill_server();
+    sees(&mut container, 128, 1);
+    sees(&mut another, 96, 1);
+    daemon.wait_for("the server died");
+    assert_eq!(container.read("/proc/sys/kernel/random/boot_id"), boot_id);
+    scene.detach(&container);
+    assert_eq!(container.mounts(), mounts);
+    sees_the_host(&mut container);
+    drop(another);
+    daemon.wait_for("the container has ended");
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_server_without_a_daemon_ends_with_its_last_container() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let container = scene.container().start();
+    let gone_first = scene.container().start();
+    scene.attach(&container);
+    scene.attach(&gone_first);
+    let server = open_pidfd(daemon.server());
+    daemon.die();
+    drop(gone_first);
+    drop(container);
+    wait_for_end(&server);
+}
+
+#[test]
+fn privileged_a_container_that_ended_without_a_daemon_is_not_on_the_list_of_the_next() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    let gone = scene.container().start();
+    scene.attach(&container);
+    scene.attach(&gone);
+    daemon.die();
+    drop(gone);
+    let daemon = scene.daemon(&[]);
+    assert_eq!(scene.list().len(), 1);
+    sees(&mut container, 128, 1);
+    drop(container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_directories_of_a_daemon_that_was_killed_are_shown_and_removed_by_the_next() {
+    let scene = scene();
+    let before = mounts_of("thread-self");
+    let daemon = scene.daemon(&[]);
+    let container = scene.container().limits(limits(128, 1.0)).start();
+    let dir = scene.dir().join("views");
+    let pid = container.pid().to_string();
+    scene.eci_fs(&["mount", &pid, dir.to_str().unwrap()]).ok();
+    daemon.die();
+    let daemon = scene.daemon(&[]);
+    let meminfo = std::fs::read_to_string(dir.join("proc/meminfo")).unwrap();
+    assert_eq!(support::number_after(&meminfo, "MemTotal:"), 128 << 10);
+    scene.eci_fs(&["unmount", dir.to_str().unwrap()]).ok();
+    assert_eq!(mounts_of("thread-self"), before);
+    assert!(!dir.exists());
+    drop(container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_after_a_crash_of_both_the_next_start_grafts_anew() {
+    let scene = scene();
+    let before = mounts_of("thread-self");
+    let mut first = scene.container().limits(limits(128, 1.0)).start();
+    let mut second = scene.container().limits(limits(96, 2.0)).start();
+    let mounts = (first.mounts(), second.mounts());
+    let daemon = scene.daemon(&[]);
+    scene.attach(&first);
+    scene.attach(&second);
+    let grafted = first.mounts().len();
+    let dir = scene.dir().join("views");
+    let pid = first.pid().to_string();
+    scene.eci_fs(&["mount", &pid, dir.to_str().unwrap()]).ok();
+    let boot_id = first.read("/proc/sys/kernel/random/boot_id");
+    daemon.crash();
+    let dead = first.try_read("/proc/meminfo");
+    assert!(dead.is_err(), "never the host's file: {dead:?}");
+    assert!(scene.runtime_dir().join("control.sock").exists());
+    assert!(scene.list().is_empty(), "a stale socket is no daemon");
+    let daemon = scene.daemon(&[]);
+    sees(&mut first, 128, 1);
+    sees(&mut second, 96, 2);
+    assert_eq!(scene.list().len(), 2);
+    assert_eq!(first.read("/proc/sys/kernel/random/boot_id"), boot_id);
+    assert_eq!(first.mounts().len(), grafted, "none of the dead is left");
+    let meminfo = std::fs::read_to_string(dir.join("proc/meminfo")).unwrap();
+    assert_eq!(support::number_after(&meminfo, "MemTotal:"), 128 << 10);
+    daemon.end();
+    assert_eq!((first.mounts(), second.mounts()), mounts);
+    sees_the_host(&mut first);
+    sees_the_host(&mut second);
+    assert_eq!(mounts_of("thread-self"), before);
+    assert!(!dir.exists());
+}
+
+#[test]
+fn privileged_a_command_starts_a_daemon_that_takes_over_what_a_crash_left() {
     let scene = scene();
     let daemon = scene.daemon(&[]);
     let mut container = scene.container().limits(limits(128, 1.0)).start();
     let mounts = container.mounts();
     scene.attach(&container);
     daemon.crash();
-    let dead = container.try_read("/proc/meminfo");
-    assert!(dead.is_err(), "never the host's file: {dead:?}");
-    assert!(
-        Path::new(&scene.runtime_dir())
-            .join("control.sock")
-            .exists()
-    );
-    assert!(scene.list().is_empty(), "a stale socket is no daemon");
     scene.attach(&container);
     sees(&mut container, 128, 1);
     assert_eq!(scene.list().len(), 1);
     scene.detach(&container);
-    assert_eq!(
-        container.mounts(),
-        mounts,
-        "none of the dead grafts is left"
-    );
+    assert_eq!(container.mounts(), mounts);
     sees_the_host(&mut container);
 }
 
 #[test]
-fn privileged_what_a_crash_left_is_removed_at_the_next_start() {
+fn privileged_a_server_that_hangs_is_replaced() {
     let scene = scene();
-    let before = mounts_of("thread-self");
-    let mut first = scene.container().limits(limits(128, 1.0)).start();
-    let mut second = scene.container().start();
-    let mounts = (first.mounts(), second.mounts());
-    let daemon = scene.daemon(&[]);
-    scene.attach(&first);
-    scene.attach(&second);
-    let dir = scene.dir().join("views");
-    let pid = first.pid().to_string();
-    scene.eci_fs(&["mount", &pid, dir.to_str().unwrap()]).ok();
-    daemon.crash();
-    let daemon = scene.daemon(&[]);
-    assert!(scene.list().is_empty());
-    assert_eq!((first.mounts(), second.mounts()), mounts);
-    sees_the_host(&mut first);
-    sees_the_host(&mut second);
-    assert_eq!(mounts_of("thread-self"), before);
-    assert!(!dir.exists());
+    let mut daemon = scene.daemon(&[]);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    scene.attach(&container);
+    for _ in 0..2 {
+        let server = daemon.server();
+        let pid = Pid::from_raw(i32::try_from(server).unwrap()).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        // It waits for the next server.
+        sees(&mut container, 128, 1);
+        daemon.wait_for("does not answer");
+        daemon.wait_for("the server died");
+        scene.list();
+        assert_ne!(daemon.server(), server);
+    }
+    // An attach that a hanging server holds up comes to its end too.
+    let pid = Pid::from_raw(i32::try_from(daemon.server()).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let mut another = scene.container().limits(limits(96, 1.0)).start();
+    sees(&mut container, 128, 1);
+    scene.attach(&another);
+    sees(&mut another, 96, 1);
+    drop((container, another));
     daemon.end();
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::operations::{Daemon, State, vanished};
+use super::operations::{Daemon, vanished};
 use crate::container::describe;
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
@@ -31,7 +31,8 @@ impl Daemon {
         let namespace = self
             .proc
             .open_at(&format!("{client}/ns/mnt"), OFlags::RDONLY)?;
-        let mut state = self.begin()?;
+        let _turn = self.begin()?;
+        let mut state = self.state.lock();
         if state.registry.find_mount(path).is_some() {
             return Err(Error::new(
                 Kind::Busy,
@@ -45,8 +46,8 @@ impl Daemon {
             CgroupChoice::NamespaceRoot,
             Choices::default(),
         )?;
+        drop(state);
         let result = self.expose(
-            &mut state,
             slot,
             dir,
             Exposure {
@@ -56,20 +57,17 @@ impl Daemon {
             },
         );
         if result.is_err() {
-            self.forget_if_unused(&mut state, slot);
+            self.forget_if_unused(slot);
         }
         result
     }
 
-    pub(super) fn expose(
-        &self,
-        state: &mut State,
-        slot: u64,
-        dir: OwnedFd,
-        exposure: Exposure,
-    ) -> Result<Response> {
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let rows = container.rows.clone();
+    pub(super) fn expose(&self, slot: u64, dir: OwnedFd, exposure: Exposure) -> Result<Response> {
+        let rows = {
+            let mut state = self.state.lock();
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            container.rows.clone()
+        };
         let namespace = exposure
             .namespace
             .try_clone()
@@ -78,10 +76,14 @@ impl Daemon {
             .grafter
             .run(move |place| grafts::expose(place, slot, &rows, &dir, namespace))?;
         let path = exposure.dir.clone();
-        container.mounts.push(exposure);
-        let id = container.id.clone();
-        if let Err(error) = self.save(state) {
-            let withdrawn = self.withdraw(state, slot, &path);
+        let (id, saved) = {
+            let mut state = self.state.lock();
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            container.mounts.push(exposure);
+            (container.id.clone(), self.save(&state))
+        };
+        if let Err(error) = saved {
+            let withdrawn = self.withdraw(slot, &path);
             tracing::warn!(?withdrawn, "the list cannot be written: unmounting again");
             return Err(error);
         }
@@ -89,14 +91,17 @@ impl Daemon {
         Ok(Response::Mounted { id, grafts })
     }
 
-    pub(super) fn withdraw(&self, state: &mut State, slot: u64, dir: &Path) -> Result<()> {
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let at = container
-            .mounts
-            .iter()
-            .position(|mount| mount.dir == dir)
-            .ok_or_else(vanished)?;
-        let exposure = container.mounts.remove(at);
+    pub(super) fn withdraw(&self, slot: u64, dir: &Path) -> Result<()> {
+        let exposure = {
+            let mut state = self.state.lock();
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            let at = container
+                .mounts
+                .iter()
+                .position(|mount| mount.dir == dir)
+                .ok_or_else(vanished)?;
+            container.mounts.remove(at)
+        };
         self.grafter
             .run(move |place| {
                 grafts::withdraw(place, &exposure.dir, &exposure.namespace)?;
@@ -115,29 +120,26 @@ impl Daemon {
     /// # Errors
     /// [`Kind::NotFound`] when there is no such directory.
     pub fn unmount(&self, dir: &Path) -> Result<Response> {
-        let mut state = self.begin()?;
-        let slot = state.registry.find_mount(dir).ok_or_else(|| {
+        let _turn = self.begin()?;
+        let slot = self.state.lock().registry.find_mount(dir);
+        let slot = slot.ok_or_else(|| {
             Error::not_found(format!("{} shows no container", dir.display()))
                 .remedy("see `eci-fs list`")
         })?;
-        self.withdraw(&mut state, slot, dir)?;
-        self.forget_if_unused(&mut state, slot);
-        self.save(&state)?;
+        self.withdraw(slot, dir)?;
+        self.forget_if_unused(slot);
+        self.save(&self.state.lock())?;
         Ok(Response::Unmounted)
     }
 
     /// Take away all directories that show a container. One that stays is logged: nobody waits for an answer.
-    pub(super) fn withdraw_all(&self, state: &mut State, slot: u64) {
-        let Some(container) = state.registry.get_mut(slot) else {
-            return;
+    pub(super) fn withdraw_all(&self, slot: u64) {
+        let dirs: Vec<_> = match self.state.lock().registry.get_mut(slot) {
+            Some(container) => container.mounts.iter().map(|m| m.dir.clone()).collect(),
+            None => return,
         };
-        let dirs: Vec<_> = container
-            .mounts
-            .iter()
-            .map(|mount| mount.dir.clone())
-            .collect();
         for dir in dirs {
-            if let Err(error) = self.withdraw(state, slot, &dir) {
+            if let Err(error) = self.withdraw(slot, &dir) {
                 tracing::warn!(%error, "a directory stays mounted, ignoring");
             }
         }

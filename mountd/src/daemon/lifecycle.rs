@@ -1,66 +1,93 @@
 //! What happens of itself: a container ends, the server dies, the daemon ends.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use super::operations::{Daemon, State, vanished};
+use super::watch::SERVER;
 use crate::container::{describe_again, has_ended};
 use crate::error::Result;
 use crate::protocol::control::Response;
+use crate::registry::Registry;
 use crate::supervisor::Server;
+
+/// How long the end of the daemon waits for an operation that has begun.
+const LAST_OPERATION: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// A container has ended: its grafts are gone with its namespace, all else is let go of.
     pub(super) fn container_ended(&self, slot: u64) {
-        self.strike(&mut self.state.lock(), slot);
+        let _turn = self.turn.lock();
+        self.strike(slot);
     }
 
     /// Forget a container whose process has ended.
-    fn strike(&self, state: &mut State, slot: u64) {
-        let Some(container) = state.registry.get_mut(slot) else {
-            return;
+    fn strike(&self, slot: u64) {
+        let id = match self.state.lock().registry.get_mut(slot) {
+            Some(container) => {
+                container.grafted.clear();
+                container.id.clone()
+            }
+            None => return,
         };
-        let id = container.id.clone();
-        container.grafted.clear();
-        self.withdraw_all(state, slot);
-        self.forget_if_unused(state, slot);
-        if let Err(error) = self.save(state) {
+        self.withdraw_all(slot);
+        self.forget_if_unused(slot);
+        if let Err(error) = self.save(&self.state.lock()) {
             tracing::warn!(%error, "the list is out of date, ignoring");
         }
         tracing::info!(%id, slot, "the container has ended");
     }
 
     /// Forget the container that is named `id` if its process has ended; says whether that was so.
-    pub(super) fn strike_if_ended(&self, state: &mut State, id: &str) -> Result<bool> {
-        let Some(slot) = state.registry.find_id(id) else {
-            return Ok(false);
+    pub(super) fn strike_if_ended(&self, id: &str) -> Result<bool> {
+        let (slot, ended) = {
+            let mut state = self.state.lock();
+            let Some(slot) = state.registry.find_id(id) else {
+                return Ok(false);
+            };
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            (slot, has_ended(container.subject.pidfd.as_fd())?)
         };
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let ended = has_ended(container.subject.pidfd.as_fd())?;
         if ended {
-            self.strike(state, slot);
+            self.strike(slot);
         }
         Ok(ended)
     }
 
     /// Answer [`crate::protocol::control::Request::Forget`].
     pub(super) fn forget(&self, id: &str) -> Result<Response> {
-        let mut state = self.begin()?;
-        let ended = self.strike_if_ended(&mut state, id)?;
+        let _turn = self.begin()?;
+        let ended = self.strike_if_ended(id)?;
         Ok(Response::Forgotten { ended })
     }
 
-    /// The server has died: start another one on the same connections, and hand everything over to it.
+    /// The server has died, or shall: let go of what is left of it.
+    pub(super) fn server_died(&self) {
+        self.answering.set(None);
+        // Dropped, it is reaped.
+        self.state.lock().server = None;
+    }
+
+    /// Start a server on the connections that the one before it served, and hand everything over to it.
     ///
     /// # Errors
-    /// When no server can be started any more.
-    pub(super) fn restart_server(&self) -> Result<()> {
+    /// When none can be started at this moment. The requests of readers wait meanwhile.
+    pub(super) fn start_server(&self) -> Result<()> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        state.server.kill();
-        state.server = Server::start(&self.program, &mut state.connections, &self.pressure)?;
-        let State {
-            registry, server, ..
-        } = state;
+        let mut server = Server::start(
+            &self.program,
+            &mut state.connections,
+            &state.belongings,
+            &self.pressure,
+        )?;
+        self.hand_over(&state.registry, &mut server);
+        server.serve(state.connections.can_resend())?;
+        self.install(state, server)
+    }
+
+    /// Tell a new server of all containers.
+    pub(super) fn hand_over(&self, registry: &Registry, server: &mut Server) {
         for (slot, container) in registry.iter() {
             let again = describe_again(
                 &self.proc,
@@ -70,37 +97,78 @@ impl Daemon {
                 &container.cgroups,
             )
             .and_then(|described| {
-                server.add(
-                    slot,
-                    container.secrets,
-                    &described.facts,
-                    &container.choices,
-                    &described.dirs,
-                    container.subject.pidfd.as_fd(),
-                )
+                server.add(slot, container.secrets, &described, &container.choices)
             });
             if let Err(error) = again {
                 tracing::warn!(%error, id = %container.id, "a container could not be handed over, ignoring");
             }
         }
-        server.serve(true)
+    }
+
+    /// From now on this is the server.
+    ///
+    /// # Errors
+    /// When its end could not be noticed.
+    pub(super) fn install(&self, state: &mut State, server: Server) -> Result<()> {
+        self.watch.add(server.pidfd(), SERVER)?;
+        self.answering.set(Some(server.pidfd()));
+        self.note(&server);
+        state.server = Some(server);
+        Ok(())
+    }
+
+    /// Write down which process is the server, for a daemon that cannot speak to it.
+    fn note(&self, server: &Server) {
+        let Some(runtime) = &self.runtime else {
+            return;
+        };
+        let noted = self
+            .proc
+            .process(server.pid())
+            .and_then(|process| runtime.note_server(process.pid, process.start_ticks));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "which process is the server is not written down, ignoring");
+        }
+    }
+
+    /// Hear of the next request on either connection, for the watchdog.
+    pub(super) fn listen_for_requests(&self) {
+        let state = self.state.lock();
+        for (number, fuse) in (0..).zip(state.connections.descriptors()) {
+            if let Err(error) = self.watch.request(number, fuse) {
+                tracing::warn!(%error, "the server is not watched over, ignoring");
+            }
+        }
     }
 
     /// Undo everything, before the daemon ends.
     pub(super) fn end(&self) {
-        let mut state = self.state.lock();
-        state.ending = true;
-        let slots: Vec<u64> = state.registry.iter().map(|(slot, _)| slot).collect();
+        self.state.lock().ending = true;
+        // What lies in a directory graft is only found with a server that answers.
+        let dead = self.state.lock().server.is_none();
+        if dead && let Err(error) = self.start_server() {
+            tracing::warn!(%error, "grafts in directories may stay behind");
+        }
+        let turn = self.turn.try_lock_for(LAST_OPERATION);
+        if turn.is_none() {
+            tracing::warn!("an operation does not come to its end, ignoring");
+        }
+        let slots: Vec<u64> = {
+            let state = self.state.lock();
+            state.registry.iter().map(|(slot, _)| slot).collect()
+        };
         for slot in slots {
-            if let Err(error) = self.ungraft(&mut state, slot) {
+            if let Err(error) = self.ungraft(slot) {
                 tracing::debug!(%error, slot, "its grafts are gone with it");
             }
-            self.withdraw_all(&mut state, slot);
-            self.forget_if_unused(&mut state, slot);
+            self.withdraw_all(slot);
+            self.forget_if_unused(slot);
         }
-        if let Err(error) = self.save(&state) {
+        if let Err(error) = self.save(&self.state.lock()) {
             tracing::warn!(%error, "the list is out of date, ignoring");
         }
+        // There is nothing left to serve, and nobody shall find a server waiting.
+        self.server_died();
     }
 
     /// Whether nothing is attached or mounted; if so, and `claim` is set, nothing new is begun any more.

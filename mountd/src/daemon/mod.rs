@@ -4,14 +4,19 @@
 //! `lifecycle` what happens of itself. [`run`](run()) is the loop that hears of
 //! new connections, signals, and the ends of containers and of the server. [`options`] is its command line.
 
+mod backoff;
 mod exposures;
-mod leftovers;
+mod inherit;
 mod lifecycle;
+mod listen;
 pub mod operations;
 pub mod options;
+mod restore;
 mod run;
 mod serve_control;
+mod timer;
 mod watch;
+mod watchdog;
 
 pub use options::Options;
 pub use run::{main, run};

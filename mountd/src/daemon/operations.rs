@@ -1,5 +1,8 @@
 //! What can be done to containers. One operation runs at a time: they all end in the one grafter anyway, and
 //! so each sees the list as the one before left it.
+//!
+//! The lock of the state is not held while the grafter works: it may wait for a server that has just died, and the
+//! next one is started under that lock.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -13,13 +16,14 @@ use crate::container::procfs::Proc;
 use crate::container::{Described, describe};
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
+use crate::grafts::Prober;
 use crate::grafts::place::Grafter;
 use crate::protocol::choices::Choices;
 use crate::protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
 use crate::registry::{self, Container, Registry};
 use crate::runtime_dir::RuntimeDir;
 use crate::supervisor::asks::PressureDirs;
-use crate::supervisor::{Program, Server};
+use crate::supervisor::{Belongings, Program, Server};
 
 /// What all operations share.
 #[derive(Debug)]
@@ -29,9 +33,16 @@ pub struct Daemon {
     pub(super) runtime: Option<RuntimeDir>,
     pub(super) program: Program,
     pub(super) pressure: PressureDirs,
+    /// Held by the one operation that runs.
+    pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
+    pub(super) prober: Prober,
     /// Told of each container whose end shall be noticed.
     pub(super) watch: super::watch::Watch,
+    /// The server that is to answer at this moment.
+    pub(super) answering: super::watchdog::Answering,
+    /// Set when the command that a private daemon serves is gone.
+    pub(super) over: std::sync::atomic::AtomicBool,
 }
 
 /// What changes.
@@ -39,18 +50,34 @@ pub struct Daemon {
 pub(super) struct State {
     pub(super) registry: Registry,
     pub(super) connections: Connections,
-    pub(super) server: Server,
+    pub(super) belongings: Belongings,
+    /// None between the death of one and the start of the next.
+    pub(super) server: Option<Server>,
     /// Set once, when the daemon ends: nothing new is begun.
     pub(super) ending: bool,
 }
 
+impl State {
+    /// The server, for work that needs one.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when it has died and the next one has not been started yet.
+    pub(super) fn server(&mut self) -> Result<&mut Server> {
+        self.server.as_mut().ok_or_else(|| {
+            Error::new(Kind::Busy, "the server has died and is being started again")
+                .remedy("try again; the log says why it died")
+        })
+    }
+}
+
 impl Daemon {
-    pub(super) fn begin(&self) -> Result<MutexGuard<'_, State>> {
-        let state = self.state.lock();
-        if state.ending {
+    /// Wait for the operation before, and keep the next one waiting.
+    pub(super) fn begin(&self) -> Result<MutexGuard<'_, ()>> {
+        let turn = self.turn.lock();
+        if self.state.lock().ending {
             return Err(Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again"));
         }
-        Ok(state)
+        Ok(turn)
     }
 
     /// Graft all views into the container of the process behind `pidfd`.
@@ -69,7 +96,10 @@ impl Daemon {
             registry::check_id(id)?;
         }
         let described = describe(&self.proc, pidfd, id.clone(), choice)?;
-        let mut state = self.begin()?;
+        let _turn = self.begin()?;
+        // The loop may not have heard yet that the last one of this name has ended.
+        self.strike_if_ended(&described.facts.id)?;
+        let mut state = self.state.lock();
         let known = state.registry.find_subject(&described.subject);
         if let Some(container) = known.and_then(|slot| state.registry.get_mut(slot)) {
             if let Some(id) = id.filter(|id| *id != container.id) {
@@ -92,9 +122,10 @@ impl Daemon {
             }
         }
         let slot = self.enter(&mut state, described, choice, choices)?;
-        let result = self.graft(&mut state, slot, root);
+        drop(state);
+        let result = self.graft(slot, root);
         if result.is_err() {
-            self.forget_if_unused(&mut state, slot);
+            self.forget_if_unused(slot);
         }
         let (id, grafts) = result?;
         let took_usec = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -118,52 +149,34 @@ impl Daemon {
         if let Some(slot) = state.registry.find_subject(&described.subject) {
             return Ok(slot);
         }
-        let Described {
-            subject,
-            facts,
-            dirs,
-            cgroups,
-        } = described;
-        // The loop may not have heard yet that the last one of this name has ended.
-        self.strike_if_ended(state, &facts.id)?;
-        if state.registry.iter().any(|(_, other)| other.id == facts.id) {
-            return Err(Error::new(
-                Kind::Busy,
-                format!("another container is named {}", facts.id),
-            )
-            .remedy("choose another name with --id"));
+        let id = &described.facts.id;
+        if state.registry.iter().any(|(_, other)| other.id == *id) {
+            return Err(
+                Error::new(Kind::Busy, format!("another container is named {id}"))
+                    .remedy("choose another name with --id"),
+            );
         }
         let secrets = state.registry.new_secrets()?;
         let slot = state.registry.take_slot();
-        // The root of v2 has the host's pressure, not the container's.
-        let of_v2 = facts
-            .hierarchies
-            .iter()
-            .zip(&dirs)
-            .find(|(h, _)| h.version == 2 && h.depth > 0);
-        if let Some((_, dir)) = of_v2 {
-            let dir = dir
-                .try_clone()
-                .map_err(|e| Error::io("duplicate", "a cgroup directory", e))?;
+        if let Some(dir) = v2_directory(&described)? {
             self.pressure.insert(slot, dir);
         }
         let rows = state
-            .server
-            .add(
-                slot,
-                secrets,
-                &facts,
-                &choices,
-                &dirs,
-                subject.pidfd.as_fd(),
-            )
+            .server()
+            .and_then(|server| server.add(slot, secrets, &described, &choices))
             .and_then(|rows| {
                 self.watch
-                    .container(slot, subject.pidfd.as_fd())
+                    .container(slot, described.subject.pidfd.as_fd())
                     .map(|()| rows)
             })
             .inspect_err(|_| self.pressure.remove(slot))?;
         let rows = choices.chosen(rows);
+        let Described {
+            subject,
+            facts,
+            cgroups,
+            ..
+        } = described;
         let container = Container {
             id: facts.id,
             subject,
@@ -181,24 +194,55 @@ impl Daemon {
     }
 
     /// Graft the rows of a container; `root` as [`Attach::root`].
-    pub(super) fn graft(
-        &self,
-        state: &mut State,
-        slot: u64,
-        root: Option<PathBuf>,
-    ) -> Result<(String, usize)> {
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let rows = container.rows.clone();
-        let subject = container.subject.duplicate()?;
-        container.root.clone_from(&root);
+    pub(super) fn graft(&self, slot: u64, root: Option<PathBuf>) -> Result<(String, usize)> {
+        if let Some(container) = self.state.lock().registry.get_mut(slot) {
+            container.root.clone_from(&root);
+        }
+        self.intend(slot)?;
+        let done = self.graft_and_save(slot, root);
+        self.intended();
+        done
+    }
+
+    /// Write down what is about to be done.
+    fn intend(&self, slot: u64) -> Result<()> {
+        let intent = self.state.lock().registry.intent(slot);
+        let (Some(runtime), Some(intent)) = (&self.runtime, intent) else {
+            return Ok(());
+        };
+        let text = serde_json::to_string(&intent)
+            .map_err(|e| Error::io("encode", registry::INTENT, std::io::Error::from(e)))?;
+        runtime.write(registry::INTENT, &text)
+    }
+
+    fn intended(&self) {
+        if let Some(runtime) = &self.runtime
+            && let Err(error) = runtime.remove(registry::INTENT)
+        {
+            // The next daemon finds the container on the list, or nothing to undo.
+            tracing::debug!(%error, "ignoring");
+        }
+    }
+
+    fn graft_and_save(&self, slot: u64, root: Option<PathBuf>) -> Result<(String, usize)> {
+        let (rows, subject) = {
+            let mut state = self.state.lock();
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            (container.rows.clone(), container.subject.duplicate()?)
+        };
         let outcome = self
             .grafter
             .run(move |place| grafts::attach(place, &subject, root.as_deref(), slot, &rows))?;
-        container.grafted = outcome.grafted;
-        let done = (container.id.clone(), container.grafted.len());
+        let (done, saved) = {
+            let mut state = self.state.lock();
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            container.grafted = outcome.grafted;
+            let done = (container.id.clone(), container.grafted.len());
+            (done, self.save(&state))
+        };
         // Written before the answer: what the caller believes is attached is found again after a crash.
-        if let Err(error) = self.save(state) {
-            let ungrafted = self.ungraft(state, slot);
+        if let Err(error) = saved {
+            let ungrafted = self.ungraft(slot);
             tracing::warn!(
                 ?ungrafted,
                 "the list cannot be written: taking the grafts out again"
@@ -208,11 +252,16 @@ impl Daemon {
         Ok(done)
     }
 
-    pub(super) fn ungraft(&self, state: &mut State, slot: u64) -> Result<usize> {
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let paths = std::mem::take(&mut container.grafted);
-        let subject = container.subject.duplicate()?;
-        let root = container.root.clone();
+    pub(super) fn ungraft(&self, slot: u64) -> Result<usize> {
+        let (paths, subject, root) = {
+            let mut state = self.state.lock();
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            (
+                std::mem::take(&mut container.grafted),
+                container.subject.duplicate()?,
+                container.root.clone(),
+            )
+        };
         if paths.is_empty() {
             return Ok(0);
         }
@@ -225,19 +274,24 @@ impl Daemon {
     /// # Errors
     /// [`Kind::NotFound`] when no such container is attached.
     pub fn detach(&self, selector: &Selector) -> Result<Response> {
-        let mut state = self.begin()?;
-        let slot = self.select(&state, selector)?;
-        let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
-        let id = container.id.clone();
-        if container.grafted.is_empty() {
-            return Err(
-                Error::not_found(format!("{id} has no grafts; it is only mounted"))
-                    .remedy("see `eci-fs list`, and `eci-fs unmount`"),
-            );
-        }
-        let grafts = self.ungraft(&mut state, slot)?;
-        self.forget_if_unused(&mut state, slot);
-        self.save(&state)?;
+        let _turn = self.begin()?;
+        let (slot, id) = {
+            let mut state = self.state.lock();
+            let slot = self.select(&state, selector)?;
+            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            if container.grafted.is_empty() {
+                return Err(Error::not_found(format!(
+                    "{} has no grafts; it is only mounted",
+                    container.id
+                ))
+                .remedy("see `eci-fs list`, and `eci-fs unmount`"));
+            }
+            (slot, container.id.clone())
+        };
+        let grafts = self.ungraft(slot)?;
+        self.forget_if_unused(slot);
+        self.save(&self.state.lock())
+            .map_err(|error| error.context(format!("{id} is detached, but")))?;
         tracing::info!(%id, slot, grafts, "detached");
         Ok(Response::Detached { id, grafts })
     }
@@ -254,7 +308,8 @@ impl Daemon {
     /// [`Kind::NotFound`] when the container has no such view.
     pub fn open(&self, selector: &Selector, path: &str) -> Result<OwnedFd> {
         let (slot, row) = {
-            let mut state = self.begin()?;
+            let _turn = self.begin()?;
+            let mut state = self.state.lock();
             let slot = self.select(&state, selector)?;
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
             let row = container
@@ -270,7 +325,8 @@ impl Daemon {
         self.grafter.run(move |place| place.open_view(slot, &row))
     }
 
-    pub(super) fn forget_if_unused(&self, state: &mut State, slot: u64) {
+    pub(super) fn forget_if_unused(&self, slot: u64) {
+        let mut state = self.state.lock();
         let used = state
             .registry
             .get_mut(slot)
@@ -281,7 +337,8 @@ impl Daemon {
         if let Some(container) = state.registry.remove(slot) {
             self.watch.forget(container.subject.pidfd.as_fd());
             self.pressure.remove(slot);
-            if let Err(error) = state.server.remove(slot) {
+            if let Err(error) = state.server().and_then(|server| server.remove(slot)) {
+                // The next server does not get it.
                 tracing::warn!(%error, slot, "the server did not let go of a container, ignoring");
             }
         }
@@ -305,6 +362,22 @@ impl Daemon {
             .map_err(|e| Error::io("encode", registry::FILE, std::io::Error::from(e)))?;
         runtime.write(registry::FILE, &text)
     }
+}
+
+/// The container's directory in the v2 hierarchy, where its pressure is. The root of v2 has the host's, not the
+/// container's.
+pub(super) fn v2_directory(described: &Described) -> Result<Option<OwnedFd>> {
+    described
+        .facts
+        .hierarchies
+        .iter()
+        .zip(&described.dirs)
+        .find(|(hierarchy, _)| hierarchy.version == 2 && hierarchy.depth > 0)
+        .map(|(_, dir)| {
+            dir.try_clone()
+                .map_err(|e| Error::io("duplicate", "a cgroup directory", e))
+        })
+        .transpose()
 }
 
 pub(super) fn vanished() -> Error {

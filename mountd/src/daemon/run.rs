@@ -1,41 +1,40 @@
 //! The event loop: who knocks, who has died, and when to end.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use parking_lot::Mutex;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::SocketFlags;
 
-use super::leftovers;
+use super::backoff::Backoff;
+use super::inherit::{self, Inheritance};
+use super::listen::listen;
 use super::operations::{Daemon, State};
 use super::options::Options;
 use super::serve_control;
-use super::watch::{FIRST_SLOT, LISTENER, SERVER, SIGNALS, WAKE, Watch};
-use crate::connections::Connections;
+use super::timer::Timer;
+use super::watch::{ASK, FIRST_SLOT, LISTENER, REQUEST, SERVER, SIGNALS, START, WAKE, Watch};
+use super::watchdog::{self, Answering};
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::channel::Channel;
 use crate::registry::{self, Registry};
 use crate::runtime_dir::RuntimeDir;
+use crate::supervisor::Program;
 use crate::supervisor::asks::PressureDirs;
-use crate::supervisor::{Program, Server};
 
 /// Control connections served at once; more are turned away, so that nobody can use up the threads.
 const MAX_CONNECTIONS: usize = 128;
 
-/// Servers that may die within [`RESTART_WINDOW`] before the daemon gives up.
-const MAX_RESTARTS: usize = 10;
-
-/// See [`MAX_RESTARTS`].
-const RESTART_WINDOW: Duration = Duration::from_secs(10);
+/// How soon the start of a server is tried again after it was refused.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The daemon's whole life; prints what went wrong.
 #[allow(
@@ -105,39 +104,46 @@ pub fn run(options: &Options) -> Result<()> {
         Some(runtime) => read_saved(runtime)?,
         None => None,
     };
-    let (mut connections, grafter) = Connections::open(Arc::clone(&proc))?;
-    if let Some(saved) = &saved {
-        leftovers::remove(&proc, &grafter, saved, &boot_id);
-    }
     let program = Program {
         path: options.server()?,
         settings: options.settings(),
     };
     let pressure = PressureDirs::default();
-    let mut server = Server::start(&program, &mut connections, &pressure)?;
-    server.serve(false)?;
+    let Inheritance {
+        connections,
+        grafter,
+        belongings,
+        server,
+        connected,
+    } = inherit::begin(&proc, runtime.as_ref(), &program, &pressure)?;
     let watch = Watch::new()?;
     watch.add(signals.as_fd(), SIGNALS)?;
-    watch.add(server.pidfd(), SERVER)?;
     if let Some(listener) = &listener {
         watch.add(listener.as_fd(), LISTENER)?;
     }
-    let registry = Registry::new(boot_id, saved.as_ref())?;
-    let state = Mutex::new(State {
-        registry,
+    let state = State {
+        registry: Registry::new(boot_id, saved.as_ref())?,
         connections,
-        server,
+        belongings,
+        server: None,
         ending: false,
-    });
+    };
+    let prober = grafter.run(|place| place.prober())?;
     let daemon = Arc::new(Daemon {
         proc,
         grafter,
         runtime,
         program,
         pressure,
-        state,
+        prober,
+        turn: Mutex::new(()),
+        state: Mutex::new(state),
         watch,
+        answering: Answering::default(),
+        over: AtomicBool::new(false),
     });
+    daemon.install(&mut daemon.state.lock(), server)?;
+    daemon.restore(saved.as_ref(), &connected)?;
 
     if options.private {
         serve_standard_input(&daemon)?;
@@ -147,9 +153,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     tracing::info!(pid = std::process::id(), "ready");
     let result = turn(&daemon, listener.as_ref(), &signals, options);
+    if let Some(runtime) = &daemon.runtime {
+        // First, so that nobody knocks at a daemon that ends.
+        let _ = std::fs::remove_file(runtime.socket());
+    }
     daemon.end();
     if let Some(runtime) = &daemon.runtime {
-        let _ = std::fs::remove_file(runtime.socket());
+        let _ = std::fs::remove_file(runtime.rendezvous());
         let _ = std::fs::remove_dir(runtime.mounts());
     }
     result
@@ -162,7 +172,14 @@ fn turn(
     options: &Options,
 ) -> Result<()> {
     let connections = Arc::new(AtomicUsize::new(0));
-    let mut restarts: Vec<Instant> = Vec::new();
+    let mut backoff = Backoff::default();
+    let (ask_timer, start_timer) = (Timer::new()?, Timer::new()?);
+    daemon.watch.add(ask_timer.as_fd(), ASK)?;
+    daemon.watch.add(start_timer.as_fd(), START)?;
+    let ask = watchdog::start(daemon)?;
+    let ended = start_mourner(daemon)?;
+    daemon.listen_for_requests();
+    let mut reserve = Reserve::default();
     let mut events = [EpollEvent::empty(); 64];
     loop {
         let count = match daemon.watch.epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -173,7 +190,7 @@ fn turn(
             match event.data() {
                 LISTENER => {
                     if let Some(listener) = listener {
-                        accept(daemon, listener, &connections);
+                        accept(daemon, listener, &connections, &mut reserve);
                     }
                 }
                 SIGNALS => {
@@ -183,42 +200,110 @@ fn turn(
                     }
                 }
                 SERVER => {
-                    restarts.retain(|at| at.elapsed() < RESTART_WINDOW);
-                    if restarts.len() >= MAX_RESTARTS {
-                        return Err(Error::new(
-                            Kind::System,
-                            format!(
-                                "the server died {MAX_RESTARTS} times within {RESTART_WINDOW:?}"
-                            ),
-                        )
-                        .remedy("see its log, and report it"));
-                    }
-                    restarts.push(Instant::now());
                     tracing::error!("the server died; starting another one");
-                    daemon.restart_server()?;
-                    let state = daemon.state.lock();
-                    daemon.watch.add(state.server.pidfd(), SERVER)?;
+                    daemon.server_died();
+                    start_server(daemon, &mut backoff, &start_timer);
+                }
+                START => {
+                    start_timer.clear();
+                    start_server_now(daemon, &mut backoff, &start_timer);
+                }
+                token if (REQUEST..ASK).contains(&token) => ask_timer.set(watchdog::AFTER),
+                ASK => {
+                    ask_timer.clear();
+                    // The thread ends with the daemon only.
+                    let _ = ask.send(());
                 }
                 WAKE => {
                     let _ = daemon.watch.wake.read();
-                    if options.private || (options.background && daemon.is_idle(true)) {
+                    if daemon.over.load(Ordering::Relaxed)
+                        || (options.background && daemon.is_idle(true))
+                    {
                         return Ok(());
                     }
                 }
                 token => {
-                    daemon.container_ended(token.saturating_sub(FIRST_SLOT));
-                    if options.background && daemon.is_idle(true) {
-                        return Ok(());
-                    }
+                    // The thread ends with the daemon only.
+                    let _ = ended.send(token.saturating_sub(FIRST_SLOT));
                 }
             }
         }
     }
 }
 
-fn accept(daemon: &Arc<Daemon>, listener: &OwnedFd, connections: &Arc<AtomicUsize>) {
+/// Start the thread that lets go of containers that have ended. The loop may not: it would wait for the grafter,
+/// which may wait for a server, which the loop starts.
+fn start_mourner(daemon: &Arc<Daemon>) -> Result<Sender<u64>> {
+    let (ended, slots) = std::sync::mpsc::channel();
+    let daemon = Arc::clone(daemon);
+    std::thread::Builder::new()
+        .name("ended".to_owned())
+        .spawn(move || {
+            for slot in slots {
+                daemon.container_ended(slot);
+                daemon.watch.wake();
+            }
+        })
+        .map_err(|e| Error::io("start", "a thread", e))?;
+    Ok(ended)
+}
+
+/// Start a server at once, or later if it dies in a loop.
+fn start_server(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
+    let delay = backoff.delay(Instant::now());
+    if delay.is_zero() {
+        start_server_now(daemon, backoff, timer);
+    } else {
+        tracing::error!(
+            ?delay,
+            "the server keeps dying: waiting before the next one"
+        );
+        timer.set(delay);
+    }
+}
+
+fn start_server_now(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
+    if let Err(error) = daemon.start_server() {
+        let delay = backoff.delay(Instant::now()).max(RETRY);
+        tracing::error!(%error, ?delay, "no server can be started; trying again");
+        timer.set(delay);
+    }
+}
+
+/// A descriptor that is given up when there are no others, to turn somebody away who would knock for ever.
+struct Reserve {
+    held: Option<std::fs::File>,
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self {
+            held: std::fs::File::open("/dev/null").ok(),
+        }
+    }
+}
+
+impl Reserve {
+    fn turn_away(&mut self, listener: &OwnedFd) {
+        self.held = None;
+        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC));
+        *self = Self::default();
+    }
+}
+
+fn accept(
+    daemon: &Arc<Daemon>,
+    listener: &OwnedFd,
+    connections: &Arc<AtomicUsize>,
+    reserve: &mut Reserve,
+) {
+    use rustix::io::Errno;
     let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
         Ok(socket) => socket,
+        Err(error @ (Errno::MFILE | Errno::NFILE)) => {
+            tracing::error!(%error, "a control connection is turned away");
+            return reserve.turn_away(listener);
+        }
         Err(error) => return tracing::warn!(%error, "a connection could not be accepted, ignoring"),
     };
     if connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
@@ -251,6 +336,7 @@ fn serve_standard_input(daemon: &Arc<Daemon>) -> Result<()> {
         .name("control".to_owned())
         .spawn(move || {
             serve_control::serve(&daemon, &Channel::new(socket), || {});
+            daemon.over.store(true, Ordering::Relaxed);
             daemon.watch.wake();
         })
         .map(drop)
@@ -292,29 +378,6 @@ fn block_signals() -> Result<SignalFd> {
     let flags =
         nix::sys::signalfd::SfdFlags::SFD_CLOEXEC | nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&set, flags).map_err(trouble)
-}
-
-/// Listen on `path`. The lock is held, so a socket that is there belongs to nobody any more.
-fn listen(path: &Path) -> Result<OwnedFd> {
-    match std::fs::remove_file(path) {
-        Ok(()) => tracing::info!(path = %path.display(), "removed the socket of a dead daemon"),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io("remove the stale socket", path, e)),
-    }
-    let trouble = |e| Error::io("listen on", path, e);
-    let address = SocketAddrUnix::new(path).map_err(trouble)?;
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(trouble)?;
-    rustix::net::bind(&socket, &address).map_err(trouble)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|e| Error::io("set the mode of", path, e))?;
-    rustix::net::listen(&socket, 64).map_err(trouble)?;
-    Ok(socket)
 }
 
 fn read_saved(runtime: &RuntimeDir) -> Result<Option<registry::Saved>> {

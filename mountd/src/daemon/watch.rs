@@ -12,6 +12,12 @@ pub(super) const LISTENER: u64 = 0;
 pub(super) const SIGNALS: u64 = 1;
 pub(super) const SERVER: u64 = 2;
 pub(super) const WAKE: u64 = 3;
+/// A request that no server has taken yet, on either connection.
+pub(super) const REQUEST: u64 = 4;
+/// Time to ask whether the server answers.
+pub(super) const ASK: u64 = 6;
+/// Time to start a server.
+pub(super) const START: u64 = 7;
 pub(super) const FIRST_SLOT: u64 = 16;
 
 /// The set of descriptors that the loop waits for; other threads add containers to it.
@@ -40,9 +46,23 @@ impl Watch {
             .map_err(|e| Error::io("watch", "a descriptor", e))
     }
 
-    /// Notice the end of the container in `slot`.
+    /// Hear once of a request on the connection `number`, from now on.
+    pub(super) fn request(&self, number: u64, fuse: BorrowedFd<'_>) -> Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        let mut event = EpollEvent::new(flags, REQUEST + number);
+        match self.epoll.modify(fuse, &mut event) {
+            Err(nix::errno::Errno::ENOENT) => self.epoll.add(fuse, event),
+            other => other,
+        }
+        .map_err(|e| Error::io("watch", "/dev/fuse", e))
+    }
+
+    /// Notice the end of the container in `slot`, once: its descriptor stays readable.
     pub(super) fn container(&self, slot: u64, pidfd: BorrowedFd<'_>) -> Result<()> {
-        self.add(pidfd, FIRST_SLOT + slot)
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+        self.epoll
+            .add(pidfd, EpollEvent::new(flags, FIRST_SLOT + slot))
+            .map_err(|e| Error::io("watch", "a process", e))
     }
 
     /// Notice it no more.

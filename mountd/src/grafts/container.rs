@@ -5,11 +5,15 @@
 //! 3. The container's mount namespace is entered, and each clone moved onto its target.
 //! 4. The same with what lies in a directory that has just been covered: its targets are only there now.
 //! 5. If one fails, those before it are taken away again before anybody hears of it.
+//!
+//! A dead graft, which a daemon and a server that died together have left, is never uncovered: ours goes beneath it
+//! (Linux 6.5) before it is removed, or over it, so that at no moment the kernel's own file is seen.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::place::Place;
@@ -17,6 +21,9 @@ use super::target::{Lies, Target, Targets, at};
 use crate::container::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::Row;
+
+/// `MOVE_MOUNT_BENEATH` of include/uapi/linux/mount.h (Linux 6.5).
+const MOVE_MOUNT_BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
 
 /// What has been done.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,20 +47,9 @@ pub fn attach(
     let targets = Targets::open(&place.proc, subject, root, &place.devices)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         rows.iter().partition(|row| inside_another(row, rows));
-    let mut dead = Vec::new();
-    let work = prepare(place, subject, slot, &first, &targets, &mut dead)?;
-    if !dead.is_empty() {
-        tracing::info!(
-            pid = subject.pid,
-            grafts = dead.len(),
-            "removing grafts that a dead daemon left"
-        );
-        // What lies in a dead directory cannot be reached: it goes with it.
-        detach(place, subject, root, None, &dead)?;
-        return attach(place, subject, root, slot, rows);
-    }
+    let work = prepare(place, subject, slot, &first, &targets)?;
     cover(place, subject, &work)?;
-    let inner = prepare(place, subject, slot, &later, &targets, &mut dead)
+    let inner = prepare(place, subject, slot, &later, &targets)
         .and_then(|inner| cover(place, subject, &inner).map(|()| inner));
     let inner = inner.inspect_err(|_| uncover_all(place, subject, &work))?;
     let grafted = work
@@ -78,33 +74,32 @@ fn inside_another(row: &Row, rows: &[Row]) -> bool {
     })
 }
 
-/// Find the targets of `rows` and clone their mounts. Grafts of a daemon that was killed go to `dead`.
+/// Find the targets of `rows` and clone their mounts.
 fn prepare<'a>(
     place: &Place,
     subject: &Subject,
     slot: u64,
     rows: &[&'a Row],
     targets: &Targets<'_>,
-    dead: &mut Vec<String>,
 ) -> Result<Vec<Work<'a>>> {
     let mut work = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(target) = targets.find(&row.path)? else {
             continue;
         };
-        if target.lies == Lies::Foreign {
-            if !place.is_dead(&target.entry)? {
-                return Err(Error::new(
-                    Kind::Busy,
-                    format!(
-                        "{} of process {} has a graft of another eci-mountd",
-                        row.path, subject.pid
-                    ),
-                )
-                .remedy("detach it there first, with the --runtime-dir of that one"));
-            }
-            dead.push(row.path.clone());
-        } else if target.directory == row.directory {
+        // What a dead graft is of cannot be asked of it.
+        let dead = target.lies == Lies::Foreign;
+        if dead && !place.is_dead(&target.entry)? {
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "{} of process {} has a graft of another eci-mountd",
+                    row.path, subject.pid
+                ),
+            )
+            .remedy("detach it there first, with the --runtime-dir of that one"));
+        }
+        if target.directory == row.directory {
             let clone = place.clone_of(slot, row)?;
             // The mount keeps its id when it is moved: so it is known again when it is walked into.
             targets.add_fresh(at(&clone, &row.path)?.mount);
@@ -118,15 +113,41 @@ fn prepare<'a>(
 fn cover(place: &Place, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
     place.inside(&subject.pidfd, || {
         for (done, (row, target, clone)) in work.iter().enumerate() {
-            let flags =
-                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-            if let Err(e) = move_mount(clone, "", &target.entry, "", flags) {
+            let moved = match target.lies {
+                Lies::Foreign => replace_dead(clone, target),
+                _ => move_onto(clone, target, MoveMountFlags::empty()),
+            };
+            if let Err(e) = moved {
                 uncover_here(subject, &work[..done]);
                 return Err(Error::io("graft over the container's", &row.path, e));
             }
         }
         Ok(())
     })
+}
+
+fn move_onto(
+    clone: &OwnedFd,
+    target: &Target,
+    how: MoveMountFlags,
+) -> std::result::Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(clone, "", &target.entry, "", flags | how)
+}
+
+/// Put a mount in the place of a dead graft: beneath it, and the dead one away. A kernel that does not know this
+/// (before 6.5) says EINVAL; there it goes on top, and the dead one is removed when ours is.
+fn replace_dead(clone: &OwnedFd, target: &Target) -> std::result::Result<(), Errno> {
+    match move_onto(clone, target, MOVE_MOUNT_BENEATH) {
+        Err(Errno::INVAL) => move_onto(clone, target, MoveMountFlags::empty()),
+        Err(other) => Err(other),
+        Ok(()) => {
+            if let Err(error) = uncover(target) {
+                tracing::warn!(%error, "a dead graft stays over ours, ignoring");
+            }
+            Ok(())
+        }
+    }
 }
 
 fn uncover_all(place: &Place, subject: &Subject, work: &[Work<'_>]) {
@@ -183,7 +204,7 @@ pub fn detach(
         };
         if its {
             work.push(target);
-        } else {
+        } else if slot.is_some() {
             tracing::warn!(
                 path,
                 pid = subject.pid,
@@ -197,6 +218,11 @@ pub fn detach(
         }
         Ok(())
     })?;
+    if slot.is_some() && targets.has_foreign() {
+        // Dead ones, which ours have covered.
+        drop(targets);
+        detach(place, subject, root, None, paths)?;
+    }
     Ok(work.len())
 }
 

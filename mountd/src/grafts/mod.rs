@@ -7,8 +7,10 @@
 mod container;
 mod inspection;
 pub mod place;
+mod probe;
 mod target;
 
 pub use container::{Outcome, attach, detach};
 pub use inspection::{expose, withdraw};
+pub use probe::Prober;
 pub use target::Targets;

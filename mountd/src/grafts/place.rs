@@ -16,8 +16,10 @@ use std::sync::mpsc;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatxFlags};
 
+use super::probe::{Prober, Probes};
+use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::{Connection, Row};
@@ -39,11 +41,17 @@ pub struct Place {
     live_read_only: OwnedFd,
     /// `st_dev` of the connections, as mountinfo writes it.
     pub(super) devices: Vec<String>,
-    probes: mpsc::Sender<Probe>,
+    probes: Probes,
 }
 
-/// A question whether a file system is dead, and where the answer goes.
-type Probe = (OwnedFd, mpsc::Sender<Option<rustix::io::Errno>>);
+/// Where the source mounts come from.
+#[derive(Debug)]
+pub enum Origin {
+    /// They are mounted on these `/dev/fuse` descriptors.
+    Mount([OwnedFd; 2]),
+    /// They are in this mount namespace, which a daemon before this one made.
+    Namespace(OwnedFd),
+}
 
 type Job = Box<dyn FnOnce(&Place) + Send>;
 
@@ -54,22 +62,26 @@ pub struct Grafter {
 }
 
 impl Grafter {
-    /// Start the thread, and mount the two connections on the `/dev/fuse` descriptors `fuse`.
+    /// Start the thread, and have the two connections mounted there.
     ///
     /// # Errors
-    /// When a namespace cannot be made or a mount is refused; it says which.
-    pub fn start(proc: Arc<Proc>, fuse: [OwnedFd; 2]) -> Result<Self> {
+    /// When a namespace cannot be made or a mount is refused; it says which. When a namespace that was handed over
+    /// is not such a one.
+    pub fn start(proc: Arc<Proc>, origin: Origin) -> Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let probes = start_prober()?;
+        let probes = Probes::start()?;
         let (ready, made) = mpsc::channel();
         std::thread::Builder::new()
             .name("grafter".to_owned())
             .spawn(move || {
-                let place = match Place::make(proc, probes, &fuse) {
+                let made = match origin {
+                    Origin::Mount(fuse) => Place::make(proc, probes, &fuse),
+                    Origin::Namespace(home) => Place::enter(proc, probes, home),
+                };
+                let place = match made {
                     Ok(place) => place,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
-                drop(fuse);
                 drop(ready.send(Ok(())));
                 for job in inbox {
                     job(&place);
@@ -93,31 +105,12 @@ impl Grafter {
     }
 }
 
-/// Start the thread that starts the threads that ask. They must not be the grafter's: a thread shares the root and
-/// the directory of the one that started it, and the grafter could enter no namespace while one of them hangs.
-fn start_prober() -> Result<mpsc::Sender<Probe>> {
-    let (probes, inbox) = mpsc::channel::<Probe>();
-    let ask = |(entry, answer): Probe| {
-        // If it is not started there is no answer, which is one too.
-        let _ = std::thread::Builder::new()
-            .name("probe".to_owned())
-            .spawn(move || {
-                let _ = answer.send(rustix::fs::fstatfs(&entry).err());
-            });
-    };
-    std::thread::Builder::new()
-        .name("prober".to_owned())
-        .spawn(move || inbox.into_iter().for_each(ask))
-        .map_err(|e| Error::io("start", "the prober thread", e))?;
-    Ok(probes)
-}
-
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::new(Kind::System, "the grafter thread has ended").remedy("restart eci-mountd")
 }
 
 impl Place {
-    fn make(proc: Arc<Proc>, probes: mpsc::Sender<Probe>, fuse: &[OwnedFd; 2]) -> Result<Self> {
+    fn make(proc: Arc<Proc>, probes: Probes, fuse: &[OwnedFd; 2]) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(|e| {
             Error::io("make", "a mount namespace", e).remedy("run as root with CAP_SYS_ADMIN")
         })?;
@@ -165,6 +158,44 @@ impl Place {
         )?;
         let read_only = plain | MsFlags::MS_RDONLY | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
         do_mount(None, "/live-read-only", None, read_only, None)?;
+        Self::of(proc, probes, home)
+    }
+
+    /// Go on with the namespace of a daemon that is dead. It was kept by somebody who is not trusted, so what is in
+    /// it is looked at.
+    fn enter(proc: Arc<Proc>, probes: Probes, home: OwnedFd) -> Result<Self> {
+        unshare(CloneFlags::CLONE_FS)
+            .map_err(|e| Error::io("leave", "the root of the other threads", e))?;
+        setns(&home, CloneFlags::CLONE_NEWNS)
+            .map_err(|e| Error::io("enter", "the mount namespace that was handed over", e))?;
+        let mounts = parse_mountinfo(&proc.read("thread-self/mountinfo")?);
+        let is_ours = |mount: &Mount| match mount.point.as_str() {
+            "/" => mount.fstype == "tmpfs",
+            "/cached" | "/live" | "/live-read-only" => {
+                mount.fstype == FSTYPE && mount.source == SOURCE && mount.root == "/"
+            }
+            point => point.starts_with("/mounts/") && mount.source == SOURCE,
+        };
+        let points = |point: &str| mounts.iter().filter(|mount| mount.point == point).count();
+        let whole = ["/", "/cached", "/live", "/live-read-only"]
+            .iter()
+            .all(|point| points(point) == 1);
+        if !whole || !mounts.iter().all(is_ours) {
+            return Err(Error::refused(
+                "the mount namespace that was handed over is not one of eci-mountd",
+            ));
+        }
+        // What a daemon that died in the middle of a mount has left.
+        for mount in mounts.iter().rev() {
+            if mount.point.starts_with("/mounts/") {
+                let _ = umount2(mount.point.as_str(), MntFlags::MNT_DETACH);
+            }
+        }
+        Self::of(proc, probes, home)
+    }
+
+    /// With the thread in the namespace `home`, in which the connections are mounted.
+    fn of(proc: Arc<Proc>, probes: Probes, home: OwnedFd) -> Result<Self> {
         let (cached, live) = (open_dir("/cached")?, open_dir("/live")?);
         Ok(Self {
             devices: vec![device(&cached)?, device(&live)?],
@@ -177,14 +208,34 @@ impl Place {
         })
     }
 
+    /// The mount namespace, for the next daemon.
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn namespace(&self) -> Result<OwnedFd> {
+        duplicate(&self.home)
+    }
+
+    /// Asks the connections, without the thread, which may be waiting for a server itself.
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn prober(&self) -> Result<Prober> {
+        Ok(Prober::new(
+            self.probes.clone(),
+            [duplicate(&self.cached)?, duplicate(&self.live)?],
+        ))
+    }
+
     /// Whether what carries our name is a graft of a daemon that was killed: its file system says ENOTCONN then. It
     /// may be a file system of the container's own, which need not answer, so it is given up after a second.
     pub(super) fn is_dead(&self, entry: &OwnedFd) -> Result<bool> {
-        let entry = entry
-            .try_clone()
-            .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
+        let entry = duplicate(entry)?;
         let (answer, answered) = mpsc::channel();
-        self.probes.send((entry, answer)).map_err(|_| gone())?;
+        let ask = move || {
+            let _ = answer.send(rustix::fs::fstatfs(&entry).err());
+        };
+        self.probes.ask(Box::new(ask))?;
         let error = answered
             .recv_timeout(std::time::Duration::from_secs(1))
             .ok()
@@ -275,7 +326,7 @@ pub(super) fn do_mount(
     })
 }
 
-pub(super) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
+pub(crate) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
     let path = path.as_ref();
     rustix::fs::open(
         path,
@@ -287,9 +338,14 @@ pub(super) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
 
 /// `st_dev` of a mount of ours, as mountinfo writes it.
 fn device(fd: &OwnedFd) -> Result<String> {
-    use rustix::fs::{AtFlags, StatxFlags, statx};
+    use rustix::fs::{AtFlags, statx};
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = statx(fd, "", flags, StatxFlags::TYPE)
         .map_err(|e| Error::io("look at", "a connection", e))?;
     Ok(format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor))
+}
+
+pub(super) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone()
+        .map_err(|e| Error::io("duplicate", "a descriptor", e))
 }

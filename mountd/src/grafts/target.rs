@@ -157,6 +157,13 @@ impl<'a> Targets<'a> {
         }))
     }
 
+    /// Whether anything in the container passes for a graft of another daemon.
+    pub(super) fn has_foreign(&self) -> bool {
+        self.mounts
+            .values()
+            .any(|mount| self.lies(mount) == Lies::Foreign)
+    }
+
     fn lies(&self, mount: &Mount) -> Lies {
         let slot = || mount.root.split('/').nth(1)?.parse().ok();
         if self.connections.contains(&mount.dev) {

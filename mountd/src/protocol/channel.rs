@@ -96,9 +96,24 @@ impl Channel {
     /// [`io::ErrorKind::InvalidData`] for what is not such a value, or was cut; [`io::ErrorKind::WouldBlock`]
     /// after [`Self::set_timeout`]; otherwise the socket's.
     pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        Ok(self.recv_signed()?.map(|packet| (packet.value, packet.fds)))
+    }
+
+    /// From now on each packet that comes in says who sent it: [`Self::peer`] tells only who began to listen, which
+    /// may have been another process.
+    pub fn ask_for_senders(&self) -> io::Result<()> {
+        rustix::net::sockopt::set_socket_passcred(&self.socket, true)?;
+        Ok(())
+    }
+
+    /// As [`Self::recv`], with the sender if [`Self::ask_for_senders`] was called.
+    ///
+    /// # Errors
+    /// As [`Self::recv`].
+    pub fn recv_signed<T: DeserializeOwned>(&self) -> io::Result<Option<Packet<T>>> {
         let mut bytes = vec![0u8; MAX_PACKET + 1];
-        let mut space =
-            vec![std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let size = rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1));
+        let mut space = vec![std::mem::MaybeUninit::uninit(); size];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let message = rustix::io::retry_on_intr(|| {
             recvmsg(
@@ -109,9 +124,17 @@ impl Channel {
             )
         })?;
         let mut fds = Vec::new();
+        let mut sender = None;
         for part in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = part {
-                fds.extend(rights);
+            match part {
+                RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+                RecvAncillaryMessage::ScmCredentials(cred) => {
+                    sender = Some(Peer {
+                        uid: cred.uid.as_raw(),
+                        pid: cred.pid.as_raw_nonzero().get(),
+                    });
+                }
+                _ => {}
             }
         }
         if message.bytes == 0 {
@@ -127,7 +150,7 @@ impl Channel {
             ));
         }
         let value = serde_json::from_slice(&bytes[..message.bytes])?;
-        Ok(Some((value, fds)))
+        Ok(Some(Packet { value, fds, sender }))
     }
 
     /// The user and process at the other end, as the kernel recorded them when it connected.
@@ -141,7 +164,18 @@ impl Channel {
     }
 }
 
-/// Who is at the other end of a channel (`SO_PEERCRED`).
+/// What came in at once.
+#[derive(Debug)]
+pub struct Packet<T> {
+    /// The value.
+    pub value: T,
+    /// The descriptors that came with it.
+    pub fds: Vec<OwnedFd>,
+    /// Who sent it, as the kernel says (`SCM_CREDENTIALS`).
+    pub sender: Option<Peer>,
+}
+
+/// Who is at the other end of a channel (`SO_PEERCRED`), or sent a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// User id, in our user namespace.
@@ -183,6 +217,16 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         drop(a);
         assert!(b.recv::<u32>().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_packet_says_who_sent_it_when_it_is_asked() {
+        let (a, b) = Channel::pair().unwrap();
+        b.ask_for_senders().unwrap();
+        a.send(&1u32, &[]).unwrap();
+        let packet = b.recv_signed::<u32>().unwrap().unwrap();
+        let sender = packet.sender.unwrap();
+        assert_eq!(u32::try_from(sender.pid), Ok(std::process::id()));
     }
 
     #[test]

@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::Signal;
+
 use crate::connections::Connections;
-use crate::container::Facts;
+use crate::container::Described;
 use crate::error::{Error, Kind, Result};
 use asks::PressureDirs;
 
@@ -19,11 +22,14 @@ use crate::protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
 /// How long the server may take for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a process that was killed may take to be gone: it may be inside of the kernel.
+const KILL_LIMIT: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
+
 /// Rows of a catalogue that are believed at most.
 const MAX_ROWS: usize = 1024;
-
-/// Bytes of the state. It is sparse: what nothing was written to takes no memory.
-const STATE_SIZE: u64 = 64 << 20;
 
 /// How to start a server.
 #[derive(Debug, Clone)]
@@ -34,12 +40,45 @@ pub struct Program {
     pub settings: Settings,
 }
 
+/// What a server works with or keeps besides the connections.
+#[derive(Debug)]
+pub struct Belongings {
+    /// The memfd in which servers remember what the next one must know. The daemon never looks into it.
+    pub state: OwnedFd,
+    /// What the server keeps for the next daemon; a private daemon has no next one.
+    pub legacy: Option<Legacy>,
+}
+
+/// What a server keeps for the next daemon, beside the connections and the state.
+#[derive(Debug)]
+pub struct Legacy {
+    /// The mount namespace of the source mounts.
+    pub namespace: OwnedFd,
+    /// The socket at which a server that has lost its daemon waits for the next one.
+    pub rendezvous: OwnedFd,
+}
+
+/// What a server without a daemon hands over.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// The connections.
+    pub connections: Connections,
+    /// What else it had.
+    pub belongings: Belongings,
+    /// The containers that it serves.
+    pub slots: Vec<u64>,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    /// None for one that an earlier daemon started: it is reaped by whoever inherited it.
+    child: Option<Child>,
+    pid: i32,
     pidfd: OwnedFd,
     link: Channel,
+    /// Whether it lives on when the value is dropped.
+    released: bool,
 }
 
 impl Server {
@@ -50,6 +89,7 @@ impl Server {
     pub fn start(
         program: &Program,
         connections: &mut Connections,
+        belongings: &Belongings,
         dirs: &PressureDirs,
     ) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
@@ -60,57 +100,160 @@ impl Server {
             .spawn()
             .map_err(|e| Error::io("start", &program.path, e))?;
         let pid = i32::try_from(child.id()).unwrap_or(0);
-        let pidfd = crate::container::open_pidfd(pid)?;
-        ours.set_timeout(Some(ANSWER_LIMIT))
-            .map_err(|e| Error::io("set up", "the link", e))?;
-        let mut server = Self {
-            child,
-            pidfd,
-            link: ours,
-        };
+        let mut server = Self::over(ours, pid, Some(child))?;
+        let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
+        asks::answer(answers, dirs.clone())?;
+        let [cached, live] = connections.for_server()?;
+        let mut fds = vec![
+            cached.as_fd(),
+            live.as_fd(),
+            asks.as_fd(),
+            belongings.state.as_fd(),
+        ];
+        if let Some(legacy) = &belongings.legacy {
+            fds.extend(connections.descriptors());
+            fds.extend([legacy.namespace.as_fd(), legacy.rendezvous.as_fd()]);
+        }
         let start = ToServer::Start {
             version: link::VERSION,
             init: connections.init(),
             settings: program.settings.clone(),
-            held: 0,
+            held: belongings.legacy.as_ref().map_or(0, |_| link::HELD),
         };
-        let state = new_state().map_err(|e| Error::io("make", "the state of the server", e))?;
-        let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-        asks::answer(answers, dirs.clone())?;
-        let [cached, live] = connections.descriptors();
-        match server.call(&start, &[cached, live, asks.as_fd(), state.as_fd()]) {
-            Ok(FromServer::Started { replies }) => connections.accept(replies)?,
-            Ok(other) => return Err(unexpected(&other)),
-            Err(error) => {
-                server.kill();
-                return Err(error);
-            }
+        match server.call(&start, &fds)? {
+            FromServer::Started { replies } => connections.accept(replies)?,
+            other => return Err(unexpected(&other)),
         }
         Ok(server)
     }
 
-    /// Hand over a container, with the pidfd of its process; returns what can be grafted into it.
+    /// Go on with a server whose daemon has died; `link` leads to its rendezvous.
+    ///
+    /// # Errors
+    /// When it does not answer, is not what it must be, or hands over what cannot be the connections.
+    pub fn adopt(link: Channel, dirs: &PressureDirs) -> Result<(Self, HandedOver)> {
+        let trouble = |e: std::io::Error| Error::io("speak to", "the server without a daemon", e);
+        link.ask_for_senders().map_err(trouble)?;
+        link.set_timeout(Some(ANSWER_LIMIT)).map_err(trouble)?;
+        let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
+        let adopt = ToServer::Adopt {
+            version: link::VERSION,
+        };
+        link.send(&adopt, &[asks.as_fd()]).map_err(trouble)?;
+        let packet = link
+            .recv_signed::<FromServer>()
+            .map_err(trouble)?
+            .ok_or_else(|| {
+                Error::refused("the server without a daemon speaks another version of the link")
+            })?;
+        let sender = packet.sender.filter(|sender| sender.uid == 0);
+        let sender = sender
+            .ok_or_else(|| Error::refused("what waits for a daemon is not a process of root's"))?;
+        let FromServer::Held {
+            init,
+            replies,
+            slots,
+            ..
+        } = packet.value
+        else {
+            return Err(unexpected(&packet.value));
+        };
+        let Ok([cached, live, namespace, state, rendezvous]) = <[OwnedFd; 5]>::try_from(packet.fds)
+        else {
+            return Err(Error::refused(
+                "the server without a daemon did not hand over what it keeps",
+            ));
+        };
+        let connections = Connections::adopt([cached, live], init, replies)?;
+        let mut server = Self::over(link, sender.pid, None)?;
+        // Only now is the pidfd that of the process which answers.
+        server.ping()?;
+        asks::answer(answers, dirs.clone())?;
+        let belongings = Belongings {
+            state,
+            legacy: Some(Legacy {
+                namespace,
+                rendezvous,
+            }),
+        };
+        Ok((
+            server,
+            HandedOver {
+                connections,
+                belongings,
+                slots,
+            },
+        ))
+    }
+
+    /// A server that runs, at the other end of `link`.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn over(link: Channel, pid: i32, child: Option<Child>) -> Result<Self> {
+        link.set_timeout(Some(ANSWER_LIMIT))
+            .map_err(|e| Error::io("set up", "the link", e))?;
+        Ok(Self {
+            child,
+            pid,
+            pidfd: crate::container::open_pidfd(pid)?,
+            link,
+            released: false,
+        })
+    }
+
+    /// Hand over a container, with the pidfd of the process whose life is its; returns what can be grafted into it.
     pub fn add(
         &mut self,
         slot: u64,
         secrets: Secrets,
-        facts: &Facts,
+        described: &Described,
         choices: &Choices,
-        dirs: &[OwnedFd],
-        pidfd: BorrowedFd<'_>,
     ) -> Result<Vec<Row>> {
-        let mut fds: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
-        fds.push(pidfd);
+        let mut fds: Vec<BorrowedFd<'_>> = described.dirs.iter().map(AsFd::as_fd).collect();
+        fds.push(described.subject.pidfd.as_fd());
         match self.call(
             &ToServer::Add {
                 slot,
                 secrets,
-                facts: Box::new(facts.clone()),
+                facts: Box::new(described.facts.clone()),
                 choices: choices.clone(),
             },
             &fds,
         )? {
             FromServer::Added { catalogue } => checked(catalogue),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What can be grafted into a container that it has.
+    pub fn catalogue(&mut self, slot: u64) -> Result<Vec<Row>> {
+        match self.call(&ToServer::Catalogue { slot }, &[])? {
+            FromServer::Added { catalogue } => checked(catalogue),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Hear whether it answers.
+    pub fn ping(&mut self) -> Result<()> {
+        match self.call(&ToServer::Ping, &[])? {
+            FromServer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Have it take no more requests: each of its threads leaves after the one that it waits for.
+    pub fn drain(&mut self) -> Result<()> {
+        match self.call(&ToServer::Drain, &[])? {
+            FromServer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How many of its threads have not left yet, and requests that it has not answered.
+    pub fn busy(&mut self) -> Result<u64> {
+        match self.call(&ToServer::Drained, &[])? {
+            FromServer::Left { busy } => Ok(busy),
             other => Err(unexpected(&other)),
         }
     }
@@ -138,15 +281,29 @@ impl Server {
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The daemon's end of the link.
+    pub fn link(&self) -> &Channel {
+        &self.link
     }
 
     /// End it, whatever it is doing, and reap it.
     pub fn kill(&mut self) {
-        // Either can only fail because it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Each can only fail because it has ended already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let mut poll = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = rustix::event::poll(&mut poll, Some(&KILL_LIMIT));
+        if let Some(child) = &mut self.child {
+            let _ = child.wait();
+        }
+    }
+
+    /// Let it live on: another daemon has it now.
+    pub fn release(mut self) {
+        self.released = true;
     }
 
     fn call(&mut self, packet: &ToServer, fds: &[BorrowedFd<'_>]) -> Result<FromServer> {
@@ -165,21 +322,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.kill();
+        if !self.released {
+            self.kill();
+        }
     }
-}
-
-/// A memory file for what the server must not forget. It never changes its size.
-fn new_state() -> std::io::Result<OwnedFd> {
-    use rustix::fs::{MemfdFlags, SealFlags};
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let state = rustix::fs::memfd_create("eci-fs-state", flags)?;
-    rustix::fs::ftruncate(&state, STATE_SIZE)?;
-    rustix::fs::fcntl_add_seals(
-        &state,
-        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    Ok(state)
 }
 
 /// The server parses what containers send, so its catalogue is judged before anything is grafted by it.

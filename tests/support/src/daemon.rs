@@ -2,28 +2,33 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
 
-use crate::process::{children_of, end_within, kill, open_pidfd, status_field, try_pidfd};
+use crate::process::{end_within, kill, open_pidfd, status_field, try_pidfd};
 use crate::{Logged, PATIENCE, Ran};
 
 /// A running daemon. It is ended with the value.
 #[derive(Debug)]
 pub struct Daemon {
     process: Logged,
+    runtime_dir: PathBuf,
 }
 
 impl Daemon {
     /// Start one and wait until it is ready.
     #[track_caller]
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command, runtime_dir: PathBuf) -> Self {
         command.env("ECI_FS_LOG", "info");
         let mut process = Logged::start(command);
         process.wait_for("ready");
-        Self { process }
+        Self {
+            process,
+            runtime_dir,
+        }
     }
 
     /// Wait for a line of the log, from where the last one was found.
@@ -40,17 +45,23 @@ impl Daemon {
         self.process.pid()
     }
 
-    /// The server that it has now.
+    /// The server that it has now, which may have been started by a daemon before it.
     ///
     /// # Panics
     /// When it has none.
     #[track_caller]
     pub fn server(&self) -> u32 {
-        let all = children_of(self.pid());
-        match all.as_slice() {
-            [server] => *server,
-            _ => panic!("the daemon has the children {all:?}"),
+        match self.living_server() {
+            Some(server) => server,
+            None => panic!("the daemon has no server"),
         }
+    }
+
+    /// As the daemon has noted it.
+    fn living_server(&self) -> Option<u32> {
+        let noted = std::fs::read_to_string(self.runtime_dir.join("server")).ok()?;
+        let pid = noted.split(' ').next()?.parse().ok()?;
+        is_alive(pid).then_some(pid)
     }
 
     /// Kill the server.
@@ -67,8 +78,7 @@ impl Daemon {
     pub fn signal_server(&self, signal: Signal) {
         let end = Instant::now() + PATIENCE;
         loop {
-            let server = children_of(self.pid()).into_iter().next();
-            let pidfd = server.and_then(try_pidfd);
+            let pidfd = self.living_server().and_then(try_pidfd);
             if let Some(pidfd) = pidfd
                 && pidfd_send_signal(&pidfd, signal).is_ok()
             {
@@ -81,11 +91,17 @@ impl Daemon {
 
     /// Kill the daemon and its server, as a crash of both would.
     #[track_caller]
-    pub fn crash(mut self) {
+    pub fn crash(self) {
         let server = self.server();
+        self.die();
+        kill(server);
+    }
+
+    /// Kill the daemon alone.
+    #[track_caller]
+    pub fn die(mut self) {
         kill(self.pid());
         self.process.wait();
-        kill(server);
     }
 
     /// End it as a service manager would.

@@ -218,7 +218,8 @@ impl Scene {
     /// When it does not become ready.
     #[track_caller]
     pub fn daemon(&self, options: &[&str]) -> Daemon {
-        Daemon::start(self.command(&[&["mountd"], options].concat()))
+        let command = self.command(&[&["mountd"], options].concat());
+        Daemon::start(command, self.runtime_dir())
     }
 
     /// The daemon that holds the runtime directory, if there is one.
