@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::Cgroup;
 pub use crate::model::history::{History, Shown};
+use crate::{Cgroup, Values};
 
 /// A container: where its numbers come from, who it is, and what it was shown last.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Container {
     pub identity: Identity,
     /// The last shown counters.
     pub history: History,
+    /// What it has written.
+    pub tunables: Values,
 }
 
 /// What tells a container from others, fixed when it is attached.

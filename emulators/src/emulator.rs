@@ -5,7 +5,7 @@ use crate::{Context, Error};
 /// Computes the view of one file.
 pub trait Emulator: Send + Sync {
     /// What is known about the file without looking at a container.
-    fn facts(&self) -> &'static Facts;
+    fn facts(&self) -> &Facts;
 
     /// Appends the text of the view to `out`, unpadded.
     fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error>;
@@ -24,6 +24,11 @@ pub trait Emulator: Send + Sync {
     /// Whether the view exists for this container on this machine: the kernel has the file.
     fn exists(&self, cx: &Context<'_>) -> bool {
         cx.host.exists(self.facts().path)
+    }
+
+    /// Its permission bits on this machine.
+    fn mode(&self, _cx: &Context<'_>) -> u16 {
+        self.facts().mode
     }
 }
 

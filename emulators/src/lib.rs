@@ -4,7 +4,7 @@
 //! container's cgroup, its namespaces and its start time. Readers take a directory descriptor,
 //! parsers take text, and everything else is arithmetic.
 //!
-//! Deliberately absent: FUSE, threads, globals, clocks (the caller says what time it is), writes.
+//! Deliberately absent: FUSE, threads, globals, clocks (the caller says what time it is), writing to any file.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -36,6 +36,7 @@ pub mod proc;
 pub mod registry;
 pub mod sys;
 pub mod text;
+pub mod tunable;
 pub mod view;
 
 pub use cgroup::{Cgroup, Controller, Hierarchy, LimitFile, Version, limit_files};
@@ -48,5 +49,6 @@ pub use host::Host;
 pub use kept::{Kept, KeptFiles};
 pub use model::load::{advance, present};
 pub use model::threads::read_threads;
-pub use registry::{DIRECTORIES, EMULATORS};
+pub use registry::{DIRECTORIES, EMULATORS, TUNABLES, tunable};
+pub use tunable::{Tunable, Values};
 pub use view::render_view;

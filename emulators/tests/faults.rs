@@ -58,6 +58,7 @@ impl Machine {
                 ..Identity::default()
             },
             history: History::new(),
+            tunables: Default::default(),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, Emulator, TUNABLES, tunable};
 
 #[test]
 fn ids_and_paths_are_given_once() {
@@ -64,6 +64,44 @@ fn sources(dir: &Path, root: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
+/// The source of the table of each directory that has tunables: /proc/sys/vm is src/proc/sys/vm.rs, or the mod.rs of
+/// a folder of that name where there is one.
+fn tables() -> impl Iterator<Item = PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    TUNABLES.iter().map(move |table| {
+        let path = Path::new(table[0].facts().path).parent().unwrap();
+        let path = path.to_str().unwrap();
+        let folder = Path::new(path.trim_start_matches('/')).join("mod.rs");
+        if root.join(&folder).exists() {
+            folder
+        } else {
+            source(path)
+        }
+    })
+}
+
+#[test]
+fn every_tunable_is_a_row_of_the_table_of_its_directory() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (table, file) in TUNABLES.iter().zip(tables()) {
+        let text = std::fs::read_to_string(root.join(&file))
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let directory = Path::new(table[0].facts().path).parent();
+        for row in *table {
+            let path = row.facts().path;
+            assert_eq!(Path::new(path).parent(), directory, "{path}");
+            let quoted = format!("\"{path}\"");
+            assert_eq!(
+                text.matches(&quoted).count(),
+                1,
+                "{}: {path}",
+                file.display()
+            );
+            assert!(row.facts().id >= 256, "{path}");
+        }
+    }
+}
+
 #[test]
 fn the_tree_of_sources_mirrors_the_tree_of_views() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -76,8 +114,10 @@ fn the_tree_of_sources_mirrors_the_tree_of_views() {
     });
     let mut wanted: BTreeSet<PathBuf> = EMULATORS
         .iter()
+        .filter(|emulator| tunable(emulator.facts().id).is_none())
         .map(|emulator| source(emulator.facts().path))
         .collect();
+    wanted.extend(tables().filter(|path| path.file_name().unwrap() != "mod.rs"));
     for directory in DIRECTORIES {
         let facts = directory.facts();
         if facts.views.is_empty() {

@@ -135,6 +135,7 @@ impl Attached {
             cgroup: Cgroup::new(hierarchies),
             identity,
             history,
+            tunables: Default::default(),
         };
         Ok(Self::over(container, facts.uid, facts.gid))
     }
@@ -202,6 +203,7 @@ impl Attached {
             cgroup: Cgroup::new(Vec::new()),
             identity: Identity::default(),
             history: Default::default(),
+            tunables: Default::default(),
         };
         Self::over(container, 0, 0)
     }

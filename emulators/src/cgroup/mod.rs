@@ -20,6 +20,7 @@ pub(crate) mod cpuset;
 pub(crate) mod io;
 pub(crate) mod limits;
 pub(crate) mod memory;
+pub(crate) mod pids;
 pub(crate) mod v1;
 pub(crate) mod v2;
 

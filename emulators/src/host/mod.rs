@@ -135,6 +135,13 @@ impl Host {
         self.open_flags(path, OFlag::O_PATH).is_ok()
     }
 
+    /// The permission bits of a file.
+    pub fn mode(&self, path: &str) -> Option<u16> {
+        let fd = self.open_flags(path, OFlag::O_PATH).ok()?;
+        let stat = nix::sys::stat::fstat(&fd).ok()?;
+        u16::try_from(stat.st_mode & 0o7777).ok()
+    }
+
     /// The whole of a file that must be there.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
         self.text(path).map_err(|errno| Error::io(path, errno))

@@ -75,6 +75,7 @@ impl Fixture {
                 machine_secret: [7; 32],
             },
             history: History::new(),
+            tunables: Default::default(),
         };
         let cpu_ids = if recorded.cpu_ids == "dense" {
             CpuIds::Dense

@@ -1,3 +1,5 @@
 //! Views below /proc/sys.
 
+pub mod fs;
 pub mod kernel;
+pub mod vm;

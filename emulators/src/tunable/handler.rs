@@ -1,0 +1,211 @@
+//! The kernel's handlers of tunables, without the kernel: what a write changes, and what it answers.
+//!
+//! Each function is the one of that name in kernel/sysctl.c, for `sysctl_writes_strict` = 1, the default.
+
+use nix::errno::Errno;
+
+use super::Release;
+use super::number::{Number, get_long, skip_spaces};
+use super::put_numbers;
+use crate::text::fields;
+
+/// Bytes of one write that are looked at: a page without its last byte.
+const MOST_BYTES: usize = 4095;
+
+/// From here on a negative number is refused where there is no sign; before, it was passed over in silence.
+const NEGATIVE_IS_REFUSED: Release = Release(6, 1);
+
+/// How the kernel reads and writes a tunable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handler {
+    /// proc_dointvec and proc_dointvec_minmax: numbers of 32 bits with a sign.
+    Int {
+        /// How many.
+        count: usize,
+        /// The least of each.
+        least: i32,
+        /// The most.
+        most: i32,
+    },
+    /// proc_doulongvec_minmax: one number of 64 bits without a sign.
+    Ulong {
+        /// The least.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// It cannot be written.
+    ReadOnly,
+}
+
+/// What a write did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The value afterwards in the kernel's format, where the write set one; a vector can be set in part by a write
+    /// that fails.
+    pub value: Option<Vec<u8>>,
+    /// The bytes that were taken, or the errno.
+    pub answer: Result<usize, Errno>,
+}
+
+impl Written {
+    fn nothing(answer: Result<usize, Errno>) -> Written {
+        Written {
+            value: None,
+            answer,
+        }
+    }
+}
+
+impl Handler {
+    /// Any number of 32 bits.
+    pub const ANY_INT: Handler = Handler::int(i32::MIN, i32::MAX);
+
+    /// One number of 32 bits in a range.
+    pub const fn int(least: i32, most: i32) -> Handler {
+        Handler::Int {
+            count: 1,
+            least,
+            most,
+        }
+    }
+
+    /// So many numbers of 32 bits, any.
+    pub const fn ints(count: usize) -> Handler {
+        Handler::Int {
+            count,
+            least: i32::MIN,
+            most: i32::MAX,
+        }
+    }
+
+    /// One number of 64 bits in a range.
+    pub const fn ulong(least: u64, most: u64) -> Handler {
+        Handler::Ulong { least, most }
+    }
+
+    /// What a write of `bytes` at `offset` does to the value `present`.
+    pub fn write(self, release: Release, present: &[u8], offset: u64, bytes: &[u8]) -> Written {
+        if bytes.is_empty() {
+            return Written::nothing(Ok(0));
+        }
+        // proc_first_pos_non_zero_ignore: only the first write to a file counts; others are taken and forgotten.
+        if offset != 0 {
+            return Written::nothing(Ok(bytes.len()));
+        }
+        match self {
+            Handler::Int { count, least, most } => {
+                let range = i64::from(least)..=i64::from(most);
+                vector(present, bytes, count, |number| {
+                    let magnitude = i64::try_from(number.magnitude).ok()?;
+                    let value = if number.negative {
+                        magnitude.checked_neg()?
+                    } else {
+                        magnitude
+                    };
+                    range.contains(&value).then_some(Some(value.to_string()))
+                })
+            }
+            Handler::Ulong { least, most } => vector(present, bytes, 1, |number| {
+                if number.negative {
+                    return (release < NEGATIVE_IS_REFUSED).then_some(None);
+                }
+                (least..=most)
+                    .contains(&number.magnitude)
+                    .then(|| Some(number.magnitude.to_string()))
+            }),
+            Handler::ReadOnly => Written::nothing(Err(Errno::EPERM)),
+        }
+    }
+
+    /// The same, with a least value that is no lower than `least`.
+    pub(super) fn at_least(self, bound: i32) -> Handler {
+        match self {
+            Handler::Int { count, least, most } => Handler::Int {
+                count,
+                least: least.max(bound),
+                most,
+            },
+            other => other,
+        }
+    }
+
+    /// Whether `value` is the highest that can be written.
+    pub(super) fn is_highest(self, value: &[u8]) -> bool {
+        let most = match self {
+            Handler::Int { most, .. } => most.to_string(),
+            Handler::Ulong { most, .. } => most.to_string(),
+            Handler::ReadOnly => return false,
+        };
+        value.trim_ascii() == most.as_bytes()
+    }
+
+    /// The same, with the highest value as the only one.
+    pub(super) fn only_highest(self) -> Handler {
+        match self {
+            Handler::Int { count, most, .. } => Handler::Int {
+                count,
+                least: most,
+                most,
+            },
+            Handler::Ulong { most, .. } => Handler::Ulong { least: most, most },
+            Handler::ReadOnly => Handler::ReadOnly,
+        }
+    }
+}
+
+/// __do_proc_dointvec and __do_proc_doulongvec_minmax: numbers are set one after the other, until there are no more
+/// or one is wrong. `convert` tells what is set: `None` is EINVAL, `Some(None)` leaves the number as it is.
+fn vector(
+    present: &[u8],
+    bytes: &[u8],
+    count: usize,
+    convert: impl Fn(Number) -> Option<Option<String>>,
+) -> Written {
+    let mut numbers: Vec<String> = fields(present)
+        .map(|field| String::from_utf8_lossy(field).into_owned())
+        .collect();
+    numbers.resize(count, "0".to_owned());
+    let mut left = bytes.get(..bytes.len().min(MOST_BYTES)).unwrap_or_default();
+    let mut first = true;
+    let mut wrong = false;
+    let mut set = false;
+    for number in &mut numbers {
+        left = skip_spaces(left);
+        if left.is_empty() {
+            break;
+        }
+        let Some((found, rest)) = get_long(left) else {
+            wrong = true;
+            break;
+        };
+        left = rest;
+        match convert(found) {
+            None => {
+                wrong = true;
+                break;
+            }
+            Some(None) => {}
+            Some(Some(value)) => {
+                *number = value;
+                set = true;
+            }
+        }
+        first = false;
+    }
+    let answer = if wrong || first {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(bytes.len().saturating_sub(skip_spaces(left).len()))
+    };
+    let value = set.then(|| {
+        let mut out = Vec::new();
+        put_numbers(&mut out, &numbers);
+        out
+    });
+    Written { value, answer }
+}
+
+#[cfg(test)]
+#[path = "handler_tests.rs"]
+mod tests;

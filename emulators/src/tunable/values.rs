@@ -1,0 +1,44 @@
+//! What one container has written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Written;
+
+/// The values that a container has for itself, by the ids of tunables, in the kernel's format.
+#[derive(Debug, Default)]
+pub struct Values {
+    own: Mutex<BTreeMap<u16, Arc<[u8]>>>,
+}
+
+impl Values {
+    /// The value of one; none before it was written.
+    pub fn get(&self, id: u16) -> Option<Arc<[u8]>> {
+        self.own.lock().get(&id).cloned()
+    }
+
+    /// Has a value that was saved before.
+    pub fn restore(&self, id: u16, value: &[u8]) {
+        self.own.lock().insert(id, value.into());
+    }
+
+    /// All of them, by id.
+    pub fn all(&self) -> Vec<(u16, Arc<[u8]>)> {
+        let own = self.own.lock();
+        own.iter()
+            .map(|(id, value)| (*id, Arc::clone(value)))
+            .collect()
+    }
+
+    /// Writes one; `write` is given the present value, and nobody else writes meanwhile.
+    pub(super) fn update(&self, id: u16, write: impl FnOnce(Option<&[u8]>) -> Written) -> Written {
+        let mut own = self.own.lock();
+        let written = write(own.get(&id).map(|value| &**value));
+        if let Some(value) = &written.value {
+            own.insert(id, value.as_slice().into());
+        }
+        written
+    }
+}
