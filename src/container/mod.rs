@@ -5,7 +5,7 @@ mod watcher;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators as emulators;
@@ -55,6 +55,7 @@ pub struct Attached {
 #[derive(Debug, Default)]
 struct View {
     connection: Mutex<Option<Connection>>,
+    mode: AtomicU16,
     version: Mutex<Option<Version>>,
     /// Whether the last attempt failed: each failure is logged once, not at every read.
     failing: AtomicBool,
@@ -222,8 +223,9 @@ impl Attached {
         }
     }
 
-    /// Serve the view of `EMULATORS[index]` on `connection`.
-    pub fn set_connection(&self, index: usize, connection: Connection) {
+    /// Serve the view of `EMULATORS[index]` on `connection`, with these permission bits.
+    pub fn set_served(&self, index: usize, connection: Connection, mode: u16) {
+        self.views[index].mode.store(mode, Ordering::Relaxed);
         *self.views[index].connection.lock() = Some(connection);
     }
 
@@ -256,7 +258,7 @@ impl Attached {
 
     /// Permission bits of the view of `EMULATORS[index]`.
     pub fn mode(&self, index: usize) -> u16 {
-        EMULATORS[index].facts().mode
+        self.views[index].mode.load(Ordering::Relaxed)
     }
 
     /// The last version of the view of `EMULATORS[index]`.
@@ -342,14 +344,19 @@ impl Attached {
         EMULATORS[index].facts().pace == Pace::Static && self.watched.load(Ordering::Relaxed)
     }
 
+    /// The version of the view of `EMULATORS[index]` is not believed any more.
+    pub fn outdate(&self, index: usize) {
+        if let Some(version) = self.views[index].version.lock().as_mut() {
+            version.stale = true;
+        }
+    }
+
     /// No version is believed any more: a limit has changed.
     pub fn expire(&self) {
         // A version that is being computed may have been begun before the change.
         *self.expired.lock() = Some(Instant::now());
-        for view in &self.views {
-            if let Some(version) = view.version.lock().as_mut() {
-                version.stale = true;
-            }
+        for index in 0..self.views.len() {
+            self.outdate(index);
         }
     }
 

@@ -8,15 +8,16 @@ use std::time::{Duration, SystemTime};
 
 use eci_fs_mountd::protocol::link::Connection;
 use fuser::{
-    FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyData,
+    FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyData,
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, Request,
     TimeOrNow, WriteFlags,
 };
 
+use super::convert::{caller, file_attr, file_type, fuse_errno};
 use super::session::Means;
 use crate::error::Errno;
-use crate::tree::{Attr, Handle, Kind, NodeId, Tree};
+use crate::tree::{Attr, Handle, Kind, NodeId, Tree, Write};
 use crate::triggers::{Done, Polled, Waker};
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
@@ -159,18 +160,21 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn open(&self, _request: &Request, id: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, id: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         if self.connection == Connection::Cached {
             // The kernel then stops sending OPEN and RELEASE on this connection, for good.
             return reply.error(fuse_errno(Errno::NOSYS));
         }
-        let id = NodeId::from_raw(id.0);
-        self.answer(id, move |tree| match tree.live_open(id) {
-            Ok(handle) => {
-                let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-                reply.opened(FileHandle(handle.0), flags);
+        let (id, caller) = (NodeId::from_raw(id.0), caller(request));
+        self.answer(id, move |tree| {
+            let may = tree.may_open(id, caller, flags.0);
+            match may.and_then(|()| tree.live_open(id)) {
+                Ok(handle) => {
+                    let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+                    reply.opened(FileHandle(handle.0), flags);
+                }
+                Err(errno) => reply.error(fuse_errno(errno)),
             }
-            Err(errno) => reply.error(fuse_errno(errno)),
         });
     }
 
@@ -202,32 +206,42 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         id: INodeNo,
         handle: FileHandle,
-        _offset: u64,
+        offset: u64,
         data: &[u8],
         _write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let length = |bytes| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let (id, handle) = (NodeId::from_raw(id.0), Handle(handle.0));
+        let write = Write {
+            caller: caller(request),
+            flags: flags.0,
+            offset,
+            bytes: data,
+        };
+        let tree = &self.means.tree;
+        match tree.tunable_write(id, handle, write) {
+            Some(Ok(bytes)) => return reply.written(length(bytes)),
+            Some(Err(errno)) => return reply.error(fuse_errno(errno)),
+            None => {}
+        }
+        let all = length(data.len());
         let taken = self.means.unanswered.take();
         let done: Done = Box::new(move |result| {
             match result {
-                Ok(()) => reply.written(length),
+                Ok(()) => reply.written(all),
                 Err(errno) => reply.error(fuse_errno(errno)),
             }
             drop(taken);
         });
         match self.connection {
             Connection::Cached => done(Err(Errno(libc::EROFS))),
-            Connection::Live => {
-                self.means
-                    .tree
-                    .live_write(NodeId::from_raw(id.0), Handle(handle.0), data, done)
-            }
+            Connection::Live => tree.live_write(id, handle, data, done),
         }
     }
 
@@ -349,36 +363,4 @@ impl Filesystem for Adapter {
         // As procfs answers: no blocks, no inodes, names of 255 bytes (simple_statfs).
         reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
     }
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-        Kind::Symlink => FileType::Symlink,
-    }
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.id.raw()),
-        size: attr.size,
-        blocks: 0,
-        atime: attr.mtime,
-        mtime: attr.mtime,
-        ctime: attr.mtime,
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: file_type(attr.kind),
-        perm: attr.mode,
-        nlink: if attr.kind == Kind::Directory { 2 } else { 1 },
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-fn fuse_errno(errno: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(errno.0)
 }

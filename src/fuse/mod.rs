@@ -1,6 +1,7 @@
 //! The only folder that knows the FUSE library: requests come in, values of [`crate::tree`] go out.
 
 mod adapter;
+mod convert;
 mod drain;
 mod kernel;
 mod session;

@@ -49,6 +49,16 @@ impl Handles {
     pub(super) fn remove_slot(&self, slot: u64) {
         self.open.retain(|_, snapshot| snapshot.id.slot() != slot);
     }
+
+    /// What is read by this one from now on.
+    pub(super) fn rewrite(&self, handle: Handle, bytes: &[u8]) {
+        if let Some(snapshot) = self.open.get(&handle).map(|open| Arc::clone(&open)) {
+            *snapshot.text.lock() = Text {
+                bytes: bytes.into(),
+                read: true,
+            };
+        }
+    }
 }
 
 impl Tree {
@@ -166,9 +176,9 @@ impl Tree {
         Ok((container, index))
     }
 
-    /// Write to an open view; `done` is called when that is decided, perhaps on another thread.
+    /// Write to an open view that is no tunable; `done` is called when that is decided, perhaps on another thread.
     ///
-    /// Only pressure triggers can be written, and as the kernel has it at any offset.
+    /// Those are pressure triggers, which as the kernel has it are written at any offset.
     pub fn live_write(&self, id: NodeId, handle: Handle, bytes: &[u8], done: Done) {
         let known = self.view(id).map(|(_, index)| index);
         let resource = known.map(|index| Resource::of_view(EMULATORS[index].facts().path));

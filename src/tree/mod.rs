@@ -7,11 +7,13 @@
 
 mod attr;
 mod cached;
+mod catalogue;
 mod directories;
 mod emulated;
 mod freshness;
 mod live;
 mod node;
+mod tunable;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ pub use directories::DirEntry;
 pub use freshness::Freshness;
 pub use live::Handle;
 pub use node::{Node, NodeId};
+pub use tunable::{Caller, Write};
 
 use crate::container::{Attached, Changed, Sampler, Version, Watcher};
 use crate::error::Errno;
@@ -174,45 +177,6 @@ impl Tree {
     fn context<'a>(&'a self, container: &'a Attached, load: bool) -> Context<'a> {
         let settings = container.settings.as_ref().unwrap_or(&self.settings);
         container.context(&self.host, settings, load.then_some(&self.sampler))
-    }
-
-    /// One row for each view and directory graft that exists for this container; directories first, because views
-    /// are grafted over what lies in them.
-    fn catalogue(&self, container: &Attached) -> Vec<Row> {
-        let mut rows = Vec::new();
-        let cx = self.context(container, false);
-        let mut directories = Vec::new();
-        for directory in DIRECTORIES.iter().filter(|directory| directory.exists(&cx)) {
-            directories.push(directory.facts().id);
-            rows.push(Row {
-                path: directory.facts().path.to_owned(),
-                connection: Connection::Live,
-                writable: false,
-                directory: true,
-            });
-        }
-        container.set_directories(directories);
-        for (index, emulator) in EMULATORS.iter().enumerate() {
-            if !emulator.exists(&cx) {
-                continue;
-            }
-            let writable = emulator.facts().mode & 0o222 != 0;
-            let all_live = self.freshness_of(container).bound.is_zero();
-            let cached = !writable && !all_live && self.cacheable[index];
-            let connection = if cached {
-                Connection::Cached
-            } else {
-                Connection::Live
-            };
-            container.set_connection(index, connection);
-            rows.push(Row {
-                path: emulator.facts().path.to_owned(),
-                connection,
-                writable,
-                directory: false,
-            });
-        }
-        rows
     }
 
     fn container(&self, slot: u64) -> Result<Arc<Attached>, Errno> {

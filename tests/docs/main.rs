@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use eci_fs_emulators::{DIRECTORIES, EMULATORS, Pace};
+use eci_fs_emulators::tunable::{Handler, Namespace, Policy, Tunable};
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, Pace, TUNABLES, tunable};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -33,8 +34,8 @@ fn views() -> String {
     let mut table = String::from(
         "| path | connection | source on v1 | source on v2 | invented |\n|---|---|---|---|---|\n",
     );
-    for emulator in EMULATORS {
-        let facts = emulator.facts();
+    let views = EMULATORS.iter().map(|emulator| emulator.facts());
+    for facts in views.filter(|facts| tunable(facts.id).is_none()) {
         let connection = match (facts.mode & 0o222, facts.pace) {
             (0, Pace::Static) => "cached, static",
             (0, Pace::Ticking) => "cached",
@@ -74,15 +75,75 @@ fn directories() -> String {
     table
 }
 
+fn tunables() -> String {
+    let mut table = String::from("| path | takes | policy |\n|---|---|---|\n");
+    for tunable in TUNABLES.iter().copied().flatten() {
+        let range = |least: i128, most: i128, any: (i128, i128), bits: u32| match (least, most) {
+            both if both == any => format!("a number of {bits} bits"),
+            (least, most) => format!("{least} to {most}"),
+        };
+        let int = (i128::from(i32::MIN), i128::from(i32::MAX));
+        let takes = match tunable.handler {
+            Handler::Int { count, least, most } => {
+                let one = range(least.into(), most.into(), int, 32);
+                if count == 1 {
+                    one
+                } else {
+                    format!("{count} times {one}")
+                }
+            }
+            Handler::Ulong { least, most } => {
+                range(least.into(), most.into(), (0, u64::MAX.into()), 64)
+            }
+            Handler::ReadOnly => "nothing".to_owned(),
+        };
+        let takes = match tunable.capability {
+            Some(capability) => format!("{takes}, from who has {capability}"),
+            None => takes,
+        };
+        writeln!(
+            table,
+            "| {} | {takes} | {} |",
+            tunable.path(),
+            policy(tunable)
+        )
+        .unwrap();
+    }
+    table
+}
+
+fn policy(tunable: &Tunable) -> String {
+    let policy = match tunable.policy {
+        Policy::Private => "private".to_owned(),
+        Policy::LimitedByPids => {
+            "private; begins with the least of the machine's and of `min^ pids.max`".to_owned()
+        }
+        Policy::Raise => "private; not raised on the machine".to_owned(),
+        Policy::Constant(text) => format!("reads `{text}`, read-only"),
+    };
+    match &tunable.kept {
+        Some((Namespace::Pid, since)) => format!(
+            "{policy}; from Linux {}.{} on no graft: the kernel keeps one for each pid namespace",
+            since.0, since.1
+        ),
+        None => policy,
+    }
+}
+
 #[test]
 fn the_tables_of_views_are_what_the_registry_says() {
     let path = root().join("docs/semantics.md");
     let document = fs::read_to_string(&path).unwrap();
-    let wanted = with_table(
-        &with_table(&document, "views", &views()),
-        "directories",
-        &directories(),
-    );
+    let tables = [
+        ("views", views()),
+        ("directories", directories()),
+        ("tunables", tunables()),
+    ];
+    let wanted = tables
+        .iter()
+        .fold(document.clone(), |document, (name, table)| {
+            with_table(&document, name, table)
+        });
     if std::env::var_os("ECI_FS_BLESS").is_some() {
         fs::write(&path, &wanted).unwrap();
     }

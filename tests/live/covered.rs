@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, tunable};
 
 use crate::{LIMITS, Live};
 
@@ -51,7 +51,12 @@ fn privileged_every_view_that_is_here_is_checked_and_grafted() {
     let Some(live) = Live::start(&LIMITS) else {
         return;
     };
-    let files = EMULATORS.iter().map(|emulator| emulator.facts().path);
+    // Tunables are checked as a whole, by their table, and the kernel may keep one itself.
+    let files = EMULATORS
+        .iter()
+        .map(|emulator| emulator.facts())
+        .filter(|facts| tunable(facts.id).is_none())
+        .map(|facts| facts.path);
     let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
     let all: BTreeSet<&str> = files.chain(directories).collect();
     let checked: BTreeSet<&str> = CHECKED.iter().copied().flatten().copied().collect();

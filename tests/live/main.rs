@@ -22,6 +22,7 @@ mod sharing;
 mod source;
 mod stat;
 mod sysfs;
+mod tunables;
 
 /// The limits of containers that need any.
 const LIMITS: Limits = Limits {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use eci_fs_emulators::{EMULATORS, Facts};
+use eci_fs_emulators::{EMULATORS, Facts, tunable};
 use support::{Container, Limits, Scene};
 
 mod attributes;
@@ -29,7 +29,8 @@ fn scene() -> Scene {
 }
 
 /// The views that a container of this machine must have: those of files that the kernel has. That they are
-/// grafted in it is asserted.
+/// grafted in it is asserted. Left out are those that the kernel may keep for a container itself, and those that
+/// nobody can read.
 #[track_caller]
 fn views(container: &Container) -> Vec<&'static Facts> {
     let grafts = container.grafts();
@@ -37,6 +38,8 @@ fn views(container: &Container) -> Vec<&'static Facts> {
         .iter()
         .map(|emulator| emulator.facts())
         .filter(|facts| Path::new(facts.path).is_file())
+        .filter(|facts| tunable(facts.id).is_none_or(|tunable| tunable.kept.is_none()))
+        .filter(|facts| facts.mode & 0o444 != 0)
         .collect();
     for view in &views {
         // A graft of its own, or one of a directory that it lies in.

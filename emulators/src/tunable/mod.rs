@@ -59,6 +59,16 @@ pub enum Capability {
     SysAdmin = 21,
 }
 
+impl std::fmt::Display for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Capability::SysRawio => "CAP_SYS_RAWIO",
+            Capability::SysPtrace => "CAP_SYS_PTRACE",
+            Capability::SysAdmin => "CAP_SYS_ADMIN",
+        })
+    }
+}
+
 /// A kind of namespace that can be a container's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
@@ -136,6 +146,11 @@ impl Tunable {
     pub const fn at_least(mut self, least: Least) -> Tunable {
         self.least = Some(least);
         self
+    }
+
+    /// The absolute path of the virtual file.
+    pub fn path(&self) -> &'static str {
+        self.facts.path
     }
 
     /// What it says before the container has written anything.

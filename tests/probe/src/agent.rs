@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
-use crate::{facts, files, stress, ways, work};
+use crate::{facts, files, stress, tune, ways, work};
 
 /// What is remembered from one command to the next.
 #[derive(Debug, Default)]
@@ -58,6 +58,13 @@ impl Agent {
             ["open-for-writing", paths @ ..] => each(paths, files::open_for_writing),
             ["stress", path, threads, milliseconds] => {
                 stress::stress(path, number(threads)?, number(milliseconds)?)
+            }
+            ["write", path, what] => tune::write(path, what),
+            ["append", path, what] => tune::append(path, what),
+            ["write-at", path, offset, what] => tune::write_at(path, number(offset)?, what),
+            ["write-and-read", path, what] => tune::write_and_read(path, what),
+            ["compete", first, times, paths @ ..] => {
+                tune::compete(number(first)?, number(times)?, paths)
             }
             ["burn", milliseconds] => work::burn(number(milliseconds)?),
             ["allocate", bytes] => {

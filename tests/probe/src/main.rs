@@ -17,6 +17,7 @@ mod facts;
 mod files;
 mod mapped;
 mod stress;
+mod tune;
 mod ways;
 mod work;
 

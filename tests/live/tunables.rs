@@ -1,0 +1,273 @@
+//! Tunables: what a container writes it reads back, and nobody else sees it.
+//!
+//! Containers here have a user namespace: where a graft is missing, the kernel refuses them its own file.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use eci_fs_emulators::TUNABLES;
+use eci_fs_emulators::tunable::{Handler, Policy, Tunable};
+use support::{Container, Scene};
+
+use crate::source::file;
+
+const PANIC: &str = "/proc/sys/kernel/panic";
+
+/// Its handler wants CAP_SYS_ADMIN of who writes.
+const DMESG_RESTRICT: &str = "/proc/sys/kernel/dmesg_restrict";
+
+fn scene() -> Scene {
+    Scene::new(env!("CARGO_BIN_EXE_eci-fs"))
+}
+
+/// An attached container.
+#[track_caller]
+fn start(scene: &Scene) -> Container {
+    let container = scene.container().user_namespace(true).start();
+    scene.attach(&container);
+    container
+}
+
+/// Those that this kernel has and does not keep for a container itself.
+fn here() -> impl Iterator<Item = &'static Tunable> {
+    let all = TUNABLES.iter().copied().flatten();
+    all.filter(|tunable| tunable.kept.is_none() && Path::new(tunable.path()).exists())
+}
+
+fn can_be_read(tunable: &Tunable) -> bool {
+    mode(tunable) & 0o444 != 0
+}
+
+/// The permission bits of the kernel's file.
+fn mode(tunable: &Tunable) -> u32 {
+    match tunable.policy {
+        Policy::Constant(_) => 0o444,
+        _ => std::fs::metadata(tunable.path()).unwrap().mode() & 0o777,
+    }
+}
+
+/// Values that it takes, none of which is what a machine has.
+fn values(tunable: &Tunable) -> Vec<String> {
+    match tunable.handler {
+        // A machine without the hardware has none of them.
+        _ if mode(tunable) & 0o222 == 0 => Vec::new(),
+        Handler::Int { count: 1, most, .. } if most < 1000 => {
+            vec![most.to_string(), (most - 1).to_string()]
+        }
+        Handler::Int { count, .. } => vec![vec!["1234567"; count].join("\t")],
+        Handler::Ulong { .. } => vec!["1234567".to_owned()],
+        Handler::ReadOnly => Vec::new(),
+    }
+}
+
+/// What it does not take.
+fn refused(tunable: &Tunable) -> Vec<String> {
+    let mut all = vec![
+        "x".to_owned(),
+        "\n".to_owned(),
+        "99999999999999999999".to_owned(),
+    ];
+    match tunable.handler {
+        Handler::Int { least, most, .. } => {
+            all.push((i64::from(most) + 1).to_string());
+            all.push((i64::from(least) - 1).to_string());
+        }
+        Handler::Ulong { least, .. } if least > 0 => all.push((least - 1).to_string()),
+        Handler::Ulong { .. } | Handler::ReadOnly => {}
+    }
+    all
+}
+
+#[test]
+fn privileged_every_tunable_begins_with_the_machines_value() {
+    let scene = scene();
+    let mut container = start(&scene);
+    let grafts = container.grafts();
+    for tunable in here() {
+        let path = tunable.path();
+        assert!(grafts.iter().any(|graft| graft == path), "{path}");
+        let seen = container.try_read(path);
+        match tunable.policy {
+            Policy::Constant(text) => assert_eq!(seen, Ok(format!("{text}\n")), "{path}"),
+            _ if can_be_read(tunable) => assert_eq!(seen, Ok(file(path)), "{path}"),
+            _ => assert_eq!(seen, Err("EACCES".to_owned()), "{path}"),
+        }
+    }
+}
+
+#[test]
+fn privileged_what_is_written_is_read_back_and_seen_by_nobody_else() {
+    let scene = scene();
+    let (mut writer, mut other) = (start(&scene), start(&scene));
+    for tunable in here() {
+        let path = tunable.path();
+        let machine = can_be_read(tunable).then(|| file(path));
+        for value in values(tunable) {
+            let taken = writer.try_ask(&["write", path, &format!(" {value}\n")]);
+            assert_eq!(taken, Ok((value.len() + 2).into()), "{path}: {value}");
+            if let Some(machine) = &machine {
+                assert_eq!(writer.read(path), format!("{value}\n"), "{path}");
+                assert_eq!(&other.read(path), machine, "{path}");
+                assert_eq!(&file(path), machine, "{path}");
+            }
+        }
+        let before = machine.is_some().then(|| writer.read(path));
+        for value in refused(tunable) {
+            let errno = match mode(tunable) & 0o222 {
+                0 => "EROFS",
+                _ => "EINVAL",
+            };
+            let answer = writer.try_ask(&["write", path, &value]);
+            assert_eq!(answer, Err(errno.to_owned()), "{path}: {value:?}");
+            assert_eq!(
+                before,
+                machine.is_some().then(|| writer.read(path)),
+                "{path}"
+            );
+        }
+    }
+}
+
+#[test]
+fn privileged_what_was_written_is_gone_with_the_container() {
+    let scene = scene();
+    let mut first = start(&scene);
+    first.ask(&["write", PANIC, "77"]);
+    drop(first);
+    assert_eq!(start(&scene).read(PANIC), file(PANIC));
+}
+
+#[test]
+fn privileged_only_the_first_write_of_an_open_file_counts_as_on_the_machine() {
+    let scene = scene();
+    let mut container = start(&scene);
+    let write = |container: &mut Container, words: &[&str]| {
+        let taken = container.ask(words);
+        (taken.as_u64().unwrap(), container.read(PANIC))
+    };
+    assert_eq!(
+        write(&mut container, &["write", PANIC, "5 6\n"]),
+        (2, "5\n".to_owned())
+    );
+    assert_eq!(
+        write(&mut container, &["write-at", PANIC, "1", "7\n"]),
+        (2, "5\n".to_owned())
+    );
+    assert_eq!(
+        write(&mut container, &["append", PANIC, "0x10\n"]),
+        (5, "16\n".to_owned())
+    );
+    // What was open before sees it when it is read from the beginning.
+    assert_eq!(
+        container.ask(&["write-and-read", PANIC, "8"]),
+        serde_json::json!(["16\n", "8\n"])
+    );
+    container.busybox(&["sh", "-c", &format!("echo 9 > {PANIC}")]);
+    assert_eq!(container.read(PANIC), "9\n");
+    container.busybox(&["dd", "bs=1", "if=/dev/null", &format!("of={PANIC}")]);
+    assert_eq!(container.read(PANIC), "9\n");
+}
+
+#[test]
+fn privileged_a_tunable_is_read_a_byte_at_a_time() {
+    let scene = scene();
+    let mut container = start(&scene);
+    container.ask(&["write", PANIC, "1234567"]);
+    let bytes = container.busybox(&["dd", "bs=1", "status=none", &format!("if={PANIC}")]);
+    assert_eq!(bytes, "1234567\n");
+}
+
+#[test]
+fn privileged_root_of_the_user_namespace_may_write_and_others_may_not() {
+    let scene = scene();
+    let mut container = start(&scene);
+    let probe = container.program("probe");
+    let mut write_as = |setpriv: &[&str], path: &str| {
+        let write = [&["setpriv"], setpriv, &[probe.as_str(), "write", path, "1"]].concat();
+        let ran = container.try_run(&write);
+        let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        answer["error"].as_str().map(str::to_owned)
+    };
+    let bounded = ["--bounding-set", "-sys_admin"];
+    for (who, path, wanted) in [
+        (&[][..], PANIC, None),
+        (&[], DMESG_RESTRICT, None),
+        (
+            &["--reuid", "1000", "--clear-groups"],
+            PANIC,
+            Some("EACCES"),
+        ),
+        // The machine asks who it is, not what it may.
+        (
+            &[
+                "--reuid",
+                "1000",
+                "--clear-groups",
+                "--ambient-caps",
+                "+all",
+                "--inh-caps",
+                "+all",
+            ],
+            PANIC,
+            Some("EACCES"),
+        ),
+        (&["--bounding-set", "-all"], PANIC, None),
+        (&bounded, DMESG_RESTRICT, Some("EPERM")),
+    ] {
+        assert_eq!(write_as(who, path).as_deref(), wanted, "{who:?} {path}");
+    }
+}
+
+#[test]
+fn privileged_the_number_of_threads_is_at_first_no_more_than_the_limit() {
+    let scene = scene();
+    let mut container = scene.container().user_namespace(true).start();
+    let cgroups = container.cgroup().dirs();
+    let files: Vec<_> = cgroups
+        .iter()
+        .map(|dir| dir.join("pids.max"))
+        .filter(|file| file.exists())
+        .collect();
+    assert_eq!(files.len(), 1, "no controller of pids in {cgroups:?}");
+    std::fs::write(&files[0], "77").unwrap();
+    scene.attach(&container);
+    let path = "/proc/sys/kernel/threads-max";
+    assert_eq!(container.read(path), "77\n");
+    container.ask(&["write", path, "4000"]);
+    assert_eq!(container.read(path), "4000\n");
+}
+
+#[test]
+fn privileged_each_of_many_writers_in_five_containers_reads_its_own() {
+    let scene = scene();
+    let mut containers: Vec<Container> = (0..5).map(|_| start(&scene)).collect();
+    let paths: Vec<&str> = here()
+        .filter(|tunable| {
+            let wide = match tunable.handler {
+                Handler::Int { count, most, .. } => count == 1 && most > 1 << 20,
+                Handler::Ulong { .. } => true,
+                Handler::ReadOnly => false,
+            };
+            wide && can_be_read(tunable)
+        })
+        .map(Tunable::path)
+        .take(20)
+        .collect();
+    assert_eq!(paths.len(), 20);
+    std::thread::scope(|scope| {
+        for (number, container) in containers.iter_mut().enumerate() {
+            let first = (1000 * (number + 1)).to_string();
+            let paths = &paths;
+            scope.spawn(move || {
+                let command = [&["compete", &first, "50"], paths.as_slice()].concat();
+                assert_eq!(container.ask(&command), 0);
+            });
+        }
+    });
+    for (number, container) in containers.iter_mut().enumerate() {
+        let last = format!("{}\n", 1000 * (number + 1) + 49);
+        for path in &paths {
+            assert_eq!(container.read(path), last, "{path}");
+        }
+    }
+}

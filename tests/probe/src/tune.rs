@@ -1,0 +1,69 @@
+//! Writing to tunables.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use nix::fcntl::OFlag;
+use serde_json::json;
+
+use crate::answer::{Answer, text, wrong};
+
+/// One write(2), as `printf TEXT > PATH` makes it; the bytes that were taken.
+pub(crate) fn write(path: &str, what: &str) -> Answer {
+    let mut file = File::options()
+        .write(true)
+        .custom_flags(OFlag::O_TRUNC.bits())
+        .open(path)?;
+    Ok(json!(file.write(what.as_bytes())?))
+}
+
+/// One write at the end of the file, as `printf TEXT >> PATH` makes it.
+pub(crate) fn append(path: &str, what: &str) -> Answer {
+    let mut file = File::options().append(true).open(path)?;
+    Ok(json!(file.write(what.as_bytes())?))
+}
+
+/// One write in the middle of the file.
+pub(crate) fn write_at(path: &str, offset: u64, what: &str) -> Answer {
+    let file = File::options().write(true).open(path)?;
+    Ok(json!(file.write_at(what.as_bytes(), offset)?))
+}
+
+/// Open a file, write to it, and read it from its beginning by the same descriptor.
+pub(crate) fn write_and_read(path: &str, what: &str) -> Answer {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut before = String::new();
+    file.read_to_string(&mut before)?;
+    file.write_all_at(what.as_bytes(), 0)?;
+    let mut after = [0; 256];
+    let length = file.read_at(&mut after, 0)?;
+    Ok(json!([
+        before,
+        text(after.get(..length).unwrap_or_default())
+    ]))
+}
+
+/// A thread for each path that writes numbers from `first` on and reads each back; how often another one was read.
+pub(crate) fn compete(first: u64, times: u64, paths: &[&str]) -> Answer {
+    let mixed = std::thread::scope(|scope| {
+        let threads: Vec<_> = paths
+            .iter()
+            .map(|path| scope.spawn(move || write_and_compare(path, first, times)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| wrong("a writer panicked"))?)
+            .sum::<std::io::Result<u64>>()
+    });
+    Ok(json!(mixed?))
+}
+
+fn write_and_compare(path: &str, first: u64, times: u64) -> std::io::Result<u64> {
+    let mut mixed = 0;
+    for number in first..first + times {
+        fs::write(path, format!("{number}\n"))?;
+        mixed += u64::from(fs::read_to_string(path)? != format!("{number}\n"));
+    }
+    Ok(mixed)
+}
