@@ -4,6 +4,7 @@ mod attach;
 mod bench;
 mod detach;
 mod hook;
+mod install;
 mod list;
 mod mount;
 mod run;
@@ -49,6 +50,10 @@ enum Command {
     Bench(bench::Options),
     /// Attach a container while its runtime makes it: an OCI or LXC hook
     Hook(hook::Options),
+    /// Change an engine's configuration so that its containers get their views
+    Install(install::Install),
+    /// Take such a change back
+    Uninstall(install::Uninstall),
     /// Run the mount daemon (the same as `eci-mountd`)
     Mountd(daemon::Options),
     /// The FUSE server; only eci-mountd starts it
@@ -105,6 +110,8 @@ pub fn main() -> ExitCode {
         Command::Detach(options) => detach::main(&options),
         Command::Mount(options) => mount::main(&options),
         Command::Unmount(options) => unmount::main(&options),
+        Command::Install(options) => install::install(&options),
+        Command::Uninstall(options) => install::uninstall(&options),
         Command::Hook(options) => hook::main(&options),
         Command::List(options) => list::main(&options),
         Command::Show(options) => show::main(&options),
