@@ -108,14 +108,29 @@ pub(super) fn main(options: &Options) -> Result<()> {
         return Ok(());
     };
     let error = error.context("hook");
-    write_log(&hook.config.runtime_dir, &error);
     match hook.config.on_error {
         OnError::Ignore => {
-            say(&error);
+            go_on(&hook.config.runtime_dir, &error);
             Ok(())
         }
-        OnError::Fail => Err(error),
+        OnError::Fail => {
+            write_log(&hook.config.runtime_dir, &error);
+            Err(error)
+        }
     }
+}
+
+/// There is no daemon, and none is started.
+pub(super) fn no_daemon(runtime_dir: &Path) -> Error {
+    let dir = runtime_dir.display();
+    Error::not_found(format!("no eci-mountd is listening on {dir}"))
+        .remedy("start the service eci-mountd, or set on-error to ignore")
+}
+
+/// Let a container go without its views.
+pub(super) fn go_on(runtime_dir: &Path, error: &Error) {
+    write_log(runtime_dir, error);
+    say(error);
 }
 
 /// What is to be done at the moment that `words` name. LXC adds the name of the container and "lxc" before it.
@@ -224,10 +239,7 @@ impl Hook {
         if self.config.start {
             return Ok(call_or_start_within(dir, &request, fds, self.left()?)?.0);
         }
-        let client = Client::connect_within(dir, self.left()?)?.ok_or_else(|| {
-            Error::not_found(format!("no eci-mountd is listening on {}", dir.display()))
-                .remedy("start the service eci-mountd, or set on-error to ignore")
-        })?;
+        let client = Client::connect_within(dir, self.left()?)?.ok_or_else(|| no_daemon(dir))?;
         Ok(client.call(request, fds)?.0)
     }
 

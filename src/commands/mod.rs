@@ -8,6 +8,7 @@ mod install;
 mod list;
 mod mount;
 mod run;
+mod runtime;
 mod show;
 mod unmount;
 
@@ -54,6 +55,8 @@ enum Command {
     Install(install::Install),
     /// Take such a change back
     Uninstall(install::Uninstall),
+    /// Be an OCI runtime: add the hook to the bundle, and execute the real one (the same as `eci-runc`)
+    Runtime(runtime::Options),
     /// Run the mount daemon (the same as `eci-mountd`)
     Mountd(daemon::Options),
     /// The FUSE server; only eci-mountd starts it
@@ -93,6 +96,11 @@ struct Runtime {
     reason = "this is the program's last word to its user"
 )]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().map(PathBuf::from).unwrap_or_default();
+    if program.file_name() == Some(runtime::PROGRAM.as_ref()) {
+        return runtime::become_runtime(arguments.collect());
+    }
     let line = CommandLine::parse();
     telemetry::start();
     let result = match line.command {
@@ -105,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::BenchIdle => bench::idle(),
         Command::Bench(options) => bench::main(&options),
         Command::Mountd(options) => return daemon::main(&options),
+        Command::Runtime(options) => return runtime::main(&options),
         Command::Serve => serve(),
         Command::Attach(options) => attach::main(&options),
         Command::Detach(options) => detach::main(&options),

@@ -5,7 +5,8 @@
 
 pub mod annotations;
 pub mod bundle;
-
+pub mod command_line;
 pub mod decision;
-
+pub mod edit;
+pub mod runtime_log;
 pub mod state;

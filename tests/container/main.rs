@@ -18,6 +18,7 @@ mod refused;
 mod run;
 mod run_ending;
 mod run_options;
+mod runtime;
 
 /// The surroundings of one test.
 #[track_caller]

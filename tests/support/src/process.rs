@@ -71,6 +71,32 @@ pub(crate) fn kill(pid: u32) {
     }
 }
 
+/// Send a process a signal.
+///
+/// # Panics
+/// When there is none.
+#[track_caller]
+pub fn signal(pid: u32, signal: Signal) {
+    let sent = pidfd_send_signal(open_pidfd(pid), signal);
+    assert!(sent.is_ok(), "process {pid}: {sent:?}");
+}
+
+/// Wait for a process that has become a child of ours, and for all that end before: pid 1 of a pid namespace is
+/// there until all others of it have been waited for.
+///
+/// # Panics
+/// When it has not.
+#[track_caller]
+pub fn reap(pid: u32) {
+    loop {
+        match nix::sys::wait::waitpid(None, None) {
+            Ok(status) if status.pid().is_some_and(|id| id.as_raw() == pid as i32) => return,
+            Ok(_) => {}
+            Err(error) => panic!("process {pid}: {error}"),
+        }
+    }
+}
+
 /// Where time itself is what is tested, and there is nothing to wait for.
 pub fn let_time_pass(time: Duration) {
     let end = Instant::now() + time;

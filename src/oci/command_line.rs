@@ -1,0 +1,268 @@
+//! The command line of an OCI runtime, as far as it must be understood to find the bundle.
+//!
+//! runc, crun and youki take much the same options, each in its library's dialect: runc (urfave/cli) `--log X`,
+//! `-log X` and `--log=X`; crun (argp) `--log X`, `--log=X`, `-b X` and `-bX`; youki (clap) all but the single dash.
+//! What is not known is taken for an option without a value. Nothing is changed here but that our own options are
+//! taken out: the runtime says itself what is wrong with its command line.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use super::bundle::CONFIG;
+
+/// Options before the subcommand that have a value.
+const GLOBAL: &[(&str, Option<u8>)] = &[
+    ("log", Some(b'l')),
+    ("log-format", None),
+    ("log-level", None),
+    ("root", Some(b'r')),
+    ("rootless", None),
+    ("criu", None),
+    ("cgroup-manager", None),
+    (RUNTIME_PATH, None),
+    (CONFIG_PATH, None),
+];
+
+/// Options of the subcommands that make a container, if they have a value.
+const MAKING: &[(&str, Option<u8>)] = &[
+    ("bundle", Some(b'b')),
+    ("config", Some(b'f')),
+    ("console-socket", None),
+    ("pidfd-socket", None),
+    ("pid-file", None),
+    ("preserve-fds", None),
+];
+
+/// Our own: the runtime that is executed.
+const RUNTIME_PATH: &str = "eci-runtime-path";
+
+/// Our own: the configuration of the host.
+const CONFIG_PATH: &str = "eci-config";
+
+/// What a command line says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CommandLine {
+    /// The subcommand, if there is one.
+    pub subcommand: Option<String>,
+    /// The directory of the bundle, for [`Self::makes`].
+    pub bundle: PathBuf,
+    /// The configuration in it.
+    pub config: PathBuf,
+    /// The file that the runtime logs to.
+    pub log: Option<PathBuf>,
+    /// Whether it logs JSON.
+    pub log_json: bool,
+    /// The runtime that is executed, if it is named.
+    pub runtime: Option<PathBuf>,
+    /// The configuration of the host, if it is named.
+    pub host_config: Option<PathBuf>,
+    /// What the runtime gets.
+    pub rest: Vec<OsString>,
+}
+
+impl CommandLine {
+    /// Understand the arguments of a runtime.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut this = Self {
+            bundle: ".".into(),
+            config: CONFIG.into(),
+            ..Self::default()
+        };
+        let mut arguments = arguments.into_iter();
+        let mut options = true;
+        while let Some(argument) = arguments.next() {
+            let table = match this.subcommand {
+                None => GLOBAL,
+                Some(_) if this.makes() => MAKING,
+                Some(_) => &[],
+            };
+            if !options || !argument.as_bytes().starts_with(b"-") || argument == "-" {
+                if this.subcommand.is_none() {
+                    this.subcommand = Some(argument.to_string_lossy().into_owned());
+                }
+                this.rest.push(argument);
+                continue;
+            }
+            options = argument != "--";
+            let Some((name, inline)) = split(&argument, table) else {
+                this.rest.push(argument);
+                continue;
+            };
+            let ours = [RUNTIME_PATH, CONFIG_PATH].contains(&name);
+            let separate = inline.is_none().then(|| arguments.next()).flatten();
+            if let Some(value) = inline.as_ref().or(separate.as_ref()) {
+                this.take(name, value);
+            }
+            if !ours {
+                this.rest.push(argument);
+                this.rest.extend(separate);
+            }
+        }
+        this
+    }
+
+    /// Whether it makes a container from a bundle. (`restore` does too, but its mounts come from the checkpoint.)
+    pub fn makes(&self) -> bool {
+        matches!(self.subcommand.as_deref(), Some("create" | "run"))
+    }
+
+    fn take(&mut self, name: &str, value: &OsStr) {
+        match name {
+            "bundle" => self.bundle = value.into(),
+            "config" => self.config = value.into(),
+            "log" => self.log = Some(value.into()),
+            "log-format" => self.log_json = value == "json",
+            RUNTIME_PATH => self.runtime = Some(value.into()),
+            CONFIG_PATH => self.host_config = Some(value.into()),
+            _ => {}
+        }
+    }
+}
+
+/// The name of an option in `table`, and its value if that stands in the same argument.
+fn split(
+    argument: &OsStr,
+    table: &'static [(&'static str, Option<u8>)],
+) -> Option<(&'static str, Option<OsString>)> {
+    let bytes = argument.as_bytes();
+    let dashes = bytes
+        .iter()
+        .take(2)
+        .take_while(|byte| **byte == b'-')
+        .count();
+    let body = &bytes[dashes..];
+    let (word, value) = match body.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&body[..at], Some(body[at + 1..].to_vec())),
+        None => (body, None),
+    };
+    let value = value.map(OsString::from_vec);
+    if let Some((name, _)) = table.iter().find(|(name, _)| name.as_bytes() == word) {
+        return Some((*name, value));
+    }
+    let (first, more) = word.split_first().filter(|_| dashes == 1)?;
+    let (name, _) = table.iter().find(|(_, short)| *short == Some(*first))?;
+    if more.is_empty() {
+        return Some((*name, value));
+    }
+    // What stands behind the letter is the value, with whatever is in it.
+    Some((*name, Some(OsString::from_vec(body[1..].to_vec()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn parse(line: &str) -> CommandLine {
+        CommandLine::parse(
+            line.split(' ')
+                .filter(|w| !w.is_empty())
+                .map(OsString::from),
+        )
+    }
+
+    #[test]
+    fn the_bundle_is_found_however_it_is_written() {
+        for line in [
+            // containerd, docker
+            "--root /run/r --log /b/log.json --log-format json create --bundle /b --pid-file /b/init.pid web",
+            "--root /run/r --log /b/log.json --log-format json --systemd-cgroup create --bundle /b --no-pivot web",
+            // podman's conmon
+            "--log=/x --log-format=json create --bundle /b --pid-file /p --console-socket /c web",
+            // by hand
+            "run -b /b web",
+            "run --bundle=/b web",
+            "run -b=/b web",
+            "run -bundle /b web",
+            "-root /run/r run -bundle=/b web",
+            "run -d --bundle /b web",
+            "run --preserve-fds 3 --bundle /b web",
+            "create --pid-file --bundle --bundle /b web",
+            "run web --bundle /b",
+            // crun
+            "--cgroup-manager=cgroupfs --root=/run/r --debug run -b/b web",
+            "--cgroup-manager disabled run --bundle /b web",
+            // youki
+            "-r /run/r -l /x --log-format json --systemd-cgroup create --bundle /b --preserve-fds 2 web",
+            "--log-level debug run --bundle=/b web",
+        ] {
+            let parsed = parse(line);
+            assert!(parsed.makes(), "{line}");
+            assert_eq!(parsed.bundle, Path::new("/b"), "{line}");
+            assert_eq!(parsed.config, Path::new("config.json"), "{line}");
+            assert_eq!(parsed.rest.join(OsStr::new(" ")), line);
+        }
+    }
+
+    #[test]
+    fn without_an_option_the_bundle_is_here() {
+        assert_eq!(parse("run web").bundle, Path::new("."));
+        assert_eq!(parse("run -- web --bundle /x").bundle, Path::new("."));
+        let crun = parse("run --config other.json web");
+        assert_eq!(crun.config, Path::new("other.json"));
+    }
+
+    #[test]
+    fn a_value_is_no_subcommand() {
+        for (line, subcommand) in [
+            ("--root create state web", Some("state")),
+            ("--log run delete --force run", Some("delete")),
+            ("--root=create kill web KILL", Some("kill")),
+            ("exec web run", Some("exec")),
+            ("--version", None),
+            ("--root run", None),
+            ("", None),
+            ("features", Some("features")),
+            ("restore --bundle /b web", Some("restore")),
+        ] {
+            let parsed = parse(line);
+            assert_eq!(parsed.subcommand.as_deref(), subcommand, "{line}");
+            assert!(!parsed.makes(), "{line}");
+            assert_eq!(parsed.rest.join(OsStr::new(" ")), line);
+        }
+    }
+
+    #[test]
+    fn our_own_options_are_taken_out_wherever_they_stand_before_the_subcommand() {
+        for line in [
+            "--eci-runtime-path /r --eci-config=/c --debug run web",
+            "--debug --eci-config /c --eci-runtime-path=/r run web",
+        ] {
+            let parsed = parse(line);
+            assert_eq!(parsed.runtime, Some("/r".into()), "{line}");
+            assert_eq!(parsed.host_config, Some("/c".into()), "{line}");
+            assert_eq!(parsed.rest.join(OsStr::new(" ")), "--debug run web");
+        }
+        let behind = parse("exec web prog --eci-config /c");
+        assert_eq!(behind.host_config, None);
+        assert_eq!(behind.rest.len(), 5);
+    }
+
+    #[test]
+    fn the_log_and_its_format_are_found() {
+        for line in [
+            "--log /l --log-format json run web",
+            "--log=/l --log-format=json state web",
+            "-log /l -log-format=json run web",
+            "-l /l --log-format json run web",
+        ] {
+            let parsed = parse(line);
+            assert_eq!(
+                (parsed.log, parsed.log_json),
+                (Some("/l".into()), true),
+                "{line}"
+            );
+        }
+        assert!(!parse("--log /l --log-format text run web").log_json);
+    }
+
+    #[test]
+    fn arguments_that_are_no_text_are_passed_on() {
+        let odd = OsString::from_vec(vec![b'-', b'-', 0xff, b'=', 0xfe]);
+        let parsed = CommandLine::parse([odd.clone(), "run".into(), "web".into()]);
+        assert_eq!(parsed.rest[0], odd);
+        assert!(parsed.makes());
+    }
+}

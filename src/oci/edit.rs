@@ -1,0 +1,282 @@
+//! The hooks in a bundle's config.json.
+//!
+//! Only the hooks are taken apart. Everything else is kept as the text that it is, so that the order of fields, the
+//! digits of numbers and whatever a later specification adds come out as they went in.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use eci_fs_mountd::error::{Error, Result};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// The first argument of our hooks, by which they are known again.
+pub const NAME: &str = "eci-fs";
+
+/// A hook, as config.json has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hook {
+    /// The program, absolute.
+    pub path: PathBuf,
+    /// Its arguments, [`NAME`] and "hook" first.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: Vec<String>,
+    /// Seconds until the runtime gives it up.
+    pub timeout: u64,
+}
+
+/// A JSON object whose values are left as they are.
+#[derive(Debug, Default)]
+struct Object(Vec<(String, Box<RawValue>)>);
+
+/// As much of a hook as tells whether it is ours.
+#[derive(Deserialize)]
+struct Known {
+    #[serde(default)]
+    args: Vec<String>,
+}
+
+/// Put `hooks`, each with the name of its stage, behind the others of the configuration `text`; those of ours that
+/// are there already are replaced. None when nothing has to be changed.
+///
+/// # Errors
+/// When `text` is no JSON object, or its hooks are none.
+pub fn with_hooks(text: &str, hooks: &[(&str, Hook)]) -> Result<Option<String>> {
+    let odd = |error: serde_json::Error| {
+        Error::refused(format!("not the configuration of a container: {error}"))
+    };
+    let mut config: Object = serde_json::from_str(text).map_err(odd)?;
+    let mut stages: Object = config.read("hooks").map_err(odd)?.unwrap_or_default();
+    let mut changed = false;
+    for (stage, hook) in hooks {
+        let wanted = serde_json::value::to_raw_value(hook).map_err(odd)?;
+        let mut list: Vec<Box<RawValue>> = stages.read(stage).map_err(odd)?.unwrap_or_default();
+        let ours = list.iter().filter(|entry| is_ours(entry));
+        if ours.map(|entry| entry.get()).eq([wanted.get()]) {
+            continue;
+        }
+        list.retain(|entry| !is_ours(entry));
+        list.push(wanted);
+        stages.write(stage, &list).map_err(odd)?;
+        changed = true;
+    }
+    if !changed {
+        return Ok(None);
+    }
+    config.write("hooks", &stages).map_err(odd)?;
+    serde_json::to_string(&config).map(Some).map_err(odd)
+}
+
+fn is_ours(entry: &RawValue) -> bool {
+    serde_json::from_str::<Known>(entry.get()).is_ok_and(|known| {
+        known
+            .args
+            .starts_with(&[NAME.to_owned(), "hook".to_owned()])
+    })
+}
+
+/// Change the configuration at `path` so, atomically: a reader sees the old one or the new one.
+///
+/// # Errors
+/// When it cannot be read or written; it is as before then.
+pub fn add_hooks(path: &Path, hooks: &[(&str, Hook)]) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let about = |error: Error| error.context(path.display());
+    match with_hooks(&text, hooks).map_err(about)? {
+        Some(text) => replace(path, &text),
+        None => Ok(()),
+    }
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    // Where a link leads: the link itself is somebody's wish.
+    let path = std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e))?;
+    let trouble = |e: std::io::Error| Error::io("replace", &path, e);
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::refused(format!("{} is no file", path.display())));
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| trouble(e.into()))?;
+    let mut new = name.to_owned();
+    new.push(format!(".eci-fs-{}", std::process::id()));
+    let written = write_beside(&dir, name, &new, text);
+    if written.is_err() {
+        // If it was not made there is nothing to remove.
+        let _ = rustix::fs::unlinkat(&dir, &new, AtFlags::empty());
+    }
+    written.map_err(trouble)
+}
+
+fn write_beside(dir: &OwnedFd, name: &OsStr, new: &OsStr, text: &str) -> std::io::Result<()> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::empty())?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dir, new, flags, Mode::from(0o600))?;
+    let mut file = File::from(file);
+    file.write_all(text.as_bytes())?;
+    std::os::unix::fs::fchown(&file, Some(stat.st_uid), Some(stat.st_gid))?;
+    // After the owner, whose change takes bits away.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+    file.sync_all()?;
+    rustix::fs::renameat(dir, new, dir, name)?;
+    Ok(())
+}
+
+impl Object {
+    /// The value of `name`; none when there is none, or it is null.
+    fn read<'a, T: Deserialize<'a>>(&'a self, name: &str) -> serde_json::Result<Option<T>> {
+        // Of two of one name the last counts, as for the runtimes.
+        match self.0.iter().rfind(|(key, _)| key == name) {
+            Some((_, value)) => serde_json::from_str(value.get()),
+            None => Ok(None),
+        }
+    }
+
+    /// Set the value of `name`, where it stands or at the end.
+    fn write(&mut self, name: &str, value: &impl Serialize) -> serde_json::Result<()> {
+        let value = serde_json::value::to_raw_value(value)?;
+        match self.0.iter_mut().rfind(|(key, _)| key == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Object, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Object(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    fn hook(stage: &str) -> Hook {
+        Hook {
+            path: "/usr/bin/eci-fs".into(),
+            args: [NAME, "hook", stage].map(str::to_owned).to_vec(),
+            env: Vec::new(),
+            timeout: 15,
+        }
+    }
+
+    fn hooks() -> [(&'static str, Hook); 2] {
+        ["createRuntime", "poststop"].map(|stage| (stage, hook(stage)))
+    }
+
+    #[test]
+    fn what_is_not_a_hook_stays_as_the_text_that_it_is() {
+        let odd = r#""z":1.0,"a":123456789012345678901234567890,"b":1e400,"u":"\u00e9\/","nested":{"y":[ 1 , 2.50 ],"x":null},"a2":-0.0"#;
+        let edited = with_hooks(&format!("{{{odd}}}"), &hooks())
+            .unwrap()
+            .unwrap();
+        assert!(
+            edited.starts_with(&format!("{{{odd},\"hooks\":")),
+            "{edited}"
+        );
+    }
+
+    #[test]
+    fn hooks_of_others_stay_before_ours_and_unknown_fields_stay_in_them() {
+        let text = r#"{"hooks":{"prestart":[{"path":"/n"}],"createRuntime":[{"path":"/o","x":1.0}],"new":7},"linux":{}}"#;
+        let edited = with_hooks(text, &hooks()).unwrap().unwrap();
+        let start = r#"{"hooks":{"prestart":[{"path":"/n"}],"createRuntime":[{"path":"/o","x":1.0},{"path":"/usr/bin/eci-fs","args":["eci-fs","hook","createRuntime"]"#;
+        assert!(edited.starts_with(start), "{edited}");
+        assert!(edited.contains(r#""new":7,"poststop":[{"#), "{edited}");
+        assert!(edited.ends_with(r#","linux":{}}"#), "{edited}");
+    }
+
+    #[test]
+    fn a_second_time_changes_nothing_and_another_program_replaces_ours() {
+        let once = with_hooks("{}", &hooks()).unwrap().unwrap();
+        assert_eq!(with_hooks(&once, &hooks()).unwrap(), None);
+        let moved = hooks().map(|(stage, hook)| {
+            let path = "/opt/eci-fs".into();
+            (stage, Hook { path, ..hook })
+        });
+        let twice = with_hooks(&once, &moved).unwrap().unwrap();
+        assert_eq!(twice.matches("/opt/eci-fs").count(), 2);
+        assert!(!twice.contains("/usr/bin/eci-fs"), "{twice}");
+    }
+
+    #[test]
+    fn null_is_no_hooks_and_what_is_no_object_is_refused() {
+        for text in [r#"{"hooks":null}"#, r#"{"hooks":{"createRuntime":null}}"#] {
+            let edited = with_hooks(text, &hooks()).unwrap().unwrap();
+            assert!(edited.contains("createRuntime\":[{"), "{edited}");
+        }
+        for text in [
+            "",
+            "[]",
+            "{",
+            r#"{"hooks":[]}"#,
+            r#"{"hooks":{"poststop":{}}}"#,
+        ] {
+            assert!(with_hooks(text, &hooks()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_owner_and_nothing_lies_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, "{}").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::chown(&path, None, Some(nix::unistd::getgid().as_raw())).unwrap();
+        let link = dir.path().join("link.json");
+        std::os::unix::fs::symlink("config.json", &link).unwrap();
+        add_hooks(&link, &hooks()).unwrap();
+        let before = std::fs::metadata(&path).unwrap();
+        assert_eq!(before.mode() & 0o7777, 0o640);
+        add_hooks(&path, &hooks()).unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().ino(),
+            before.ino(),
+            "not written again"
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+}
