@@ -28,6 +28,8 @@ pub struct Tunable {
     pub capability: Option<Capability>,
     /// The namespace for each of which the kernel keeps a value itself, and since when. There is no graft then.
     pub kept: Option<(Namespace, Release)>,
+    /// The handler that older kernels have, before a version.
+    older: Option<(Release, Handler)>,
     /// Whether nothing lower can be written once the value is the highest.
     pub highest_is_final: bool,
     /// A higher least value that depends on the machine.
@@ -93,6 +95,7 @@ impl Tunable {
             policy: Policy::Private,
             capability: None,
             kept: None,
+            older: None,
             highest_is_final: false,
             least: None,
         }
@@ -134,6 +137,13 @@ impl Tunable {
         self
     }
 
+    /// With another handler before a version.
+    #[must_use]
+    pub const fn before(mut self, release: Release, handler: Handler) -> Tunable {
+        self.older = Some((release, handler));
+        self
+    }
+
     /// Whose highest value is final.
     #[must_use]
     pub const fn highest_is_final(mut self) -> Tunable {
@@ -146,6 +156,11 @@ impl Tunable {
     pub const fn at_least(mut self, least: Least) -> Tunable {
         self.least = Some(least);
         self
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u16 {
+        self.facts.id
     }
 
     /// The absolute path of the virtual file.
@@ -190,11 +205,15 @@ impl Tunable {
         save: impl FnOnce(&[u8]),
     ) -> Result<Written, Error> {
         let first = self.first(cx)?;
-        let handler = match self.least {
-            Some(least) => self.handler.at_least(least(cx)?),
-            None => self.handler,
-        };
         let release = Release::of(cx.host)?;
+        let handler = match self.older {
+            Some((until, older)) if release < until => older,
+            _ => self.handler,
+        };
+        let handler = match self.least {
+            Some(least) => handler.at_least(least(cx)?),
+            None => handler,
+        };
         let written = cx.container.tunables.update(self.facts.id, |own| {
             let present = own.unwrap_or(&first);
             let handler = match self.highest_is_final && handler.is_highest(present) {

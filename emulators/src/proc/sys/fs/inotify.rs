@@ -5,13 +5,16 @@
 //! Passed through: the machine's values until then.
 //! Invented: nothing.
 
-use crate::tunable::{Handler, Tunable};
+use crate::tunable::{Handler, Release, Tunable};
 
 /// The tunables of this directory. What a user namespace may have is in /proc/sys/user, and is the kernel's.
 pub static TUNABLES: &[Tunable] = &[
-    Tunable::new(352, "/proc/sys/fs/inotify/max_user_instances", COUNT),
-    Tunable::new(353, "/proc/sys/fs/inotify/max_user_watches", COUNT),
+    Tunable::new(352, "/proc/sys/fs/inotify/max_user_instances", LIMIT).before(LONG, COUNT),
+    Tunable::new(353, "/proc/sys/fs/inotify/max_user_watches", LIMIT).before(LONG, COUNT),
     Tunable::new(354, "/proc/sys/fs/inotify/max_queued_events", COUNT),
 ];
 
+/// Since then they are longs, as all limits of user namespaces.
+const LONG: Release = Release(5, 14);
+const LIMIT: Handler = Handler::ulong(0, i32::MAX as u64);
 const COUNT: Handler = Handler::int(0, i32::MAX);

@@ -9,10 +9,10 @@ use crate::tunable::{Handler, Tunable};
 
 /// The tunables of this directory.
 pub static TUNABLES: &[Tunable] = &[
-    Tunable::new(288, "/proc/sys/kernel/keys/maxkeys", COUNT),
-    Tunable::new(289, "/proc/sys/kernel/keys/maxbytes", COUNT),
-    Tunable::new(290, "/proc/sys/kernel/keys/root_maxkeys", COUNT),
-    Tunable::new(291, "/proc/sys/kernel/keys/root_maxbytes", COUNT),
+    Tunable::new(288, "/proc/sys/kernel/keys/maxkeys", SOME),
+    Tunable::new(289, "/proc/sys/kernel/keys/maxbytes", SOME),
+    Tunable::new(290, "/proc/sys/kernel/keys/root_maxkeys", SOME),
+    Tunable::new(291, "/proc/sys/kernel/keys/root_maxbytes", SOME),
     Tunable::new(292, "/proc/sys/kernel/keys/gc_delay", COUNT),
     Tunable::new(
         293,
@@ -21,4 +21,5 @@ pub static TUNABLES: &[Tunable] = &[
     ),
 ];
 
+const SOME: Handler = Handler::int(1, i32::MAX);
 const COUNT: Handler = Handler::int(0, i32::MAX);

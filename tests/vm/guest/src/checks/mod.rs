@@ -2,6 +2,7 @@
 
 mod clock;
 mod cpus;
+mod handlers;
 mod life;
 mod machine;
 mod memory;
@@ -27,6 +28,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("machine", machine::checks),
     ("sysfs", sysfs::checks),
     ("tunables", tunables::checks),
+    ("handlers", handlers::checks),
     ("reading", reading::checks),
     ("life", life::checks),
 ];
