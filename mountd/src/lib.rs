@@ -13,6 +13,7 @@ pub mod grafts;
 pub mod protocol;
 pub mod registry;
 pub mod runtime_dir;
+pub mod service_manager;
 pub mod state_file;
 pub mod supervisor;
 pub mod telemetry;

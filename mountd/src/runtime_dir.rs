@@ -127,14 +127,21 @@ impl RuntimeDir {
                 e => Error::io("lock", &path, e),
             },
         )?;
-        let pid = std::process::id().to_string();
-        lock.set_len(0)
-            .and_then(|()| lock.write_all(pid.as_bytes()))
-            .map_err(|e| {
-                Error::io("write", &path, e)
-                    .remedy("free space there, or name another one with --runtime-dir")
-            })?;
+        note_holder(&mut lock).map_err(|e| {
+            Error::io("write", &path, e)
+                .remedy("free space there, or name another one with --runtime-dir")
+        })?;
         Ok(lock)
+    }
+
+    /// Write into the lock that it is ours now: another daemon has handed it over.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn inherit_lock(&self, lock: &OwnedFd) -> Result<()> {
+        lock.try_clone()
+            .and_then(|lock| note_holder(&mut File::from(lock)))
+            .map_err(|e| Error::io("write", self.path.join("lock"), e))
     }
 
     /// The process that holds the lock, as far as the file tells.
@@ -188,6 +195,14 @@ impl RuntimeDir {
         }))
     }
 
+    /// There is no server any more, and nothing of the connections that it served.
+    pub fn forget_server(&self) {
+        for name in ["server", "connections.json"] {
+            // It is written anew by the next daemon.
+            let _ = self.remove(name);
+        }
+    }
+
     /// Remove the file `name`, if it is there.
     ///
     /// # Errors
@@ -213,6 +228,13 @@ impl AsFd for RuntimeDir {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+/// The file says who holds it.
+fn note_holder(lock: &mut File) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    lock.set_len(0)?;
+    lock.write_all_at(std::process::id().to_string().as_bytes(), 0)
 }
 
 fn holder(path: &Path) -> String {

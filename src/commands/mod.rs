@@ -11,6 +11,7 @@ mod run;
 mod runtime;
 mod show;
 mod unmount;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Command {
     Unmount(unmount::Options),
     /// List attached and mounted containers
     List(list::Options),
+    /// Put other versions of the programs in the place of those that run
+    Upgrade(upgrade::Options),
     /// Print one view of a container
     Show(show::Options),
     /// Measure how long reads take, beside the kernel's own files and other programs
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Install(options) => install::install(&options),
         Command::Uninstall(options) => install::uninstall(&options),
         Command::Hook(options) => hook::main(&options),
+        Command::Upgrade(options) => upgrade::main(&options),
         Command::List(options) => list::main(&options),
         Command::Show(options) => show::main(&options),
     };

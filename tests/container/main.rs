@@ -19,6 +19,8 @@ mod run;
 mod run_ending;
 mod run_options;
 mod runtime;
+mod service_manager;
+mod upgrade;
 
 /// The surroundings of one test.
 #[track_caller]

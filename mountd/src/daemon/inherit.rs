@@ -1,17 +1,22 @@
 //! How a daemon comes by the connections: from a server that lost its daemon, or anew.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::listen::listen;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
+use crate::container::{has_ended, open_pidfd};
 use crate::error::{Error, Result};
 use crate::grafts::place::{Grafter, Origin};
 use crate::protocol::channel::Channel;
 use crate::runtime_dir::RuntimeDir;
+use crate::service_manager::Stored;
 use crate::state_file;
 use crate::supervisor::asks::PressureDirs;
 use crate::supervisor::{Belongings, HandedOver, Legacy, Program, Server};
@@ -38,17 +43,44 @@ pub(super) struct Inheritance {
     pub(super) connected: Connected,
 }
 
-/// From a server that lost its daemon, if one waits in the runtime directory; anew otherwise.
-///
-/// # Errors
-/// When connections cannot be made, or a server cannot be started.
-pub(super) fn begin(
-    proc: &Arc<Proc>,
-    runtime: Option<&RuntimeDir>,
-    program: &Program,
-    pressure: &PressureDirs,
-) -> Result<Inheritance> {
-    if let Some(runtime) = runtime {
+/// What a daemon finds when it starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub(super) proc: &'a Arc<Proc>,
+    pub(super) runtime: Option<&'a RuntimeDir>,
+    pub(super) program: &'a Program,
+    pub(super) pressure: &'a PressureDirs,
+    pub(super) boot_id: &'a str,
+}
+
+/// The file in the runtime directory that says what was negotiated on the connections, for whoever finds these at
+/// the service manager.
+const FILE: &str = "connections.json";
+
+/// What is in it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Negotiated {
+    boot_id: String,
+    init: Vec<Vec<u8>>,
+    replies: Vec<Vec<u8>>,
+}
+
+impl Found<'_> {
+    /// From a server that lost its daemon, if one waits in the runtime directory; from the service manager, if it kept
+    /// the descriptors; anew otherwise.
+    ///
+    /// # Errors
+    /// When connections cannot be made, or a server cannot be started.
+    pub(super) fn begin(self, stored: Option<Stored>) -> Result<Inheritance> {
+        let Self {
+            proc,
+            runtime: Some(runtime),
+            pressure,
+            ..
+        } = self
+        else {
+            return self.anew();
+        };
         match from_server(proc, runtime, pressure) {
             Ok(Some(inheritance)) => return Ok(inheritance),
             Ok(None) => {}
@@ -57,8 +89,91 @@ pub(super) fn begin(
                 end_orphan(proc, runtime);
             }
         }
+        if let Some(stored) = stored {
+            match self.with_stored(runtime, stored) {
+                Ok(inheritance) => return Ok(inheritance),
+                Err(error) => {
+                    tracing::warn!(%error, "what the service manager kept cannot be gone on with");
+                }
+            }
+        }
+        self.anew()
     }
-    anew(proc, runtime, program, pressure)
+
+    fn with_stored(self, runtime: &RuntimeDir, stored: Stored) -> Result<Inheritance> {
+        let text = runtime
+            .read(FILE)?
+            .ok_or_else(|| Error::not_found(format!("there is no {FILE}")))?;
+        let negotiated: Negotiated = serde_json::from_str(&text)
+            .map_err(|e| Error::io("understand", FILE, std::io::Error::from(e)))?;
+        if negotiated.boot_id != self.boot_id {
+            return Err(Error::refused(format!(
+                "{FILE} was written before the machine was booted"
+            )));
+        }
+        let Stored {
+            fuse,
+            state,
+            legacy,
+        } = stored;
+        let Negotiated { init, replies, .. } = negotiated;
+        let mut connections = Connections::adopt(fuse, init, replies)?;
+        let grafter = enter(self.proc, &legacy)?;
+        let belongings = Belongings {
+            state: state_file::or_new(state)?,
+            legacy: Some(legacy),
+        };
+        let server = Server::start(self.program, &mut connections, &belongings, self.pressure)?;
+        tracing::info!("going on with the connections that the service manager kept");
+        Ok(Inheritance {
+            connections,
+            grafter,
+            belongings,
+            server,
+            connected: Connected::Before { server: None },
+        })
+    }
+
+    fn anew(self) -> Result<Inheritance> {
+        let (mut connections, grafter) = Connections::open(Arc::clone(self.proc))?;
+        let legacy = match self.runtime {
+            Some(runtime) => Some(Legacy {
+                namespace: grafter.run(|place| place.namespace())?,
+                rendezvous: listen(&runtime.rendezvous())?,
+            }),
+            None => None,
+        };
+        let belongings = Belongings {
+            state: state_file::create()?,
+            legacy,
+        };
+        let server = Server::start(self.program, &mut connections, &belongings, self.pressure)?;
+        if let Some(runtime) = self.runtime {
+            let negotiated = Negotiated {
+                boot_id: self.boot_id.to_owned(),
+                init: connections.init(),
+                replies: connections.replies(),
+            };
+            let text = serde_json::to_string(&negotiated)
+                .map_err(|e| Error::io("encode", FILE, std::io::Error::from(e)))?;
+            runtime.write(FILE, &text)?;
+        }
+        Ok(Inheritance {
+            connections,
+            grafter,
+            belongings,
+            server,
+            connected: Connected::Anew,
+        })
+    }
+}
+
+fn enter(proc: &Arc<Proc>, legacy: &Legacy) -> Result<Grafter> {
+    let namespace = legacy
+        .namespace
+        .try_clone()
+        .map_err(|e| Error::io("duplicate", "a namespace", e))?;
+    Grafter::start(Arc::clone(proc), Origin::Namespace(namespace))
 }
 
 fn from_server(
@@ -66,6 +181,10 @@ fn from_server(
     runtime: &RuntimeDir,
     pressure: &PressureDirs,
 ) -> Result<Option<Inheritance>> {
+    // A service manager may hold the socket of one that has died: nobody would answer there.
+    if has_ended_since(proc, runtime)? {
+        return Ok(None);
+    }
     let Some(link) = find_orphan(runtime)? else {
         return Ok(None);
     };
@@ -80,11 +199,7 @@ fn from_server(
             "the server kept nothing for its next daemon",
         ));
     };
-    let namespace = legacy
-        .namespace
-        .try_clone()
-        .map_err(|e| Error::io("duplicate", "a namespace", e))?;
-    let grafter = Grafter::start(Arc::clone(proc), Origin::Namespace(namespace))?;
+    let grafter = enter(proc, &legacy)?;
     tracing::info!(
         server = server.pid(),
         containers = slots.len(),
@@ -102,6 +217,21 @@ fn from_server(
             server: Some(slots.into_iter().collect()),
         },
     }))
+}
+
+/// Whether the server of the daemon before is known to have ended.
+fn has_ended_since(proc: &Proc, runtime: &RuntimeDir) -> Result<bool> {
+    let Some((pid, start_ticks)) = runtime.read_server()? else {
+        return Ok(false);
+    };
+    let Ok(pidfd) = open_pidfd(pid) else {
+        return Ok(true);
+    };
+    let other = proc
+        .process(pid)
+        .map_or(true, |process| process.start_ticks != start_ticks);
+    // Nobody may have waited for it yet.
+    Ok(other || has_ended(pidfd.as_fd())?)
 }
 
 /// A connection to the server that waits for a daemon; none when none waits.
@@ -130,7 +260,7 @@ fn end_orphan(proc: &Proc, runtime: &RuntimeDir) {
         let Some((pid, start_ticks)) = noted else {
             return Ok(());
         };
-        let pidfd = crate::container::open_pidfd(pid)?;
+        let pidfd = open_pidfd(pid)?;
         if proc.process(pid)?.start_ticks != start_ticks {
             return Ok(());
         }
@@ -147,32 +277,4 @@ fn end_orphan(proc: &Proc, runtime: &RuntimeDir) {
     if let Err(error) = ended {
         tracing::warn!(%error, "the server of the daemon before may still run");
     }
-}
-
-fn anew(
-    proc: &Arc<Proc>,
-    runtime: Option<&RuntimeDir>,
-    program: &Program,
-    pressure: &PressureDirs,
-) -> Result<Inheritance> {
-    let (mut connections, grafter) = Connections::open(Arc::clone(proc))?;
-    let legacy = match runtime {
-        Some(runtime) => Some(Legacy {
-            namespace: grafter.run(|place| place.namespace())?,
-            rendezvous: listen(&runtime.rendezvous())?,
-        }),
-        None => None,
-    };
-    let belongings = Belongings {
-        state: state_file::create()?,
-        legacy,
-    };
-    let server = Server::start(program, &mut connections, &belongings, pressure)?;
-    Ok(Inheritance {
-        connections,
-        grafter,
-        belongings,
-        server,
-        connected: Connected::Anew,
-    })
 }

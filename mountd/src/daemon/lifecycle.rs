@@ -9,6 +9,7 @@ use crate::container::{describe_again, has_ended};
 use crate::error::Result;
 use crate::protocol::control::Response;
 use crate::registry::Registry;
+use crate::service_manager;
 use crate::supervisor::Server;
 
 /// How long the end of the daemon waits for an operation that has begun.
@@ -61,8 +62,16 @@ impl Daemon {
         Ok(Response::Forgotten { ended })
     }
 
+    /// Whether the server has died. One that was replaced is not the server any more.
+    pub(super) fn server_has_died(&self) -> bool {
+        match &self.state.lock().server {
+            Some(server) => has_ended(server.pidfd()).unwrap_or(true),
+            None => false,
+        }
+    }
+
     /// The server has died, or shall: let go of what is left of it.
-    pub(super) fn server_died(&self) {
+    pub(super) fn let_go_of_server(&self) {
         self.answering.set(None);
         // Dropped, it is reaped.
         self.state.lock().server = None;
@@ -76,7 +85,7 @@ impl Daemon {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut server = Server::start(
-            &self.program,
+            &self.program.lock(),
             &mut state.connections,
             &state.belongings,
             &self.pressure,
@@ -168,7 +177,8 @@ impl Daemon {
             tracing::warn!(%error, "the list is out of date, ignoring");
         }
         // There is nothing left to serve, and nobody shall find a server waiting.
-        self.server_died();
+        self.let_go_of_server();
+        service_manager::forget();
     }
 
     /// Whether nothing is attached or mounted; if so, and `claim` is set, nothing new is begun any more.

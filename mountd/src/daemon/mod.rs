@@ -14,7 +14,9 @@ pub mod options;
 mod restore;
 mod run;
 mod serve_control;
+mod successor;
 mod timer;
+mod upgrade;
 mod watch;
 mod watchdog;
 

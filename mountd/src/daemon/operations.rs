@@ -31,7 +31,9 @@ pub struct Daemon {
     pub(super) proc: Arc<Proc>,
     pub(super) grafter: Grafter,
     pub(super) runtime: Option<RuntimeDir>,
-    pub(super) program: Program,
+    pub(super) program: Mutex<Program>,
+    /// None for a daemon of a single command.
+    pub(super) handles: Option<super::successor::Handles>,
     pub(super) pressure: PressureDirs,
     /// Held by the one operation that runs.
     pub(super) turn: Mutex<()>,
@@ -43,6 +45,8 @@ pub struct Daemon {
     pub(super) answering: super::watchdog::Answering,
     /// Set when the command that a private daemon serves is gone.
     pub(super) over: std::sync::atomic::AtomicBool,
+    /// Set when another daemon has taken the place of this one.
+    pub(super) handed_over: std::sync::atomic::AtomicBool,
 }
 
 /// What changes.

@@ -39,6 +39,10 @@ pub struct Options {
     #[arg(long, hide = true, conflicts_with = "private")]
     pub background: bool,
 
+    /// Take the place of the daemon that runs, which is at the other end of standard input
+    #[arg(long, hide = true, conflicts_with = "private")]
+    pub successor: bool,
+
     /// Serve one command, whose connection is standard input, and end with it
     #[arg(long, hide = true)]
     pub private: bool,

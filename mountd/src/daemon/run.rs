@@ -19,6 +19,7 @@ use super::listen::listen;
 use super::operations::{Daemon, State};
 use super::options::Options;
 use super::serve_control;
+use super::successor::{Handles, Predecessor};
 use super::timer::Timer;
 use super::watch::{ASK, FIRST_SLOT, LISTENER, REQUEST, SERVER, SIGNALS, START, WAKE, Watch};
 use super::watchdog::{self, Answering};
@@ -27,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::protocol::channel::Channel;
 use crate::registry::{self, Registry};
 use crate::runtime_dir::RuntimeDir;
+use crate::service_manager;
 use crate::supervisor::Program;
 use crate::supervisor::asks::PressureDirs;
 
@@ -87,16 +89,21 @@ pub fn run(options: &Options) -> Result<()> {
         // The terminal's signals are for the command that started us. We may be a leader already: no matter.
         let _ = nix::unistd::setsid();
     }
-    let (runtime, _lock, listener) = if options.private {
-        (None, None, None)
+    // Before any child could inherit them.
+    let stored = service_manager::take();
+    let predecessor = options.successor.then(Predecessor::hear).transpose()?;
+    let (runtime, own) = if options.private {
+        (None, None)
+    } else if predecessor.is_some() {
+        (Some(RuntimeDir::open(&options.runtime_dir)?), None)
     } else {
         let runtime = RuntimeDir::create(&options.runtime_dir)?;
-        let lock = runtime.lock()?;
+        let lock = keep_locked(runtime.lock()?)?;
         if options.background {
             write_to_log(&runtime)?;
         }
         let listener = listen(&runtime.socket())?;
-        (Some(runtime), Some(lock), Some(listener))
+        (Some(runtime), Some(Handles { lock, listener }))
     };
     let proc = Arc::new(Proc::open()?);
     let boot_id = proc.read("sys/kernel/random/boot_id")?.trim().to_owned();
@@ -109,18 +116,38 @@ pub fn run(options: &Options) -> Result<()> {
         settings: options.settings(),
     };
     let pressure = PressureDirs::default();
+    let (inheritance, handles) = match predecessor {
+        Some(predecessor) => {
+            let (inheritance, handles) = predecessor.take_over(&proc, &pressure)?;
+            if let Some(runtime) = &runtime {
+                runtime.inherit_lock(&handles.lock)?;
+            }
+            (inheritance, Some(handles))
+        }
+        None => {
+            let from = inherit::Found {
+                proc: &proc,
+                runtime: runtime.as_ref(),
+                program: &program,
+                pressure: &pressure,
+                boot_id: &boot_id,
+            };
+            (from.begin(stored)?, own)
+        }
+    };
     let Inheritance {
         connections,
         grafter,
         belongings,
         server,
         connected,
-    } = inherit::begin(&proc, runtime.as_ref(), &program, &pressure)?;
+    } = inheritance;
     let watch = Watch::new()?;
     watch.add(signals.as_fd(), SIGNALS)?;
-    if let Some(listener) = &listener {
-        watch.add(listener.as_fd(), LISTENER)?;
+    if let Some(handles) = &handles {
+        watch.add(handles.listener.as_fd(), LISTENER)?;
     }
+    service_manager::store(&connections, &belongings);
     let state = State {
         registry: Registry::new(boot_id, saved.as_ref())?,
         connections,
@@ -133,7 +160,8 @@ pub fn run(options: &Options) -> Result<()> {
         proc,
         grafter,
         runtime,
-        program,
+        program: Mutex::new(program),
+        handles,
         pressure,
         prober,
         turn: Mutex::new(()),
@@ -141,6 +169,7 @@ pub fn run(options: &Options) -> Result<()> {
         watch,
         answering: Answering::default(),
         over: AtomicBool::new(false),
+        handed_over: AtomicBool::new(false),
     });
     daemon.install(&mut daemon.state.lock(), server)?;
     daemon.restore(saved.as_ref(), &connected)?;
@@ -148,11 +177,16 @@ pub fn run(options: &Options) -> Result<()> {
     if options.private {
         serve_standard_input(&daemon)?;
     }
-    if options.background {
+    if options.background && !options.successor {
         announce()?;
     }
+    service_manager::ready();
     tracing::info!(pid = std::process::id(), "ready");
-    let result = turn(&daemon, listener.as_ref(), &signals, options);
+    let result = turn(&daemon, &signals, options);
+    if daemon.handed_over.load(Ordering::SeqCst) {
+        // Nothing is undone, and no lock is let go of: all of it is another daemon's.
+        std::process::exit(0);
+    }
     if let Some(runtime) = &daemon.runtime {
         // First, so that nobody knocks at a daemon that ends.
         let _ = std::fs::remove_file(runtime.socket());
@@ -160,17 +194,13 @@ pub fn run(options: &Options) -> Result<()> {
     daemon.end();
     if let Some(runtime) = &daemon.runtime {
         let _ = std::fs::remove_file(runtime.rendezvous());
+        runtime.forget_server();
         let _ = std::fs::remove_dir(runtime.mounts());
     }
     result
 }
 
-fn turn(
-    daemon: &Arc<Daemon>,
-    listener: Option<&OwnedFd>,
-    signals: &SignalFd,
-    options: &Options,
-) -> Result<()> {
+fn turn(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -> Result<()> {
     let connections = Arc::new(AtomicUsize::new(0));
     let mut backoff = Backoff::default();
     let (ask_timer, start_timer) = (Timer::new()?, Timer::new()?);
@@ -189,8 +219,13 @@ fn turn(
         for event in &events[..count] {
             match event.data() {
                 LISTENER => {
-                    if let Some(listener) = listener {
-                        accept(daemon, listener, &connections, &mut reserve);
+                    // Whoever knocks after another daemon has taken our place is let in by that one.
+                    if let Some(handles) = &daemon.handles {
+                        if daemon.handed_over.load(Ordering::SeqCst) {
+                            daemon.watch.forget(handles.listener.as_fd());
+                            continue;
+                        }
+                        accept(daemon, &handles.listener, &connections, &mut reserve);
                     }
                 }
                 SIGNALS => {
@@ -200,8 +235,11 @@ fn turn(
                     }
                 }
                 SERVER => {
+                    if !daemon.server_has_died() {
+                        continue;
+                    }
                     tracing::error!("the server died; starting another one");
-                    daemon.server_died();
+                    daemon.let_go_of_server();
                     start_server(daemon, &mut backoff, &start_timer);
                 }
                 START => {
@@ -366,6 +404,23 @@ fn write_to_log(runtime: &RuntimeDir) -> Result<()> {
     let log = log.map_err(|e| Error::io("open", runtime.log(), e))?;
     rustix::stdio::dup2_stderr(&log)
         .map_err(|e| Error::io("let go of", "the standard error output", e))
+}
+
+/// Hold the lock until this process ends: not by a value that lets go of it when it is dropped, because it may be
+/// handed to another daemon.
+fn keep_locked(lock: nix::fcntl::Flock<std::fs::File>) -> Result<OwnedFd> {
+    let kept = lock
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| Error::io("duplicate", "the lock", e))?;
+    std::mem::forget(lock);
+    Ok(kept)
+}
+
+/// Read nothing more from standard input, and let no child do so.
+pub(super) fn let_go_of_input() -> Result<()> {
+    let null = std::fs::File::open("/dev/null").map_err(|e| Error::io("open", "/dev/null", e))?;
+    rustix::stdio::dup2_stdin(&null).map_err(|e| Error::io("let go of", "standard input", e))
 }
 
 fn block_signals() -> Result<SignalFd> {

@@ -1,6 +1,7 @@
 //! One control connection: packets in, operations, packets out.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use super::operations::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -49,6 +50,10 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
         if let Err(error) = reply(channel, response, fd) {
             tracing::debug!(%error, "a command did not wait for its answer");
         }
+        if daemon.handed_over.load(Ordering::SeqCst) {
+            // Whoever asked has been answered: nothing is left to do here.
+            daemon.over.store(true, Ordering::SeqCst);
+        }
         if ends_something {
             after();
         }
@@ -89,6 +94,7 @@ fn answer(
         }
         Request::Unmount { dir } => daemon.unmount(&dir)?,
         Request::List { after } => daemon.list(after),
+        Request::Upgrade { part, path } => daemon.upgrade(part, path)?,
         Request::Open { container, path } => {
             return Ok((Response::Opened, Some(daemon.open(&container, &path)?)));
         }

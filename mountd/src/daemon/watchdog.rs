@@ -77,7 +77,7 @@ fn watch(daemon: &Daemon, asked: &Receiver<()>) {
 }
 
 /// Whether both connections are answered in time.
-fn answers(daemon: &Daemon) -> bool {
+pub(super) fn answers(daemon: &Daemon) -> bool {
     let (done, answered) = mpsc::channel();
     // Not by the grafter, which may be waiting for the server itself.
     if let Err(error) = daemon.prober.poke(1, &done) {

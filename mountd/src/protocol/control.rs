@@ -65,6 +65,13 @@ pub enum Request {
         /// The last slot of the page before; none at first.
         after: Option<u64>,
     },
+    /// Put another version of a program in the place of the one that runs.
+    Upgrade {
+        /// Of which.
+        part: Part,
+        /// The new program; the one that lies now where the running one was started from, if it is not named.
+        path: Option<PathBuf>,
+    },
     /// One file of an attached container, opened. Answered with [`Response::Opened`] and its descriptor.
     Open {
         /// Whose.
@@ -88,6 +95,16 @@ pub struct Attach {
     /// What is set for this container alone.
     #[serde(default, skip_serializing_if = "Choices::is_empty")]
     pub choices: Choices,
+}
+
+/// One of the two programs that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// eci-mountd.
+    Daemon,
+    /// eci-fs serve.
+    Server,
 }
 
 /// Which cgroup stands for the container.
@@ -145,6 +162,8 @@ pub enum Response {
         /// Whether there are more.
         more: bool,
     },
+    /// To [`Request::Upgrade`].
+    Upgraded(Upgraded),
     /// To [`Request::Open`], with the descriptor.
     Opened,
     /// To anything that failed.
@@ -162,6 +181,15 @@ pub struct Attached {
     pub took_usec: u64,
     /// Whether it had been attached before, and nothing was done now.
     pub already: bool,
+}
+
+/// A program that has taken the place of another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// Its process.
+    pub pid: i32,
+    /// What it says of itself: "eci-fs 0.1.0".
+    pub release: String,
 }
 
 /// A container in a list.

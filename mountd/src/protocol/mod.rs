@@ -6,4 +6,5 @@
 pub mod channel;
 pub mod choices;
 pub mod control;
+pub mod handover;
 pub mod link;

@@ -77,6 +77,8 @@ pub struct Server {
     pid: i32,
     pidfd: OwnedFd,
     link: Channel,
+    /// The daemon's end of the channel over which it asks, for the daemon that takes our place.
+    answers: Option<OwnedFd>,
     /// Whether it lives on when the value is dropped.
     released: bool,
 }
@@ -93,16 +95,21 @@ impl Server {
         dirs: &PressureDirs,
     ) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-        let child = Command::new(&program.path)
+        let mut command = Command::new(&program.path);
+        command
             .arg("serve")
             .stdin(Stdio::from(theirs.into_inner()))
-            .stdout(Stdio::null())
+            .stdout(Stdio::null());
+        crate::service_manager::hide_from(&mut command);
+        let child = command
             .spawn()
             .map_err(|e| Error::io("start", &program.path, e))?;
+        // It holds the server's end of the link, whose end is seen only when nobody does.
+        drop(command);
         let pid = i32::try_from(child.id()).unwrap_or(0);
         let mut server = Self::over(ours, pid, Some(child))?;
         let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-        asks::answer(answers, dirs.clone())?;
+        server = server.answering(answers.into_inner(), dirs)?;
         let [cached, live] = connections.for_server()?;
         let mut fds = vec![
             cached.as_fd(),
@@ -168,7 +175,7 @@ impl Server {
         let mut server = Self::over(link, sender.pid, None)?;
         // Only now is the pidfd that of the process which answers.
         server.ping()?;
-        asks::answer(answers, dirs.clone())?;
+        let server = server.answering(answers.into_inner(), dirs)?;
         let belongings = Belongings {
             state,
             legacy: Some(Legacy {
@@ -186,6 +193,19 @@ impl Server {
         ))
     }
 
+    /// Answer what it asks at the other end of `answers`.
+    ///
+    /// # Errors
+    /// When there are no more descriptors or threads.
+    pub fn answering(mut self, answers: OwnedFd, dirs: &PressureDirs) -> Result<Self> {
+        let kept = answers
+            .try_clone()
+            .map_err(|e| Error::io("duplicate", "a socket", e))?;
+        asks::answer(Channel::new(answers), dirs.clone())?;
+        self.answers = Some(kept);
+        Ok(self)
+    }
+
     /// A server that runs, at the other end of `link`.
     ///
     /// # Errors
@@ -198,6 +218,7 @@ impl Server {
             pid,
             pidfd: crate::container::open_pidfd(pid)?,
             link,
+            answers: None,
             released: false,
         })
     }
@@ -288,6 +309,11 @@ impl Server {
     /// The daemon's end of the link.
     pub fn link(&self) -> &Channel {
         &self.link
+    }
+
+    /// The daemon's end of the channel over which the server asks.
+    pub fn answers(&self) -> Option<&OwnedFd> {
+        self.answers.as_ref()
     }
 
     /// End it, whatever it is doing, and reap it.

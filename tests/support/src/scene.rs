@@ -222,6 +222,15 @@ impl Scene {
         Daemon::start(command, self.runtime_dir())
     }
 
+    /// The daemon that a command of the test's own starts in the foreground.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn daemon_of(&self, command: Command) -> Daemon {
+        Daemon::start(command, self.runtime_dir())
+    }
+
     /// The daemon that holds the runtime directory, if there is one.
     pub fn daemon_pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.runtime_dir().join("lock")).ok()?;

@@ -1,0 +1,119 @@
+//! The service manager, where there is one (systemd): it is told that the daemon is ready, and keeps the descriptors
+//! that must outlive both programs (`FileDescriptorStoreMax=` in systemd.service(5)).
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use sd_notify::NotifyState;
+
+use crate::connections::Connections;
+use crate::supervisor::{Belongings, Legacy};
+
+/// The names under which descriptors are kept, in the order in which [`Stored`] has them.
+const NAMES: [&str; 5] = [
+    "eci-fs-cached",
+    "eci-fs-live",
+    "eci-fs-namespace",
+    "eci-fs-state",
+    "eci-fs-rendezvous",
+];
+
+/// What tells a process that a service manager started it.
+const ENVIRONMENT: [&str; 4] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
+
+/// What was kept.
+#[derive(Debug)]
+pub struct Stored {
+    /// The `/dev/fuse` descriptors.
+    pub fuse: [OwnedFd; 2],
+    /// The state.
+    pub state: OwnedFd,
+    /// What a server keeps for the next daemon.
+    pub legacy: Legacy,
+}
+
+/// Say that the daemon is ready, and is this process, which need not be the one that was started.
+pub fn ready() {
+    let pid = std::process::id();
+    tell(&[NotifyState::Ready, NotifyState::MainPid(pid)], &[]);
+}
+
+/// Have the descriptors kept that must outlive both programs.
+pub fn store(connections: &Connections, belongings: &Belongings) {
+    let Some(legacy) = &belongings.legacy else {
+        return;
+    };
+    let [cached, live] = connections.descriptors();
+    let fds = [
+        cached,
+        live,
+        legacy.namespace.as_fd(),
+        belongings.state.as_fd(),
+        legacy.rendezvous.as_fd(),
+    ];
+    // They may be kept already, then by other descriptions of the same.
+    forget();
+    for (name, fd) in NAMES.into_iter().zip(fds) {
+        tell(&[NotifyState::FdStore, NotifyState::FdName(name)], &[fd]);
+    }
+}
+
+/// Have them kept no more: there is nothing left to serve.
+pub fn forget() {
+    for name in NAMES {
+        tell(
+            &[NotifyState::FdStoreRemove, NotifyState::FdName(name)],
+            &[],
+        );
+    }
+}
+
+/// What was kept for this process; none when that is not all.
+pub fn take() -> Option<Stored> {
+    let mut kept: BTreeMap<String, OwnedFd> = inherited().collect();
+    let mut next = |name: &str| kept.remove(name);
+    Some(Stored {
+        fuse: [next(NAMES[0])?, next(NAMES[1])?],
+        legacy: Legacy {
+            namespace: next(NAMES[2])?,
+            rendezvous: next(NAMES[4])?,
+        },
+        state: next(NAMES[3])?,
+    })
+}
+
+/// The descriptors that this process was started with, by their names, as owned ones that no child inherits.
+fn inherited() -> impl Iterator<Item = (String, OwnedFd)> {
+    let numbers: Vec<_> = sd_notify::listen_fds_with_names()
+        .map(Iterator::collect)
+        .unwrap_or_default();
+    let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0))
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    numbers.into_iter().filter_map(move |(number, name)| {
+        // A number is turned into a descriptor by asking the kernel for it, as of any process.
+        let fd = pidfd_getfd(own.as_ref()?, number, PidfdGetfdFlags::empty()).ok();
+        // It can only fail because there is none.
+        let _ = nix::unistd::close(number);
+        fd.map(|fd| (name, fd))
+    })
+}
+
+/// A command for a child that is not the service manager's business.
+pub fn hide_from(command: &mut std::process::Command) {
+    for name in ENVIRONMENT {
+        command.env_remove(name);
+    }
+}
+
+fn tell(what: &[NotifyState<'_>], fds: &[BorrowedFd<'_>]) {
+    // Without a service manager this does nothing.
+    if let Err(error) = sd_notify::notify_with_fds(what, fds) {
+        tracing::warn!(%error, "the service manager cannot be told, ignoring");
+    }
+}
