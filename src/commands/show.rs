@@ -1,7 +1,9 @@
-//! `eci-fs show`: print one view of a container, or all that there are.
+//! `eci-fs show`: print one view of a container, or all that there are, or the tunables it has changed.
 //!
 //! An attached container's view is read from the server, so that it is what the container sees. For any other
 //! process it is computed here, from the same facts; no daemon is needed for that.
+
+mod tunables;
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -31,6 +33,9 @@ pub(super) struct Options {
     /// Beside the host's own file, with a mark at each line that differs
     #[arg(long, requires = "path")]
     diff: bool,
+    /// The tunables that the container has changed, and what they were at first
+    #[arg(long, conflicts_with = "path")]
+    tunables: bool,
     #[command(flatten)]
     runtime: Runtime,
 }
@@ -39,6 +44,10 @@ pub(super) struct Options {
 pub(super) fn main(options: &Options) -> Result<()> {
     super::need_root("show")?;
     let selector = super::selector(&options.container);
+    if options.tunables {
+        print!("{}", tunables::list(options, &selector)?);
+        return Ok(());
+    }
     let Some(path) = &options.path else {
         let Selector::Pid(pid) = selector else {
             return Err(Error::refused("the paths of all views are listed by pid")

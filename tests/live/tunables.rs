@@ -129,6 +129,25 @@ fn privileged_what_is_written_is_read_back_and_seen_by_nobody_else() {
 }
 
 #[test]
+fn privileged_what_a_container_has_changed_is_listed() {
+    let scene = scene();
+    let (mut container, other) = (start(&scene), start(&scene));
+    let pid = container.pid().to_string();
+    let listed = |pid: &str| scene.eci_fs(&["show", pid, "--tunables"]).ok();
+    assert_eq!(listed(&pid), "");
+    container.ask(&["write", PANIC, "77"]);
+    container.ask(&["write", "/proc/sys/kernel/printk", "1 2 3 4"]);
+    let of = |path: &str| file(path).trim().replace('\t', " ");
+    let wanted = format!(
+        "{PANIC}  77  (at first {})\n/proc/sys/kernel/printk  1 2 3 4  (at first {})\n",
+        of(PANIC),
+        of("/proc/sys/kernel/printk")
+    );
+    assert_eq!(listed(&pid), wanted);
+    assert_eq!(listed(&other.pid().to_string()), "");
+}
+
+#[test]
 fn privileged_what_was_written_is_gone_with_the_container() {
     let scene = scene();
     let mut first = start(&scene);
