@@ -4,6 +4,7 @@
 //! the protocol, the options and the entry point are used here.
 
 pub mod client;
+pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod container;

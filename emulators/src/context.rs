@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Container, Host};
 
 /// What a view is computed from. The caller gathers it once per view.
@@ -63,7 +65,7 @@ pub enum CpuIds {
 }
 
 /// The load of the container: its averages and its threads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     /// Load averages over 1, 5 and 15 minutes, as fixed-point numbers with 11 fractional bits
     /// (FSHIFT of include/linux/sched/loadavg.h).
@@ -73,7 +75,7 @@ pub struct Load {
 }
 
 /// The threads of a container at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threads {
     /// Threads in state R.
     pub running: u32,

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, Host, Identity, Kept, KeptFiles,
-    Pace, Settings,
+    Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, History, Host, Identity, Kept,
+    KeptFiles, Pace, Settings, Values,
 };
 use eci_fs_mountd::container::Facts;
 use eci_fs_mountd::protocol::choices::Choices;
@@ -31,6 +31,7 @@ const ONE_PAGE: usize = 4096;
 /// A container that is served.
 #[derive(Debug)]
 pub struct Attached {
+    slot: u64,
     /// What its views are computed from.
     container: Arc<Container>,
     /// Its root's user on the host.
@@ -143,6 +144,7 @@ impl Attached {
 
     fn over(container: Container, uid: u32, gid: u32) -> Self {
         Self {
+            slot: 0,
             container: Arc::new(container),
             uid,
             gid,
@@ -168,6 +170,26 @@ impl Attached {
         });
     }
 
+    /// The number of its directory in both connections; 0, which nobody has, until it has one.
+    pub fn slot(&self) -> u64 {
+        self.slot
+    }
+
+    /// It has the directory with this number.
+    pub fn set_slot(&mut self, slot: u64) {
+        self.slot = slot;
+    }
+
+    /// What it has written to tunables.
+    pub fn tunables(&self) -> &Values {
+        &self.container.tunables
+    }
+
+    /// The counters that it was shown last.
+    pub fn history(&self) -> &History {
+        &self.container.history
+    }
+
     /// Have the files of its cgroup kept open, for as long as nobody else holds it.
     pub fn keep_in(&mut self, kept: &Arc<Kept>) {
         if let Some(container) = Arc::get_mut(&mut self.container) {
@@ -182,9 +204,7 @@ impl Attached {
         settings: &'a Settings,
         sampler: Option<&Sampler>,
     ) -> Context<'a> {
-        let load = sampler.map_or_else(Default::default, |sampler| {
-            sampler.load(&self.sampled, &self.container, host)
-        });
+        let load = sampler.map_or_else(Default::default, |sampler| sampler.load(self, host));
         let boottime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
             .map(Duration::from)
             .unwrap_or_default();

@@ -14,11 +14,11 @@ use fuser::{
     TimeOrNow, WriteFlags,
 };
 
-use super::convert::{caller, file_attr, file_type, fuse_errno};
+use super::convert::{caller, file_attr, file_type, fuse_errno, numbered};
 use super::session::Means;
 use crate::error::Errno;
 use crate::tree::{Attr, Handle, Kind, NodeId, Tree, Write};
-use crate::triggers::{Done, Polled, Waker};
+use crate::triggers::{Done, Polled};
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
 const MAX_WRITE: u32 = 4096;
@@ -166,9 +166,10 @@ impl Filesystem for Adapter {
             return reply.error(fuse_errno(Errno::NOSYS));
         }
         let (id, caller) = (NodeId::from_raw(id.0), caller(request));
+        let request = numbered(request);
         self.answer(id, move |tree| {
             let may = tree.may_open(id, caller, flags.0);
-            match may.and_then(|()| tree.live_open(id)) {
+            match may.and_then(|()| tree.live_open(id, request)) {
                 Ok(handle) => {
                     let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
                     reply.opened(FileHandle(handle.0), flags);
@@ -241,7 +242,7 @@ impl Filesystem for Adapter {
         });
         match self.connection {
             Connection::Cached => done(Err(Errno(libc::EROFS))),
-            Connection::Live => tree.live_write(id, handle, data, done),
+            Connection::Live => tree.live_write(id, handle, data, numbered(request), done),
         }
     }
 
@@ -282,19 +283,13 @@ impl Filesystem for Adapter {
         reply: ReplyPoll,
     ) {
         let wants = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
-        let waker = wants.then(|| -> Waker {
-            Box::new(move || {
-                if let Err(error) = notifier.notify() {
-                    tracing::debug!(%error, "whoever polled is gone");
-                }
-            })
-        });
+        let poll = wants.then_some(notifier.handle().0);
         let polled = match self.connection {
             Connection::Cached => None,
             Connection::Live => {
                 self.means
                     .tree
-                    .live_poll(NodeId::from_raw(id.0), Handle(handle.0), waker)
+                    .live_poll(NodeId::from_raw(id.0), Handle(handle.0), poll)
             }
         };
         // DEFAULT_POLLMASK, and what psi_trigger_poll adds to it.

@@ -5,7 +5,19 @@ use std::time::SystemTime;
 use fuser::{FileAttr, FileType, INodeNo, Request};
 
 use crate::error::Errno;
-use crate::tree::{Attr, Caller, Kind};
+use crate::tree::{self, Attr, Caller, Kind};
+
+/// Set in the number of a request that the kernel sends again (`FUSE_UNIQUE_RESEND` of include/uapi/linux/fuse.h,
+/// Linux 6.9).
+const FUSE_UNIQUE_RESEND: u64 = 1 << 63;
+
+pub(super) fn numbered(request: &Request) -> tree::Request {
+    let number = request.unique().0;
+    tree::Request {
+        number: number & !FUSE_UNIQUE_RESEND,
+        again: number & FUSE_UNIQUE_RESEND != 0,
+    }
+}
 
 pub(super) fn caller(request: &Request) -> Caller {
     Caller {

@@ -19,7 +19,7 @@ use eci_fs_mountd::protocol::link::{Connection, CpuIds, FromServer, Settings, To
 
 use crate::container::Attached;
 use crate::fuse;
-use crate::state::Lock;
+use crate::state::State;
 use crate::triggers::Triggers;
 
 /// Serve until there is neither a daemon nor a container. `link` is the server's end of the link.
@@ -90,7 +90,7 @@ struct Server {
     init: Vec<Vec<u8>>,
     replies: Vec<Vec<u8>>,
     settings: Settings,
-    state: Lock,
+    state: Arc<State>,
     /// What is kept for the next daemon.
     held: Option<Held>,
     /// The process of each container, by slot.
@@ -179,7 +179,7 @@ impl Server {
         if matches!(self.sessions, Sessions::Serving(_)) {
             return Err("the server serves already".to_owned());
         }
-        if !self.state.take().map_err(says)? {
+        if !self.means.tree.begin().map_err(says)? {
             return Err("another server serves these connections".to_owned());
         }
         let taken = std::mem::replace(&mut self.sessions, Sessions::Serving(Vec::new()));
@@ -237,7 +237,7 @@ impl Server {
         let sessions = sessions.iter().filter(|session| session.is_busy()).count();
         let busy = (threads + unanswered).max(sessions as u64);
         if busy == 0 {
-            self.state.release().map_err(|error| error.to_string())?;
+            self.state.end().map_err(|error| error.to_string())?;
         }
         Ok(busy)
     }
@@ -261,7 +261,7 @@ fn prepare(
 
 impl Held {
     /// What is handed to the next daemon, in the order of [`FromServer::Held`].
-    fn hand_over<'a>(&'a self, state: &'a Lock) -> [BorrowedFd<'a>; 5] {
+    fn hand_over<'a>(&'a self, state: &'a State) -> [BorrowedFd<'a>; 5] {
         let [cached, live] = &self.fuse;
         [
             cached.as_fd(),

@@ -14,7 +14,7 @@ use super::{Held, Server, Sessions, prepare, view_settings};
 use crate::container::{Changed, Watcher};
 use crate::fuse::{Kernel, Means, Unanswered};
 use crate::sandbox;
-use crate::state::Lock;
+use crate::state::State;
 use crate::tree::{Services, Tree};
 use crate::triggers::Triggers;
 use crate::workers::Workers;
@@ -52,13 +52,20 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     }
     let host = Host::open().map_err(|error| io::Error::other(error.to_string()))?;
     sandbox::confine()?;
+    let state = Arc::new(State::open(given.state)?);
     let kernel = Arc::new(Kernel::default());
-    let triggers = Triggers::start(Channel::new(given.asks))?;
+    let waking = Arc::clone(&kernel);
+    let triggers = Triggers::start(
+        Channel::new(given.asks),
+        Box::new(move |poll| waking.wake(poll)),
+        Arc::clone(&state),
+    )?;
     let tree = Tree::new(
         host,
         Some(Services {
             triggers: Arc::clone(&triggers),
             watcher: Watcher::new()?,
+            state: Arc::clone(&state),
         }),
         view_settings(&settings),
         settings.padding,
@@ -79,7 +86,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         init,
         replies,
         settings,
-        state: Lock::new(given.state),
+        state,
         held: given.held,
         containers: BTreeMap::new(),
         sessions: Sessions::Prepared(sessions),

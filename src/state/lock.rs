@@ -11,18 +11,18 @@ use nix::fcntl::{FcntlArg, fcntl};
 /// (`F_SETLK`), because both servers have the file by one open file description. Closing any descriptor of the
 /// file ends it too, so there is one.
 #[derive(Debug)]
-pub struct Lock {
+pub(super) struct Lock {
     file: OwnedFd,
 }
 
 impl Lock {
     /// Of the state `file`; not taken yet.
-    pub fn new(file: OwnedFd) -> Self {
+    pub(super) fn new(file: OwnedFd) -> Self {
         Self { file }
     }
 
     /// The state.
-    pub fn file(&self) -> &OwnedFd {
+    pub(super) fn file(&self) -> &OwnedFd {
         &self.file
     }
 
@@ -30,7 +30,7 @@ impl Lock {
     ///
     /// # Errors
     /// When the file has no locks.
-    pub fn take(&self) -> io::Result<bool> {
+    pub(super) fn take(&self) -> io::Result<bool> {
         match self.set(libc::F_WRLCK) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -42,7 +42,7 @@ impl Lock {
     ///
     /// # Errors
     /// When the file has no locks.
-    pub fn release(&self) -> io::Result<()> {
+    pub(super) fn release(&self) -> io::Result<()> {
         Ok(self.set(libc::F_UNLCK)?)
     }
 

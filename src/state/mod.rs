@@ -1,5 +1,365 @@
-//! The state that outlives a server, in a memory file that the daemon made.
+//! The state that outlives a server: what the next one must know so that no reader notices, in a memory file that the
+//! daemon made.
+//!
+//! What a container is told is written here before it is told. What does not fit is not remembered: the file has a
+//! fixed size, of which one container can fill a share with what it has open.
+//!
+//! A server reads the state when it begins to serve, and only the server that has the lock writes.
 
+mod file;
 mod lock;
+mod record;
+mod space;
 
-pub use lock::Lock;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dashmap::DashMap;
+use eci_fs_emulators::History;
+use parking_lot::{Mutex, RwLock};
+
+use file::{BLOCK, Format, Found, HEADER_BLOCKS, Header};
+use lock::Lock;
+pub use record::{Key, Record, Snapshot, Trigger};
+use space::{MAX_ORDER, Place, Space};
+
+/// Which part of the file open snapshots may not fill: it is for what is remembered of containers.
+const RESERVED: u32 = 4;
+
+/// Which part of what open snapshots may fill one container may fill.
+const SHARE: u32 = 8;
+
+/// Blocks of the smallest file that is of use: a longest record fits.
+const MIN_BLOCKS: u32 = (RESERVED * 2) << MAX_ORDER;
+
+/// The state.
+#[derive(Debug)]
+pub struct State {
+    lock: Lock,
+    blocks: u32,
+    /// What this server writes to while it serves. Locked for reading while something is written.
+    begun: RwLock<Option<Begun>>,
+    /// Whether it was said that not all is remembered: it is said once, not at every read.
+    said: AtomicBool,
+}
+
+/// A state that was read.
+#[derive(Debug)]
+struct Begun {
+    format: Format,
+    entries: DashMap<Key, Entry>,
+    /// For what is remembered of containers, and for what they have open.
+    spaces: [Mutex<Space>; 2],
+    /// Blocks that the snapshots of each container take, by slot, and how many they may.
+    shares: DashMap<u64, u32>,
+    share: u32,
+}
+
+/// Where a record is. It is written to two places in turn, so that there is a whole one at any time.
+#[derive(Debug, Default)]
+struct Entry {
+    slot: u64,
+    sequence: u64,
+    /// Which version of a history it is.
+    generation: u64,
+    /// The last one is in the second.
+    places: [Option<Place>; 2],
+}
+
+/// What came of [`State::begin`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Another server serves.
+    Another,
+    /// This one did not end.
+    Already,
+    /// This is what was remembered last.
+    Read(Vec<Remembered>),
+}
+
+/// What a server before this one remembered, and the text that belongs to it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The record.
+    pub record: Record,
+    /// Of a snapshot, what it shows.
+    pub text: Vec<u8>,
+}
+
+impl State {
+    /// Of the file that the daemon handed over. It is not read yet: another server may write to it.
+    ///
+    /// # Errors
+    /// When the file is a state of a version that this server does not know, or cannot be read.
+    pub fn open(file: OwnedFd) -> io::Result<Self> {
+        if let Header::Version(version) = Header::read(&file)? {
+            return Err(io::Error::other(format!(
+                "the state is of version {version}, and this eci-fs knows version {}: go on with the one that wrote it",
+                file::VERSION
+            )));
+        }
+        let size = u64::try_from(rustix::fs::fstat(&file)?.st_size).unwrap_or(0);
+        let blocks = u32::try_from(size / BLOCK as u64).unwrap_or(u32::MAX);
+        Ok(Self {
+            lock: Lock::new(file),
+            blocks,
+            begun: RwLock::new(None),
+            said: AtomicBool::new(false),
+        })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &OwnedFd {
+        self.lock.file()
+    }
+
+    /// Be the one that serves. Reads what was remembered of the containers that `is_served`, and forgets the rest.
+    ///
+    /// # Errors
+    /// When the file has no locks. A file that cannot be read or written is no error: then nothing is remembered.
+    pub fn begin(&self, is_served: impl Fn(u64) -> bool) -> io::Result<Begin> {
+        if !self.lock.take()? {
+            return Ok(Begin::Another);
+        }
+        let mut begun = self.begun.write();
+        if begun.is_some() {
+            return Ok(Begin::Already);
+        }
+        let remembered = match Begun::read(self.file(), self.blocks, is_served) {
+            Ok((read, remembered)) => {
+                *begun = Some(read);
+                remembered
+            }
+            Err(error) => {
+                tracing::error!(%error, "the state cannot be used; the next server will not know what this one showed");
+                Vec::new()
+            }
+        };
+        Ok(Begin::Read(remembered))
+    }
+
+    /// Write no more, so that another server can begin.
+    ///
+    /// # Errors
+    /// When the file has no locks.
+    pub fn end(&self) -> io::Result<()> {
+        *self.begun.write() = None;
+        self.lock.release()
+    }
+
+    /// Remember something, with the text that belongs to it, instead of what had its key.
+    pub fn put(&self, record: &Record, text: &[u8]) {
+        self.with(|begun| {
+            let mut entry = begun.entries.entry(record.key()).or_default();
+            entry.slot = record.slot();
+            let body = record.encode(text);
+            self.report(begun.write(self.file(), record.key(), &mut entry, &body));
+        });
+    }
+
+    /// Remember the counters that a container was shown, unless they are.
+    pub fn put_history(&self, slot: u64, history: &History) {
+        let (key, generation) = (Key::History(slot), history.generation());
+        self.with(|begun| {
+            let known = begun.entries.get(&key).map_or(0, |entry| entry.generation);
+            if known >= generation {
+                return;
+            }
+            let mut entry = begun.entries.entry(key).or_default();
+            // Another thread may have been here meanwhile, with what this one showed and more.
+            if entry.generation >= generation {
+                return;
+            }
+            let (generation, shown) = history.snapshot();
+            (entry.slot, entry.generation) = (slot, generation);
+            let body = Record::History { slot, shown }.encode(&[]);
+            self.report(begun.write(self.file(), key, &mut entry, &body));
+        });
+    }
+
+    /// Forget what has this key.
+    pub fn forget(&self, key: Key) {
+        self.with(|begun| {
+            if let Some((key, entry)) = begun.entries.remove(&key) {
+                self.report(begun.clear(self.file(), key, &entry));
+            }
+        });
+    }
+
+    /// Forget all about a container.
+    pub fn forget_slot(&self, slot: u64) {
+        self.with(|begun| {
+            begun.entries.retain(|key, entry| {
+                if entry.slot == slot {
+                    self.report(begun.clear(self.file(), *key, entry));
+                }
+                entry.slot != slot
+            });
+            begun.shares.remove(&slot);
+        });
+    }
+
+    fn with(&self, work: impl FnOnce(&Begun)) {
+        if let Some(begun) = &*self.begun.read() {
+            work(begun);
+        }
+    }
+
+    fn report(&self, written: io::Result<()>) {
+        if let Err(error) = written
+            && !self.said.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(%error, "the next server will not know all that this one showed");
+        }
+    }
+}
+
+impl Begun {
+    fn read(
+        file: &OwnedFd,
+        blocks: u32,
+        is_served: impl Fn(u64) -> bool,
+    ) -> io::Result<(Self, Vec<Remembered>)> {
+        if blocks < MIN_BLOCKS {
+            return Err(io::Error::other(format!("it has {blocks} blocks only")));
+        }
+        let mut found = Vec::new();
+        let format = match Header::read(file)? {
+            Header::Known(format) => {
+                found = format.scan(file, blocks)?;
+                format
+            }
+            Header::Empty => Format::create(file)?,
+            Header::Foreign | Header::Version(_) => {
+                tracing::error!(
+                    "the state of the server before this one is spoiled: starting with an empty one"
+                );
+                Format::create(file)?
+            }
+        };
+        let reserved = blocks / RESERVED;
+        let this = Self {
+            format,
+            entries: DashMap::new(),
+            spaces: [HEADER_BLOCKS..reserved, reserved..blocks]
+                .map(|blocks| Mutex::new(Space::new(blocks))),
+            shares: DashMap::new(),
+            share: (blocks - reserved) / SHARE,
+        };
+        let mut remembered = HashMap::new();
+        // The latest of each key comes last.
+        found.sort_by_key(|found| found.sequence);
+        for found in found {
+            let known = Record::decode(&found.body)
+                .filter(|(record, _)| is_served(record.slot()))
+                .filter(|(record, _)| this.enter(file, record, &found));
+            let Some((record, text)) = known else {
+                Format::erase(file, found.place)?;
+                continue;
+            };
+            let text = text.to_vec();
+            remembered.insert(record.key(), Remembered { record, text });
+        }
+        Ok((this, remembered.into_values().collect()))
+    }
+
+    /// Take a record that was found for the present one of its key; false where it cannot be.
+    fn enter(&self, file: &OwnedFd, record: &Record, found: &Found) -> bool {
+        let (key, slot) = (record.key(), record.slot());
+        let mut entry = self.entries.entry(key).or_default();
+        let newer = entry.sequence < found.sequence || entry.places == [None; 2];
+        // What was written lies where it belongs, and nothing lies where something else does.
+        if !newer || !self.space(key).lock().claim(found.place) {
+            return false;
+        }
+        self.count(key, slot, i64::from(found.place.blocks()));
+        entry.places.swap(0, 1);
+        if let Some(third) = entry.places[1].replace(found.place) {
+            // Nobody writes three; what cannot be erased is older than the other two.
+            let _ = Format::erase(file, third);
+            self.give(key, slot, third);
+        }
+        (entry.slot, entry.sequence) = (slot, found.sequence);
+        true
+    }
+
+    fn space(&self, key: Key) -> &Mutex<Space> {
+        &self.spaces[usize::from(matches!(key, Key::Snapshot(_)))]
+    }
+
+    /// Write a record to the place that its last one is not in.
+    fn write(&self, file: &OwnedFd, key: Key, entry: &mut Entry, body: &[u8]) -> io::Result<()> {
+        let order = Format::blocks(body.len()).and_then(Place::order_for);
+        entry.places.swap(0, 1);
+        if entry.places[1].is_some_and(|place| Some(place.order) != order) {
+            self.clear_one(file, key, entry.slot, &mut entry.places[1])?;
+        }
+        if entry.places[1].is_none() {
+            entry.places[1] = order.and_then(|order| self.take(key, entry.slot, order));
+        }
+        entry.sequence += 1;
+        let written = match entry.places[1] {
+            Some(place) => self.format.write(file, place, entry.sequence, body),
+            None => Err(io::ErrorKind::StorageFull.into()),
+        };
+        if written.is_err() {
+            // What was true before is not any more.
+            for place in &mut entry.places {
+                self.clear_one(file, key, entry.slot, place)?;
+            }
+        }
+        written
+    }
+
+    fn clear(&self, file: &OwnedFd, key: Key, entry: &Entry) -> io::Result<()> {
+        for place in entry.places {
+            self.clear_one(file, key, entry.slot, &mut { place })?;
+        }
+        Ok(())
+    }
+
+    fn clear_one(
+        &self,
+        file: &OwnedFd,
+        key: Key,
+        slot: u64,
+        place: &mut Option<Place>,
+    ) -> io::Result<()> {
+        let Some(place) = place.take() else {
+            return Ok(());
+        };
+        // One that cannot be erased is never used again.
+        Format::erase(file, place)?;
+        self.give(key, slot, place);
+        Ok(())
+    }
+
+    fn take(&self, key: Key, slot: u64, order: u8) -> Option<Place> {
+        if matches!(key, Key::Snapshot(_)) {
+            let taken = self.shares.get(&slot).map_or(0, |taken| *taken);
+            if taken.saturating_add(1 << order) > self.share {
+                return None;
+            }
+        }
+        let place = self.space(key).lock().take(order)?;
+        self.count(key, slot, i64::from(place.blocks()));
+        Some(place)
+    }
+
+    fn give(&self, key: Key, slot: u64, place: Place) {
+        self.space(key).lock().give(place);
+        self.count(key, slot, -i64::from(place.blocks()));
+    }
+
+    fn count(&self, key: Key, slot: u64, by: i64) {
+        if matches!(key, Key::Snapshot(_)) {
+            let mut taken = self.shares.entry(slot).or_default();
+            *taken = u32::try_from(i64::from(*taken) + by).unwrap_or(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

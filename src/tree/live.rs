@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use eci_fs_emulators::EMULATORS;
 use eci_fs_mountd::protocol::link::Resource;
 use parking_lot::Mutex;
 
-use super::{Attr, MAX_HANDLES, Node, NodeId, Tree};
+use super::remembered::READ_WITHIN;
+use super::{Attr, MAX_HANDLES, Node, NodeId, Request, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
-use crate::triggers::{Done, Polled, Waker};
+use crate::triggers::{Done, Polled};
+use crate::{clock, state};
 
 /// How long an OPEN may come after the GETATTR that belongs to it: the time of a system call, and of a process that
 /// is not scheduled in the middle of it.
@@ -28,12 +30,15 @@ pub struct Handle(pub u64);
 #[derive(Debug, Default)]
 pub(super) struct Handles {
     open: DashMap<Handle, Arc<Snapshot>>,
+    /// Those that a server before this one opened, by the requests for it. The kernel may not have heard its answers.
+    former: DashMap<u64, Handle>,
     last: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Snapshot {
     id: NodeId,
+    request: u64,
     text: Mutex<Text>,
 }
 
@@ -44,20 +49,34 @@ struct Text {
     read: bool,
 }
 
+impl Snapshot {
+    fn new(id: NodeId, request: u64, bytes: Arc<[u8]>, read: bool) -> Arc<Self> {
+        let text = Mutex::new(Text { bytes, read });
+        Arc::new(Self { id, request, text })
+    }
+}
+
 impl Handles {
     /// Forget what a container had open.
     pub(super) fn remove_slot(&self, slot: u64) {
         self.open.retain(|_, snapshot| snapshot.id.slot() != slot);
+        self.former
+            .retain(|_, handle| self.open.contains_key(handle));
     }
 
-    /// What is read by this one from now on.
-    pub(super) fn rewrite(&self, handle: Handle, bytes: &[u8]) {
-        if let Some(snapshot) = self.open.get(&handle).map(|open| Arc::clone(&open)) {
-            *snapshot.text.lock() = Text {
-                bytes: bytes.into(),
-                read: true,
-            };
+    /// Give out numbers above this one.
+    pub(super) fn begin_at(&self, number: u64) {
+        self.last.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// What a server before this one opened for a request that the kernel sends again.
+    fn reopened(&self, id: NodeId, request: Request) -> Option<Handle> {
+        if !request.again {
+            return None;
         }
+        let handle = *self.former.get(&request.number)?;
+        let snapshot = self.open.get(&handle)?;
+        (snapshot.id == id).then_some(handle)
     }
 }
 
@@ -92,7 +111,10 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Self::live_attr`]; EISDIR; ENFILE when the container has too many open.
-    pub fn live_open(&self, id: NodeId) -> Result<Handle, Errno> {
+    pub fn live_open(&self, id: NodeId, request: Request) -> Result<Handle, Errno> {
+        if let Some(handle) = self.handles.reopened(id, request) {
+            return Ok(handle);
+        }
         let (container, bytes) = match self.place(id)? {
             Some(place) => {
                 let text = self.place_text(&place)?;
@@ -112,11 +134,38 @@ impl Tree {
             return Err(Errno::NFILE);
         }
         let handle = Handle(self.handles.last.fetch_add(1, Ordering::Relaxed) + 1);
-        let text = Mutex::new(Text { bytes, read: false });
-        self.handles
-            .open
-            .insert(handle, Arc::new(Snapshot { id, text }));
+        self.remember_snapshot(handle.0, id, request.number, &bytes);
+        let snapshot = Snapshot::new(id, request.number, bytes, false);
+        self.handles.open.insert(handle, snapshot);
         Ok(handle)
+    }
+
+    /// Know nothing of what is open any more.
+    pub(super) fn close_all(&self) {
+        self.handles.former.clear();
+        self.handles.open.retain(|_, snapshot| {
+            if let Ok(container) = self.container(snapshot.id.slot()) {
+                container.count_handle(-1, MAX_HANDLES);
+            }
+            false
+        });
+    }
+
+    /// Have what a server before this one had opened.
+    pub(super) fn restore_snapshot(
+        &self,
+        container: &Attached,
+        former: state::Snapshot,
+        bytes: Arc<[u8]>,
+    ) {
+        let (id, handle) = (NodeId::from_raw(former.node), Handle(former.handle));
+        let taken = clock::from_nsec(former.taken_nsec);
+        let read = taken.is_none_or(|taken| taken.elapsed() > READ_WITHIN);
+        let snapshot = Snapshot::new(id, former.request, bytes, read);
+        if self.handles.open.insert(handle, snapshot).is_none() {
+            container.count_handle(1, usize::MAX);
+        }
+        self.handles.former.insert(former.request, handle);
     }
 
     /// The bytes that a read at `offset` of an open file is served from.
@@ -131,17 +180,7 @@ impl Tree {
             .map(|s| Arc::clone(&s))
             .filter(|s| s.id == id);
         let Some(snapshot) = open else {
-            // Opened at a server that is dead: its snapshot is lost, the present is the best there is.
-            let bytes = self.present(id)?;
-            let text = Mutex::new(Text {
-                bytes: Arc::clone(&bytes),
-                read: true,
-            });
-            self.handles.last.fetch_max(handle.0, Ordering::Relaxed);
-            self.handles
-                .open
-                .insert(handle, Arc::new(Snapshot { id, text }));
-            return Ok(bytes);
+            return self.read_unknown(id, handle);
         };
         let rewound = offset == 0 && snapshot.text.lock().read;
         let fresh = if rewound {
@@ -152,9 +191,44 @@ impl Tree {
         let mut text = snapshot.text.lock();
         text.read = true;
         if let Some(fresh) = fresh {
+            self.remember_snapshot(handle.0, id, snapshot.request, &fresh);
             text.bytes = fresh;
         }
         Ok(Arc::clone(&text.bytes))
+    }
+
+    /// What is read by an open file from now on.
+    pub(super) fn rewrite(&self, handle: Handle, bytes: &[u8]) {
+        let open = self.handles.open.get(&handle).map(|open| Arc::clone(&open));
+        if let Some(snapshot) = open {
+            let mut text = snapshot.text.lock();
+            self.remember_snapshot(handle.0, snapshot.id, snapshot.request, bytes);
+            *text = Text {
+                bytes: bytes.into(),
+                read: true,
+            };
+        }
+    }
+
+    /// Read what was opened at a server that is dead, and did not fit into the state: its snapshot is lost, the present
+    /// is the best there is.
+    fn read_unknown(&self, id: NodeId, handle: Handle) -> Result<Arc<[u8]>, Errno> {
+        let bytes = self.present(id)?;
+        let container = self.container(id.slot())?;
+        match self.handles.open.entry(handle) {
+            // Another read of it was faster.
+            Entry::Occupied(open) if open.get().id == id => {
+                return Ok(Arc::clone(&open.get().text.lock().bytes));
+            }
+            // It is no number that was given to this file.
+            Entry::Occupied(_) => return Ok(bytes),
+            Entry::Vacant(vacant) => {
+                vacant.insert(Snapshot::new(id, 0, Arc::clone(&bytes), true));
+            }
+        }
+        container.count_handle(1, usize::MAX);
+        self.remember_snapshot(handle.0, id, 0, &bytes);
+        Ok(bytes)
     }
 
     /// What a file says now.
@@ -179,7 +253,14 @@ impl Tree {
     /// Write to an open view that is no tunable; `done` is called when that is decided, perhaps on another thread.
     ///
     /// Those are pressure triggers, which as the kernel has it are written at any offset.
-    pub fn live_write(&self, id: NodeId, handle: Handle, bytes: &[u8], done: Done) {
+    pub fn live_write(
+        &self,
+        id: NodeId,
+        handle: Handle,
+        bytes: &[u8],
+        request: Request,
+        done: Done,
+    ) {
         let known = self.view(id).map(|(_, index)| index);
         let resource = known.map(|index| Resource::of_view(EMULATORS[index].facts().path));
         match (resource, &self.services) {
@@ -187,18 +268,18 @@ impl Tree {
             (Ok(Some(resource)), Some(services)) => {
                 services
                     .triggers
-                    .arm(id.slot(), handle, resource, bytes, done)
+                    .arm(id.slot(), handle, resource, bytes, request, done)
             }
             _ => done(Err(Errno::IO)),
         }
     }
 
-    /// What poll(2) is told of an open view; `waker` is called when that changes. None for a view that is ready
-    /// at all times, as files of procfs are.
-    pub fn live_poll(&self, id: NodeId, handle: Handle, waker: Option<Waker>) -> Option<Polled> {
+    /// What poll(2) is told of an open view; who has the number `poll` is woken when that changes. None for a view that
+    /// is ready at all times, as files of procfs are.
+    pub fn live_poll(&self, id: NodeId, handle: Handle, poll: Option<u64>) -> Option<Polled> {
         let (_, index) = self.view(id).ok()?;
         Resource::of_view(EMULATORS[index].facts().path)?;
-        Some(self.services.as_ref()?.triggers.poll(handle, waker))
+        Some(self.services.as_ref()?.triggers.poll(handle, poll))
     }
 
     /// Forget an open view.
@@ -206,9 +287,14 @@ impl Tree {
         if let Some(services) = &self.services {
             services.triggers.disarm(handle);
         }
-        if self.handles.open.remove(&handle).is_some()
-            && let Ok(container) = self.container(id.slot())
-        {
+        let Some((_, snapshot)) = self.handles.open.remove(&handle) else {
+            return;
+        };
+        self.handles.former.remove(&snapshot.request);
+        if let Some(services) = &self.services {
+            services.state.forget(state::Key::Snapshot(handle.0));
+        }
+        if let Ok(container) = self.container(id.slot()) {
             container.count_handle(-1, MAX_HANDLES);
         }
     }

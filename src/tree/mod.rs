@@ -13,6 +13,7 @@ mod emulated;
 mod freshness;
 mod live;
 mod node;
+mod remembered;
 mod tunable;
 
 use std::num::NonZeroUsize;
@@ -28,10 +29,12 @@ pub use directories::DirEntry;
 pub use freshness::Freshness;
 pub use live::Handle;
 pub use node::{Node, NodeId};
+pub use remembered::Request;
 pub use tunable::{Caller, Write};
 
 use crate::container::{Attached, Changed, Sampler, Version, Watcher};
 use crate::error::Errno;
+use crate::state::State;
 use crate::triggers::Triggers;
 use directories::Directories;
 
@@ -81,6 +84,8 @@ pub struct Services {
     pub triggers: Arc<Triggers>,
     /// For limits that change.
     pub watcher: Watcher,
+    /// For what the next server must know.
+    pub state: Arc<State>,
 }
 
 impl Tree {
@@ -113,7 +118,11 @@ impl Tree {
             containers: DashMap::new(),
             handles: live::Handles::default(),
             paths: emulated::Paths::default(),
-            sampler: Sampler::default(),
+            sampler: Sampler::new(
+                services
+                    .as_ref()
+                    .map(|services| Arc::clone(&services.state)),
+            ),
             services,
             kept,
         })
@@ -122,6 +131,7 @@ impl Tree {
     /// Take in a container; returns what can be grafted into it.
     pub fn add(&self, slot: u64, mut container: Attached) -> Vec<Row> {
         container.keep_in(&self.kept);
+        container.set_slot(slot);
         let container = Arc::new(container);
         let rows = self.catalogue(&container);
         self.containers.insert(slot, Arc::clone(&container));
@@ -146,6 +156,7 @@ impl Tree {
         if let Some(services) = &self.services {
             services.watcher.remove(slot);
             services.triggers.remove_slot(slot);
+            services.state.forget_slot(slot);
         }
     }
 
@@ -316,7 +327,9 @@ impl Tree {
             EMULATORS[index].facts().path,
             "/proc/loadavg" | "/proc/stat"
         );
-        container.render(index, &self.context(container, load), self.padding)
+        let text = container.render(index, &self.context(container, load), self.padding)?;
+        self.remember_history(container);
+        Ok(text)
     }
 
     /// Compute a view now, and make it the version that is served.

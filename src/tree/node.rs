@@ -66,7 +66,7 @@ impl NodeId {
     }
 
     /// A view of the container in `slot`.
-    pub(super) fn view(slot: u64, emulator: u16) -> Self {
+    pub(crate) fn view(slot: u64, emulator: u16) -> Self {
         Self(slot << ENTRY_BITS | u64::from(emulator))
     }
 

@@ -10,7 +10,7 @@ use eci_fs_emulators::{EMULATORS, Host, Settings};
 use eci_fs_mountd::container::{Facts, HierarchyFacts};
 use eci_fs_mountd::protocol::link::{Connection, Secrets};
 
-use super::{Handle, NodeId, Tree};
+use super::{Handle, NodeId, Request, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
 
@@ -75,6 +75,14 @@ fn tree(freshness_ms: u64) -> Arc<Tree> {
         true,
         Duration::from_millis(freshness_ms),
     )
+}
+
+/// A request that is not sent again.
+fn request() -> Request {
+    Request {
+        number: 0,
+        again: false,
+    }
 }
 
 fn walk(tree: &Tree, connection: Connection, path: &str) -> Result<NodeId, Errno> {
@@ -195,7 +203,7 @@ fn a_live_open_serves_the_size_that_was_measured_before_it_and_a_rewind_the_pres
     for row in rows.iter().filter(|row| !row.directory) {
         let id = walk(&tree, Connection::Live, &format!("{SLOT}{}", row.path)).unwrap();
         let size = tree.live_attr(id, None).unwrap().size;
-        let handle = tree.live_open(id).unwrap();
+        let handle = tree.live_open(id, request()).unwrap();
         let first = tree.live_read(id, handle, 0).unwrap();
         assert_eq!(first.len() as u64, size, "{row:?}");
         assert!(
@@ -220,7 +228,7 @@ fn a_container_that_is_removed_is_gone_from_everywhere() {
     let tree = tree(0);
     tree.add(SLOT, container());
     let id = walk(&tree, Connection::Live, "7/proc/meminfo").unwrap();
-    let handle = tree.live_open(id).unwrap();
+    let handle = tree.live_open(id, request()).unwrap();
     tree.remove(SLOT);
     assert_eq!(walk(&tree, Connection::Live, "7"), Err(Errno::NOENT));
     assert_eq!(tree.live_attr(id, None), Err(Errno::NOENT));
@@ -234,11 +242,11 @@ fn open_snapshots_are_bounded() {
     tree.add(SLOT, container());
     let id = walk(&tree, Connection::Live, "7/sys/devices/system/cpu/online").unwrap();
     let handles: Vec<_> = (0..super::MAX_HANDLES)
-        .map(|_| tree.live_open(id).unwrap())
+        .map(|_| tree.live_open(id, request()).unwrap())
         .collect();
-    assert_eq!(tree.live_open(id), Err(Errno::NFILE));
+    assert_eq!(tree.live_open(id, request()), Err(Errno::NFILE));
     tree.live_release(id, handles[0]);
-    assert!(tree.live_open(id).is_ok());
+    assert!(tree.live_open(id, request()).is_ok());
 }
 
 #[test]
@@ -259,7 +267,7 @@ fn any_number_names_something_if_only_something_that_is_not_there() {
             tree.cached_attr(id, false).is_err() || tree.entries(Connection::Cached, id).is_ok(),
             "{raw:#x}"
         );
-        assert!(tree.live_open(id).is_err(), "{raw:#x}");
+        assert!(tree.live_open(id, request()).is_err(), "{raw:#x}");
         assert!(tree.cached_read(id).is_err(), "{raw:#x}");
     }
 }
@@ -312,7 +320,9 @@ fn a_directory_graft_lists_what_can_be_looked_up_and_read() {
                 super::Kind::File => {
                     let looked_up = tree.looked_up(id).unwrap().0;
                     assert_eq!(looked_up.size, attr.size, "{path}: a lookup would cut it");
-                    let handle = tree.live_open(id).unwrap_or_else(|e| panic!("{path}: {e}"));
+                    let handle = tree
+                        .live_open(id, request())
+                        .unwrap_or_else(|e| panic!("{path}: {e}"));
                     let text = tree.live_read(id, handle, 0).unwrap();
                     assert!(
                         text.len() as u64 <= attr.size,
@@ -326,7 +336,11 @@ fn a_directory_graft_lists_what_can_be_looked_up_and_read() {
                     links += 1;
                 }
                 super::Kind::Directory => {
-                    assert_eq!(tree.live_open(id).err(), Some(Errno::ISDIR), "{path}")
+                    assert_eq!(
+                        tree.live_open(id, request()).err(),
+                        Some(Errno::ISDIR),
+                        "{path}"
+                    )
                 }
             }
         }

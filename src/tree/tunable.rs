@@ -10,6 +10,7 @@ use eci_fs_emulators::tunable::Capability;
 use super::{Handle, Node, NodeId, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
+use crate::state::Record;
 
 /// Who makes a request, by the machine's numbers.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +100,15 @@ impl Tree {
             _ => 0,
         };
         let cx = self.context(&container, false);
-        let written = match tunable.write(&cx, offset, write.bytes, |_| ()) {
+        let save = |value: &[u8]| {
+            let record = || Record::Tunable {
+                slot,
+                emulator,
+                value: value.to_vec(),
+            };
+            self.remember(record, &[]);
+        };
+        let written = match tunable.write(&cx, offset, write.bytes, save) {
             Ok(written) => written,
             Err(error) => {
                 tracing::error!(slot, path = tunable.path(), %error, "the machine's value cannot be read");
@@ -108,7 +117,7 @@ impl Tree {
         };
         if let Some(value) = &written.value {
             container.outdate(index);
-            self.handles.rewrite(handle, value);
+            self.rewrite(handle, value);
         }
         written.answer.map_err(|errno| Errno(errno as i32))
     }

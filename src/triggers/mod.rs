@@ -4,22 +4,29 @@
 //! writes the trigger, and sends the descriptor. From then on the kernel watches, and one thread here waits for
 //! all of them. A container can have [`MAX_TRIGGERS`] at a time; what it writes waits in a queue of its own thread,
 //! so nothing that serves another container ever waits for the daemon.
+//!
+//! The kernel's trigger ends with the descriptor, so a server that takes over has the daemon open it anew. That one
+//! fired is remembered until the container asks again, which it does after it was told: it may be told twice, but
+//! never not at all.
 
 mod asks;
+mod wait;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use dashmap::DashMap;
 use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::link::{Ask, Resource};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use parking_lot::Mutex;
 
 use crate::error::Errno;
-use crate::tree::Handle;
+use crate::state::{self, Key, Record};
+use crate::tree::{Handle, Request};
 use asks::{Asks, PATIENCE};
 
 /// Triggers that one container can have at a time.
@@ -28,8 +35,8 @@ pub const MAX_TRIGGERS: usize = 32;
 /// Writes that wait for the daemon at a time; more are told to try again.
 const QUEUE: usize = 64;
 
-/// What is called when a trigger has fired, once.
-pub type Waker = Box<dyn FnOnce() + Send>;
+/// What is called with the number that the kernel gave to an open file when it polled it: there is news.
+pub type Wake = Box<dyn Fn(u64) + Send + Sync>;
 
 /// What is called when a write has been done.
 pub type Done = Box<dyn FnOnce(Result<(), Errno>) + Send>;
@@ -46,63 +53,83 @@ pub enum Polled {
 }
 
 /// All triggers of all containers.
-#[derive(Debug)]
 pub struct Triggers {
     armed: DashMap<Handle, Arc<Armed>>,
     epoll: Epoll,
-    queue: SyncSender<Write>,
+    jobs: Sender<Job>,
+    /// Writes among the jobs.
+    queued: AtomicUsize,
     asks: Asks,
+    wake: Wake,
+    state: Arc<state::State>,
 }
 
-struct Armed {
-    slot: u64,
-    fd: OwnedFd,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    fired: bool,
-    broken: bool,
-    waker: Option<Waker>,
-}
-
-impl std::fmt::Debug for Armed {
+impl std::fmt::Debug for Triggers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Armed")
-            .field("slot", &self.slot)
-            .field("fd", &self.fd)
-            .finish_non_exhaustive()
+        f.debug_struct("Triggers").finish_non_exhaustive()
     }
 }
 
-struct Write {
-    slot: u64,
+#[derive(Debug)]
+struct Armed {
     handle: Handle,
+    slot: u64,
     resource: Resource,
     trigger: Vec<u8>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// None until the daemon has opened it anew.
+    fd: Option<OwnedFd>,
+    /// By which number the kernel knows who polls it.
+    poll: Option<u64>,
+    fired: bool,
+    broken: bool,
+    /// It is to be remembered no more.
+    closed: bool,
+    /// What of this is remembered.
+    remembered: Option<(Option<u64>, bool)>,
+}
+
+enum Job {
+    Write(Write),
+    /// One of the server before this one.
+    Again(Arc<Armed>),
+}
+
+struct Write {
+    armed: Armed,
     until: Instant,
     done: Done,
 }
 
 impl Triggers {
-    /// Start the two threads: one asks the daemon over `asks`, the other waits for the kernel.
+    /// Start the two threads: one asks the daemon over `asks`, the other waits for the kernel and calls `wake`. What is
+    /// armed is remembered in `state`.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
-    pub fn start(asks: Channel) -> std::io::Result<Arc<Self>> {
-        let (queue, writes) = sync_channel(QUEUE);
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    pub fn start(
+        asks: Channel,
+        wake: Wake,
+        state: Arc<state::State>,
+    ) -> std::io::Result<Arc<Self>> {
+        let (jobs, todo) = channel();
         let this = Arc::new(Self {
             armed: DashMap::new(),
-            epoll,
-            queue,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            jobs,
+            queued: AtomicUsize::new(0),
             asks: Asks::new(asks),
+            wake,
+            state,
         });
         let asking = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-asks".to_owned())
-            .spawn(move || asking.ask(&writes))?;
+            .spawn(move || asking.work(&todo))?;
         let waiting = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-wait".to_owned())
@@ -110,39 +137,83 @@ impl Triggers {
         Ok(this)
     }
 
-    /// There is another daemon: ask it over `asks` from now on.
+    /// There is another daemon: ask it over `asks` from now on, also for what the last one did not open any more.
     pub fn ask_over(&self, asks: Channel) {
         self.asks.replace(asks);
+        for armed in &self.armed {
+            let state = armed.state.lock();
+            if state.fd.is_none() && !state.broken {
+                drop(state);
+                self.send(Job::Again(Arc::clone(&armed)));
+            }
+        }
+    }
+
+    /// Have what a server before this one had armed.
+    pub fn restore(&self, former: state::Trigger) {
+        let state = State {
+            poll: former.poll,
+            fired: former.fired,
+            remembered: Some((former.poll, former.fired)),
+            ..State::default()
+        };
+        let handle = Handle(former.handle);
+        let armed = Arc::new(Armed {
+            handle,
+            slot: former.slot,
+            resource: former.resource,
+            trigger: former.trigger,
+            state: Mutex::new(state),
+        });
+        self.armed.insert(handle, Arc::clone(&armed));
+        self.send(Job::Again(armed));
     }
 
     /// Arm a trigger for the open view `handle`; `done` is called when that has been decided, on another thread.
     ///
     /// As the kernel has it (psi_write): EBUSY when it has one, EINVAL for what is none. EMFILE when the container
-    /// has too many, EAGAIN when too much is waiting.
-    pub fn arm(&self, slot: u64, handle: Handle, resource: Resource, trigger: &[u8], done: Done) {
-        if self.armed.contains_key(&handle) {
-            return done(Err(Errno(libc::EBUSY)));
+    /// has too many, EAGAIN when too much is waiting. A write that the kernel sends again was done already.
+    pub fn arm(
+        &self,
+        slot: u64,
+        handle: Handle,
+        resource: Resource,
+        trigger: &[u8],
+        request: Request,
+        done: Done,
+    ) {
+        if let Some(armed) = self.armed.get(&handle) {
+            let same = request.again && armed.trigger == trigger;
+            drop(armed);
+            return done(if same {
+                Ok(())
+            } else {
+                Err(Errno(libc::EBUSY))
+            });
         }
         if self.armed.iter().filter(|armed| armed.slot == slot).count() >= MAX_TRIGGERS {
             return done(Err(Errno(libc::EMFILE)));
         }
-        let write = Write {
-            slot,
+        if self.queued.fetch_add(1, Ordering::Relaxed) >= QUEUE {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+            return done(Err(Errno::AGAIN));
+        }
+        let armed = Armed {
             handle,
+            slot,
             resource,
             trigger: trigger.to_vec(),
+            state: Mutex::default(),
+        };
+        self.send(Job::Write(Write {
+            armed,
             until: Instant::now() + PATIENCE,
             done,
-        };
-        if let Err(refused) = self.queue.try_send(write) {
-            let (std::sync::mpsc::TrySendError::Full(write)
-            | std::sync::mpsc::TrySendError::Disconnected(write)) = refused;
-            (write.done)(Err(Errno::AGAIN));
-        }
+        }));
     }
 
-    /// What has happened to the trigger of `handle`; `waker` is called when something does.
-    pub fn poll(&self, handle: Handle, waker: Option<Waker>) -> Polled {
+    /// What has happened to the trigger of `handle`; with `poll`, that number is woken when something does.
+    pub fn poll(&self, handle: Handle, poll: Option<u64>) -> Polled {
         let Some(armed) = self.armed.get(&handle).map(|armed| Arc::clone(&armed)) else {
             return Polled::Error;
         };
@@ -150,21 +221,34 @@ impl Triggers {
         if state.broken {
             return Polled::Error;
         }
+        state.poll = poll.or(state.poll);
         if std::mem::take(&mut state.fired) {
+            // Forgotten when it is asked again: then this answer has arrived.
             return Polled::Fired;
         }
-        if waker.is_some() {
-            state.waker = waker;
-        }
+        self.remember(&armed, &mut state);
         Polled::Quiet
     }
 
     /// The open view is closed.
     pub fn disarm(&self, handle: Handle) {
         if let Some((_, armed)) = self.armed.remove(&handle) {
-            // Closing the descriptor would take it out too, once nobody else holds it.
-            let _ = self.epoll.delete(&armed.fd);
+            let mut state = armed.state.lock();
+            state.closed = true;
+            self.state.forget(Key::Trigger(handle.0));
+            if let Some(fd) = state.fd.take() {
+                // Closing the descriptor takes it out too.
+                let _ = self.epoll.delete(fd);
+            }
         }
+    }
+
+    /// Know nothing of what is armed any more.
+    pub fn disarm_all(&self) {
+        self.armed.retain(|_, armed| {
+            armed.state.lock().closed = true;
+            false
+        });
     }
 
     /// The container is gone.
@@ -172,69 +256,89 @@ impl Triggers {
         self.armed.retain(|_, armed| armed.slot != slot);
     }
 
-    fn ask(&self, writes: &Receiver<Write>) {
-        for Write {
-            slot,
-            handle,
-            resource,
-            trigger,
-            until,
-            done,
-        } in writes
-        {
-            let ask = Ask::Trigger {
-                slot,
-                resource,
-                trigger,
-            };
-            let result = self.asks.ask(&ask, until);
-            done(result.and_then(|fd| self.watch(slot, handle, fd)));
+    fn send(&self, job: Job) {
+        // The thread that takes them lives as long as this.
+        let _ = self.jobs.send(job);
+    }
+
+    fn work(&self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            match job {
+                Job::Write(write) => {
+                    self.queued.fetch_sub(1, Ordering::Relaxed);
+                    let done = write.done;
+                    done(self.set(write.armed, write.until));
+                }
+                Job::Again(armed) => self.set_again(&armed),
+            }
         }
     }
 
-    fn watch(&self, slot: u64, handle: Handle, fd: OwnedFd) -> Result<(), Errno> {
-        let armed = Arc::new(Armed {
-            slot,
-            fd,
-            state: Mutex::default(),
-        });
-        let event = EpollEvent::new(EpollFlags::EPOLLPRI, handle.0);
-        self.epoll
-            .add(armed.fd.as_fd(), event)
-            .map_err(|e| Errno(e as i32))?;
-        self.armed.insert(handle, armed);
+    /// Arm what a container has written.
+    fn set(&self, armed: Armed, until: Instant) -> Result<(), Errno> {
+        if self.armed.contains_key(&armed.handle) {
+            return Err(Errno(libc::EBUSY));
+        }
+        let fd = self.asks.ask(&armed.ask(), until)?;
+        let armed = Arc::new(armed);
+        let mut state = armed.state.lock();
+        self.watch(&armed, &fd)?;
+        state.fd = Some(fd);
+        self.armed.insert(armed.handle, Arc::clone(&armed));
+        self.remember(&armed, &mut state);
         Ok(())
     }
 
-    fn wait(&self) {
-        let mut events = [EpollEvent::empty(); 32];
-        loop {
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => {
-                    return tracing::error!(%error, "pressure triggers are not waited for any more");
-                }
-            };
-            for event in &events[..count] {
-                let handle = Handle(event.data());
-                let Some(armed) = self.armed.get(&handle).map(|armed| Arc::clone(&armed)) else {
-                    continue;
-                };
-                let waker = {
-                    let mut state = armed.state.lock();
-                    state.fired = true;
-                    if event.events().contains(EpollFlags::EPOLLERR) {
-                        state.broken = true;
-                        // Its cgroup is gone, and would be reported for ever.
-                        let _ = self.epoll.delete(&armed.fd);
-                    }
-                    state.waker.take()
-                };
-                if let Some(waker) = waker {
-                    waker();
-                }
+    /// Arm what the server before this one had armed.
+    fn set_again(&self, armed: &Armed) {
+        let waits = |armed: &Armed| self.armed.contains_key(&armed.handle);
+        // It may have been closed, or another daemon have opened it, since that was wanted.
+        if armed.state.lock().fd.is_some() || !waits(armed) {
+            return;
+        }
+        let opened = self.asks.ask(&armed.ask(), Instant::now() + PATIENCE);
+        let mut state = armed.state.lock();
+        match opened.and_then(|fd| self.watch(armed, &fd).map(|()| fd)) {
+            Ok(fd) => state.fd = Some(fd),
+            // The next daemon is asked.
+            Err(Errno::AGAIN) => return,
+            Err(error) => {
+                tracing::warn!(%error, slot = armed.slot, "a pressure trigger cannot be set again");
+                state.broken = true;
             }
+        }
+        let poll = state.poll.filter(|_| state.broken || state.fired);
+        drop(state);
+        if let Some(poll) = poll {
+            (self.wake)(poll);
+        }
+    }
+
+    /// Remember what would be lost with this server, unless it is remembered.
+    fn remember(&self, armed: &Armed, state: &mut State) {
+        let now = (state.poll, state.fired);
+        if state.closed || state.remembered == Some(now) {
+            return;
+        }
+        state.remembered = Some(now);
+        let record = Record::Trigger(state::Trigger {
+            slot: armed.slot,
+            handle: armed.handle.0,
+            resource: armed.resource,
+            trigger: armed.trigger.clone(),
+            poll: state.poll,
+            fired: state.fired,
+        });
+        self.state.put(&record, &[]);
+    }
+}
+
+impl Armed {
+    fn ask(&self) -> Ask {
+        Ask::Trigger {
+            slot: self.slot,
+            resource: self.resource,
+            trigger: self.trigger.clone(),
         }
     }
 }

@@ -80,7 +80,13 @@ pub struct Shown {
 /// Remembers what a container was shown. Its lock is never held across file I/O.
 #[derive(Debug, Default)]
 pub struct History {
-    shown: Mutex<Shown>,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    shown: Shown,
+    generation: u64,
 }
 
 impl History {
@@ -89,14 +95,22 @@ impl History {
         History::default()
     }
 
-    /// What was shown so far.
-    pub fn snapshot(&self) -> Shown {
-        self.shown.lock().clone()
+    /// How often what was shown has changed.
+    pub fn generation(&self) -> u64 {
+        self.now.lock().generation
+    }
+
+    /// What was shown so far, and its [`Self::generation`].
+    pub fn snapshot(&self) -> (u64, Shown) {
+        let now = self.now.lock();
+        (now.generation, now.shown.clone())
     }
 
     /// Takes over what a former server showed, on top of what this one did.
     pub fn restore(&self, former: Shown) {
-        let mut shown = self.shown.lock();
+        let mut now = self.now.lock();
+        now.generation += 1;
+        let shown = &mut now.shown;
         for row in former.rows {
             match shown.rows.iter_mut().find(|ours| ours.cpu == row.cpu) {
                 Some(ours) => ours.track.merge(row.track),
@@ -111,14 +125,15 @@ impl History {
     /// of the rows until the visible CPUs change; from then on it also holds what would have been
     /// lost, as the kernel's total goes on counting CPUs that went offline.
     pub(crate) fn show_rows(&self, rows: &mut [(u32, Counters)]) -> Counters {
-        let mut guard = self.shown.lock();
-        let shown = &mut *guard;
+        let mut guard = self.now.lock();
+        let Now { shown, generation } = &mut *guard;
         let first = shown.rows.is_empty();
         let same = shown.rows.iter().filter(|row| row.visible).count() == rows.len()
             && rows
                 .iter()
                 .all(|(cpu, _)| shown.rows.iter().any(|row| row.visible && row.cpu == *cpu));
         let rebase = !same && !first;
+        let mut changed = !same;
         if !same {
             shown.rows.iter_mut().for_each(|row| row.visible = false);
         }
@@ -127,7 +142,10 @@ impl History {
             *counters = match shown.rows.iter_mut().find(|row| row.cpu == *cpu) {
                 Some(row) => {
                     row.visible = true;
-                    row.track.show(*counters, rebase)
+                    let before = row.track;
+                    let counters = row.track.show(*counters, rebase);
+                    changed |= row.track != before;
+                    counters
                 }
                 None => {
                     let track = Track {
@@ -144,14 +162,18 @@ impl History {
             };
             sum = sum.zip(*counters, u64::saturating_add);
         }
+        *generation += u64::from(changed);
         shown.total.show(sum, rebase)
     }
 
     /// The highest pid ever seen, this one included.
     pub(crate) fn show_processes(&self, pid: u32) -> u32 {
-        let mut shown = self.shown.lock();
-        shown.processes = shown.processes.max(pid);
-        shown.processes
+        let mut now = self.now.lock();
+        if now.shown.processes < pid {
+            now.shown.processes = pid;
+            now.generation += 1;
+        }
+        now.shown.processes
     }
 }
 
@@ -207,13 +229,36 @@ mod tests {
     }
 
     #[test]
+    fn a_history_that_shows_the_same_again_is_of_the_same_generation() {
+        let history = History::new();
+        let generation = |history: &History| history.snapshot().0;
+        assert_eq!(generation(&history), 0);
+        history.show_rows(&mut [row(0, 5, 100), row(1, 5, 100)]);
+        let first = generation(&history);
+        assert!(first > 0);
+        history.show_rows(&mut [row(1, 5, 100), row(0, 4, 99)]);
+        assert_eq!(generation(&history), first);
+        history.show_rows(&mut [row(1, 5, 101), row(0, 5, 100)]);
+        let second = generation(&history);
+        assert!(second > first);
+        history.show_rows(&mut [row(1, 5, 101)]);
+        assert!(generation(&history) > second, "a row is gone");
+        let third = generation(&history);
+        history.show_processes(7);
+        assert!(generation(&history) > third);
+        let fourth = generation(&history);
+        history.show_processes(6);
+        assert_eq!(generation(&history), fourth);
+    }
+
+    #[test]
     fn a_restored_history_keeps_counters_from_falling() {
         let old = History::new();
         old.show_rows(&mut [row(0, 5, 100)]);
         old.show_processes(77);
         let new = History::new();
-        new.restore(old.snapshot());
-        assert_eq!(new.snapshot(), old.snapshot());
+        new.restore(old.snapshot().1);
+        assert_eq!(new.snapshot().1, old.snapshot().1);
         let total = new.show_rows(&mut [row(0, 4, 90)]);
         assert_eq!((total.user, total.idle), (5, 100));
         assert_eq!(new.show_processes(3), 77);

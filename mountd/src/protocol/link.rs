@@ -174,7 +174,7 @@ pub enum ToServer {
     },
     /// Begin to answer requests. Until then they wait in the kernel, so that a server that takes over knows all its
     /// containers before it is asked about one. After [`ToServer::Drain`], begin again: the other server could not
-    /// begin. It has not served, so the state is not read again.
+    /// begin, or has ended.
     Serve {
         /// Whether to write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
         resend: bool,

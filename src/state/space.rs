@@ -1,0 +1,168 @@
+//! Which blocks of the state are free: a buddy allocator. What it gives are runs of blocks, as many as a power of two
+//! and aligned to that, the lowest first, so that little of the file is ever used.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// Runs have at most two to this many blocks.
+pub(super) const MAX_ORDER: u8 = 13;
+
+/// A run of blocks: two to the `order`, from `block` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    pub(super) block: u32,
+    pub(super) order: u8,
+}
+
+impl Place {
+    /// The smallest run of at least `blocks` that begins at `block`; none where no run can.
+    pub(super) fn at(block: u32, blocks: u32) -> Option<Self> {
+        let order = Self::order_for(blocks)?;
+        block
+            .is_multiple_of(1 << order)
+            .then_some(Self { block, order })
+    }
+
+    /// The order of the smallest run of at least `blocks`.
+    pub(super) fn order_for(blocks: u32) -> Option<u8> {
+        let order = blocks.checked_next_power_of_two()?.trailing_zeros();
+        u8::try_from(order).ok().filter(|order| *order <= MAX_ORDER)
+    }
+
+    /// How many blocks it has.
+    pub(super) fn blocks(self) -> u32 {
+        1 << self.order
+    }
+
+    /// The block after it.
+    pub(super) fn end(self) -> u32 {
+        self.block + self.blocks()
+    }
+}
+
+/// The free blocks of a range.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// The first blocks of free runs, by their order.
+    free: [BTreeSet<u32>; MAX_ORDER as usize + 1],
+}
+
+impl Space {
+    /// All of a range is free.
+    pub(super) fn new(blocks: Range<u32>) -> Self {
+        let mut this = Self {
+            free: Default::default(),
+        };
+        let mut block = blocks.start;
+        while block < blocks.end {
+            let left = (blocks.end - block).ilog2();
+            let order = left.min(block.trailing_zeros()).min(MAX_ORDER.into());
+            this.free[order as usize].insert(block);
+            block += 1 << order;
+        }
+        this
+    }
+
+    /// A run of this order; none when there is no more.
+    pub(super) fn take(&mut self, order: u8) -> Option<Place> {
+        let larger = self.free.get(usize::from(order)..)?;
+        let has = larger.iter().position(|runs| !runs.is_empty())?;
+        let has = order + u8::try_from(has).ok()?;
+        let block = self.free[usize::from(has)].pop_first()?;
+        self.give_halves(block, has, Place { block, order });
+        Some(Place { block, order })
+    }
+
+    /// Take this very run; false when not all of it is free.
+    pub(super) fn claim(&mut self, place: Place) -> bool {
+        for order in place.order..=MAX_ORDER {
+            let block = place.block & !((1 << order) - 1);
+            if self.free[usize::from(order)].remove(&block) {
+                self.give_halves(block, order, place);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Of the run at `block`, which was free, keep `place` and give the rest back.
+    fn give_halves(&mut self, mut block: u32, order: u8, place: Place) {
+        for order in (place.order..order).rev() {
+            let upper = block + (1 << order);
+            if place.block >= upper {
+                self.free[usize::from(order)].insert(block);
+                block = upper;
+            } else {
+                self.free[usize::from(order)].insert(upper);
+            }
+        }
+    }
+
+    /// Give a run back.
+    pub(super) fn give(&mut self, place: Place) {
+        let Place { mut block, order } = place;
+        for order in order..=MAX_ORDER {
+            let buddy = block ^ (1 << order);
+            if order == MAX_ORDER || !self.free[usize::from(order)].remove(&buddy) {
+                self.free[usize::from(order)].insert(block);
+                return;
+            }
+            block = block.min(buddy);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn runs_are_aligned_and_the_lowest_come_first() {
+        let mut space = Space::new(16..64);
+        let mut take = |order| space.take(order).unwrap().block;
+        assert_eq!((take(0), take(2), take(0), take(4)), (16, 20, 17, 32));
+        assert_eq!(space.take(5), None);
+        assert_eq!(Place::at(24, 5).unwrap().end(), 32);
+        assert_eq!(Place::at(24, 9), None);
+        assert_eq!(Place::order_for(1 << 14), None);
+    }
+
+    proptest! {
+        /// Runs never overlap, and when all are given back everything is free again.
+        #[test]
+        fn what_is_taken_is_taken_once(
+            end in 1u32..300,
+            steps in proptest::collection::vec((any::<bool>(), 0u8..6, any::<prop::sample::Index>()), 1..60),
+        ) {
+            let mut space = Space::new(0..end);
+            let whole = format!("{space:?}");
+            let mut taken: Vec<Place> = Vec::new();
+            for (take, order, index) in steps {
+                if take {
+                    if let Some(place) = space.take(order) {
+                        prop_assert!(place.end() <= end);
+                        prop_assert!(place.block.is_multiple_of(place.blocks()));
+                        let apart = |other: &Place| other.end() <= place.block || place.end() <= other.block;
+                        prop_assert!(taken.iter().all(apart), "{place:?} {taken:?}");
+                        taken.push(place);
+                    }
+                } else if !taken.is_empty() {
+                    space.give(taken.swap_remove(index.index(taken.len())));
+                }
+            }
+            // Another that claims the same places has the same left.
+            let mut other = Space::new(0..end);
+            for place in &taken {
+                prop_assert!(other.claim(*place));
+                prop_assert!(!other.claim(*place));
+            }
+            prop_assert_eq!(format!("{other:?}"), format!("{space:?}"));
+            for place in taken {
+                space.give(place);
+            }
+            prop_assert_eq!(format!("{space:?}"), whole);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What a server leaves to the next: told to the state before it is told to a container, and taken back from it when
+//! this server begins to serve.
+
+use std::io;
+use std::time::Duration;
+
+use super::{NodeId, Tree};
+use crate::clock;
+use crate::container::Attached;
+use crate::state::{Begin, Record, Remembered};
+
+/// A request of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Its number. No other request of the connection ever has it.
+    pub number: u64,
+    /// Whether the kernel sends it again, because the server that had read it is dead. That one may have done what
+    /// is asked.
+    pub again: bool,
+}
+
+/// An open file is read from its beginning within this time: one that was opened before may have been read already,
+/// and be rewound now.
+pub(super) const READ_WITHIN: Duration = Duration::from_secs(1);
+
+impl Tree {
+    /// Take over from the server before this one; false while another one serves. Before that nothing may be read.
+    ///
+    /// # Errors
+    /// When it cannot be known who serves.
+    pub fn begin(&self) -> io::Result<bool> {
+        // Without a table that would have to be kept, no number is given to two files: a server gives them out more
+        // slowly than one in a nanosecond.
+        self.handles.begin_at(clock::since_boot_nsec());
+        let Some(services) = &self.services else {
+            return Ok(true);
+        };
+        let is_served = |slot| self.containers.contains_key(&slot);
+        match services.state.begin(is_served)? {
+            Begin::Another => return Ok(false),
+            Begin::Already => {}
+            Begin::Read(remembered) => {
+                // After another server than this one, that has opened and closed.
+                self.close_all();
+                services.triggers.disarm_all();
+                remembered.into_iter().for_each(|one| self.restore(one));
+            }
+        }
+        Ok(true)
+    }
+
+    fn restore(&self, Remembered { record, text }: Remembered) {
+        let Ok(container) = self.container(record.slot()) else {
+            return;
+        };
+        match record {
+            Record::History { shown, .. } => container.history().restore(shown),
+            Record::Load {
+                load, counted_nsec, ..
+            } => {
+                // Of another boot, perhaps.
+                if let Some(counted) = clock::from_nsec(counted_nsec) {
+                    self.sampler.restore(&container, load, counted);
+                }
+            }
+            Record::Snapshot(snapshot) => self.restore_snapshot(&container, snapshot, text.into()),
+            Record::Tunable {
+                emulator, value, ..
+            } => container.tunables().restore(emulator, &value),
+            Record::Trigger(trigger) => {
+                if let Some(services) = &self.services {
+                    services.triggers.restore(trigger);
+                }
+            }
+        }
+    }
+
+    /// Remember the counters that a view has just been computed with.
+    pub(super) fn remember_history(&self, container: &Attached) {
+        if let Some(services) = &self.services {
+            services
+                .state
+                .put_history(container.slot(), container.history());
+        }
+    }
+
+    /// Remember a record; it is made only where there is a state.
+    pub(super) fn remember(&self, record: impl FnOnce() -> Record, text: &[u8]) {
+        if let Some(services) = &self.services {
+            services.state.put(&record(), text);
+        }
+    }
+
+    /// The same of the snapshot of an open file.
+    pub(super) fn remember_snapshot(&self, handle: u64, id: NodeId, request: u64, text: &[u8]) {
+        let record = || {
+            Record::Snapshot(crate::state::Snapshot {
+                handle,
+                node: id.raw(),
+                request,
+                taken_nsec: clock::to_nsec(std::time::Instant::now()),
+            })
+        };
+        self.remember(record, text);
+    }
+}
