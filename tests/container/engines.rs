@@ -42,6 +42,38 @@ fn privileged_crun_with_a_user_namespace_shows_its_limits_once_attached() {
 }
 
 #[test]
+fn privileged_tunables_are_written_in_containers_whose_proc_sys_is_read_only() {
+    let scene = scene();
+    for engine in Engine::RUNTIMES {
+        for user in [false, true] {
+            let builder = scene.container().engine(engine).user_namespace(user);
+            let mut container = builder.start();
+            let path = "/proc/sys/vm/max_map_count";
+            let machine = std::fs::read_to_string(path).unwrap();
+            assert_ne!(machine, "262145\n");
+            let write = ["write", path, "262145\n"];
+            assert_eq!(container.try_ask(&write), Err("EROFS".to_owned()));
+            scene.attach(&container);
+            assert_eq!(container.read(path), machine);
+            container.ask(&write);
+            assert_eq!(container.read(path), "262145\n");
+            // These containers lack the capability that its handler wants.
+            let restrict = ["write", "/proc/sys/kernel/dmesg_restrict", "1"];
+            assert_eq!(container.try_ask(&restrict), Err("EPERM".to_owned()));
+            let unwritten = container.try_ask(&["write", "/proc/sys/kernel/msgmax", "1"]);
+            assert_eq!(
+                unwritten,
+                Err("EROFS".to_owned()),
+                "what is not grafted stays"
+            );
+            assert_eq!(std::fs::read_to_string(path).unwrap(), machine);
+            scene.detach(&container);
+            assert_eq!(container.read(path), machine);
+        }
+    }
+}
+
+#[test]
 fn privileged_all_engines_together_show_each_its_own_limits() {
     let scene = scene();
     let mut containers: Vec<_> = [Engine::Plain, Engine::Runc, Engine::Crun]

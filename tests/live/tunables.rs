@@ -187,6 +187,93 @@ fn privileged_only_the_first_write_of_an_open_file_counts_as_on_the_machine() {
     assert_eq!(container.read(PANIC), "9\n");
 }
 
+/// What kubelet (pkg/kubelet/cm, setupKernelTunables) and the manual of Elasticsearch have set, and systemd-sysctl of
+/// Debian by its own configuration.
+const WANTED: &[(&str, &str)] = &[
+    ("vm.overcommit_memory", "1"),
+    ("vm.panic_on_oom", "0"),
+    ("kernel.panic", "10"),
+    ("kernel.panic_on_oops", "1"),
+    ("kernel.keys.root_maxkeys", "1000000"),
+    ("kernel.keys.root_maxbytes", "25000000"),
+    ("vm.max_map_count", "262144"),
+    ("vm.swappiness", "1"),
+    ("fs.protected_hardlinks", "1"),
+    ("fs.protected_symlinks", "1"),
+    ("fs.protected_regular", "2"),
+    ("fs.protected_fifos", "1"),
+    ("fs.inotify.max_user_watches", "524288"),
+    ("kernel.printk", "3\t4\t1\t3"),
+    ("fs.file-max", "1048576"),
+];
+
+#[test]
+fn privileged_systemd_and_busybox_set_what_nodes_of_clusters_want() {
+    let scene = scene();
+    let conf = scene.dir().join("wanted.conf");
+    let lines = WANTED
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}\n"));
+    std::fs::write(&conf, lines.collect::<String>()).unwrap();
+    let conf = conf.display().to_string();
+    for program in [
+        &["/usr/lib/systemd/systemd-sysctl", "--strict", &conf][..],
+        &["busybox", "sysctl", "-p", &conf],
+    ] {
+        let mut container = start(&scene);
+        let machine: Vec<String> = WANTED.iter().map(|(name, _)| file(path_of(name))).collect();
+        let ran = match program {
+            ["busybox", arguments @ ..] => {
+                container.busybox(arguments);
+                String::new()
+            }
+            program => {
+                let ran = container.try_run(program);
+                assert_eq!(ran.code, Some(0), "{ran:?}");
+                ran.stderr
+            }
+        };
+        assert_eq!(ran, "", "{program:?}");
+        for ((name, value), machine) in WANTED.iter().zip(machine) {
+            assert_eq!(
+                container.read(&path_of(name)),
+                format!("{value}\n"),
+                "{name}"
+            );
+            assert_eq!(file(path_of(name)), machine, "{name}");
+        }
+    }
+}
+
+/// sysctl(8) writes dots between the names.
+fn path_of(name: &str) -> String {
+    format!("/proc/sys/{}", name.replace('.', "/"))
+}
+
+#[test]
+fn privileged_paths_beside_the_grafts_cross_no_mount() {
+    let scene = scene();
+    let mut container = scene.container().user_namespace(true).start();
+    let paths = [
+        "sys/kernel/hostname",
+        "sys/kernel/shmmax",
+        "sys/kernel/cap_last_cap",
+        "sys/net/ipv4/ip_forward",
+        "sys/net/core/somaxconn",
+        "sys/fs/mqueue/msg_max",
+        "sys/user/max_user_namespaces",
+        "1/status",
+    ];
+    let command = [&["open-beneath", "/proc"], &paths[..]].concat();
+    let before = container.ask(&command);
+    assert_eq!(before["sys/kernel/hostname"], "opened");
+    scene.attach(&container);
+    assert_eq!(container.ask(&command), before);
+    // A graft is a mount, as it is wherever something lies over a file.
+    let grafted = container.ask(&["open-beneath", "/proc", "sys/kernel/panic"]);
+    assert_eq!(grafted["sys/kernel/panic"], "EXDEV");
+}
+
 #[test]
 fn privileged_a_tunable_is_read_a_byte_at_a_time() {
     let scene = scene();

@@ -56,6 +56,11 @@ impl Agent {
             ["stat", paths @ ..] => each(paths, files::stat),
             ["list", paths @ ..] => each(paths, files::list),
             ["open-for-writing", paths @ ..] => each(paths, files::open_for_writing),
+            // {path: whether it can be opened below the directory without crossing a mount or a link}
+            ["open-beneath", dir, paths @ ..] => {
+                let dir = File::open(dir)?;
+                each(paths, |path| Ok(files::open_beneath(&dir, path)))
+            }
             ["stress", path, threads, milliseconds] => {
                 stress::stress(path, number(threads)?, number(milliseconds)?)
             }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
@@ -58,4 +58,17 @@ pub(crate) fn open_for_writing(path: &str) -> Answer {
         (name.to_owned(), json!(outcome))
     });
     Ok(Value::Object(outcomes.collect()))
+}
+
+/// "opened", or the kernel's name of the error.
+pub(crate) fn open_beneath(dir: &File, path: &str) -> Value {
+    let how = OpenHow::new().flags(OFlag::O_RDONLY).resolve(
+        ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_XDEV
+            | ResolveFlag::RESOLVE_NO_SYMLINKS,
+    );
+    match openat2(dir, path, how) {
+        Ok(_) => json!("opened"),
+        Err(errno) => json!(format!("{errno:?}")),
+    }
 }
