@@ -96,6 +96,35 @@ fn privileged_a_container_in_the_cgroup_namespace_of_the_host_sees_its_limits() 
     all_see_their_limits(|config| without(config, "cgroup"));
 }
 
+#[test]
+fn privileged_tunables_and_the_settings_of_namespaces_are_the_containers_own() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let path = "/proc/sys/vm/max_map_count";
+    let machine = std::fs::read_to_string(path).unwrap();
+    for (engine, user) in kinds() {
+        let bundle = hooked(&scene, engine, user);
+        // What the runtime itself writes, to files that are not grafted.
+        bundle.change(|config| {
+            config["linux"]["sysctl"] = json!({
+                "net.ipv4.ip_forward": "1",
+                "net.core.somaxconn": "4242",
+                "kernel.msgmax": "12345",
+            });
+        });
+        let mut container = Container::of_bundle(bundle);
+        assert_eq!(container.read("/proc/sys/net/ipv4/ip_forward"), "1\n");
+        assert_eq!(container.read("/proc/sys/net/core/somaxconn"), "4242\n");
+        assert_eq!(container.read("/proc/sys/kernel/msgmax"), "12345\n");
+        // /proc/sys was made read-only after the grafts, which are not.
+        assert_eq!(container.read(path), machine, "{engine:?} {user}");
+        container.ask(&["write", path, "262145"]);
+        assert_eq!(container.read(path), "262145\n", "{engine:?} {user}");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), machine);
+    }
+    daemon.end();
+}
+
 /// Share a namespace with the host.
 fn without(config: &mut Value, namespace: &str) {
     if let Some(list) = config["linux"]["namespaces"].as_array_mut() {

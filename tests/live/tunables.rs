@@ -148,6 +148,39 @@ fn privileged_what_a_container_has_changed_is_listed() {
 }
 
 #[test]
+fn privileged_what_was_written_outlives_the_server() {
+    let scene = scene();
+    let mut daemon = scene.daemon(&[]);
+    let (mut container, mut other) = (start(&scene), start(&scene));
+    let value = |tunable: &Tunable| values(tunable).pop();
+    for tunable in here() {
+        if let Some(value) = value(tunable) {
+            container.ask(&["write", tunable.path(), &value]);
+        }
+    }
+    for _ in 0..2 {
+        daemon.kill_server();
+        for tunable in here().filter(|tunable| can_be_read(tunable)) {
+            let path = tunable.path();
+            if let Some(value) = value(tunable) {
+                assert_eq!(container.read(path), format!("{value}\n"), "{path}");
+                assert_eq!(other.read(path), file(path), "{path}");
+            }
+        }
+        daemon.wait_for("the server died");
+    }
+    // What was being written when it died was written, or will be.
+    for number in 0..4 {
+        daemon.kill_server();
+        container.ask(&["write", PANIC, &number.to_string()]);
+        assert_eq!(container.read(PANIC), format!("{number}\n"));
+        daemon.wait_for("the server died");
+    }
+    drop((container, other));
+    daemon.end();
+}
+
+#[test]
 fn privileged_what_was_written_is_gone_with_the_container() {
     let scene = scene();
     let mut first = start(&scene);
