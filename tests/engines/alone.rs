@@ -37,7 +37,9 @@ fn privileged_podman_runs_a_container() {
 #[test]
 fn privileged_containerd_runs_a_container() {
     let scene = scene();
-    let containerd = Containerd::start(&scene, "");
+    let config = scene.dir().join("config.toml");
+    std::fs::write(&config, Containerd::config(&scene)).unwrap();
+    let containerd = Containerd::start(&scene, &config);
     let cgroup = format!("{}/one", containerd.cgroup().path());
     let run = [
         "run",

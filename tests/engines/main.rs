@@ -5,6 +5,11 @@
 use support::Scene;
 
 mod alone;
+mod containerd;
+mod docker;
+mod host;
+mod podman;
+mod views;
 
 /// The surroundings of one test.
 #[track_caller]

@@ -30,7 +30,7 @@ pub use daemon::{Daemon, Pending};
 pub use logged::Logged;
 pub use process::{
     children_of, end_within, has_ended, let_time_pass, mounts_of, open_pidfd, reap, signal,
-    status_field, wait_for_end,
+    status_field, try_pidfd, wait_for_end,
 };
 pub use program::find as find_program;
 pub use program::probe as build_probe;

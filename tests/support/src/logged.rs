@@ -8,7 +8,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::PATIENCE;
-use crate::process::{open_pidfd, wait_for_end};
+use crate::process::{end_within, open_pidfd, wait_for_end};
 
 /// A running program. It is ended with the value.
 #[derive(Debug)]
@@ -117,8 +117,20 @@ impl Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.terminate();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let pidfd = open_pidfd(self.pid());
+        self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
+        let ended = end_within(&pidfd, PATIENCE);
+        if !ended {
+            self.signal(Signal::KILL);
+        }
+        // While the test fails already, this is not to end the process before the rest is taken away.
+        if !std::thread::panicking() {
+            assert!(ended, "{} does not end: {:#?}", self.pid(), self.said());
+            self.wait();
         }
     }
 }

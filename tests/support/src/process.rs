@@ -21,7 +21,8 @@ pub fn open_pidfd(pid: u32) -> OwnedFd {
     }
 }
 
-pub(crate) fn try_pidfd(pid: u32) -> Option<OwnedFd> {
+/// A pidfd of a process, if it is there.
+pub fn try_pidfd(pid: u32) -> Option<OwnedFd> {
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     pidfd_open(pid, PidfdFlags::empty()).ok()
 }

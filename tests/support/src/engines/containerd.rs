@@ -1,9 +1,9 @@
 //! containerd: a daemon of the test's own, and `ctr`, which speaks to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Image, prepare, without_network, write};
+use super::{Image, prepare, without_network};
 use crate::{Cgroup, Logged, Ran, Scene, find_program};
 
 /// A running containerd. It is ended with the value, and its containers with it.
@@ -16,26 +16,29 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Start one with this text added to its `config.toml`, and import the image.
-    ///
-    /// # Panics
-    /// When it does not become ready.
-    #[track_caller]
-    pub fn start(scene: &Scene, config: &str) -> Self {
-        prepare();
+    /// What a `config.toml` has to say for containerd to be the test's own.
+    pub fn config(scene: &Scene) -> String {
         let dir = scene.dir().join("containerd");
         let path = |name: &str| dir.join(name).display().to_string();
-        let text = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\n[grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n{config}",
+        format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\n\n[grpc]\n  address = {:?}\n\n[ttrpc]\n  address = {:?}\n",
             path("root"),
             path("state"),
             path("socket"),
             path("ttrpc"),
-        );
-        write(&dir.join("config.toml"), &text);
+        )
+    }
+
+    /// Start one with a `config.toml` that begins with [`Self::config`], and import the image.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn start(scene: &Scene, config: &Path) -> Self {
+        prepare();
+        let dir = scene.dir().join("containerd");
         let mut command = without_network(find_program("containerd"));
-        command.arg("--config").arg(dir.join("config.toml"));
-        command.env("ECI_FS_RUNTIME_DIR", scene.runtime_dir());
+        command.arg("--config").arg(config);
         let mut daemon = Logged::start(command);
         daemon.wait_for("containerd successfully booted");
         let this = Self {

@@ -1,6 +1,6 @@
 //! Docker: a dockerd of the test's own, and the client that speaks to it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -15,7 +15,6 @@ pub struct Docker {
     daemon: Logged,
     cgroup: Cgroup,
     dir: PathBuf,
-    runtime_dir: PathBuf,
 }
 
 impl Docker {
@@ -29,13 +28,11 @@ impl Docker {
         let dir = scene.dir().join("docker");
         write(&dir.join("daemon.json"), &config.to_string());
         let cgroup = Cgroup::named(Cgroup::fresh_path());
-        let runtime_dir = scene.runtime_dir();
-        let daemon = daemon(&dir, &runtime_dir, cgroup.path());
+        let daemon = daemon(&dir, cgroup.path());
         let this = Self {
             daemon,
             cgroup,
             dir,
-            runtime_dir,
         };
         let archive = Image::build(scene).archive;
         let archive = archive.to_string_lossy();
@@ -50,7 +47,7 @@ impl Docker {
     #[track_caller]
     pub fn restart(&mut self) {
         self.daemon.terminate();
-        self.daemon = daemon(&self.dir, &self.runtime_dir, self.cgroup.path());
+        self.daemon = daemon(&self.dir, self.cgroup.path());
     }
 
     /// The cgroup that containers are in.
@@ -71,7 +68,7 @@ impl Docker {
 
 /// A dockerd that is ready.
 #[track_caller]
-fn daemon(dir: &std::path::Path, runtime_dir: &std::path::Path, cgroup: &str) -> Logged {
+fn daemon(dir: &Path, cgroup: &str) -> Logged {
     let mut command = without_network(find_program("dockerd"));
     command.arg("--config-file").arg(dir.join("daemon.json"));
     command.arg("--data-root").arg(dir.join("data"));
@@ -80,7 +77,6 @@ fn daemon(dir: &std::path::Path, runtime_dir: &std::path::Path, cgroup: &str) ->
     let socket = format!("unix://{}", dir.join("socket").display());
     command.args(["--host", &socket, "--cgroup-parent", cgroup]);
     command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]);
-    command.env("ECI_FS_RUNTIME_DIR", runtime_dir);
     let mut daemon = Logged::start(command);
     daemon.wait_for("API listen on");
     daemon

@@ -65,9 +65,12 @@ fn without_network(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Make the mount namespace of the test a machine of its own, as far as engines go.
+/// Make the mount namespace of the test a machine of its own, as far as engines go: with an empty /run.
+///
+/// # Panics
+/// When that cannot be mounted.
 #[track_caller]
-fn prepare() {
+pub fn prepare() {
     // Engines keep their state, and podman its locks, at paths that no option changes.
     for dir in ["/run", "/dev/shm"] {
         let ours = |line: &String| line.contains(&format!(" {dir} ")) && line.contains(SOURCE);

@@ -14,7 +14,6 @@ const IDS: &str = "containers:200000:1000000\n";
 pub struct Podman {
     cgroup: Cgroup,
     dir: PathBuf,
-    runtime_dir: PathBuf,
     hooks: Option<PathBuf>,
 }
 
@@ -36,7 +35,6 @@ impl Podman {
         let this = Self {
             cgroup: Cgroup::named(Cgroup::fresh_path()),
             dir,
-            runtime_dir: scene.runtime_dir(),
             hooks: hooks.map(Path::to_owned),
         };
         let archive = Image::build(scene).archive;
@@ -71,7 +69,6 @@ impl CommandLine for Podman {
             command.arg("--hooks-dir").arg(hooks);
         }
         command.args(arguments);
-        command.env("ECI_FS_RUNTIME_DIR", &self.runtime_dir);
         command
     }
 
