@@ -2,6 +2,8 @@
 //! ("0-3,8") and `%*pb` masks ("00000000,0000010f"), lib/vsprintf.c bitmap_list_string and
 //! bitmap_string.
 
+use smallvec::SmallVec;
+
 use crate::text::{parse_u64, put};
 
 /// More than any kernel's NR_CPUS; a list beyond it is malformed, not a reason to allocate.
@@ -10,7 +12,8 @@ const MAX_CPUS: u64 = 1 << 16;
 /// A set of small numbers.
 #[derive(Debug, Clone, Default)]
 pub struct CpuSet {
-    words: Vec<u64>,
+    /// Without an allocation on machines of up to 256 CPUs.
+    words: SmallVec<[u64; 4]>,
 }
 
 impl CpuSet {

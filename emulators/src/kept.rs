@@ -4,6 +4,8 @@
 //! resource, so only those are kept that were used last. Whoever reads takes the descriptor out and puts it back
 //! afterwards: no lock is held meanwhile, and no two threads read by the same one.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,19 +15,88 @@ use lru::LruCache;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 
-/// Open files, by a name that the caller gives.
+use crate::Text;
+use crate::buffer::{Buffer, Pool};
+use crate::remembered::Remembered;
+
+/// Open files.
 #[derive(Debug)]
 pub struct Kept {
-    files: Mutex<LruCache<String, OwnedFd>>,
+    /// None while somebody reads by it.
+    files: Mutex<LruCache<Name, Option<OwnedFd>>>,
     owners: AtomicU64,
+    pool: Arc<Pool>,
 }
+
+/// Whose file it is, of which level above the owner's directory, and its name.
+#[derive(Debug)]
+struct Name {
+    owner: u64,
+    level: u32,
+    file: Box<str>,
+}
+
+/// A name in whatever form: what is looked up is not allocated for it.
+trait Named {
+    fn parts(&self) -> (u64, u32, &str);
+}
+
+impl Named for Name {
+    fn parts(&self) -> (u64, u32, &str) {
+        (self.owner, self.level, &self.file)
+    }
+}
+
+impl Named for (u64, u32, &str) {
+    fn parts(&self) -> (u64, u32, &str) {
+        *self
+    }
+}
+
+impl Hash for dyn Named + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+impl PartialEq for dyn Named + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn Named + '_ {}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Name {}
+
+impl<'a> Borrow<dyn Named + 'a> for Name {
+    fn borrow(&self) -> &(dyn Named + 'a) {
+        self
+    }
+}
+
+/// How a whole file is read.
+type Read = fn(&OwnedFd, &mut Buffer) -> Result<(), Errno>;
 
 impl Kept {
     /// Keeps at most this many.
     pub fn new(most: NonZeroUsize) -> Kept {
         Kept {
             files: Mutex::new(LruCache::new(most)),
-            owners: AtomicU64::new(0),
+            owners: AtomicU64::new(1),
+            pool: Arc::default(),
         }
     }
 
@@ -34,40 +105,66 @@ impl Kept {
         self.files.lock().len()
     }
 
-    /// Reads by the kept descriptor of `name`, or by one that `open` opens, which is kept then.
+    /// Reads a file that is nobody's; see [`Kept::read_of`].
+    pub(crate) fn read(
+        &self,
+        path: &str,
+        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+        read: Read,
+    ) -> Result<Text, Errno> {
+        self.read_of((0, 0, path), open, read)
+    }
+
+    /// Reads by the kept descriptor of a file, or by one that `open` opens, which is kept then.
     ///
     /// A descriptor by which nothing can be read is given up: the file behind it may have been removed, and
     /// another one have its name now.
-    pub(crate) fn read(
+    fn read_of(
         &self,
-        name: String,
+        name: (u64, u32, &str),
         open: impl FnOnce() -> Result<OwnedFd, Errno>,
-        read: impl Fn(&OwnedFd) -> Result<Vec<u8>, Errno>,
-    ) -> Result<Vec<u8>, Errno> {
-        let kept = self.files.lock().pop(&name);
-        if let Some(fd) = kept
-            && let Ok(text) = read(&fd)
-        {
-            self.put(name, fd);
-            return Ok(text);
+        read: Read,
+    ) -> Result<Text, Errno> {
+        let mut buffer = self.pool.take();
+        let kept = {
+            let mut files = self.files.lock();
+            files.get_mut::<dyn Named>(&name).and_then(Option::take)
+        };
+        if let Some(fd) = kept {
+            if read(&fd, &mut buffer).is_ok() {
+                self.put(name, fd);
+                return Ok(Text::new(buffer, Some(&self.pool)));
+            }
+            self.files.lock().pop::<dyn Named>(&name);
         }
         let fd = open()?;
-        let text = read(&fd)?;
+        read(&fd, &mut buffer)?;
         self.put(name, fd);
-        Ok(text)
+        Ok(Text::new(buffer, Some(&self.pool)))
     }
 
-    fn put(&self, name: String, fd: OwnedFd) {
-        let before = self.files.lock().push(name, fd);
+    fn put(&self, name: (u64, u32, &str), fd: OwnedFd) {
+        let mut files = self.files.lock();
+        let before = match files.get_mut::<dyn Named>(&name) {
+            Some(place) => place.replace(fd),
+            None => {
+                let (owner, level, file) = name;
+                let file = file.into();
+                let name = Name { owner, level, file };
+                files.push(name, Some(fd)).and_then(|(_, before)| before)
+            }
+        };
+        drop(files);
         // Closed without the lock.
         drop(before);
     }
 }
 
-/// The part of one cgroup in [`Kept`]. What it has there goes with it.
+/// The part of one cgroup in [`Kept`], and its limits. What it has there goes with it.
 #[derive(Debug, Default)]
 pub struct KeptFiles {
     owner: Option<(Arc<Kept>, u64)>,
+    pub(crate) limits: Remembered,
 }
 
 impl KeptFiles {
@@ -77,16 +174,21 @@ impl KeptFiles {
         self.owner = Some((Arc::clone(kept), owner));
     }
 
-    /// As [`Kept::read`]; without a place to keep them, files are opened each time.
+    /// As [`Kept::read_of`]; without a place to keep them, files are opened each time.
     pub(crate) fn read(
         &self,
-        name: &str,
+        level: u32,
+        file: &str,
         open: impl FnOnce() -> Result<OwnedFd, Errno>,
-        read: impl Fn(&OwnedFd) -> Result<Vec<u8>, Errno>,
-    ) -> Result<Vec<u8>, Errno> {
+        read: Read,
+    ) -> Result<Text, Errno> {
         match &self.owner {
-            Some((kept, owner)) => kept.read(format!("{owner}/{name}"), open, read),
-            None => read(&open()?),
+            Some((kept, owner)) => kept.read_of((*owner, level, file), open, read),
+            None => {
+                let mut buffer = Buffer::default();
+                read(&open()?, &mut buffer)?;
+                Ok(Text::new(buffer, None))
+            }
         }
     }
 }
@@ -96,14 +198,16 @@ impl Drop for KeptFiles {
         let Some((kept, owner)) = self.owner.take() else {
             return;
         };
-        let ours = format!("{owner}/");
         let mut files = kept.files.lock();
-        let names: Vec<String> = files
+        let names: Vec<(u32, Box<str>)> = files
             .iter()
-            .filter(|(name, _)| name.starts_with(&ours))
-            .map(|(name, _)| name.clone())
+            .filter(|(name, _)| name.owner == owner)
+            .map(|(name, _)| (name.level, name.file.clone()))
             .collect();
-        let closed: Vec<OwnedFd> = names.iter().filter_map(|name| files.pop(name)).collect();
+        let closed: Vec<_> = names
+            .iter()
+            .filter_map(|(level, file)| files.pop::<dyn Named>(&(owner, *level, &**file)))
+            .collect();
         drop(files);
         drop(closed);
     }
@@ -124,8 +228,8 @@ mod tests {
         Ok(File::open("/dev/null").unwrap().into())
     }
 
-    fn nothing(_: &OwnedFd) -> Result<Vec<u8>, Errno> {
-        Ok(Vec::new())
+    fn nothing(_: &OwnedFd, _: &mut Buffer) -> Result<(), Errno> {
+        Ok(())
     }
 
     #[test]
@@ -137,20 +241,20 @@ mod tests {
             null()
         };
         for name in ["a", "a", "b", "c", "c"] {
-            kept.read(name.to_owned(), open, nothing).unwrap();
+            kept.read(name, open, nothing).unwrap();
         }
         assert_eq!((opened.get(), kept.count()), (3, 2));
-        kept.read("a".to_owned(), open, nothing).unwrap();
+        kept.read("a", open, nothing).unwrap();
         assert_eq!(opened.get(), 4, "a was the one that was used first");
     }
 
     #[test]
     fn a_descriptor_of_a_removed_file_is_given_up() {
         let kept = kept(2);
-        kept.read("a".to_owned(), null, nothing).unwrap();
-        let gone = |_: &OwnedFd| Err(Errno::ENODEV);
+        kept.read("a", null, nothing).unwrap();
+        let gone: Read = |_, _| Err(Errno::ENODEV);
         let none = || Err(Errno::ENOENT);
-        assert_eq!(kept.read("a".to_owned(), none, gone), Err(Errno::ENOENT));
+        assert_eq!(kept.read("a", none, gone).err(), Some(Errno::ENOENT));
         assert_eq!(kept.count(), 0);
     }
 
@@ -161,7 +265,7 @@ mod tests {
         one.keep_in(&kept);
         other.keep_in(&kept);
         for files in [&one, &other] {
-            files.read("memory.max", null, nothing).unwrap();
+            files.read(0, "memory.max", null, nothing).unwrap();
         }
         assert_eq!(kept.count(), 2);
         drop(one);

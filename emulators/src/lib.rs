@@ -22,6 +22,7 @@
     )
 )]
 
+mod buffer;
 pub mod cgroup;
 pub mod container;
 pub mod context;
@@ -34,18 +35,20 @@ pub mod kept;
 pub mod model;
 pub mod proc;
 pub mod registry;
+mod remembered;
 pub mod sys;
 pub mod text;
 pub mod tunable;
 pub mod view;
 
+pub use buffer::Text;
 pub use cgroup::{Cgroup, Controller, Hierarchy, LimitFile, Version, limit_files};
 pub use container::{Container, History, Identity, Shown};
 pub use context::{Context, CpuIds, Load, Settings, Threads};
 pub use directory::{Decision, Directory, DirectoryFacts};
 pub use emulator::{Emulator, Facts, Pace};
 pub use error::Error;
-pub use host::Host;
+pub use host::{Host, HostText};
 pub use kept::{Kept, KeptFiles};
 pub use model::load::{advance, present};
 pub use model::threads::read_threads;

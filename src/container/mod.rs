@@ -1,12 +1,13 @@
 //! One attached container, as the server has it: what its views are computed from, and their last versions.
 
 mod sampler;
+mod version;
 mod watcher;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU16, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
@@ -20,8 +21,9 @@ use parking_lot::Mutex;
 
 use crate::error::Errno;
 use crate::server::cpu_ids;
-use crate::tree::Freshness;
+use crate::tree::{Freshness, STATIC_BOUND};
 pub use sampler::{Sampled, Sampler};
+pub use version::Version;
 pub use watcher::{Changed, Watcher};
 
 /// Bytes that the page cache can hold of a ticking view without a reader seeing two versions: one page of the
@@ -50,6 +52,8 @@ pub struct Attached {
     watched: AtomicBool,
     /// When it was told last.
     expired: Mutex<Option<Instant>>,
+    /// When what is remembered of its limits was given up last, in nanoseconds of CLOCK_BOOTTIME.
+    forgotten: AtomicU64,
 }
 
 /// What is kept of a view, in the order of [`EMULATORS`].
@@ -60,30 +64,6 @@ struct View {
     version: Mutex<Option<Version>>,
     /// Whether the last attempt failed: each failure is logged once, not at every read.
     failing: AtomicBool,
-}
-
-/// A text and when it was computed.
-#[derive(Debug, Clone)]
-pub struct Version {
-    /// The view, padded.
-    pub text: Arc<[u8]>,
-    /// When this text was computed first; the kernel drops its pages when this changes.
-    pub mtime: SystemTime,
-    /// When it was last found to be so.
-    looked: Instant,
-    /// Whether a limit has changed since.
-    stale: bool,
-}
-
-impl Version {
-    /// How long ago it was last found to be so; for ever, when a limit has changed since.
-    pub fn age(&self) -> Duration {
-        if self.stale {
-            Duration::MAX
-        } else {
-            self.looked.elapsed()
-        }
-    }
 }
 
 impl Attached {
@@ -156,6 +136,7 @@ impl Attached {
             handles: AtomicIsize::new(0),
             watched: AtomicBool::new(false),
             expired: Mutex::new(None),
+            forgotten: AtomicU64::new(0),
         }
     }
 
@@ -209,6 +190,7 @@ impl Attached {
             .map(Duration::from)
             .unwrap_or_default();
         host.set_time(boottime);
+        self.bound_memory(boottime);
         Context {
             host,
             container: &self.container,
@@ -216,6 +198,26 @@ impl Attached {
             boottime,
             load,
         }
+    }
+
+    /// Give up what is remembered of limits when it is [`STATIC_BOUND`] old: not every change is told of.
+    fn bound_memory(&self, now: Duration) {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.forgotten.load(Ordering::Relaxed);
+        if u128::from(now.saturating_sub(before)) >= STATIC_BOUND.as_nanos() {
+            self.forgotten.store(now, Ordering::Relaxed);
+            self.forget_limits();
+        }
+    }
+
+    /// Read limits only when one was written, from now on.
+    pub fn remember_limits(&self) {
+        self.container.cgroup.remember_limits();
+    }
+
+    /// A limit was written, or may have been.
+    pub fn forget_limits(&self) {
+        self.container.cgroup.forget_limits();
     }
 
     /// A container without a cgroup: it has no limit, so what bounds its views bounds those of all others.
@@ -297,16 +299,21 @@ impl Attached {
     ///
     /// # Errors
     /// What the emulator's error is as an errno; the reason is logged, once until it works again.
-    pub fn render(&self, index: usize, cx: &Context<'_>, padding: bool) -> Result<Vec<u8>, Errno> {
+    pub fn render(
+        &self,
+        index: usize,
+        cx: &Context<'_>,
+        padding: bool,
+        text: &mut Vec<u8>,
+    ) -> Result<(), Errno> {
         let emulator = EMULATORS[index];
-        let mut text = Vec::with_capacity(ONE_PAGE);
         let failing = &self.views[index].failing;
-        match emulators::render_view(emulator, cx, padding, &mut text) {
+        match emulators::render_view(emulator, cx, padding, text) {
             Ok(()) => {
                 if failing.swap(false, Ordering::Relaxed) {
                     tracing::info!(id = %self.container.identity.id, path = emulator.facts().path, "the view is back");
                 }
-                Ok(text)
+                Ok(())
             }
             Err(error) => {
                 if !failing.swap(true, Ordering::Relaxed) {
@@ -322,36 +329,13 @@ impl Attached {
     ///
     /// A text that says the same keeps the time of the version before, so that the kernel keeps its pages. A
     /// text that was begun before the present version was is dropped: a view never goes back in time.
-    pub fn replace(&self, index: usize, text: Vec<u8>, started: Instant) -> Version {
+    pub fn replace(&self, index: usize, text: &[u8], started: Instant) -> Version {
         let mut version = self.views[index].version.lock();
         let stale = self
             .expired
             .lock()
             .is_some_and(|expired| started <= expired);
-        match version.as_mut() {
-            Some(present) if present.looked > started && !present.stale => present.clone(),
-            Some(present) if *present.text == *text => {
-                present.looked = started;
-                present.stale = stale;
-                present.clone()
-            }
-            _ => {
-                let mtime = SystemTime::now();
-                // Two versions in one instant of the clock would look like one to the kernel.
-                let mtime = match version.as_ref() {
-                    Some(before) if before.mtime >= mtime => before.mtime + Duration::from_nanos(1),
-                    _ => mtime,
-                };
-                version
-                    .insert(Version {
-                        text: text.into(),
-                        mtime,
-                        looked: started,
-                        stale,
-                    })
-                    .clone()
-            }
-        }
+        Version::follow(&mut version, text, started, stale)
     }
 
     /// From now on [`Self::expire`] is called at each change of its limits.
@@ -359,20 +343,26 @@ impl Attached {
         self.watched.store(true, Ordering::Relaxed);
     }
 
+    /// Whether [`Self::expire`] is called at each change of its limits.
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
     /// Whether the view of `EMULATORS[index]` only changes when [`Self::expire`] is called, or a CPU comes or goes.
     pub fn rests(&self, index: usize) -> bool {
-        EMULATORS[index].facts().pace == Pace::Static && self.watched.load(Ordering::Relaxed)
+        EMULATORS[index].facts().pace == Pace::Static && self.is_watched()
     }
 
     /// The version of the view of `EMULATORS[index]` is not believed any more.
     pub fn outdate(&self, index: usize) {
         if let Some(version) = self.views[index].version.lock().as_mut() {
-            version.stale = true;
+            version.set_stale();
         }
     }
 
     /// No version is believed any more: a limit has changed.
     pub fn expire(&self) {
+        self.forget_limits();
         // A version that is being computed may have been begun before the change.
         *self.expired.lock() = Some(Instant::now());
         for index in 0..self.views.len() {

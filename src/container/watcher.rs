@@ -9,10 +9,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Attached;
 
@@ -24,6 +26,8 @@ pub type Changed = Box<dyn Fn(u64) + Send + Sync>;
 pub struct Watcher {
     inotify: Inotify,
     watched: Mutex<Watched>,
+    /// Events have been taken, and those whom they concern may not know yet.
+    telling: AtomicBool,
 }
 
 /// Containers share their ancestors, and inotify gives one descriptor an inode.
@@ -43,6 +47,7 @@ impl Watcher {
         Ok(Self {
             inotify,
             watched: Mutex::default(),
+            telling: AtomicBool::new(false),
         })
     }
 
@@ -83,9 +88,25 @@ impl Watcher {
         });
     }
 
+    /// Whether a limit has been written and not everybody whom it concerns knows it: what is remembered of limits
+    /// must not be believed then. The kernel queues the event before the write returns to its caller.
+    pub fn is_behind(&self) -> bool {
+        // In this order: an event that is no longer queued has been taken, and before that the flag was set.
+        self.has_event(Some(&Timespec::default())) || self.telling.load(Ordering::SeqCst)
+    }
+
+    /// Whether an event is queued, or comes within `timeout`. What cannot be told counts as one.
+    fn has_event(&self, timeout: Option<&Timespec>) -> bool {
+        let mut fds = [PollFd::new(&self.inotify, PollFlags::IN)];
+        poll(&mut fds, timeout) != Ok(0)
+    }
+
     /// Hear, for ever, and tell `changed`.
     pub fn run(&self, changed: &Changed) {
         loop {
+            self.telling.store(false, Ordering::SeqCst);
+            self.has_event(None);
+            self.telling.store(true, Ordering::SeqCst);
             let events = match self.inotify.read_events() {
                 Ok(events) => events,
                 Err(nix::errno::Errno::EINTR) => continue,

@@ -237,7 +237,7 @@ impl Tree {
             return self.place_text(&place).map(Arc::from);
         }
         let (container, index) = self.view(id)?;
-        self.render(&container, index).map(Arc::from)
+        self.render(&container, index, |text| text.into())
     }
 
     /// The container and the emulator of a view.

@@ -8,6 +8,7 @@
 mod attr;
 mod cached;
 mod catalogue;
+mod compute;
 mod directories;
 mod emulated;
 mod freshness;
@@ -21,8 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use eci_fs_emulators::{Context, DIRECTORIES, EMULATORS, Host, Kept, Settings};
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, Host, Kept, Settings};
 use eci_fs_mountd::protocol::link::{Connection, Row};
+use parking_lot::Mutex;
 
 pub use attr::{Attr, Kind};
 pub use directories::DirEntry;
@@ -32,7 +34,7 @@ pub use node::{Node, NodeId};
 pub use remembered::Request;
 pub use tunable::{Caller, Write};
 
-use crate::container::{Attached, Changed, Sampler, Version, Watcher};
+use crate::container::{Attached, Changed, Sampler, Watcher};
 use crate::error::Errno;
 use crate::state::State;
 use crate::triggers::Triggers;
@@ -75,6 +77,8 @@ pub struct Tree {
     sampler: Sampler,
     services: Option<Services>,
     kept: Arc<Kept>,
+    /// Room to compute views in: one for each thread that does at the same time.
+    rooms: Mutex<Vec<Vec<u8>>>,
 }
 
 /// What a tree has that is served, and one that is only looked at has not.
@@ -125,6 +129,7 @@ impl Tree {
             ),
             services,
             kept,
+            rooms: Mutex::default(),
         })
     }
 
@@ -137,6 +142,10 @@ impl Tree {
         self.containers.insert(slot, Arc::clone(&container));
         if let Some(services) = &self.services {
             services.watcher.add(slot, &container);
+            // Where nothing may be older than the very moment, nothing is remembered.
+            if container.is_watched() && !self.freshness_of(&container).bound.is_zero() {
+                container.remember_limits();
+            }
         }
         rows
     }
@@ -182,12 +191,6 @@ impl Tree {
             .filter(cached)
             .map(|index| NodeId::view(slot, EMULATORS[index].facts().id))
             .collect()
-    }
-
-    /// What the views of a container are computed from at this moment; `load` asks for its threads too.
-    fn context<'a>(&'a self, container: &'a Attached, load: bool) -> Context<'a> {
-        let settings = container.settings.as_ref().unwrap_or(&self.settings);
-        container.context(&self.host, settings, load.then_some(&self.sampler))
     }
 
     fn container(&self, slot: u64) -> Result<Arc<Attached>, Errno> {
@@ -318,25 +321,7 @@ impl Tree {
             .find(|e| e.facts().path == path)
             .ok_or(Errno::NOENT)?;
         let index = container.index(emulator.facts().id)?;
-        self.render(&container, index)
-    }
-
-    /// Compute a view now.
-    fn render(&self, container: &Attached, index: usize) -> Result<Vec<u8>, Errno> {
-        let load = matches!(
-            EMULATORS[index].facts().path,
-            "/proc/loadavg" | "/proc/stat"
-        );
-        let text = container.render(index, &self.context(container, load), self.padding)?;
-        self.remember_history(container);
-        Ok(text)
-    }
-
-    /// Compute a view now, and make it the version that is served.
-    fn renew(&self, container: &Attached, index: usize) -> Result<Version, Errno> {
-        let started = std::time::Instant::now();
-        let text = self.render(container, index)?;
-        Ok(container.replace(index, text, started))
+        self.render(&container, index, <[u8]>::to_vec)
     }
 
     /// The attributes of a directory.

@@ -1,5 +1,7 @@
 //! CPU time and quota of a cgroup, the same shape for both versions.
 
+use smallvec::SmallVec;
+
 use crate::Error;
 use crate::cgroup::{Hierarchy, Version, v1, v2};
 
@@ -51,11 +53,14 @@ impl Times {
     }
 }
 
+/// Something for each CPU, without an allocation on machines of up to 16.
+pub(crate) type PerCpu<T> = SmallVec<[T; 16]>;
+
 /// The CPU time that a cgroup used since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CpuUsage {
     /// Per CPU, by the machine's ids; empty on v2, which keeps no such figure.
-    pub(crate) per_cpu: Vec<(u32, Times)>,
+    pub(crate) per_cpu: PerCpu<(u32, Times)>,
     /// Time of which no CPU is known.
     pub(crate) unplaced: Times,
 }

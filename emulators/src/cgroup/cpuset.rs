@@ -29,17 +29,15 @@ pub(crate) fn read_mems(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option
 fn read_effective(
     hierarchy: &Hierarchy,
     online: &CpuSet,
-    v2: &str,
-    v1: &str,
+    v2: &'static str,
+    v1: &'static str,
 ) -> Result<Option<CpuSet>, Error> {
     let file = match hierarchy.version {
         Version::V1 => v1,
         Version::V2 => v2,
     };
     for level in 0..=hierarchy.depth {
-        if let Some(text) = hierarchy.read(level, file)? {
-            let set = CpuSet::parse_list(&text)
-                .ok_or_else(|| Error::malformed(&Hierarchy::name(level, file), "not a list"))?;
+        if let Some(set) = hierarchy.limit(level, file, CpuSet::parse_list)? {
             let set = set.intersection(online);
             if !set.is_empty() {
                 return Ok(Some(set));

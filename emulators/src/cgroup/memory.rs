@@ -1,11 +1,10 @@
 //! Memory and swap of a cgroup, the same shape for both versions. The keys of memory.stat are
 //! v2's; v1's are translated.
 
-use std::ops::Range;
-
-use crate::Error;
+use crate::buffer::Row;
 use crate::cgroup::{Hierarchy, Limit, Version, v1, v2};
 use crate::text::{lines, parse_u64};
+use crate::{Error, Text};
 
 /// The limits of a cgroup and its ancestors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,29 +58,46 @@ impl Headroom {
     }
 }
 
-/// A flat-keyed file: memory.stat.
+/// A flat-keyed file: memory.stat. Its keys are found in the buffer of its text.
 #[derive(Debug, Default)]
 pub(crate) struct Stat {
-    text: Vec<u8>,
-    entries: Vec<(Range<usize>, u64)>,
+    text: Text,
+}
+
+/// How the keys of a file differ from v2's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Keys {
+    /// Lines count whose key begins so; the rest of it is the key.
+    pub(crate) prefix: &'static [u8],
+    /// Keys that are called otherwise, and what v2 calls them.
+    pub(crate) renamed: &'static [(&'static [u8], &'static [u8])],
 }
 
 impl Stat {
     /// Parses `key value` lines; others are left out.
-    pub(crate) fn parse(text: Vec<u8>) -> Stat {
-        let mut entries = Vec::new();
+    pub(crate) fn parse(mut text: Text, keys: Keys) -> Stat {
+        let (bytes, rows) = text.parts();
         let mut start = 0usize;
-        for line in lines(&text) {
-            let key = line
+        for line in lines(bytes) {
+            let end = line
                 .iter()
                 .position(|&byte| byte == b' ')
                 .unwrap_or(line.len());
-            if let Some(value) = line.get(key..).and_then(parse_u64) {
-                entries.push((start..start.saturating_add(key), value));
+            let (key, value) = line.split_at_checked(end).unwrap_or((line, b""));
+            if let Some(key) = key.strip_prefix(keys.prefix)
+                && let Some(value) = parse_u64(value)
+            {
+                let key_end = start.saturating_add(end);
+                let renamed = keys.renamed.iter().find(|(theirs, _)| *theirs == key);
+                rows.push(Row {
+                    key: key_end.saturating_sub(key.len())..key_end,
+                    renamed: renamed.map(|(_, ours)| *ours),
+                    value,
+                });
             }
             start = start.saturating_add(line.len()).saturating_add(1);
         }
-        Stat { text, entries }
+        Stat { text }
     }
 
     /// The value of a key, 0 if the kernel does not print it.
@@ -91,10 +107,12 @@ impl Stat {
 
     /// The value of a key.
     pub(crate) fn find(&self, key: &str) -> Option<u64> {
-        self.entries
-            .iter()
-            .find(|(name, _)| self.text.get(name.clone()) == Some(key.as_bytes()))
-            .map(|(_, value)| *value)
+        let name = |row: &Row| match row.renamed {
+            Some(name) => name == key.as_bytes(),
+            None => self.text.get(row.key.clone()) == Some(key.as_bytes()),
+        };
+        let row = self.text.rows().iter().find(|row| name(row))?;
+        Some(row.value)
     }
 }
 
@@ -175,7 +193,10 @@ mod tests {
     #[test]
     fn a_stat_without_a_key_says_zero() {
         let stat = Stat::parse(
-            b"anon 4096\nfile 8192\n\nodd\nfile_mapped 99999999999999999999\n".to_vec(),
+            b"anon 4096\nfile 8192\n\nodd\nfile_mapped 99999999999999999999\n"
+                .to_vec()
+                .into(),
+            Keys::default(),
         );
         assert_eq!(stat.value("anon"), 4096);
         assert_eq!(stat.value("file"), 8192);
@@ -194,7 +215,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = Stat::parse(bytes).value("anon");
+            let _ = Stat::parse(bytes.into(), Keys::default()).value("anon");
         }
     }
 }

@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
-use crate::Error;
 use crate::host::file::pread_piece;
 use crate::kept::{Kept, KeptFiles};
+use crate::{Error, Text};
 
 pub(crate) mod cpu;
 pub(crate) mod cpuset;
@@ -124,25 +124,43 @@ impl Hierarchy {
 
     /// A file of the cgroup or an ancestor. `None` if there is none, for instance because the
     /// controller is not enabled there; an error if the cgroup itself is gone.
-    pub(crate) fn read(&self, level: u32, file: &str) -> Result<Option<Vec<u8>>, Error> {
-        let name = Hierarchy::name(level, file);
+    pub(crate) fn read(&self, level: u32, file: &str) -> Result<Option<Text>, Error> {
         let open = || {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let name = Hierarchy::name(level, file);
             openat(&self.dir, name.as_str(), flags, Mode::empty())
         };
-        match self.kept.read(&name, open, pread_piece) {
+        match self.kept.read(level, file, open, pread_piece) {
             Ok(text) => Ok(Some(text)),
             Err(Errno::ENOENT) => {
-                self.check_alive(&name)?;
+                self.check_alive(level, file)?;
                 Ok(None)
             }
-            Err(errno) => Err(Error::io(&name, errno)),
+            Err(errno) => Err(Error::io(&Hierarchy::name(level, file), errno)),
+        }
+    }
+
+    /// What `parse` makes of one of the [`limit_files`], or of one that changes with them.
+    pub(crate) fn limit<T>(
+        &self,
+        level: u32,
+        file: &'static str,
+        parse: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let read = || self.read(level, file);
+        match self.kept.limits.limit(level, file, read, parse)? {
+            None => Ok(None),
+            Some(Some(limit)) => Ok(Some(limit)),
+            Some(None) => Err(Error::malformed(
+                &Hierarchy::name(level, file),
+                "not what such a file holds",
+            )),
         }
     }
 
     /// A file of the nearest cgroup that has it, below the root: where a controller has no cgroup
     /// of the container's path, its nearest ancestor stands in.
-    pub(crate) fn read_nearest(&self, file: &str) -> Result<Option<(u32, Vec<u8>)>, Error> {
+    pub(crate) fn read_nearest(&self, file: &str) -> Result<Option<(u32, Text)>, Error> {
         for level in self.levels() {
             if let Some(text) = self.read(level, file)? {
                 return Ok(Some((level, text)));
@@ -153,11 +171,11 @@ impl Hierarchy {
 
     /// Without this, a removed cgroup (every file ENOENT) would look like one without limits, and
     /// show the machine.
-    fn check_alive(&self, name: &str) -> Result<(), Error> {
+    fn check_alive(&self, level: u32, file: &str) -> Result<(), Error> {
         fstatat(&self.dir, "cgroup.procs", nix::fcntl::AtFlags::empty())
             .map(drop)
             .map_err(|_| Error::Removed {
-                path: name.to_owned(),
+                path: Hierarchy::name(level, file),
             })
     }
 }
@@ -179,6 +197,20 @@ impl Cgroup {
         for hierarchy in &mut self.hierarchies {
             hierarchy.kept.keep_in(kept);
         }
+    }
+
+    /// From now on limits are read once, and again when [`Cgroup::forget_limits`] was called.
+    pub fn remember_limits(&self) {
+        self.hierarchies
+            .iter()
+            .for_each(|hierarchy| hierarchy.kept.limits.remember());
+    }
+
+    /// One of the [`limit_files`] was written, or may have been.
+    pub fn forget_limits(&self) {
+        self.hierarchies
+            .iter()
+            .for_each(|hierarchy| hierarchy.kept.limits.forget());
     }
 
     /// All hierarchies, in the order given.

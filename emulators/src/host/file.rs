@@ -8,8 +8,7 @@ use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 use nix::unistd::read;
 
-/// Room for the first read: most files fit. It doubles when it is full.
-const CHUNK: usize = 4096;
+use crate::buffer::{Buffer, CHUNK};
 
 /// Everything from the descriptor's offset to the end.
 pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
@@ -32,17 +31,15 @@ pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
 }
 
 /// Everything, by a descriptor that may have been read from before.
-pub(crate) fn pread_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let mut out = vec![0; CHUNK];
+pub(crate) fn pread_whole(fd: &OwnedFd, into: &mut Buffer) -> Result<(), Errno> {
     let mut filled = 0usize;
     loop {
-        if filled == out.len() {
-            out.resize(filled.saturating_mul(2), 0);
-        }
-        match pread_at(fd, out.get_mut(filled..).unwrap_or_default(), filled)? {
+        make_room(into, filled);
+        let room = into.bytes.get_mut(filled..).unwrap_or_default();
+        match pread_at(fd, room, filled)? {
             0 => {
-                out.truncate(filled);
-                return Ok(out);
+                into.len = filled;
+                return Ok(());
             }
             count => filled = filled.saturating_add(count),
         }
@@ -52,15 +49,23 @@ pub(crate) fn pread_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
 /// Everything of a file that the kernel writes in one piece (single_open, fs/seq_file.c), as all files of a cgroup
 /// that hold values: a read that does not fill its buffer has reached the end. One that does is repeated with
 /// a larger one, so that all of it is of the same moment.
-pub(crate) fn pread_piece(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let mut out = vec![0; CHUNK];
+pub(crate) fn pread_piece(fd: &OwnedFd, into: &mut Buffer) -> Result<(), Errno> {
     loop {
-        let count = pread_at(fd, &mut out, 0)?;
-        if count < out.len() {
-            out.truncate(count);
-            return Ok(out);
+        make_room(into, 0);
+        let count = pread_at(fd, &mut into.bytes, 0)?;
+        if count < into.bytes.len() {
+            into.len = count;
+            return Ok(());
         }
-        out = vec![0; out.len().saturating_mul(2)];
+        make_room(into, count);
+    }
+}
+
+/// Lengthens a buffer of which `filled` bytes are in use, if that is all of it.
+fn make_room(buffer: &mut Buffer, filled: usize) {
+    let length = buffer.bytes.len();
+    if filled >= length {
+        buffer.bytes.resize(length.saturating_mul(2).max(CHUNK), 0);
     }
 }
 
@@ -98,8 +103,11 @@ mod tests {
             file.rewind().unwrap();
             let fd = file.into();
             assert_eq!(read_whole(&fd).unwrap(), text);
-            assert_eq!(pread_whole(&fd).unwrap(), text);
-            assert_eq!(pread_piece(&fd).unwrap(), text);
+            let mut buffer = Buffer::default();
+            for read in [pread_whole, pread_piece] {
+                read(&fd, &mut buffer).unwrap();
+                assert_eq!(buffer.bytes[..buffer.len], text);
+            }
         }
     }
 }

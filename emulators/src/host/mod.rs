@@ -2,7 +2,9 @@
 //! from here, and nothing else.
 
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use nix::sys::stat::Mode;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::{Error, Kept};
+use crate::{Error, Kept, Text};
 
 pub(crate) mod file;
 
@@ -39,13 +41,31 @@ const LONGEST_TEXT: usize = 1 << 16;
 /// A second, with ticks of USER_HZ.
 const SETTINGS_TICKS: u64 = 100;
 
+/// The text of a file of the machine, which several views of this tick may share.
+#[derive(Debug, Clone, Default)]
+pub struct HostText(Arc<Text>);
+
+impl Deref for HostText {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for HostText {
+    fn from(text: Vec<u8>) -> HostText {
+        HostText(Arc::new(Text::from(text)))
+    }
+}
+
 /// What was read in this tick: the same for all containers.
 #[derive(Debug)]
 struct Texts {
     /// The length of a tick in nanoseconds; 0 when nothing is shared.
     length: AtomicU64,
     now: AtomicU64,
-    read: Mutex<LruCache<String, (u64, Vec<u8>)>>,
+    read: Mutex<LruCache<Box<str>, (u64, HostText)>>,
 }
 
 impl Texts {
@@ -69,7 +89,7 @@ impl Texts {
         (self.length.load(Ordering::Relaxed) > 0).then_some(now)
     }
 
-    fn get(&self, path: &str) -> Option<Vec<u8>> {
+    fn get(&self, path: &str) -> Option<HostText> {
         let tick = self.tick(path)?;
         let mut read = self.read.lock();
         let (of, text) = read.get(path)?;
@@ -77,15 +97,36 @@ impl Texts {
     }
 
     /// `tick` is the one in which the read began.
-    fn put(&self, path: &str, tick: Option<u64>, text: &[u8]) {
-        if let Some(tick) = tick
-            && text.len() <= LONGEST_TEXT
-        {
-            self.read
-                .lock()
-                .put(path.to_owned(), (tick, text.to_owned()));
+    fn put(&self, path: &str, tick: Option<u64>, text: Text) -> HostText {
+        let Some(tick) = tick.filter(|_| text.len() <= LONGEST_TEXT) else {
+            return HostText(Arc::new(text));
+        };
+        let mut read = self.read.lock();
+        if let Some((of, shared)) = read.get_mut(path) {
+            match Arc::get_mut(&mut shared.0) {
+                Some(before) => *before = text,
+                // A view of the tick before is still being computed.
+                None => *shared = HostText(Arc::new(text)),
+            }
+            *of = tick;
+            return shared.clone();
         }
+        let text = HostText(Arc::new(text));
+        read.put(path.into(), (tick, text.clone()));
+        text
     }
+}
+
+/// Whether the kernel writes a file at once, so that a short read is all of it: attributes of sysfs, settings, and
+/// those of procfs that are made with proc_create_single (fs/proc).
+fn is_one_piece(path: &str) -> bool {
+    const SINGLE: &[&str] = &[
+        "/proc/loadavg",
+        "/proc/meminfo",
+        "/proc/stat",
+        "/proc/uptime",
+    ];
+    path.starts_with("/sys/") || path.starts_with("/proc/sys/") || SINGLE.contains(&path)
 }
 
 const CPU: &str = "devices/system/cpu/";
@@ -143,12 +184,12 @@ impl Host {
     }
 
     /// The whole of a file that must be there.
-    pub fn read(&self, path: &str) -> Result<Vec<u8>, Error> {
+    pub fn read(&self, path: &str) -> Result<HostText, Error> {
         self.text(path).map_err(|errno| Error::io(path, errno))
     }
 
     /// The whole of a file that this kernel or machine may lack, or keep for root.
-    pub fn read_optional(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
+    pub fn read_optional(&self, path: &str) -> Result<Option<HostText>, Error> {
         match self.text(path) {
             Ok(text) => Ok(Some(text)),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::EPERM) => Ok(None),
@@ -156,22 +197,26 @@ impl Host {
         }
     }
 
-    fn text(&self, path: &str) -> Result<Vec<u8>, Errno> {
+    fn text(&self, path: &str) -> Result<HostText, Errno> {
         let open = || self.open_flags(path, OFlag::O_RDONLY);
         // Files of processes are read once, and another process may have the number next time.
         if path
             .strip_prefix("/proc/")
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         {
-            return file::read_whole(&open()?);
+            return file::read_whole(&open()?).map(HostText::from);
         }
         if let Some(text) = self.texts.get(path) {
             return Ok(text);
         }
         let tick = self.texts.tick(path);
-        let text = self.kept.read(path.to_owned(), open, file::pread_whole)?;
-        self.texts.put(path, tick, &text);
-        Ok(text)
+        let read = if is_one_piece(path) {
+            file::pread_piece
+        } else {
+            file::pread_whole
+        };
+        let text = self.kept.read(path, open, read)?;
+        Ok(self.texts.put(path, tick, text))
     }
 
     /// The names in a directory, sorted; without "." and "..". Names that are not UTF-8 do not
@@ -245,7 +290,7 @@ mod tests {
         let write = |text: &str| std::fs::write(&file, text).unwrap();
         let open = || std::fs::File::open(dir.path()).unwrap().into();
         let host = Host::from_dirs(open(), open());
-        let says = || String::from_utf8(host.read("/proc/meminfo").unwrap()).unwrap();
+        let says = || String::from_utf8(host.read("/proc/meminfo").unwrap().to_vec()).unwrap();
         write("one");
         assert_eq!(says(), "one");
         write("two");
@@ -270,7 +315,7 @@ mod tests {
         symlink("sys", dir.path().join("proc/dir")).unwrap();
         let open = || std::fs::File::open(dir.path().join("proc")).unwrap().into();
         let host = Host::from_dirs(open(), open());
-        assert_eq!(host.read("/proc/sys/here").unwrap(), b"here");
+        assert_eq!(&*host.read("/proc/sys/here").unwrap(), b"here");
         for path in [
             "/proc/link",
             "/proc/../secret",
@@ -282,6 +327,6 @@ mod tests {
         }
         assert!(host.exists("/proc/sys"));
         assert!(!host.exists("/proc/none"));
-        assert_eq!(host.read_optional("/proc/none"), Ok(None));
+        assert!(host.read_optional("/proc/none").unwrap().is_none());
     }
 }

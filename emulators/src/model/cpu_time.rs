@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::cgroup::cpu::{self, CpuUsage, Times, split};
+use smallvec::{SmallVec, smallvec};
+
+use crate::cgroup::cpu::{self, CpuUsage, PerCpu, Times, split};
 use crate::model::cpus::Cpus;
 use crate::model::history::Counters;
 use crate::{Context, Controller, Error};
@@ -14,7 +16,7 @@ const TICK_NSEC: u64 = 10_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuTime {
     /// One row per visible CPU, by the machine's ids, ascending.
-    pub rows: Vec<(u32, Counters)>,
+    pub rows: SmallVec<[(u32, Counters); 16]>,
     /// Their sum, and what the history adds to keep it from falling.
     pub total: Counters,
 }
@@ -30,7 +32,7 @@ pub fn read(cx: &Context<'_>, cpus: &Cpus) -> Result<CpuTime, Error> {
         (Some(hierarchy), Some(quota)) => cpu::read_throttled_nsec(hierarchy, quota.level)?,
         _ => 0,
     };
-    let visible: Vec<u32> = cpus.visible.iter().collect();
+    let visible: PerCpu<u32> = cpus.visible.iter().collect();
     let mut rows = distribute(&visible, &usage, throttled_nsec, cx.age());
     let total = cx.container.history.show_rows(&mut rows);
     Ok(CpuTime { rows, total })
@@ -47,10 +49,10 @@ fn distribute(
     usage: &CpuUsage,
     throttled_nsec: u64,
     age: Duration,
-) -> Vec<(u32, Counters)> {
+) -> PerCpu<(u32, Counters)> {
     let age_nsec = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
     let mut unplaced = usage.unplaced;
-    let mut rows: Vec<Times> = vec![Times::default(); visible.len()];
+    let mut rows: PerCpu<Times> = smallvec![Times::default(); visible.len()];
     for (cpu, times) in &usage.per_cpu {
         match visible
             .binary_search(cpu)
@@ -98,11 +100,11 @@ fn cut(times: Times, share_nsec: u64) -> Times {
 
 /// Spreads an amount evenly, but gives none more than it has room for. Returns the shares and what
 /// fits nowhere.
-fn fill(amount: u64, rooms: impl Iterator<Item = u64>) -> (Vec<u64>, u64) {
-    let rooms: Vec<u64> = rooms.collect();
-    let mut order: Vec<usize> = (0..rooms.len()).collect();
-    order.sort_by_key(|index| rooms.get(*index));
-    let mut shares = vec![0; rooms.len()];
+fn fill(amount: u64, rooms: impl Iterator<Item = u64>) -> (PerCpu<u64>, u64) {
+    let rooms: PerCpu<u64> = rooms.collect();
+    let mut order: PerCpu<usize> = (0..rooms.len()).collect();
+    order.sort_unstable_by_key(|index| (rooms.get(*index), *index));
+    let mut shares: PerCpu<u64> = smallvec![0; rooms.len()];
     let mut rest = amount;
     // The smallest room first: what it cannot take is shared by those after it.
     for (done, index) in order.iter().enumerate() {
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn time_of_no_known_cpu_is_spread_evenly() {
         let usage = CpuUsage {
-            per_cpu: vec![],
+            per_cpu: smallvec![],
             unplaced: user(4 * SEC),
         };
         let rows = distribute(&[2, 3], &usage, 0, Duration::from_secs(10));
@@ -156,12 +158,12 @@ mod tests {
             idle: 800,
             ..Counters::default()
         };
-        assert_eq!(rows, [(2, counters), (3, counters)]);
+        assert_eq!(rows.as_slice(), [(2, counters), (3, counters)]);
     }
 
     #[test]
     fn time_on_invisible_cpus_goes_where_there_is_room() {
-        let per_cpu = vec![(0, user(9 * SEC)), (1, user(0)), (2, user(5 * SEC))];
+        let per_cpu = smallvec![(0, user(9 * SEC)), (1, user(0)), (2, user(5 * SEC))];
         let usage = CpuUsage {
             per_cpu,
             unplaced: Times::default(),
@@ -174,7 +176,7 @@ mod tests {
     #[test]
     fn throttled_time_is_stolen_but_only_from_idle() {
         let usage = CpuUsage {
-            per_cpu: vec![],
+            per_cpu: smallvec![],
             unplaced: user(4 * SEC),
         };
         let rows = distribute(&[0], &usage, 100 * SEC, Duration::from_secs(10));
@@ -195,7 +197,7 @@ mod tests {
         ) {
             let age = Duration::from_nanos(age_nsec);
             let visible: Vec<u32> = visible.into_iter().collect();
-            let per_cpu: Vec<_> = per_cpu.into_iter().map(|(cpu, t)| (cpu, user(t))).collect();
+            let per_cpu: PerCpu<_> = per_cpu.into_iter().map(|(cpu, t)| (cpu, user(t))).collect();
             let busy: u64 = per_cpu.iter().map(|(_, t)| t.user_nsec).sum::<u64>() + unplaced;
             let usage = CpuUsage { per_cpu, unplaced: user(unplaced) };
             let rows = distribute(&visible, &usage, throttled, age);
@@ -211,7 +213,7 @@ mod tests {
         #[test]
         fn nothing_overflows(a: u64, b: u64, c: u64, throttled: u64, age_nsec: u64) {
             let unplaced = Times { user_nsec: a, nice_nsec: b, system_nsec: c };
-            let usage = CpuUsage { per_cpu: vec![(0, unplaced), (9, unplaced)], unplaced };
+            let usage = CpuUsage { per_cpu: smallvec![(0, unplaced), (9, unplaced)], unplaced };
             let rows = distribute(&[0, 1], &usage, throttled, Duration::from_nanos(age_nsec));
             prop_assert_eq!(rows.len(), 2);
         }

@@ -137,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cgroup::memory::Headroom;
+    use crate::cgroup::memory::{Headroom, Keys};
 
     const GIB: u64 = 1 << 30;
 
@@ -229,7 +229,7 @@ mod tests {
                 swap_current_bytes: used.1,
                 headroom: Headroom(headrooms.0),
                 swap_headroom: Headroom(headrooms.1),
-                stat: Stat::parse(format!("active_file {file}\ninactive_file {file}\n").into()),
+                stat: Stat::parse(format!("active_file {file}\ninactive_file {file}\n").into_bytes().into(), Keys::default()),
             };
             let memory = combine(&machine, &MemoryLimits { memory, swap }, usage, host_clamp);
             prop_assert!(memory.totals.memory <= machine.total);

@@ -105,7 +105,7 @@ pub fn value(key: &str, memory: &Memory, units: &Units) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cgroup::memory::Stat;
+    use crate::cgroup::memory::{Keys, Stat};
     use crate::model::memory::Totals;
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
             free: 40960,
             available: 40960,
             swap_free: 0,
-            stat: Stat::parse(stat.into()),
+            stat: Stat::parse(stat.as_bytes().to_vec().into(), Keys::default()),
         };
         let units = Units {
             page: 4096,

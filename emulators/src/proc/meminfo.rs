@@ -317,6 +317,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cgroup::memory::Keys;
 
     const HOST: &[u8] = b"MemTotal:       24684092 kB\n\
         MemAvailable:   24348340 kB\n\
@@ -334,7 +335,7 @@ mod tests {
             free: memory,
             available: memory,
             swap_free: 0,
-            stat: Stat::parse(stat.into()),
+            stat: Stat::parse(stat.as_bytes().to_vec().into(), Keys::default()),
         }
     }
 

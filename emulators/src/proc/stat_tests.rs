@@ -28,7 +28,10 @@ fn time(cpus: &Cpus, value: u64) -> CpuTime {
     let total = rows.iter().fold(Counters::default(), |sum, (_, row)| {
         sum.zip(*row, u64::saturating_add)
     });
-    CpuTime { rows, total }
+    CpuTime {
+        rows: rows.into(),
+        total,
+    }
 }
 
 fn numbers(value: u32) -> Numbers {

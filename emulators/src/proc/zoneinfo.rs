@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::CpuIds;
-    use crate::cgroup::memory::Stat;
+    use crate::cgroup::memory::{Keys, Stat};
     use crate::cpulist::CpuSet;
     use crate::model::cpus::fixed;
     use crate::model::memory::Totals;
@@ -223,7 +223,10 @@ mod tests {
             free: 8192,
             available: 8192,
             swap_free: 0,
-            stat: Stat::parse(b"inactive_anon 4096\nfile_mapped 12288\n".to_vec()),
+            stat: Stat::parse(
+                b"inactive_anon 4096\nfile_mapped 12288\n".to_vec().into(),
+                Keys::default(),
+            ),
         };
         let cpus = fixed(CpuSet::parse_list(b"1").unwrap(), CpuIds::Dense);
         let mut out = Vec::new();

@@ -183,7 +183,7 @@ impl Tunable {
             let own = pids::limit(&cx.container.cgroup)?.at_most(machine);
             return Ok(format!("{own}\n").into());
         }
-        Ok(machine)
+        Ok(machine.to_vec())
     }
 
     /// Whether anybody may read it.

@@ -6,25 +6,21 @@ use crate::cgroup::cpu::{CpuUsage, Quota, Times, split};
 use crate::text::{fields, lines, parse_key, parse_u64, trimmed};
 
 pub(crate) fn read_quota(hierarchy: &Hierarchy, level: u32) -> Result<Option<Quota>, Error> {
-    let file = "cpu.cfs_quota_us";
-    let Some(text) = hierarchy.read(level, file)? else {
+    // A negative number is no quota.
+    let quota = hierarchy.limit(level, "cpu.cfs_quota_us", |text| {
+        if trimmed(text).starts_with('-') {
+            Some(None)
+        } else {
+            parse_u64(text).map(Some)
+        }
+    })?;
+    let Some(quota_usec) = quota.flatten() else {
         return Ok(None);
     };
-    if trimmed(&text).starts_with('-') {
-        return Ok(None);
-    }
-    let number = |file: &str, text: &[u8]| {
-        parse_u64(text)
-            .ok_or_else(|| Error::malformed(&Hierarchy::name(level, file), "not a number"))
-    };
-    let quota_usec = number(file, &text)?;
-    let file = "cpu.cfs_period_us";
-    let Some(text) = hierarchy.read(level, file)? else {
-        return Ok(None);
-    };
-    Ok(Some(Quota {
+    let period = hierarchy.limit(level, "cpu.cfs_period_us", parse_u64)?;
+    Ok(period.map(|period_usec| Quota {
         quota_usec,
-        period_usec: number(file, &text)?,
+        period_usec,
         level,
     }))
 }
@@ -91,7 +87,10 @@ mod tests {
             nice_nsec: 0,
             system_nsec,
         };
-        assert_eq!(usage.per_cpu, [(0, times(300, 100)), (3, times(1000, 0))]);
+        assert_eq!(
+            usage.per_cpu.as_slice(),
+            [(0, times(300, 100)), (3, times(1000, 0))]
+        );
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The memory controller of v1 (mm/memcontrol-v1.c).
 
 use crate::Error;
-use crate::cgroup::memory::{MemoryLimits, MemoryUsage, Stat, SwapLimit, number};
+use crate::cgroup::memory::{Keys, MemoryLimits, MemoryUsage, Stat, SwapLimit, number};
 use crate::cgroup::{Hierarchy, Limit};
-use crate::text::lines;
 
 const LIMIT: &str = "memory.limit_in_bytes";
 const USAGE: &str = "memory.usage_in_bytes";
@@ -20,6 +19,12 @@ const RENAMED: &[(&[u8], &[u8])] = &[
     (b"writeback", b"file_writeback"),
 ];
 
+/// The `total_` lines count the whole subtree, as v2 does.
+const KEYS: Keys = Keys {
+    prefix: b"total_",
+    renamed: RENAMED,
+};
+
 pub(crate) fn read_limits(hierarchy: &Hierarchy) -> Result<MemoryLimits, Error> {
     walk(hierarchy, None)
 }
@@ -33,7 +38,7 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryU
                 number(MEMSW_USAGE, &text)?.saturating_sub(usage.current_bytes);
         }
         if let Some(text) = hierarchy.read(level, "memory.stat")? {
-            usage.stat = Stat::parse(translate(&text));
+            usage.stat = Stat::parse(text, KEYS);
         }
     }
     let limits = walk(hierarchy, Some(&mut usage))?;
@@ -74,35 +79,12 @@ fn walk(hierarchy: &Hierarchy, mut usage: Option<&mut MemoryUsage>) -> Result<Me
     Ok(limits)
 }
 
-fn read_limit(hierarchy: &Hierarchy, level: u32, file: &str) -> Result<Option<Limit>, Error> {
-    let Some(text) = hierarchy.read(level, file)? else {
-        return Ok(None);
-    };
-    let malformed = || Error::malformed(&Hierarchy::name(level, file), "not a number");
-    Limit::parse_v1(&text).ok_or_else(malformed).map(Some)
-}
-
-/// memory.stat with v2's keys: the `total_` lines, which count the whole subtree as v2 does.
-fn translate(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    for line in lines(text) {
-        let Some(line) = line.strip_prefix(b"total_") else {
-            continue;
-        };
-        let end = line
-            .iter()
-            .position(|&byte| byte == b' ')
-            .unwrap_or(line.len());
-        let (key, value) = line.split_at_checked(end).unwrap_or((line, b""));
-        let renamed = RENAMED
-            .iter()
-            .find(|(old, _)| *old == key)
-            .map_or(key, |(_, new)| *new);
-        out.extend_from_slice(renamed);
-        out.extend_from_slice(value);
-        out.push(b'\n');
-    }
-    out
+fn read_limit(
+    hierarchy: &Hierarchy,
+    level: u32,
+    file: &'static str,
+) -> Result<Option<Limit>, Error> {
+    hierarchy.limit(level, file, Limit::parse_v1)
 }
 
 #[cfg(test)]
@@ -113,9 +95,15 @@ mod tests {
     fn totals_get_the_names_of_v2() {
         let text = b"cache 1\nrss 2\nhierarchical_memory_limit 9\ntotal_cache 10\ntotal_rss 20\n\
             total_rss_huge 30\ntotal_active_file 40\n";
+        let stat = Stat::parse(text.to_vec().into(), KEYS);
+        let value = |key| stat.find(key);
+        assert_eq!((value("file"), value("anon")), (Some(10), Some(20)));
         assert_eq!(
-            translate(text),
-            b"file 10\nanon 20\nanon_thp 30\nactive_file 40\n"
+            (value("anon_thp"), value("active_file")),
+            (Some(30), Some(40))
         );
+        for key in ["cache", "rss", "total_rss", "hierarchical_memory_limit"] {
+            assert_eq!(value(key), None);
+        }
     }
 }

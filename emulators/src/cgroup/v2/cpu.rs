@@ -2,26 +2,16 @@
 
 use crate::Error;
 use crate::cgroup::Hierarchy;
-use crate::cgroup::cpu::{CpuUsage, Quota, Times};
+use crate::cgroup::cpu::{CpuUsage, PerCpu, Quota, Times};
 use crate::text::{fields, parse_key, parse_u64};
 
 pub(crate) fn read_quota(hierarchy: &Hierarchy, level: u32) -> Result<Option<Quota>, Error> {
-    let file = "cpu.max";
-    let Some(text) = hierarchy.read(level, file)? else {
-        return Ok(None);
-    };
-    match parse_max(&text) {
-        Some(Some((quota_usec, period_usec))) => Ok(Some(Quota {
-            quota_usec,
-            period_usec,
-            level,
-        })),
-        Some(None) => Ok(None),
-        None => Err(Error::malformed(
-            &Hierarchy::name(level, file),
-            "not a quota and a period",
-        )),
-    }
+    let quota = hierarchy.limit(level, "cpu.max", parse_max)?;
+    Ok(quota.flatten().map(|(quota_usec, period_usec)| Quota {
+        quota_usec,
+        period_usec,
+        level,
+    }))
 }
 
 /// `max 100000` is no quota: `Some(None)`.
@@ -64,7 +54,7 @@ fn parse_usage(text: &[u8]) -> Option<CpuUsage> {
         system_nsec: system.saturating_mul(1000),
     };
     Some(CpuUsage {
-        per_cpu: Vec::new(),
+        per_cpu: PerCpu::new(),
         unplaced,
     })
 }

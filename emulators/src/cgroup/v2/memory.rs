@@ -1,7 +1,7 @@
 //! The memory controller of v2 (mm/memcontrol.c).
 
 use crate::Error;
-use crate::cgroup::memory::{MemoryLimits, MemoryUsage, Stat, SwapLimit, number};
+use crate::cgroup::memory::{Keys, MemoryLimits, MemoryUsage, Stat, SwapLimit, number};
 use crate::cgroup::{Hierarchy, Limit};
 
 const MAX: &str = "memory.max";
@@ -23,7 +23,7 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryU
             usage.swap_current_bytes = number(SWAP_CURRENT, &text)?;
         }
         if let Some(text) = hierarchy.read(level, "memory.stat")? {
-            usage.stat = Stat::parse(text);
+            usage.stat = Stat::parse(text, Keys::default());
         }
     }
     let limits = walk(hierarchy, Some((own, &mut usage)))?;
@@ -71,12 +71,12 @@ fn walk(
     Ok(limits)
 }
 
-fn read_limit(hierarchy: &Hierarchy, level: u32, file: &str) -> Result<Option<Limit>, Error> {
-    let Some(text) = hierarchy.read(level, file)? else {
-        return Ok(None);
-    };
-    let malformed = || Error::malformed(&Hierarchy::name(level, file), "neither a number nor max");
-    Limit::parse_v2(&text).ok_or_else(malformed).map(Some)
+fn read_limit(
+    hierarchy: &Hierarchy,
+    level: u32,
+    file: &'static str,
+) -> Result<Option<Limit>, Error> {
+    hierarchy.limit(level, file, Limit::parse_v2)
 }
 
 fn read_current(hierarchy: &Hierarchy, level: u32, file: &str) -> Result<u64, Error> {

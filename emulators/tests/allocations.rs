@@ -1,0 +1,94 @@
+//! How often a view that is computed once more asks for memory: never, so that it neither waits for the allocator
+//! nor takes its lines of the CPU's cache.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    unsafe_code,
+    reason = "an allocator is unsafe code; this one counts and passes on"
+)]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use eci_fs_emulators::{EMULATORS, render_view};
+
+/// The system's, with a count.
+struct Counting;
+
+thread_local! {
+    /// How often this thread has asked. Other threads of the test runner do not count.
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that ends has no count any more.
+    let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+}
+
+// SAFETY: all calls go to the system's allocator as they came; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What programs read all the time.
+const HOT: &[&str] = &[
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/uptime",
+    "/proc/loadavg",
+];
+
+/// Of the recorded machines, which have at most 16 CPUs; with more, their rows do not fit on the stack.
+#[test]
+fn a_view_that_is_computed_again_allocates_nothing() {
+    const TICK: Duration = Duration::from_millis(10);
+    for version in ["v1", "v2"] {
+        let Some(fixture) = common::as_in_the_server(version) else {
+            panic!("no machine with cgroup {version} was recorded");
+        };
+        fixture.host.share_reads(TICK);
+        fixture.container.cgroup.remember_limits();
+        for path in HOT {
+            let emulator = EMULATORS.iter().find(|e| e.facts().path == *path).unwrap();
+            let mut out = Vec::with_capacity(1 << 16);
+            let mut counts = Vec::with_capacity(8);
+            for turn in 1..=6 {
+                // Each in a tick of its own, so that the machine's files are read again.
+                fixture.host.set_time(fixture.boottime + TICK * turn);
+                out.clear();
+                let before = ASKED.get();
+                render_view(*emulator, &fixture.context(), true, &mut out).unwrap();
+                counts.push(ASKED.get() - before);
+            }
+            assert!(!out.is_empty());
+            // The first opens files, and the pool of buffers fills.
+            assert_eq!(counts[2..], [0; 4], "{path} with {version}: {counts:?}");
+        }
+    }
+}
