@@ -218,8 +218,8 @@ pub fn detach(
         }
         Ok(())
     })?;
-    if slot.is_some() && targets.has_foreign() {
-        // Dead ones, which ours have covered.
+    // Dead ones, which ours have covered; where the kernel cannot put a mount beneath another, they may lie in layers.
+    if (slot.is_some() || !work.is_empty()) && targets.has_foreign() {
         drop(targets);
         detach(place, subject, root, None, paths)?;
     }

@@ -1,13 +1,9 @@
-//! What happens to a container: its limits change, its processes move, its cgroup goes, the server
-//! is killed.
+//! What happens to a container: its limits change, its processes move, its cgroup goes.
 
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
 use super::memory::{same_meminfo, same_swaps};
-use super::stat::nothing_wrong;
 use crate::Result;
 use crate::cgroup::Cgroup;
 use crate::container::Container;
@@ -19,14 +15,10 @@ const MIB: u64 = 1 << 20;
 /// The freshness, rounded up to jiffies, and the time of a reading.
 const FRESHNESS: Duration = Duration::from_millis(100);
 
-/// How often the server is killed.
-const KILLS: usize = 5;
-
 pub(super) fn checks(report: &mut Report) {
     report.group("limits that change", changing);
     report.group("cgroups below the container's", below);
     report.group("a cgroup that is removed", removed);
-    report.group("a server that is killed", killed);
 }
 
 fn has_total(view: &str, kib: u64) -> Result<()> {
@@ -129,74 +121,4 @@ fn removed(report: &mut Report) -> Result<()> {
     );
     container.end()?;
     other.remove()
-}
-
-/// Before Linux 6.9 a request that the killed server had read is not sent again.
-fn killed(report: &mut Report) -> Result<()> {
-    if kernel_version()? < (6, 9) {
-        report.skip("no read is lost", "this kernel cannot send requests again");
-        return Ok(());
-    }
-    let cgroup = Cgroup::new("killed")?;
-    cgroup.set("memory.max", &(96 * MIB).to_string())?;
-    let mut container = Container::attach(&cgroup, false)?;
-    let mut views = vec![
-        "/proc/meminfo",
-        "/proc/stat",
-        "/proc/uptime",
-        "/proc/loadavg",
-    ];
-    let grafts = container.grafts()?;
-    for live in ["/proc/vmstat", "/proc/pressure/cpu", "/proc/zoneinfo"] {
-        if grafts.contains(live) {
-            views.push(live);
-        }
-    }
-    let mut command = vec!["watch"];
-    command.extend(&views);
-    container.tell(&command)?;
-    for _ in 0..KILLS {
-        kill_server()?;
-        // Answered by the next server: this waits for it.
-        container.read("/proc/uptime")?;
-        container.read("/proc/stat")?;
-    }
-    let watched = container.tell(&["watched"])?;
-    report.check(
-        "no read is lost, and nothing falls",
-        nothing_wrong(&watched),
-    );
-    report.check("meminfo of the next server", same_meminfo(&mut container));
-    container.end()?;
-    cgroup.remove()
-}
-
-/// Kills the server, and waits until it is dead.
-fn kill_server() -> Result<()> {
-    let is_server = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0);
-        words.any(|word| word == b"serve") && line.windows(3).any(|part| part == b"exe")
-    };
-    let pids = fs::read_dir("/proc").map_err(|e| e.to_string())?;
-    let mut pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(is_server).ok_or("no server runs")?;
-    let pidfd = pidfd_open(Pid::from_raw(pid).ok_or("pid 0")?, PidfdFlags::empty())
-        .map_err(|e| e.to_string())?;
-    pidfd_send_signal(&pidfd, Signal::KILL).map_err(|e| e.to_string())?;
-    let mut fds = [rustix::event::PollFd::new(
-        &pidfd,
-        rustix::event::PollFlags::IN,
-    )];
-    rustix::event::poll(&mut fds, None).map_err(|e| e.to_string())?;
-    Ok(())
-}
-
-fn kernel_version() -> Result<(u32, u32)> {
-    let release = crate::expect::host("/proc/sys/kernel/osrelease")?;
-    let mut parts = release.split(['.', '-']).map(str::parse::<u32>);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Ok((major, minor)),
-        _ => Err(release),
-    }
 }

@@ -9,6 +9,7 @@ mod memory;
 mod pressure;
 mod reading;
 mod stat;
+mod survival;
 mod sysfs;
 mod tunables;
 
@@ -31,6 +32,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("handlers", handlers::checks),
     ("reading", reading::checks),
     ("life", life::checks),
+    ("survival", survival::checks),
 ];
 
 /// Makes all checks, or those of the groups that are named.
