@@ -3,6 +3,7 @@
 mod attach;
 mod bench;
 mod detach;
+mod doctor;
 mod hook;
 mod install;
 mod list;
@@ -54,6 +55,8 @@ enum Command {
     Bench(bench::Options),
     /// Attach a container while its runtime makes it: an OCI or LXC hook
     Hook(hook::Options),
+    /// Say whether this machine has what eci-fs needs, which engines use it, and what to change
+    Doctor(doctor::Options),
     /// Change an engine's configuration so that its containers get their views
     Install(install::Install),
     /// Take such a change back
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Detach(options) => detach::main(&options),
         Command::Mount(options) => mount::main(&options),
         Command::Unmount(options) => unmount::main(&options),
+        Command::Doctor(options) => return doctor::main(&options),
         Command::Install(options) => install::install(&options),
         Command::Uninstall(options) => install::uninstall(&options),
         Command::Hook(options) => hook::main(&options),

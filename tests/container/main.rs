@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_runtime_dir;
 mod crash;
 mod daemon;
+mod doctor;
 mod engines;
 mod hook;
 mod inspection;

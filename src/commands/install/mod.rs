@@ -97,6 +97,19 @@ impl Wish {
         format!("{}/{HOOK_PROGRAM}", self.bin_dir)
     }
 
+    /// The programs of ours that this engine calls.
+    pub(super) fn programs(&self, engine: Engine) -> Vec<String> {
+        match engine {
+            Engine::Podman => vec![self.hook()],
+            _ => vec![self.runtime(), self.hook()],
+        }
+    }
+
+    /// Whether containers for which no runtime is named use ours.
+    pub(super) fn is_default(&self) -> bool {
+        self.default
+    }
+
     /// The wish that a path of a program of ours tells; none if it is somebody else's.
     fn of(path: &str, program: &str, default: bool) -> Option<Self> {
         let bin_dir = path.strip_suffix(program)?.strip_suffix('/')?.to_owned();
@@ -257,6 +270,19 @@ pub(super) fn uninstall(options: &Uninstall) -> Result<()> {
         println!("{}", engine.then());
     }
     Ok(())
+}
+
+/// What of ours is in an engine's configuration below `root`.
+pub(super) fn wired(engine: Engine, root: &Path) -> Result<Option<Wish>> {
+    let mut wired = None;
+    for edit in engine.edits() {
+        let file = File::read(root, edit.path())?;
+        let inside = |error: Error| error.context(file.path().display());
+        if let Some(text) = file.text() {
+            wired = wired.or(edit.installed(text).map_err(inside)?);
+        }
+    }
+    Ok(wired)
 }
 
 /// Where our programs are.

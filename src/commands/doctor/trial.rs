@@ -1,0 +1,57 @@
+//! A real container, as `eci-fs run` makes it, that has to see its limit.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::Findings;
+
+/// The limit of memory, in mebibytes. A shell runs in far less.
+const MEBIBYTES: u64 = 64;
+
+pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path) {
+    let shown = Command::new("/proc/self/exe")
+        .args(["run", "--memory", &format!("{MEBIBYTES}M")])
+        .arg("--runtime-dir")
+        .arg(runtime_dir)
+        .args(["--", "cat", "/proc/meminfo"])
+        .stdin(Stdio::null())
+        .output();
+    let output = match shown {
+        Ok(output) => output,
+        Err(error) => {
+            return findings.wrong(
+                format!("a container could not be tried: {error}"),
+                "see above",
+            );
+        }
+    };
+    if !output.status.success() {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let last = errors.lines().last().unwrap_or("it said nothing");
+        return findings.wrong(
+            format!("a container does not run: {last}"),
+            "see above; `eci-fs run --memory 64M -- cat /proc/meminfo` is what was tried",
+        );
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    match total(&text) {
+        Some(total) if total == MEBIBYTES << 10 => findings.ok(format!(
+            "a container with a limit of {MEBIBYTES} MiB sees MemTotal: {total} kB"
+        )),
+        other => findings.wrong(
+            format!(
+                "a container with a limit of {MEBIBYTES} MiB sees MemTotal: {}",
+                other.map_or_else(|| "nothing".to_owned(), |total| format!("{total} kB"))
+            ),
+            "see the log of eci-mountd",
+        ),
+    }
+}
+
+/// MemTotal, in kibibytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
