@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod container;
 pub mod error;
+pub mod faults;
 pub mod fuse;
 pub mod oci;
 pub mod sandbox;

@@ -17,6 +17,7 @@ use fuser::{
 use super::convert::{caller, file_attr, file_type, fuse_errno, numbered};
 use super::session::Means;
 use crate::error::Errno;
+use crate::faults::{self, Point};
 use crate::tree::{Attr, Handle, Kind, NodeId, Tree, Write};
 use crate::triggers::{Done, Polled};
 
@@ -41,6 +42,7 @@ impl Adapter {
     /// Answer here, or by a worker where that may block. A request that finds its container's queue full is dropped,
     /// which answers EIO.
     fn answer(&self, id: NodeId, work: impl FnOnce(&Tree) + Send + 'static) {
+        faults::at(Point::Request);
         if !id.may_block() {
             return work(&self.means.tree);
         }
@@ -120,6 +122,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        faults::at(Point::Request);
         let found = name
             .to_str()
             .ok_or(Errno::NOENT)

@@ -18,9 +18,9 @@ use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
 
 use crate::container::Attached;
-use crate::fuse;
 use crate::state::State;
 use crate::triggers::Triggers;
+use crate::{faults, fuse};
 
 /// Serve until there is neither a daemon nor a container. `link` is the server's end of the link.
 ///
@@ -28,6 +28,7 @@ use crate::triggers::Triggers;
 /// When the first packet is not what it must be, or the connections cannot be served.
 pub fn serve(link: OwnedFd) -> io::Result<()> {
     abort_on_panic();
+    faults::arm();
     let mut link = Channel::new(link);
     let Some((first, fds)) = link.recv::<ToServer>()? else {
         return Ok(());

@@ -5,6 +5,7 @@ use eci_fs_emulators::{Context, EMULATORS};
 use super::Tree;
 use crate::container::{Attached, Version};
 use crate::error::Errno;
+use crate::faults::{self, Point};
 
 /// Room to compute a view in that is kept for the next.
 const LONGEST_ROOM: usize = 1 << 16;
@@ -39,6 +40,7 @@ impl Tree {
         let result = container.render(index, &cx, self.padding, &mut room);
         let made = result.map(|()| {
             self.remember_history(container);
+            faults::at(Point::Render);
             make(&room)
         });
         if room.capacity() <= LONGEST_ROOM {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::{DashMap, Entry};
 use eci_fs_emulators::EMULATORS;
@@ -16,6 +16,7 @@ use super::remembered::READ_WITHIN;
 use super::{Attr, MAX_HANDLES, Node, NodeId, Request, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
+use crate::faults::{self, Point};
 use crate::triggers::{Done, Polled};
 use crate::{clock, state};
 
@@ -45,12 +46,20 @@ struct Snapshot {
 #[derive(Debug)]
 struct Text {
     bytes: Arc<[u8]>,
-    /// Whether something was read: a read at the beginning is then a rewind, and wants the present.
-    read: bool,
+    /// Since when something was read: a read at the beginning is then a rewind, and wants the present. What a server
+    /// before this one opened may have been read or not; it was, some time after it was opened.
+    read: Option<Instant>,
+}
+
+impl Text {
+    /// Whether a read at the beginning is a rewind.
+    fn is_read(&self) -> bool {
+        self.read.is_some_and(|since| since <= Instant::now())
+    }
 }
 
 impl Snapshot {
-    fn new(id: NodeId, request: u64, bytes: Arc<[u8]>, read: bool) -> Arc<Self> {
+    fn new(id: NodeId, request: u64, bytes: Arc<[u8]>, read: Option<Instant>) -> Arc<Self> {
         let text = Mutex::new(Text { bytes, read });
         Arc::new(Self { id, request, text })
     }
@@ -135,8 +144,9 @@ impl Tree {
         }
         let handle = Handle(self.handles.last.fetch_add(1, Ordering::Relaxed) + 1);
         self.remember_snapshot(handle.0, id, request.number, &bytes);
-        let snapshot = Snapshot::new(id, request.number, bytes, false);
+        let snapshot = Snapshot::new(id, request.number, bytes, None);
         self.handles.open.insert(handle, snapshot);
+        faults::at(Point::Open);
         Ok(handle)
     }
 
@@ -159,9 +169,8 @@ impl Tree {
         bytes: Arc<[u8]>,
     ) {
         let (id, handle) = (NodeId::from_raw(former.node), Handle(former.handle));
-        let taken = clock::from_nsec(former.taken_nsec);
-        let read = taken.is_none_or(|taken| taken.elapsed() > READ_WITHIN);
-        let snapshot = Snapshot::new(id, former.request, bytes, read);
+        let taken = clock::from_nsec(former.taken_nsec).unwrap_or_else(Instant::now);
+        let snapshot = Snapshot::new(id, former.request, bytes, Some(taken + READ_WITHIN));
         if self.handles.open.insert(handle, snapshot).is_none() {
             container.count_handle(1, usize::MAX);
         }
@@ -182,14 +191,16 @@ impl Tree {
         let Some(snapshot) = open else {
             return self.read_unknown(id, handle);
         };
-        let rewound = offset == 0 && snapshot.text.lock().read;
+        let rewound = offset == 0 && snapshot.text.lock().is_read();
         let fresh = if rewound {
             Some(self.present(id)?)
         } else {
             None
         };
         let mut text = snapshot.text.lock();
-        text.read = true;
+        if !text.is_read() {
+            text.read = Some(Instant::now());
+        }
         if let Some(fresh) = fresh {
             self.remember_snapshot(handle.0, id, snapshot.request, &fresh);
             text.bytes = fresh;
@@ -205,7 +216,7 @@ impl Tree {
             self.remember_snapshot(handle.0, snapshot.id, snapshot.request, bytes);
             *text = Text {
                 bytes: bytes.into(),
-                read: true,
+                read: Some(Instant::now()),
             };
         }
     }
@@ -223,7 +234,12 @@ impl Tree {
             // It is no number that was given to this file.
             Entry::Occupied(_) => return Ok(bytes),
             Entry::Vacant(vacant) => {
-                vacant.insert(Snapshot::new(id, 0, Arc::clone(&bytes), true));
+                vacant.insert(Snapshot::new(
+                    id,
+                    0,
+                    Arc::clone(&bytes),
+                    Some(Instant::now()),
+                ));
             }
         }
         container.count_handle(1, usize::MAX);

@@ -10,6 +10,7 @@ use eci_fs_emulators::tunable::Capability;
 use super::{Handle, Node, NodeId, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
+use crate::faults::{self, Point};
 use crate::state::Record;
 
 /// Who makes a request, by the machine's numbers.
@@ -118,6 +119,7 @@ impl Tree {
         if let Some(value) = &written.value {
             container.outdate(index);
             self.rewrite(handle, value);
+            faults::at(Point::Write);
         }
         written.answer.map_err(|errno| Errno(errno as i32))
     }

@@ -25,6 +25,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use parking_lot::Mutex;
 
 use crate::error::Errno;
+use crate::faults::{self, Point};
 use crate::state::{self, Key, Record};
 use crate::tree::{Handle, Request};
 use asks::{Asks, PATIENCE};
@@ -286,6 +287,7 @@ impl Triggers {
         state.fd = Some(fd);
         self.armed.insert(armed.handle, Arc::clone(&armed));
         self.remember(&armed, &mut state);
+        faults::at(Point::Write);
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod again;
 mod leaving;
 mod orphan;
+mod remembered;
 mod rig;

@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use eci_fs::state::{Begin, Record, Remembered, State};
 use eci_fs_mountd::container::describe;
 use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::choices::Choices;
 use eci_fs_mountd::protocol::control::CgroupChoice;
 use eci_fs_mountd::protocol::link::{
-    self, Connection, FromServer, HELD, Row, Secrets, Settings, ToServer,
+    self, Ask, AskAnswer, Connection, FromServer, HELD, Resource, Row, Secrets, Settings, ToServer,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -35,13 +36,15 @@ pub(crate) struct Rig {
     pub(crate) state: OwnedFd,
     rendezvous: OwnedFd,
     settings: Settings,
+    /// What the next server does on purpose.
+    pub(crate) fault: Option<&'static str>,
 }
 
 /// A server, and the daemon's ends of its channels. It is killed with the value.
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) link: Channel,
-    _asks: Channel,
+    pub(crate) asks: Channel,
 }
 
 impl Rig {
@@ -101,6 +104,7 @@ impl Rig {
             state,
             rendezvous,
             settings,
+            fault: None,
         }
     }
 
@@ -112,19 +116,16 @@ impl Rig {
     /// The same; the words of one that could not start.
     pub(crate) fn try_start(&mut self, outlives: bool) -> Result<Server, String> {
         let (link, theirs) = Channel::pair().unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_eci-fs"))
-            .arg("serve")
-            .stdin(Stdio::from(theirs.into_inner()))
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eci-fs"));
+        command.arg("serve").stdin(Stdio::from(theirs.into_inner()));
+        if let Some(fault) = self.fault.take() {
+            command.env("ECI_FS_FAULT", fault);
+        }
+        let child = command.spawn().unwrap();
         link.set_timeout(Some(PATIENCE)).unwrap();
         let (asks, theirs) = Channel::pair().unwrap();
         asks.set_timeout(Some(PATIENCE)).unwrap();
-        let server = Server {
-            child,
-            link,
-            _asks: asks,
-        };
+        let server = Server { child, link, asks };
         let [cached, live] = &self.fuse;
         let mut fds = vec![
             cached.as_fd(),
@@ -184,6 +185,25 @@ impl Rig {
             FromServer::Added { catalogue } => catalogue,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A server with one container that serves. The one before it is dead.
+    pub(crate) fn serve(&mut self, container: &Container) -> Server {
+        let first = !self.answered;
+        let server = self.start(true);
+        self.add(&server, SLOT, container);
+        server.serve(!first);
+        server
+    }
+
+    /// How many open files are remembered, while no server serves.
+    pub(crate) fn snapshots(&self) -> usize {
+        let state = State::open(self.state.try_clone().unwrap()).unwrap();
+        let Begin::Read(remembered) = state.begin(|_| true).unwrap() else {
+            panic!("a server serves");
+        };
+        let is_snapshot = |one: &&Remembered| matches!(one.record, Record::Snapshot(_));
+        remembered.iter().filter(is_snapshot).count()
     }
 
     /// Where a view of the container in `slot` is.
@@ -295,6 +315,19 @@ impl Server {
             }
         }
         panic!("it does not leave");
+    }
+
+    /// Hear that it asks for a pressure trigger of the first container, and answer.
+    pub(crate) fn open_trigger(&self, fd: BorrowedFd<'_>) -> Vec<u8> {
+        let (ask, _) = self.asks.recv::<Ask>().unwrap().unwrap();
+        let Ask::Trigger {
+            slot,
+            resource,
+            trigger,
+        } = ask;
+        assert_eq!((slot, resource), (SLOT, Resource::Cpu));
+        self.asks.send(&AskAnswer::Opened, &[fd]).unwrap();
+        trigger
     }
 
     /// Kill it, and wait until it is gone.

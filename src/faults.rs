@@ -1,0 +1,117 @@
+//! Faults on purpose, for tests: only in a build with debug assertions, and only when `ECI_FS_FAULT` says so.
+//!
+//! It says what happens, where, and the how manieth time: `panic@open:3`, `hang@request:100`. A server that hangs
+//! answers nothing there any more. In a release build there is no such code.
+
+/// Where a fault can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// A request has been taken.
+    Request,
+    /// A view has been computed, and what was shown is remembered.
+    Render,
+    /// A file has been opened, and that is remembered; the answer has not been sent.
+    Open,
+    /// What was written has taken effect, and that is remembered; the answer has not been sent.
+    Write,
+}
+
+#[cfg(debug_assertions)]
+pub use with::{arm, at};
+#[cfg(not(debug_assertions))]
+pub use without::{arm, at};
+
+#[cfg(not(debug_assertions))]
+mod without {
+    /// There are no faults in this build.
+    pub fn arm() {}
+
+    /// There are no faults in this build.
+    pub fn at(_: super::Point) {}
+}
+
+#[cfg(debug_assertions)]
+mod with {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Point;
+
+    #[derive(Debug)]
+    struct Fault {
+        panics: bool,
+        point: Point,
+        time: u64,
+        times: AtomicU64,
+    }
+
+    static FAULT: OnceLock<Fault> = OnceLock::new();
+
+    /// Read the environment; before anything else of the server.
+    pub fn arm() {
+        let Ok(text) = std::env::var("ECI_FS_FAULT") else {
+            return;
+        };
+        match parse(&text) {
+            Some(fault) => {
+                tracing::warn!(?fault, "there will be a fault on purpose");
+                // Set once, at the start.
+                let _ = FAULT.set(fault);
+            }
+            None => tracing::error!(text, "ECI_FS_FAULT means nothing, ignoring"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Fault> {
+        let (what, place) = text.split_once('@')?;
+        let (point, time) = place.split_once(':')?;
+        Some(Fault {
+            panics: match what {
+                "panic" => true,
+                "hang" => false,
+                _ => return None,
+            },
+            point: match point {
+                "request" => Point::Request,
+                "render" => Point::Render,
+                "open" => Point::Open,
+                "write" => Point::Write,
+                _ => return None,
+            },
+            time: time.parse().ok().filter(|time| *time > 0)?,
+            times: AtomicU64::new(0),
+        })
+    }
+
+    /// Here a fault can be.
+    pub fn at(point: Point) {
+        let Some(fault) = FAULT.get().filter(|fault| fault.point == point) else {
+            return;
+        };
+        let time = fault.times.fetch_add(1, Ordering::Relaxed) + 1;
+        if fault.panics {
+            assert!(time != fault.time, "a fault on purpose");
+        } else if time >= fault.time {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_fault_says_what_where_and_when() {
+            let fault = parse("hang@render:12").unwrap();
+            assert_eq!(
+                (fault.panics, fault.point, fault.time),
+                (false, Point::Render, 12)
+            );
+            for bad in ["", "panic", "panic@open", "panic@open:0", "sleep@open:1"] {
+                assert!(parse(bad).is_none(), "{bad}");
+            }
+        }
+    }
+}
