@@ -3,11 +3,13 @@
 //! A slot is the number of a container's directory in both connections, and part of every node id: it is not
 //! given out twice before a reboot, so that nothing that still holds an old graft can meet another container.
 
+mod saved;
+
+pub use saved::{Intent, Saved, SavedContainer};
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
 
 use crate::container::{Membership, Subject};
 use crate::error::{Error, Kind, Result};
@@ -64,75 +66,6 @@ pub struct Registry {
     next_slot: u64,
     boot_id: String,
     machine_secret: [u8; 32],
-}
-
-/// What is written down. A version of its own, for the daemon that reads it may be a later one.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "version")]
-pub enum Saved {
-    /// The first.
-    #[serde(rename = "1")]
-    V1 {
-        /// The kernel's boot_id: after a reboot nothing of this is true any more.
-        boot_id: String,
-        /// The slot that the next container gets.
-        next_slot: u64,
-        /// The secret from which hardware identities are made; the file is root's alone.
-        #[serde(default)]
-        machine_secret: Option<[u8; 32]>,
-        /// The containers.
-        containers: Vec<SavedContainer>,
-    },
-}
-
-/// A container as it is written down.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct SavedContainer {
-    /// Its name.
-    pub id: String,
-    /// Its slot.
-    pub slot: u64,
-    /// Its process.
-    pub pid: i32,
-    /// The start of that process in clock ticks, to tell it from a later one.
-    pub start_ticks: u64,
-    /// The paths that are covered in it.
-    pub grafted: Vec<String>,
-    /// Where else its views are shown, and whether that directory was made for it.
-    pub mounts: Vec<(PathBuf, bool)>,
-    /// Which of its cgroups counts.
-    #[serde(default)]
-    pub choice: CgroupChoice,
-    /// Those that it had when it was attached.
-    #[serde(default)]
-    pub cgroups: Vec<Membership>,
-    /// What is set for it alone.
-    #[serde(default)]
-    pub choices: Choices,
-    /// Where its root file system lay when it was attached, if that was not its root directory yet.
-    #[serde(default)]
-    pub root: Option<PathBuf>,
-    /// Its boot_id; the file is root's alone.
-    #[serde(default)]
-    pub boot_id: Option<[u8; 16]>,
-}
-
-/// What a daemon is about to do, written down before it is done: a daemon that is killed in the middle of it
-/// leaves grafts that are on no list.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Intent {
-    /// The kernel's boot_id.
-    pub boot_id: String,
-    /// The slot that the container gets.
-    pub slot: u64,
-    /// Its process.
-    pub pid: i32,
-    /// The start of that process in clock ticks.
-    pub start_ticks: u64,
-    /// Where its root file system lies, if that is not its root directory yet.
-    pub root: Option<PathBuf>,
-    /// What is to be covered.
-    pub paths: Vec<String>,
 }
 
 impl Registry {

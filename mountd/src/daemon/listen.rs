@@ -1,12 +1,20 @@
-//! Sockets in the runtime directory, for root alone.
+//! Sockets in the runtime directory, for root alone, and who knocks there.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::operations::Daemon;
+use super::serve_control;
 use crate::error::{Error, Result};
+use crate::protocol::channel::Channel;
+
+/// Control connections served at once; more are turned away, so that nobody can use up the threads.
+const MAX_CONNECTIONS: usize = 128;
 
 /// Listen on `path`. The lock is held, so a socket that is there belongs to nobody any more.
 pub(super) fn listen(path: &Path) -> Result<OwnedFd> {
@@ -29,4 +37,61 @@ pub(super) fn listen(path: &Path) -> Result<OwnedFd> {
         .map_err(|e| Error::io("set the mode of", path, e))?;
     rustix::net::listen(&socket, 64).map_err(trouble)?;
     Ok(socket)
+}
+
+/// A descriptor that is given up when there are no others, to turn somebody away who would knock for ever.
+pub(super) struct Reserve {
+    held: Option<std::fs::File>,
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        Self {
+            held: std::fs::File::open("/dev/null").ok(),
+        }
+    }
+}
+
+impl Reserve {
+    fn turn_away(&mut self, listener: &OwnedFd) {
+        self.held = None;
+        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC));
+        *self = Self::default();
+    }
+}
+
+/// Let somebody in, on a thread of its own.
+pub(super) fn accept(
+    daemon: &Arc<Daemon>,
+    listener: &OwnedFd,
+    connections: &Arc<AtomicUsize>,
+    reserve: &mut Reserve,
+) {
+    use rustix::io::Errno;
+    let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+        Ok(socket) => socket,
+        Err(error @ (Errno::MFILE | Errno::NFILE)) => {
+            tracing::error!(%error, "a control connection is turned away");
+            return reserve.turn_away(listener);
+        }
+        Err(error) => return tracing::warn!(%error, "a connection could not be accepted, ignoring"),
+    };
+    if connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
+        connections.fetch_sub(1, Ordering::Relaxed);
+        return tracing::warn!(
+            MAX_CONNECTIONS,
+            "too many control connections: one is turned away"
+        );
+    }
+    let (daemon, held) = (Arc::clone(daemon), Arc::clone(connections));
+    let spawned = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || {
+            serve_control::serve(&daemon, &Channel::new(socket), || daemon.watch.wake());
+            held.fetch_sub(1, Ordering::Relaxed);
+        });
+    if let Err(error) = spawned {
+        connections.fetch_sub(1, Ordering::Relaxed);
+        tracing::warn!(%error, "a thread could not be started: a connection is turned away");
+    }
 }

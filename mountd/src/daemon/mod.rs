@@ -14,6 +14,7 @@ pub mod options;
 mod restore;
 mod run;
 mod serve_control;
+mod standard_streams;
 mod successor;
 mod timer;
 mod upgrade;

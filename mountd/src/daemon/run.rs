@@ -11,29 +11,24 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
 use parking_lot::Mutex;
-use rustix::net::SocketFlags;
 
 use super::backoff::Backoff;
 use super::inherit::{self, Inheritance};
-use super::listen::listen;
+use super::listen::{Reserve, accept, listen};
 use super::operations::{Daemon, State};
 use super::options::Options;
-use super::serve_control;
+use super::standard_streams::{announce, serve_standard_input, write_to_log};
 use super::successor::{Handles, Predecessor};
 use super::timer::Timer;
 use super::watch::{ASK, FIRST_SLOT, LISTENER, REQUEST, SERVER, SIGNALS, START, WAKE, Watch};
 use super::watchdog::{self, Answering};
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
-use crate::protocol::channel::Channel;
 use crate::registry::{self, Registry};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
 use crate::supervisor::Program;
 use crate::supervisor::asks::PressureDirs;
-
-/// Control connections served at once; more are turned away, so that nobody can use up the threads.
-const MAX_CONNECTIONS: usize = 128;
 
 /// How soon the start of a server is tried again after it was refused.
 const RETRY: Duration = Duration::from_millis(100);
@@ -308,104 +303,6 @@ fn start_server_now(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
     }
 }
 
-/// A descriptor that is given up when there are no others, to turn somebody away who would knock for ever.
-struct Reserve {
-    held: Option<std::fs::File>,
-}
-
-impl Default for Reserve {
-    fn default() -> Self {
-        Self {
-            held: std::fs::File::open("/dev/null").ok(),
-        }
-    }
-}
-
-impl Reserve {
-    fn turn_away(&mut self, listener: &OwnedFd) {
-        self.held = None;
-        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC));
-        *self = Self::default();
-    }
-}
-
-fn accept(
-    daemon: &Arc<Daemon>,
-    listener: &OwnedFd,
-    connections: &Arc<AtomicUsize>,
-    reserve: &mut Reserve,
-) {
-    use rustix::io::Errno;
-    let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
-        Ok(socket) => socket,
-        Err(error @ (Errno::MFILE | Errno::NFILE)) => {
-            tracing::error!(%error, "a control connection is turned away");
-            return reserve.turn_away(listener);
-        }
-        Err(error) => return tracing::warn!(%error, "a connection could not be accepted, ignoring"),
-    };
-    if connections.fetch_add(1, Ordering::Relaxed) >= MAX_CONNECTIONS {
-        connections.fetch_sub(1, Ordering::Relaxed);
-        return tracing::warn!(
-            MAX_CONNECTIONS,
-            "too many control connections: one is turned away"
-        );
-    }
-    let (daemon, held) = (Arc::clone(daemon), Arc::clone(connections));
-    let spawned = std::thread::Builder::new()
-        .name("control".to_owned())
-        .spawn(move || {
-            serve_control::serve(&daemon, &Channel::new(socket), || daemon.watch.wake());
-            held.fetch_sub(1, Ordering::Relaxed);
-        });
-    if let Err(error) = spawned {
-        connections.fetch_sub(1, Ordering::Relaxed);
-        tracing::warn!(%error, "a thread could not be started: a connection is turned away");
-    }
-}
-
-/// Serve the command that started us, and wake the loop when it is gone.
-fn serve_standard_input(daemon: &Arc<Daemon>) -> Result<()> {
-    let socket = rustix::stdio::stdin()
-        .try_clone_to_owned()
-        .map_err(|e| Error::io("duplicate", "standard input", e))?;
-    let daemon = Arc::clone(daemon);
-    std::thread::Builder::new()
-        .name("control".to_owned())
-        .spawn(move || {
-            serve_control::serve(&daemon, &Channel::new(socket), || {});
-            daemon.over.store(true, Ordering::Relaxed);
-            daemon.watch.wake();
-        })
-        .map(drop)
-        .map_err(|e| Error::io("start", "a thread", e))
-}
-
-/// Tell the command that started us that we listen, and let go of its output.
-fn announce() -> Result<()> {
-    let trouble = |e| Error::io("let go of", "standard output", e);
-    rustix::io::write(rustix::stdio::stdout(), b"ready\n").map_err(trouble)?;
-    let null = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null");
-    let null = null.map_err(|e| Error::io("open", "/dev/null", e))?;
-    rustix::stdio::dup2_stdout(&null).map_err(trouble)?;
-    rustix::stdio::dup2_stdin(&null).map_err(trouble)
-}
-
-/// From here on what is logged goes to the runtime directory. Before the server is started, which inherits this:
-/// whoever waits for the end of the command's output would wait for the end of the server.
-fn write_to_log(runtime: &RuntimeDir) -> Result<()> {
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(runtime.log());
-    let log = log.map_err(|e| Error::io("open", runtime.log(), e))?;
-    rustix::stdio::dup2_stderr(&log)
-        .map_err(|e| Error::io("let go of", "the standard error output", e))
-}
-
 /// Hold the lock until this process ends: not by a value that lets go of it when it is dropped, because it may be
 /// handed to another daemon.
 fn keep_locked(lock: nix::fcntl::Flock<std::fs::File>) -> Result<OwnedFd> {
@@ -415,12 +312,6 @@ fn keep_locked(lock: nix::fcntl::Flock<std::fs::File>) -> Result<OwnedFd> {
         .map_err(|e| Error::io("duplicate", "the lock", e))?;
     std::mem::forget(lock);
     Ok(kept)
-}
-
-/// Read nothing more from standard input, and let no child do so.
-pub(super) fn let_go_of_input() -> Result<()> {
-    let null = std::fs::File::open("/dev/null").map_err(|e| Error::io("open", "/dev/null", e))?;
-    rustix::stdio::dup2_stdin(&null).map_err(|e| Error::io("let go of", "standard input", e))
 }
 
 fn block_signals() -> Result<SignalFd> {

@@ -161,7 +161,7 @@ impl Predecessor {
             .try_clone_to_owned()
             .map_err(trouble)?;
         // The copy that children would inherit: its end is how the other one knows that we are gone, and the reverse.
-        super::run::let_go_of_input()?;
+        super::standard_streams::let_go_of_input()?;
         let channel = Channel::new(socket);
         channel.set_timeout(Some(LIMIT)).map_err(trouble)?;
         let Some((packet, fds)) = channel.recv::<Handover>().map_err(trouble)? else {

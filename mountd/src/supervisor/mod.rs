@@ -1,6 +1,7 @@
 //! The server process: started, spoken to, and started again when it has died.
 
 pub mod asks;
+mod catalogue;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::connections::Connections;
 use crate::container::Described;
 use crate::error::{Error, Kind, Result};
 use asks::PressureDirs;
+use catalogue::checked;
 
 use crate::protocol::channel::Channel;
 use crate::protocol::choices::Choices;
@@ -27,9 +29,6 @@ const KILL_LIMIT: Timespec = Timespec {
     tv_sec: 10,
     tv_nsec: 0,
 };
-
-/// Rows of a catalogue that are believed at most.
-const MAX_ROWS: usize = 1024;
 
 /// How to start a server.
 #[derive(Debug, Clone)]
@@ -354,64 +353,6 @@ impl Drop for Server {
     }
 }
 
-/// The server parses what containers send, so its catalogue is judged before anything is grafted by it.
-fn checked(catalogue: Vec<Row>) -> Result<Vec<Row>> {
-    let bad = |row: &&Row| {
-        !(row.path.starts_with("/proc/") || row.path.starts_with("/sys/"))
-            || row
-                .path
-                .split('/')
-                .skip(1)
-                .any(|part| matches!(part, "" | "." | ".."))
-            || row.path.contains('\0')
-    };
-    if catalogue.len() > MAX_ROWS {
-        return Err(Error::refused(format!(
-            "the server offers {} views",
-            catalogue.len()
-        )));
-    }
-    if let Some(row) = catalogue.iter().find(bad) {
-        return Err(Error::refused(format!(
-            "the server offers a view at {:?}",
-            row.path
-        )));
-    }
-    Ok(catalogue)
-}
-
 fn unexpected(answer: &FromServer) -> Error {
     Error::refused(format!("the server answered out of turn: {answer:?}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::link::Connection;
-
-    fn row(path: &str) -> Row {
-        Row {
-            path: path.to_owned(),
-            connection: Connection::Cached,
-            writable: false,
-            directory: false,
-        }
-    }
-
-    #[test]
-    fn a_catalogue_that_leaves_proc_and_sys_is_refused() {
-        assert!(checked(vec![row("/proc/meminfo"), row("/sys/kernel/notes")]).is_ok());
-        for path in [
-            "/etc/passwd",
-            "/proc/../etc",
-            "/proc//x",
-            "proc/x",
-            "/proc/",
-            "/sys/./x",
-            "/proc/a\0",
-        ] {
-            assert!(checked(vec![row(path)]).is_err(), "{path}");
-        }
-        assert!(checked(vec![row("/proc/a"); MAX_ROWS + 1]).is_err());
-    }
 }
