@@ -168,6 +168,7 @@ pub fn run(options: &Options) -> Result<()> {
     });
     daemon.install(&mut daemon.state.lock(), server)?;
     daemon.restore(saved.as_ref(), &connected)?;
+    daemon.pressure.set_complete();
 
     if options.private {
         serve_standard_input(&daemon)?;

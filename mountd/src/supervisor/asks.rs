@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -19,22 +19,45 @@ use crate::protocol::link::{Ask, AskAnswer, Resource};
 /// The v2 cgroup directory of each container that has one, by slot.
 #[derive(Debug, Clone, Default)]
 pub struct PressureDirs {
-    dirs: Arc<Mutex<BTreeMap<u64, Arc<OwnedFd>>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    known: Mutex<Known>,
+    complete: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    dirs: BTreeMap<u64, Arc<OwnedFd>>,
+    complete: bool,
 }
 
 impl PressureDirs {
     /// Enter a container's directory.
     pub fn insert(&self, slot: u64, dir: OwnedFd) {
-        self.dirs.lock().insert(slot, Arc::new(dir));
+        self.shared.known.lock().dirs.insert(slot, Arc::new(dir));
     }
 
     /// Strike it out.
     pub fn remove(&self, slot: u64) {
-        self.dirs.lock().remove(&slot);
+        self.shared.known.lock().dirs.remove(&slot);
+    }
+
+    /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
+    /// them already, and would be told that they have no directory.
+    pub fn set_complete(&self) {
+        self.shared.known.lock().complete = true;
+        self.shared.complete.notify_all();
     }
 
     fn get(&self, slot: u64) -> Option<Arc<OwnedFd>> {
-        self.dirs.lock().get(&slot).cloned()
+        let mut known = self.shared.known.lock();
+        while !known.complete {
+            self.shared.complete.wait(&mut known);
+        }
+        known.dirs.get(&slot).cloned()
     }
 }
 
@@ -139,6 +162,7 @@ mod tests {
     #[test]
     fn a_container_without_a_v2_cgroup_has_no_triggers() {
         let dirs = PressureDirs::default();
+        dirs.set_complete();
         let got = open_trigger(&dirs, 1, Resource::Cpu, b"some 150000 2000000");
         assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
         let empty = tempfile::tempdir().unwrap();
