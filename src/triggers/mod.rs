@@ -103,6 +103,8 @@ enum Job {
 struct Write {
     armed: Armed,
     until: Instant,
+    /// Whether the kernel has sent it before.
+    again: bool,
     done: Done,
 }
 
@@ -183,14 +185,8 @@ impl Triggers {
         request: Request,
         done: Done,
     ) {
-        if let Some(armed) = self.armed.get(&handle) {
-            let same = request.again && armed.trigger == trigger;
-            drop(armed);
-            return done(if same {
-                Ok(())
-            } else {
-                Err(Errno(libc::EBUSY))
-            });
+        if let Some(known) = self.known(handle, trigger, request.again) {
+            return done(known);
         }
         if self.armed.iter().filter(|armed| armed.slot == slot).count() >= MAX_TRIGGERS {
             return done(Err(Errno(libc::EMFILE)));
@@ -209,8 +205,20 @@ impl Triggers {
         self.send(Job::Write(Write {
             armed,
             until: Instant::now() + PATIENCE,
+            again: request.again,
             done,
         }));
+    }
+
+    /// What comes of a write where there is a trigger already.
+    fn known(&self, handle: Handle, trigger: &[u8], again: bool) -> Option<Result<(), Errno>> {
+        let armed = self.armed.get(&handle)?;
+        let done = again && armed.trigger == trigger;
+        Some(if done {
+            Ok(())
+        } else {
+            Err(Errno(libc::EBUSY))
+        })
     }
 
     /// What has happened to the trigger of `handle`; with `poll`, that number is woken when something does.
@@ -268,7 +276,7 @@ impl Triggers {
                 Job::Write(write) => {
                     self.queued.fetch_sub(1, Ordering::Relaxed);
                     let done = write.done;
-                    done(self.set(write.armed, write.until));
+                    done(self.set(write.armed, write.until, write.again));
                 }
                 Job::Again(armed) => self.set_again(&armed),
             }
@@ -276,9 +284,10 @@ impl Triggers {
     }
 
     /// Arm what a container has written.
-    fn set(&self, armed: Armed, until: Instant) -> Result<(), Errno> {
-        if self.armed.contains_key(&armed.handle) {
-            return Err(Errno(libc::EBUSY));
+    fn set(&self, armed: Armed, until: Instant, again: bool) -> Result<(), Errno> {
+        // The kernel may send again what this server has read itself, while it waits in the queue.
+        if let Some(known) = self.known(armed.handle, &armed.trigger, again) {
+            return known;
         }
         let fd = self.asks.ask(&armed.ask(), until)?;
         let armed = Arc::new(armed);
