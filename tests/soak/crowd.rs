@@ -13,8 +13,8 @@ use support::{Container, Limits, Scene, cpu_list};
 
 use crate::judge::{Known, Numbers, judge, judge_static};
 
-/// How many there are.
-pub(crate) const CONTAINERS: usize = 20;
+/// A file that each container writes its own number to.
+pub(crate) const TUNABLE: &str = "/proc/sys/vm/max_map_count";
 
 /// Files of directory grafts that are the container's own, by the ends of their paths. The others are the kernel's,
 /// and may change.
@@ -58,6 +58,11 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// About half of it.
+    pub(crate) fn half(&self) -> usize {
+        self.first.len() / 2
+    }
+
     /// How many bytes are read at a time where they are few: of a live view each read is a request to the server,
     /// of thousands of which nothing else would be left to see.
     pub(crate) fn piece(&self) -> usize {
@@ -79,13 +84,13 @@ pub(crate) enum Kind {
 
 /// Start the containers and attach them. Those of `Container` are to be dropped before the scene.
 #[track_caller]
-pub(crate) fn start(scene: &Scene) -> Vec<(Container, Instant)> {
+pub(crate) fn start(scene: &Scene, count: usize) -> Vec<(Container, Instant)> {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
     assert!(
         cpu_list(&online).starts_with(&[0, 1]),
         "this test needs CPUs 0 and 1: by them it tells containers apart"
     );
-    (0..CONTAINERS)
+    (0..count)
         .map(|number| {
             let began = Instant::now();
             let (cpuset, cpus) = cpus(number);
@@ -128,7 +133,7 @@ fn cpus(number: usize) -> (&'static str, Option<f64>) {
 }
 
 /// Give it a cgroup of v2 where v2 has no controller that any limit needs, and thus none was made.
-fn join_unified(container: &Container) {
+pub(crate) fn join_unified(container: &Container) {
     let unified = Path::new("/sys/fs/cgroup/unified");
     if !unified.join("cgroup.procs").exists() {
         return;
@@ -176,12 +181,14 @@ impl Member {
         };
         let grafts = container.grafts();
         this.enter().unwrap();
+        fs::write(TUNABLE, this.tuned()).unwrap();
         for path in grafts {
-            if EMULATORS
-                .iter()
-                .any(|emulator| emulator.facts().path == path)
-            {
-                this.add_file(path);
+            let emulator = EMULATORS.iter().find(|other| other.facts().path == path);
+            if let Some(emulator) = emulator {
+                // There are views that are only written to.
+                if emulator.facts().mode & 0o444 != 0 {
+                    this.add_file(path);
+                }
             } else {
                 let known = DIRECTORIES.iter().any(|dir| dir.facts().path == path);
                 assert!(known, "{path} is grafted, and no view");
@@ -238,6 +245,11 @@ impl Member {
             }
         }
         self.directories.push((path, names));
+    }
+
+    /// What it writes to [`TUNABLE`], and no other container.
+    pub(crate) fn tuned(&self) -> String {
+        format!("{}\n", 1000 + self.number)
     }
 
     /// Go into its mount namespace with the calling thread, which shares its root with no other.

@@ -1,9 +1,14 @@
 //! A run: containers, readers, and what happens to them meanwhile.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Daemon, Scene, Signal, let_time_pass, mounts_of};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use support::{
+    Daemon, Scene, Signal, children_of, let_time_pass, mounts_of, open_pidfd, signal, wait_for_end,
+};
 
 use crate::crowd::{self, Member};
 use crate::reader::{At, Reader};
@@ -15,49 +20,60 @@ const READERS: usize = 8;
 /// How long one text may take, whatever happens to the server meanwhile.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Servers that may die in [`WINDOW`], by the daemon's own rule, before it gives up.
-const DEATHS: u32 = 9;
-const WINDOW: Duration = Duration::from_millis(10_100);
+/// Lines of the log that a failure shows.
+const LAST_LINES: usize = 60;
+
+/// How long there is no daemon, at most.
+const NO_DAEMON: Duration = Duration::from_millis(500);
 
 /// What is done to the programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Disturbance {
     /// SIGKILL of the server.
     KillServer,
+    /// SIGKILL of eci-mountd, and the start of another by whoever looks after services.
+    KillDaemon,
+    /// SIGSTOP of the server: it lives, and answers nothing.
+    StopServer,
+    /// Other programs in the place of one of those that run, or of both.
+    Upgrade,
 }
 
 impl Disturbance {
     /// How often, in a run.
     fn times(self, scale: &Scale) -> u32 {
-        let room = scale.span.as_secs_f64() / WINDOW.as_secs_f64() * f64::from(DEATHS);
-        let times = match self {
-            Self::KillServer => scale.times(200, 8),
-        };
-        times.min((room * 0.9) as u32).max(1)
+        match self {
+            Self::KillServer => scale.times(200, 5),
+            Self::KillDaemon => scale.times(50, 3),
+            Self::StopServer => scale.times(20, 1),
+            Self::Upgrade => scale.times(30, 3),
+        }
     }
 }
 
 /// Have readers read while `disturbances` happen at random moments, and look whether anybody noticed.
 #[track_caller]
 pub(crate) fn soak(disturbances: &[Disturbance]) {
-    let scale = Scale::read();
+    let scale = Scale::read(disturbances.len() > 1);
     println!("seed {}", scale.seed);
     let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
     let before = mounts_of("thread-self");
-    let daemon = scene.daemon(&[]);
-    let mut containers = crowd::start(&scene);
+    let seen = Seen::default();
+    let mut run = Run {
+        scale: &scale,
+        scene: &scene,
+        daemons: vec![scene.daemon(&[])],
+        stopped: None,
+        random: fastrand::Rng::with_seed(scale.seed),
+        happened: BTreeMap::new(),
+    };
+    let mut containers = crowd::start(&scene, scale.containers);
     let grafts: Vec<_> = containers.iter().map(|(c, _)| c.grafts()).collect();
     let each = containers.iter().enumerate();
     let crowd: Vec<Member> = each
         .map(|(number, (container, began))| Member::look(number, container, *began))
         .collect();
-    let seen = Seen::default();
-    let mut run = Run {
-        scale: &scale,
-        daemon,
-        random: fastrand::Rng::with_seed(scale.seed),
-        deaths: Vec::new(),
-    };
+
     let (stop, at) = (
         AtomicBool::new(false),
         [(); READERS].map(|()| At::default()),
@@ -91,15 +107,12 @@ pub(crate) fn soak(disturbances: &[Disturbance]) {
         }
     });
     drop(crowd);
-    println!("{disturbances:?}: {} servers killed", run.deaths.len());
+    println!("{:?}", run.happened);
     seen.print();
-    assert_eq!(
-        seen.failed(),
-        0,
-        "seed {}: {:#?}",
-        scale.seed,
-        seen.failures()
-    );
+    if seen.failed() > 0 {
+        let (seed, log) = (scale.seed, run.log());
+        panic!("seed {seed}: {:#?}\n{log}", seen.failures());
+    }
     for ((container, _), grafts) in containers.iter().zip(grafts) {
         assert_eq!(container.grafts(), grafts);
         scene.detach(container);
@@ -107,7 +120,7 @@ pub(crate) fn soak(disturbances: &[Disturbance]) {
     }
     assert!(scene.list().is_empty());
     drop(containers);
-    run.daemon.end();
+    run.end();
     assert_eq!(mounts_of("thread-self"), before);
 }
 
@@ -117,7 +130,9 @@ fn inside(container: &mut support::Container, member: &Member, seen: &Seen) {
     container.ask(&["burn", "5"]);
     let path = "/proc/meminfo";
     let answer = container.ask(&["ways", path]);
-    let ways = answer[path]["ways"].as_object().unwrap();
+    let Some(ways) = answer[path]["ways"].as_object() else {
+        return seen.fail(format!("in container {}: {answer}", member.number));
+    };
     for (way, outcome) in ways {
         seen.count(&seen.inside);
         let file = member.files.iter().find(|file| file.path == path).unwrap();
@@ -142,9 +157,13 @@ impl Drop for Stop<'_> {
 
 struct Run<'a> {
     scale: &'a Scale,
-    daemon: Daemon,
+    scene: &'a Scene,
+    /// Those that the test has started, of which the last one may run.
+    daemons: Vec<Daemon>,
+    /// A server that was stopped, and may still be there.
+    stopped: Option<OwnedFd>,
     random: fastrand::Rng,
-    deaths: Vec<Instant>,
+    happened: BTreeMap<Disturbance, u32>,
 }
 
 impl Run<'_> {
@@ -163,19 +182,85 @@ impl Run<'_> {
 
     #[track_caller]
     fn disturb(&mut self, disturbance: Disturbance) {
+        *self.happened.entry(disturbance).or_default() += 1;
         match disturbance {
-            Disturbance::KillServer => {
-                self.room_for_a_death();
-                self.daemon.signal_server(Signal::KILL);
-                self.deaths.push(Instant::now());
+            Disturbance::KillServer => drop(self.signal_server(Signal::KILL)),
+            Disturbance::StopServer => self.stopped = Some(self.signal_server(Signal::STOP)),
+            Disturbance::KillDaemon => {
+                self.wait_for_server();
+                let daemon = self.daemon_pid();
+                let pidfd = open_pidfd(daemon);
+                signal(daemon, Signal::KILL);
+                wait_for_end(&pidfd);
+                let_time_pass(NO_DAEMON.mul_f64(self.random.f64()));
+                self.daemons.push(self.scene.daemon(&[]));
+            }
+            Disturbance::Upgrade => {
+                self.wait_for_server();
+                let programs = [&["daemon"][..], &["server"], &[]];
+                let only = self.random.choice(programs).unwrap();
+                let only = only.iter().flat_map(|program| ["--only", *program]);
+                let said = self
+                    .scene
+                    .eci_fs(&["upgrade"].into_iter().chain(only).collect::<Vec<_>>());
+                if said.code != Some(0) {
+                    panic!("seed {}: {said:?}\n{}", self.scale.seed, self.log());
+                }
             }
         }
     }
 
-    /// The daemon gives up a server that dies again and again: that is not what is tested.
-    fn room_for_a_death(&self) {
-        if let Some(oldest) = self.deaths.iter().rev().nth(DEATHS as usize - 1) {
-            let_time_pass(WINDOW.saturating_sub(oldest.elapsed()));
+    /// The last words of the programs.
+    fn log(&mut self) -> String {
+        let lines: Vec<&String> = self.daemons.iter_mut().flat_map(Daemon::said).collect();
+        let last = lines.len().saturating_sub(LAST_LINES);
+        lines[last..]
+            .iter()
+            .fold(String::new(), |log, line| log + line + "\n")
+    }
+
+    /// The daemon that runs: the one that was started last, or one that has taken its place.
+    #[track_caller]
+    fn daemon_pid(&self) -> u32 {
+        match self.scene.daemon_pid() {
+            Some(pid) => pid,
+            None => panic!("seed {}: the daemon has ended", self.scale.seed),
         }
+    }
+
+    /// Send a signal to the server that runs or is just being started.
+    #[track_caller]
+    fn signal_server(&self, what: Signal) -> OwnedFd {
+        loop {
+            let started = children_of(self.daemon_pid()).into_iter().next_back();
+            let server = started.unwrap_or_else(|| self.scene.wait_for_server());
+            // One that has just ended is not there for either.
+            let pid = Pid::from_raw(server as i32).unwrap();
+            if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+                && pidfd_send_signal(&pidfd, what).is_ok()
+            {
+                return pidfd;
+            }
+        }
+    }
+
+    /// Wait until there is a server that answers: of a daemon and a server that are both dead nothing is left that
+    /// holds the connections.
+    #[track_caller]
+    fn wait_for_server(&mut self) {
+        if let Some(stopped) = self.stopped.take() {
+            wait_for_end(&stopped);
+        }
+        self.scene.wait_for_server();
+    }
+
+    /// End the daemon as a service manager would.
+    #[track_caller]
+    fn end(self) {
+        let daemon = self.daemon_pid();
+        let pidfd = open_pidfd(daemon);
+        signal(daemon, Signal::TERM);
+        wait_for_end(&pidfd);
+        assert!(!self.scene.runtime_dir().join("control.sock").exists());
     }
 }

@@ -11,6 +11,8 @@
 
 mod crowd;
 mod disturb;
+mod footprint;
+mod hygiene;
 mod judge;
 mod reader;
 mod scale;
@@ -22,4 +24,29 @@ use disturb::{Disturbance, soak};
 #[test]
 fn privileged_no_reader_notices_that_the_server_is_killed() {
     soak(&[Disturbance::KillServer]);
+}
+
+#[test]
+fn privileged_no_reader_notices_that_the_daemon_is_killed() {
+    soak(&[Disturbance::KillDaemon]);
+}
+
+#[test]
+fn privileged_no_reader_notices_that_the_server_hangs() {
+    soak(&[Disturbance::StopServer]);
+}
+
+#[test]
+fn privileged_no_reader_notices_an_upgrade() {
+    soak(&[Disturbance::Upgrade]);
+}
+
+#[test]
+fn privileged_no_reader_notices_all_of_that_together() {
+    soak(&[
+        Disturbance::KillServer,
+        Disturbance::KillDaemon,
+        Disturbance::StopServer,
+        Disturbance::Upgrade,
+    ]);
 }

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use support::let_time_pass;
 
-use crate::crowd::{Kind, Member, list};
+use crate::crowd::{Kind, Member, TUNABLE, list};
 use crate::seen::Seen;
 use crate::ways;
 
@@ -19,6 +21,9 @@ const STEPS: usize = 16;
 
 /// Files that one reader holds open at most.
 const HELD: usize = 64;
+
+/// How long a reader stays in the middle of a view, at most.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Any stall of 1 ms in 2 s, the shortest window for whoever may not have others.
 const TRIGGER: &[u8] = b"some 1000 2000000\0";
@@ -87,7 +92,9 @@ impl<'a> Reader<'a> {
         let (what, result) = match self.random.u8(0..16) {
             0..2 => self.list(member),
             2 => self.trigger(member),
-            3..7 => self.read(member, "whole"),
+            3 => self.write(member),
+            4 => self.read_halves(member),
+            5..7 => self.read(member, "whole"),
             7..9 => self.read(member, "byte-wise"),
             9..12 => self.read(member, "by sendfile"),
             _ => self.hold(member),
@@ -183,14 +190,62 @@ impl<'a> Reader<'a> {
         (what, judged)
     }
 
+    /// How long to stay in the middle of something: mostly not at all, or nothing else would be done.
+    fn pause(&mut self) -> Duration {
+        let long = self.random.u8(0..8) == 0;
+        PAUSE.mul_f64(if long { self.random.f64() } else { 0.0 })
+    }
+
+    /// Read the first half of a live view, and the other one a while later: they are of one version.
+    fn read_halves(&mut self, member: &'a Member) -> (String, Result<(), String>) {
+        let live = member.files.iter().filter(|file| file.kind == Kind::Live);
+        let file = self.random.choice(live.collect::<Vec<_>>()).unwrap();
+        let what = format!("container {}, {} in halves", member.number, file.path);
+        let floors = member.floors(file);
+        let mut first = vec![0; file.half()];
+        let opened = self.timed(&what, || -> io::Result<File> {
+            let opened = File::open(&file.path)?;
+            opened.read_exact_at(&mut first, 0)?;
+            Ok(opened)
+        });
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return (what, Err(error.to_string())),
+        };
+        let_time_pass(self.pause());
+        let rest = self.timed(&what, || ways::rest(&opened, first.len(), self.seen));
+        self.seen.count(&self.seen.halves);
+        let bytes = rest.map(|rest| [first, rest].concat());
+        let judged = Self::judge(bytes, |text| member.judge(file, text, &floors));
+        (what, judged)
+    }
+
+    /// Write what it has written before to a tunable, and read it back.
+    fn write(&mut self, member: &'a Member) -> (String, Result<(), String>) {
+        let what = format!("container {}, a write to {TUNABLE}", member.number);
+        let tuned = member.tuned();
+        let read = self.timed(&what, || {
+            std::fs::write(TUNABLE, &tuned)?;
+            std::fs::read(TUNABLE)
+        });
+        self.seen.count(&self.seen.writes);
+        let judged = Self::judge(read, |text| match text == tuned {
+            true => Ok(()),
+            false => Err(format!("it was {tuned:?}")),
+        });
+        (what, judged)
+    }
+
     /// Write a trigger, look whether it stands, and close it.
     fn trigger(&mut self, member: &'a Member) -> (String, Result<(), String>) {
         let name = *self.random.choice(&["cpu", "memory", "io"]).unwrap();
         let path = format!("/proc/pressure/{name}");
         let what = format!("container {}, a trigger in {path}", member.number);
+        let pause = self.pause();
         let outcome = self.timed(&what, || -> io::Result<PollFlags> {
             let mut file = File::options().read(true).write(true).open(&path)?;
             file.write_all(TRIGGER)?;
+            let_time_pass(pause);
             let mut fds = [PollFd::new(&file, PollFlags::PRI)];
             poll(&mut fds, Some(&Timespec::default()))?;
             Ok(fds[0].revents())
@@ -198,12 +253,7 @@ impl<'a> Reader<'a> {
         self.seen.count(&self.seen.triggers);
         let unsupported = rustix::io::Errno::OPNOTSUPP.raw_os_error();
         let judged = match outcome {
-            Ok(events) if member.pressure => {
-                if events.contains(PollFlags::ERR) {
-                    self.seen.count(&self.seen.lost);
-                }
-                Ok(())
-            }
+            Ok(events) if member.pressure && !events.contains(PollFlags::ERR) => Ok(()),
             Err(error) if !member.pressure && error.raw_os_error() == Some(unsupported) => Ok(()),
             other => Err(format!("{other:?}")),
         };

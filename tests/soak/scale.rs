@@ -8,8 +8,12 @@ const MINUTES: &str = "ECI_FS_SOAK_MINUTES";
 /// The seed of a run that is to be repeated.
 const SEED: &str = "ECI_FS_SOAK_SEED";
 
-/// The length of a run of which nothing is said.
-const SHORT: Duration = Duration::from_secs(8);
+/// The length of a run of which nothing is said, where one kind of thing happens, and where all do.
+const SHORT: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(10)];
+
+/// How many containers there are then, and otherwise.
+const FEW: usize = 6;
+const CONTAINERS: usize = 20;
 
 /// The size of one run.
 #[derive(Debug)]
@@ -20,16 +24,23 @@ pub(crate) struct Scale {
     pub(crate) long: bool,
     /// Where all random numbers come from.
     pub(crate) seed: u64,
+    /// Among how many containers.
+    pub(crate) containers: usize,
 }
 
 impl Scale {
-    /// What the environment says.
+    /// What the environment says, of a run in which one thing happens, or all do.
     #[track_caller]
-    pub(crate) fn read() -> Self {
+    pub(crate) fn read(all: bool) -> Self {
         let minutes: Option<f64> = number(MINUTES);
+        let long = minutes.is_some();
         Self {
-            span: minutes.map_or(SHORT, |minutes| Duration::from_secs_f64(minutes * 60.0)),
-            long: minutes.is_some(),
+            span: match minutes {
+                Some(minutes) => Duration::from_secs_f64(minutes * 60.0),
+                None => SHORT[usize::from(all)],
+            },
+            long,
+            containers: if all || long { CONTAINERS } else { FEW },
             seed: number(SEED).unwrap_or_else(|| fastrand::u64(..)),
         }
     }

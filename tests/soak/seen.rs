@@ -16,12 +16,13 @@ pub(crate) struct Seen {
     pub(crate) held: AtomicU64,
     pub(crate) byte_wise: AtomicU64,
     pub(crate) sendfile: AtomicU64,
+    pub(crate) halves: AtomicU64,
     /// Texts that a process in a container has read.
     pub(crate) inside: AtomicU64,
     pub(crate) listings: AtomicU64,
     pub(crate) triggers: AtomicU64,
-    /// Triggers that did not stand when they were polled, because their server had died meanwhile.
-    pub(crate) lost: AtomicU64,
+    /// Writes to tunables.
+    pub(crate) writes: AtomicU64,
     /// System calls that read.
     pub(crate) reads: AtomicU64,
     /// Byte-wise passes of two versions: allowed where somebody else opens the same view meanwhile.
@@ -66,19 +67,20 @@ impl Seen {
     pub(crate) fn print(&self) {
         let of = |what: &AtomicU64| what.load(Ordering::Relaxed);
         println!(
-            "{} texts read whole, {} held, {} byte-wise, {} by sendfile, {} inside, in {} reads",
+            "{} texts read whole, {} held, {} byte-wise, {} by sendfile, {} in halves, {} inside, in {} reads",
             of(&self.whole),
             of(&self.held),
             of(&self.byte_wise),
             of(&self.sendfile),
+            of(&self.halves),
             of(&self.inside),
             of(&self.reads),
         );
         println!(
-            "{} listings, {} triggers and {} lost; {} byte-wise passes of two versions; the longest took {:?}; {} failed",
+            "{} listings, {} writes, {} triggers; {} byte-wise passes of two versions; the longest took {:?}; {} failed",
             of(&self.listings),
+            of(&self.writes),
             of(&self.triggers),
-            of(&self.lost),
             of(&self.mixed),
             Duration::from_micros(of(&self.longest)),
             self.failed(),

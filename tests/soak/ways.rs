@@ -38,6 +38,15 @@ pub(crate) fn held(file: &File, seen: &Seen) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What follows the first `from` bytes.
+pub(crate) fn rest(file: &File, from: usize, seen: &Seen) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; PLENTY];
+    let count = file.read_at(&mut bytes, from as u64)?;
+    seen.reads.fetch_add(1, Ordering::Relaxed);
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
 /// As busybox copies a file.
 pub(crate) fn sendfile(file: &File, seen: &Seen) -> io::Result<Vec<u8>> {
     let copy = rustix::fs::memfd_create("soak", rustix::fs::MemfdFlags::CLOEXEC)?;

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process, pidfd_send_signal};
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::{end_within, kill, open_pidfd, status_field, try_pidfd};
+use crate::process::{end_within, kill, open_pidfd, status_field};
 use crate::{Logged, PATIENCE, Ran};
 
 /// A running daemon. It is ended with the value.
@@ -40,6 +39,11 @@ impl Daemon {
         self.process.wait_for(words)
     }
 
+    /// What its log has said so far.
+    pub fn said(&mut self) -> &[String] {
+        self.process.said()
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -59,34 +63,13 @@ impl Daemon {
 
     /// As the daemon has noted it.
     fn living_server(&self) -> Option<u32> {
-        let noted = std::fs::read_to_string(self.runtime_dir.join("server")).ok()?;
-        let pid = noted.split(' ').next()?.parse().ok()?;
-        is_alive(pid).then_some(pid)
+        noted_server(&self.runtime_dir)
     }
 
     /// Kill the server.
     #[track_caller]
     pub fn kill_server(&self) {
         kill(self.server());
-    }
-
-    /// Send the server a signal, as soon as there is one.
-    ///
-    /// # Panics
-    /// When the daemon has ended, or starts none.
-    #[track_caller]
-    pub fn signal_server(&self, signal: Signal) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let pidfd = self.living_server().and_then(try_pidfd);
-            if let Some(pidfd) = pidfd
-                && pidfd_send_signal(&pidfd, signal).is_ok()
-            {
-                return;
-            }
-            assert!(is_alive(self.pid()), "the daemon has ended");
-            assert!(Instant::now() < end, "the daemon has no server");
-        }
     }
 
     /// Kill the daemon and its server, as a crash of both would.
@@ -123,6 +106,13 @@ impl Daemon {
     pub fn go_on(&self) {
         self.process.signal(Signal::CONT);
     }
+}
+
+/// The server that the daemon of a runtime directory has noted, if it lives.
+pub(crate) fn noted_server(runtime_dir: &Path) -> Option<u32> {
+    let noted = std::fs::read_to_string(runtime_dir.join("server")).ok()?;
+    let pid = noted.split(' ').next()?.parse().ok()?;
+    is_alive(pid).then_some(pid)
 }
 
 /// End a daemon of which only the pid is known; what is left of its log is of no interest.

@@ -11,12 +11,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
-use crate::daemon::{Pending, is_alive};
+use crate::daemon::{Pending, is_alive, noted_server};
 use crate::process::{end_within, kill, mounts_of, try_pidfd};
 use crate::{Builder, Container, Daemon, PATIENCE, Ran, children_of, find_program};
 
@@ -235,6 +236,27 @@ impl Scene {
     pub fn daemon_pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.runtime_dir().join("lock")).ok()?;
         text.trim().parse().ok().filter(|pid| is_alive(*pid))
+    }
+
+    /// The server that serves, whichever daemon started it; none while there is none.
+    pub fn server_pid(&self) -> Option<u32> {
+        noted_server(&self.runtime_dir())
+    }
+
+    /// Wait until there is a server that serves.
+    ///
+    /// # Panics
+    /// When there is none for long.
+    #[track_caller]
+    pub fn wait_for_server(&self) -> u32 {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(server) = self.server_pid() {
+                return server;
+            }
+            assert!(self.daemon_pid().is_some(), "the daemon has ended");
+            assert!(Instant::now() < end, "the daemon has no server");
+        }
     }
 
     /// A container, to be described and started.
