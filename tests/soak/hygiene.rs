@@ -143,7 +143,7 @@ fn privileged_attaching_and_detaching_leaves_nothing_in_the_programs() {
         use_views(container);
         detach(&scene, container);
     };
-    let cycles = u64::from(scale.times(10_000, 500));
+    let cycles = u64::from(scale.times(10_000, 300));
     let threads = threads(&daemon);
     // Until everything has been made once that is made once.
     let first = cycles / 10;
@@ -173,7 +173,7 @@ fn privileged_containers_that_die_without_a_word_leave_nothing_in_the_programs()
         let line = daemon.wait_for("the container has ended");
         assert!(line.contains(&format!("pid-{}", container.pid())), "{line}");
     };
-    let deaths = u64::from(scale.times(1000, 60));
+    let deaths = u64::from(scale.times(1000, 40));
     let first = deaths / 4;
     let threads = threads(&daemon);
     (0..first).for_each(|_| one_dies(&mut daemon));
