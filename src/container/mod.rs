@@ -40,6 +40,8 @@ pub struct Attached {
     pub uid: u32,
     /// Its root's group on the host.
     pub gid: u32,
+    /// Its users as the machine's, as /proc/\<pid>/uid_map of its process has it: the sign of its user namespace.
+    pub uid_map: Vec<u8>,
     /// How old its views may be, if that is set for it alone.
     pub freshness: Option<Freshness>,
     /// What its views are set to, if that is set for it alone.
@@ -128,6 +130,7 @@ impl Attached {
             container: Arc::new(container),
             uid,
             gid,
+            uid_map: Vec::new(),
             freshness: None,
             settings: None,
             sampled: Arc::new(Sampled::default()),

@@ -147,6 +147,7 @@ impl Server {
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
                 let mut attached = Attached::new(&facts, &secrets, fds)?;
                 attached.choose(&choices, tree.settings());
+                attached.uid_map = tree.uid_map_behind(&pidfd);
                 let catalogue = tree.add(slot, attached);
                 self.containers.insert(slot, pidfd);
                 return Ok(FromServer::Added { catalogue });

@@ -4,6 +4,8 @@
 //! `default_permissions` has the kernel look at modes and owners, but it lets capabilities override them, which those
 //! of /proc/sys do not (`test_perm`, fs/proc/proc_sysctl.c).
 
+use std::os::fd::{AsRawFd, OwnedFd};
+
 use eci_fs_emulators::tunable;
 use eci_fs_emulators::tunable::Capability;
 
@@ -91,7 +93,7 @@ impl Tree {
         let tunable = tunable(emulator).ok_or(Errno::NOENT)?;
         // Who writes need not be who opened (sysctl_perm in proc_sys_call_handler).
         let forbidden = allowed(&container, index, write.caller) & 2 == 0;
-        let lacks = |capability| !self.has_capability(write.caller, capability);
+        let lacks = |capability| !self.has_capability(&container, write.caller, capability);
         if forbidden || tunable.capability.is_some_and(lacks) {
             return Err(Errno(libc::EPERM));
         }
@@ -124,15 +126,40 @@ impl Tree {
         written.answer.map_err(|errno| Errno(errno as i32))
     }
 
-    /// Whether a thread has a capability in effect. One that cannot be looked at has none.
-    fn has_capability(&self, caller: Caller, capability: Capability) -> bool {
+    /// Whether a thread has a capability in the user namespace of a container: it is in that or in the machine's. One
+    /// that cannot be looked at has none.
+    fn has_capability(&self, container: &Attached, caller: Caller, capability: Capability) -> bool {
+        let uid_map = self.uid_map(caller.pid);
+        let is_above = uid_map == container.uid_map || uid_map == self.uid_map(std::process::id());
         let status = self.host.read(&format!("/proc/{}/status", caller.pid));
-        let status = status.unwrap_or_default();
-        let effective = String::from_utf8_lossy(&status)
-            .lines()
-            .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
-        effective.unwrap_or(0) >> (capability as u8) & 1 == 1
+        let effective = field(&status.unwrap_or_default(), "CapEff:")
+            .and_then(|effective| u64::from_str_radix(&effective, 16).ok());
+        is_above && effective.unwrap_or(0) >> (capability as u8) & 1 == 1
     }
+
+    /// The users of the namespace of a process; nothing where it has ended.
+    fn uid_map(&self, pid: u32) -> Vec<u8> {
+        let path = format!("/proc/{pid}/uid_map");
+        self.host
+            .read(&path)
+            .map_or_else(|_| Vec::new(), |text| text.to_vec())
+    }
+
+    /// The same of the process behind a pidfd.
+    pub fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
+        let own = std::process::id();
+        let path = format!("/proc/{own}/fdinfo/{}", pidfd.as_raw_fd());
+        let pid = field(&self.host.read(&path).unwrap_or_default(), "Pid:");
+        pid.and_then(|pid| pid.parse().ok())
+            .map_or_else(Vec::new, |pid| self.uid_map(pid))
+    }
+}
+
+/// What a line that begins with `name` says.
+fn field(text: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().to_owned())
 }
 
 /// test_perm: the permission bits that hold for a caller.

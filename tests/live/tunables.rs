@@ -321,40 +321,44 @@ fn privileged_root_of_the_user_namespace_may_write_and_others_may_not() {
     let scene = scene();
     let mut container = start(&scene);
     let probe = container.program("probe");
-    let mut write_as = |setpriv: &[&str], path: &str| {
-        let write = [&["setpriv"], setpriv, &[probe.as_str(), "write", path, "1"]].concat();
+    let mut write_as = |before: &str, path: &str| {
+        let before: Vec<&str> = before.split_whitespace().collect();
+        let write = [before.as_slice(), &[probe.as_str(), "write", path, "1"]].concat();
         let ran = container.try_run(&write);
         let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         answer["error"].as_str().map(str::to_owned)
     };
-    let bounded = ["--bounding-set", "-sys_admin"];
-    for (who, path, wanted) in [
-        (&[][..], PANIC, None),
-        (&[], DMESG_RESTRICT, None),
+    for (before, path, wanted) in [
+        ("setpriv", PANIC, None),
+        ("setpriv", DMESG_RESTRICT, None),
+        ("setpriv --reuid 1000 --clear-groups", PANIC, Some("EACCES")),
+        // It is asked who it is, not what it may.
         (
-            &["--reuid", "1000", "--clear-groups"],
+            "setpriv --reuid 1000 --clear-groups --inh-caps +all --ambient-caps +all",
             PANIC,
             Some("EACCES"),
         ),
-        // The machine asks who it is, not what it may.
+        ("setpriv --bounding-set -all", PANIC, None),
         (
-            &[
-                "--reuid",
-                "1000",
-                "--clear-groups",
-                "--ambient-caps",
-                "+all",
-                "--inh-caps",
-                "+all",
-            ],
-            PANIC,
-            Some("EACCES"),
+            "setpriv --bounding-set -sys_admin",
+            DMESG_RESTRICT,
+            Some("EPERM"),
         ),
-        (&["--bounding-set", "-all"], PANIC, None),
-        (&bounded, DMESG_RESTRICT, Some("EPERM")),
+        // In a user namespace of its own it is who it was, and may no more of the container than anybody.
+        ("unshare --user", PANIC, None),
+        ("unshare --user", DMESG_RESTRICT, Some("EPERM")),
+        (
+            "unshare --user --map-root-user",
+            DMESG_RESTRICT,
+            Some("EPERM"),
+        ),
     ] {
-        assert_eq!(write_as(who, path).as_deref(), wanted, "{who:?} {path}");
+        assert_eq!(write_as(before, path).as_deref(), wanted, "{before} {path}");
     }
+    // The machine's root may, where it is one.
+    let from_outside = format!("/proc/{}/root{DMESG_RESTRICT}", container.pid());
+    std::fs::write(from_outside, "0").unwrap();
+    assert_eq!(container.read(DMESG_RESTRICT), "0\n");
 }
 
 #[test]
