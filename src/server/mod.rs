@@ -193,6 +193,12 @@ impl Server {
                     .0
             }
         };
+        // Before anything is read: what this server has read itself would come to it twice.
+        for fuse in self.fuse.iter().filter(|_| resend) {
+            if let Err(error) = fuse::resend(fuse) {
+                tracing::warn!(%error, "requests of the dead server cannot be sent again");
+            }
+        }
         let mut serving = Vec::new();
         for session in prepared {
             // A connection without a session is a server that cannot be trusted to be one: the daemon starts another,
@@ -201,11 +207,6 @@ impl Server {
             serving.push(session);
         }
         self.sessions = Sessions::Serving(serving);
-        for fuse in self.fuse.iter().filter(|_| resend) {
-            if let Err(error) = fuse::resend(fuse) {
-                tracing::warn!(%error, "requests of the dead server cannot be sent again");
-            }
-        }
         Ok(())
     }
 

@@ -272,6 +272,8 @@ mod tests {
         assert!(matches!(Header::read(&file).unwrap(), Header::Known(_)));
         write_at(&file, &format.header(2), 0).unwrap();
         assert!(matches!(Header::read(&file).unwrap(), Header::Version(2)));
+        let error = super::super::State::open(file).unwrap_err().to_string();
+        assert!(error.contains("version 2"), "{error}");
         let sum = u64_at(&format.header(1), SUMMED);
         assert_eq!(sum, 14_716_739_993_329_726_416);
     }
