@@ -9,6 +9,7 @@ mod containerd;
 mod docker;
 mod host;
 mod podman;
+mod same;
 mod views;
 
 /// The surroundings of one test.

@@ -48,9 +48,9 @@ impl Podman {
         &self.cgroup
     }
 
-    /// The directory of hooks from now on, or none.
-    pub fn hooks(&mut self, hooks: Option<&Path>) {
-        self.hooks = hooks.map(Path::to_owned);
+    /// The directory of hooks from now on, or none; what it was is returned.
+    pub fn hooks(&mut self, hooks: Option<&Path>) -> Option<PathBuf> {
+        std::mem::replace(&mut self.hooks, hooks.map(Path::to_owned))
     }
 }
 
