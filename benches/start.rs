@@ -1,0 +1,100 @@
+//! What the hook adds to the start of a container: `cargo bench --bench start [-- STARTS]`.
+//!
+//! A container is started (`run --detach`): without us, with the hooks in its bundle, and through `eci-runc`, which
+//! puts them there each time. The three take turns, so that whatever else the machine does is shared among them.
+//! Needs root, runc and crun.
+#![allow(
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark prints its figures"
+)]
+
+use std::time::{Duration, Instant};
+
+use nix::mount::MsFlags;
+use support::{Bundle, Engine, Limits, Ran, Scene, find_program};
+
+fn main() {
+    // `cargo bench` passes --bench; a number is ours.
+    let count: usize = std::env::args()
+        .skip(1)
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(50);
+    let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
+    // Engines keep their bundles in /run, which is one too.
+    let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
+    if let Err(error) = nix::mount::mount(tmpfs, scene.dir(), tmpfs, MsFlags::empty(), none) {
+        panic!("a tmpfs cannot be mounted: {error}");
+    }
+    let daemon = scene.daemon(&[]);
+    let wrapper = scene.dir().join("eci-runc");
+    if let Err(error) = std::os::unix::fs::symlink(scene.program(), &wrapper) {
+        panic!("{} cannot be made: {error}", wrapper.display());
+    }
+    let config = scene.dir().join("config.toml");
+    let run = scene.runtime_dir();
+    if let Err(error) = std::fs::write(&config, format!("[hook]\nruntime-dir = {run:?}\n")) {
+        panic!("{} cannot be written: {error}", config.display());
+    }
+    println!("start of a container, {count} of each, taking turns");
+    for (engine, name) in [(Engine::Runc, "runc"), (Engine::Crun, "crun")] {
+        let real = find_program(name).display().to_string();
+        let bundle = || {
+            let bundle = Bundle::new(&scene, engine, &Limits::default(), false);
+            bundle.program(&["/bin/busybox", "true"]);
+            bundle
+        };
+        let (plain, hooked, mut wrapped) = (bundle(), bundle(), bundle());
+        hooked.hook(&scene, &[]);
+        let text = |path: &std::path::Path| path.display().to_string();
+        let (program, config) = (text(&wrapper), text(&config));
+        let options = ["--eci-runtime-path", &real, "--eci-config", &config];
+        wrapped.wrap(&[&[program.as_str()][..], &options].concat());
+        let mut times: [Vec<Duration>; 3] = Default::default();
+        let bundles = [&plain, &hooked, &wrapped];
+        for turn in 0..count * bundles.len() {
+            // Each comes after each other one equally often: the kernel takes down the last one meanwhile.
+            let (round, place) = (turn / bundles.len(), turn % bundles.len());
+            let which = (if round % 2 == 0 { place } else { 2 - place } + round) % bundles.len();
+            // As an engine writes it for each container.
+            wrapped.change(|config| config["hooks"] = serde_json::Value::Null);
+            times[which].push(start(bundles[which]));
+        }
+        let [plain, hooked, wrapped] = times.map(median);
+        let line = |what: &str, median: f64| {
+            let added = median - plain;
+            println!("{name:5} {what:22} {median:>8.2} ms median {added:>+8.2} ms added");
+        };
+        line("without", plain);
+        line("with hooks", hooked);
+        line("through eci-runc", wrapped);
+    }
+    daemon.end();
+}
+
+/// Start a container and take it away again; how long the start took.
+fn start(bundle: &Bundle) -> Duration {
+    let pid_file = bundle.dir().join("pid");
+    let mut command = bundle.runtime(&["run", "--detach", "--pid-file"]);
+    command.arg(&pid_file).arg("--bundle").arg(bundle.dir());
+    command.arg(bundle.name());
+    let begun = Instant::now();
+    let ran = Ran::run(&mut command);
+    let took = begun.elapsed();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let pid = std::fs::read_to_string(&pid_file).map(|text| text.trim().parse());
+    match pid {
+        Ok(Ok(pid)) => support::reap(pid),
+        other => panic!("{} holds no pid: {other:?}", pid_file.display()),
+    }
+    Ran::run(&mut bundle.runtime(&["delete", bundle.name()])).ok();
+    took
+}
+
+/// In milliseconds.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times
+        .get(times.len() / 2)
+        .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+}
