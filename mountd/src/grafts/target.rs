@@ -31,6 +31,8 @@ pub struct Targets<'a> {
     connections: &'a [String],
     /// Mounts that have been made since `mounts` was read, and are ours.
     fresh: RefCell<HashSet<u64>>,
+    /// Peer groups that nobody outside of the container is in.
+    inside: RefCell<HashSet<u64>>,
     /// Directories that have been walked to.
     dirs: RefCell<HashMap<String, Rc<OwnedFd>>>,
     proc_dir: Rc<OwnedFd>,
@@ -96,6 +98,7 @@ impl<'a> Targets<'a> {
             mounts,
             connections,
             fresh: RefCell::default(),
+            inside: RefCell::default(),
             dirs: RefCell::default(),
             proc_dir: Rc::new(proc_dir),
             sys_dir: sys_dir.map(Rc::new),
@@ -140,8 +143,11 @@ impl<'a> Targets<'a> {
             return Ok(None);
         };
         let mount = self.mounts.get(&at.mount);
-        if let Some(group) = mount.and_then(|mount| mount.shared) {
+        if let Some(group) = mount.and_then(|mount| mount.shared)
+            && !self.inside.borrow().contains(&group)
+        {
             self.refuse_shared(group, path)?;
+            self.inside.borrow_mut().insert(group);
         }
         let lies = mount.map_or(Lies::Other, |mount| self.lies(mount));
         let parent = parent
