@@ -213,6 +213,32 @@ fn privileged_without_a_daemon_a_container_that_may_go_without_views_starts() {
 }
 
 #[test]
+fn privileged_a_container_of_a_user_who_is_not_root_is_left_alone() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let bundle = Bundle::new(&scene, Engine::Runc, &limits(192, 0.5), false);
+    let state = scene.dir().join("state.json");
+    let text = json!({ "id": "web", "pid": std::process::id(), "bundle": bundle.dir() });
+    std::fs::write(&state, text.to_string()).unwrap();
+    let eci_fs = scene.command_for_everybody(&[]);
+    let mut command = std::process::Command::new(support::find_program("setpriv"));
+    command.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
+    command.args(["unshare", "--user", "--map-root-user"]);
+    command
+        .arg(eci_fs.get_program())
+        .args(["hook", "--runtime-dir"]);
+    command
+        .arg(scene.runtime_dir())
+        .stdin(std::fs::File::open(state).unwrap());
+    let output = command.output().unwrap();
+    let ran = support::Ran::from_output("hook".to_owned(), &output);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains("going on without views"), "{ran:?}");
+    assert_eq!(scene.list().len(), 0);
+    daemon.end();
+}
+
+#[test]
 fn privileged_a_hook_can_start_a_daemon_and_leaves_nobody_with_its_outputs() {
     let scene = scene();
     for engine in Engine::RUNTIMES {

@@ -189,6 +189,7 @@ fn every_file_that_a_document_names_is_there() {
         "docs/security.md",
         "docs/semantics.md",
         "docs/operating.md",
+        "docs/engines.md",
     ] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         for name in text.split('`').skip(1).step_by(2) {
