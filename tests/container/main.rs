@@ -16,6 +16,7 @@ mod inspection;
 mod nested;
 mod not_allowed;
 mod refused;
+mod remembered;
 mod run;
 mod run_ending;
 mod run_options;

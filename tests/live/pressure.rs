@@ -27,7 +27,10 @@ fn here() -> impl Iterator<Item = &'static &'static str> + Clone {
 
 /// A container that is in a cgroup of v2 as well.
 fn hybrid() -> Option<(Live, std::path::PathBuf)> {
-    let live = Live::start(&LIMITS)?;
+    hybrid_of(Live::start(&LIMITS)?)
+}
+
+fn hybrid_of(live: Live) -> Option<(Live, std::path::PathBuf)> {
     let dir = join(&live.cgroup, "unified", live.container.pid());
     // It was described before it had this cgroup.
     live.scene.detach(&live.container);
@@ -100,11 +103,20 @@ fn privileged_a_trigger_is_answered_as_the_kernel_answers_one_on_the_cgroup() {
     let file = trigger(&live, "/proc/pressure/cpu", TRIGGER);
     assert_eq!(own.is_ok(), file.is_ok(), "{own:?} {file:?}");
     let Ok(file) = file else { return };
+    press(&mut live);
+    assert_fires(&file);
+}
+
+/// Have more run than there are CPUs.
+fn press(live: &mut Live) {
     let busybox = live.container.program("busybox");
     let spin = format!("{busybox} sh -c 'while :; do :; done' >/dev/null 2>&1 &");
     live.container
         .busybox(&["sh", "-c", &[&*spin, &*spin, &*spin].join(" ")]);
-    let mut fds = [PollFd::new(&file, PollFlags::PRI)];
+}
+
+fn assert_fires(file: &File) {
+    let mut fds = [PollFd::new(file, PollFlags::PRI)];
     let limit = Timespec {
         tv_sec: 20,
         tv_nsec: 0,
@@ -112,6 +124,32 @@ fn privileged_a_trigger_is_answered_as_the_kernel_answers_one_on_the_cgroup() {
     let ready = poll(&mut fds, Some(&limit)).unwrap();
     assert_eq!(ready, 1, "no event in 20 s");
     assert_eq!(fds[0].revents(), PollFlags::PRI);
+}
+
+#[test]
+fn privileged_a_trigger_fires_although_the_server_was_killed_and_then_the_daemon() {
+    let Some(live) = Live::start_with(&[], &LIMITS) else {
+        return;
+    };
+    let Some((mut live, _)) = hybrid_of(live) else {
+        return;
+    };
+    let file = trigger(&live, "/proc/pressure/cpu", TRIGGER).unwrap();
+    let file = std::thread::spawn(move || {
+        assert_fires(&file);
+        file
+    });
+    let mut daemon = live._daemon.take().unwrap();
+    daemon.kill_server();
+    daemon.wait_for("the server died");
+    live.scene.list();
+    daemon.die();
+    let mut daemon = live.scene.daemon(&[]);
+    daemon.kill_server();
+    daemon.wait_for("the server died");
+    live._daemon = Some(daemon);
+    press(&mut live);
+    file.join().unwrap();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread::spawn;
 
-use eci_fs_mountd::protocol::link::Connection;
+use eci_fs_mountd::protocol::link::{Connection, ToServer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -155,6 +155,25 @@ fn privileged_who_polls_a_trigger_hears_of_it_from_the_next_server() {
     server.open_trigger(pressure.as_fd());
     fire(&other);
     wait_for_event(&file);
+    server.kill();
+}
+
+#[test]
+fn privileged_a_read_is_answered_by_the_next_server_when_the_first_one_hangs() {
+    let mut rig = Rig::new(true);
+    let container = rig.scene.container().start();
+    let server = rig.serve(&container);
+    let graft = rig.graft(Connection::Live, SLOT, "/proc/stat");
+    server.kill();
+    rig.fault = Some("hang@request:1");
+    let server = rig.serve(&container);
+    let path = graft.path();
+    let reading = spawn(move || std::fs::read_to_string(path).unwrap());
+    // It says that it is there, and answers nobody.
+    server.tell(&ToServer::Ping);
+    server.kill();
+    let server = rig.serve(&container);
+    assert!(reading.join().unwrap().ends_with('\n'));
     server.kill();
 }
 
