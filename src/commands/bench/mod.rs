@@ -53,7 +53,8 @@ pub(super) struct Options {
         default_value = "1,10,100,1000"
     )]
     containers: Vec<usize>,
-    /// Measure only these views
+    /// Measure only these views. Attaching and memory are measured with all of them, and reads with many containers
+    /// with /proc/meminfo
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     views: Vec<String>,
     /// Measure in a fraction of the time, less exactly

@@ -68,9 +68,22 @@ pub(super) struct Cpu {
     pub(super) sec_per_million: f64,
 }
 
+/// What both programs take when each view of each container has been read.
+#[derive(Debug, Serialize)]
+pub(super) struct AllRead {
+    pub(super) containers: usize,
+    /// Of one container.
+    pub(super) views: usize,
+    pub(super) daemon_kib: u64,
+    pub(super) server_kib: u64,
+    pub(super) server_descriptors: u64,
+}
+
 /// A daemon with many containers.
 #[derive(Debug, Serialize)]
 pub(super) struct Scale {
+    /// Both programs after each view of each container was read.
+    pub(super) all_read: AllRead,
     pub(super) path: String,
     pub(super) steps: Vec<Step>,
     /// Wake-ups of both programs in a second in which nobody reads, with all containers attached.

@@ -10,7 +10,7 @@ use super::super::run::cgroup::Cgroups;
 use super::contained::{Crowd, Daemon, Reader};
 use super::histogram::median;
 use super::reader::Way;
-use super::report::{Scale, Step};
+use super::report::{AllRead, Scale, Step};
 use super::views::{Subjects, job};
 use super::{Effort, Stop, process};
 
@@ -36,7 +36,7 @@ pub(super) fn measure(
     // The one whose attaching is timed, again and again. The reader is the first container.
     let newcomer = crowd.grow(cgroups)?;
     daemon.attach(ours.pid)?;
-    let mut attached = 1;
+    let mut attached = vec![ours.pid];
     let subjects = Subjects {
         kernel: &kernel,
         ours: &ours,
@@ -44,16 +44,17 @@ pub(super) fn measure(
     };
     let mut steps = Vec::new();
     for count in counts {
-        while attached < count {
+        while attached.len() < count {
             stop.check()?;
-            daemon.attach(crowd.grow(cgroups)?)?;
-            attached += 1;
+            let pid = crowd.grow(cgroups)?;
+            daemon.attach(pid)?;
+            attached.push(pid);
         }
         let (took, grafts) = attachments(&daemon, newcomer, effort, stop)?;
         let open = subjects.compare(&job(PATH, Way::Open, effort), effort.rounds, stop)?;
         let quiet = subjects.compare(&job(PATH, Way::Quiet, effort), effort.rounds, stop)?;
         steps.push(Step {
-            containers: attached,
+            containers: attached.len(),
             grafts,
             attach_p50_usec: median(took.iter().copied()),
             attach_p99_usec: highest(&took),
@@ -72,12 +73,38 @@ pub(super) fn measure(
     wait(effort.idle)?;
     let idle_sec = started.elapsed().as_secs_f64();
     let wake_ups = woken()?.saturating_sub(before);
+    let views = read_all(&attached, &ours, stop)?;
+    let all_read = AllRead {
+        containers: attached.len(),
+        views,
+        daemon_kib: process::resident_kib(daemon.pid)?,
+        server_kib: process::resident_kib(daemon.server)?,
+        server_descriptors: process::descriptors(daemon.server)?,
+    };
     Ok(Some(Scale {
+        all_read,
         path: PATH.to_owned(),
         steps,
         idle_wake_ups_per_sec: wake_ups as f64 / idle_sec,
         idle_sec,
     }))
+}
+
+/// Read each view of each container once; how many views one has.
+fn read_all(pids: &[i32], ours: &Reader, stop: &Stop) -> Result<usize> {
+    let mut views = 0;
+    let grafts = ours.grafts()?;
+    for pid in pids {
+        stop.check()?;
+        views = 0;
+        for graft in &grafts {
+            // A file that the kernel has, but reads to nobody, is none that could take memory.
+            if std::fs::read(format!("/proc/{pid}/root{}", graft.path)).is_ok() {
+                views += 1;
+            }
+        }
+    }
+    Ok(views)
 }
 
 /// Attach and detach one container; how long each attaching took, in microseconds, and how many grafts it made.

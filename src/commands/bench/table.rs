@@ -78,6 +78,15 @@ fn text(report: &Report) -> String {
                 step.quiet.ours.p50_usec,
             );
         }
+        let all = &scale.all_read;
+        out += &format!(
+            "with all {} views of all {} read: daemon {:.1} MiB, server {:.1} MiB, {} fds\n",
+            all.views,
+            all.containers,
+            all.daemon_kib as f64 / 1024.0,
+            all.server_kib as f64 / 1024.0,
+            all.server_descriptors
+        );
         out += &format!(
             "wake-ups a second when nobody reads: {:.2} (over {:.0} s, both programs)\n",
             scale.idle_wake_ups_per_sec, scale.idle_sec
