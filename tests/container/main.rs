@@ -13,6 +13,7 @@ mod doctor;
 mod engines;
 mod hook;
 mod inspection;
+mod lxc;
 mod nested;
 mod not_allowed;
 mod refused;

@@ -54,7 +54,7 @@ impl Cgroup {
     }
 
     /// The cgroups of a path that an engine makes.
-    pub(crate) fn named(path: String) -> Self {
+    pub fn named(path: String) -> Self {
         Self {
             path,
             hierarchies: hierarchies(),
@@ -62,7 +62,7 @@ impl Cgroup {
     }
 
     /// A path directly below the roots, for no limit of the caller's own cgroup is to count.
-    pub(crate) fn fresh_path() -> String {
+    pub fn fresh_path() -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         format!("/eci-test-{}-{count}", std::process::id())

@@ -36,6 +36,7 @@ const PACKAGES: &[(&str, &str)] = &[
         "kmod",
         "finds the modules that guests need (depmod, modprobe)",
     ),
+    ("lxc", "an engine that containers are tested with"),
     ("lxcfs", "the views are compared with its files in tests"),
     ("netavark", "the networks of podman"),
     ("nodejs", "Node.js is asked what it finds in tests"),
@@ -64,10 +65,14 @@ const PACKAGES: &[(&str, &str)] = &[
 ];
 
 /// Packages of which the tests want the programs alone, and the services that come with them.
-const SERVICES: [(&str, &[&str]); 5] = [
+const SERVICES: [(&str, &[&str]); 6] = [
     (
         "docker.io",
         &["docker.service", "docker.socket", "containerd.service"],
+    ),
+    (
+        "lxc",
+        &["lxc.service", "lxc-net.service", "lxc-monitord.service"],
     ),
     ("lxcfs", &["lxcfs.service"]),
     (
