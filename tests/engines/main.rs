@@ -6,6 +6,7 @@ use support::Scene;
 
 mod alone;
 mod containerd;
+mod cri;
 mod docker;
 mod host;
 mod podman;

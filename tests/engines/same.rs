@@ -181,7 +181,10 @@ impl<E: CommandLine> Script<'_, E> {
     fn refusals(&mut self) {
         self.run(&["--rm", "--memory=1k"], &["true"]);
         self.run(
-            &["--rm", "--volume=/nonexistent/source:/proc/version"],
+            &[
+                "--rm",
+                "--mount=type=bind,source=/nonexistent/source,target=/proc/version",
+            ],
             &["true"],
         );
         self.run(&["--rm", "--entrypoint=/nonexistent"], &[]);

@@ -63,6 +63,10 @@ impl Edit for ConfigToml {
                 }
             }
         }
+        let names_stock = matches!(
+            section.get(DEFAULT).map(Item::as_str),
+            None | Some(Some(STOCK | RUNTIME))
+        );
         let all = table(section, RUNTIMES)?;
         if all.contains_key(RUNTIME) && installed.is_none() {
             return Err(Error::refused(format!(
@@ -72,6 +76,10 @@ impl Edit for ConfigToml {
         }
         if !all.contains_key(RUNTIME) {
             let stock = all.get(STOCK).and_then(Item::as_table).cloned();
+            if stock.is_none() && names_stock {
+                // A list of runtimes takes the place of the one that containerd has of its own, which has the stock one.
+                all.insert(STOCK, Item::Table(of_shim()));
+            }
             all.insert(RUNTIME, Item::Table(like(stock)?));
         }
         let options = table(table(all, RUNTIME)?, OPTIONS)?;
@@ -99,7 +107,13 @@ impl Edit for ConfigToml {
                 }
             }
         }
-        table(section, RUNTIMES)?.remove(RUNTIME);
+        let all = table(section, RUNTIMES)?;
+        all.remove(RUNTIME);
+        let stock = all.get(STOCK).and_then(Item::as_table);
+        if stock.is_some_and(|stock| stock.to_string() == of_shim().to_string()) {
+            // It says nothing; most likely it is ours.
+            all.remove(STOCK);
+        }
         Ok(Some(config.to_string()))
     }
 }
@@ -166,13 +180,16 @@ fn set(table: &mut Table, key: &str, text: &str) {
     }
 }
 
+/// A runtime of which nothing is said but its type.
+fn of_shim() -> Table {
+    let mut table = Table::new();
+    table["runtime_type"] = value(SHIM);
+    table
+}
+
 /// A runtime with all the settings of the stock one, as the driver of cgroups; its comments are its own.
 fn like(stock: Option<Table>) -> Result<Table> {
-    let mut runtime = stock.unwrap_or_else(|| {
-        let mut table = Table::new();
-        table["runtime_type"] = value(SHIM);
-        table
-    });
+    let mut runtime = stock.unwrap_or_else(of_shim);
     match runtime.get("runtime_type").and_then(Item::as_str) {
         Some(SHIM) => {}
         other => {

@@ -332,8 +332,9 @@ fn what_cannot_be_read_or_written_is_named() {
     fs::write(file.parent().unwrap(), "").unwrap();
     let error = install(&options(Engine::Docker, dir.path())).unwrap_err();
     assert!(error.to_string().contains("etc/docker"), "{error}");
-    let error = install(&options(Engine::Docker, Path::new("/nonexistent"))).unwrap_err();
-    assert!(error.to_string().contains("/nonexistent"), "{error}");
+    let missing = dir.path().join("missing");
+    let error = install(&options(Engine::Docker, &missing)).unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
     let mut options = options(Engine::Docker, dir.path());
     options.bin_dir = Some("bin".into());
     let error = install(&options).unwrap_err();
@@ -364,6 +365,26 @@ fn the_runtime_of_containerd_is_like_the_stock_one() {
         BinaryName = \"/opt/eci/bin/eci-runc\"
 [metrics]";
     assert!(text.contains(ours), "{text}");
+}
+
+#[test]
+fn containerd_keeps_its_stock_runtime_where_the_file_named_none() {
+    let (dir, file) = root(Engine::Containerd, None);
+    install(&options(Engine::Containerd, dir.path())).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(
+        text,
+        "version = 2\n\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
+         runtime_type = \"io.containerd.runc.v2\"\n\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.eci]\n\
+         runtime_type = \"io.containerd.runc.v2\"\n\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.eci.options]\n\
+         BinaryName = \"/opt/eci/bin/eci-runc\"\n"
+    );
+    fs::write(&file, format!("# mine\n{text}")).unwrap();
+    take_back(Engine::Containerd, dir.path()).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\nversion = 2\n");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Image, prepare, without_network};
+use super::{IMAGE, Image, prepare, without_network};
 use crate::{Cgroup, Logged, Ran, Scene, find_program};
 
 /// A running containerd. It is ended with the value, and its containers with it.
@@ -16,12 +16,14 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// What a `config.toml` has to say for containerd to be the test's own.
+    /// What a `config.toml` has to say for containerd to be the test's own. Pods keep to the badness that they have:
+    /// a lower one takes a capability that not every root has.
     pub fn config(scene: &Scene) -> String {
         let dir = scene.dir().join("containerd");
         let path = |name: &str| dir.join(name).display().to_string();
         format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\n\n[grpc]\n  address = {:?}\n\n[ttrpc]\n  address = {:?}\n",
+            "version = 2\nroot = {:?}\nstate = {:?}\n\n[grpc]\n  address = {:?}\n\n[ttrpc]\n  address = {:?}\n\n\
+             [plugins.\"io.containerd.grpc.v1.cri\"]\n  sandbox_image = {IMAGE:?}\n  restrict_oom_score_adj = true\n",
             path("root"),
             path("state"),
             path("socket"),

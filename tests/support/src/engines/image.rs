@@ -1,4 +1,5 @@
-//! The one image of the tests, made without a registry: busybox with all its names, and the probe.
+//! The one image of the tests, made without a registry: busybox with all its names, and the probe. Its own
+//! command is to wait, so it is the pause image of pods too.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,7 +55,7 @@ impl Image {
         let config = json!({
             "architecture": architecture,
             "os": "linux",
-            "config": { "Env": ["PATH=/bin"], "Cmd": ["/bin/sh"] },
+            "config": { "Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "1000000"] },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{sum}")] },
         });
         let manifest = json!([{

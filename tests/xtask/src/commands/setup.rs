@@ -50,6 +50,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "prometheus-node-exporter",
         "what it exports is read in tests",
     ),
+    (
+        "python3-grpcio",
+        "speaks to containerd in tests as a kubelet does",
+    ),
     ("python3-psutil", "is asked what it finds in tests"),
     ("qemu-system-x86", "runs guests with other kernels"),
     ("runc", "an OCI runtime that containers are tested with"),
