@@ -125,6 +125,25 @@ fn privileged_tunables_and_the_settings_of_namespaces_are_the_containers_own() {
     daemon.end();
 }
 
+#[test]
+fn privileged_a_container_that_is_made_without_proc_and_sys_starts() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    // runc itself cannot start one: it looks into its /proc.
+    for user in [false, true] {
+        let bundle = hooked(&scene, Engine::Crun, user);
+        bundle.change(|config| {
+            config["mounts"] = json!([config["mounts"][1]]);
+            config["linux"]["maskedPaths"] = json!([]);
+            config["linux"]["readonlyPaths"] = json!([]);
+        });
+        bundle.program(&["/bin/busybox", "ls", "/proc", "/sys"]);
+        bundle.run().ok();
+        assert_eq!(scene.list().len(), 0);
+    }
+    daemon.end();
+}
+
 /// Share a namespace with the host.
 fn without(config: &mut Value, namespace: &str) {
     if let Some(list) = config["linux"]["namespaces"].as_array_mut() {

@@ -16,8 +16,9 @@ use nix::mount::{MntFlags, umount2};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 
+use super::open::at;
 use super::place::Place;
-use super::target::{Lies, Target, Targets, at};
+use super::target::{Lies, Target, Targets};
 use crate::container::Subject;
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::Row;
@@ -183,8 +184,9 @@ pub fn detach(
 ) -> Result<usize> {
     let open = |root| Targets::open(&place.proc, subject, root, &place.devices);
     // It has mostly entered its root since, and then the path leads nowhere.
-    let targets = match root {
-        Some(_) => open(root).or_else(|_| open(None))?,
+    let before = root.and_then(|root| open(Some(root)).ok());
+    let targets = match before.filter(Targets::has_proc) {
+        Some(targets) => targets,
         None => open(None)?,
     };
     let mut work = Vec::new();

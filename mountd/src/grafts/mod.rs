@@ -6,6 +6,7 @@
 
 mod container;
 mod inspection;
+mod open;
 pub mod place;
 mod probe;
 mod target;

@@ -7,13 +7,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::open::{At, at, link_or, open_below, open_root, open_top};
 use super::place::{FSTYPE, SOURCE};
 use crate::container::Subject;
 use crate::container::mountinfo::{Mount, parse_mountinfo};
@@ -35,7 +36,7 @@ pub struct Targets<'a> {
     inside: RefCell<HashSet<u64>>,
     /// Directories that have been walked to.
     dirs: RefCell<HashMap<String, Rc<OwnedFd>>>,
-    proc_dir: Rc<OwnedFd>,
+    proc_dir: Option<Rc<OwnedFd>>,
     sys_dir: Option<Rc<OwnedFd>>,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Targets<'a> {
         let pid = subject.pid;
         refuse_host(proc, subject)?;
         let above = proc.open_at(&format!("{pid}/root"), OFlags::PATH | OFlags::DIRECTORY)?;
-        let root = match root {
+        let top = match root {
             Some(path) => open_root(&above, path)?,
             None => above,
         };
@@ -88,11 +89,8 @@ impl<'a> Targets<'a> {
             .into_iter()
             .map(|mount| (mount.id, mount))
             .collect();
-        let proc_dir = open_top(&root, "proc")?.ok_or_else(|| {
-            Error::refused(format!("process {pid} has no /proc")).remedy("mount procfs there first")
-        })?;
-        let sys_dir = open_top(&root, "sys")?;
-        let this = Self {
+        let (proc_dir, sys_dir) = (open_top(&top, "proc")?, open_top(&top, "sys")?);
+        let mut this = Self {
             proc,
             subject,
             mounts,
@@ -100,25 +98,42 @@ impl<'a> Targets<'a> {
             fresh: RefCell::default(),
             inside: RefCell::default(),
             dirs: RefCell::default(),
-            proc_dir: Rc::new(proc_dir),
-            sys_dir: sys_dir.map(Rc::new),
+            proc_dir: None,
+            sys_dir: None,
         };
-        this.check_top(&this.proc_dir, "/proc", "proc")?;
-        if let Some(sys) = &this.sys_dir {
-            // A container may do without /sys: an empty directory is no reason to refuse it.
-            if this
-                .mount_of(sys, "/sys")?
-                .is_some_and(|mount| mount.fstype == "sysfs")
-            {
-                this.check_top(sys, "/sys", "sysfs")?;
-            } else {
-                return Ok(Self {
-                    sys_dir: None,
-                    ..this
-                });
-            }
-        }
+        // A container may do without /sys; and without /proc too, if it is made so: what is not there tells nothing.
+        this.proc_dir = this.top(proc_dir, "/proc", "proc", root.is_none())?;
+        this.sys_dir = this.top(sys_dir, "/sys", "sysfs", false)?;
         Ok(this)
+    }
+
+    /// Whether there is a /proc.
+    pub(super) fn has_proc(&self) -> bool {
+        self.proc_dir.is_some()
+    }
+
+    /// The directory at `path` if the kernel's `fstype` is mounted there, which it must be if it is `needed`.
+    fn top(
+        &self,
+        dir: Option<OwnedFd>,
+        path: &str,
+        fstype: &str,
+        needed: bool,
+    ) -> Result<Option<Rc<OwnedFd>>> {
+        let pid = self.subject.pid;
+        let Some(dir) = dir else {
+            if needed {
+                return Err(Error::refused(format!("process {pid} has no {path}"))
+                    .remedy(format!("mount {fstype} there first")));
+            }
+            return Ok(None);
+        };
+        let mount = self.mount_of(&dir, path)?;
+        if !needed && mount.is_none_or(|mount| mount.fstype != fstype) {
+            return Ok(None);
+        }
+        self.check_top(&dir, path, fstype)?;
+        Ok(Some(Rc::new(dir)))
     }
 
     /// A mount of ours that has just been made in the container.
@@ -185,7 +200,7 @@ impl<'a> Targets<'a> {
     /// The directory at `path`, which begins with /proc or /sys.
     fn walk(&self, path: &str) -> Result<Option<Rc<OwnedFd>>> {
         match path {
-            "/proc" => return Ok(Some(Rc::clone(&self.proc_dir))),
+            "/proc" => return Ok(self.proc_dir.clone()),
             "/sys" => return Ok(self.sys_dir.clone()),
             _ => {}
         }
@@ -327,68 +342,4 @@ fn refuse_host(proc: &Proc, subject: &Subject) -> Result<()> {
         .remedy("name a process inside of a container, or use `eci-fs run`"));
     }
     Ok(())
-}
-
-/// The root file system that a process is about to enter. The way there is the engine's, and may lead over symbolic
-/// links; the container's begins below it.
-fn open_root(above: &OwnedFd, path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(above, path, flags, Mode::empty(), resolve)
-        .map_err(|e| Error::io("open the container's root file system", path, e))
-}
-
-fn open_top(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
-    match open_below(
-        root,
-        name,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-    ) {
-        Ok(dir) => Ok(Some(dir)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(link_or(e, &format!("/{name}"))),
-    }
-}
-
-fn open_below(dir: impl AsFd, path: &str, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
-    rustix::fs::openat2(
-        dir,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH,
-    )
-}
-
-fn link_or(errno: Errno, path: &str) -> Error {
-    match errno {
-        Errno::LOOP | Errno::NOTDIR => Error::refused(format!(
-            "{path} of the container is a symbolic link or no directory where the kernel has one"
-        ))
-        .remedy("the container replaced it; mount procfs and sysfs anew in it"),
-        e => Error::io("open the container's", path, e),
-    }
-}
-
-/// What lies behind a descriptor.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct At {
-    /// The id of its mount.
-    pub(super) mount: u64,
-    directory: bool,
-    link: bool,
-}
-
-/// Ask the kernel, and not the file system, what lies behind a descriptor.
-pub(super) fn at(fd: &OwnedFd, path: &str) -> Result<At> {
-    use rustix::fs::{AtFlags, StatxFlags, statx};
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = statx(fd, "", flags, StatxFlags::TYPE | StatxFlags::MNT_ID)
-        .map_err(|e| Error::io("look at", path, e))?;
-    let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
-    Ok(At {
-        mount: stat.stx_mnt_id,
-        directory: kind == libc::S_IFDIR,
-        link: kind == libc::S_IFLNK,
-    })
 }

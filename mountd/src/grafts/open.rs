@@ -1,0 +1,82 @@
+//! Opening what a container decides about: name by name, without following it anywhere.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// The root file system that a process is about to enter. The way there is the engine's, and may lead over symbolic
+/// links; the container's begins below it.
+pub(super) fn open_root(above: &OwnedFd, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(above, path, flags, Mode::empty(), resolve)
+        .map_err(|e| Error::io("open the container's root file system", path, e))
+}
+
+/// A directory at the top of a root file system; none where there is none.
+pub(super) fn open_top(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
+    match open_below(
+        root,
+        name,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+    ) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(link_or(e, &format!("/{name}"))),
+    }
+}
+
+/// Open a path below `dir`, without links of any kind.
+pub(super) fn open_below(
+    dir: impl AsFd,
+    path: &str,
+    flags: OFlags,
+) -> std::result::Result<OwnedFd, Errno> {
+    rustix::fs::openat2(
+        dir,
+        path,
+        flags,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH,
+    )
+}
+
+/// What an error on the way to `path` says.
+pub(super) fn link_or(errno: Errno, path: &str) -> Error {
+    match errno {
+        Errno::LOOP | Errno::NOTDIR => Error::refused(format!(
+            "{path} of the container is a symbolic link or no directory where the kernel has one"
+        ))
+        .remedy("the container replaced it; mount procfs and sysfs anew in it"),
+        e => Error::io("open the container's", path, e),
+    }
+}
+
+/// What lies behind a descriptor.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At {
+    /// The id of its mount.
+    pub(super) mount: u64,
+    /// Whether it is a directory.
+    pub(super) directory: bool,
+    /// Whether it is a symbolic link.
+    pub(super) link: bool,
+}
+
+/// Ask the kernel, and not the file system, what lies behind a descriptor.
+pub(super) fn at(fd: &OwnedFd, path: &str) -> Result<At> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, "", flags, StatxFlags::TYPE | StatxFlags::MNT_ID)
+        .map_err(|e| Error::io("look at", path, e))?;
+    let kind = u32::from(stat.stx_mode) & libc::S_IFMT;
+    Ok(At {
+        mount: stat.stx_mnt_id,
+        directory: kind == libc::S_IFDIR,
+        link: kind == libc::S_IFLNK,
+    })
+}
