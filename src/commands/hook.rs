@@ -327,7 +327,7 @@ fn of_environment() -> Result<Subject> {
 }
 
 /// Whether we are in a user namespace of somebody who is not root on the host.
-fn is_rootless() -> bool {
+pub(super) fn is_rootless() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let all = ["0", "0", "4294967295"];
     !map.split_ascii_whitespace().eq(all)

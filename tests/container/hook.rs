@@ -239,21 +239,29 @@ fn privileged_a_container_of_a_user_who_is_not_root_is_left_alone() {
     let state = scene.dir().join("state.json");
     let text = json!({ "id": "web", "pid": std::process::id(), "bundle": bundle.dir() });
     std::fs::write(&state, text.to_string()).unwrap();
-    let eci_fs = scene.command_for_everybody(&[]);
-    let mut command = std::process::Command::new(support::find_program("setpriv"));
-    command.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
-    command.args(["unshare", "--user", "--map-root-user"]);
-    command
-        .arg(eci_fs.get_program())
-        .args(["hook", "--runtime-dir"]);
-    command
-        .arg(scene.runtime_dir())
-        .stdin(std::fs::File::open(state).unwrap());
-    let output = command.output().unwrap();
-    let ran = support::Ran::from_output("hook".to_owned(), &output);
-    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let as_user = |arguments: &[&str]| {
+        let eci_fs = scene.command_for_everybody(&[]);
+        let mut command = std::process::Command::new(support::find_program("setpriv"));
+        command.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
+        command.args(["unshare", "--user", "--map-root-user"]);
+        command.arg(eci_fs.get_program()).args(arguments);
+        command.stdin(std::fs::File::open(&state).unwrap());
+        let ran = support::Ran::from_output(format!("{command:?}"), &command.output().unwrap());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran
+    };
+    let run = scene.runtime_dir();
+    let ran = as_user(&["hook", "--runtime-dir", run.to_str().unwrap()]);
     assert!(ran.stderr.contains("going on without views"), "{ran:?}");
     assert_eq!(scene.list().len(), 0);
+    let config = scene.dir().join("config.toml");
+    std::fs::write(&config, format!("[hook]\nruntime-dir = {run:?}\n")).unwrap();
+    let (config, dir) = (config.to_str().unwrap(), bundle.dir().to_str().unwrap());
+    let options = ["--eci-runtime-path", "/bin/echo", "--eci-config", config];
+    let create = ["create", "--bundle", dir, "web"];
+    let ran = as_user(&[&["runtime"][..], &options, &create].concat());
+    assert_eq!(ran.stdout.trim_end(), create.join(" "));
+    assert_eq!(bundle.config()["hooks"], Value::Null);
     daemon.end();
 }
 
