@@ -317,6 +317,18 @@ fn privileged_a_tunable_is_read_a_byte_at_a_time() {
 }
 
 #[test]
+fn privileged_what_is_written_is_whole_for_a_reader_that_copies_as_much_as_it_was_told() {
+    let scene = scene();
+    let mut container = start(&scene);
+    // busybox has the kernel copy (sendfile), which stops at the size that it knows.
+    for number in [1, 1_234_567, 12, 123_456_789, 1234] {
+        container.ask(&["write", PANIC, &number.to_string()]);
+        let text = container.busybox(&["cat", PANIC]);
+        assert_eq!(text, format!("{number}\n"));
+    }
+}
+
+#[test]
 fn privileged_root_of_the_user_namespace_may_write_and_others_may_not() {
     let scene = scene();
     let mut container = start(&scene);

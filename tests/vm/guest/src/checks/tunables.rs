@@ -59,6 +59,8 @@ fn private(
     equal("at first", &writer.read(path)?, &machine)?;
     writer.tell(&["write", path, good])?;
     equal("what was written", &writer.read(path)?.trim(), &good)?;
+    let copied = writer.tell(&["sendfile", path])?;
+    equal("what is copied by the kernel", &copied.trim(), &good)?;
     let refused = writer.ask(&["write", path, bad]).err();
     equal("writing nonsense", &refused.as_deref(), &Some("EINVAL"))?;
     equal("after nonsense", &writer.read(path)?.trim(), &good)?;
