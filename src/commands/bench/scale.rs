@@ -17,6 +17,9 @@ use super::{Effort, Stop, process};
 /// What is read with many containers attached. It counts no threads, so that no sampler begins to run.
 const PATH: &str = "/proc/meminfo";
 
+/// How long after the last read nothing is counted: twice what the daemon's watchdog waits.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// Measure with each number of containers, from the smallest to the largest.
 pub(super) fn measure(
     counts: &[usize],
@@ -69,6 +72,8 @@ pub(super) fn measure(
     let woken = || -> Result<u64> {
         Ok(process::wake_ups(daemon.pid)? + process::wake_ups(daemon.server)?)
     };
+    // After the last read the daemon asks once more whether the server answers.
+    wait(SETTLING)?;
     let (before, started) = (woken()?, Instant::now());
     wait(effort.idle)?;
     let idle_sec = started.elapsed().as_secs_f64();
