@@ -209,8 +209,12 @@ impl Hook {
         let answer = match self.call(Request::Attach(attach.clone()), &fds) {
             // Two engines, or two roots of one, may have a container of the same name.
             Err(error) if error.kind == Kind::Busy && error.what.contains("is named") => {
-                attach.id = attach.id.map(|id| format!("{id}-{}", subject.pid));
+                attach.id = attach.id.map(|id| format!("{id:.100}-{}", subject.pid));
                 self.call(Request::Attach(attach), &fds)?
+            }
+            // Two hooks, of which the first had to give it another name.
+            Err(error) if error.kind == Kind::Busy && error.what.contains("attached already") => {
+                return Ok(());
             }
             other => other?,
         };

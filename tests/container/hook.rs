@@ -144,6 +144,39 @@ fn privileged_a_container_that_is_made_without_proc_and_sys_starts() {
     daemon.end();
 }
 
+#[test]
+fn privileged_two_containers_of_one_name_and_two_hooks_of_one_container_have_their_views() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let mut containers = Vec::new();
+    for _ in 0..2 {
+        let bundle = hooked(&scene, Engine::Runc, false);
+        bundle.change(|config| {
+            let hooks = &mut config["hooks"]["createRuntime"];
+            // As two roots of a runtime may have it.
+            let state = r#"{"id":"web","pid":'"$pid"',"bundle":"'"$PWD"'"}"#;
+            let parse = r#"pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/')"#;
+            let program = scene.program().display();
+            let run = scene.runtime_dir();
+            let call = format!("{program} hook --runtime-dir {}", run.display());
+            let script = format!("{parse}; for i in 1 2; do echo '{state}' | {call}; done");
+            *hooks = json!([{ "path": "/bin/sh", "args": ["sh", "-e", "-c", script] }]);
+        });
+        containers.push(Container::of_bundle(bundle));
+    }
+    for container in &mut containers {
+        sees(container, 192, 1);
+    }
+    let listed = scene.list();
+    let second = format!("web-{}", containers[1].pid());
+    assert_eq!(
+        (&listed[0]["id"], &listed[1]["id"]),
+        (&json!("web"), &json!(second))
+    );
+    drop(containers);
+    daemon.end();
+}
+
 /// Share a namespace with the host.
 fn without(config: &mut Value, namespace: &str) {
     if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
