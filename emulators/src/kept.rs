@@ -100,6 +100,31 @@ impl Kept {
         }
     }
 
+    /// Keeps at most this many from now on.
+    pub fn keep_at_most(&self, most: NonZeroUsize) {
+        self.files.lock().resize(most);
+    }
+
+    /// Opens a file; where there are no descriptors left, those that are kept and that nobody reads by are given up
+    /// for it. They are the reserve of a process that has taken in as many containers as it can.
+    pub(crate) fn make_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        loop {
+            match open() {
+                Err(Errno::EMFILE | Errno::ENFILE) if self.give_up() => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether any was closed.
+    fn give_up(&self) -> bool {
+        let mut files = self.files.lock();
+        let idle: Vec<OwnedFd> = files.iter_mut().filter_map(|(_, fd)| fd.take()).collect();
+        drop(files);
+        // Closed without the lock, when this is dropped.
+        !idle.is_empty()
+    }
+
     /// How many are open.
     pub fn count(&self) -> usize {
         self.files.lock().len()
@@ -109,7 +134,7 @@ impl Kept {
     pub(crate) fn read(
         &self,
         path: &str,
-        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+        open: impl Fn() -> Result<OwnedFd, Errno>,
         read: Read,
     ) -> Result<Text, Errno> {
         self.read_of((0, 0, path), open, read)
@@ -122,7 +147,7 @@ impl Kept {
     fn read_of(
         &self,
         name: (u64, u32, &str),
-        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+        open: impl Fn() -> Result<OwnedFd, Errno>,
         read: Read,
     ) -> Result<Text, Errno> {
         let mut buffer = self.pool.take();
@@ -137,7 +162,7 @@ impl Kept {
             }
             self.files.lock().pop::<dyn Named>(&name);
         }
-        let fd = open()?;
+        let fd = self.make_room(open)?;
         read(&fd, &mut buffer)?;
         self.put(name, fd);
         Ok(Text::new(buffer, Some(&self.pool)))
@@ -179,7 +204,7 @@ impl KeptFiles {
         &self,
         level: u32,
         file: &str,
-        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+        open: impl Fn() -> Result<OwnedFd, Errno>,
         read: Read,
     ) -> Result<Text, Errno> {
         match &self.owner {
@@ -230,6 +255,26 @@ mod tests {
 
     fn nothing(_: &OwnedFd, _: &mut Buffer) -> Result<(), Errno> {
         Ok(())
+    }
+
+    #[test]
+    fn where_there_are_no_descriptors_those_that_are_kept_are_given_up() {
+        let kept = kept(4);
+        let file = || Ok(File::open("/dev/null").unwrap().into());
+        kept.read("a", file, |_, _| Ok(())).unwrap();
+        let tries = Cell::new(0);
+        let open = || {
+            tries.set(tries.get() + 1);
+            match tries.get() {
+                1 => Err(Errno::EMFILE),
+                _ => file(),
+            }
+        };
+        kept.read("b", open, |_, _| Ok(())).unwrap();
+        assert_eq!(tries.get(), 2);
+        // There is one left to give up, and then none.
+        let failed = kept.read("c", || Err(Errno::ENFILE), |_, _| Ok(()));
+        assert_eq!(failed.err(), Some(Errno::ENFILE));
     }
 
     #[test]

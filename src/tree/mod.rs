@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use eci_fs_emulators::{DIRECTORIES, EMULATORS, Host, Kept, Settings};
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, Host, Settings};
 use eci_fs_mountd::protocol::link::{Connection, Row};
 use parking_lot::Mutex;
 
@@ -76,7 +76,6 @@ pub struct Tree {
     paths: emulated::Paths,
     sampler: Sampler,
     services: Option<Services>,
-    kept: Arc<Kept>,
     /// Room to compute views in: one for each thread that does at the same time.
     rooms: Mutex<Vec<Vec<u8>>>,
 }
@@ -104,7 +103,7 @@ impl Tree {
         freshness: Duration,
     ) -> Arc<Self> {
         host.share_reads(freshness.min(TICK));
-        let kept = Arc::new(Kept::new(most_kept(&host)));
+        host.kept().keep_at_most(most_kept(&host));
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
         let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
         let unlimited = Attached::unlimited();
@@ -128,14 +127,13 @@ impl Tree {
                     .map(|services| Arc::clone(&services.state)),
             ),
             services,
-            kept,
             rooms: Mutex::default(),
         })
     }
 
     /// Take in a container; returns what can be grafted into it.
     pub fn add(&self, slot: u64, mut container: Attached) -> Vec<Row> {
-        container.keep_in(&self.kept);
+        container.keep_in(self.host.kept());
         container.set_slot(slot);
         let container = Arc::new(container);
         let rows = self.catalogue(&container);
@@ -337,7 +335,7 @@ impl Tree {
     }
 }
 
-/// How many files of cgroups may be kept open. The limit is read from /proc: the filter of system calls has no
+/// How many files of cgroups and of the machine may be kept open. The limit is read from /proc: the filter of system calls has no
 /// getrlimit(2).
 fn most_kept(host: &Host) -> NonZeroUsize {
     let limits = host

@@ -27,7 +27,7 @@ pub struct Host {
     sys: OwnedFd,
     /// /sys/devices/system/cpu, which almost every view begins with; `None` if there is none.
     cpu: Option<OwnedFd>,
-    kept: Kept,
+    kept: Arc<Kept>,
     texts: Texts,
 }
 
@@ -153,9 +153,14 @@ impl Host {
             proc,
             sys,
             cpu,
-            kept: Kept::new(MOST_KEPT),
+            kept: Arc::new(Kept::new(MOST_KEPT)),
             texts: Texts::new(),
         }
+    }
+
+    /// The open files of the machine; a server keeps those of its containers there too.
+    pub fn kept(&self) -> &Arc<Kept> {
+        &self.kept
     }
 
     /// From now on reads each file at most once in a tick of this length, for all containers. Zero ends that.
@@ -243,6 +248,10 @@ impl Host {
     /// of the two directories. openat2(2) would say the same in one call, but a system call filter
     /// cannot see its flags.
     pub fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+        self.kept.make_room(|| self.try_open(path, flags))
+    }
+
+    fn try_open(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
         if let Some(rest) = path.strip_prefix("/proc/") {
             return walk(self.proc.as_fd(), rest, flags);
         }
