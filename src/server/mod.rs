@@ -118,14 +118,17 @@ impl Server {
     /// Do what the daemon says until the link ends.
     fn follow(&mut self, link: &Channel) {
         loop {
-            let (packet, fds) = match link.recv::<ToServer>() {
-                Ok(Some(packet)) => packet,
+            let answer = match link.recv::<ToServer>() {
+                Ok(Some((packet, fds))) => self
+                    .answer(packet, fds)
+                    .unwrap_or_else(|why| FromServer::Failed { why }),
                 Ok(None) => return,
+                // It waits for an answer to what did not come whole.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => FromServer::Failed {
+                    why: format!("the server cannot take what it is told: {error}"),
+                },
                 Err(error) => return tracing::warn!(%error, "the link to the daemon broke"),
             };
-            let answer = self
-                .answer(packet, fds)
-                .unwrap_or_else(|why| FromServer::Failed { why });
             if let Err(error) = link.send(&answer, &[]) {
                 return tracing::warn!(%error, "the link to the daemon broke");
             }

@@ -140,14 +140,16 @@ impl Channel {
         if message.bytes == 0 {
             return Ok(None);
         }
-        if message
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a packet was cut",
-            ));
+        let lost = [
+            (ReturnFlags::TRUNC, "a packet was cut"),
+            // Of a process that has as many as it may have.
+            (
+                ReturnFlags::CTRUNC,
+                "there is no room for its descriptors: Too many open files",
+            ),
+        ];
+        if let Some((_, why)) = lost.iter().find(|(flag, _)| message.flags.contains(*flag)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, *why));
         }
         let value = serde_json::from_slice(&bytes[..message.bytes])?;
         Ok(Some(Packet { value, fds, sender }))
