@@ -179,9 +179,14 @@ impl RuntimeDir {
     /// Note which process is the server, and when it started, for a daemon that cannot speak to it.
     ///
     /// # Errors
-    /// As [`Self::write`].
+    /// As [`Self::write`]. Nothing is noted then: the note of the server before would say that this one has ended.
     pub fn note_server(&self, pid: i32, start_ticks: u64) -> Result<()> {
-        self.write("server", &format!("{pid} {start_ticks}\n"))
+        let noted = self.write("server", &format!("{pid} {start_ticks}\n"));
+        if noted.is_err() {
+            // Where nothing can be written something can be removed, unless the directory is read-only.
+            self.remove("server")?;
+        }
+        noted
     }
 
     /// What [`Self::note_server`] noted last.

@@ -18,6 +18,10 @@ use crate::error::{Error, Result};
 use crate::grafts;
 use crate::grafts::place::{SOURCE, open_dir};
 use crate::registry::{self, Container, Exposure, Intent, Saved, SavedContainer};
+use crate::supervisor::Server;
+
+/// Servers that may die, one after the other, while containers are taken over.
+const MAX_SERVERS: usize = 10;
 
 impl Daemon {
     /// Take over the containers in `saved`, if that was written since the machine was booted, and begin to serve.
@@ -53,25 +57,49 @@ impl Daemon {
             }) if *theirs == boot_id => containers.as_slice(),
             _ => &[],
         };
+        let mut servers = 0;
         for container in containers {
             let anew = matches!(connected, Connected::Anew);
-            let known = known.contains(&container.slot);
-            if let Err(error) = self.restore_one(container, known, anew) {
+            loop {
+                let known = servers == 0 && known.contains(&container.slot);
+                let Err(error) = self.restore_one(container, known, anew) else {
+                    break;
+                };
+                // The container cannot help it if the server has died: the next one is told of it.
+                if servers < MAX_SERVERS && self.server_is_gone() {
+                    servers += 1;
+                    tracing::error!(%error, "the server died; starting another one");
+                    self.replace_server(anew)?;
+                    continue;
+                }
                 tracing::info!(%error, id = %container.id, "the container is let go of");
                 self.let_go(container);
+                break;
             }
         }
         self.undo_intent(&boot_id, known)?;
         let mut state = self.state.lock();
-        for slot in known {
+        for slot in known.iter().filter(|_| servers == 0) {
             if state.registry.get_mut(*slot).is_none() {
                 // Its process has ended, or it was about to be attached.
                 let _ = state.server()?.remove(*slot);
             }
         }
-        if matches!(connected, Connected::Before { server: None }) {
+        let waits = match connected {
+            Connected::Anew => false,
+            Connected::Before { server } => servers > 0 || server.is_none(),
+        };
+        if waits {
             let resend = state.connections.can_resend();
-            state.server()?.serve(resend)?;
+            if let Err(error) = state.server()?.serve(resend) {
+                drop(state);
+                if !self.server_is_gone() {
+                    return Err(error);
+                }
+                // That is noticed like any other death of a server, and all are handed over then.
+                tracing::error!(%error, "the server died");
+                state = self.state.lock();
+            }
         }
         if !containers.is_empty() {
             let restored = state.registry.iter().count();
@@ -81,8 +109,39 @@ impl Daemon {
         Ok(())
     }
 
+    fn server_is_gone(&self) -> bool {
+        let state = self.state.lock();
+        state.server.as_ref().is_none_or(Server::is_gone)
+    }
+
+    /// Start a server in the place of one that has died, and tell it of the containers so far. Where readers may wait
+    /// for others it does not serve yet.
+    fn replace_server(&self, serve: bool) -> Result<()> {
+        self.answering.set(None);
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        // Dropped, it is reaped.
+        state.server = None;
+        let mut server = Server::start(
+            &self.program.lock(),
+            &mut state.connections,
+            &state.belongings,
+            &self.pressure,
+        )?;
+        self.hand_over(&state.registry, &mut server);
+        if serve {
+            server.serve(state.connections.can_resend())?;
+        }
+        self.install(state, server)
+    }
+
     fn restore_one(&self, saved: &SavedContainer, known: bool, anew: bool) -> Result<()> {
         let described = self.find_again(saved)?;
+        let unknown = !anew && !known && !saved.grafted.is_empty();
+        if unknown && !self.has_grafts(saved.pid)? {
+            // The list could not be written when that was done.
+            return Err(Error::not_found("it was detached"));
+        }
         let slot = saved.slot;
         let mut state = self.state.lock();
         let secrets = state.registry.secrets_of(saved.boot_id)?;
@@ -148,6 +207,12 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Whether anything of ours is mounted where a process is.
+    fn has_grafts(&self, pid: i32) -> Result<bool> {
+        let mounts = parse_mountinfo(&self.proc.read(&format!("{pid}/mountinfo"))?);
+        Ok(mounts.iter().any(|mount| mount.source == SOURCE))
     }
 
     fn find_again(&self, saved: &SavedContainer) -> Result<Described> {

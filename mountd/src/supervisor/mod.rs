@@ -295,6 +295,13 @@ impl Server {
         }
     }
 
+    /// Whether it has closed its end of the link, as it does when it ends, or just before that is noticed.
+    pub fn is_gone(&self) -> bool {
+        let mut poll = [PollFd::new(&self.link, PollFlags::empty())];
+        let hung_up = rustix::event::poll(&mut poll, Some(&Timespec::default()));
+        hung_up.is_ok() && poll[0].revents().contains(PollFlags::HUP)
+    }
+
     /// Readable when the server has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
