@@ -23,6 +23,7 @@ mod run_ending;
 mod run_options;
 mod runtime;
 mod service_manager;
+mod starved;
 mod upgrade;
 
 /// The surroundings of one test.
