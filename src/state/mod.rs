@@ -22,13 +22,13 @@ use parking_lot::{Mutex, RwLock};
 
 use file::{BLOCK, Format, Found, HEADER_BLOCKS, Header};
 use lock::Lock;
-pub use record::{Key, Record, Snapshot, Trigger};
+pub use record::{Key, NO_SLOT, Record, Snapshot, Trigger};
 use space::{MAX_ORDER, Place, Space};
 
-/// Which part of the file open snapshots may not fill: it is for what is remembered of containers.
+/// Which part of the file open snapshots and paths may not fill: it is for what is remembered of containers.
 const RESERVED: u32 = 4;
 
-/// Which part of what open snapshots may fill one container may fill.
+/// Which part of what open snapshots may fill one container may fill, and all paths.
 const SHARE: u32 = 8;
 
 /// Blocks of the smallest file that is of use: a longest record fits.
@@ -286,7 +286,7 @@ impl Begun {
     }
 
     fn space(&self, key: Key) -> &Mutex<Space> {
-        &self.spaces[usize::from(matches!(key, Key::Snapshot(_)))]
+        &self.spaces[usize::from(has_share(key))]
     }
 
     /// Write a record to the place that its last one is not in.
@@ -337,7 +337,7 @@ impl Begun {
     }
 
     fn take(&self, key: Key, slot: u64, order: u8) -> Option<Place> {
-        if matches!(key, Key::Snapshot(_)) {
+        if has_share(key) {
             let taken = self.shares.get(&slot).map_or(0, |taken| *taken);
             if taken.saturating_add(1 << order) > self.share {
                 return None;
@@ -354,11 +354,16 @@ impl Begun {
     }
 
     fn count(&self, key: Key, slot: u64, by: i64) {
-        if matches!(key, Key::Snapshot(_)) {
+        if has_share(key) {
             let mut taken = self.shares.entry(slot).or_default();
             *taken = u32::try_from(i64::from(*taken) + by).unwrap_or(0);
         }
     }
+}
+
+/// Whether there can be so many of these that there is a share for each container.
+fn has_share(key: Key) -> bool {
+    matches!(key, Key::Snapshot(_) | Key::Path(_))
 }
 
 #[cfg(test)]

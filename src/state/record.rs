@@ -37,6 +37,15 @@ pub enum Record {
         /// The value, in the kernel's format.
         value: Vec<u8>,
     },
+    /// The path that a node id below a directory graft stands for, the same for all containers.
+    Path {
+        /// The number in the node id.
+        number: u64,
+        /// The id of the emulator of the directory.
+        directory: u16,
+        /// The path below it.
+        path: String,
+    },
 }
 
 /// A file that is open on the live connection.
@@ -82,7 +91,12 @@ pub enum Key {
     Trigger(u64),
     /// Of the container in this slot, by the id of the emulator.
     Tunable(u64, u16),
+    /// Of the node ids with this number.
+    Path(u64),
 }
+
+/// The slot of no container.
+pub const NO_SLOT: u64 = 0;
 
 impl Record {
     /// Its key.
@@ -93,10 +107,11 @@ impl Record {
             Self::Snapshot(snapshot) => Key::Snapshot(snapshot.handle),
             Self::Trigger(trigger) => Key::Trigger(trigger.handle),
             Self::Tunable { slot, emulator, .. } => Key::Tunable(*slot, *emulator),
+            Self::Path { number, .. } => Key::Path(*number),
         }
     }
 
-    /// The slot of the container that it is of.
+    /// The slot of the container that it is of; [`NO_SLOT`] for what is of no container.
     pub fn slot(&self) -> u64 {
         match self {
             Self::History { slot, .. } | Self::Load { slot, .. } | Self::Tunable { slot, .. } => {
@@ -104,6 +119,7 @@ impl Record {
             }
             Self::Snapshot(snapshot) => crate::tree::NodeId::from_raw(snapshot.node).slot(),
             Self::Trigger(trigger) => trigger.slot,
+            Self::Path { .. } => NO_SLOT,
         }
     }
 
@@ -173,7 +189,12 @@ mod tests {
                 emulator,
                 value,
             });
-        prop_oneof![load, snapshot, trigger, tunable]
+        let path = any::<(u64, u16, String)>().prop_map(|(number, directory, path)| Record::Path {
+            number,
+            directory,
+            path,
+        });
+        prop_oneof![load, snapshot, trigger, tunable, path]
     }
 
     proptest! {
@@ -215,6 +236,12 @@ mod tests {
             value: b"7\n".to_vec(),
         };
         assert_eq!(tunable.encode(b""), [4, 1, 0xac, 2, 2, b'7', b'\n']);
+        let path = Record::Path {
+            number: 1,
+            directory: 2,
+            path: "x".to_owned(),
+        };
+        assert_eq!(path.encode(b""), [5, 1, 2, 1, b'x']);
         let load = Record::Load {
             slot: 1,
             load: Load {

@@ -2,8 +2,8 @@
 //!
 //! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
 //! file, which is then read here, from the host, and never written. Node ids are hashes of the paths, so that they
-//! mean the same to every server; what a hash means is remembered when it is looked up, and found again by walking
-//! when it was looked up at a server that is dead.
+//! mean the same to every server; what a hash means is remembered when it is looked up, by the next server too. What
+//! did not fit into the state is found again by walking.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use nix::fcntl::OFlag;
 use super::{Attr, DirEntry, Kind, Node, NodeId, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
+use crate::state::Record;
 
 /// What hashes mean; the same for all containers, because the paths are.
 #[derive(Debug, Default)]
@@ -60,7 +61,15 @@ fn join(rel: &str, name: &str) -> String {
 
 impl Paths {
     /// The node of a path; EIO where its hash is another's, which would show one file as another.
-    fn node(&self, slot: u64, directory: u16, rel: &str) -> Result<NodeId, Errno> {
+    ///
+    /// `learned` is called with its number when it was not known before.
+    fn node(
+        &self,
+        slot: u64,
+        directory: u16,
+        rel: &str,
+        learned: impl FnOnce(u64),
+    ) -> Result<NodeId, Errno> {
         if rel.is_empty() {
             return Ok(NodeId::view(slot, directory));
         }
@@ -68,19 +77,42 @@ impl Paths {
         let Node::Below { path, .. } = id.node() else {
             return Err(Errno::IO);
         };
-        let known = self
-            .known
-            .entry(path)
-            .or_insert_with(|| (directory, rel.into()));
-        if known.0 == directory && &*known.1 == rel {
-            return Ok(id);
+        let mut is_new = false;
+        let known = self.known.entry(path).or_insert_with(|| {
+            is_new = true;
+            (directory, rel.into())
+        });
+        if known.0 != directory || &*known.1 != rel {
+            tracing::error!(rel, other = &*known.1, "two paths have one node id");
+            return Err(Errno::IO);
         }
-        tracing::error!(rel, other = &*known.1, "two paths have one node id");
-        Err(Errno::IO)
+        drop(known);
+        if is_new {
+            learned(path);
+        }
+        Ok(id)
+    }
+
+    /// Know a path that a server before this one has looked up.
+    pub(super) fn learn(&self, directory: u16, rel: &str) {
+        // One that is in the way of another is not known.
+        let _ = self.node(0, directory, rel, |_| ());
     }
 }
 
 impl Tree {
+    /// The node of a path, which is remembered.
+    fn node(&self, slot: u64, directory: u16, rel: &str) -> Result<NodeId, Errno> {
+        self.paths.node(slot, directory, rel, |number| {
+            let record = || Record::Path {
+                number,
+                directory,
+                path: rel.to_owned(),
+            };
+            self.remember(record, &[]);
+        })
+    }
+
     /// The place that a node names below a directory graft, or the graft itself; none for other nodes.
     pub(super) fn place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
         match id.node() {
@@ -133,7 +165,7 @@ impl Tree {
             while let Some(rel) = open.pop() {
                 for name in directory.names(&cx, &rel).unwrap_or_default() {
                     let path = join(&rel, &name);
-                    if self.paths.node(slot, directory.facts().id, &path).is_err() {
+                    if self.node(slot, directory.facts().id, &path).is_err() {
                         continue;
                     }
                     if let Ok(Decision::Passthrough(host)) = directory.entry(&cx, &path)
@@ -167,12 +199,10 @@ impl Tree {
             Decision::Hidden => Err(Errno::NOENT),
             Decision::Passthrough(host) => {
                 self.host_stat(&host)?;
-                self.paths
-                    .node(place.slot, place.directory.facts().id, &rel)
+                self.node(place.slot, place.directory.facts().id, &rel)
             }
             Decision::View { .. } | Decision::Link(_) => {
-                self.paths
-                    .node(place.slot, place.directory.facts().id, &rel)
+                self.node(place.slot, place.directory.facts().id, &rel)
             }
         }
     }
@@ -196,9 +226,7 @@ impl Tree {
                     Err(_) => continue,
                 },
             };
-            let id = self
-                .paths
-                .node(place.slot, place.directory.facts().id, &rel)?;
+            let id = self.node(place.slot, place.directory.facts().id, &rel)?;
             entries.push(DirEntry { id, kind, name });
         }
         Ok(entries)
@@ -368,10 +396,11 @@ mod tests {
     #[test]
     fn a_path_has_one_node_and_two_paths_have_two() {
         let paths = Paths::default();
-        let a = paths.node(1, 128, "cpu0").unwrap();
-        assert_eq!(paths.node(1, 128, "cpu0"), Ok(a));
-        assert_ne!(paths.node(1, 128, "cpu1"), Ok(a));
-        assert_ne!(paths.node(1, 129, "cpu0"), Ok(a));
-        assert_eq!(paths.node(1, 128, ""), Ok(NodeId::view(1, 128)));
+        let node = |slot, directory, rel| paths.node(slot, directory, rel, |_| ());
+        let a = node(1, 128, "cpu0").unwrap();
+        assert_eq!(node(1, 128, "cpu0"), Ok(a));
+        assert_ne!(node(1, 128, "cpu1"), Ok(a));
+        assert_ne!(node(1, 129, "cpu0"), Ok(a));
+        assert_eq!(node(1, 128, ""), Ok(NodeId::view(1, 128)));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{NodeId, Tree};
 use crate::clock;
 use crate::container::Attached;
-use crate::state::{Begin, Record, Remembered};
+use crate::state::{Begin, NO_SLOT, Record, Remembered};
 
 /// A request of the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ impl Tree {
         let Some(services) = &self.services else {
             return Ok(true);
         };
-        let is_served = |slot| self.containers.contains_key(&slot);
+        let is_served = |slot| slot == NO_SLOT || self.containers.contains_key(&slot);
         match services.state.begin(is_served)? {
             Begin::Another => return Ok(false),
             Begin::Already => {}
@@ -50,6 +50,13 @@ impl Tree {
     }
 
     fn restore(&self, Remembered { record, text }: Remembered) {
+        if let Record::Path {
+            directory, path, ..
+        } = &record
+        {
+            self.paths.learn(*directory, path);
+            return;
+        }
         let Ok(container) = self.container(record.slot()) else {
             return;
         };
@@ -63,6 +70,7 @@ impl Tree {
                     self.sampler.restore(&container, load, counted);
                 }
             }
+            Record::Path { .. } => {}
             Record::Snapshot(snapshot) => self.restore_snapshot(&container, snapshot, text.into()),
             Record::Tunable {
                 emulator, value, ..

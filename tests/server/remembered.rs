@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
+use eci_fs::state::Record;
 use eci_fs_mountd::protocol::link::Connection;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::Limits;
@@ -162,6 +163,27 @@ fn privileged_a_tunable_is_what_was_written_at_the_next_server() {
     let server = rig.serve(&container);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "7\n");
     server.kill();
+}
+
+#[test]
+fn privileged_paths_below_directory_grafts_are_remembered_once() {
+    let mut rig = Rig::new(false);
+    let container = rig.scene.container().start();
+    let path = "/sys/devices/system/cpu/possible";
+    let mut count = 0;
+    for round in 0..2 {
+        let server = rig.serve(&container);
+        let file = rig.graft(Connection::Live, SLOT, path);
+        std::fs::read(file.path()).unwrap();
+        server.kill();
+        // In whatever way it came to its knowledge, what the first one has looked up is all.
+        let paths = rig.remembered(|record| matches!(record, Record::Path { .. }));
+        assert!(
+            paths > 0 && (round == 0 || paths == count),
+            "{paths} {count}"
+        );
+        count = paths;
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use eci_fs::state::{Begin, Record, Remembered, State};
+use eci_fs::state::{Begin, Record, State};
 use eci_fs_mountd::container::describe;
 use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::protocol::channel::Channel;
@@ -196,14 +196,14 @@ impl Rig {
         server
     }
 
-    /// How many open files are remembered, while no server serves.
-    pub(crate) fn snapshots(&self) -> usize {
+    /// How many of these records are remembered, while no server serves.
+    pub(crate) fn remembered(&self, is_one: fn(&Record) -> bool) -> usize {
         let state = State::open(self.state.try_clone().unwrap()).unwrap();
         let Begin::Read(remembered) = state.begin(|_| true).unwrap() else {
             panic!("a server serves");
         };
-        let is_snapshot = |one: &&Remembered| matches!(one.record, Record::Snapshot(_));
-        remembered.iter().filter(is_snapshot).count()
+        let records = remembered.iter().map(|one| &one.record);
+        records.filter(|record| is_one(record)).count()
     }
 
     /// Where a view of the container in `slot` is.
