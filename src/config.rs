@@ -129,6 +129,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_file_says_what_is_so_without_one() {
+        let document = include_str!("../docs/engines.md");
+        let block = document.split("```toml\n").nth(1).unwrap();
+        let config = Config::parse(block.split("```").next().unwrap()).unwrap();
+        assert_eq!(config.hook, Config::default().hook);
+        assert_eq!(config.runtime.path, Some("runc".into()));
+    }
+
+    #[test]
     fn everything_can_be_set() {
         let config = Config::parse(
             "[hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\

@@ -242,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_hooks_are_known_for_ours() {
+        let document = include_str!("../../docs/engines.md");
+        let block = document.split("```json\n").nth(1).unwrap();
+        let text = format!("{{{}}}", block.split("```").next().unwrap());
+        let edited = with_hooks(&text, &hooks()).unwrap().unwrap();
+        assert_eq!(edited, with_hooks("{}", &hooks()).unwrap().unwrap());
+    }
+
+    #[test]
     fn null_is_no_hooks_and_what_is_no_object_is_refused() {
         for text in [r#"{"hooks":null}"#, r#"{"hooks":{"createRuntime":null}}"#] {
             let edited = with_hooks(text, &hooks()).unwrap().unwrap();
