@@ -26,6 +26,12 @@ const LAST_LINES: usize = 60;
 /// How long there is no daemon, at most.
 const NO_DAEMON: Duration = Duration::from_millis(500);
 
+/// What the log says of servers with a fault.
+#[cfg(debug_assertions)]
+const PANICKED: &str = "the server panicked";
+#[cfg(debug_assertions)]
+const HANGS: &str = "the server does not answer";
+
 /// What is done to the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Disturbance {
@@ -37,6 +43,12 @@ pub(crate) enum Disturbance {
     StopServer,
     /// Other programs in the place of one of those that run, or of both.
     Upgrade,
+    /// Servers that panic at a moment of their lives, one after the other.
+    #[cfg(debug_assertions)]
+    Panic,
+    /// Servers that stop at a moment of their lives to answer what comes there.
+    #[cfg(debug_assertions)]
+    Hang,
 }
 
 impl Disturbance {
@@ -47,6 +59,8 @@ impl Disturbance {
             Self::KillDaemon => scale.times(50, 3),
             Self::StopServer => scale.times(20, 1),
             Self::Upgrade => scale.times(30, 3),
+            #[cfg(debug_assertions)]
+            Self::Panic | Self::Hang => scale.times(10, 1),
         }
     }
 }
@@ -113,6 +127,7 @@ pub(crate) fn soak(disturbances: &[Disturbance]) {
         let (seed, log) = (scale.seed, run.log());
         panic!("seed {seed}: {:#?}\n{log}", seen.failures());
     }
+    run.heal();
     for ((container, _), grafts) in containers.iter().zip(grafts) {
         assert_eq!(container.grafts(), grafts);
         scene.detach(container);
@@ -188,13 +203,12 @@ impl Run<'_> {
             Disturbance::StopServer => self.stopped = Some(self.signal_server(Signal::STOP)),
             Disturbance::KillDaemon => {
                 self.wait_for_server();
-                let daemon = self.daemon_pid();
-                let pidfd = open_pidfd(daemon);
-                signal(daemon, Signal::KILL);
-                wait_for_end(&pidfd);
-                let_time_pass(NO_DAEMON.mul_f64(self.random.f64()));
-                self.daemons.push(self.scene.daemon(&[]));
+                self.another_daemon(None);
             }
+            #[cfg(debug_assertions)]
+            Disturbance::Panic => self.faults("panic", PANICKED),
+            #[cfg(debug_assertions)]
+            Disturbance::Hang => self.faults("hang", HANGS),
             Disturbance::Upgrade => {
                 self.wait_for_server();
                 let programs = [&["daemon"][..], &["server"], &[]];
@@ -207,6 +221,64 @@ impl Run<'_> {
                     panic!("seed {}: {said:?}\n{}", self.scale.seed, self.log());
                 }
             }
+        }
+    }
+
+    /// Kill the daemon and start another one, whose servers have a fault.
+    #[track_caller]
+    fn another_daemon(&mut self, fault: Option<String>) {
+        let daemon = self.daemon_pid();
+        let pidfd = open_pidfd(daemon);
+        signal(daemon, Signal::KILL);
+        wait_for_end(&pidfd);
+        let_time_pass(NO_DAEMON.mul_f64(self.random.f64()));
+        let mut command = self.scene.command(&["mountd"]);
+        command.envs(fault.map(|fault| ("ECI_FS_FAULT", fault)));
+        self.daemons.push(self.scene.daemon_of(command));
+    }
+
+    /// From now on have servers that panic or hang after so many requests, or so many of one kind.
+    #[cfg(debug_assertions)]
+    #[track_caller]
+    fn faults(&mut self, what: &str, words: &str) {
+        let places = [
+            ("request", 2000..8000),
+            ("render", 200..1500),
+            ("open", 200..1000),
+            ("write", 20..100),
+        ];
+        let (place, times) = self.random.choice(places).unwrap();
+        let fault = format!("{what}@{place}:{}", self.random.u32(times));
+        println!("{fault}");
+        self.wait_for_server();
+        self.another_daemon(Some(fault));
+        // The server that it has taken over has none.
+        self.signal_server(Signal::KILL);
+        if let Some(daemon) = self.daemons.last_mut() {
+            daemon.wait_for(words);
+        }
+    }
+
+    /// How many servers have had a fault on purpose.
+    #[cfg(debug_assertions)]
+    fn count_faults(&mut self) -> usize {
+        let lines = self.daemons.iter_mut().flat_map(Daemon::said);
+        lines
+            .filter(|line| [PANICKED, HANGS].iter().any(|words| line.contains(words)))
+            .count()
+    }
+
+    /// Have programs without faults again.
+    #[track_caller]
+    fn heal(&mut self) {
+        #[cfg(debug_assertions)]
+        if self.happened.contains_key(&Disturbance::Panic)
+            || self.happened.contains_key(&Disturbance::Hang)
+        {
+            println!("{} servers had a fault", self.count_faults());
+            self.another_daemon(None);
+            wait_for_end(&self.signal_server(Signal::KILL));
+            self.wait_for_server();
         }
     }
 

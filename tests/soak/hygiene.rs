@@ -143,7 +143,7 @@ fn privileged_attaching_and_detaching_leaves_nothing_in_the_programs() {
         use_views(container);
         detach(&scene, container);
     };
-    let cycles = u64::from(scale.times(10_000, 300));
+    let cycles = u64::from(scale.times(10_000, 200));
     let threads = threads(&daemon);
     // Until everything has been made once that is made once.
     let first = cycles / 10;

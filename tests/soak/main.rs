@@ -41,6 +41,19 @@ fn privileged_no_reader_notices_an_upgrade() {
     soak(&[Disturbance::Upgrade]);
 }
 
+// There are faults on purpose in builds with debug assertions only.
+#[cfg(debug_assertions)]
+#[test]
+fn privileged_no_reader_notices_that_servers_panic() {
+    soak(&[Disturbance::Panic]);
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn privileged_no_reader_notices_that_servers_stop_to_answer() {
+    soak(&[Disturbance::Hang]);
+}
+
 #[test]
 fn privileged_no_reader_notices_all_of_that_together() {
     soak(&[
