@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 use support::{
-    Daemon, Scene, Signal, children_of, let_time_pass, mounts_of, open_pidfd, signal, wait_for_end,
+    Daemon, Logged, Scene, Signal, children_of, let_time_pass, mounts_of, open_pidfd, signal,
+    wait_for_end,
 };
 
 use crate::crowd::{self, Member};
@@ -25,6 +26,9 @@ const LAST_LINES: usize = 60;
 
 /// How long there is no daemon, at most.
 const NO_DAEMON: Duration = Duration::from_millis(500);
+
+/// How long a daemon needs to start, at most.
+const STARTING: Duration = Duration::from_millis(150);
 
 /// What the log says of servers with a fault.
 #[cfg(debug_assertions)]
@@ -232,6 +236,12 @@ impl Run<'_> {
         signal(daemon, Signal::KILL);
         wait_for_end(&pidfd);
         let_time_pass(NO_DAEMON.mul_f64(self.random.f64()));
+        if self.random.bool() {
+            // Another one that does not get far.
+            let short = Logged::start(self.scene.command(&["mountd"]));
+            let_time_pass(STARTING.mul_f64(self.random.f64()));
+            signal(short.pid(), Signal::KILL);
+        }
         let mut command = self.scene.command(&["mountd"]);
         command.envs(fault.map(|fault| ("ECI_FS_FAULT", fault)));
         self.daemons.push(self.scene.daemon_of(command));
