@@ -174,6 +174,12 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// Whether a child of a daemon is a server; another one may take the daemon's own place.
+fn is_server(pid: u32) -> bool {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split('\0').nth(1) == Some("serve")
+}
+
 struct Run<'a> {
     scale: &'a Scale,
     scene: &'a Scene,
@@ -303,18 +309,19 @@ impl Run<'_> {
 
     /// The daemon that runs: the one that was started last, or one that has taken its place.
     #[track_caller]
-    fn daemon_pid(&self) -> u32 {
+    fn daemon_pid(&mut self) -> u32 {
         match self.scene.daemon_pid() {
             Some(pid) => pid,
-            None => panic!("seed {}: the daemon has ended", self.scale.seed),
+            None => panic!("seed {}: no daemon\n{}", self.scale.seed, self.log()),
         }
     }
 
     /// Send a signal to the server that runs or is just being started.
     #[track_caller]
-    fn signal_server(&self, what: Signal) -> OwnedFd {
+    fn signal_server(&mut self, what: Signal) -> OwnedFd {
         loop {
-            let started = children_of(self.daemon_pid()).into_iter().next_back();
+            let children = children_of(self.daemon_pid()).into_iter();
+            let started = children.filter(|pid| is_server(*pid)).next_back();
             let server = started.unwrap_or_else(|| self.scene.wait_for_server());
             // One that has just ended is not there for either.
             let pid = Pid::from_raw(server as i32).unwrap();
@@ -338,7 +345,7 @@ impl Run<'_> {
 
     /// End the daemon as a service manager would.
     #[track_caller]
-    fn end(self) {
+    fn end(mut self) {
         let daemon = self.daemon_pid();
         let pidfd = open_pidfd(daemon);
         signal(daemon, Signal::TERM);
