@@ -320,8 +320,8 @@ impl Run<'_> {
     #[track_caller]
     fn signal_server(&mut self, what: Signal) -> OwnedFd {
         loop {
-            let children = children_of(self.daemon_pid()).into_iter();
-            let started = children.filter(|pid| is_server(*pid)).next_back();
+            let mut children = children_of(self.daemon_pid()).into_iter();
+            let started = children.rfind(|pid| is_server(*pid));
             let server = started.unwrap_or_else(|| self.scene.wait_for_server());
             // One that has just ended is not there for either.
             let pid = Pid::from_raw(server as i32).unwrap();

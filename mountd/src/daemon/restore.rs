@@ -66,10 +66,15 @@ impl Daemon {
                     break;
                 };
                 // The container cannot help it if the server has died: the next one is told of it.
-                if servers < MAX_SERVERS && self.server_is_gone() {
+                if self.server_is_gone() {
                     servers += 1;
+                    if servers > MAX_SERVERS {
+                        return Err(error);
+                    }
                     tracing::error!(%error, "the server died; starting another one");
-                    self.replace_server(anew)?;
+                    if let Err(error) = self.replace_server(anew) {
+                        tracing::error!(%error, "there is still none");
+                    }
                     continue;
                 }
                 tracing::info!(%error, id = %container.id, "the container is let go of");
