@@ -30,6 +30,8 @@ pub struct Identity {
     pub boottime_offset: Option<i128>,
     /// Index of its pid namespace in the NSpid line of its processes; 0 is the host's.
     pub pid_level: u32,
+    /// Whether the kernel keeps a kernel/pid_max for its pid namespace.
+    pub pid_max_is_own: bool,
     /// Its random boot id, a version 4 UUID.
     pub boot_id: [u8; 16],
     /// A secret of the machine that no container sees, of this boot.

@@ -111,14 +111,14 @@ impl Attached {
             start: Duration::from_nanos(facts.start_nsec),
             boottime_offset: facts.boottime_offset_nsec.map(i128::from),
             pid_level: facts.pid_level,
+            pid_max_is_own: facts.pid_max_is_own,
             boot_id: secrets.boot_id,
             machine_secret: secrets.machine_secret,
         };
-        let history = Default::default();
         let container = Container {
             cgroup: Cgroup::new(hierarchies),
             identity,
-            history,
+            history: Default::default(),
             tunables: Default::default(),
         };
         Ok(Self::over(container, facts.uid, facts.gid))

@@ -51,6 +51,7 @@ fn container() -> Attached {
         start_nsec: 1,
         boottime_offset_nsec: None,
         pid_level: 1,
+        pid_max_is_own: true,
         uid: 100_000,
         gid: 100_001,
         hierarchies,

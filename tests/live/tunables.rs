@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use eci_fs_emulators::TUNABLES;
 use eci_fs_emulators::tunable::{Handler, Policy, Tunable};
@@ -126,6 +127,27 @@ fn privileged_what_is_written_is_read_back_and_seen_by_nobody_else() {
             );
         }
     }
+}
+
+#[test]
+fn privileged_the_highest_pid_is_the_containers_own_by_the_kernel_or_by_a_graft() {
+    let scene = scene();
+    let (mut container, mut other) = (start(&scene), start(&scene));
+    let path = "/proc/sys/kernel/pid_max";
+    let (machine, others) = (file(path), other.read(path));
+    let grafted = container.grafts().iter().any(|graft| graft == path);
+    // Where the kernel keeps one for each namespace, another inode is found in another.
+    let held = std::fs::File::open(path).unwrap();
+    let inode = held.metadata().unwrap().ino();
+    let inside = Command::new("unshare")
+        .args(["--pid", "--fork", "stat", "--format=%i", path])
+        .output()
+        .unwrap();
+    let inside = String::from_utf8_lossy(&inside.stdout).trim().to_owned();
+    assert_eq!(grafted, inside == inode.to_string());
+    container.ask(&["write", path, "4000"]);
+    assert_eq!(container.read(path), "4000\n");
+    assert_eq!((other.read(path), file(path)), (others, machine));
 }
 
 #[test]

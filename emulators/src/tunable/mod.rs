@@ -26,7 +26,8 @@ pub struct Tunable {
     pub policy: Policy,
     /// What the kernel's handler asks of who writes, beside being root.
     pub capability: Option<Capability>,
-    /// The namespace for each of which the kernel keeps a value itself, and since when. There is no graft then.
+    /// The namespace for each of which the kernel keeps a value itself, and since when: that is for documents, what
+    /// counts is what this kernel was seen to do for the container. There is no graft then.
     pub kept: Option<(Namespace, Release)>,
     /// The handler that older kernels have, before a version.
     older: Option<(Release, Handler)>,
@@ -254,11 +255,8 @@ impl Emulator for Tunable {
 
     /// The kernel has it, and does not keep one for this container itself.
     fn exists(&self, cx: &Context<'_>) -> bool {
-        let kept = self.kept.is_some_and(|(namespace, since)| {
-            let own = match namespace {
-                Namespace::Pid => cx.container.identity.pid_level > 0,
-            };
-            own && Release::of(cx.host).is_ok_and(|release| release >= since)
+        let kept = self.kept.is_some_and(|(namespace, _)| match namespace {
+            Namespace::Pid => cx.container.identity.pid_max_is_own,
         });
         !kept && cx.host.exists(self.facts.path)
     }

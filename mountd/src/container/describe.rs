@@ -101,6 +101,7 @@ pub fn describe_again(
         other => other?,
     };
     let (facts, dirs): (Vec<HierarchyFacts>, Vec<OwnedFd>) = hierarchies.into_iter().unzip();
+    let pid_level = u32::try_from(init.nspid.len().saturating_sub(1)).unwrap_or(0);
     let facts = Facts {
         id: id.unwrap_or_else(|| format!("pid-{}", subject.pid)),
         start_nsec: ticks_to_nsec(match choice {
@@ -108,7 +109,8 @@ pub fn describe_again(
             CgroupChoice::Own => named.start_ticks,
         }),
         boottime_offset_nsec: boottime_offset(proc, pid)?,
-        pid_level: u32::try_from(init.nspid.len().saturating_sub(1)).unwrap_or(0),
+        pid_level,
+        pid_max_is_own: pid_level > 0 && super::pid_max::is_kept(),
         uid: proc.mapped_root(pid, "uid_map")?,
         gid: proc.mapped_root(pid, "gid_map")?,
         hierarchies: facts,

@@ -6,6 +6,7 @@
 mod cgroup;
 mod describe;
 pub mod mountinfo;
+mod pid_max;
 pub mod procfs;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,9 @@ pub struct Facts {
     pub boottime_offset_nsec: Option<i64>,
     /// How many pid namespaces lie between the host's and its own: the index into `NSpid` lines.
     pub pid_level: u32,
+    /// Whether the kernel keeps a kernel/pid_max for its pid namespace.
+    #[serde(default)]
+    pub pid_max_is_own: bool,
     /// The user that its root is on the host.
     pub uid: u32,
     /// The group that its root is on the host.

@@ -1,0 +1,92 @@
+//! Whether the kernel keeps /proc/sys/kernel/pid_max for each pid namespace, as it does from Linux 6.14 on.
+//!
+//! Found out without writing anything: where it does, a process in another pid namespace finds another inode at the
+//! same path of the same mount. Only a child of who made the namespace is in it, so there is a fork(2).
+#![allow(
+    unsafe_code,
+    reason = "fork(2), whose child makes two system calls and ends"
+)]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
+const PATH: &std::ffi::CStr = c"/proc/sys/kernel/pid_max";
+
+/// What the child exits with.
+const SAME: i32 = 0;
+const OTHER: i32 = 1;
+const FAILED: i32 = 2;
+
+/// Whether a pid namespace has its own. Looked at once; where that fails, it has none, as on most kernels.
+pub(super) fn is_kept() -> bool {
+    static KEPT: OnceLock<bool> = OnceLock::new();
+    *KEPT.get_or_init(|| {
+        probe().unwrap_or_else(|error| {
+            tracing::warn!(%error, "whether the kernel keeps pid_max for each pid namespace is not known");
+            false
+        })
+    })
+}
+
+fn probe() -> io::Result<bool> {
+    // Held open, so that the inode is not made anew meanwhile.
+    let file = File::open(PATH.to_string_lossy().as_ref())?;
+    let inode = file.metadata()?.ino();
+    // On a thread of its own: all that it starts later is in the new namespace.
+    std::thread::scope(|scope| scope.spawn(move || look(inode)).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
+fn look(inode: u64) -> io::Result<bool> {
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    // SAFETY: the child calls stat(2) and _exit(2) only, which take no lock that another thread may hold.
+    let child = match unsafe { fork() }? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let code = in_child(inode);
+            // SAFETY: it ends this process, and runs nothing of it.
+            unsafe { libc::_exit(code) }
+        }
+    };
+    match waitpid(child, None)? {
+        WaitStatus::Exited(_, SAME) => Ok(false),
+        WaitStatus::Exited(_, OTHER) => Ok(true),
+        status => Err(io::Error::other(format!("the child ended with {status:?}"))),
+    }
+}
+
+fn in_child(inode: u64) -> i32 {
+    // SAFETY: all bytes zero are a stat, and the path ends with a zero.
+    let (result, stat) = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::stat(PATH.as_ptr(), &raw mut stat), stat)
+    };
+    match (result, stat.st_ino == inode) {
+        (0, true) => SAME,
+        (0, false) => OTHER,
+        _ => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileged_what_is_found_agrees_with_the_version_of_the_kernel() {
+        let release = nix::sys::utsname::uname().unwrap();
+        let release = release.release().to_string_lossy().into_owned();
+        let numbers: Vec<u32> = release
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        assert_eq!(probe().unwrap(), (numbers[0], numbers[1]) >= (6, 14));
+        assert_eq!(is_kept(), probe().unwrap());
+    }
+}
