@@ -7,6 +7,7 @@
     reason = "what a guest said is shown when a test fails"
 )]
 
+mod engines;
 mod lxcfs;
 
 use std::env;
