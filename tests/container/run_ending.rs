@@ -48,7 +48,9 @@ fn waiting(scene: &Scene, signal: &str) -> Pending {
     let stdout = pending.child().stdout.take().unwrap();
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
+    if line != "ready\n" {
+        panic!("it said {line:?}, and ended: {:?}", pending.wait());
+    }
     pending
 }
 

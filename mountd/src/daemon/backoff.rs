@@ -12,7 +12,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(100);
 
 /// The longest delay: readers wait for it.
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// How often it has died lately.
 #[derive(Debug, Default)]
