@@ -107,13 +107,25 @@ impl Client {
             },
             fds,
         );
-        if let Err(error) = sent {
-            return Err(match error.kind() {
-                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset => ending(),
-                _ => Error::io("speak to", "eci-mountd", error),
-            });
+        let is_closed = |error: &std::io::Error| {
+            use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+            matches!(error.kind(), BrokenPipe | ConnectionReset)
+        };
+        if let Err(error) = sent.or_else(|error| {
+            if is_closed(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        }) {
+            return Err(Error::io("speak to", "eci-mountd", error));
         }
-        match self.channel.recv::<Answer>() {
+        let mut answer = self.channel.recv::<Answer>();
+        if answer.as_ref().is_err_and(is_closed) {
+            // A daemon that turns us away says why; that it has closed the connection is told before.
+            answer = self.channel.recv();
+        }
+        match answer {
             Ok(Some((answer, _))) if answer.version != VERSION => Err(Error::new(
                 Kind::Version,
                 format!(

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::HierarchyFacts;
 use super::mountinfo::Mount;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// A line of `/proc/<pid>/cgroup`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,11 @@ pub(super) fn open_hierarchy(
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
     )
     .map_err(|e| {
-        Error::io("open", &shown, e).remedy("the cgroup was removed; is the container gone?")
+        let error = Error::io("open", &shown, e);
+        match error.kind {
+            Kind::NotFound => error.remedy("the cgroup was removed; is the container gone?"),
+            _ => error,
+        }
     })?;
     let controllers = match version {
         1 => membership.controllers.clone(),

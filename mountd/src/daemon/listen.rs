@@ -6,12 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::operations::Daemon;
 use super::serve_control;
 use crate::error::{Error, Result};
 use crate::protocol::channel::Channel;
+use crate::protocol::control::{Answer, Response, VERSION};
 
 /// Control connections served at once; more are turned away, so that nobody can use up the threads.
 const MAX_CONNECTIONS: usize = 128;
@@ -53,10 +55,25 @@ impl Default for Reserve {
 }
 
 impl Reserve {
-    fn turn_away(&mut self, listener: &OwnedFd) {
+    fn turn_away(&mut self, listener: &OwnedFd, why: Errno) {
         self.held = None;
-        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC));
+        if let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            turn_away(&Channel::new(socket), why.into());
+        }
         *self = Self::default();
+    }
+}
+
+/// Say why somebody is not let in. That may come to nothing: the command then says that there was no answer.
+fn turn_away(channel: &Channel, why: std::io::Error) {
+    let error = Error::io("serve", "this command", why)
+        .remedy("eci-mountd has reached a limit: see its log, and raise the limit");
+    let answer = Answer {
+        version: VERSION,
+        response: Response::Failed(error),
+    };
+    if let Err(error) = channel.send(&answer, &[]) {
+        tracing::debug!(%error, "ignoring");
     }
 }
 
@@ -67,12 +84,11 @@ pub(super) fn accept(
     connections: &Arc<AtomicUsize>,
     reserve: &mut Reserve,
 ) {
-    use rustix::io::Errno;
     let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
         Ok(socket) => socket,
         Err(error @ (Errno::MFILE | Errno::NFILE)) => {
             tracing::error!(%error, "a control connection is turned away");
-            return reserve.turn_away(listener);
+            return reserve.turn_away(listener, error);
         }
         Err(error) => return tracing::warn!(%error, "a connection could not be accepted, ignoring"),
     };
@@ -83,15 +99,18 @@ pub(super) fn accept(
             "too many control connections: one is turned away"
         );
     }
+    let channel = Arc::new(Channel::new(socket));
     let (daemon, held) = (Arc::clone(daemon), Arc::clone(connections));
+    let served = Arc::clone(&channel);
     let spawned = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            serve_control::serve(&daemon, &Channel::new(socket), || daemon.watch.wake());
+            serve_control::serve(&daemon, &served, || daemon.watch.wake());
             held.fetch_sub(1, Ordering::Relaxed);
         });
     if let Err(error) = spawned {
         connections.fetch_sub(1, Ordering::Relaxed);
         tracing::warn!(%error, "a thread could not be started: a connection is turned away");
+        turn_away(&channel, error);
     }
 }
