@@ -15,6 +15,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::limits::{Limits, PERIOD_USEC};
 
+/// How often the cgroup that runs share is made again when another run removes it.
+const ATTEMPTS: usize = 100;
+
 /// The parent of all of them, in each hierarchy.
 const PARENT: &str = "eci-fs";
 
@@ -70,7 +73,8 @@ impl Cgroups {
             }
             seen.extend(controllers.iter().cloned());
             let parent = top.join(PARENT);
-            create(&parent)?;
+            let dir = parent.join(&name);
+            create_both(&parent, &dir)?;
             sweep(&parent);
             if version == 2 {
                 enable(top, &controllers)?;
@@ -78,8 +82,6 @@ impl Cgroups {
             } else if controllers.iter().any(|c| c == "cpuset") {
                 copy_cpuset(top, &parent)?;
             }
-            let dir = parent.join(&name);
-            create(&dir)?;
             if version == 1 && controllers.iter().any(|c| c == "cpuset") {
                 copy_cpuset(&parent, &dir)?;
             }
@@ -247,6 +249,21 @@ fn wanted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
         .filter(|name| WANTED.contains(name))
         .map(str::to_owned)
         .collect()
+}
+
+/// Create a cgroup in one that all runs share. Another run that ends removes that as soon as it is empty: from when
+/// ours is in it, it stays.
+fn create_both(parent: &Path, dir: &Path) -> Result<()> {
+    let mut last = Ok(());
+    for _ in 0..ATTEMPTS {
+        create(parent)?;
+        last = create(dir);
+        let gone = matches!(&last, Err(error) if error.kind == Kind::NotFound);
+        if !gone {
+            break;
+        }
+    }
+    last
 }
 
 fn create(dir: &Path) -> Result<()> {
