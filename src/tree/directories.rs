@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 use eci_fs_mountd::protocol::link::Connection;
 
-use super::emulated::fnv;
+use super::paths::fnv;
 use super::{Kind, NodeId};
 use crate::container::Attached;
 

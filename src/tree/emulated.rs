@@ -9,7 +9,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use dashmap::DashMap;
 use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
 use nix::fcntl::OFlag;
 
@@ -17,12 +16,6 @@ use super::{Attr, DirEntry, Kind, Node, NodeId, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
 use crate::state::Record;
-
-/// What hashes mean; the same for all containers, because the paths are.
-#[derive(Debug, Default)]
-pub(super) struct Paths {
-    known: DashMap<u64, (u16, Arc<str>)>,
-}
 
 /// A path below a directory graft.
 pub(super) struct Place {
@@ -40,63 +33,11 @@ pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
         .find(|directory| directory.facts().id == id)
 }
 
-/// FNV-1a: the hash must be the same in every build of every version, which the library's is not.
-pub(super) fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-fn hash(directory: u16, rel: &str) -> u64 {
-    fnv(&[&directory.to_le_bytes(), rel.as_bytes()].concat())
-}
-
 fn join(rel: &str, name: &str) -> String {
     if rel.is_empty() {
         name.to_owned()
     } else {
         format!("{rel}/{name}")
-    }
-}
-
-impl Paths {
-    /// The node of a path; EIO where its hash is another's, which would show one file as another.
-    ///
-    /// `learned` is called with its number when it was not known before.
-    fn node(
-        &self,
-        slot: u64,
-        directory: u16,
-        rel: &str,
-        learned: impl FnOnce(u64),
-    ) -> Result<NodeId, Errno> {
-        if rel.is_empty() {
-            return Ok(NodeId::view(slot, directory));
-        }
-        let id = NodeId::below(slot, hash(directory, rel));
-        let Node::Below { path, .. } = id.node() else {
-            return Err(Errno::IO);
-        };
-        let mut is_new = false;
-        let known = self.known.entry(path).or_insert_with(|| {
-            is_new = true;
-            (directory, rel.into())
-        });
-        if known.0 != directory || &*known.1 != rel {
-            tracing::error!(rel, other = &*known.1, "two paths have one node id");
-            return Err(Errno::IO);
-        }
-        drop(known);
-        if is_new {
-            learned(path);
-        }
-        Ok(id)
-    }
-
-    /// Know a path that a server before this one has looked up.
-    pub(super) fn learn(&self, directory: u16, rel: &str) {
-        // One that is in the way of another is not known.
-        let _ = self.node(0, directory, rel, |_| ());
     }
 }
 
@@ -381,26 +322,4 @@ fn read_whole(fd: std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
         .read_to_end(&mut text)
         .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Grafts outlive servers: the hash of a path is part of what a release promises to the next.
-    #[test]
-    fn hashes_are_the_same_in_every_build() {
-        assert_eq!(hash(128, "cpu0/topology/core_id"), 0xa17ad819b3938913);
-    }
-
-    #[test]
-    fn a_path_has_one_node_and_two_paths_have_two() {
-        let paths = Paths::default();
-        let node = |slot, directory, rel| paths.node(slot, directory, rel, |_| ());
-        let a = node(1, 128, "cpu0").unwrap();
-        assert_eq!(node(1, 128, "cpu0"), Ok(a));
-        assert_ne!(node(1, 128, "cpu1"), Ok(a));
-        assert_ne!(node(1, 129, "cpu0"), Ok(a));
-        assert_eq!(node(1, 128, ""), Ok(NodeId::view(1, 128)));
-    }
 }

@@ -14,6 +14,7 @@ mod emulated;
 mod freshness;
 mod live;
 mod node;
+mod paths;
 mod remembered;
 mod tunable;
 
@@ -73,7 +74,7 @@ pub struct Tree {
     cacheable: Vec<bool>,
     containers: DashMap<u64, Arc<Attached>>,
     handles: live::Handles,
-    paths: emulated::Paths,
+    paths: paths::Paths,
     sampler: Sampler,
     services: Option<Services>,
     /// Room to compute views in: one for each thread that does at the same time.
@@ -120,7 +121,7 @@ impl Tree {
             directories: Directories::of(views, directories),
             containers: DashMap::new(),
             handles: live::Handles::default(),
-            paths: emulated::Paths::default(),
+            paths: paths::Paths::default(),
             sampler: Sampler::new(
                 services
                     .as_ref()

@@ -87,7 +87,12 @@ fn mode_and_owner(container: &mut Container, path: &str, kernel: &std::fs::Metad
         "/sys/firmware",
         "/sys/devices/virtual/powercap",
     ];
-    let hidden_files = ["/proc/schedstat", "/proc/timer_list", "/proc/sched_debug"];
+    let hidden_files = [
+        "/proc/schedstat",
+        "/proc/timer_list",
+        "/proc/sched_debug",
+        "/proc/sys/kernel/core_pattern",
+    ];
     if !hidden.iter().any(|start| path.starts_with(start)) && !hidden_files.contains(&path) {
         let expected = format!("{:o}", kernel.mode() & 0o7777);
         // Older kernels leave it to root to set triggers, which the views let everybody do.
