@@ -221,22 +221,15 @@ impl Place {
     /// # Errors
     /// When no more descriptors can be had.
     pub fn prober(&self) -> Result<Prober> {
-        Ok(Prober::new(
-            self.probes.clone(),
-            [duplicate(&self.cached)?, duplicate(&self.live)?],
-        ))
+        Prober::new(self.probes.clone(), [&self.cached, &self.live])
     }
 
     /// Whether what carries our name is a graft of a daemon that was killed: its file system says ENOTCONN then. It
     /// may be a file system of the container's own, which need not answer, so it is given up after a second.
     pub(super) fn is_dead(&self, entry: &OwnedFd) -> Result<bool> {
-        let entry = duplicate(entry)?;
-        let (answer, answered) = mpsc::channel();
-        let ask = move || {
-            let _ = answer.send(rustix::fs::fstatfs(&entry).err());
-        };
-        self.probes.ask(Box::new(ask))?;
-        let error = answered
+        let error = self
+            .probes
+            .state(entry)?
             .recv_timeout(std::time::Duration::from_secs(1))
             .ok()
             .flatten();

@@ -1,43 +1,170 @@
 //! Questions to a file system that may never be answered, each asked on a thread of its own.
+//!
+//! A thread that waits for an answer which a server has promised cannot be ended, not even with its process; and as
+//! long as it lives, so do the descriptors that it shares. If these were the daemon's, its end would close neither
+//! `/dev/fuse`, so that the kernel would never give up the request, nor the lock of the runtime directory. So the
+//! threads that ask have descriptors of their own: what they are to ask about comes to them over a socket.
 
-use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 
+use nix::sched::{CloneFlags, unshare};
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::place::{duplicate, gone};
 use crate::error::{Error, Result};
+use crate::protocol::channel::Channel;
 use crate::protocol::link::Connection;
 
-type Question = Box<dyn FnOnce() + Send>;
+/// A question about the descriptor that travels beside.
+#[derive(Debug, Serialize, Deserialize)]
+enum Question {
+    /// What does its file system say of itself?
+    State,
+    /// What is in it under a name that nothing has?
+    Nothing {
+        /// Two of one name would wait for each other in the kernel.
+        number: usize,
+    },
+}
+
+/// What came of it; none is success.
+type Answer = Option<Errno>;
+
+/// Who waits for an answer, by the number of the question.
+type Waiting = Arc<Mutex<HashMap<u64, Box<dyn FnOnce(Answer) + Send>>>>;
 
 /// A thread that starts the threads that ask. They must not be the grafter's: a thread shares the root and the
 /// directory of the one that started it, and the grafter could enter no namespace while one of them hangs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Probes {
-    questions: mpsc::Sender<Question>,
+    questions: Arc<Channel>,
+    waiting: Waiting,
+    last: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes").finish_non_exhaustive()
+    }
 }
 
 impl Probes {
     /// Start it.
     pub(super) fn start() -> Result<Self> {
-        let (questions, inbox) = mpsc::channel::<Question>();
-        let ask = |question: Question| {
-            // If it is not started there is no answer, which is one too.
-            let _ = std::thread::Builder::new()
-                .name("probe".to_owned())
-                .spawn(question);
-        };
+        let (questions, theirs) =
+            Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
+        let waiting = Waiting::default();
+        let answers = Arc::clone(&waiting);
+        let (ready, is_ready) = mpsc::channel();
         std::thread::Builder::new()
             .name("prober".to_owned())
-            .spawn(move || inbox.into_iter().for_each(ask))
+            .spawn(move || {
+                let alone = keep_only(&theirs);
+                let failed = alone.is_err();
+                let _ = ready.send(alone);
+                if !failed {
+                    serve(&theirs, &answers);
+                }
+                // Its number belongs to somebody else in the daemon's own table.
+            })
             .map_err(|e| Error::io("start", "the prober thread", e))?;
-        Ok(Self { questions })
+        is_ready.recv().map_err(|_| gone())??;
+        Ok(Self {
+            questions: Arc::new(questions),
+            waiting,
+            last: Arc::default(),
+        })
     }
 
-    /// Ask without waiting.
-    pub(super) fn ask(&self, question: Question) -> Result<()> {
-        self.questions.send(question).map_err(|_| gone())
+    /// Ask without waiting; `done` is called with the answer, if there is ever one.
+    fn ask(
+        &self,
+        question: Question,
+        about: BorrowedFd<'_>,
+        done: impl FnOnce(Answer) + Send + 'static,
+    ) -> Result<()> {
+        let id = self.last.fetch_add(1, Ordering::Relaxed);
+        self.waiting.lock().insert(id, Box::new(done));
+        self.questions
+            .send(&(id, question), &[about])
+            .inspect_err(|_| drop(self.waiting.lock().remove(&id)))
+            .map_err(|_| gone())
+    }
+
+    /// What the file system behind a descriptor says of itself: an error, or none.
+    pub(super) fn state(&self, entry: &OwnedFd) -> Result<Receiver<Answer>> {
+        let (answer, answered) = mpsc::channel();
+        let done = move |errno| {
+            // Nobody may wait for it any more.
+            let _ = answer.send(errno);
+        };
+        self.ask(Question::State, entry.as_fd(), done)?;
+        Ok(answered)
+    }
+}
+
+/// Leave the descriptors of the other threads, and keep the socket and the standard error output.
+fn keep_only(socket: &Channel) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    let trouble = |e: Errno| Error::io("read", "/proc/thread-self/fd", e);
+    unshare(CloneFlags::CLONE_FILES)
+        .map_err(|e| Error::io("leave", "the descriptors of the other threads", e))?;
+    let numbers: Vec<i32> = {
+        let list = rustix::fs::open(
+            "/proc/thread-self/fd",
+            rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(trouble)?;
+        rustix::fs::Dir::read_from(&list)
+            .map_err(trouble)?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
+            .collect()
+    };
+    for number in numbers {
+        if number != 2 && number != socket.as_raw_fd() {
+            // It fails only for the list itself, which is closed already.
+            let _ = nix::unistd::close(number);
+        }
+    }
+    Ok(())
+}
+
+fn serve(questions: &Channel, waiting: &Waiting) {
+    while let Ok(Some(((id, question), fds))) = questions.recv::<(u64, Question)>() {
+        let Ok([about]) = <[OwnedFd; 1]>::try_from(fds) else {
+            continue;
+        };
+        let waiting = Arc::clone(waiting);
+        let ask = move || {
+            let answer = match question {
+                Question::State => rustix::fs::fstatfs(&about).err(),
+                // A LOOKUP in the root directory, whose entries are slots: no slot is called so.
+                Question::Nothing { number } => statx(
+                    &about,
+                    format!("health-{number}"),
+                    AtFlags::empty(),
+                    StatxFlags::TYPE,
+                )
+                .err(),
+            };
+            let done = waiting.lock().remove(&id);
+            if let Some(done) = done {
+                done(answer);
+            }
+        };
+        // If it is not started there is no answer, which is one too.
+        let _ = std::thread::Builder::new()
+            .name("probe".to_owned())
+            .spawn(ask);
     }
 }
 
@@ -49,31 +176,61 @@ pub struct Prober {
 }
 
 impl Prober {
-    pub(super) fn new(probes: Probes, roots: [OwnedFd; 2]) -> Self {
-        Self { probes, roots }
+    pub(super) fn new(probes: Probes, roots: [&OwnedFd; 2]) -> Result<Self> {
+        let [cached, live] = roots;
+        Ok(Self {
+            probes,
+            roots: [duplicate(cached)?, duplicate(live)?],
+        })
     }
 
     /// Ask both connections for names that are not there, so that each of the threads that wait for a request gets
     /// one, up to `times`; `done` hears of each answer. Nobody waits here: a server may never answer.
     ///
     /// # Errors
-    /// When no more descriptors can be had.
-    pub fn poke(&self, times: usize, done: &mpsc::Sender<Connection>) -> Result<()> {
+    /// When the thread that asks has ended.
+    pub fn poke(&self, times: usize, done: &Sender<Connection>) -> Result<()> {
         for (connection, root) in Connection::ALL.into_iter().zip(&self.roots) {
             for number in 0..times {
-                let (root, done) = (duplicate(root)?, done.clone());
-                let ask = move || {
-                    // A LOOKUP in the root directory, whose entries are slots: no slot is called so. Two of one name
-                    // would wait for each other in the kernel.
-                    let name = format!("health-{number}");
-                    let answer = statx(&root, name, AtFlags::empty(), StatxFlags::TYPE);
-                    if matches!(answer, Err(rustix::io::Errno::NOENT)) {
+                let done = done.clone();
+                let hears = move |answer| {
+                    if answer == Some(Errno::NOENT) {
+                        // Nobody may wait for it any more.
                         let _ = done.send(connection);
                     }
                 };
-                self.probes.ask(Box::new(ask))?;
+                self.probes
+                    .ask(Question::Nothing { number }, root.as_fd(), hears)?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threads_that_ask_have_no_descriptor_of_the_others() {
+        let (mut read, write) = std::io::pipe().unwrap();
+        let probes = Probes::start().unwrap();
+        let file = OwnedFd::from(tempfile::tempfile().unwrap());
+        assert_eq!(probes.state(&file).unwrap().recv().unwrap(), None);
+        drop(write);
+        // If the prober had the other end, this would wait for ever.
+        assert_eq!(std::io::Read::read(&mut read, &mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_asked_for() {
+        let probes = Probes::start().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let prober = Prober::new(probes, [&root, &root]).unwrap();
+        let (done, answered) = mpsc::channel();
+        prober.poke(2, &done).unwrap();
+        drop(done);
+        assert_eq!(answered.iter().count(), 4);
     }
 }
