@@ -1,8 +1,14 @@
 //! The daemon: one event loop, one thread a control connection, one grafter.
 //!
-//! [`operations`] are what can be done to containers, one at a time; `exposures` those on directories of the host,
-//! `lifecycle` what happens of itself. [`run`](run()) is the loop that hears of
-//! new connections, signals, and the ends of containers and of the server. [`options`] is its command line.
+//! | what | where |
+//! |---|---|
+//! | what can be done to containers, one at a time; on directories of the host | [`operations`], `exposures` |
+//! | the loop that hears of connections, signals, and the ends of containers and of the server | [`run`](run()), `watch`, `timer` |
+//! | what happens of itself: a container ends, the server dies, the daemon ends | `lifecycle`, `backoff`, `watchdog` |
+//! | where the connections come from at the start, and the containers of the daemon before | `inherit`, `restore` |
+//! | another version in the place of the one that runs | `upgrade` (the server), `successor` (the daemon) |
+//! | who knocks, and what they say | `listen`, `serve_control`, `standard_streams` |
+//! | the command line | [`options`] |
 
 mod backoff;
 mod exposures;
