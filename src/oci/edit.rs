@@ -244,7 +244,8 @@ mod tests {
     #[test]
     fn the_documented_hooks_are_known_for_ours() {
         let document = include_str!("../../docs/engines.md");
-        let block = document.split("```json\n").nth(1).unwrap();
+        let mut blocks = document.split("```json\n").skip(1);
+        let block = blocks.find(|block| block.starts_with("\"hooks\"")).unwrap();
         let text = format!("{{{}}}", block.split("```").next().unwrap());
         let edited = with_hooks(&text, &hooks()).unwrap().unwrap();
         assert_eq!(edited, with_hooks("{}", &hooks()).unwrap().unwrap());
