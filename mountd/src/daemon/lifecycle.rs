@@ -140,11 +140,11 @@ impl Daemon {
         }
     }
 
-    /// Hear of the next request on either connection, for the watchdog.
-    pub(super) fn listen_for_requests(&self) {
-        let state = self.state.lock();
-        for (number, fuse) in (0..).zip(state.connections.descriptors()) {
-            if let Err(error) = self.watch.request(number, fuse) {
+    /// Hear of the next request on either connection, for the watchdog; or of none.
+    pub(super) fn listen_for_requests(&self, hear: bool) {
+        // Without the lock of the state: who holds it may be waiting for a server that hangs.
+        for (number, fuse) in (0..).zip(&self.requests) {
+            if let Err(error) = self.watch.request(number, fuse.as_fd(), hear) {
                 tracing::warn!(%error, "the server is not watched over, ignoring");
             }
         }

@@ -39,6 +39,8 @@ pub struct Daemon {
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
     pub(super) prober: Prober,
+    /// Both connections, to hear of requests on them.
+    pub(super) requests: [OwnedFd; 2],
     /// Told of each container whose end shall be noticed.
     pub(super) watch: super::watch::Watch,
     /// The server that is to answer at this moment.

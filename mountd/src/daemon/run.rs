@@ -22,6 +22,7 @@ use super::successor::{Handles, Predecessor};
 use super::timer::Timer;
 use super::watch::{ASK, FIRST_SLOT, LISTENER, REQUEST, SERVER, SIGNALS, START, WAKE, Watch};
 use super::watchdog::{self, Answering};
+use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
 use crate::registry::{self, Registry};
@@ -143,6 +144,7 @@ pub fn run(options: &Options) -> Result<()> {
         watch.add(handles.listener.as_fd(), LISTENER)?;
     }
     service_manager::store(&connections, &belongings);
+    let requests = duplicates(&connections)?;
     let state = State {
         registry: Registry::new(boot_id, saved.as_ref())?,
         connections,
@@ -159,6 +161,7 @@ pub fn run(options: &Options) -> Result<()> {
         handles,
         pressure,
         prober,
+        requests,
         turn: Mutex::new(()),
         state: Mutex::new(state),
         watch,
@@ -204,7 +207,7 @@ fn turn(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -> Result<(
     daemon.watch.add(start_timer.as_fd(), START)?;
     let ask = watchdog::start(daemon)?;
     let ended = start_mourner(daemon)?;
-    daemon.listen_for_requests();
+    daemon.listen_for_requests(true);
     let mut reserve = Reserve::default();
     let mut events = [EpollEvent::empty(); 64];
     loop {
@@ -302,6 +305,15 @@ fn start_server_now(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
         tracing::error!(%error, ?delay, "no server can be started; trying again");
         timer.set(delay);
     }
+}
+
+fn duplicates(connections: &Connections) -> Result<[OwnedFd; 2]> {
+    let copy = |fd: std::os::fd::BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
+    };
+    let [cached, live] = connections.descriptors();
+    Ok([copy(cached)?, copy(live)?])
 }
 
 /// Hold the lock until this process ends: not by a value that lets go of it when it is dropped, because it may be

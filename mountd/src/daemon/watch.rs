@@ -46,9 +46,12 @@ impl Watch {
             .map_err(|e| Error::io("watch", "a descriptor", e))
     }
 
-    /// Hear once of a request on the connection `number`, from now on.
-    pub(super) fn request(&self, number: u64, fuse: BorrowedFd<'_>) -> Result<()> {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
+    /// Hear once of a request on the connection `number`, from now on; or of none.
+    pub(super) fn request(&self, number: u64, fuse: BorrowedFd<'_>, hear: bool) -> Result<()> {
+        let flags = match hear {
+            true => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
+            false => EpollFlags::empty(),
+        };
         let mut event = EpollEvent::new(flags, REQUEST + number);
         match self.epoll.modify(fuse, &mut event) {
             Err(nix::errno::Errno::ENOENT) => self.epoll.add(fuse, event),

@@ -63,6 +63,8 @@ pub(super) fn start(daemon: &Arc<Daemon>) -> Result<Sender<()>> {
 
 fn watch(daemon: &Daemon, asked: &Receiver<()>) {
     for () in asked {
+        // The questions are requests themselves, and must not lead to others.
+        daemon.listen_for_requests(false);
         if let Some(pidfd) = daemon.answering.get()
             && !answers(daemon)
             // Another server may have taken its place meanwhile; what hung before it is answered by that one.
@@ -72,7 +74,7 @@ fn watch(daemon: &Daemon, asked: &Receiver<()>) {
             // It fails only when it has ended.
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }
-        daemon.listen_for_requests();
+        daemon.listen_for_requests(true);
     }
 }
 
