@@ -176,11 +176,6 @@ pub fn run(options: &Options) -> Result<()> {
     if options.private {
         serve_standard_input(&daemon)?;
     }
-    if options.background && !options.successor {
-        announce()?;
-    }
-    service_manager::ready();
-    tracing::info!(pid = std::process::id(), "ready");
     let result = turn(&daemon, &signals, options);
     if daemon.handed_over.load(Ordering::SeqCst) {
         // Nothing is undone, and no lock is let go of: all of it is another daemon's.
@@ -208,6 +203,11 @@ fn turn(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -> Result<(
     let ask = watchdog::start(daemon)?;
     let ended = start_mourner(daemon)?;
     daemon.listen_for_requests(true);
+    if options.background && !options.successor {
+        announce()?;
+    }
+    service_manager::ready();
+    tracing::info!(pid = std::process::id(), "ready");
     let mut reserve = Reserve::default();
     let mut events = [EpollEvent::empty(); 64];
     loop {
