@@ -12,7 +12,6 @@ use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::control::{Answer, Call, Listed, Request, Response, VERSION};
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// How long a command waits for one answer. Attaching takes milliseconds; this is for a daemon that hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -55,23 +54,12 @@ impl Client {
             Err(error) => return Err(error),
         };
         let path = runtime.socket();
-        let trouble = |e: rustix::io::Errno| Error::io("connect to", &path, e);
-        let address = SocketAddrUnix::new(&path).map_err(trouble)?;
-        let socket = rustix::net::socket_with(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(trouble)?;
-        // Before it connects, which waits too when many do.
-        let client = Self::over(Channel::new(socket), limit)?;
-        match rustix::net::connect(&client.channel, &address) {
-            Ok(()) => Ok(Some(client)),
-            Err(rustix::io::Errno::AGAIN) => Err(client.no_answer()),
+        match Channel::connect(&path, Some(limit)) {
+            Ok(Some(channel)) => Self::over(channel, limit).map(Some),
             // No socket, or one that a killed daemon left.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
-            Err(e) => Err(trouble(e)),
+            Ok(None) => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(no_answer(limit)),
+            Err(error) => Err(Error::io("connect to", &path, error)),
         }
     }
 
@@ -80,14 +68,6 @@ impl Client {
             .set_timeout(Some(limit))
             .map_err(|e| Error::io("set up", "the connection", e))?;
         Ok(Self { channel, limit })
-    }
-
-    fn no_answer(&self) -> Error {
-        Error::new(
-            Kind::System,
-            format!("eci-mountd did not answer within {:?}", self.limit),
-        )
-        .remedy("see its log, and restart it")
     }
 
     /// Ask one thing, with descriptors.
@@ -144,7 +124,9 @@ impl Client {
             Ok(Some((answer, fds))) => Ok((answer.response, fds)),
             Ok(None) => Err(ending()),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(ending()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(self.no_answer()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(no_answer(self.limit))
+            }
             Err(error) => Err(Error::io("hear from", "eci-mountd", error)),
         }
     }
@@ -183,6 +165,14 @@ impl Client {
             }
         }
     }
+}
+
+fn no_answer(limit: Duration) -> Error {
+    Error::new(
+        Kind::System,
+        format!("eci-mountd did not answer within {limit:?}"),
+    )
+    .remedy("see its log, and restart it")
 }
 
 /// Whether this says that the daemon ends just now.

@@ -16,6 +16,11 @@ const LIMITS: [&str; 6] = [
     "100000",
 ];
 
+/// How `ctr run` is told which runtime to use and where the container's cgroup is to be.
+fn run<'a>(how: &'a str, program: &'a str, cgroup: &'a str) -> [&'a str; 6] {
+    ["run", how, "--runc-binary", program, "--cgroup", cgroup]
+}
+
 #[test]
 fn privileged_a_container_of_ctr_sees_its_limits_and_leaves_nothing() {
     let scene = scene();
@@ -24,14 +29,7 @@ fn privileged_a_container_of_ctr_sees_its_limits_and_leaves_nothing() {
     let before = host.left(containerd.cgroup());
     let program = host.program("eci-runc");
     let cgroup = format!("{}/one", containerd.cgroup().path());
-    let run = [
-        "run",
-        "--rm",
-        "--runc-binary",
-        &program,
-        "--cgroup",
-        &cgroup,
-    ];
+    let run = run("--rm", &program, &cgroup);
     for options in [&[][..], &["--privileged"], &["--read-only"]] {
         let command = [&run[..], &LIMITS, options, &[IMAGE, "one"], &SHOW].concat();
         show_limits(&containerd.ctr(&command).ok(), 128, 1);
@@ -47,14 +45,7 @@ fn privileged_what_ctr_executes_in_a_running_container_sees_the_limits() {
     let before = host.left(containerd.cgroup());
     let program = host.program("eci-runc");
     let cgroup = format!("{}/one", containerd.cgroup().path());
-    let run = [
-        "run",
-        "--detach",
-        "--runc-binary",
-        &program,
-        "--cgroup",
-        &cgroup,
-    ];
+    let run = run("--detach", &program, &cgroup);
     let command = [&run[..], &LIMITS, &[IMAGE, "one", "sleep", "1000"]].concat();
     containerd.ctr(&command).ok();
     let exec = ["tasks", "exec", "--exec-id", "two", "one"];

@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-
 use super::listen::listen;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
@@ -185,7 +183,9 @@ fn from_server(
     if has_ended_since(proc, runtime)? {
         return Ok(None);
     }
-    let Some(link) = find_orphan(runtime)? else {
+    let path = runtime.rendezvous();
+    let found = Channel::connect(&path, None).map_err(|e| Error::io("connect to", &path, e))?;
+    let Some(link) = found else {
         return Ok(None);
     };
     let (server, handed_over) = Server::adopt(link, pressure)?;
@@ -232,26 +232,6 @@ fn has_ended_since(proc: &Proc, runtime: &RuntimeDir) -> Result<bool> {
         .map_or(true, |process| process.start_ticks != start_ticks);
     // Nobody may have waited for it yet.
     Ok(other || has_ended(pidfd.as_fd())?)
-}
-
-/// A connection to the server that waits for a daemon; none when none waits.
-fn find_orphan(runtime: &RuntimeDir) -> Result<Option<Channel>> {
-    let path = runtime.rendezvous();
-    let trouble = |e: rustix::io::Errno| Error::io("connect to", &path, e);
-    let address = SocketAddrUnix::new(&path).map_err(trouble)?;
-    let socket = rustix::net::socket_with(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(trouble)?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) => Ok(Some(Channel::new(socket))),
-        // No socket, or one that nobody holds any more.
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
-        Err(e) => Err(trouble(e)),
-    }
 }
 
 /// End a server that waits for a daemon but cannot be gone on with: what it serves is grafted anew.

@@ -77,11 +77,12 @@ impl Daemon {
         self.state.lock().server = None;
     }
 
-    /// Start a server on the connections that the one before it served, and hand everything over to it.
+    /// Start a server on the connections that the one before it served, and hand everything over to it. Without `serve`
+    /// it does not answer yet: readers may wait for containers that it is still to be told of.
     ///
     /// # Errors
     /// When none can be started at this moment. The requests of readers wait meanwhile.
-    pub(super) fn start_server(&self) -> Result<()> {
+    pub(super) fn start_server(&self, serve: bool) -> Result<()> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let mut server = Server::start(
@@ -91,7 +92,9 @@ impl Daemon {
             &self.pressure,
         )?;
         self.hand_over(&state.registry, &mut server);
-        server.serve(state.connections.can_resend())?;
+        if serve {
+            server.serve(state.connections.can_resend())?;
+        }
         self.install(state, server)
     }
 
@@ -155,7 +158,7 @@ impl Daemon {
         self.state.lock().ending = true;
         // What lies in a directory graft is only found with a server that answers.
         let dead = self.state.lock().server.is_none();
-        if dead && let Err(error) = self.start_server() {
+        if dead && let Err(error) = self.start_server(true) {
             tracing::warn!(%error, "grafts in directories may stay behind");
         }
         let turn = self.turn.try_lock_for(LAST_OPERATION);

@@ -72,7 +72,8 @@ impl Daemon {
                         return Err(error);
                     }
                     tracing::error!(%error, "the server died; starting another one");
-                    if let Err(error) = self.replace_server(anew) {
+                    self.let_go_of_server();
+                    if let Err(error) = self.start_server(anew) {
                         tracing::error!(%error, "there is still none");
                     }
                     continue;
@@ -117,27 +118,6 @@ impl Daemon {
     fn server_is_gone(&self) -> bool {
         let state = self.state.lock();
         state.server.as_ref().is_none_or(Server::is_gone)
-    }
-
-    /// Start a server in the place of one that has died, and tell it of the containers so far. Where readers may wait
-    /// for others it does not serve yet.
-    fn replace_server(&self, serve: bool) -> Result<()> {
-        self.answering.set(None);
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        // Dropped, it is reaped.
-        state.server = None;
-        let mut server = Server::start(
-            &self.program.lock(),
-            &mut state.connections,
-            &state.belongings,
-            &self.pressure,
-        )?;
-        self.hand_over(&state.registry, &mut server);
-        if serve {
-            server.serve(state.connections.can_resend())?;
-        }
-        self.install(state, server)
     }
 
     fn restore_one(&self, saved: &SavedContainer, known: bool, anew: bool) -> Result<()> {

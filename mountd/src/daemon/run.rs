@@ -300,7 +300,7 @@ fn start_server(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
 }
 
 fn start_server_now(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
-    if let Err(error) = daemon.start_server() {
+    if let Err(error) = daemon.start_server(true) {
         let delay = backoff.delay(Instant::now()).max(RETRY);
         tracing::error!(%error, ?delay, "no server can be started; trying again");
         timer.set(delay);

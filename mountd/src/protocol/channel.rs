@@ -5,12 +5,14 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +44,28 @@ impl Channel {
             None,
         )?;
         Ok((Self::new(a), Self::new(b)))
+    }
+
+    /// Connect to a socket that listens at `path`; none when there is no socket, or nobody holds it any more. With a
+    /// `limit`, nothing is waited for longer, connecting included (EAGAIN).
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn connect(path: &Path, limit: Option<Duration>) -> io::Result<Option<Self>> {
+        let address = SocketAddrUnix::new(path)?;
+        let channel = Self::new(rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?);
+        // Before it connects, which waits too when many do.
+        channel.set_timeout(limit)?;
+        match rustix::net::connect(&channel.socket, &address) {
+            Ok(()) => Ok(Some(channel)),
+            Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Give the socket back, for a child's standard input for instance.
