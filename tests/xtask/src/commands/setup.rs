@@ -58,6 +58,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("qemu-system-x86", "runs guests with other kernels"),
     ("runc", "an OCI runtime that containers are tested with"),
     ("strace", "counts the system calls of the server in tests"),
+    (
+        "systemd",
+        "is the init of a container in tests, and sets tunables",
+    ),
     ("sysstat", "mpstat and sar read the views in tests"),
     ("util-linux", "unshare, nsenter, setpriv and lscpu"),
     (

@@ -1,0 +1,127 @@
+//! systemd as pid 1.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use eci_fs_emulators::TUNABLES;
+use eci_fs_emulators::tunable::{Handler, Tunable};
+
+use crate::machine::{Files, Machine};
+use crate::scene;
+
+/// A container in which systemd has started all that it is to start.
+#[track_caller]
+fn boot(scene: &support::Scene, files: Files, sysctls: &str) -> Machine {
+    let own = [("etc/sysctl.d/all.conf", sysctls)];
+    let machine = Machine::start(
+        scene,
+        files,
+        Path::new("/usr"),
+        &["/usr/lib/systemd/systemd"],
+        &own,
+    );
+    // Before it listens it cannot be asked, and once it does it answers when all is started.
+    machine.wait_until(&["systemctl", "is-system-running", "--wait"], |ran| {
+        ["running\n", "degraded\n"].contains(&ran.stdout.as_str())
+    });
+    machine
+}
+
+/// Those of the table that can be written on this machine, each with a value that is not the machine's.
+fn wanted() -> Vec<(&'static str, String)> {
+    let all = TUNABLES.iter().copied().flatten();
+    // systemd reads what it writes: it sets none that can only be written, on no machine.
+    let takes = |path: &str| fs::metadata(path).is_ok_and(|file| file.mode() & 0o600 == 0o600);
+    all.filter(|tunable| tunable.kept.is_none() && takes(tunable.path()))
+        .filter_map(|tunable| Some((tunable.path(), value(tunable)?)))
+        .collect()
+}
+
+fn value(tunable: &Tunable) -> Option<String> {
+    let (least, most, count) = match tunable.handler {
+        Handler::Int { least, most, count } => (i64::from(least), i64::from(most), count),
+        Handler::Ulong { .. } => (0, i64::MAX, 1),
+        _ => return None,
+    };
+    let machine = fs::read_to_string(tunable.path()).unwrap_or_default();
+    let mut values = [1_234_567, most, most - 1].into_iter();
+    let value = values.find(|value| {
+        (least..=most).contains(value)
+            && !machine
+                .split_whitespace()
+                .any(|had| had == value.to_string())
+    });
+    Some(vec![value?.to_string(); count].join("\t"))
+}
+
+/// Units that have failed.
+#[track_caller]
+fn failed(machine: &Machine) -> BTreeSet<String> {
+    let list = [
+        "systemctl",
+        "list-units",
+        "--failed",
+        "--plain",
+        "--no-legend",
+    ];
+    let said = machine.run(&list).ok();
+    let names = said.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn privileged_systemd_is_the_init_of_a_container_and_sets_every_tunable() {
+    let scene = scene();
+    let wanted = wanted();
+    assert!(wanted.len() > 20, "{wanted:?}");
+    let lines = wanted
+        .iter()
+        .map(|(path, value)| format!("{} = {value}\n", path.trim_start_matches("/proc/sys/")));
+    let sysctls: String = lines.collect();
+    let of_the_machine = || -> Vec<_> {
+        wanted
+            .iter()
+            .map(|(path, _)| fs::read_to_string(path).ok())
+            .collect()
+    };
+    let before = of_the_machine();
+
+    let with = boot(&scene, Files::Grafted, &sysctls);
+    let unit = "systemd-sysctl.service";
+    let show = [
+        "systemctl",
+        "show",
+        "--property=ActiveState,SubState,Result,ExecMainStatus",
+        unit,
+    ];
+    let state = with.run(&show).ok();
+    let all: BTreeSet<&str> = state.lines().collect();
+    let good = [
+        "ActiveState=active",
+        "SubState=exited",
+        "Result=success",
+        "ExecMainStatus=0",
+    ];
+    assert_eq!(all, BTreeSet::from(good));
+    for (path, value) in &wanted {
+        assert_eq!(with.read(path), format!("{value}\n"), "{path}");
+    }
+    let strictly = [
+        "/usr/lib/systemd/systemd-sysctl",
+        "--strict",
+        "/etc/sysctl.d/all.conf",
+    ];
+    let ran = with.run(&strictly);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    assert_eq!(of_the_machine(), before);
+
+    let without = boot(&scene, Files::Kernels, &sysctls);
+    // There it writes nothing, and passes over that unless it is told not to.
+    assert_eq!(without.run(&strictly).code, Some(1));
+    assert_eq!(of_the_machine(), before);
+    let (with, without) = (failed(&with), failed(&without));
+    println!("failed units: {with:?}; without eci-fs: {without:?}");
+    assert!(with.is_subset(&without), "{with:?} {without:?}");
+}
