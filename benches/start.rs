@@ -2,7 +2,7 @@
 //!
 //! A container is started (`run --detach`): without us, with the hooks in its bundle, and through `eci-runc`, which
 //! puts them there each time. The three take turns, so that whatever else the machine does is shared among them.
-//! Needs root, runc and crun.
+//! Needs root, runc, crun and youki.
 #![allow(
     clippy::print_stdout,
     missing_docs,
@@ -37,7 +37,8 @@ fn main() {
         panic!("{} cannot be written: {error}", config.display());
     }
     println!("start of a container, {count} of each, taking turns");
-    for (engine, name) in [(Engine::Runc, "runc"), (Engine::Crun, "crun")] {
+    for engine in Engine::RUNTIMES {
+        let name = engine.program();
         let real = find_program(name).display().to_string();
         let bundle = || {
             let bundle = Bundle::new(&scene, engine, &Limits::default(), false);

@@ -1,7 +1,7 @@
-//! `eci-fs hook`: containers of runc and crun have their views from their first instruction on.
+//! `eci-fs hook`: containers of runc, crun and youki have their views from their first instruction on.
 
 use serde_json::{Value, json};
-use support::{Bundle, Container, Engine, Scene, children_of, number_after};
+use support::{Bundle, Container, Engine, Ran, Scene, children_of, number_after};
 
 use crate::{limits, scene, sees, sees_the_host};
 
@@ -42,7 +42,7 @@ fn all_see_their_limits(change: impl Fn(&mut Value)) {
 }
 
 #[test]
-fn privileged_containers_of_both_runtimes_see_their_limits_from_the_start() {
+fn privileged_containers_of_each_runtime_see_their_limits_from_the_start() {
     all_see_their_limits(|_| {});
 }
 
@@ -226,7 +226,7 @@ fn privileged_containers_of_a_pod_share_a_pid_namespace_and_see_each_its_own_lim
 
 /// What a hook said that failed. crun throws it away; it is in the log too, with the name of the container.
 #[track_caller]
-fn said(scene: &Scene, engine: Engine, ran: &support::Ran) -> String {
+fn said(scene: &Scene, engine: Engine, ran: &Ran) -> String {
     let log = std::fs::read_to_string(scene.runtime_dir().join("hook.log")).unwrap();
     let last = log.lines().last().unwrap_or_default().to_owned();
     if engine == Engine::Runc {
@@ -279,7 +279,7 @@ fn privileged_a_container_of_a_user_who_is_not_root_is_left_alone() {
         command.args(["unshare", "--user", "--map-root-user"]);
         command.arg(eci_fs.get_program()).args(arguments);
         command.stdin(std::fs::File::open(&state).unwrap());
-        let ran = support::Ran::from_output(format!("{command:?}"), &command.output().unwrap());
+        let ran = Ran::from_output(format!("{command:?}"), &command.output().unwrap());
         assert_eq!(ran.code, Some(0), "{ran:?}");
         ran
     };
@@ -328,39 +328,45 @@ fn privileged_a_daemon_that_does_not_answer_is_given_up_in_time() {
     daemon.end();
 }
 
-#[test]
-fn privileged_fifty_containers_at_once_have_their_views() {
+/// Start fifty containers at once; each reads its own limit, and nothing is left.
+#[track_caller]
+fn fifty_at_once(engine: Engine) {
     let scene = scene();
     let daemon = scene.daemon(&[]);
     let bundles: Vec<Bundle> = (0..50)
         .map(|index| {
-            let bundle = Bundle::new(&scene, Engine::Runc, &limits(64 + index, 1.0), false);
+            let bundle = Bundle::new(&scene, engine, &limits(64 + index, 1.0), false);
             bundle.hook(&scene, &[]);
             bundle.program(&["/bin/busybox", "head", "-n", "1", "/proc/meminfo"]);
             bundle
         })
         .collect();
-    let children: Vec<_> = bundles
-        .iter()
-        .map(|bundle| {
-            let mut command = bundle.run_command();
-            command
-                .stdin(std::process::Stdio::null())
-                .stdout(std::process::Stdio::piped())
-                .stderr(std::process::Stdio::piped());
-            command.spawn().unwrap()
-        })
-        .collect();
-    for (index, child) in children.into_iter().enumerate() {
-        let output = child.wait_with_output().unwrap();
-        let ran = support::Ran::from_output(format!("container {index}"), &output);
-        let text = ran.ok();
-        assert_eq!(number_after(&text, "MemTotal:"), (64 + index as u64) << 10);
+    let all = Ran::all(bundles.iter().map(Bundle::run_command));
+    for (index, ran) in all.into_iter().enumerate() {
+        assert_eq!(
+            number_after(&ran.ok(), "MemTotal:"),
+            (64 + index as u64) << 10
+        );
     }
     drop(bundles);
     assert_eq!(scene.list().len(), 0);
     assert_eq!(children_of(daemon.pid()).len(), 1);
     daemon.end();
+}
+
+#[test]
+fn privileged_fifty_containers_of_runc_at_once_have_their_views() {
+    fifty_at_once(Engine::Runc);
+}
+
+#[test]
+fn privileged_fifty_containers_of_crun_at_once_have_their_views() {
+    fifty_at_once(Engine::Crun);
+}
+
+#[test]
+fn privileged_fifty_containers_of_youki_at_once_have_their_views() {
+    fifty_at_once(Engine::Youki);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use support::engines::{CommandLine, Docker};
 
 use crate::host::Host;
 use crate::scene;
-use crate::views::{LIMITS, SHOW, show_limits, show_the_cgroup, show_the_machine, start};
+use crate::views::{
+    LIMITS, SHOW, fifty_at_once, show_limits, show_the_cgroup, show_the_machine, start,
+};
 
 /// What chooses our runtime.
 const ECI: &str = "--runtime=eci";
@@ -107,6 +109,17 @@ fn privileged_containers_that_dockerd_restarts_have_their_views_again() {
     let exec = [&["exec", "one"], &SHOW[..]].concat();
     show_limits(&docker.call(&exec).ok(), 128, 1);
     assert_eq!(host.attached().len(), 1);
+}
+
+#[test]
+fn privileged_fifty_containers_of_docker_at_once_have_their_views_and_leave_nothing() {
+    let scene = scene();
+    let host = Host::new(&scene);
+    let docker = host.docker(&[]);
+    docker.run(&["--rm", ECI], &["true"]).ok();
+    let before = host.left(docker.cgroup());
+    fifty_at_once(&docker, &[ECI, "--network=none"]);
+    host.is_as(&before, docker.cgroup(), "");
 }
 
 /// The names of the containers that run.

@@ -4,7 +4,7 @@ use support::engines::CommandLine;
 
 use crate::host::Host;
 use crate::scene;
-use crate::views::{LIMITS, SHOW, show_limits, show_the_cgroup, start};
+use crate::views::{LIMITS, SHOW, fifty_at_once, show_limits, show_the_cgroup, start};
 
 #[test]
 fn privileged_every_container_of_podman_sees_its_limits_and_leaves_nothing() {
@@ -49,5 +49,16 @@ fn privileged_a_limit_that_podman_changes_shows_in_the_running_container() {
     show_the_cgroup(&podman.call(&exec).ok());
     assert_eq!(host.attached().len(), 1);
     podman.call(&["rm", "--force", "one"]).ok();
+    host.is_as(&before, podman.cgroup(), "");
+}
+
+#[test]
+fn privileged_fifty_containers_of_podman_at_once_have_their_views_and_leave_nothing() {
+    let scene = scene();
+    let host = Host::new(&scene);
+    let podman = host.podman();
+    podman.run(&["--rm"], &["true"]).ok();
+    let before = host.left(podman.cgroup());
+    fifty_at_once(&podman, &[]);
     host.is_as(&before, podman.cgroup(), "");
 }

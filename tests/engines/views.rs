@@ -75,3 +75,17 @@ pub(crate) fn start(engine: &impl CommandLine, name: &str, options: &[&str]) {
     let mut command = engine.run_command(&[&run, options].concat(), &sleep);
     Ran::run(&mut command).ok();
 }
+
+/// Run fifty containers at once, each with a limit of its own, which its first program reads.
+#[track_caller]
+pub(crate) fn fifty_at_once(engine: &impl CommandLine, options: &[&str]) {
+    let limits = 64..64 + 50;
+    let commands = limits.clone().map(|limit| {
+        let limit = format!("--memory={limit}m");
+        let read = ["head", "-n", "1", "/proc/meminfo"];
+        engine.run_command(&[&["--rm", &limit], options].concat(), &read)
+    });
+    for (limit, ran) in limits.zip(Ran::all(commands)) {
+        assert_eq!(number_after(&ran.ok(), "MemTotal:"), limit << 10);
+    }
+}

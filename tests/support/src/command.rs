@@ -1,8 +1,9 @@
 //! A command that has been run to its end.
 
+use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// How it ended and what it said.
 #[derive(Debug, Clone)]
@@ -24,28 +25,29 @@ impl Ran {
     /// When it cannot be started.
     #[track_caller]
     pub fn run(command: &mut Command) -> Self {
-        match Self::try_run(command) {
+        match Running::start(command).and_then(Running::end) {
             Ok(ran) => ran,
             Err(error) => panic!("{command:?} cannot be started: {error}"),
         }
     }
 
-    fn try_run(command: &mut Command) -> std::io::Result<Self> {
-        let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        command
-            .stdin(Stdio::null())
-            .stdout(stdout.try_clone()?)
-            .stderr(stderr.try_clone()?);
-        let mut output = Output {
-            status: command.status()?,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
-        };
-        stdout.rewind()?;
-        stdout.read_to_end(&mut output.stdout)?;
-        stderr.rewind()?;
-        stderr.read_to_end(&mut output.stderr)?;
-        Ok(Self::from_output(format!("{command:?}"), &output))
+    /// Run commands at once, each to its end; in their order.
+    ///
+    /// # Panics
+    /// When one cannot be started.
+    #[track_caller]
+    pub fn all(commands: impl IntoIterator<Item = Command>) -> Vec<Self> {
+        let running: Vec<_> = commands
+            .into_iter()
+            .map(|mut command| Running::start(&mut command))
+            .collect();
+        let ended = running
+            .into_iter()
+            .map(|running| running.and_then(Running::end));
+        match ended.collect() {
+            Ok(all) => all,
+            Err(error) => panic!("one of many cannot be started: {error}"),
+        }
     }
 
     /// What a child came to that was waited for.
@@ -89,5 +91,42 @@ impl Ran {
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is missing: {self:?}");
         }
+    }
+}
+
+/// A command that runs.
+struct Running {
+    what: String,
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> std::io::Result<Self> {
+        let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        command
+            .stdin(Stdio::null())
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?);
+        Ok(Self {
+            what: format!("{command:?}"),
+            child: command.spawn()?,
+            stdout,
+            stderr,
+        })
+    }
+
+    fn end(mut self) -> std::io::Result<Ran> {
+        let mut output = Output {
+            status: self.child.wait()?,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        };
+        self.stdout.rewind()?;
+        self.stdout.read_to_end(&mut output.stdout)?;
+        self.stderr.rewind()?;
+        self.stderr.read_to_end(&mut output.stderr)?;
+        Ok(Ran::from_output(self.what, &output))
     }
 }

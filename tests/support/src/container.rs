@@ -18,6 +18,8 @@ pub enum Engine {
     Runc,
     /// crun.
     Crun,
+    /// youki.
+    Youki,
 }
 
 /// A container that is not there yet.
@@ -77,7 +79,7 @@ impl<'a> Builder<'a> {
     pub fn start(self) -> Container {
         match self.engine {
             Engine::Plain => self.start_plain(),
-            Engine::Runc | Engine::Crun => self.start_with_runtime(),
+            Engine::Runc | Engine::Crun | Engine::Youki => self.start_with_runtime(),
         }
     }
 
@@ -130,22 +132,29 @@ impl<'a> Builder<'a> {
 }
 
 impl Engine {
-    /// The two runtimes.
-    pub const RUNTIMES: [Self; 2] = [Self::Runc, Self::Crun];
+    /// The runtimes.
+    pub const RUNTIMES: [Self; 3] = [Self::Runc, Self::Crun, Self::Youki];
 
     /// The name of its program.
-    pub(crate) fn program(self) -> &'static str {
+    pub fn program(self) -> &'static str {
         match self {
             Self::Plain => "unshare",
             Self::Runc => "runc",
             Self::Crun => "crun",
+            Self::Youki => "youki",
         }
     }
 
     /// What has to execute it on this machine, if it does not work as it is: crun refuses a hybrid layout while v2
-    /// has a controller; where it looks, it has none then.
+    /// has a controller; where it looks, it has none then. `youki run` waits for ever for a container that has ended
+    /// before it listens to signals (0.7.0), unless the signal that says so waits for it.
     #[track_caller]
     pub(crate) fn enter(self) -> Option<Command> {
+        if self == Self::Youki {
+            let mut command = Command::new(find_program("env"));
+            command.arg("--block-signal=CHLD");
+            return Some(command);
+        }
         let v2 = hybrid().filter(|_| self == Self::Crun)?;
         let mut command = Command::new(find_program("unshare"));
         let script = r#"mount --bind /dev/null "$0" && exec "$@""#;

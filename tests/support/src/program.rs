@@ -15,10 +15,11 @@ use nix::fcntl::{Flock, FlockArg};
 #[track_caller]
 pub fn find(name: &str) -> PathBuf {
     let path = std::env::var("PATH").unwrap_or_default();
-    let found = path
-        .split(':')
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"])
-        .map(|dir| Path::new(dir).join(name))
+    let usual = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path)
+        .chain(usual)
+        .chain(of_cargo())
+        .map(|dir| dir.join(name))
         .find(|path| path.is_file());
     match found {
         Some(path) => path,
@@ -32,6 +33,13 @@ pub fn find(name: &str) -> PathBuf {
             }
         ),
     }
+}
+
+/// Where `cargo install` puts programs.
+fn of_cargo() -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    home.map(|home| home.join("bin"))
 }
 
 /// The probe, built for containers that have no library: static, in a directory of its own below the target

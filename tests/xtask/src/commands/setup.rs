@@ -1,8 +1,9 @@
 //! `cargo xtask setup`: installs what the tests and the tasks need.
 
+use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -114,10 +115,20 @@ const TOOLS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Programs that are no packages of Debian: a crate, the version that the tests were written with, its features, and
+/// what needs it. Of youki those that need no library.
+const PROGRAMS: &[(&str, &str, &str, &str)] = &[(
+    "youki",
+    "0.7.0",
+    "v1,v2",
+    "an OCI runtime that containers are tested with",
+)];
+
 /// Installs what is missing, and says so; quick when nothing is.
 pub(super) fn run() -> Result<ExitCode> {
     install_packages()?;
     install_tools()?;
+    install_programs()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,14 +226,7 @@ fn install_tools() -> Result<()> {
         }
         missing = true;
         println!("setup: cargo-{tool} is missing ({reason})");
-        println!("setup: cargo install --locked cargo-{tool}, which takes some minutes");
-        let mut install = command(cargo());
-        install.args(["install", "--locked", "--quiet", &format!("cargo-{tool}")]);
-        // Of no use to the builds of this work tree, and larger than all of them.
-        install
-            .env_remove("CARGO_TARGET_DIR")
-            .env_remove("RUSTFLAGS");
-        run_command(&mut install)?;
+        cargo_install(&[&format!("cargo-{tool}")])?;
     }
     if !missing {
         println!("setup: all {} tools of cargo are there", TOOLS.len());
@@ -230,7 +234,53 @@ fn install_tools() -> Result<()> {
     Ok(())
 }
 
+/// Installs missing programs, where cargo puts them.
+fn install_programs() -> Result<()> {
+    for (name, version, features, reason) in PROGRAMS {
+        if says(name, version) {
+            println!("setup: {name} {version} is there");
+            continue;
+        }
+        println!("setup: {name} {version} is missing ({reason})");
+        // In the place of another version of it.
+        let choice = ["--no-default-features", "--features", features, "--force"];
+        cargo_install(&[&[*name, "--version", version], &choice[..]].concat())?;
+    }
+    Ok(())
+}
+
+/// Whether the program that tests find says that it is of this version: one of PATH, or one that cargo has installed.
+fn says(name: &str, version: &str) -> bool {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+    let installed = home.map(|home| home.join("bin").join(name));
+    let output = [Some(name.into()), installed]
+        .into_iter()
+        .flatten()
+        .find_map(|program: PathBuf| command(program).arg("--version").output().ok());
+    output.is_some_and(|output| {
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.split_whitespace().any(|word| word == version)
+    })
+}
+
+/// `cargo install` with these arguments.
+fn cargo_install(arguments: &[&str]) -> Result<()> {
+    println!(
+        "setup: cargo install --locked {}, which takes some minutes",
+        arguments.join(" ")
+    );
+    let mut install = command(cargo());
+    install.args(["install", "--locked", "--quiet"]);
+    install.args(arguments);
+    // Of no use to the builds of this work tree, and larger than all of them.
+    install
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTFLAGS");
+    run_command(&mut install)
+}
+
 /// The cargo that runs this, or the one on the path.
 pub(super) fn cargo() -> std::ffi::OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
