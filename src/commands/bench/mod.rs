@@ -6,11 +6,13 @@
 //!
 //! - [`contained`] starts the processes that read, each in a mount and a pid namespace of its own; [`reader`] is
 //!   what runs in them.
-//! - [`views`] measures each view, [`scale`] a daemon with up to a thousand containers.
+//! - [`views`] measures each view, [`tunables`] those that are written to, [`scale`] a daemon with up to a thousand
+//!   containers. [`harmless`] keeps writes from the machine.
 //! - [`report`] is what comes out; [`table`] and [`chart`] are how it is shown.
 
 mod chart;
 mod contained;
+mod harmless;
 mod histogram;
 mod peer;
 mod process;
@@ -18,6 +20,7 @@ mod reader;
 mod report;
 mod scale;
 mod table;
+mod tunables;
 mod views;
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The reader: pid 1 of a container, which reads what it is told and says how long that took.
+//! The reader: pid 1 of a container, which reads or writes what it is told and says how long that took.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::harmless::{self, Contained};
 use super::histogram::Histogram;
 use super::{Inside, peer};
 
@@ -69,6 +70,8 @@ pub(super) enum Way {
     Held,
     /// As `Open`, after a time in which nobody read.
     Quiet,
+    /// Open, write a number, close.
+    Write,
 }
 
 /// When to stop.
@@ -95,18 +98,22 @@ pub(in super::super) fn read(inside: &Inside) -> ExitCode {
     let Ok(channel) = super::contained::channel_of_stdin() else {
         return ExitCode::FAILURE;
     };
-    let said = match prepare(inside) {
-        Ok(()) => FromReader::Ready,
-        Err(error) => FromReader::Failed(error),
+    let contained = match prepare(inside) {
+        Ok(contained) => contained,
+        Err(error) => {
+            // If nobody listens there is nobody to tell.
+            let _ = channel.send(&FromReader::Failed(error), &[]);
+            return ExitCode::FAILURE;
+        }
     };
-    if channel.send(&said, &[]).is_err() {
+    if channel.send(&FromReader::Ready, &[]).is_err() {
         return ExitCode::FAILURE;
     }
     // The bench closes its end when it is done, or is no more.
     while let Ok(Some((told, _))) = channel.recv::<ToReader>() {
         let result = match told {
             ToReader::Grafts => grafts().map(FromReader::Grafts),
-            ToReader::Measure(job) => measure(&job).map(FromReader::Measured),
+            ToReader::Measure(job) => measure(&job, &contained).map(FromReader::Measured),
         };
         let said = result.unwrap_or_else(FromReader::Failed);
         if channel.send(&said, &[]).is_err() {
@@ -116,21 +123,14 @@ pub(in super::super) fn read(inside: &Inside) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn prepare(inside: &Inside) -> Result<()> {
+fn prepare(inside: &Inside) -> Result<Contained> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
     private()?;
-    mount(
-        Some("proc"),
-        "/proc",
-        Some("proc"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .map_err(|e| Error::io("mount", "/proc", e))?;
+    let contained = Contained::begin()?;
     if inside.lxcfs {
         peer::bind()?;
     }
-    Ok(())
+    Ok(contained)
 }
 
 /// No mount of ours shall be seen elsewhere.
@@ -156,7 +156,10 @@ fn grafts() -> Result<Vec<Graft>> {
         .collect())
 }
 
-fn measure(job: &Job) -> Result<Sample> {
+fn measure(job: &Job, contained: &Contained) -> Result<Sample> {
+    if job.way == Way::Write {
+        contained.check(&job.path)?;
+    }
     let started = Instant::now();
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..job.threads.max(1))
@@ -184,8 +187,7 @@ fn died() -> Error {
 
 fn one(job: &Job) -> Result<Histogram> {
     let mut times = Histogram::new();
-    // More than any view has; the kernel gives what it has, up to a page of many files.
-    let mut buffer = vec![0; 1 << 18];
+    let mut buffer = vec![0; room(&job.path)];
     let held = open(&job.path)?;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
         .map_err(|e| Error::io("make", "a timer", e))?;
@@ -198,6 +200,7 @@ fn one(job: &Job) -> Result<Histogram> {
                     .map_err(|e| Error::io("read", &job.path, e))?,
             ),
             Way::Open => whole(&job.path, &mut buffer)?,
+            Way::Write => harmless::write(&job.path)?,
             Way::Quiet => {
                 wait(&timer)?;
                 before = Instant::now();
@@ -214,6 +217,16 @@ fn one(job: &Job) -> Result<Histogram> {
         if done {
             return Ok(times);
         }
+    }
+}
+
+/// Bytes of the buffer: more than any view has. The kernel clears as much for each read of a tunable
+/// (proc_sys_call_handler), so that a longer one than programs have would measure that.
+fn room(path: &str) -> usize {
+    if path.starts_with("/proc/sys/") {
+        1 << 12
+    } else {
+        1 << 18
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) struct Report {
     pub(super) cpus: usize,
     pub(super) memory_mib: u64,
     pub(super) views: Vec<View>,
+    pub(super) tunables: Vec<Tunable>,
     pub(super) threads: Vec<Threads>,
     pub(super) cpu: Vec<Cpu>,
     pub(super) scale: Option<Scale>,
@@ -27,10 +28,22 @@ pub(super) struct View {
     pub(super) ways: Vec<Compared>,
 }
 
+/// A tunable, read and written.
+#[derive(Debug, Serialize)]
+pub(super) struct Tunable {
+    pub(super) path: String,
+    pub(super) read: Compared,
+    /// The kernel's is [`Self::written`], in a namespace of its own.
+    pub(super) write: Compared,
+    pub(super) written: &'static str,
+    /// What both shall be of the kernel's at most.
+    pub(super) goal: f64,
+}
+
 /// The same work done by all subjects in turns.
 #[derive(Debug, Serialize)]
 pub(super) struct Compared {
-    /// "open", "held" or "quiet".
+    /// "open", "held", "quiet" or "write".
     pub(super) way: &'static str,
     pub(super) kernel: Times,
     pub(super) ours: Times,
@@ -118,6 +131,7 @@ impl Report {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_mib,
             views: Vec::new(),
+            tunables: Vec::new(),
             threads: Vec::new(),
             cpu: Vec::new(),
             scale: None,

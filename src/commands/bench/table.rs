@@ -31,6 +31,18 @@ fn text(report: &Report) -> String {
             }
         }
     }
+    if let Some(first) = report.tunables.first() {
+        out += &format!(
+            "\ntunables: open, read to the end or write, close; the goal is {} of the kernel's at most\n\
+             the kernel's own is written in a namespace: {}\n",
+            first.goal, first.written
+        );
+        out += &heading("tunable");
+        for tunable in &report.tunables {
+            out += &row(&format!("{} read", tunable.path), &tunable.read);
+            out += &row(&format!("{} write", tunable.path), &tunable.write);
+        }
+    }
     if !report.threads.is_empty() {
         out += "\nthe same by several threads at once\n";
         out += &heading("view, threads");

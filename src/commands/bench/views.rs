@@ -7,7 +7,7 @@ use super::contained::{Daemon, Reader};
 use super::histogram::median;
 use super::reader::{Job, Limit, Sample, Way};
 use super::report::{Compared, Cpu, Report, Threads, Times, View};
-use super::{Effort, Options, Stop, process};
+use super::{Effort, Options, Stop, process, tunables};
 
 /// With how many threads the first view is read.
 const THREADS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -22,10 +22,21 @@ pub(super) struct Subjects<'a> {
 impl Subjects<'_> {
     /// Have all of them do the same, in turns.
     pub(super) fn compare(&self, job: &Job, rounds: usize, stop: &Stop) -> Result<Compared> {
+        self.compare_with(job, job, rounds, stop)
+    }
+
+    /// The same, where the kernel's own is another file.
+    pub(super) fn compare_with(
+        &self,
+        job: &Job,
+        kernels: &Job,
+        rounds: usize,
+        stop: &Stop,
+    ) -> Result<Compared> {
         let (mut kernel, mut ours, mut lxcfs) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds.max(1) {
             stop.check()?;
-            kernel.push(self.kernel.measure(job)?);
+            kernel.push(self.kernel.measure(kernels)?);
             ours.push(self.ours.measure(job)?);
             if let Some(reader) = self.lxcfs {
                 lxcfs.push(reader.measure(job)?);
@@ -66,6 +77,7 @@ fn name(way: Way) -> &'static str {
         Way::Open => "open",
         Way::Held => "held",
         Way::Quiet => "quiet",
+        Way::Write => "write",
     }
 }
 
@@ -129,6 +141,7 @@ pub(super) fn measure(
             }
         }
     }
+    report.tunables = tunables::measure(&kernel, &ours, options, effort, stop)?;
     // Several threads, and what the server pays: of one view of each connection.
     for cached in [true, false] {
         let Some(path) = typical(report, cached) else {
