@@ -61,6 +61,7 @@ const FILES: &[(&str, &str)] = &[
 #[derive(Debug)]
 pub(crate) struct Machine {
     bundle: Bundle,
+    first_config: Value,
     pid: u32,
 }
 
@@ -78,7 +79,8 @@ impl Machine {
         own: &[(&str, &str)],
     ) -> Self {
         let bundle = Bundle::new(scene, Engine::Runc, &Limits::default(), true);
-        let user = user(&bundle.config());
+        let first_config = bundle.config();
+        let user = user(&first_config);
         let root = bundle.dir().join("root");
         make_root(&root, own, user);
         bundle.change(|config| machine(config, &root, usr, init));
@@ -94,7 +96,11 @@ impl Machine {
         let state = Ran::run(&mut bundle.runtime(&["state", bundle.name()])).ok();
         let state: Value = serde_json::from_str(&state).unwrap();
         let pid = u32::try_from(state["pid"].as_u64().unwrap()).unwrap();
-        let this = Self { bundle, pid };
+        let this = Self {
+            bundle,
+            first_config,
+            pid,
+        };
         // As an engine that delegates them does.
         for dir in this.bundle.cgroup().dirs() {
             own_files(&dir, user);
@@ -104,6 +110,11 @@ impl Machine {
         }
         run_to_success(&mut this.bundle.runtime(&["start", this.bundle.name()]));
         this
+    }
+
+    /// The configuration of a container that is no machine.
+    pub(crate) fn first_config(&self) -> &Value {
+        &self.first_config
     }
 
     /// A command in it.

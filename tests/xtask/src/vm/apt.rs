@@ -19,6 +19,22 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 ///
 /// Nothing is installed, and what the packages depend on has to be named too.
 pub fn packages(kernel: Kernel, names: &[&str]) -> Result<PathBuf> {
+    unpacked(kernel.suite(), names, Extent::Alone)
+}
+
+/// The same, of any Debian release, and with all that the packages depend on.
+pub fn packages_and_dependencies(suite: &str, names: &[&str]) -> Result<PathBuf> {
+    unpacked(suite, names, Extent::WithDependencies)
+}
+
+/// What is unpacked beside what is named.
+#[derive(Debug, Clone, Copy)]
+enum Extent {
+    Alone,
+    WithDependencies,
+}
+
+fn unpacked(suite: &str, names: &[&str], extent: Extent) -> Result<PathBuf> {
     let odd = |name: &&&str| {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
         !name.starts_with(|first: char| first.is_ascii_alphanumeric()) || !name.bytes().all(known)
@@ -26,26 +42,35 @@ pub fn packages(kernel: Kernel, names: &[&str]) -> Result<PathBuf> {
     if let Some(name) = names.iter().find(odd) {
         bail!("`{name}` is no name of a package");
     }
-    let name = format!("{}-{}", kernel.suite(), names.join("-"));
+    let with = match extent {
+        Extent::Alone => "",
+        Extent::WithDependencies => "-and-dependencies",
+    };
+    let name = format!("{suite}-{}{with}", names.join("-"));
     let dir = target_dir().join("vm").join(name);
     let _lock = lock(&dir)?;
     let root = dir.join("root");
     if !root.exists() {
         let list = names.join(", ");
-        eprintln!("vm: fetching {list} of Debian {}", kernel.suite());
-        fetch(kernel.suite(), names, &dir)
+        eprintln!("vm: fetching {list} of Debian {suite}");
+        fetch(suite, names, extent, &dir)
             .with_context(|| format!("cannot fetch {list} into {}", dir.display()))?;
     }
     Ok(root)
 }
 
 /// Fetches, checks and unpacks; `root` appears only when all of that has succeeded.
-fn fetch(suite: &str, names: &[&str], dir: &Path) -> Result<()> {
+fn fetch(suite: &str, names: &[&str], extent: Extent, dir: &Path) -> Result<()> {
     let apt = Apt::new(suite, &dir.join("apt"))?;
     let unpacked = dir.join("unpacked");
     remove_tree(&unpacked)?;
-    for name in names {
-        apt.unpack(name, &unpacked)?;
+    match extent {
+        Extent::Alone => {
+            for name in names {
+                apt.unpack(name, &unpacked)?;
+            }
+        }
+        Extent::WithDependencies => apt.unpack_all(names, &unpacked)?,
     }
     fs::rename(&unpacked, dir.join("root")).context("cannot rename the unpacked packages")?;
     remove_tree(&dir.join("apt"))
@@ -142,9 +167,20 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 
     /// Downloads a package and unpacks it into a folder.
     pub(super) fn unpack(&self, package: &str, into: &Path) -> Result<()> {
-        let archive = self.download(package)?;
-        let mut unpack = command("dpkg-deb");
-        output(unpack.arg("--extract").arg(archive).arg(into))?;
+        extract(&self.download(package)?, into)
+    }
+
+    /// The same with packages and all that they depend on, which apt compares with the index itself.
+    fn unpack_all(&self, packages: &[&str], into: &Path) -> Result<()> {
+        let options = ["-qq", "--yes", "--no-install-recommends", "--download-only"];
+        let mut install = self.command("apt-get");
+        output(install.args(options).arg("install").args(packages))?;
+        for entry in fs::read_dir(self.dir.join("cache/archives"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                extract(&path, into)?;
+            }
+        }
         Ok(())
     }
 
@@ -176,6 +212,13 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
         }
         Ok(archive)
     }
+}
+
+/// Unpacks a package into a folder.
+fn extract(archive: &Path, into: &Path) -> Result<()> {
+    let mut unpack = command("dpkg-deb");
+    output(unpack.arg("--extract").arg(archive).arg(into))?;
+    Ok(())
 }
 
 /// The Debian mirror that this machine uses.

@@ -26,7 +26,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-pub use apt::packages;
+pub use apt::{packages, packages_and_dependencies};
 pub use kernel::{Kernel, KernelFiles};
 
 use crate::paths::target_dir;
