@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+pub use eci_fs_mountd::config::DEFAULT;
+use eci_fs_mountd::config::{self, Ceilings};
 use eci_fs_mountd::error::{Error, Result};
 use eci_fs_mountd::runtime_dir;
 use serde::Deserialize;
 
 use crate::oci::annotations::Choice;
-
-/// Where it is unless said otherwise.
-pub const DEFAULT: &str = "/etc/eci-fs/config.toml";
 
 /// The longest time limit of a hook, in seconds.
 const MAX_TIMEOUT: u64 = 600;
@@ -24,6 +23,8 @@ pub struct Config {
     pub hook: Hook,
     /// Of `eci-fs runtime`.
     pub runtime: Runtime,
+    /// Of the daemon.
+    pub raise: Ceilings,
 }
 
 /// The table `[hook]`.
@@ -85,23 +86,14 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or says what means nothing here.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(e) => return Err(Error::io("read", path, e)),
-        };
-        Self::parse(&text).map_err(|error| error.context(path.display()))
+        config::read::<Self>(path)?
+            .checked()
+            .map_err(|error| error.context(path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map(|span| text[..span.start].matches('\n').count() + 1);
-            let at = line.map_or(String::new(), |line| format!("line {line}: "));
-            Error::refused(format!("{at}{}", error.message().replace('\n', ", ")))
-                .remedy("docs/engines.md lists what can be configured")
-        })?;
+    fn checked(self) -> Result<Self> {
+        let config = self;
+        config.raise.check()?;
         if !(1..=MAX_TIMEOUT).contains(&config.hook.timeout) {
             return Err(Error::refused(format!(
                 "hook.timeout is {}, and must be 1 to {MAX_TIMEOUT} seconds",
@@ -119,6 +111,10 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Config> {
+        config::parse::<Config>(text).and_then(Config::checked)
+    }
+
     #[test]
     fn without_a_file_everything_is_as_documented() {
         let config = Config::read(Path::new("/nonexistent/config.toml")).unwrap();
@@ -132,14 +128,14 @@ mod tests {
     fn the_documented_file_says_what_is_so_without_one() {
         let document = include_str!("../docs/engines.md");
         let block = document.split("```toml\n").nth(1).unwrap();
-        let config = Config::parse(block.split("```").next().unwrap()).unwrap();
+        let config = parse(block.split("```").next().unwrap()).unwrap();
         assert_eq!(config.hook, Config::default().hook);
         assert_eq!(config.runtime.path, Some("runc".into()));
     }
 
     #[test]
     fn everything_can_be_set() {
-        let config = Config::parse(
+        let config = parse(
             "[hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n",
         );
@@ -159,8 +155,10 @@ mod tests {
             ("[hook]\ntimeout = 0\n", "1 to 600"),
             ("[hook]\nruntime-dir = 'run'\n", "absolute"),
             ("[hook\n", "line 1"),
+            ("[raise]\n'/proc/sys/kernel/panic' = 1\n", "line 2"),
+            ("[raise]\n'/proc/sys/fs/nr_open' = 0\n", "1 to"),
         ] {
-            let error = Config::parse(text).unwrap_err().to_string();
+            let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(word), "{word}: {error}");
         }
     }

@@ -3,6 +3,7 @@
 //! The dependencies run `fuse -> tree -> container -> emulators`; the mount daemon is another crate, of which only
 //! the protocol, the options and the entry point are used here.
 
+pub mod asks;
 pub mod client;
 pub mod clock;
 pub mod commands;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod faults;
 pub mod fuse;
 pub mod oci;
+pub mod raises;
 pub mod sandbox;
 pub mod server;
 pub mod state;

@@ -17,6 +17,7 @@ use eci_fs_emulators as emulators;
 use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
 
+use crate::asks::Asks;
 use crate::container::Attached;
 use crate::state::State;
 use crate::triggers::Triggers;
@@ -84,6 +85,7 @@ pub fn cpu_ids(cpu_ids: CpuIds) -> emulators::CpuIds {
 
 struct Server {
     means: fuse::Means,
+    asks: Arc<Asks>,
     triggers: Arc<Triggers>,
     /// The descriptors that it serves by, and the INIT requests and the answers to them, all in the order of
     /// [`Connection::ALL`].
@@ -163,6 +165,7 @@ impl Server {
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Ping => {}
+            ToServer::Raise { tunables } => tree.raise(tunables),
             ToServer::Serve { resend } => self.begin(resend)?,
             ToServer::Drain => self.drain()?,
             ToServer::Drained => {

@@ -125,7 +125,10 @@ impl Server {
             slots: self.containers.keys().copied().collect(),
         };
         link.send(&answer, &held.hand_over(&self.state))?;
-        self.triggers.ask_over(Channel::new(asks));
+        // It says itself of which it wants to hear, if it does.
+        self.means.tree.raise(Vec::new());
+        self.asks.replace(Channel::new(asks));
+        self.triggers.ask_again();
         Ok(link)
     }
 }

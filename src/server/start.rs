@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use eci_fs_emulators::Host;
 use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{self, Connection, HELD, ToServer};
+use eci_fs_mountd::protocol::link::{self, HELD, ToServer};
 
 use super::{Held, Server, Sessions, prepare, view_settings};
+use crate::asks::Asks;
 use crate::container::{Changed, Watcher};
 use crate::fuse::{Kernel, Means, Unanswered};
+use crate::raises::Raises;
 use crate::sandbox;
 use crate::state::State;
 use crate::tree::{Services, Tree};
@@ -55,8 +57,9 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let state = Arc::new(State::open(given.state)?);
     let kernel = Arc::new(Kernel::default());
     let waking = Arc::clone(&kernel);
+    let asks = Arc::new(Asks::new(Channel::new(given.asks)));
     let triggers = Triggers::start(
-        Channel::new(given.asks),
+        Arc::clone(&asks),
         Box::new(move |poll| waking.wake(poll)),
         Arc::clone(&state),
     )?;
@@ -64,6 +67,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         host,
         Some(Services {
             triggers: Arc::clone(&triggers),
+            raises: Raises::new(Arc::clone(&asks)),
             watcher: Watcher::new()?,
             state: Arc::clone(&state),
         }),
@@ -81,6 +85,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     start_threads(&means)?;
     Ok(Server {
         means,
+        asks,
         triggers,
         fuse: given.fuse,
         init,
@@ -142,11 +147,13 @@ fn start_threads(means: &Means) -> io::Result<()> {
         let (tree, kernel) = (Arc::clone(&means.tree), Arc::clone(&means.kernel));
         Box::new(move |slot| {
             for id in tree.cached_nodes(slot) {
-                kernel.distrust(Connection::Cached, id);
+                kernel.distrust(id);
             }
         })
     };
     spawn("limits", Box::new(move || watched.watch_for_ever(&changed)))?;
     let sampled = Arc::clone(&means.tree);
-    spawn("sampler", Box::new(move || sampled.sample_for_ever()))
+    spawn("sampler", Box::new(move || sampled.sample_for_ever()))?;
+    let raised = Arc::clone(&means.tree);
+    spawn("raises", Box::new(move || raised.tell_for_ever()))
 }

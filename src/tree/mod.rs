@@ -15,11 +15,12 @@ mod freshness;
 mod live;
 mod node;
 mod paths;
+mod raise;
 mod remembered;
 mod tunable;
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -33,10 +34,11 @@ pub use freshness::Freshness;
 pub use live::Handle;
 pub use node::{Node, NodeId};
 pub use remembered::Request;
-pub use tunable::{Caller, TunableWritten, Write};
+pub use tunable::{Caller, Write};
 
 use crate::container::{Attached, Changed, Sampler, Watcher};
 use crate::error::Errno;
+use crate::raises::Raises;
 use crate::state::State;
 use crate::triggers::Triggers;
 use directories::Directories;
@@ -69,8 +71,6 @@ pub struct Tree {
     settings: Settings,
     padding: bool,
     freshness: Freshness,
-    /// [`TICK`], as the kernel is told.
-    tick: Duration,
     directories: Directories,
     /// Whether each of [`EMULATORS`] can be cached on this machine.
     cacheable: Vec<bool>,
@@ -79,8 +79,6 @@ pub struct Tree {
     paths: paths::Paths,
     sampler: Sampler,
     services: Option<Services>,
-    /// The users of this process's namespace, once they were asked for: it has no right to enter another.
-    uid_map: OnceLock<Vec<u8>>,
     /// Room to compute views in: one for each thread that does at the same time.
     rooms: Mutex<Vec<Vec<u8>>>,
 }
@@ -90,6 +88,8 @@ pub struct Tree {
 pub struct Services {
     /// For what containers write.
     pub triggers: Arc<Triggers>,
+    /// For what containers may raise on the machine.
+    pub raises: Raises,
     /// For limits that change.
     pub watcher: Watcher,
     /// For what the next server must know.
@@ -122,7 +122,6 @@ impl Tree {
             settings,
             padding,
             freshness: Freshness::of(freshness),
-            tick: Freshness::of(TICK).timeout,
             directories: Directories::of(views, directories),
             containers: DashMap::new(),
             handles: live::Handles::default(),
@@ -133,7 +132,6 @@ impl Tree {
                     .map(|services| Arc::clone(&services.state)),
             ),
             services,
-            uid_map: OnceLock::new(),
             rooms: Mutex::default(),
         })
     }

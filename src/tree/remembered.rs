@@ -46,6 +46,7 @@ impl Tree {
                 remembered.into_iter().for_each(|one| self.restore(one));
             }
         }
+        self.tell_all();
         Ok(true)
     }
 

@@ -9,32 +9,33 @@
 //! fired is remembered until the container asks again, which it does after it was told: it may be told twice, but
 //! never not at all.
 
-mod asks;
 mod wait;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::link::{Ask, Resource};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use parking_lot::Mutex;
 
+use crate::asks::Asks;
 use crate::error::Errno;
 use crate::faults::{self, Point};
 use crate::state::{self, Key, Record};
 use crate::tree::{Handle, Request};
-use asks::{Asks, PATIENCE};
 
 /// Triggers that one container can have at a time.
 pub const MAX_TRIGGERS: usize = 32;
 
 /// Writes that wait for the daemon at a time; more are told to try again.
 const QUEUE: usize = 64;
+
+/// How long one who asks waits for a daemon, and for its answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is called with the number that the kernel gave to an open file when it polled it: there is news.
 pub type Wake = Box<dyn Fn(u64) + Send + Sync>;
@@ -60,7 +61,7 @@ pub struct Triggers {
     jobs: Sender<Job>,
     /// Writes among the jobs.
     queued: AtomicUsize,
-    asks: Asks,
+    asks: Arc<Asks>,
     wake: Wake,
     state: Arc<state::State>,
 }
@@ -115,7 +116,7 @@ impl Triggers {
     /// # Errors
     /// When there are no more descriptors or threads.
     pub fn start(
-        asks: Channel,
+        asks: Arc<Asks>,
         wake: Wake,
         state: Arc<state::State>,
     ) -> std::io::Result<Arc<Self>> {
@@ -125,7 +126,7 @@ impl Triggers {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             jobs,
             queued: AtomicUsize::new(0),
-            asks: Asks::new(asks),
+            asks,
             wake,
             state,
         });
@@ -140,9 +141,8 @@ impl Triggers {
         Ok(this)
     }
 
-    /// There is another daemon: ask it over `asks` from now on, also for what the last one did not open any more.
-    pub fn ask_over(&self, asks: Channel) {
-        self.asks.replace(asks);
+    /// There is another daemon: ask it for what the last one did not open any more.
+    pub fn ask_again(&self) {
         for armed in &self.armed {
             let state = armed.state.lock();
             if state.fd.is_none() && !state.broken {

@@ -5,5 +5,6 @@
 mod again;
 mod leaving;
 mod orphan;
+mod raise;
 mod remembered;
 mod rig;

@@ -324,7 +324,10 @@ impl Server {
             slot,
             resource,
             trigger,
-        } = ask;
+        } = ask
+        else {
+            panic!("it asks for something else: {ask:?}");
+        };
         assert_eq!((slot, resource), (SLOT, Resource::Cpu));
         self.asks.send(&AskAnswer::Opened, &[fd]).unwrap();
         trigger

@@ -8,7 +8,6 @@ use support::Scene;
 mod docker;
 mod init;
 mod machine;
-mod nested;
 mod runtimes;
 
 /// The surroundings of one test.

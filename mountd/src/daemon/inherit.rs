@@ -16,7 +16,7 @@ use crate::protocol::channel::Channel;
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager::Stored;
 use crate::state_file;
-use crate::supervisor::asks::PressureDirs;
+use crate::supervisor::asks::Answerer;
 use crate::supervisor::{Belongings, HandedOver, Legacy, Program, Server};
 
 /// What is known of the connections at the start of a daemon.
@@ -47,7 +47,7 @@ pub(super) struct Found<'a> {
     pub(super) proc: &'a Arc<Proc>,
     pub(super) runtime: Option<&'a RuntimeDir>,
     pub(super) program: &'a Program,
-    pub(super) pressure: &'a PressureDirs,
+    pub(super) answerer: &'a Answerer,
     pub(super) boot_id: &'a str,
 }
 
@@ -73,13 +73,13 @@ impl Found<'_> {
         let Self {
             proc,
             runtime: Some(runtime),
-            pressure,
+            answerer,
             ..
         } = self
         else {
             return self.anew();
         };
-        match from_server(proc, runtime, pressure) {
+        match from_server(proc, runtime, answerer) {
             Ok(Some(inheritance)) => return Ok(inheritance),
             Ok(None) => {}
             Err(error) => {
@@ -121,7 +121,7 @@ impl Found<'_> {
             state: state_file::or_new(state)?,
             legacy: Some(legacy),
         };
-        let server = Server::start(self.program, &mut connections, &belongings, self.pressure)?;
+        let server = Server::start(self.program, &mut connections, &belongings, self.answerer)?;
         tracing::info!("going on with the connections that the service manager kept");
         Ok(Inheritance {
             connections,
@@ -145,7 +145,7 @@ impl Found<'_> {
             state: state_file::create()?,
             legacy,
         };
-        let server = Server::start(self.program, &mut connections, &belongings, self.pressure)?;
+        let server = Server::start(self.program, &mut connections, &belongings, self.answerer)?;
         if let Some(runtime) = self.runtime {
             let negotiated = Negotiated {
                 boot_id: self.boot_id.to_owned(),
@@ -177,7 +177,7 @@ fn enter(proc: &Arc<Proc>, legacy: &Legacy) -> Result<Grafter> {
 fn from_server(
     proc: &Arc<Proc>,
     runtime: &RuntimeDir,
-    pressure: &PressureDirs,
+    answerer: &Answerer,
 ) -> Result<Option<Inheritance>> {
     // A service manager may hold the socket of one that has died: nobody would answer there.
     if has_ended_since(proc, runtime)? {
@@ -188,7 +188,7 @@ fn from_server(
     let Some(link) = found else {
         return Ok(None);
     };
-    let (server, handed_over) = Server::adopt(link, pressure)?;
+    let (server, handed_over) = Server::adopt(link, answerer)?;
     let HandedOver {
         connections,
         belongings: Belongings { state, legacy },

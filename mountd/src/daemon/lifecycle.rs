@@ -89,7 +89,7 @@ impl Daemon {
             &self.program.lock(),
             &mut state.connections,
             &state.belongings,
-            &self.pressure,
+            &self.answerer,
         )?;
         self.hand_over(&state.registry, &mut server);
         if serve {
@@ -121,10 +121,14 @@ impl Daemon {
     ///
     /// # Errors
     /// When its end could not be noticed.
-    pub(super) fn install(&self, state: &mut State, server: Server) -> Result<()> {
+    pub(super) fn install(&self, state: &mut State, mut server: Server) -> Result<()> {
         self.watch.add(server.pidfd(), SERVER)?;
         self.answering.set(Some(server.pidfd()));
         self.note(&server);
+        if let Err(error) = server.raise(self.answerer.raiser.tunables()) {
+            // It is of another version, or has ended, which is noticed.
+            tracing::debug!(%error, "the server tells of no tunables, ignoring");
+        }
         state.server = Some(server);
         Ok(())
     }

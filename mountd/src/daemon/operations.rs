@@ -5,6 +5,7 @@
 //! next one is started under that lock.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,13 +16,13 @@ use crate::container::procfs::Proc;
 use crate::container::{Described, describe};
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
+use crate::grafts::Prober;
 use crate::grafts::place::Grafter;
-use crate::grafts::{Prober, Progress};
 use crate::protocol::choices::Choices;
 use crate::protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
 use crate::registry::{self, Container, Registry};
 use crate::runtime_dir::RuntimeDir;
-use crate::supervisor::asks::PressureDirs;
+use crate::supervisor::asks::Answerer;
 use crate::supervisor::{Belongings, Program, Server};
 
 /// What all operations share.
@@ -33,7 +34,7 @@ pub struct Daemon {
     pub(super) program: Mutex<Program>,
     /// None for a daemon of a single command.
     pub(super) handles: Option<super::successor::Handles>,
-    pub(super) pressure: PressureDirs,
+    pub(super) answerer: Answerer,
     /// Held by the one operation that runs.
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
@@ -95,10 +96,8 @@ impl Daemon {
             id,
             cgroup: choice,
             root,
-            unmasked,
             choices,
         } = wanted;
-        let progress = Progress { root, unmasked };
         if let Some(id) = &id {
             registry::check_id(id)?;
         }
@@ -130,7 +129,7 @@ impl Daemon {
         }
         let slot = self.enter(&mut state, described, choice, choices)?;
         drop(state);
-        let result = self.graft(slot, progress);
+        let result = self.graft(slot, root);
         if result.is_err() {
             self.forget_if_unused(slot);
         }
@@ -165,9 +164,7 @@ impl Daemon {
         }
         let secrets = state.registry.new_secrets()?;
         let slot = state.registry.take_slot();
-        if let Some(dir) = v2_directory(&described)? {
-            self.pressure.insert(slot, dir);
-        }
+        self.answerer.enter(slot, v2_directory(&described)?);
         let rows = state
             .server()
             .and_then(|server| server.add(slot, secrets, &described, &choices))
@@ -176,7 +173,7 @@ impl Daemon {
                     .container(slot, described.subject.pidfd.as_fd())
                     .map(|()| rows)
             })
-            .inspect_err(|_| self.pressure.remove(slot))?;
+            .inspect_err(|_| self.answerer.leave(slot))?;
         let rows = choices.chosen(rows);
         let Described {
             subject,
@@ -200,13 +197,13 @@ impl Daemon {
         Ok(slot)
     }
 
-    /// Graft the rows of a container.
-    pub(super) fn graft(&self, slot: u64, progress: Progress) -> Result<(String, usize)> {
+    /// Graft the rows of a container; `root` as [`Attach::root`].
+    pub(super) fn graft(&self, slot: u64, root: Option<PathBuf>) -> Result<(String, usize)> {
         if let Some(container) = self.state.lock().registry.get_mut(slot) {
-            container.root.clone_from(&progress.root);
+            container.root.clone_from(&root);
         }
         self.intend(slot)?;
-        let done = self.graft_and_save(slot, progress);
+        let done = self.graft_and_save(slot, root);
         self.intended();
         done
     }
@@ -231,7 +228,7 @@ impl Daemon {
         }
     }
 
-    fn graft_and_save(&self, slot: u64, progress: Progress) -> Result<(String, usize)> {
+    fn graft_and_save(&self, slot: u64, root: Option<PathBuf>) -> Result<(String, usize)> {
         let (rows, subject) = {
             let mut state = self.state.lock();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
@@ -239,7 +236,7 @@ impl Daemon {
         };
         let outcome = self
             .grafter
-            .run(move |place| grafts::attach(place, &subject, &progress, slot, &rows))?;
+            .run(move |place| grafts::attach(place, &subject, root.as_deref(), slot, &rows))?;
         let (done, saved) = {
             let mut state = self.state.lock();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
@@ -341,14 +338,17 @@ impl Daemon {
         if used {
             return;
         }
-        if let Some(container) = state.registry.remove(slot) {
-            self.watch.forget(container.subject.pidfd.as_fd());
-            self.pressure.remove(slot);
-            if let Err(error) = state.server().and_then(|server| server.remove(slot)) {
-                // The next server does not get it.
-                tracing::warn!(%error, slot, "the server did not let go of a container, ignoring");
-            }
+        let Some(container) = state.registry.remove(slot) else {
+            return;
+        };
+        self.watch.forget(container.subject.pidfd.as_fd());
+        if let Err(error) = state.server().and_then(|server| server.remove(slot)) {
+            // The next server does not get it.
+            tracing::warn!(%error, slot, "the server did not let go of a container, ignoring");
         }
+        drop(state);
+        // Not under the lock: this may write to the machine.
+        self.answerer.leave(slot);
     }
 
     pub(super) fn select(&self, state: &State, selector: &Selector) -> Result<u64> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::config;
 use crate::error::{Error, Result};
 use crate::protocol::link::{CpuIds, Settings};
 use crate::runtime_dir;
@@ -34,6 +35,10 @@ pub struct Options {
     /// The server's executable, if it is not the `eci-fs` beside this one
     #[arg(long, value_name = "FILE")]
     pub server: Option<PathBuf>,
+
+    /// The configuration of the host, of which the daemon reads the table [raise]
+    #[arg(long, value_name = "FILE", env = "ECI_FS_CONFIG", default_value = config::DEFAULT)]
+    pub config: PathBuf,
 
     /// Go to the background, and end with the last container
     #[arg(long, hide = true, conflicts_with = "private")]

@@ -16,7 +16,6 @@ use crate::container::procfs::Proc;
 use crate::container::{Described, Subject, describe, describe_again, open_pidfd};
 use crate::error::{Error, Result};
 use crate::grafts;
-use crate::grafts::Progress;
 use crate::grafts::place::{SOURCE, open_dir};
 use crate::registry::{self, Container, Exposure, Intent, Saved, SavedContainer};
 use crate::supervisor::Server;
@@ -131,9 +130,7 @@ impl Daemon {
         let slot = saved.slot;
         let mut state = self.state.lock();
         let secrets = state.registry.secrets_of(saved.boot_id)?;
-        if let Some(dir) = v2_directory(&described)? {
-            self.pressure.insert(slot, dir);
-        }
+        self.answerer.enter(slot, v2_directory(&described)?);
         let rows = if known {
             state.server()?.catalogue(slot)?
         } else {
@@ -171,7 +168,7 @@ impl Daemon {
         drop(state);
         if anew && !saved.grafted.is_empty() {
             // It has entered its root since it was attached, or the hook that asked has failed.
-            self.graft(slot, Progress::default())?;
+            self.graft(slot, None)?;
         }
         for (dir, created) in &saved.mounts {
             let exposure = Exposure {
@@ -222,7 +219,7 @@ impl Daemon {
             }
         }
         drop(state);
-        self.pressure.remove(saved.slot);
+        self.answerer.leave(saved.slot);
         for (dir, created) in &saved.mounts {
             if let Err(error) = unmount(&self.proc, dir) {
                 tracing::debug!(%error, dir = %dir.display(), "nothing is mounted there");

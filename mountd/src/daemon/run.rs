@@ -22,6 +22,7 @@ use super::successor::{Handles, Predecessor};
 use super::timer::Timer;
 use super::watch::{ASK, FIRST_SLOT, LISTENER, REQUEST, SERVER, SIGNALS, START, WAKE, Watch};
 use super::watchdog::{self, Answering};
+use crate::config::Config;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
@@ -29,7 +30,7 @@ use crate::registry::{self, Registry};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
 use crate::supervisor::Program;
-use crate::supervisor::asks::PressureDirs;
+use crate::supervisor::asks::Answerer;
 
 /// How soon the start of a server is tried again after it was refused.
 const RETRY: Duration = Duration::from_millis(100);
@@ -88,6 +89,7 @@ pub fn run(options: &Options) -> Result<()> {
     // Before any child could inherit them.
     let stored = service_manager::take();
     let predecessor = options.successor.then(Predecessor::hear).transpose()?;
+    let config = read_config(options, predecessor.as_ref())?;
     let (runtime, own) = if options.private {
         (None, None)
     } else if predecessor.is_some() {
@@ -111,10 +113,10 @@ pub fn run(options: &Options) -> Result<()> {
         path: options.server()?,
         settings: options.settings(),
     };
-    let pressure = PressureDirs::default();
+    let answerer = Answerer::default();
     let (inheritance, handles) = match predecessor {
         Some(predecessor) => {
-            let (inheritance, handles) = predecessor.take_over(&proc, &pressure)?;
+            let (inheritance, handles) = predecessor.take_over(&proc, &answerer)?;
             if let Some(runtime) = &runtime {
                 runtime.inherit_lock(&handles.lock)?;
             }
@@ -125,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
                 proc: &proc,
                 runtime: runtime.as_ref(),
                 program: &program,
-                pressure: &pressure,
+                answerer: &answerer,
                 boot_id: &boot_id,
             };
             (from.begin(stored)?, own)
@@ -138,6 +140,11 @@ pub fn run(options: &Options) -> Result<()> {
         server,
         connected,
     } = inheritance;
+    // Not before the daemon whose place we take has ended.
+    if runtime.is_some() {
+        let runtime = RuntimeDir::open(&options.runtime_dir)?;
+        answerer.raiser.open(runtime, &boot_id, config.raise);
+    }
     let watch = Watch::new()?;
     watch.add(signals.as_fd(), SIGNALS)?;
     if let Some(handles) = &handles {
@@ -159,7 +166,7 @@ pub fn run(options: &Options) -> Result<()> {
         runtime,
         program: Mutex::new(program),
         handles,
-        pressure,
+        answerer,
         prober,
         requests,
         turn: Mutex::new(()),
@@ -171,7 +178,7 @@ pub fn run(options: &Options) -> Result<()> {
     });
     daemon.install(&mut daemon.state.lock(), server)?;
     daemon.restore(saved.as_ref(), &connected)?;
-    daemon.pressure.set_complete();
+    daemon.answerer.set_complete();
 
     if options.private {
         serve_standard_input(&daemon)?;
@@ -337,6 +344,18 @@ fn block_signals() -> Result<SignalFd> {
     let flags =
         nix::sys::signalfd::SfdFlags::SFD_CLOEXEC | nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
     SignalFd::with_flags(&set, flags).map_err(trouble)
+}
+
+/// A daemon of a single command has none: nothing of it outlives it, so it changes nothing of the machine.
+fn read_config(options: &Options, predecessor: Option<&Predecessor>) -> Result<Config> {
+    if options.private {
+        return Ok(Config::default());
+    }
+    Config::read(&options.config).inspect_err(|error| {
+        if let Some(predecessor) = predecessor {
+            predecessor.refuse(error);
+        }
+    })
 }
 
 fn read_saved(runtime: &RuntimeDir) -> Result<Option<registry::Saved>> {

@@ -24,6 +24,7 @@ use crate::protocol::control::Upgraded;
 use crate::protocol::handover::{Handover, Taken, VERSION};
 use crate::service_manager;
 use crate::state_file;
+use crate::supervisor::asks::Answerer;
 use crate::supervisor::{Belongings, Legacy, Server};
 
 /// How long the other daemon may take to look at what it is handed.
@@ -47,6 +48,7 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
     };
     release_of(&path).map_err(stays)?;
     let mut state = daemon.state.lock();
+    let pause = daemon.answerer.pause();
     // What is written down is what the other one goes on with.
     daemon.save(&state).map_err(stays)?;
     let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
@@ -76,8 +78,8 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
                 server.release();
             }
             state.ending = true;
-            // It waits for our end, which closes this.
-            std::mem::forget(ours);
+            // It waits for our end, which closes this. The server is answered by the other one.
+            std::mem::forget((ours, pause));
             daemon.handed_over.store(true, Ordering::SeqCst);
             tracing::info!(pid, %release, "another daemon takes the place of this one");
             Ok(Upgraded { pid, release })
@@ -227,6 +229,13 @@ impl Predecessor {
         }
     }
 
+    /// Say that we cannot go on in its place.
+    pub(super) fn refuse(&self, error: &Error) {
+        let why = error.to_string();
+        // If it is not heard, our end is.
+        let _ = self.channel.send(&Taken::No { why }, &[]);
+    }
+
     /// Go on in its place, once it has ended.
     ///
     /// # Errors
@@ -234,7 +243,7 @@ impl Predecessor {
     pub(super) fn take_over(
         self,
         proc: &Arc<Proc>,
-        pressure: &crate::supervisor::asks::PressureDirs,
+        answerer: &Answerer,
     ) -> Result<(Inheritance, Handles)> {
         let Self {
             channel,
@@ -279,7 +288,7 @@ impl Predecessor {
             server.release();
             return Err(Error::io("hear from", "the daemon that ran", error));
         }
-        let server = server.answering(answers, pressure)?;
+        let server = server.answering(answers, answerer)?;
         service_manager::ready();
         let inheritance = Inheritance {
             connections,

@@ -52,7 +52,7 @@ impl Daemon {
             &program,
             &mut state.connections,
             &state.belongings,
-            &self.pressure,
+            &self.answerer,
         )
         .map_err(stays)?;
         self.hand_over(&state.registry, &mut next);

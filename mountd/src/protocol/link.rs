@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::choices::Choices;
+use super::raisable::Raisable;
 use crate::container::Facts;
 
 /// The version of this protocol.
@@ -179,6 +180,12 @@ pub enum ToServer {
         /// Whether to write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
         resend: bool,
     },
+    /// From now on tell what containers set these tunables to, and have set them to already ([`Ask::Raise`]). A server
+    /// of before this could be said answers [`FromServer::Failed`], and one that was not told tells nothing.
+    Raise {
+        /// All that may be raised on the machine.
+        tunables: Vec<Raisable>,
+    },
 }
 
 /// What the server answers, one packet to each of [`ToServer`].
@@ -237,6 +244,15 @@ pub enum Ask {
         /// What the container wrote.
         trigger: Vec<u8>,
     },
+    /// A container has set a tunable that may be raised on the machine ([`ToServer::Raise`]).
+    Raise {
+        /// The container's slot.
+        slot: u64,
+        /// Which.
+        tunable: Raisable,
+        /// To which value.
+        value: u64,
+    },
 }
 
 /// What the daemon answers.
@@ -245,6 +261,8 @@ pub enum Ask {
 pub enum AskAnswer {
     /// The descriptor travels beside.
     Opened,
+    /// The machine's value is as high as that, or as the daemon lets it be.
+    Raised,
     /// The errno that the container gets.
     Refused {
         /// As the kernel numbers it.

@@ -8,3 +8,4 @@ pub mod choices;
 pub mod control;
 pub mod handover;
 pub mod link;
+pub mod raisable;

@@ -1,173 +1,102 @@
-//! What the server asks of the daemon: to open a file for writing, which it may not do itself.
+//! What the server asks of the daemon, because it may not do it itself.
 //!
-//! It can ask for one thing only: a pressure trigger on the cgroup of a container that it serves. What it asks is
-//! checked as if the container had asked. Answering takes no lock that an attach holds, because an attach waits
-//! for the server.
+//! It can ask for two things only: a pressure trigger on the cgroup of a container that it serves, and that a tunable
+//! of the machine is raised to what such a container has set. Both are checked as if the container had asked.
+//! Answering takes no lock that an attach holds, because an attach waits for the server.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use parking_lot::{Mutex, MutexGuard};
+use rustix::event::{PollFd, PollFlags};
 
+use super::pressure::{PressureDirs, open_trigger};
 use crate::error::{Error, Result};
 use crate::protocol::channel::Channel;
-use crate::protocol::link::{Ask, AskAnswer, Resource};
+use crate::protocol::link::{Ask, AskAnswer};
+use crate::raise::Raiser;
 
-/// The v2 cgroup directory of each container that has one, by slot.
+/// What answers servers; clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct PressureDirs {
-    shared: Arc<Shared>,
+pub struct Answerer {
+    pressure: PressureDirs,
+    /// What raises tunables of the machine.
+    pub raiser: Raiser,
+    /// Held while a question is taken and answered.
+    turn: Arc<Mutex<()>>,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    known: Mutex<Known>,
-    complete: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    dirs: BTreeMap<u64, Arc<OwnedFd>>,
-    complete: bool,
-}
-
-impl PressureDirs {
-    /// Enter a container's directory.
-    pub fn insert(&self, slot: u64, dir: OwnedFd) {
-        self.shared.known.lock().dirs.insert(slot, Arc::new(dir));
+impl Answerer {
+    /// There is a container; `dir` is its v2 cgroup directory, if it has one.
+    pub fn enter(&self, slot: u64, dir: Option<OwnedFd>) {
+        if let Some(dir) = dir {
+            self.pressure.insert(slot, dir);
+        }
+        self.raiser.enter(slot);
     }
 
-    /// Strike it out.
-    pub fn remove(&self, slot: u64) {
-        self.shared.known.lock().dirs.remove(&slot);
+    /// It is gone.
+    pub fn leave(&self, slot: u64) {
+        self.pressure.remove(slot);
+        self.raiser.leave(slot);
     }
 
     /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
-    /// them already, and would be told that they have no directory.
+    /// them already, and would be told that they are not there.
     pub fn set_complete(&self) {
-        self.shared.known.lock().complete = true;
-        self.shared.complete.notify_all();
+        self.pressure.set_complete();
+        self.raiser.set_complete();
     }
 
-    fn get(&self, slot: u64) -> Option<Arc<OwnedFd>> {
-        let mut known = self.shared.known.lock();
-        while !known.complete {
-            self.shared.complete.wait(&mut known);
+    /// No question is taken while this is held: whoever takes our place finds each either answered, or not taken.
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
+    /// Answer a server on a thread of its own, until it is gone.
+    ///
+    /// # Errors
+    /// When there are no more threads.
+    pub fn answer(&self, asks: Channel) -> Result<()> {
+        let this = self.clone();
+        std::thread::Builder::new()
+            .name("asks".to_owned())
+            .spawn(move || while this.answer_one(&asks) {})
+            .map(drop)
+            .map_err(|e| Error::io("start", "a thread", e))
+    }
+
+    /// Answer the next question; says whether there may be more.
+    fn answer_one(&self, asks: &Channel) -> bool {
+        let mut poll = [PollFd::new(asks, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None)).is_err() {
+            return false;
         }
-        known.dirs.get(&slot).cloned()
-    }
-}
-
-/// Answer a server on a thread of its own, until it is gone.
-pub fn answer(asks: Channel, dirs: PressureDirs) -> Result<()> {
-    std::thread::Builder::new()
-        .name("asks".to_owned())
-        .spawn(move || {
-            while let Ok(Some((ask, _))) = asks.recv::<Ask>() {
-                let Ask::Trigger {
-                    slot,
-                    resource,
-                    trigger,
-                } = ask;
-                let opened = open_trigger(&dirs, slot, resource, &trigger);
-                let sent = match &opened {
-                    Ok(fd) => asks.send(&AskAnswer::Opened, &[fd.as_fd()]),
-                    Err(errno) => {
-                        let fds: [BorrowedFd<'_>; 0] = [];
-                        asks.send(
-                            &AskAnswer::Refused {
-                                errno: errno.raw_os_error(),
-                            },
-                            &fds,
-                        )
-                    }
-                };
-                if sent.is_err() {
-                    return;
-                }
+        let _turn = self.turn.lock();
+        let Ok(Some((ask, _))) = asks.recv::<Ask>() else {
+            return false;
+        };
+        let answered = match ask {
+            Ask::Trigger {
+                slot,
+                resource,
+                trigger,
+            } => open_trigger(&self.pressure, slot, resource, &trigger).map(Some),
+            Ask::Raise {
+                slot,
+                tunable,
+                value,
+            } => self.raiser.wish(slot, tunable, value).map(|()| None),
+        };
+        let nothing: [BorrowedFd<'_>; 0] = [];
+        let sent = match &answered {
+            Ok(Some(fd)) => asks.send(&AskAnswer::Opened, &[fd.as_fd()]),
+            Ok(None) => asks.send(&AskAnswer::Raised, &nothing),
+            Err(errno) => {
+                let errno = errno.raw_os_error();
+                asks.send(&AskAnswer::Refused { errno }, &nothing)
             }
-        })
-        .map(drop)
-        .map_err(|e| Error::io("start", "a thread", e))
-}
-
-/// The container's pressure file with a trigger set.
-///
-/// On cgroup v1 there is none: EOPNOTSUPP, which the kernel says where pressure is not accounted for.
-fn open_trigger(
-    dirs: &PressureDirs,
-    slot: u64,
-    resource: Resource,
-    trigger: &[u8],
-) -> std::result::Result<OwnedFd, Errno> {
-    if !is_trigger(trigger) {
-        return Err(Errno::INVAL);
-    }
-    let dir = dirs.get(slot).ok_or(Errno::OPNOTSUPP)?;
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = match rustix::fs::openat(&*dir, resource.file(), flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Err(Errno::OPNOTSUPP),
-        other => other?,
-    };
-    rustix::io::write(&file, trigger)?;
-    Ok(file)
-}
-
-/// Whether bytes are a trigger as psi_write scans it: "some" or "full", a threshold, a window, both in
-/// microseconds. The kernel's last byte is for a terminator, so one may follow.
-fn is_trigger(bytes: &[u8]) -> bool {
-    let text = match bytes.split_last() {
-        Some((b'\n' | 0, rest)) => rest,
-        _ => bytes,
-    };
-    let Ok(text) = std::str::from_utf8(text) else {
-        return false;
-    };
-    let mut words = text.split(' ');
-    let number = |word: Option<&str>| {
-        word.is_some_and(|w| (1..=10).contains(&w.len()) && w.bytes().all(|b| b.is_ascii_digit()))
-    };
-    matches!(words.next(), Some("some" | "full"))
-        && number(words.next())
-        && number(words.next())
-        && words.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_the_kernel_scans_reaches_the_kernel() {
-        for good in ["some 150000 2000000", "full 1 2\n", "some 150000 1000000\0"] {
-            assert!(is_trigger(good.as_bytes()), "{good}");
-        }
-        for bad in [
-            "",
-            "some",
-            "some 1",
-            "some 1 2 3",
-            "none 1 2",
-            "some -1 2",
-            "some 1 2\n\n",
-            "some 1 99999999999",
-        ] {
-            assert!(!is_trigger(bad.as_bytes()), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_container_without_a_v2_cgroup_has_no_triggers() {
-        let dirs = PressureDirs::default();
-        dirs.set_complete();
-        let got = open_trigger(&dirs, 1, Resource::Cpu, b"some 150000 2000000");
-        assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
-        let empty = tempfile::tempdir().unwrap();
-        dirs.insert(1, std::fs::File::open(empty.path()).unwrap().into());
-        let got = open_trigger(&dirs, 1, Resource::Cpu, b"some 150000 2000000");
-        assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
+        };
+        sent.is_ok()
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod asks;
 mod catalogue;
+mod pressure;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,12 +15,13 @@ use rustix::process::Signal;
 use crate::connections::Connections;
 use crate::container::Described;
 use crate::error::{Error, Kind, Result};
-use asks::PressureDirs;
+use asks::Answerer;
 use catalogue::checked;
 
 use crate::protocol::channel::Channel;
 use crate::protocol::choices::Choices;
 use crate::protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
+use crate::protocol::raisable::Raisable;
 
 /// How long the server may take for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -91,7 +93,7 @@ impl Server {
         program: &Program,
         connections: &mut Connections,
         belongings: &Belongings,
-        dirs: &PressureDirs,
+        answerer: &Answerer,
     ) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let mut command = Command::new(&program.path);
@@ -108,7 +110,7 @@ impl Server {
         let pid = i32::try_from(child.id()).unwrap_or(0);
         let mut server = Self::over(ours, pid, Some(child))?;
         let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-        server = server.answering(answers.into_inner(), dirs)?;
+        server = server.answering(answers.into_inner(), answerer)?;
         let [cached, live] = connections.for_server()?;
         let mut fds = vec![
             cached.as_fd(),
@@ -137,7 +139,7 @@ impl Server {
     ///
     /// # Errors
     /// When it does not answer, is not what it must be, or hands over what cannot be the connections.
-    pub fn adopt(link: Channel, dirs: &PressureDirs) -> Result<(Self, HandedOver)> {
+    pub fn adopt(link: Channel, answerer: &Answerer) -> Result<(Self, HandedOver)> {
         let trouble = |e: std::io::Error| Error::io("speak to", "the server without a daemon", e);
         link.ask_for_senders().map_err(trouble)?;
         link.set_timeout(Some(ANSWER_LIMIT)).map_err(trouble)?;
@@ -174,7 +176,7 @@ impl Server {
         let mut server = Self::over(link, sender.pid, None)?;
         // Only now is the pidfd that of the process which answers.
         server.ping()?;
-        let server = server.answering(answers.into_inner(), dirs)?;
+        let server = server.answering(answers.into_inner(), answerer)?;
         let belongings = Belongings {
             state,
             legacy: Some(Legacy {
@@ -196,11 +198,11 @@ impl Server {
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
-    pub fn answering(mut self, answers: OwnedFd, dirs: &PressureDirs) -> Result<Self> {
+    pub fn answering(mut self, answers: OwnedFd, answerer: &Answerer) -> Result<Self> {
         let kept = answers
             .try_clone()
             .map_err(|e| Error::io("duplicate", "a socket", e))?;
-        asks::answer(Channel::new(answers), dirs.clone())?;
+        answerer.answer(Channel::new(answers))?;
         self.answers = Some(kept);
         Ok(self)
     }
@@ -290,6 +292,14 @@ impl Server {
     /// not answered.
     pub fn serve(&mut self, resend: bool) -> Result<()> {
         match self.call(&ToServer::Serve { resend }, &[])? {
+            FromServer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Have it tell what containers set these tunables to.
+    pub fn raise(&mut self, tunables: Vec<Raisable>) -> Result<()> {
+        match self.call(&ToServer::Raise { tunables }, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use eci_fs_mountd::raise::record;
+use eci_fs_mountd::runtime_dir::RuntimeDir;
+
 use super::Findings;
 use crate::client::Client;
 use crate::config::{self, Config, OnError};
@@ -19,6 +22,30 @@ pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path, root: &Path, 
             containers.len()
         )),
         // Of another version, or it hangs.
+        Err(error) => findings.error(error),
+    }
+    raised(findings, runtime_dir);
+}
+
+/// What the machine has because containers have set it.
+fn raised(findings: &mut Findings, runtime_dir: &Path) {
+    let record = RuntimeDir::open(runtime_dir).and_then(|runtime| record::read_here(&runtime));
+    match record {
+        Ok(entries) => {
+            for (tunable, entry) in entries {
+                if let Some(raised) = entry.raised {
+                    findings.note(
+                        format!(
+                            "{tunable} is raised from {} to {} for {} containers",
+                            raised.original,
+                            raised.set,
+                            entry.wishes.values().filter(|wish| !wish.void).count()
+                        ),
+                        "[raise] in the configuration allows that",
+                    );
+                }
+            }
+        }
         Err(error) => findings.error(error),
     }
 }

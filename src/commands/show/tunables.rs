@@ -1,10 +1,14 @@
 //! `eci-fs show --tunables`: what a container has made of its tunables.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use eci_fs_emulators::TUNABLES;
-use eci_fs_mountd::error::{Error, Result};
+use eci_fs_mountd::error::{Error, Kind, Result};
 use eci_fs_mountd::protocol::control::Selector;
+use eci_fs_mountd::protocol::raisable::Raisable;
+use eci_fs_mountd::raise::record::{self, Entry, Raised};
+use eci_fs_mountd::runtime_dir::RuntimeDir;
 
 use super::{Options, SLOT, compute, view};
 use crate::client::Client;
@@ -27,6 +31,8 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
         }
     };
     let (tree, rows) = compute(pid)?;
+    let raised = raised(options)?;
+    let slot = found.map(|container| container.slot);
     let mut out = String::new();
     let served = |path: &str| rows.iter().any(|row| row.path == path);
     let all = TUNABLES.iter().copied().flatten();
@@ -47,11 +53,29 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
             view(options, selector, path)?,
         );
         let own = one_line(&own);
-        if own != first {
+        let entry = Raisable::of_path(path).and_then(|tunable| raised.get(&tunable));
+        if let Some((entry, raised)) = entry.and_then(|entry| Some((entry, entry.raised?))) {
+            // What it sees without having set it is the machine's.
+            let wishes = slot.is_some_and(|slot| entry.wishes.contains_key(&slot));
+            if wishes || own != raised.set.to_string() {
+                let Raised { original, set, .. } = raised;
+                let machine = format!("the machine's is raised from {original} to {set}");
+                let _ = writeln!(out, "{path}  {own}  (at first {original}; {machine})");
+            }
+        } else if own != first {
             let _ = writeln!(out, "{path}  {own}  (at first {first})");
         }
     }
     Ok(out)
+}
+
+/// What is raised on the machine.
+fn raised(options: &Options) -> Result<BTreeMap<Raisable, Entry>> {
+    let runtime = match RuntimeDir::open(&options.runtime.runtime_dir) {
+        Err(error) if error.kind == Kind::NotFound => return Ok(BTreeMap::new()),
+        other => other?,
+    };
+    record::read_here(&runtime)
 }
 
 /// A vector has tabs between its numbers.

@@ -7,6 +7,7 @@ mod life;
 mod machine;
 mod memory;
 mod pressure;
+mod raise;
 mod reading;
 mod stat;
 mod survival;
@@ -33,6 +34,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("reading", reading::checks),
     ("life", life::checks),
     ("survival", survival::checks),
+    ("raise", raise::checks),
 ];
 
 /// Makes all checks, or those of the groups that are named.

@@ -36,7 +36,7 @@ pub(super) fn checks(report: &mut Report) {
 }
 
 /// One of the two programs that run, by the file in which the daemon notes it.
-fn process(file: &str) -> Result<Pid> {
+pub(super) fn process(file: &str) -> Result<Pid> {
     let path = format!("/run/eci-fs/{file}");
     let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
     let pid = text
@@ -47,7 +47,7 @@ fn process(file: &str) -> Result<Pid> {
 }
 
 /// Send it a signal; if that ends it, wait for that.
-fn signal(file: &str, signal: Signal) -> Result<()> {
+pub(super) fn signal(file: &str, signal: Signal) -> Result<()> {
     let pidfd = pidfd_open(process(file)?, PidfdFlags::empty()).map_err(|e| e.to_string())?;
     pidfd_send_signal(&pidfd, signal).map_err(|e| e.to_string())?;
     if signal == Signal::KILL {
@@ -201,14 +201,14 @@ fn both(report: &mut Report) -> Result<()> {
     cgroup.remove()
 }
 
-fn eci_fs(arguments: &[&str]) -> Result<()> {
+pub(super) fn eci_fs(arguments: &[&str]) -> Result<String> {
     let output = Command::new("/bin/eci-fs")
         .args(arguments)
         .stdin(Stdio::null())
         .output()
         .map_err(|e| e.to_string())?;
     match output.status.success() {
-        true => Ok(()),
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => Err(format!(
             "eci-fs {}: {}",
             arguments.join(" "),

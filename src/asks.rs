@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::link::{Ask, AskAnswer};
@@ -12,12 +12,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::error::Errno;
 
-/// How long one who asks waits for a daemon, and for its answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
 /// The way to the daemon.
 #[derive(Debug)]
-pub(super) struct Asks {
+pub struct Asks {
     line: Mutex<Option<Arc<Line>>>,
     came: Condvar,
 }
@@ -26,13 +23,14 @@ pub(super) struct Asks {
 #[derive(Debug)]
 struct Line {
     channel: Channel,
-    /// Answers to come to questions that nobody waits for any more. Locked while one asks, so that answers come to
-    /// whom they are for.
-    unwanted: Mutex<usize>,
+    /// Whether an answer is to come to a question that nobody waits for any more. Locked while one asks, so that answers
+    /// come to whom they are for. A daemon that hangs has one question before it, however often it is asked.
+    owed: Mutex<bool>,
 }
 
 /// Why there is no answer.
-enum Silence {
+#[derive(Debug)]
+pub enum Silence {
     /// The daemon is gone.
     Gone(io::Error),
     /// It takes too long.
@@ -41,7 +39,7 @@ enum Silence {
 
 impl Asks {
     /// Ask over `channel`.
-    pub(super) fn new(channel: Channel) -> Self {
+    pub fn new(channel: Channel) -> Self {
         Self {
             line: Mutex::new(Some(Line::new(channel))),
             came: Condvar::new(),
@@ -49,30 +47,50 @@ impl Asks {
     }
 
     /// From now on ask over `channel`: there is another daemon.
-    pub(super) fn replace(&self, channel: Channel) {
+    pub fn replace(&self, channel: Channel) {
         *self.line.lock() = Some(Line::new(channel));
         self.came.notify_all();
     }
 
-    /// Ask. While there is no daemon the next one is waited for.
+    /// Tell the daemon that there is, whatever it makes of it.
+    ///
+    /// # Errors
+    /// When there is none, or no answer before `until`: then it may not have heard.
+    pub fn tell(&self, ask: &Ask, until: Instant) -> Result<(), Silence> {
+        let line = self.line.lock().clone();
+        let line = line.ok_or_else(|| Silence::Gone(io::ErrorKind::NotConnected.into()))?;
+        let told = line.ask(ask, until);
+        if let Err(Silence::Gone(_)) = &told {
+            self.forget(&line);
+        }
+        told.map(drop)
+    }
+
+    /// Ask for a descriptor. While there is no daemon the next one is waited for.
     ///
     /// # Errors
     /// What the daemon answers; EAGAIN when there is no answer before `until`.
-    pub(super) fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
+    pub fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
         loop {
             let line = self.line(until).ok_or(Errno::AGAIN)?;
             match line.ask(ask, until) {
                 Ok((AskAnswer::Opened, fds)) => return fds.into_iter().next().ok_or(Errno::IO),
+                Ok((AskAnswer::Raised, _)) => return Err(Errno::IO),
                 Ok((AskAnswer::Refused { errno }, _)) => return Err(Errno(errno)),
                 Err(Silence::Late) => return Err(Errno::AGAIN),
                 Err(Silence::Gone(error)) => {
                     tracing::warn!(%error, "there is no daemon to ask, waiting for the next");
-                    let mut current = self.line.lock();
-                    if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &line)) {
-                        *current = None;
-                    }
+                    self.forget(&line);
                 }
             }
+        }
+    }
+
+    /// Nobody answers there any more.
+    fn forget(&self, line: &Arc<Line>) {
+        let mut current = self.line.lock();
+        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, line)) {
+            *current = None;
         }
     }
 
@@ -91,27 +109,30 @@ impl Line {
     fn new(channel: Channel) -> Arc<Self> {
         Arc::new(Self {
             channel,
-            unwanted: Mutex::new(0),
+            owed: Mutex::new(false),
         })
     }
 
     fn ask(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
-        let mut unwanted = self.unwanted.lock();
-        self.channel.send(ask, &[]).map_err(Silence::Gone)?;
-        loop {
-            if !self.wait(until).map_err(Silence::Gone)? {
-                *unwanted += 1;
-                return Err(Silence::Late);
-            }
-            let answer = self.channel.recv::<AskAnswer>().map_err(Silence::Gone)?;
-            let Some(answer) = answer else {
-                return Err(Silence::Gone(io::ErrorKind::UnexpectedEof.into()));
-            };
-            if *unwanted == 0 {
-                return Ok(answer);
-            }
-            *unwanted -= 1;
+        let mut owed = self.owed.try_lock_until(until).ok_or(Silence::Late)?;
+        if *owed {
+            self.answer(until)?;
+            *owed = false;
         }
+        self.channel.send(ask, &[]).map_err(Silence::Gone)?;
+        *owed = true;
+        let answer = self.answer(until)?;
+        *owed = false;
+        Ok(answer)
+    }
+
+    /// The next answer.
+    fn answer(&self, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
+        if !self.wait(until).map_err(Silence::Gone)? {
+            return Err(Silence::Late);
+        }
+        let answer = self.channel.recv::<AskAnswer>().map_err(Silence::Gone)?;
+        answer.ok_or_else(|| Silence::Gone(io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Whether an answer comes before `until`.
@@ -127,6 +148,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::Duration;
 
     use eci_fs_mountd::protocol::link::Resource;
 
@@ -141,12 +163,13 @@ mod tests {
     }
 
     fn soon() -> Instant {
-        Instant::now() + PATIENCE
+        Instant::now() + Duration::from_secs(10)
     }
 
     /// The next question, and its answer.
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
-        let (Ask::Trigger { slot, .. }, _) = daemon.recv().unwrap().unwrap();
+        let (Ask::Trigger { slot, .. } | Ask::Raise { slot, .. }, _) =
+            daemon.recv().unwrap().unwrap();
         daemon.send(&AskAnswer::Opened, fds).unwrap();
         slot
     }
@@ -173,6 +196,33 @@ mod tests {
         drop(daemon);
         let got = asks.ask(&ask(1), Instant::now());
         assert_eq!(got.unwrap_err(), Errno::AGAIN);
+    }
+
+    #[test]
+    fn who_tells_does_not_wait_for_the_next_daemon() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = Asks::new(server);
+        drop(daemon);
+        for _ in 0..2 {
+            let told = asks.tell(&ask(1), soon());
+            assert!(matches!(told, Err(Silence::Gone(_))), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_has_one_question_before_it() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = Asks::new(server);
+        for slot in 1..=3 {
+            let told = asks.tell(&ask(slot), Instant::now());
+            assert!(matches!(told, Err(Silence::Late)), "{told:?}");
+        }
+        assert_eq!(answer(&daemon, &[]), 1);
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| asks.tell(&ask(4), soon()));
+            assert_eq!(answer(&daemon, &[]), 4);
+            assert!(told.join().unwrap().is_ok());
+        });
     }
 
     #[test]
