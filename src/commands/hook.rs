@@ -86,6 +86,7 @@ struct Subject {
     pid: i32,
     /// Where its root file system lies, while it has not entered it.
     root: Option<PathBuf>,
+    unmasked: bool,
     annotations: BTreeMap<String, String>,
 }
 
@@ -203,6 +204,7 @@ impl Hook {
             id: Some(subject.name),
             cgroup: CgroupChoice::Own,
             root: subject.root,
+            unmasked: subject.unmasked,
             choices,
         };
         let fds = [pidfd.as_fd()];
@@ -308,6 +310,7 @@ fn of_state(state: State, config: &Path) -> Result<Subject> {
         name,
         pid: state.pid,
         root: Some(bundle.root),
+        unmasked: bundle.unmasked,
         annotations,
     })
 }
@@ -326,6 +329,7 @@ fn of_environment() -> Result<Subject> {
         name: name_of(&get("LXC_NAME")?),
         pid: pid.parse().unwrap_or(0),
         root: None,
+        unmasked: false,
         annotations: BTreeMap::new(),
     })
 }

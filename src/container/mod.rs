@@ -64,6 +64,10 @@ struct View {
     connection: Mutex<Option<Connection>>,
     mode: AtomicU16,
     version: Mutex<Option<Version>>,
+    /// When it was written to last.
+    written: Mutex<Option<Instant>>,
+    /// The size that the kernel believes at most; 0 where it is to ask first.
+    announced: AtomicU64,
     /// Whether the last attempt failed: each failure is logged once, not at every read.
     failing: AtomicBool,
 }
@@ -124,7 +128,7 @@ impl Attached {
         Ok(Self::over(container, facts.uid, facts.gid))
     }
 
-    fn over(container: Container, uid: u32, gid: u32) -> Self {
+    pub(crate) fn over(container: Container, uid: u32, gid: u32) -> Self {
         Self {
             slot: 0,
             container: Arc::new(container),
@@ -334,10 +338,10 @@ impl Attached {
     /// text that was begun before the present version was is dropped: a view never goes back in time.
     pub fn replace(&self, index: usize, text: &[u8], started: Instant) -> Version {
         let mut version = self.views[index].version.lock();
-        let stale = self
-            .expired
-            .lock()
-            .is_some_and(|expired| started <= expired);
+        // What was begun before a change may not say it.
+        let since =
+            |changed: &Mutex<Option<Instant>>| changed.lock().is_some_and(|at| started <= at);
+        let stale = since(&self.expired) || since(&self.views[index].written);
         Version::follow(&mut version, text, started, stale)
     }
 
@@ -361,6 +365,29 @@ impl Attached {
         if let Some(version) = self.views[index].version.lock().as_mut() {
             version.set_stale();
         }
+    }
+
+    /// The view of `EMULATORS[index]` was written to: no version from before that is believed any more.
+    pub fn rewritten(&self, index: usize) {
+        *self.views[index].written.lock() = Some(Instant::now());
+        self.outdate(index);
+    }
+
+    /// The kernel is told to believe this size of the view of `EMULATORS[index]`.
+    pub fn announce(&self, index: usize, size: u64) {
+        self.views[index].announced.store(size, Ordering::Relaxed);
+    }
+
+    /// Whether the size that the kernel believes of the view of `EMULATORS[index]` is wrong after a write up to `end`
+    /// that made it `size`, or left it as it was. If so, the kernel is to ask.
+    pub fn is_resized(&self, index: usize, size: Option<u64>, end: u64) -> bool {
+        let announced = &self.views[index].announced;
+        let believed = announced.load(Ordering::Relaxed);
+        let is_resized = end > believed || size.is_some_and(|size| size != believed);
+        if is_resized {
+            announced.store(0, Ordering::Relaxed);
+        }
+        is_resized
     }
 
     /// No version is believed any more: a limit has changed.

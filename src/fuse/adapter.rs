@@ -18,7 +18,7 @@ use super::convert::{caller, file_attr, file_type, fuse_errno, numbered};
 use super::session::Means;
 use crate::error::Errno;
 use crate::faults::{self, Point};
-use crate::tree::{Attr, Handle, Kind, NodeId, Tree, Write};
+use crate::tree::{Attr, Handle, NodeId, Tree, Write};
 use crate::triggers::{Done, Polled};
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
@@ -69,17 +69,11 @@ fn attr(
 ) -> Result<(Attr, Duration), Errno> {
     match connection {
         Connection::Cached => tree.cached_attr(id, handle.is_some()),
-        Connection::Live => tree
-            .live_attr(id, handle.map(|handle| Handle(handle.0)))
-            .map(|attr| {
-                (
-                    attr,
-                    match attr.kind {
-                        Kind::Directory => tree.directory_timeout(id),
-                        _ => Duration::ZERO,
-                    },
-                )
-            }),
+        Connection::Live => {
+            let handle = handle.map(|handle| Handle(handle.0));
+            let attr = tree.live_attr(id, handle)?;
+            Ok((attr, tree.live_timeout(&attr, handle)))
+        }
     }
 }
 
@@ -171,8 +165,10 @@ impl Filesystem for Adapter {
         let (id, caller) = (NodeId::from_raw(id.0), caller(request));
         let request = numbered(request);
         self.answer(id, move |tree| {
-            let may = tree.may_open(id, caller, flags.0);
-            match may.and_then(|()| tree.live_open(id, request)) {
+            let judged = tree.tunable_open(id, caller, flags.0);
+            let opened =
+                judged.and_then(|handle| handle.map_or_else(|| tree.live_open(id, request), Ok));
+            match opened {
                 Ok(handle) => {
                     let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
                     reply.opened(FileHandle(handle.0), flags);
@@ -230,7 +226,17 @@ impl Filesystem for Adapter {
         };
         let tree = &self.means.tree;
         match tree.tunable_write(id, handle, write) {
-            Some(Ok(bytes)) if tree.is_raised(id) => {
+            Some(Ok(written)) => {
+                if written.is_resized {
+                    self.means.kernel.distrust(self.connection, id);
+                }
+                let bytes = match written.answer {
+                    Ok(bytes) => bytes,
+                    Err(errno) => return reply.error(fuse_errno(errno)),
+                };
+                if !tree.is_raised(id) {
+                    return reply.written(length(bytes));
+                }
                 let taken = self.means.unanswered.take();
                 let answer = move || {
                     reply.written(length(bytes));
@@ -238,7 +244,6 @@ impl Filesystem for Adapter {
                 };
                 return tree.tell(id, Box::new(answer));
             }
-            Some(Ok(bytes)) => return reply.written(length(bytes)),
             Some(Err(errno)) => return reply.error(fuse_errno(errno)),
             None => {}
         }

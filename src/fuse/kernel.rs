@@ -25,10 +25,10 @@ impl Kernel {
         *self.notifier(connection).write() = Some(notifier);
     }
 
-    /// Have it believe the attributes of a node of the cached connection no more; of those of live nodes it believes
-    /// nothing anyway. Its pages stay until it has asked: so nothing is waited for here that waits for this server.
-    pub fn distrust(&self, id: NodeId) {
-        let Some(notifier) = self.get(Connection::Cached) else {
+    /// Have it believe the attributes of a node no more, nor those that it is being told. Its pages stay until it has
+    /// asked: so nothing is waited for here that waits for this server.
+    pub fn distrust(&self, connection: Connection, id: NodeId) {
+        let Some(notifier) = self.get(connection) else {
             return;
         };
         if let Err(error) = notifier.inval_inode(INodeNo(id.raw()), -1, 0) {

@@ -16,6 +16,8 @@ pub struct Bundle {
     pub root: PathBuf,
     /// The annotations of the container.
     pub annotations: BTreeMap<String, String>,
+    /// Whether nothing of /proc and /sys is masked or made read-only.
+    pub unmasked: bool,
 }
 
 /// The fields of config.json that are read; the many others are the runtime's.
@@ -24,6 +26,17 @@ struct Config {
     root: Option<Root>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    linux: Option<Linux>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    #[serde(default)]
+    masked_paths: Option<Vec<String>>,
+    #[serde(default)]
+    readonly_paths: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,9 +62,12 @@ impl Bundle {
         let root = config
             .root
             .ok_or_else(|| Error::refused("the configuration names no root file system"))?;
+        let linux = config.linux.unwrap_or_default();
+        let lists = [linux.masked_paths, linux.readonly_paths];
         Ok(Self {
             root: dir.join(root.path),
             annotations: config.annotations.unwrap_or_default(),
+            unmasked: lists.into_iter().flatten().all(|list| list.is_empty()),
         })
     }
 }
@@ -59,6 +75,24 @@ impl Bundle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_masked_or_made_read_only_is_seen() {
+        let unmasked = |linux: &str| {
+            let text = format!(r#"{{"root":{{"path":"x"}}{linux}}}"#);
+            Bundle::parse(Path::new("/b"), text.as_bytes()).map(|bundle| bundle.unmasked)
+        };
+        for (linux, wanted) in [
+            ("", true),
+            (r#","linux":null"#, true),
+            (r#","linux":{"maskedPaths":[],"readonlyPaths":null}"#, true),
+            (r#","linux":{"maskedPaths":["/proc/kcore"]}"#, false),
+            (r#","linux":{"readonlyPaths":["/proc/sys"]}"#, false),
+        ] {
+            assert_eq!(unmasked(linux).unwrap(), wanted, "{linux}");
+        }
+        assert!(unmasked(r#","linux":{"maskedPaths":7}"#).is_err());
+    }
 
     #[test]
     fn a_root_is_relative_to_the_bundle_unless_it_is_absolute() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eci_fs_emulators::Host;
 use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{self, HELD, ToServer};
+use eci_fs_mountd::protocol::link::{self, Connection, HELD, ToServer};
 
 use super::{Held, Server, Sessions, prepare, view_settings};
 use crate::asks::Asks;
@@ -147,7 +147,7 @@ fn start_threads(means: &Means) -> io::Result<()> {
         let (tree, kernel) = (Arc::clone(&means.tree), Arc::clone(&means.kernel));
         Box::new(move |slot| {
             for id in tree.cached_nodes(slot) {
-                kernel.distrust(id);
+                kernel.distrust(Connection::Cached, id);
             }
         })
     };

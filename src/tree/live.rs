@@ -28,6 +28,11 @@ const MEASURED_FOR_OPEN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle(pub u64);
 
+impl Handle {
+    /// That of all open files that need none. No other has it: numbers begin at the nanoseconds since boot.
+    pub const NONE: Handle = Handle(0);
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Handles {
     open: DashMap<Handle, Arc<Snapshot>>,
@@ -90,7 +95,7 @@ impl Handles {
 }
 
 impl Tree {
-    /// The attributes of a node on the live connection. Those of files are never believed for any time.
+    /// The attributes of a node on the live connection.
     ///
     /// # Errors
     /// ENOENT when the container is gone; EIO when the view cannot be computed.

@@ -20,7 +20,7 @@ mod remembered;
 mod tunable;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -34,7 +34,7 @@ pub use freshness::Freshness;
 pub use live::Handle;
 pub use node::{Node, NodeId};
 pub use remembered::Request;
-pub use tunable::{Caller, Write};
+pub use tunable::{Caller, TunableWritten, Write};
 
 use crate::container::{Attached, Changed, Sampler, Watcher};
 use crate::error::Errno;
@@ -71,6 +71,8 @@ pub struct Tree {
     settings: Settings,
     padding: bool,
     freshness: Freshness,
+    /// [`TICK`], as the kernel is told.
+    tick: Duration,
     directories: Directories,
     /// Whether each of [`EMULATORS`] can be cached on this machine.
     cacheable: Vec<bool>,
@@ -79,6 +81,8 @@ pub struct Tree {
     paths: paths::Paths,
     sampler: Sampler,
     services: Option<Services>,
+    /// The users of this process's namespace, once they were asked for: it has no right to enter another.
+    uid_map: OnceLock<Vec<u8>>,
     /// Room to compute views in: one for each thread that does at the same time.
     rooms: Mutex<Vec<Vec<u8>>>,
 }
@@ -122,6 +126,7 @@ impl Tree {
             settings,
             padding,
             freshness: Freshness::of(freshness),
+            tick: Freshness::of(TICK).timeout,
             directories: Directories::of(views, directories),
             containers: DashMap::new(),
             handles: live::Handles::default(),
@@ -132,6 +137,7 @@ impl Tree {
                     .map(|services| Arc::clone(&services.state)),
             ),
             services,
+            uid_map: OnceLock::new(),
             rooms: Mutex::default(),
         })
     }

@@ -5,11 +5,12 @@
 //! of /proc/sys do not (`test_perm`, fs/proc/proc_sysctl.c).
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use eci_fs_emulators::tunable;
-use eci_fs_emulators::tunable::Capability;
+use eci_fs_emulators::tunable::{Capability, Policy};
 
-use super::{Handle, Node, NodeId, Tree};
+use super::{Attr, Handle, Kind, Node, NodeId, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
 use crate::faults::{self, Point};
@@ -39,17 +40,32 @@ pub struct Write<'a> {
     pub bytes: &'a [u8],
 }
 
+/// What came of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunableWritten {
+    /// The bytes that were taken, or what the kernel's handler says.
+    pub answer: Result<usize, Errno>,
+    /// Whether the kernel would be wrong about the size. It must believe it no more before it is answered.
+    pub is_resized: bool,
+}
+
 impl Tree {
-    /// Whether a file may be opened with `flags`, where that is not the kernel's to say.
+    /// Judge whether a file may be opened with `flags`, where that is not the kernel's to say. A handle where that is
+    /// all there is to an OPEN: who can only write needs no snapshot.
     ///
     /// # Errors
     /// EACCES; ENOENT when the container is gone.
-    pub fn may_open(&self, id: NodeId, caller: Caller, flags: i32) -> Result<(), Errno> {
+    pub fn tunable_open(
+        &self,
+        id: NodeId,
+        caller: Caller,
+        flags: i32,
+    ) -> Result<Option<Handle>, Errno> {
         let Node::View { slot, emulator } = id.node() else {
-            return Ok(());
+            return Ok(None);
         };
         if tunable(emulator).is_none() {
-            return Ok(());
+            return Ok(None);
         }
         let container = self.container(slot)?;
         let wanted = match flags & libc::O_ACCMODE {
@@ -57,10 +73,35 @@ impl Tree {
             libc::O_WRONLY => 2,
             _ => 6,
         };
-        let allowed = allowed(&container, container.index(emulator)?, caller);
-        (wanted & !allowed == 0)
-            .then_some(())
-            .ok_or(Errno(libc::EACCES))
+        let allowed = self.allowed(&container, container.index(emulator)?, caller);
+        if wanted & !allowed != 0 {
+            return Err(Errno(libc::EACCES));
+        }
+        Ok((wanted == 2).then_some(Handle::NONE))
+    }
+
+    /// How long the kernel may believe attributes that it was told of a node of the live connection; `handle` is the
+    /// open file that it asked by.
+    ///
+    /// Those of tunables for a tick at most: an open then takes a request less. An OPEN in that time serves the text
+    /// whose size the kernel knows, and a write that changes the size has them distrusted.
+    pub fn live_timeout(&self, attr: &Attr, handle: Option<Handle>) -> Duration {
+        if attr.kind == Kind::Directory {
+            return self.directory_timeout(attr.id);
+        }
+        let Node::View { slot, emulator } = attr.id.node() else {
+            return Duration::ZERO;
+        };
+        // Of an open file it is the size of its snapshot; and a limit that is written sends nothing to this connection.
+        let is_present = handle.is_none_or(|handle| handle == Handle::NONE);
+        let believed = tunable(emulator).is_some_and(|it| it.policy != Policy::LimitedByPids);
+        let Some(container) = self.container(slot).ok().filter(|_| is_present && believed) else {
+            return Duration::ZERO;
+        };
+        if let Ok(index) = container.index(emulator) {
+            container.announce(index, attr.size);
+        }
+        self.freshness_of(&container).timeout.min(self.tick)
     }
 
     /// Write to a tunable; none when `id` is something else.
@@ -72,7 +113,7 @@ impl Tree {
         id: NodeId,
         handle: Handle,
         write: Write<'_>,
-    ) -> Option<Result<usize, Errno>> {
+    ) -> Option<Result<TunableWritten, Errno>> {
         match id.node() {
             Node::View { slot, emulator } if tunable(emulator).is_some() => {
                 Some(self.written(slot, emulator, handle, write))
@@ -87,12 +128,12 @@ impl Tree {
         emulator: u16,
         handle: Handle,
         write: Write<'_>,
-    ) -> Result<usize, Errno> {
+    ) -> Result<TunableWritten, Errno> {
         let container = self.container(slot)?;
         let index = container.index(emulator)?;
         let tunable = tunable(emulator).ok_or(Errno::NOENT)?;
         // Who writes need not be who opened (sysctl_perm in proc_sys_call_handler).
-        let forbidden = allowed(&container, index, write.caller) & 2 == 0;
+        let forbidden = self.allowed(&container, index, write.caller) & 2 == 0;
         let lacks = |capability| !self.has_capability(&container, write.caller, capability);
         if forbidden || tunable.capability.is_some_and(lacks) {
             return Err(Errno(libc::EPERM));
@@ -119,37 +160,75 @@ impl Tree {
             }
         };
         if let Some(value) = &written.value {
-            container.outdate(index);
+            container.rewritten(index);
             self.rewrite(handle, value);
             faults::at(Point::Write);
         }
-        written.answer.map_err(|errno| Errno(errno as i32))
+        let answer = written.answer.map_err(|errno| Errno(errno as i32));
+        // The kernel makes the size what was written where that is more.
+        let end = match &answer {
+            Ok(bytes) => write.offset.saturating_add(*bytes as u64),
+            Err(_) => 0,
+        };
+        let size = written.value.as_ref().map(|value| value.len() as u64);
+        let is_resized = container.is_resized(index, size, end);
+        Ok(TunableWritten { answer, is_resized })
+    }
+
+    /// test_perm: the permission bits that hold for a caller.
+    fn allowed(&self, container: &Attached, index: usize, caller: Caller) -> u16 {
+        let mode = container.mode(index);
+        let (owners, groups, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+        // The machine's root looks after all containers.
+        if caller.uid == container.uid || caller.uid == 0 {
+            owners
+        } else if groups != others && self.is_in_group(caller, container.gid) {
+            groups
+        } else {
+            others
+        }
+    }
+
+    /// in_egroup_p: whether a group is the caller's or among its supplementary groups.
+    fn is_in_group(&self, caller: Caller, gid: u32) -> bool {
+        let status = || self.host.read_of_process(caller.pid, "status").ok();
+        let is_among = |groups: String| {
+            let mut groups = groups.split_ascii_whitespace();
+            groups.any(|group| group.parse() == Ok(gid))
+        };
+        caller.gid == gid
+            || status()
+                .and_then(|status| field(&status, "Groups:"))
+                .is_some_and(is_among)
     }
 
     /// Whether a thread has a capability in the user namespace of a container: it is in that or in the machine's. One
     /// that cannot be looked at has none.
     fn has_capability(&self, container: &Attached, caller: Caller, capability: Capability) -> bool {
-        let uid_map = self.uid_map(caller.pid);
-        let is_above = uid_map == container.uid_map || uid_map == self.uid_map(std::process::id());
-        let status = self.host.read(&format!("/proc/{}/status", caller.pid));
+        let status = self.host.read_of_process(caller.pid, "status");
         let effective = field(&status.unwrap_or_default(), "CapEff:")
             .and_then(|effective| u64::from_str_radix(&effective, 16).ok());
-        is_above && effective.unwrap_or(0) >> (capability as u8) & 1 == 1
+        if effective.unwrap_or(0) >> (capability as u8) & 1 == 0 {
+            return false;
+        }
+        let uid_map = self.uid_map(caller.pid);
+        let own = || self.uid_map(std::process::id());
+        !uid_map.is_empty()
+            && (uid_map == container.uid_map || &uid_map == self.uid_map.get_or_init(own))
     }
 
     /// The users of the namespace of a process; nothing where it has ended.
     fn uid_map(&self, pid: u32) -> Vec<u8> {
-        let path = format!("/proc/{pid}/uid_map");
         self.host
-            .read(&path)
-            .map_or_else(|_| Vec::new(), |text| text.to_vec())
+            .read_of_process(pid, "uid_map")
+            .unwrap_or_default()
     }
 
     /// The same of the process behind a pidfd.
     pub fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
-        let own = std::process::id();
-        let path = format!("/proc/{own}/fdinfo/{}", pidfd.as_raw_fd());
-        let pid = field(&self.host.read(&path).unwrap_or_default(), "Pid:");
+        let file = format!("fdinfo/{}", pidfd.as_raw_fd());
+        let info = self.host.read_of_process(std::process::id(), &file);
+        let pid = field(&info.unwrap_or_default(), "Pid:");
         pid.and_then(|pid| pid.parse().ok())
             .map_or_else(Vec::new, |pid| self.uid_map(pid))
     }
@@ -162,16 +241,6 @@ fn field(text: &[u8], name: &str) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// test_perm: the permission bits that hold for a caller.
-fn allowed(container: &Attached, index: usize, caller: Caller) -> u16 {
-    let mode = container.mode(index);
-    // The machine's root looks after all containers.
-    let shift = if caller.uid == container.uid || caller.uid == 0 {
-        6
-    } else if caller.gid == container.gid {
-        3
-    } else {
-        0
-    };
-    mode >> shift & 7
-}
+#[cfg(test)]
+#[path = "tunable_tests.rs"]
+mod tests;

@@ -351,6 +351,23 @@ fn privileged_what_is_written_is_whole_for_a_reader_that_copies_as_much_as_it_wa
 }
 
 #[test]
+fn privileged_a_size_that_a_write_has_changed_is_not_believed_any_more() {
+    let scene = scene();
+    let mut container = start(&scene);
+    // Shorter, longer, and other than what was written: right after one another, so that the kernel believes sizes.
+    let written = [
+        "1\n", "22\n", "  333\n", "4", "0x10", "12345678", "5\n", "6\n", "070",
+    ];
+    let wanted = ["1", "22", "333", "4", "16", "12345678", "5", "6", "56"];
+    for _ in 0..20 {
+        let command = [&["write-and-copy", PANIC], &written[..]].concat();
+        let copied = container.ask(&command);
+        let wanted: Vec<String> = wanted.iter().map(|number| format!("{number}\n")).collect();
+        assert_eq!(copied, serde_json::json!(wanted));
+    }
+}
+
+#[test]
 fn privileged_root_of_the_user_namespace_may_write_and_others_may_not() {
     let scene = scene();
     let mut container = start(&scene);

@@ -164,6 +164,36 @@ impl Cost {
         }
     }
 
+    /// Write to a tunable, each time another number.
+    fn of_writing(tunable: &str) -> Self {
+        let scene = scene();
+        let daemon = scene.daemon(&[]);
+        let mut container = scene.container().user_namespace(true).start();
+        scene.attach(&container);
+        // The first write reads the machine's value.
+        container.ask(&["write-at", tunable, "0", "1"]);
+        let server = daemon.server();
+        let tasks = std::fs::read_dir(format!("/proc/{server}/task")).unwrap();
+        let threads = tasks.count();
+        let log = scene.dir().join("strace");
+        let trace = Trace::start(server, &log);
+        let began = Instant::now();
+        for number in 0..READS {
+            container.ask(&["write-at", tunable, "0", &number.to_string()]);
+        }
+        let took = began.elapsed();
+        drop(trace);
+        let counts = count(&std::fs::read_to_string(log).unwrap());
+        drop(container);
+        daemon.end();
+        Self {
+            counts,
+            refreshed: READS,
+            threads,
+            took,
+        }
+    }
+
     /// How often a system call began with a file of this name.
     fn count(&self, name: &str, file: &str) -> usize {
         let key = (name.into(), file.into());
@@ -226,4 +256,27 @@ fn privileged_what_is_remembered_of_a_refreshed_read_takes_one_system_call() {
     // The load averages are remembered when they are counted.
     let sampled = cost.at_most_once_in(Duration::from_secs(5));
     assert!(written <= cost.refreshed + sampled, "{:#?}", cost.counts);
+}
+
+#[test]
+fn privileged_a_write_takes_one_pwrite_and_reads_nothing() {
+    let cost = Cost::of_writing("/proc/sys/vm/swappiness");
+    let (counts, writes) = (&cost.counts, cost.refreshed);
+    assert_eq!(cost.count_all("pwrite64"), writes, "{counts:#?}");
+    let read = |name: &str| name.starts_with("open") || name.starts_with("pread");
+    let reads = counts.keys().any(|(name, _)| read(name));
+    assert!(!reads, "something is read: {counts:#?}");
+    // GETATTR, OPEN, WRITE and RELEASE, and what is sent when the size has changed.
+    let asked = 2 * cost.at_most_once_in(Duration::from_secs(1));
+    let answers = cost.count("writev", "fuse");
+    assert!(answers >= 3 * writes, "{counts:#?}");
+    assert!(answers <= 4 * writes + 2 + asked, "{counts:#?}");
+}
+
+#[test]
+fn privileged_a_write_that_wants_a_capability_opens_two_files() {
+    let cost = Cost::of_writing("/proc/sys/vm/mmap_min_addr");
+    let (counts, writes) = (&cost.counts, cost.refreshed);
+    assert_eq!(cost.count_all("openat"), 2 * writes, "{counts:#?}");
+    assert_eq!(cost.count_all("pwrite64"), writes, "{counts:#?}");
 }

@@ -8,6 +8,7 @@ use support::Scene;
 mod docker;
 mod init;
 mod machine;
+mod nested;
 mod runtimes;
 
 /// The surroundings of one test.

@@ -119,7 +119,9 @@ fn privileged_old_and_new_runtimes_run_containers_in_a_container_as_without_eci_
     for usr in releases() {
         let machines = [start(Files::Kernels, &usr), start(Files::Grafted, &usr)];
         for program in ["runc", "crun"] {
-            same(&machines, program, false);
+            for user in [false, true] {
+                same(&machines, program, user);
+            }
         }
     }
 }

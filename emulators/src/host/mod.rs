@@ -4,8 +4,8 @@
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::dir::Dir;
@@ -16,6 +16,7 @@ use nix::sys::stat::Mode;
 use lru::LruCache;
 use parking_lot::Mutex;
 
+use crate::tunable::Release;
 use crate::{Error, Kept, Text};
 
 pub(crate) mod file;
@@ -29,6 +30,8 @@ pub struct Host {
     cpu: Option<OwnedFd>,
     kept: Arc<Kept>,
     texts: Texts,
+    /// The version of the kernel, once it was asked.
+    release: OnceLock<Release>,
 }
 
 /// Open files of the machine: more than all views together read on most machines.
@@ -155,7 +158,20 @@ impl Host {
             cpu,
             kept: Arc::new(Kept::new(MOST_KEPT)),
             texts: Texts::new(),
+            release: OnceLock::new(),
         }
+    }
+
+    /// The version of the kernel.
+    ///
+    /// # Errors
+    /// When /proc/sys/kernel/osrelease cannot be read or is none.
+    pub fn release(&self) -> Result<Release, Error> {
+        if let Some(release) = self.release.get() {
+            return Ok(*release);
+        }
+        let release = Release::of(self)?;
+        Ok(*self.release.get_or_init(|| release))
     }
 
     /// The open files of the machine; a server keeps those of its containers there too.
@@ -191,6 +207,16 @@ impl Host {
     /// The whole of a file that must be there.
     pub fn read(&self, path: &str) -> Result<HostText, Error> {
         self.text(path).map_err(|errno| Error::io(path, errno))
+    }
+
+    /// The whole of a file of a process, in one step: no part of `file` may be a link.
+    pub fn read_of_process(&self, pid: u32, file: &str) -> Result<Vec<u8>, Error> {
+        let path = format!("{pid}/{file}");
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        self.kept
+            .make_room(|| openat(&self.proc, path.as_str(), flags, Mode::empty()))
+            .and_then(|fd| file::read_whole(&fd))
+            .map_err(|errno| Error::io(&format!("/proc/{path}"), errno))
     }
 
     /// The whole of a file that this kernel or machine may lack, or keep for root.

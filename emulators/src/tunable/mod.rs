@@ -205,8 +205,12 @@ impl Tunable {
         bytes: &[u8],
         save: impl FnOnce(&[u8]),
     ) -> Result<Written, Error> {
-        let first = self.first(cx)?;
-        let release = Release::of(cx.host)?;
+        // Once it has a value of its own, the machine's counts no more.
+        let first = match cx.container.tunables.get(self.facts.id) {
+            Some(_) => Vec::new(),
+            None => self.first(cx)?,
+        };
+        let release = cx.host.release()?;
         let handler = match self.older {
             Some((until, older)) if release < until => older,
             _ => self.handler,

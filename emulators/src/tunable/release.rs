@@ -7,11 +7,11 @@ use crate::{Error, Host};
 pub struct Release(pub u16, pub u16);
 
 impl Release {
-    /// That of the machine.
+    /// That of the machine, as it says.
     ///
     /// # Errors
     /// When /proc/sys/kernel/osrelease cannot be read or is none.
-    pub fn of(host: &Host) -> Result<Release, Error> {
+    pub(crate) fn of(host: &Host) -> Result<Release, Error> {
         const PATH: &str = "/proc/sys/kernel/osrelease";
         parse(&host.read(PATH)?).ok_or_else(|| Error::malformed(PATH, "not a version"))
     }

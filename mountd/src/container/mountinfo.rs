@@ -8,6 +8,8 @@
 pub struct Mount {
     /// `mount ID`: unique in the kernel while the mount lives.
     pub id: u64,
+    /// `parent ID`: the mount on which it is mounted.
+    pub parent: u64,
     /// `st_dev` of what is mounted, as "major:minor".
     pub dev: String,
     /// `root`: the part of the file system that is mounted.
@@ -34,7 +36,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     let (head, tail) = line.split_once(" - ")?;
     let mut head = head.split(' ');
     let id = head.next()?.parse().ok()?;
-    let _parent = head.next()?;
+    let parent = head.next()?.parse().ok()?;
     let dev = head.next()?.to_owned();
     let root = unescape(head.next()?);
     let point = unescape(head.next()?);
@@ -43,6 +45,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     let mut tail = tail.split(' ');
     Some(Mount {
         id,
+        parent,
         dev,
         root,
         point,
@@ -89,8 +92,13 @@ mod tests {
         let mounts = parse_mountinfo(text);
         assert_eq!(mounts.len(), 2);
         assert_eq!(
-            (mounts[0].id, mounts[0].shared, mounts[0].point.as_str()),
-            (36, Some(7), "/mnt 2")
+            (
+                mounts[0].id,
+                mounts[0].parent,
+                mounts[0].shared,
+                mounts[0].point.as_str()
+            ),
+            (36, 35, Some(7), "/mnt 2")
         );
         assert_eq!(
             (mounts[1].shared, mounts[1].super_options.as_str()),

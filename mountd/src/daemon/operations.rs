@@ -5,7 +5,6 @@
 //! next one is started under that lock.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,8 +15,8 @@ use crate::container::procfs::Proc;
 use crate::container::{Described, describe};
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
-use crate::grafts::Prober;
 use crate::grafts::place::Grafter;
+use crate::grafts::{Prober, Progress};
 use crate::protocol::choices::Choices;
 use crate::protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
 use crate::registry::{self, Container, Registry};
@@ -96,8 +95,10 @@ impl Daemon {
             id,
             cgroup: choice,
             root,
+            unmasked,
             choices,
         } = wanted;
+        let progress = Progress { root, unmasked };
         if let Some(id) = &id {
             registry::check_id(id)?;
         }
@@ -129,7 +130,7 @@ impl Daemon {
         }
         let slot = self.enter(&mut state, described, choice, choices)?;
         drop(state);
-        let result = self.graft(slot, root);
+        let result = self.graft(slot, progress);
         if result.is_err() {
             self.forget_if_unused(slot);
         }
@@ -197,13 +198,13 @@ impl Daemon {
         Ok(slot)
     }
 
-    /// Graft the rows of a container; `root` as [`Attach::root`].
-    pub(super) fn graft(&self, slot: u64, root: Option<PathBuf>) -> Result<(String, usize)> {
+    /// Graft the rows of a container.
+    pub(super) fn graft(&self, slot: u64, progress: Progress) -> Result<(String, usize)> {
         if let Some(container) = self.state.lock().registry.get_mut(slot) {
-            container.root.clone_from(&root);
+            container.root.clone_from(&progress.root);
         }
         self.intend(slot)?;
-        let done = self.graft_and_save(slot, root);
+        let done = self.graft_and_save(slot, progress);
         self.intended();
         done
     }
@@ -228,7 +229,7 @@ impl Daemon {
         }
     }
 
-    fn graft_and_save(&self, slot: u64, root: Option<PathBuf>) -> Result<(String, usize)> {
+    fn graft_and_save(&self, slot: u64, progress: Progress) -> Result<(String, usize)> {
         let (rows, subject) = {
             let mut state = self.state.lock();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
@@ -236,7 +237,7 @@ impl Daemon {
         };
         let outcome = self
             .grafter
-            .run(move |place| grafts::attach(place, &subject, root.as_deref(), slot, &rows))?;
+            .run(move |place| grafts::attach(place, &subject, &progress, slot, &rows))?;
         let (done, saved) = {
             let mut state = self.state.lock();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;

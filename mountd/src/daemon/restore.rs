@@ -16,6 +16,7 @@ use crate::container::procfs::Proc;
 use crate::container::{Described, Subject, describe, describe_again, open_pidfd};
 use crate::error::{Error, Result};
 use crate::grafts;
+use crate::grafts::Progress;
 use crate::grafts::place::{SOURCE, open_dir};
 use crate::registry::{self, Container, Exposure, Intent, Saved, SavedContainer};
 use crate::supervisor::Server;
@@ -168,7 +169,7 @@ impl Daemon {
         drop(state);
         if anew && !saved.grafted.is_empty() {
             // It has entered its root since it was attached, or the hook that asked has failed.
-            self.graft(slot, None)?;
+            self.graft(slot, Progress::default())?;
         }
         for (dir, created) in &saved.mounts {
             let exposure = Exposure {

@@ -10,7 +10,7 @@
 //! (Linux 6.5) before it is removed, or over it, so that at no moment the kernel's own file is seen.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
 use rustix::io::Errno;
@@ -18,6 +18,7 @@ use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::open::at;
 use super::place::Place;
+use super::spare;
 use super::target::{Lies, Target, Targets};
 use crate::container::Subject;
 use crate::error::{Error, Kind, Result};
@@ -33,18 +34,28 @@ pub struct Outcome {
     pub grafted: Vec<String>,
 }
 
-/// Graft `rows` of the container in `slot` into it. Entries that the container does not have are left out. `root` is
-/// where its root file system lies, if that is not its root directory yet.
+/// How far an engine has come with the container. It is finished by default.
+#[derive(Debug, Default, Clone)]
+pub struct Progress {
+    /// Where its root file system lies, if that is not its root directory yet.
+    pub root: Option<PathBuf>,
+    /// Then: whether nothing of its /proc and /sys is going to be masked or made read-only.
+    pub unmasked: bool,
+}
+
+/// Graft `rows` of the container in `slot` into it. Entries that the container does not have are left out. If nothing
+/// of its /proc is hidden, it gets a [`spare`].
 ///
 /// # Errors
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
 pub fn attach(
     place: &Place,
     subject: &Subject,
-    root: Option<&Path>,
+    progress: &Progress,
     slot: u64,
     rows: &[Row],
 ) -> Result<Outcome> {
+    let root = progress.root.as_deref();
     let targets = Targets::open(&place.proc, subject, root, &place.devices)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         rows.iter().partition(|row| inside_another(row, rows));
@@ -58,6 +69,10 @@ pub fn attach(
         .chain(&inner)
         .map(|(row, _, _)| row.path.clone())
         .collect();
+    let seen = root.is_none() || progress.unmasked;
+    if seen && let Err(error) = spare::lay(place, subject, &targets) {
+        tracing::warn!(%error, pid = subject.pid, "user namespaces in it cannot mount a procfs, ignoring");
+    }
     Ok(Outcome { grafted })
 }
 
@@ -171,7 +186,7 @@ fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
 }
 
 /// Take the grafts at `paths` out of a container; returns how many there were. They are those of its `slot`, or,
-/// without one, those of a daemon that is dead. What else lies there stays. `root` as in [`attach`].
+/// without one, those of a daemon that is dead. What else lies there stays. `root` as [`Progress::root`].
 ///
 /// # Errors
 /// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
@@ -215,6 +230,7 @@ pub fn detach(
         }
     }
     place.inside(&subject.pidfd, || {
+        spare::take_away(&targets);
         for target in &work {
             uncover(target)?;
         }

@@ -2,16 +2,18 @@
 //!
 //! [`place`] is the thread and the private mount namespace in which the source mounts live. [`target`] finds
 //! and checks what shall be covered. [`container`] covers and uncovers it; [`inspection`] builds the same
-//! views under a directory of the host.
+//! views under a directory of the host. [`spare`] keeps a procfs without grafts in the container, for the kernel to
+//! see.
 
 mod container;
 mod inspection;
 mod open;
 pub mod place;
 mod probe;
+mod spare;
 mod target;
 
-pub use container::{Outcome, attach, detach};
+pub use container::{Outcome, Progress, attach, detach};
 pub use inspection::{expose, withdraw};
 pub use probe::Prober;
 pub use target::Targets;

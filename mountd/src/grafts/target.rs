@@ -40,6 +40,17 @@ pub struct Targets<'a> {
     sys_dir: Option<Rc<OwnedFd>>,
 }
 
+/// The container's /proc or /sys.
+#[derive(Debug)]
+pub(super) struct Top<'a> {
+    /// The directory.
+    pub(super) dir: &'a OwnedFd,
+    /// What is mounted there.
+    pub(super) mount: &'a Mount,
+    /// What is mounted on that, but for grafts.
+    pub(super) others: Vec<&'a Mount>,
+}
+
 /// One entry, opened.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -105,6 +116,32 @@ impl<'a> Targets<'a> {
         this.proc_dir = this.top(proc_dir, "/proc", "proc", root.is_none())?;
         this.sys_dir = this.top(sys_dir, "/sys", "sysfs", false)?;
         Ok(this)
+    }
+
+    /// Its /proc, if it has one.
+    pub(super) fn proc(&self) -> Result<Option<Top<'_>>> {
+        self.top_of(self.proc_dir.as_deref(), "/proc")
+    }
+
+    /// Its /sys, if it has one.
+    pub(super) fn sys(&self) -> Result<Option<Top<'_>>> {
+        self.top_of(self.sys_dir.as_deref(), "/sys")
+    }
+
+    fn top_of<'s>(&'s self, dir: Option<&'s OwnedFd>, path: &str) -> Result<Option<Top<'s>>> {
+        let Some(dir) = dir else { return Ok(None) };
+        let Some(mount) = self.mount_of(dir, path)? else {
+            return Ok(None);
+        };
+        let others = self.on(mount);
+        Ok(Some(Top { dir, mount, others }))
+    }
+
+    /// What is mounted on a mount, but for grafts.
+    pub(super) fn on(&self, mount: &Mount) -> Vec<&Mount> {
+        let all = self.mounts.values();
+        all.filter(|other| other.parent == mount.id && self.lies(other) == Lies::Other)
+            .collect()
     }
 
     /// Whether there is a /proc.

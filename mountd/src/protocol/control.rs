@@ -92,6 +92,10 @@ pub struct Attach {
     /// called. None when it is the process's root directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// With [`Self::root`]: nothing of its /proc and /sys will be masked or made read-only before it begins. Without
+    /// it that is seen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmasked: bool,
     /// What is set for this container alone.
     #[serde(default, skip_serializing_if = "Choices::is_empty")]
     pub choices: Choices,

@@ -68,6 +68,7 @@ impl Agent {
             ["append", path, what] => tune::append(path, what),
             ["write-at", path, offset, what] => tune::write_at(path, number(offset)?, what),
             ["write-and-read", path, what] => tune::write_and_read(path, what),
+            ["write-and-copy", path, all @ ..] => tune::write_and_copy(path, all),
             ["compete", first, times, paths @ ..] => {
                 tune::compete(number(first)?, number(times)?, paths)
             }

@@ -8,6 +8,7 @@ use nix::fcntl::OFlag;
 use serde_json::json;
 
 use crate::answer::{Answer, text, wrong};
+use crate::ways::sendfile_to_a_file;
 
 /// One write(2), as `printf TEXT > PATH` makes it; the bytes that were taken.
 pub(crate) fn write(path: &str, what: &str) -> Answer {
@@ -28,6 +29,17 @@ pub(crate) fn append(path: &str, what: &str) -> Answer {
 pub(crate) fn write_at(path: &str, offset: u64, what: &str) -> Answer {
     let file = File::options().write(true).open(path)?;
     Ok(json!(file.write_at(what.as_bytes(), offset)?))
+}
+
+/// Write each of `all`, and each time right after it have the kernel copy the file.
+pub(crate) fn write_and_copy(path: &str, all: &[&str]) -> Answer {
+    let mut copies = Vec::new();
+    for what in all {
+        let mut file = File::options().write(true).open(path)?;
+        file.write_all(what.as_bytes())?;
+        copies.push(text(&sendfile_to_a_file(&File::open(path)?)?));
+    }
+    Ok(json!(copies))
 }
 
 /// Open a file, write to it, and read it from its beginning by the same descriptor.

@@ -145,7 +145,7 @@ fn readv(mut file: &File) -> io::Result<Vec<u8>> {
 }
 
 /// As busybox does it: sixteen megabytes at a time.
-fn sendfile_to_a_file(file: &File) -> io::Result<Vec<u8>> {
+pub(crate) fn sendfile_to_a_file(file: &File) -> io::Result<Vec<u8>> {
     let mut copy = File::from(memfd_create("copy", MFdFlags::MFD_CLOEXEC)?);
     while sendfile(copy.as_fd(), file.as_fd(), None, 16 << 20)? > 0 {}
     let mut bytes = Vec::new();
