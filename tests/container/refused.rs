@@ -90,6 +90,27 @@ fn privileged_a_file_that_the_container_covered_is_covered_once_more_and_given_b
 }
 
 #[test]
+fn privileged_a_file_that_the_container_covered_with_a_deleted_one_is_left_alone() {
+    let scene = scene();
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    // As systemd-nspawn does. The kernel mounts nothing over such a file.
+    let path = "/proc/sys/kernel/random/boot_id";
+    let file = scene.dir().join("file");
+    std::fs::write(&file, "its own\n").unwrap();
+    container.busybox(&["mount", "--bind", file.to_str().unwrap(), path]);
+    std::fs::remove_file(&file).unwrap();
+    let before = container.read(path);
+    assert_eq!(before, "its own\n");
+    let mounts = container.mounts();
+    scene.attach(&container);
+    crate::sees(&mut container, 128, 1);
+    assert_eq!(container.read(path), before);
+    scene.detach(&container);
+    assert_eq!(container.read(path), before);
+    assert_eq!(container.mounts(), mounts);
+}
+
+#[test]
 fn privileged_a_container_of_another_daemon_is_refused() {
     let scene = scene();
     let mut container = scene.container().limits(limits(128, 1.0)).start();

@@ -26,6 +26,14 @@ pub struct Mount {
     pub super_options: String,
 }
 
+impl Mount {
+    /// Whether what is mounted has been deleted since: then nothing can be mounted on it. No path has two slashes
+    /// by itself.
+    pub fn is_deleted(&self) -> bool {
+        self.root.ends_with("//deleted")
+    }
+}
+
 /// Parse a whole mountinfo file. A line that is not in the kernel's format is left out: it cannot be of a
 /// mount that is asked for, and one odd line must not hide the others.
 pub fn parse_mountinfo(text: &str) -> Vec<Mount> {

@@ -178,8 +178,9 @@ impl<'a> Targets<'a> {
         self.fresh.borrow_mut().insert(mount);
     }
 
-    /// Open the entry at `path`. None where the container does not have it, or where something of its own lies on
-    /// the way.
+    /// Open the entry at `path`. None where the container does not have it, where something of its own lies on the
+    /// way, or where it has mounted what is deleted, as systemd-nspawn does with a boot_id: the kernel mounts nothing
+    /// over that.
     ///
     /// # Errors
     /// When the path is not one of /proc or /sys, leads over a symbolic link, or is mounted shared.
@@ -195,6 +196,11 @@ impl<'a> Targets<'a> {
             return Ok(None);
         };
         let mount = self.mounts.get(&at.mount);
+        if mount.is_some_and(Mount::is_deleted) {
+            let pid = self.subject.pid;
+            tracing::debug!(path, pid, "a deleted file of the container's own lies here");
+            return Ok(None);
+        }
         if let Some(group) = mount.and_then(|mount| mount.shared)
             && !self.inside.borrow().contains(&group)
         {
