@@ -1,0 +1,82 @@
+//! The last versions of the views of one container, and how far they are believed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use eci_fs_emulators::{EMULATORS, Pace};
+use parking_lot::Mutex;
+
+use super::{Attached, Version};
+
+impl Attached {
+    /// The last version of the view of `EMULATORS[index]`.
+    pub fn version(&self, index: usize) -> Option<Version> {
+        self.views[index].version.lock().clone()
+    }
+
+    /// The text of the last version, if it is no older than `limit`, to be served by an open.
+    pub fn take_measured(&self, index: usize, limit: Duration) -> Option<Arc<[u8]>> {
+        self.version(index)
+            .filter(|version| version.age() <= limit)
+            .map(|version| version.text)
+    }
+
+    /// Make `text`, whose computation began at `started`, the version of the view of `EMULATORS[index]`.
+    ///
+    /// A text that says the same keeps the time of the version before, so that the kernel keeps its pages. A
+    /// text that was begun before the present version was is dropped: a view never goes back in time.
+    pub fn replace(&self, index: usize, text: &[u8], started: Instant) -> Version {
+        let mut version = self.views[index].version.lock();
+        // What was begun before a change may not say it.
+        let since =
+            |changed: &Mutex<Option<Instant>>| changed.lock().is_some_and(|at| started <= at);
+        let stale = since(&self.expired) || since(&self.views[index].written);
+        Version::follow(&mut version, text, started, stale)
+    }
+
+    /// Whether the view of `EMULATORS[index]` only changes when [`Self::expire`] is called, or a CPU comes or goes.
+    pub fn rests(&self, index: usize) -> bool {
+        EMULATORS[index].facts().pace == Pace::Static && self.is_watched()
+    }
+
+    /// The version of the view of `EMULATORS[index]` is not believed any more.
+    pub fn outdate(&self, index: usize) {
+        if let Some(version) = self.views[index].version.lock().as_mut() {
+            version.set_stale();
+        }
+    }
+
+    /// The view of `EMULATORS[index]` was written to: no version from before that is believed any more.
+    pub fn rewritten(&self, index: usize) {
+        *self.views[index].written.lock() = Some(Instant::now());
+        self.outdate(index);
+    }
+
+    /// The kernel is told to believe this size of the view of `EMULATORS[index]`.
+    pub fn announce(&self, index: usize, size: u64) {
+        self.views[index].announced.store(size, Ordering::Relaxed);
+    }
+
+    /// Whether the size that the kernel believes of the view of `EMULATORS[index]` is wrong after a write up to `end`
+    /// that made it `size`, or left it as it was. If so, the kernel is to ask.
+    pub fn is_resized(&self, index: usize, size: Option<u64>, end: u64) -> bool {
+        let announced = &self.views[index].announced;
+        let believed = announced.load(Ordering::Relaxed);
+        let is_resized = end > believed || size.is_some_and(|size| size != believed);
+        if is_resized {
+            announced.store(0, Ordering::Relaxed);
+        }
+        is_resized
+    }
+
+    /// No version is believed any more: a limit has changed.
+    pub fn expire(&self) {
+        self.forget_limits();
+        // A version that is being computed may have been begun before the change.
+        *self.expired.lock() = Some(Instant::now());
+        for index in 0..self.views.len() {
+            self.outdate(index);
+        }
+    }
+}
