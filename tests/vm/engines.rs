@@ -25,7 +25,7 @@ const PROGRAMS: [&str; 8] = [
 const FOLDERS: [&str; 2] = ["/etc/containers", "/usr/share/containers"];
 
 /// Runs containers of all engines, each with 128 MiB and half a CPU, and prints a line for each.
-const SCRIPT: &str = include_str!("engines.sh");
+const SCRIPT: &str = concat!(include_str!("prelude.sh"), include_str!("engines.sh"));
 
 #[test]
 fn privileged_engines_show_their_limits_on_cgroup_v2_with_linux_6_12() {
@@ -37,14 +37,7 @@ fn privileged_engines_show_their_limits_on_cgroup_v2_with_linux_6_12() {
         .file(crate::static_programs().join("eci-fs"), "/bin/eci-fs")
         .file(image, "/image.tar");
     let vm = FOLDERS.iter().fold(vm, |vm, dir| vm.file(dir, dir));
-    let mut libraries = BTreeSet::new();
-    let vm = PROGRAMS.iter().fold(vm, |vm, name| {
-        let program = find_program(name);
-        libraries.extend(libraries_of(&program));
-        vm.file(&program, Path::new("/usr/bin").join(name))
-    });
-    let vm = libraries.iter().fold(vm, |vm, path| vm.file(path, path));
-    let outcome = match vm.run(SCRIPT) {
+    let outcome = match with_programs(vm, &PROGRAMS).run(SCRIPT) {
         Ok(outcome) => outcome,
         Err(error) => panic!("{error:#}"),
     };
@@ -68,6 +61,18 @@ fn privileged_engines_show_their_limits_on_cgroup_v2_with_linux_6_12() {
     for wanted in ["docker update: 196608 kB, 2 CPU", "left: none"] {
         assert!(lines.contains(&wanted), "{wanted}: {said}");
     }
+}
+
+/// A machine with these programs of this one, and their libraries.
+#[track_caller]
+pub(crate) fn with_programs(vm: Vm, names: &[&str]) -> Vm {
+    let mut libraries = BTreeSet::new();
+    let vm = names.iter().fold(vm, |vm, name| {
+        let program = find_program(name);
+        libraries.extend(libraries_of(&program));
+        vm.file(&program, Path::new("/usr/bin").join(name))
+    });
+    libraries.iter().fold(vm, |vm, path| vm.file(path, path))
 }
 
 /// The libraries that a program is linked with, at the paths at which it looks for them.

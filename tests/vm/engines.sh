@@ -1,28 +1,16 @@
-export PATH=/bin:/usr/bin
-set -e
-# What a wait comes to that is not over in time: the machine is emulated.
-until_it_is() {
-    tries=0
-    until "$@" > /tmp/waited 2>&1; do
-        tries=$((tries + 1))
-        [ $tries -lt 600 ] || { cat /tmp/waited >&2; tail -n 20 /tmp/*.log >&2; exit 1; }
-        sleep 0.1
-    done
-}
 mkdir -p /tmp /run /var/tmp /etc/docker
 echo containers:200000:1000000 | tee /etc/subuid > /etc/subgid
 echo containers:x:999:999::/:/bin/false >> /etc/passwd
 
 ln -s eci-fs /bin/eci-runc
-eci-fs mountd 2> /tmp/mountd.log &
-until_it_is test -S /run/eci-fs/control.sock
+ECI_FS_LOG=info until_it_says ready /tmp/mountd.log eci-fs mountd
 for engine in docker podman; do eci-fs install --engine $engine --bin-dir /bin >&2; done
 
 start_dockerd() {
-    dockerd --bridge none --iptables=false --ip6tables=false \
-        --exec-opt native.cgroupdriver=cgroupfs > /tmp/dockerd.log 2>&1 &
-    dockerd=$!
-    until_it_is docker version
+    rm -f /tmp/dockerd.log.said
+    until_it_says "API listen on" /tmp/dockerd.log dockerd --bridge none --iptables=false --ip6tables=false \
+        --exec-opt native.cgroupdriver=cgroupfs
+    dockerd=$started
 }
 start_dockerd
 docker load --quiet --input /image.tar >&2

@@ -9,6 +9,7 @@
 
 mod engines;
 mod lxcfs;
+mod runtimes;
 
 use std::env;
 use std::ffi::OsString;
