@@ -9,6 +9,7 @@ mod docker;
 mod init;
 mod machine;
 mod nested;
+mod nodes;
 mod runtimes;
 
 /// The surroundings of one test.
