@@ -28,7 +28,7 @@ fn main() {
     }
     let daemon = scene.daemon(&[]);
     let wrapper = scene.dir().join("eci-runc");
-    if let Err(error) = std::os::unix::fs::symlink(scene.program(), &wrapper) {
+    if let Err(error) = std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_eci-runc"), &wrapper) {
         panic!("{} cannot be made: {error}", wrapper.display());
     }
     let config = scene.dir().join("config.toml");

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use eci_fs_mountd::protocol::channel::Channel;
 use eci_fs_mountd::protocol::control::{Answer, Call, Listed, Request, Response, VERSION};
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::program;
 
 /// How long a command waits for one answer. Attaching takes milliseconds; this is for a daemon that hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -329,9 +331,9 @@ impl Private {
     }
 }
 
-/// Ourselves, as the mount daemon.
+/// `eci-fs`, as the mount daemon.
 fn daemon() -> Command {
-    let mut command = Command::new(PathBuf::from("/proc/self/exe"));
+    let mut command = Command::new(program::with_all_commands());
     command.arg("mountd");
     command
 }

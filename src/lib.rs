@@ -13,6 +13,7 @@ pub mod error;
 pub mod faults;
 pub mod fuse;
 pub mod oci;
+pub mod program;
 pub mod raises;
 pub mod sandbox;
 pub mod server;

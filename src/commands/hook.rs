@@ -4,33 +4,31 @@
 //! and returns when that is done. It leaves no process behind that has its outputs, for which a runtime would wait.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Parser, Subcommand};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::error::{Error, Kind, Result};
 use eci_fs_mountd::protocol::choices::Choices;
 use eci_fs_mountd::protocol::control::{Attach, CgroupChoice, Request, Response};
-use eci_fs_mountd::runtime_dir::RuntimeDir;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::hook_log::{go_on, say, write_log};
 use crate::client::{Client, call_or_start_within, out_of_turn};
 use crate::config::{self, Config, OnError};
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
 
+/// The command.
+pub(super) const NAME: &str = "hook";
+
 /// Bytes that a state may have; runtimes write a few hundred, and the annotations.
 const MAX_STATE: u64 = 16 << 20;
-
-/// The log of what hooks could not do, in the runtime directory.
-const LOG: &str = "hook.log";
-
-/// Bytes that the log may have before it is begun anew.
-const MAX_LOG: u64 = 1 << 20;
 
 /// Options of `eci-fs hook`. What is not given is taken from the configuration.
 #[derive(Debug, Args)]
@@ -90,7 +88,44 @@ struct Subject {
     annotations: BTreeMap<String, String>,
 }
 
-pub(super) fn main(options: &Options) -> Result<()> {
+/// The command line of a hook, by itself: all commands take longer to describe than one.
+#[derive(Debug, Parser)]
+#[command(name = "eci-fs", max_term_width = 100, disable_help_subcommand = true)]
+struct Alone {
+    #[command(subcommand)]
+    command: Called,
+}
+
+#[derive(Debug, Subcommand)]
+enum Called {
+    /// Attach a container while its runtime makes it: an OCI or LXC hook
+    Hook(Options),
+}
+
+/// Run as `eci-fs hook`, which the first argument says.
+pub(super) fn alone() -> ExitCode {
+    let Alone {
+        command: Called::Hook(options),
+    } = Alone::parse();
+    main(&options)
+}
+
+/// Run with these options.
+#[allow(
+    clippy::print_stderr,
+    reason = "this is the program's last word to its runtime"
+)]
+pub(super) fn main(options: &Options) -> ExitCode {
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("eci-fs: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
     let (mut config, read) = match Config::read(&options.config) {
         Ok(config) => (config.hook, Ok(())),
@@ -126,12 +161,6 @@ pub(super) fn no_daemon(runtime_dir: &Path) -> Error {
     let dir = runtime_dir.display();
     Error::not_found(format!("no eci-mountd is listening on {dir}"))
         .remedy("start the service eci-mountd, or set on-error to ignore")
-}
-
-/// Let a container go without its views.
-pub(super) fn go_on(runtime_dir: &Path, error: &Error) {
-    write_log(runtime_dir, error);
-    say(error);
 }
 
 /// What is to be done at the moment that `words` name. LXC adds the name of the container and "lxc" before it.
@@ -339,34 +368,6 @@ pub(super) fn is_rootless() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let all = ["0", "0", "4294967295"];
     !map.split_ascii_whitespace().eq(all)
-}
-
-/// Say why a container goes without its views.
-#[allow(clippy::print_stderr, reason = "a hook's word to whoever keeps it")]
-fn say(error: &Error) {
-    eprintln!("eci-fs: going on without views: {error}");
-}
-
-/// Write an error down: crun throws away what hooks say, and engines what a hook says that ended well.
-fn write_log(runtime_dir: &Path, error: &Error) {
-    let Ok(runtime) = RuntimeDir::create(runtime_dir) else {
-        return;
-    };
-    let path = runtime.path().join(LOG);
-    if std::fs::metadata(&path).is_ok_and(|file| file.len() > MAX_LOG) {
-        // The last but one is enough to look back.
-        let _ = std::fs::rename(&path, path.with_extension("log.old"));
-    }
-    let file = std::fs::File::options()
-        .append(true)
-        .create(true)
-        .open(path);
-    let time = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    // It has been said once already; where it cannot be written nothing more can be done.
-    let _ = file.and_then(|mut file| file.write_all(format!("{time} {error}\n").as_bytes()));
 }
 
 #[cfg(test)]

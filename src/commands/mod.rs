@@ -5,6 +5,7 @@ mod bench;
 mod detach;
 mod doctor;
 mod hook;
+mod hook_log;
 mod install;
 mod list;
 mod mount;
@@ -21,6 +22,9 @@ use clap::{Args, Parser, Subcommand};
 use eci_fs_mountd::error::{Error, Kind, Result};
 use eci_fs_mountd::protocol::control::Selector;
 use eci_fs_mountd::{daemon, runtime_dir, telemetry};
+
+use crate::oci::edit;
+use crate::program;
 
 /// Show containers their own /proc and /sys.
 ///
@@ -96,6 +100,15 @@ struct Runtime {
     runtime_dir: PathBuf,
 }
 
+/// The program `eci-runc`: a runtime, or the hook that it put into a bundle, which is called by the name `eci-fs`.
+pub fn called_by_engines() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| name == edit::NAME) {
+        return hook::alone();
+    }
+    runtime::become_runtime(arguments.collect())
+}
+
 /// The whole program.
 #[allow(
     clippy::print_stderr,
@@ -103,9 +116,15 @@ struct Runtime {
 )]
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    let program = arguments.next().map(PathBuf::from).unwrap_or_default();
-    if program.file_name() == Some(runtime::PROGRAM.as_ref()) {
+    let name = arguments.next().map(PathBuf::from).unwrap_or_default();
+    if name.file_name() == Some(program::RUNTIME.as_ref()) {
         return runtime::become_runtime(arguments.collect());
+    }
+    if arguments
+        .next()
+        .is_some_and(|command| command == hook::NAME)
+    {
+        return hook::alone();
     }
     let line = CommandLine::parse();
     telemetry::start();
@@ -128,7 +147,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(options) => return doctor::main(&options),
         Command::Install(options) => install::install(&options),
         Command::Uninstall(options) => install::uninstall(&options),
-        Command::Hook(options) => hook::main(&options),
+        Command::Hook(options) => return hook::main(&options),
         Command::Upgrade(options) => upgrade::main(&options),
         Command::List(options) => list::main(&options),
         Command::Show(options) => show::main(&options),

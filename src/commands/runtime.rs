@@ -1,4 +1,4 @@
-//! `eci-fs runtime`, installed as `eci-runc`: an OCI runtime for engines that have no directory of hooks.
+//! `eci-runc`, which is `eci-fs runtime` too: an OCI runtime for engines that have no directory of hooks.
 //!
 //! It adds the hooks to the bundle that a container is made from, and becomes the real runtime. Everything else is
 //! that one's: it gets the same arguments, descriptors, environment and signals, and its parent is ours.
@@ -20,9 +20,7 @@ use crate::oci::command_line::CommandLine;
 use crate::oci::decision::{Decision, decide};
 use crate::oci::edit::{self, Hook, NAME};
 use crate::oci::runtime_log;
-
-/// The name by which `eci-fs` is this.
-pub(super) const PROGRAM: &str = "eci-runc";
+use crate::program::{self, RUNTIME as PROGRAM};
 
 /// The runtimes that are looked for when none is configured.
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
@@ -90,7 +88,7 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
         if let Err(error) = added {
             match config.hook.on_error {
                 OnError::Fail => return Err(error),
-                OnError::Ignore => super::hook::go_on(&config.hook.runtime_dir, &error),
+                OnError::Ignore => super::hook_log::go_on(&config.hook.runtime_dir, &error),
             }
         }
     }
@@ -122,7 +120,7 @@ fn add_hooks(line: &CommandLine, config_path: &Path, config: &config::Hook) -> R
         }
         client?.ok_or_else(|| super::hook::no_daemon(&config.runtime_dir))?;
     }
-    let program = own_path()?;
+    let program = program::path()?;
     let hook = |stage: &str| {
         let mut args = vec![NAME.to_owned(), "hook".to_owned()];
         let mut option = |name: &str, value: &Path, default: &str| {
@@ -143,17 +141,6 @@ fn add_hooks(line: &CommandLine, config_path: &Path, config: &config::Hook) -> R
     };
     let hooks = ["createRuntime", "poststop"].map(|stage| (stage, hook(stage)));
     edit::add_hooks(&path, &hooks)
-}
-
-/// The program that runs, by the path at which a hook finds it.
-fn own_path() -> Result<PathBuf> {
-    let path = std::env::current_exe().map_err(|e| Error::io("find", "/proc/self/exe", e))?;
-    // An upgrade puts the new one where the old one was; the kernel marks the old one.
-    let text = path.as_os_str().to_string_lossy();
-    Ok(match text.strip_suffix(" (deleted)") {
-        Some(there) => there.into(),
-        None => path,
-    })
 }
 
 /// The runtime that is executed: a path as it is, a name in PATH, or one of the usual ones.

@@ -1,7 +1,7 @@
 //! `eci-fs runtime`: an engine that calls it gets what it would get of the real runtime, and its containers their views.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use support::{Bundle, Container, Engine, Ran, Scene, Signal, find_program};
 
 use crate::{limits, scene, sees, sees_the_host};
 
-/// The runtime under its other name, with a configuration for the test.
+/// The runtime, with a configuration for the test.
 struct Wrapper {
     program: PathBuf,
     config: PathBuf,
@@ -18,8 +18,14 @@ struct Wrapper {
 impl Wrapper {
     #[track_caller]
     fn new(scene: &Scene, more: &str) -> Self {
+        Self::called(scene, env!("CARGO_BIN_EXE_eci-runc").as_ref(), more)
+    }
+
+    /// The same of another program, by its name.
+    #[track_caller]
+    fn called(scene: &Scene, of: &Path, more: &str) -> Self {
         let program = scene.dir().join("eci-runc");
-        std::os::unix::fs::symlink(scene.program(), &program).unwrap();
+        std::os::unix::fs::symlink(of, &program).unwrap();
         let config = scene.dir().join("config.toml");
         let run = scene.runtime_dir();
         let text = format!("[hook]\nruntime-dir = {run:?}\n{more}");
@@ -67,6 +73,28 @@ fn privileged_containers_made_through_it_see_their_limits() {
 }
 
 #[test]
+fn privileged_a_link_to_the_whole_program_is_the_same() {
+    let scene = scene();
+    let wrapper = Wrapper::called(&scene, scene.program(), "");
+    let daemon = scene.daemon(&[]);
+    let mut container = Container::of_bundle(wrapper.bundle(&scene, Engine::Runc, false));
+    sees(&mut container, 192, 1);
+    drop(container);
+    assert_eq!(scene.list().len(), 0);
+    daemon.end();
+}
+
+#[test]
+fn privileged_its_hook_starts_a_daemon_where_that_is_configured() {
+    let scene = scene();
+    let wrapper = Wrapper::new(&scene, "start = true\n");
+    let mut container = Container::of_bundle(wrapper.bundle(&scene, Engine::Crun, false));
+    sees(&mut container, 192, 1);
+    drop(container);
+    scene.note_background();
+}
+
+#[test]
 fn privileged_it_is_also_a_subcommand() {
     let scene = scene();
     let wrapper = Wrapper::new(&scene, "");
@@ -104,7 +132,7 @@ fn privileged_a_bundle_keeps_everything_else_and_gets_one_hook_a_stage() {
         assert_eq!(after["hooks"]["createRuntime"].as_array().unwrap().len(), 2);
         assert_eq!(after["hooks"]["poststop"].as_array().unwrap().len(), 1);
         let hook = after["hooks"]["createRuntime"][1].take();
-        assert_eq!(hook["path"], scene.program().to_str().unwrap());
+        assert_eq!(hook["path"], env!("CARGO_BIN_EXE_eci-runc"));
         after["hooks"] = before["hooks"].clone();
         assert_eq!(after, before);
     }

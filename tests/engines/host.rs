@@ -30,8 +30,11 @@ impl<'a> Host<'a> {
         prepare();
         let bin = scene.dir().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        for name in ["eci-fs", "eci-runc"] {
-            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_eci-fs"), bin.join(name)).unwrap();
+        for (name, program) in [
+            ("eci-fs", env!("CARGO_BIN_EXE_eci-fs")),
+            ("eci-runc", env!("CARGO_BIN_EXE_eci-runc")),
+        ] {
+            std::os::unix::fs::symlink(program, bin.join(name)).unwrap();
         }
         let root = scene.dir().join("etc-and-usr");
         std::fs::create_dir(&root).unwrap();

@@ -92,7 +92,7 @@ fn say_wired(findings: &mut Findings, engine: Engine, name: &str, wish: &Wish, r
     if let Some(path) = missing {
         return findings.wrong(
             format!("{name} is to call {path}, which is no program"),
-            "install eci-fs there (eci-runc is a link to eci-fs), or `eci-fs install` again",
+            "install eci-fs and eci-runc there, or `eci-fs install` again",
         );
     }
     let how = match (engine, wish.is_default()) {

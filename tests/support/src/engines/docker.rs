@@ -72,7 +72,8 @@ fn daemon(dir: &Path, cgroup: &str) -> Logged {
     let mut command = without_network(find_program("dockerd"));
     command.arg("--config-file").arg(dir.join("daemon.json"));
     command.arg("--data-root").arg(dir.join("data"));
-    command.arg("--exec-root").arg(dir.join("exec"));
+    // Where it is without the option: on a file system in memory, in which bundles are.
+    command.args(["--exec-root", "/run/docker"]);
     command.arg("--pidfile").arg(dir.join("pid"));
     let socket = format!("unix://{}", dir.join("socket").display());
     command.args(["--host", &socket, "--cgroup-parent", cgroup]);
