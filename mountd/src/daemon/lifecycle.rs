@@ -92,6 +92,8 @@ impl Daemon {
             &self.answerer,
         )?;
         self.hand_over(&state.registry, &mut server);
+        // Before anybody is answered, who may look then which one it is.
+        self.note(&server);
         if serve {
             server.serve(state.connections.can_resend())?;
         }
