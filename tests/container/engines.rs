@@ -1,4 +1,4 @@
-//! Containers of runc and crun, attached while they run.
+//! Containers of runc, crun and bubblewrap, attached while they run.
 
 use support::{Engine, Limits};
 
@@ -39,6 +39,16 @@ fn privileged_crun_shows_its_limits_once_attached() {
 #[test]
 fn privileged_crun_with_a_user_namespace_shows_its_limits_once_attached() {
     shows_its_limits(Engine::Crun, true);
+}
+
+#[test]
+fn privileged_bubblewrap_shows_its_limits_once_attached() {
+    shows_its_limits(Engine::Bubblewrap, false);
+}
+
+#[test]
+fn privileged_bubblewrap_with_a_user_namespace_shows_its_limits_once_attached() {
+    shows_its_limits(Engine::Bubblewrap, true);
 }
 
 #[test]

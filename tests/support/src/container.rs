@@ -20,6 +20,8 @@ pub enum Engine {
     Crun,
     /// youki.
     Youki,
+    /// bubblewrap, which has no hooks and makes no cgroup.
+    Bubblewrap,
 }
 
 /// A container that is not there yet.
@@ -79,6 +81,7 @@ impl<'a> Builder<'a> {
     pub fn start(self) -> Container {
         match self.engine {
             Engine::Plain => self.start_plain(),
+            Engine::Bubblewrap => self.start_bubblewrap(),
             Engine::Runc | Engine::Crun | Engine::Youki => self.start_with_runtime(),
         }
     }
@@ -120,6 +123,36 @@ impl<'a> Builder<'a> {
     }
 
     #[track_caller]
+    fn start_bubblewrap(self) -> Container {
+        assert!(self.options.is_empty(), "options are for plain containers");
+        let cgroup = Cgroup::new(&self.limits);
+        let mut command = Command::new(find_program("sh"));
+        command.args(["-c", "read go && exec \"$@\"", "sh"]);
+        command.arg(find_program(self.engine.program()));
+        command.args(["--unshare-ipc", "--unshare-pid", "--unshare-net"]);
+        command.args(["--unshare-uts", "--unshare-cgroup", "--as-pid-1"]);
+        if self.user {
+            command.arg("--unshare-user");
+        }
+        command.arg("--ro-bind").arg(self.scene.root()).arg("/");
+        command.args(["--proc", "/proc", "--dev", "/dev"]);
+        command.args(["--ro-bind", "/sys", "/sys", "--", "/bin/probe", "agent"]);
+        let (child, mut agent) = spawn(&mut command);
+        cgroup.add(child.id());
+        agent.say("go");
+        hello(&mut agent);
+        let pids = children_of(child.id());
+        assert_eq!(pids.len(), 1, "bwrap has one child");
+        Container {
+            agent,
+            child,
+            pid: pids[0],
+            bin: "/bin".into(),
+            of: Of::Cgroup(cgroup),
+        }
+    }
+
+    #[track_caller]
     fn start_with_runtime(self) -> Container {
         assert!(self.options.is_empty(), "options are for plain containers");
         Container::of_bundle(Bundle::new(
@@ -142,6 +175,7 @@ impl Engine {
             Self::Runc => "runc",
             Self::Crun => "crun",
             Self::Youki => "youki",
+            Self::Bubblewrap => "bwrap",
         }
     }
 

@@ -26,10 +26,10 @@ pub fn find(name: &str) -> PathBuf {
         None => panic!(
             "{name} is not installed: `cargo xtask setup` installs what the tests need \
              (Debian's package for it is {})",
-            if name == "busybox" {
-                "busybox-static"
-            } else {
-                name
+            match name {
+                "busybox" => "busybox-static",
+                "bwrap" => "bubblewrap",
+                other => other,
             }
         ),
     }

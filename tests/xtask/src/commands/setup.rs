@@ -13,6 +13,7 @@ use crate::process::{command, run as run_command};
 
 /// Debian packages, and what needs them.
 const PACKAGES: &[(&str, &str)] = &[
+    ("bubblewrap", "an engine that containers are tested with"),
     (
         "busybox-static",
         "root file systems of test containers, and the shell of guests",
