@@ -129,13 +129,6 @@ impl Machine {
         Ran::run(&mut self.command(arguments))
     }
 
-    /// The text of a file in it.
-    #[track_caller]
-    pub(crate) fn read(&self, path: &str) -> String {
-        let text = fs::read_to_string(format!("/proc/{}/root{path}", self.pid));
-        text.unwrap_or_else(|error| panic!("{path}: {error}"))
-    }
-
     /// Run a command again and again until what it prints is what is waited for.
     ///
     /// # Panics
