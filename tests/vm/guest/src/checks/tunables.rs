@@ -35,6 +35,7 @@ pub(super) fn checks(report: &mut Report) {
                 report.skip(path, "no graft");
             }
         }
+        report.check("sizes that writes change", resized(&mut writer));
         let path = "/proc/sys/kernel/core_pattern";
         if grafts.contains(path) {
             report.equal(path, &writer.read(path)?.trim(), &"core");
@@ -46,6 +47,32 @@ pub(super) fn checks(report: &mut Report) {
         first.remove()?;
         second.remove()
     });
+}
+
+/// The kernel believes the size of a tunable for a moment, and a copy by it stops there: what is copied right after a
+/// write is whole, and no more than that.
+fn resized(writer: &mut Container) -> Result<()> {
+    let path = "/proc/sys/kernel/panic";
+    for _ in 0..50 {
+        for (written, wanted) in [
+            ("1", "1"),
+            ("22", "22"),
+            ("0x0000014d", "333"),
+            ("4", "4"),
+            ("12345678", "12345678"),
+            ("070", "56"),
+            ("0x10", "16"),
+        ] {
+            writer.tell(&["write", path, written])?;
+            let copied = writer.tell(&["sendfile", path])?;
+            equal(
+                written.trim(),
+                &copied.as_str(),
+                &format!("{wanted}\n").as_str(),
+            )?;
+        }
+    }
+    Ok(())
 }
 
 fn private(
