@@ -22,12 +22,23 @@ impl Freshness {
 }
 
 /// Round down to whole jiffies. A timeout is rounded up to jiffies by the kernel, and ends with the jiffy after
-/// it, so what is sent must not be more than what is promised. One jiffy is the resolution of the coarse clock.
+/// it, so what is sent must not be more than what is promised.
 fn whole_jiffies(freshness: Duration) -> Duration {
-    let jiffy = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
-        .map(Duration::from)
-        .unwrap_or(Duration::from_millis(1))
-        .max(Duration::from_nanos(1));
+    let jiffy = jiffy();
     let jiffies = freshness.as_nanos() / jiffy.as_nanos();
     jiffy.saturating_mul(u32::try_from(jiffies).unwrap_or(u32::MAX))
+}
+
+/// One jiffy, which is the resolution of the coarse clocks (KTIME_LOW_RES).
+fn jiffy() -> Duration {
+    nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
+        .map(Duration::from)
+        .unwrap_or(Duration::from_millis(1))
+        .max(Duration::from_nanos(1))
+}
+
+/// How many jiffies there are in a second: a jiffy is a second by that number, rounded to nanoseconds (TICK_NSEC).
+pub(super) fn hz() -> u64 {
+    let jiffy = u64::try_from(jiffy().as_nanos()).unwrap_or(1);
+    1_000_000_000u64.saturating_add(jiffy / 2) / jiffy
 }

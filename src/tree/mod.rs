@@ -112,6 +112,7 @@ impl Tree {
         freshness: Duration,
     ) -> Arc<Self> {
         host.share_reads(freshness.min(TICK));
+        host.set_hz(freshness::hz());
         host.kept().keep_at_most(most_kept(&host));
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
         let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);

@@ -206,3 +206,28 @@ fn a_size_is_believed_until_a_write_makes_it_another() {
     let attr = tree.live_attr(id, None).unwrap();
     assert!(tree.live_timeout(&attr, Some(Handle(5))).is_zero());
 }
+
+#[test]
+fn the_most_seconds_are_those_of_this_kernels_jiffies() {
+    let machine = Machine::new();
+    machine.tunable("kernel/hung_task_timeout_secs", 0o644);
+    let tree = machine.tree();
+    let id = node(&tree, "kernel/hung_task_timeout_secs");
+    let answer = |number: u64| {
+        let text = number.to_string();
+        let write = Write {
+            caller: caller(UID, GID, 1),
+            flags: libc::O_WRONLY,
+            offset: 0,
+            bytes: text.as_bytes(),
+        };
+        let written = tree.tunable_write(id, Handle::NONE, write).unwrap();
+        written.unwrap().answer
+    };
+    for hz in [100, 250, 300, 1000] {
+        tree.host.set_hz(hz);
+        let most = i64::MAX.unsigned_abs() / hz;
+        assert!(answer(most).is_ok(), "{hz}");
+        assert_eq!(answer(most + 1), Err(Errno(libc::EINVAL)), "{hz}");
+    }
+}

@@ -32,7 +32,12 @@ pub struct Host {
     texts: Texts,
     /// The version of the kernel, once it was asked.
     release: OnceLock<Release>,
+    /// HZ: how many jiffies it has in a second.
+    hz: AtomicU64,
 }
+
+/// The HZ of most distributions, which holds until another is told.
+const HZ: u64 = 250;
 
 /// Open files of the machine: more than all views together read on most machines.
 const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -159,7 +164,18 @@ impl Host {
             kept: Arc::new(Kept::new(MOST_KEPT)),
             texts: Texts::new(),
             release: OnceLock::new(),
+            hz: AtomicU64::new(HZ),
         }
+    }
+
+    /// The kernel has so many jiffies in a second, as the resolution of its coarse clocks says: there is no clock here.
+    pub fn set_hz(&self, hz: u64) {
+        self.hz.store(hz, Ordering::Relaxed);
+    }
+
+    /// How many jiffies the kernel has in a second.
+    pub fn hz(&self) -> u64 {
+        self.hz.load(Ordering::Relaxed)
     }
 
     /// The version of the kernel.

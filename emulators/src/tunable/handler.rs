@@ -130,6 +130,14 @@ impl Handler {
         }
     }
 
+    /// The same, with another most of a number of 64 bits.
+    pub(super) fn at_most(self, most: u64) -> Handler {
+        match self {
+            Handler::Ulong { least, .. } => Handler::Ulong { least, most },
+            other => other,
+        }
+    }
+
     /// Whether `value` is the highest that can be written.
     pub(super) fn is_highest(self, value: &[u8]) -> bool {
         let most = match self {

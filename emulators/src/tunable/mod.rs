@@ -10,7 +10,7 @@ mod values;
 
 use crate::cgroup::pids;
 use crate::text::put;
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Context, Emulator, Error, Facts, Host, Pace};
 
 pub use handler::{Handler, Written};
 pub use release::Release;
@@ -35,10 +35,15 @@ pub struct Tunable {
     pub highest_is_final: bool,
     /// A higher least value that depends on the machine.
     least: Option<Least>,
+    /// Another most that depends on the machine.
+    most: Option<Most>,
 }
 
 /// Computes a least value.
 type Least = fn(&Context<'_>) -> Result<i32, Error>;
+
+/// Computes the most.
+type Most = fn(&Host) -> u64;
 
 /// What a container's value begins with, and what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +104,7 @@ impl Tunable {
             older: None,
             highest_is_final: false,
             least: None,
+            most: None,
         }
     }
 
@@ -156,6 +162,13 @@ impl Tunable {
     #[must_use]
     pub const fn at_least(mut self, least: Least) -> Tunable {
         self.least = Some(least);
+        self
+    }
+
+    /// With a most that depends on the machine.
+    #[must_use]
+    pub const fn at_most(mut self, most: Most) -> Tunable {
+        self.most = Some(most);
         self
     }
 
@@ -217,6 +230,10 @@ impl Tunable {
         };
         let handler = match self.least {
             Some(least) => handler.at_least(least(cx)?),
+            None => handler,
+        };
+        let handler = match self.most {
+            Some(most) => handler.at_most(most(cx.host)),
             None => handler,
         };
         let written = cx.container.tunables.update(self.facts.id, |own| {

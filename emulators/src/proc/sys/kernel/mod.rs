@@ -6,9 +6,9 @@ pub mod yama;
 
 use crate::cpulist::CpuSet;
 use crate::tunable::{Capability, Handler, Namespace, Policy, Release, Tunable};
-use crate::{Context, Error};
+use crate::{Context, Error, Host};
 
-/// LONG_MAX / HZ, which is the most seconds that the kernel can wait. HZ cannot be read anywhere; 250 is the default.
+/// The most seconds that a kernel with 250 jiffies in a second can wait.
 const MOST_SECONDS: u64 = i64::MAX as u64 / 250;
 
 /// FUTEX_TID_MASK: the most threads that there are ids for.
@@ -32,7 +32,8 @@ pub static TUNABLES: &[Tunable] = &[
         263,
         "/proc/sys/kernel/hung_task_timeout_secs",
         Handler::ulong(0, MOST_SECONDS),
-    ),
+    )
+    .at_most(most_seconds),
     Tunable::new(264, "/proc/sys/kernel/softlockup_panic", Handler::int(0, 1)),
     Tunable::new(265, "/proc/sys/kernel/nmi_watchdog", Handler::int(0, 1)),
     Tunable::new(
@@ -51,6 +52,11 @@ pub static TUNABLES: &[Tunable] = &[
     // The machine's names a program of the machine.
     Tunable::constant(268, "/proc/sys/kernel/core_pattern", "core"),
 ];
+
+/// hung_task_timeout_max: LONG_MAX / HZ (kernel/hung_task.c).
+fn most_seconds(host: &Host) -> u64 {
+    i64::MAX.unsigned_abs() / host.hz().max(1)
+}
 
 /// pid_max_min: RESERVED_PIDS + 1, or PIDS_PER_CPU_MIN for each CPU that could be there (pid_idr_init, kernel/pid.c).
 fn least_pid_max(cx: &Context<'_>) -> Result<i32, Error> {
