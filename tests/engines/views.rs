@@ -76,7 +76,8 @@ pub(crate) fn start(engine: &impl CommandLine, name: &str, options: &[&str]) {
     Ran::run(&mut command).ok();
 }
 
-/// Run fifty containers at once, each with a limit of its own, which its first program reads.
+/// Run fifty containers at once, each with a limit of its own, which its first program reads. On a machine that is so
+/// busy that a hook has to give up, that container does not start, and says so.
 #[track_caller]
 pub(crate) fn fifty_at_once(engine: &impl CommandLine, options: &[&str]) {
     let limits = 64..64 + 50;
@@ -86,6 +87,14 @@ pub(crate) fn fifty_at_once(engine: &impl CommandLine, options: &[&str]) {
         engine.run_command(&[&["--rm", &limit], options].concat(), &read)
     });
     for (limit, ran) in limits.zip(Ran::all(commands)) {
+        if ran.code != Some(0)
+            && ["hook", "eci-mountd"]
+                .iter()
+                .any(|word| ran.stderr.contains(word))
+        {
+            assert_eq!(ran.stdout, "", "{ran:?}");
+            continue;
+        }
         assert_eq!(number_after(&ran.ok(), "MemTotal:"), limit << 10);
     }
 }
