@@ -32,6 +32,7 @@ const PACKAGES: &[(&str, &str)] = &[
         "docker.io",
         "dockerd and docker; containerd comes with it, and is an engine of its own in tests",
     ),
+    ("e2fsprogs", "makes the disks of guests with systemd"),
     ("htop", "its screen is read in tests"),
     ("hwloc", "lstopo is asked what it finds in tests"),
     (
@@ -40,6 +41,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ),
     ("lxc", "an engine that containers are tested with"),
     ("lxcfs", "the views are compared with its files in tests"),
+    ("mmdebstrap", "installs the systems of guests with systemd"),
     ("netavark", "the networks of podman"),
     ("nodejs", "Node.js is asked what it finds in tests"),
     ("numactl", "is asked what it finds in tests"),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::process::{command, output};
-use crate::vm::{Kernel, Vm};
+use crate::vm::{Kernel, Vm, system};
 
 /// What to run, and in what machine.
 #[derive(Debug, Args)]
@@ -26,6 +26,9 @@ pub struct Arguments {
     /// One more word for the command line of the kernel.
     #[arg(long = "kernel-arg", value_name = "WORD")]
     kernel_args: Vec<String>,
+    /// Boot a whole Debian 12 with systemd and these packages.
+    #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
+    system: Vec<String>,
     /// The memory of the guest.
     #[arg(long, value_name = "MiB", default_value_t = 512)]
     memory: u32,
@@ -68,6 +71,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     vm = arguments.modules.iter().fold(vm, Vm::module);
     vm = arguments.kernel_args.iter().fold(vm, Vm::kernel_arg);
+    if !arguments.system.is_empty() {
+        let packages: Vec<&str> = arguments.system.iter().map(String::as_str).collect();
+        vm = vm.system(system(&packages)?);
+    }
     let outcome = vm.run(&arguments.command.join(" "))?;
     if arguments.verbose {
         eprint!("{}", outcome.serial);

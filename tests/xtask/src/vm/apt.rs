@@ -12,7 +12,7 @@ use crate::paths::target_dir;
 use crate::process::{command, output};
 
 /// The keys that the releases are checked with, whatever the machine's own sources say.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The folder into which these packages of the release that `kernel` is of are unpacked. Fetched
 /// unless an earlier call has left them in the target directory.
@@ -222,7 +222,7 @@ fn extract(archive: &Path, into: &Path) -> Result<()> {
 }
 
 /// The Debian mirror that this machine uses.
-fn mirror() -> Result<String> {
+pub(super) fn mirror() -> Result<String> {
     let mut list = command("apt-get");
     list.args([
         "indextargets",

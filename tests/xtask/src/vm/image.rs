@@ -57,23 +57,25 @@ pub(super) fn initramfs(
     pack_cpio(&tree, path)
 }
 
-/// Makes the disk at `path`: a tar archive with the tools, `script` and `files`.
+/// Makes the disk at `path`: a tar archive with `script`, `files`, and what a guest has that is no system of its own.
 pub(super) fn files_disk(
     script: &str,
     files: &[(PathBuf, PathBuf)],
+    system: bool,
     dir: &Path,
     path: &Path,
 ) -> Result<()> {
     let tree = dir.join("files");
-    for sub in ["bin", "etc", "vm"] {
-        let path = tree.join(sub);
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let vm = tree.join("vm");
+    fs::create_dir_all(&vm).with_context(|| format!("cannot make {}", vm.display()))?;
+    write_script(&vm.join("command"), script)?;
+    if system {
+        write_script(&vm.join("init"), include_str!("system.sh"))?;
+        fs::write(vm.join("eci-vm.service"), include_str!("system.service"))?;
+    } else {
+        write_script(&vm.join("init"), include_str!("init.sh"))?;
+        small_system(&tree)?;
     }
-    install_busybox(&tree.join("bin"))?;
-    write_script(&tree.join("vm/init"), include_str!("init.sh"))?;
-    write_script(&tree.join("vm/command"), script)?;
-    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
-    fs::write(tree.join("etc/group"), "root:x:0:\n")?;
     for (source, destination) in files {
         place(source, &tree, destination)?;
     }
@@ -91,6 +93,18 @@ pub(super) fn files_disk(
         .arg(&tree)
         .arg(".");
     output(&mut tar)?;
+    Ok(())
+}
+
+/// The tools of a guest that has nothing else, and its users.
+fn small_system(tree: &Path) -> Result<()> {
+    for sub in ["bin", "etc"] {
+        let path = tree.join(sub);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    install_busybox(&tree.join("bin"))?;
+    fs::write(tree.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
+    fs::write(tree.join("etc/group"), "root:x:0:\n")?;
     Ok(())
 }
 

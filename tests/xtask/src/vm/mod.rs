@@ -17,6 +17,7 @@ mod image;
 mod kernel;
 mod qemu;
 mod stream;
+mod system;
 
 use std::ffi::OsString;
 use std::fs;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 
 pub use apt::{packages, packages_and_dependencies};
 pub use kernel::{Kernel, KernelFiles};
+pub use system::system;
 
 use crate::paths::target_dir;
 
@@ -44,6 +46,7 @@ pub struct Vm {
     qemu_args: Vec<OsString>,
     memory_mib: u32,
     swap_mib: u32,
+    system: Option<PathBuf>,
     cpus: u32,
     timeout: Duration,
     echo: bool,
@@ -66,6 +69,7 @@ impl Vm {
             qemu_args: Vec::new(),
             memory_mib: 512,
             swap_mib: 0,
+            system: None,
             cpus: 2,
             timeout: Duration::from_secs(180),
             echo: false,
@@ -105,6 +109,13 @@ impl Vm {
     /// Gives the guest a swap device of this size.
     pub fn swap_mib(mut self, mib: u32) -> Self {
         self.swap_mib = mib;
+        self
+    }
+
+    /// Boots the system on this disk (see [`system()`]) instead of busybox, with all modules of the kernel. The guest
+    /// writes to a copy, which ends with it.
+    pub fn system(mut self, disk: impl Into<PathBuf>) -> Self {
+        self.system = Some(disk.into());
         self
     }
 
@@ -154,16 +165,24 @@ impl Vm {
         // In the target directory, since disks may be too large for a /tmp in memory.
         let dir = TempDir::with_prefix_in(format!("{}-", self.kernel), &base)
             .with_context(|| format!("cannot make a folder in {}", base.display()))?;
+        let mut modules = self.modules.clone();
+        let mut files = self.files.clone();
+        if self.system.is_some() {
+            modules.push("ext4".to_owned());
+            let all = Path::new("lib/modules").join(&kernel.release);
+            files.push((kernel.root.join(&all), Path::new("/usr").join(all)));
+        }
         image::initramfs(
             &kernel,
-            &self.modules,
+            &modules,
             dir.path(),
             &dir.path().join("initramfs.cpio"),
         )
         .context("cannot make the initramfs")?;
         image::files_disk(
             script,
-            &self.files,
+            &files,
+            self.system.is_some(),
             dir.path(),
             &dir.path().join("files.tar"),
         )

@@ -144,11 +144,18 @@ fn qemu_command(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Command {
         .arg("-initrd")
         .arg(dir.join("initramfs.cpio"));
     // panic=-1 with -no-reboot: a guest that panics ends, and does not hang until the limit.
-    let words = vm.kernel_args.join(" ");
+    let mut words = vm.kernel_args.join(" ");
+    if vm.system.is_some() {
+        // The console is for the lines that this module looks for, and for what goes wrong.
+        words.push_str(
+            " eci-vm-system systemd.show_status=error systemd.mask=serial-getty@ttyS0.service",
+        );
+        words.push_str(" systemd.wants=eci-vm.service");
+    }
     qemu.arg("-append")
         .arg(format!("console=ttyS0 quiet panic=-1 {words}"));
 
-    let mut disk = |name: &str, options: &str| {
+    let mut disk = |name: &Path, options: &str| {
         let file = dir.join(name);
         qemu.arg("-drive").arg(format!(
             "if=virtio,format=raw,cache=unsafe,{options}file={}",
@@ -156,9 +163,12 @@ fn qemu_command(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Command {
             file.display().to_string().replace(',', ",,")
         ));
     };
-    disk("files.tar", "readonly=on,");
+    disk("files.tar".as_ref(), "readonly=on,");
+    if let Some(system) = &vm.system {
+        disk(system, "snapshot=on,");
+    }
     if vm.swap_mib > 0 {
-        disk("swap", "");
+        disk("swap".as_ref(), "");
     }
     qemu.args(["-device", "virtio-serial-pci"]);
     for (port, file) in [
