@@ -8,6 +8,7 @@
 Messages are written by the numbers that their fields have in the service runtime.v1, so nothing has to be generated.
 """
 
+import os
 import sys
 import time
 import uuid
@@ -17,7 +18,7 @@ import grpc
 POD, CONTAINER, NODE = 0, 1, 2
 SERVICE = "/runtime.v1.RuntimeService/"
 IMAGES = "/runtime.v1.ImageService/"
-PATIENCE = 20
+PATIENCE = int(os.environ.get("PATIENCE", "20"))
 
 
 def varint(number):

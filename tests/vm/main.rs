@@ -7,6 +7,7 @@
     reason = "what a guest said is shown when a test fails"
 )]
 
+mod documents;
 mod engines;
 mod lxcfs;
 mod runtimes;
@@ -99,7 +100,15 @@ fn static_programs() -> PathBuf {
     let built = Command::new(cargo)
         .args(["build", "--quiet", "--target", TARGET, "--target-dir"])
         .arg(&target)
-        .args(["--package", "eci-fs", "--bin", "eci-fs"])
+        .args([
+            "--package",
+            "eci-fs",
+            "--bin",
+            "eci-fs",
+            "--bin",
+            "eci-runc",
+        ])
+        .args(["--package", "eci-fs-mountd", "--bin", "eci-mountd"])
         .args(["--package", "vm-guest", "--bin", "vm-guest"])
         .env(
             "RUSTFLAGS",
