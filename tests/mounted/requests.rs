@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process};
@@ -46,6 +46,8 @@ const MACHINE: [&str; 2] = ["meminfo", "overcommit_ratio"];
 /// A strace of a process with all its threads. It lets go of them when it is dropped.
 struct Trace {
     child: Child,
+    /// What else it says: it would end if nobody listened any more.
+    _said: BufReader<ChildStderr>,
 }
 
 impl Trace {
@@ -62,13 +64,13 @@ impl Trace {
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let stderr = child.stderr.take().unwrap();
-        let this = Self { child };
-        let mut said = String::new();
-        BufReader::new(stderr).read_line(&mut said).unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut first = String::new();
+        said.read_line(&mut first).unwrap();
+        let this = Self { child, _said: said };
         assert!(
-            said.contains(" attached"),
-            "this test needs CAP_SYS_PTRACE: {said}"
+            first.contains(" attached"),
+            "this test needs CAP_SYS_PTRACE: {first}"
         );
         this
     }
