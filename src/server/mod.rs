@@ -246,6 +246,7 @@ impl Server {
         let sessions = sessions.iter().filter(|session| session.is_busy()).count();
         let busy = (threads + unanswered).max(sessions as u64);
         if busy == 0 {
+            self.means.tree.remember_read();
             self.state.end().map_err(|error| error.to_string())?;
         }
         Ok(busy)

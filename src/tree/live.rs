@@ -148,7 +148,7 @@ impl Tree {
             return Err(Errno::NFILE);
         }
         let handle = Handle(self.handles.last.fetch_add(1, Ordering::Relaxed) + 1);
-        self.remember_snapshot(handle.0, id, request.number, &bytes);
+        self.remember_snapshot(handle.0, id, request.number, &bytes, false);
         let snapshot = Snapshot::new(id, request.number, bytes, None);
         self.handles.open.insert(handle, snapshot);
         faults::at(Point::Open);
@@ -164,6 +164,19 @@ impl Tree {
             }
             false
         });
+    }
+
+    /// Remember which open files have been read, for a server that takes the place of this one in an upgrade: it need not
+    /// guess. It is not remembered at each first read, because that would be another write to the state for each OPEN.
+    pub fn remember_read(&self) {
+        for open in &self.handles.open {
+            let (handle, snapshot) = open.pair();
+            let text = snapshot.text.lock();
+            if text.is_read() {
+                let (id, request) = (snapshot.id, snapshot.request);
+                self.remember_snapshot(handle.0, id, request, &text.bytes, true);
+            }
+        }
     }
 
     /// Have what a server before this one had opened.
@@ -207,7 +220,7 @@ impl Tree {
             text.read = Some(Instant::now());
         }
         if let Some(fresh) = fresh {
-            self.remember_snapshot(handle.0, id, snapshot.request, &fresh);
+            self.remember_snapshot(handle.0, id, snapshot.request, &fresh, true);
             text.bytes = fresh;
         }
         Ok(Arc::clone(&text.bytes))
@@ -218,7 +231,7 @@ impl Tree {
         let open = self.handles.open.get(&handle).map(|open| Arc::clone(&open));
         if let Some(snapshot) = open {
             let mut text = snapshot.text.lock();
-            self.remember_snapshot(handle.0, snapshot.id, snapshot.request, bytes);
+            self.remember_snapshot(handle.0, snapshot.id, snapshot.request, bytes, true);
             *text = Text {
                 bytes: bytes.into(),
                 read: Some(Instant::now()),
@@ -248,7 +261,7 @@ impl Tree {
             }
         }
         container.count_handle(1, usize::MAX);
-        self.remember_snapshot(handle.0, id, 0, &bytes);
+        self.remember_snapshot(handle.0, id, 0, &bytes, true);
         Ok(bytes)
     }
 

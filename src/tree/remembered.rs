@@ -100,14 +100,24 @@ impl Tree {
         }
     }
 
-    /// The same of the snapshot of an open file.
-    pub(super) fn remember_snapshot(&self, handle: u64, id: NodeId, request: u64, text: &[u8]) {
+    /// The same of the snapshot of an open file. One that `is_read` is as if it had been opened [`READ_WITHIN`] before:
+    /// the next read at its beginning is a rewind, at whichever server.
+    pub(super) fn remember_snapshot(
+        &self,
+        handle: u64,
+        id: NodeId,
+        request: u64,
+        text: &[u8],
+        is_read: bool,
+    ) {
         let record = || {
+            let before = if is_read { READ_WITHIN } else { Duration::ZERO };
+            let now = clock::to_nsec(std::time::Instant::now());
             Record::Snapshot(crate::state::Snapshot {
                 handle,
                 node: id.raw(),
                 request,
-                taken_nsec: clock::to_nsec(std::time::Instant::now()),
+                taken_nsec: now.saturating_sub(u64::try_from(before.as_nanos()).unwrap_or(0)),
             })
         };
         self.remember(record, text);

@@ -1,6 +1,6 @@
 //! One reader: goes from container to container, and reads there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -25,6 +25,10 @@ const HELD: usize = 64;
 /// How long a reader stays in the middle of a view, at most.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// From then on a read at the beginning of an open file is a rewind for every server (READ_WITHIN of src/tree, and the
+/// time that an open may take while servers change).
+const REWOUND_AFTER: Duration = Duration::from_secs(10);
+
 /// Any stall of 1 ms in 2 s, the shortest window for whoever may not have others.
 const TRIGGER: &[u8] = b"some 1000 2000000\0";
 
@@ -36,7 +40,15 @@ pub(crate) struct Reader<'a> {
     seen: &'a Seen,
     at: &'a At,
     random: fastrand::Rng,
-    held: HashMap<(usize, usize), (File, Vec<u8>)>,
+    held: HashMap<(usize, usize), Held>,
+}
+
+/// A file that is held open, since when, and the counters at that time.
+#[derive(Debug)]
+struct Held {
+    file: File,
+    opened: Instant,
+    floors: BTreeMap<String, u64>,
 }
 
 /// What a reader is at, for whoever asks why it does not come to an end.
@@ -154,15 +166,28 @@ impl<'a> Reader<'a> {
             {
                 self.held.remove(&other);
             }
+            let (began, floors) = (Instant::now(), member.floors(file));
             let opened = self.timed(&what, || File::open(&file.path));
             match opened {
-                Ok(opened) => self.held.insert(key, (opened, Vec::new())),
+                Ok(file) => self.held.insert(
+                    key,
+                    Held {
+                        file,
+                        opened: began,
+                        floors,
+                    },
+                ),
                 Err(error) => return (what, Err(error.to_string())),
             };
         }
-        let floors = member.floors(file);
-        let (opened, _) = &self.held[&key];
-        let bytes = self.timed(&what, || ways::held(opened, self.seen));
+        let held = &self.held[&key];
+        // A server after one that was killed does not know whether a file was read that was opened just before.
+        let is_new = file.kind == Kind::Live && held.opened.elapsed() < REWOUND_AFTER;
+        let floors = match is_new {
+            true => held.floors.clone(),
+            false => member.floors(file),
+        };
+        let bytes = self.timed(&what, || ways::held(&held.file, self.seen));
         self.seen.count(&self.seen.held);
         let judged = Self::judge(bytes, |text| member.judge(file, text, &floors));
         (what, judged)
