@@ -71,12 +71,29 @@ impl Asks {
     /// # Errors
     /// What the daemon answers; EAGAIN when there is no answer before `until`.
     pub fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
+        match self.answered(ask, until)? {
+            (AskAnswer::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Ask what lies in a directory: names, and whether each is a directory.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn list(&self, ask: &Ask, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
+        match self.answered(ask, until)? {
+            (AskAnswer::Listed { entries }, _) => Ok(entries),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    fn answered(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Errno> {
         loop {
             let line = self.line(until).ok_or(Errno::AGAIN)?;
             match line.ask(ask, until) {
-                Ok((AskAnswer::Opened, fds)) => return fds.into_iter().next().ok_or(Errno::IO),
-                Ok((AskAnswer::Raised, _)) => return Err(Errno::IO),
                 Ok((AskAnswer::Refused { errno }, _)) => return Err(Errno(errno)),
+                Ok(answer) => return Ok(answer),
                 Err(Silence::Late) => return Err(Errno::AGAIN),
                 Err(Silence::Gone(error)) => {
                     tracing::warn!(%error, "there is no daemon to ask, waiting for the next");
@@ -168,7 +185,7 @@ mod tests {
 
     /// The next question, and its answer.
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
-        let (Ask::Trigger { slot, .. } | Ask::Raise { slot, .. }, _) =
+        let (Ask::Trigger { slot, .. } | Ask::Raise { slot, .. } | Ask::Network { slot, .. }, _) =
             daemon.recv().unwrap().unwrap();
         daemon.send(&AskAnswer::Opened, fds).unwrap();
         slot

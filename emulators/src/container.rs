@@ -32,8 +32,17 @@ pub struct Identity {
     pub pid_level: u32,
     /// Whether the kernel keeps a kernel/pid_max for its pid namespace.
     pub pid_max_is_own: bool,
+    /// Its network namespace; none where that is the machine's.
+    pub network: Option<Network>,
     /// Its random boot id, a version 4 UUID.
     pub boot_id: [u8; 16],
     /// A secret of the machine that no container sees, of this boot.
     pub machine_secret: [u8; 32],
+}
+
+/// A network namespace of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Network {
+    /// The tunables below /proc/sys/net that the kernel keeps for it, by id: who may can set them there.
+    pub kept: Vec<u16>,
 }

@@ -21,6 +21,11 @@ pub trait Directory: Send + Sync {
     /// Appends the text of a path that is a [`Decision::View`].
     fn render(&self, cx: &Context<'_>, rel: &str, out: &mut Vec<u8>) -> Result<(), Error>;
 
+    /// Whether what is not computed in it is that of the container's network namespace, which may be written to.
+    fn is_namespaced(&self) -> bool {
+        false
+    }
+
     /// Whether the directory exists for this container on this machine: the kernel has it.
     fn exists(&self, cx: &Context<'_>) -> bool {
         cx.host.exists(self.facts().path)
@@ -63,6 +68,13 @@ pub enum Decision {
     },
     /// A symbolic link with this target, in place of the kernel's.
     Link(String),
+    /// The kernel's own, as the container's network namespace has it at this absolute path: perhaps nothing. What lies
+    /// in a directory is that and [`Directory::names`].
+    Namespaced(String),
+    /// The tunable with this id.
+    Tunable(u16),
+    /// A directory that the kernel does not have here; it is listed with [`Directory::names`].
+    Made,
 }
 
 /// A static view with the usual mode, if the machine has the file.

@@ -43,7 +43,7 @@ pub mod view;
 
 pub use buffer::Text;
 pub use cgroup::{Cgroup, Controller, Hierarchy, LimitFile, Version, limit_files};
-pub use container::{Container, History, Identity, Shown};
+pub use container::{Container, History, Identity, Network, Shown};
 pub use context::{Context, CpuIds, Load, Settings, Threads};
 pub use directory::{Decision, Directory, DirectoryFacts};
 pub use emulator::{Emulator, Facts, Pace};

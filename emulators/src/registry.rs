@@ -1,9 +1,12 @@
 //! The lists of all emulators. The server, the documentation and the tests walk them.
 
+use crate::proc::sys::net::ipv4::{neigh, vs};
+use crate::proc::sys::net::{core, netfilter};
 use crate::proc::sys::{fs, kernel as sys_kernel, vm};
 use crate::proc::{self, pressure};
 use crate::sys::devices::system::{cpu, node};
 use crate::sys::devices::virtual_::{dmi::id, powercap};
+use crate::sys::module::nf_conntrack::parameters;
 use crate::sys::{firmware, kernel};
 use crate::tunable::Tunable;
 use crate::{Directory, Emulator};
@@ -16,6 +19,11 @@ pub static TUNABLES: &[&[Tunable]] = &[
     fs::TUNABLES,
     fs::inotify::TUNABLES,
     vm::TUNABLES,
+    core::TUNABLES,
+    netfilter::TUNABLES,
+    neigh::default::TUNABLES,
+    vs::TUNABLES,
+    parameters::TUNABLES,
 ];
 
 /// The tunable with an id.
@@ -107,4 +115,7 @@ pub static DIRECTORIES: &[&'static dyn Directory] = &[
     &kernel::config::CONFIG,
     &firmware::FIRMWARE,
     &powercap::POWERCAP,
+    &core::CORE,
+    &neigh::NEIGH,
+    &vs::VS,
 ];

@@ -75,6 +75,10 @@ fn walk_directory(fixture: &Fixture, directory: &dyn Directory, rel: &str, out: 
                 let text = String::from_utf8(text).unwrap().replace('\n', "\n    ");
                 out.push_str(&format!("{below}:\n    {}\n", text.trim_end()));
             }
+            // No recorded container has a network namespace.
+            Decision::Namespaced(_) | Decision::Tunable(_) | Decision::Made => {
+                panic!("{below} is of a network namespace")
+            }
             Decision::Passthrough(path) => {
                 out.push_str(&format!("{below} is {path}\n"));
                 if cx.host.names(&path).is_ok() {

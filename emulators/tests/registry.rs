@@ -120,7 +120,11 @@ fn the_tree_of_sources_mirrors_the_tree_of_views() {
     wanted.extend(tables().filter(|path| path.file_name().unwrap() != "mod.rs"));
     for directory in DIRECTORIES {
         let facts = directory.facts();
-        if facts.views.is_empty() {
+        if directory.is_namespaced() {
+            // Its table says what is in it.
+            let path = root.join(source(facts.path));
+            assert!(path.exists() || path.with_extension("").join("mod.rs").exists());
+        } else if facts.views.is_empty() {
             wanted.insert(source(facts.path));
         } else {
             let path = facts.path.trim_start_matches('/');

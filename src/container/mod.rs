@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
     Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, History, Host, Identity, Kept,
-    KeptFiles, Pace, Settings, Values,
+    KeptFiles, Network, Pace, Settings, TUNABLES, Values,
 };
 use eci_fs_mountd::container::Facts;
+use eci_fs_mountd::container::network::NetworkFacts;
 use eci_fs_mountd::protocol::choices::Choices;
 use eci_fs_mountd::protocol::link::{Connection, Secrets};
 use parking_lot::Mutex;
@@ -117,6 +118,7 @@ impl Attached {
             boottime_offset: facts.boottime_offset_nsec.map(i128::from),
             pid_level: facts.pid_level,
             pid_max_is_own: facts.pid_max_is_own,
+            network: facts.network.as_ref().map(network),
             boot_id: secrets.boot_id,
             machine_secret: secrets.machine_secret,
         };
@@ -354,5 +356,17 @@ impl Attached {
             return false;
         }
         true
+    }
+}
+
+/// Which tunables the kernel keeps for a network namespace.
+fn network(facts: &NetworkFacts) -> Network {
+    let all = TUNABLES.iter().copied().flatten();
+    let kept = all.filter(|tunable| {
+        let is_settable = |path: &String| path == tunable.path();
+        tunable.in_network && facts.settable.iter().any(is_settable)
+    });
+    Network {
+        kept: kept.map(|tunable| tunable.id()).collect(),
     }
 }

@@ -15,6 +15,7 @@ use fuser::{
 };
 
 use super::convert::{caller, file_attr, file_type, fuse_errno, numbered};
+use super::refused::refused;
 use super::session::Means;
 use crate::error::Errno;
 use crate::faults::{self, Point};
@@ -43,7 +44,7 @@ impl Adapter {
     /// which answers EIO.
     fn answer(&self, id: NodeId, work: impl FnOnce(&Tree) + Send + 'static) {
         faults::at(Point::Request);
-        if !id.may_block() {
+        if !Tree::may_block(id) {
             return work(&self.means.tree);
         }
         let tree = Arc::clone(&self.means.tree);
@@ -116,20 +117,18 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        faults::at(Point::Request);
-        let found = name
-            .to_str()
-            .ok_or(Errno::NOENT)
-            .and_then(|name| {
-                self.means
-                    .tree
-                    .lookup(self.connection, NodeId::from_raw(parent.0), name)
-            })
-            .and_then(|id| self.means.tree.looked_up(id));
-        match found {
-            Ok((attr, timeout)) => reply.entry(&timeout, &file_attr(&attr), Generation(0)),
-            Err(errno) => reply.error(fuse_errno(errno)),
-        }
+        let (parent, connection) = (NodeId::from_raw(parent.0), self.connection);
+        let name = name.to_str().map(str::to_owned);
+        self.answer(parent, move |tree| {
+            let found = name
+                .ok_or(Errno::NOENT)
+                .and_then(|name| tree.lookup(connection, parent, &name))
+                .and_then(|id| tree.looked_up(id));
+            match found {
+                Ok((attr, timeout)) => reply.entry(&timeout, &file_attr(&attr), Generation(0)),
+                Err(errno) => reply.error(fuse_errno(errno)),
+            }
+        });
     }
 
     fn forget(&self, _request: &Request, _id: INodeNo, _lookups: u64) {
@@ -224,6 +223,21 @@ impl Filesystem for Adapter {
             offset,
             bytes: data,
         };
+        if Tree::may_block(id) {
+            let (bytes, caller) = (data.to_vec(), write.caller);
+            return self.answer(id, move |tree| {
+                let write = Write {
+                    caller,
+                    flags: flags.0,
+                    offset,
+                    bytes: &bytes,
+                };
+                match tree.namespaced_write(id, handle, write) {
+                    Ok(taken) => reply.written(length(taken)),
+                    Err(errno) => reply.error(fuse_errno(errno)),
+                }
+            });
+        }
         let tree = &self.means.tree;
         match tree.tunable_write(id, handle, write) {
             Some(Ok(written)) => {
@@ -344,31 +358,32 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let entries = match self
-            .means
-            .tree
-            .entries(self.connection, NodeId::from_raw(id.0))
-        {
-            Ok(entries) => entries,
-            Err(errno) => return reply.error(fuse_errno(errno)),
-        };
-        let dots = [
-            (id.0, FileType::Directory, "."),
-            (id.0, FileType::Directory, ".."),
-        ];
-        let all = dots.into_iter().chain(
-            entries
-                .iter()
-                .map(|entry| (entry.id.raw(), file_type(entry.kind), entry.name.as_str())),
-        );
-        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (index, (id, kind, name)) in all.enumerate().skip(skip) {
-            if reply.add(INodeNo(id), index as u64 + 1, kind, name) {
-                break;
+        let (id, connection) = (NodeId::from_raw(id.0), self.connection);
+        self.answer(id, move |tree| {
+            let entries = match tree.entries(connection, id) {
+                Ok(entries) => entries,
+                Err(errno) => return reply.error(fuse_errno(errno)),
+            };
+            let dots = [
+                (id.raw(), FileType::Directory, "."),
+                (id.raw(), FileType::Directory, ".."),
+            ];
+            let all = dots.into_iter().chain(
+                entries
+                    .iter()
+                    .map(|entry| (entry.id.raw(), file_type(entry.kind), entry.name.as_str())),
+            );
+            let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+            for (index, (id, kind, name)) in all.enumerate().skip(skip) {
+                if reply.add(INodeNo(id), index as u64 + 1, kind, name) {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
+
+    refused!();
 
     fn statfs(&self, _request: &Request, _id: INodeNo, reply: ReplyStatfs) {
         // As procfs answers: no blocks, no inodes, names of 255 bytes (simple_statfs).

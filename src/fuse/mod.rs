@@ -4,6 +4,7 @@ mod adapter;
 mod convert;
 mod drain;
 mod kernel;
+mod refused;
 mod session;
 mod unanswered;
 

@@ -66,6 +66,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let tree = Tree::new(
         host,
         Some(Services {
+            asks: Arc::clone(&asks),
             triggers: Arc::clone(&triggers),
             raises: Raises::new(Arc::clone(&asks)),
             watcher: Watcher::new()?,

@@ -18,7 +18,7 @@ impl Tree {
             rows.push(Row {
                 path: directory.facts().path.to_owned(),
                 connection: Connection::Live,
-                writable: false,
+                writable: directory.is_namespaced(),
                 directory: true,
             });
         }

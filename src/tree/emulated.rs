@@ -1,17 +1,18 @@
 //! Directory grafts: directories of the kernel whose listing depends on the container, on the live connection.
 //!
 //! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
-//! file, which is then read here, from the host, and never written. Node ids are hashes of the paths, so that they
+//! file, which is then read here, from the host, and never written; or it is the kernel's own of the container's network
+//! namespace ([`super::namespaced`]). Node ids are hashes of the paths, so that they
 //! mean the same to every server; what a hash means is remembered when it is looked up, by the next server too. What
 //! did not fit into the state is found again by walking.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
 use nix::fcntl::OFlag;
 
+use super::kernels::{Stat, read_whole};
 use super::{Attr, DirEntry, Kind, Node, NodeId, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
@@ -23,6 +24,13 @@ pub(super) struct Place {
     slot: u64,
     directory: &'static dyn Directory,
     rel: Arc<str>,
+}
+
+impl Place {
+    /// The slot of its container.
+    pub(super) fn slot(&self) -> u64 {
+        self.slot
+    }
 }
 
 /// The directory emulator with `id`.
@@ -96,29 +104,46 @@ impl Tree {
     }
 
     /// Learn all paths of a container's directory grafts.
-    fn walk_all(&self, slot: u64, container: &Attached) {
-        let cx = self.context(container, false);
+    fn walk_all(&self, slot: u64, container: &Arc<Attached>) {
         for directory in DIRECTORIES
             .iter()
             .filter(|d| container.has_directory(d.facts().id))
         {
             let mut open = vec![String::new()];
             while let Some(rel) = open.pop() {
-                for name in directory.names(&cx, &rel).unwrap_or_default() {
-                    let path = join(&rel, &name);
-                    if self.node(slot, directory.facts().id, &path).is_err() {
-                        continue;
-                    }
-                    if let Ok(Decision::Passthrough(host)) = directory.entry(&cx, &path)
-                        && self
-                            .host_stat(&host)
-                            .is_ok_and(|stat| stat.kind == Kind::Directory)
-                    {
-                        open.push(path);
-                    }
-                }
+                let place = Place {
+                    container: Arc::clone(container),
+                    slot,
+                    directory: *directory,
+                    rel: rel.as_str().into(),
+                };
+                let entries = self.place_entries(&place).unwrap_or_default();
+                let directories = entries.iter().filter(|e| e.kind == Kind::Directory);
+                open.extend(directories.map(|entry| join(&rel, &entry.name)));
             }
         }
+    }
+
+    /// Whether a request about a node may wait: for a driver, where a file of the host's lies there, or for the daemon,
+    /// which looks into the container's network namespace.
+    pub fn may_block(id: NodeId) -> bool {
+        match id.node() {
+            Node::Below { .. } => true,
+            Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
+            Node::Root | Node::Directory { .. } => false,
+        }
+    }
+
+    /// The path of a place that is the kernel's own of the container's network namespace; none for another.
+    pub(super) fn namespaced(&self, place: &Place) -> Result<Option<String>, Errno> {
+        if !place.directory.is_namespaced() {
+            return Ok(None);
+        }
+        let cx = self.context(&place.container, false);
+        Ok(match place.decide(&cx, &place.rel)? {
+            Decision::Namespaced(path) => Some(path),
+            _ => None,
+        })
     }
 
     /// Whether a file in a directory graft has a graft of its own over it.
@@ -142,9 +167,14 @@ impl Tree {
                 self.host_stat(&host)?;
                 self.node(place.slot, place.directory.facts().id, &rel)
             }
-            Decision::View { .. } | Decision::Link(_) => {
+            Decision::Namespaced(path) => {
+                self.network_stat(place.slot, &path)?;
                 self.node(place.slot, place.directory.facts().id, &rel)
             }
+            Decision::View { .. } | Decision::Link(_) | Decision::Made => {
+                self.node(place.slot, place.directory.facts().id, &rel)
+            }
+            Decision::Tunable(id) => Ok(NodeId::view(place.slot, id)),
         }
     }
 
@@ -161,6 +191,18 @@ impl Tree {
                 Decision::Hidden => continue,
                 Decision::View { .. } => Kind::File,
                 Decision::Link(_) => Kind::Symlink,
+                Decision::Made => Kind::Directory,
+                Decision::Tunable(id) => {
+                    let id = NodeId::view(place.slot, id);
+                    entries.push(DirEntry {
+                        id,
+                        kind: Kind::File,
+                        name,
+                    });
+                    continue;
+                }
+                // Those are listed by the container's network namespace.
+                Decision::Namespaced(_) => continue,
                 // It may have gone since it was listed.
                 Decision::Passthrough(host) => match self.host_stat(&host) {
                     Ok(stat) => stat.kind,
@@ -169,6 +211,16 @@ impl Tree {
             };
             let id = self.node(place.slot, place.directory.facts().id, &rel)?;
             entries.push(DirEntry { id, kind, name });
+        }
+        if let Some(path) = self.namespaced(place)? {
+            for (name, kind) in self.network_entries(place.slot, &path)? {
+                // What is computed takes the place of the kernel's.
+                let rel = join(&place.rel, &name);
+                if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
+                    let id = self.node(place.slot, place.directory.facts().id, &rel)?;
+                    entries.push(DirEntry { id, kind, name });
+                }
+            }
         }
         Ok(entries)
     }
@@ -184,8 +236,23 @@ impl Tree {
         measure: bool,
     ) -> Result<Attr, Errno> {
         let cx = self.context(&place.container, false);
+        let (mut uid, mut gid) = (place.container.uid, place.container.gid);
         let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
-            Decision::Hidden => return Err(Errno::NOENT),
+            Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
+            Decision::Made => (Kind::Directory, place.directory.facts().mode, 0),
+            // The daemon, which walks to it when it attaches, is not asked by that.
+            Decision::Namespaced(_) if place.rel.is_empty() => {
+                (Kind::Directory, place.directory.facts().mode, 0)
+            }
+            Decision::Namespaced(path) => {
+                let stat = self.network_stat(place.slot, &path)?;
+                (uid, gid) = (stat.uid, stat.gid);
+                let size = match stat.kind {
+                    Kind::File if measure => self.network_text(place.slot, &path)?.len() as u64,
+                    _ => 0,
+                };
+                (stat.kind, stat.mode, size)
+            }
             Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
             Decision::View { mode, .. } => (Kind::File, mode, self.place_text(place)?.len() as u64),
             Decision::Passthrough(host) => {
@@ -205,7 +272,6 @@ impl Tree {
                 (stat.kind, mode, size)
             }
         };
-        let (uid, gid) = (place.container.uid, place.container.gid);
         Ok(Attr {
             id,
             kind,
@@ -221,8 +287,10 @@ impl Tree {
     pub(super) fn place_text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
         let cx = self.context(&place.container, false);
         match place.decide(&cx, &place.rel)? {
-            Decision::Hidden => Err(Errno::NOENT),
+            Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
+            Decision::Made => Err(Errno::ISDIR),
+            Decision::Namespaced(path) => self.network_text(place.slot, &path),
             Decision::View { .. } => {
                 let mut text = Vec::new();
                 place
@@ -266,33 +334,14 @@ impl Tree {
         }
     }
 
-    fn host_stat(&self, path: &str) -> Result<HostStat, Errno> {
+    fn host_stat(&self, path: &str) -> Result<Stat, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
         let fd = self
             .host
             .open_flags(path, flags)
             .map_err(|e| Errno(e as i32))?;
-        let stat = nix::sys::stat::fstat(fd.as_fd()).map_err(|e| Errno(e as i32))?;
-        let kind = match stat.st_mode & libc::S_IFMT {
-            libc::S_IFDIR => Kind::Directory,
-            libc::S_IFLNK => Kind::Symlink,
-            libc::S_IFREG => Kind::File,
-            // Nothing else lies in the kernel's directories; if it does, it is none of the container's.
-            _ => return Err(Errno::NOENT),
-        };
-        let mode = u16::try_from(stat.st_mode & 0o777).unwrap_or(0);
-        Ok(HostStat {
-            kind,
-            mode,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-        })
+        Stat::of(&fd)
     }
-}
-
-struct HostStat {
-    kind: Kind,
-    mode: u16,
-    size: u64,
 }
 
 impl Place {
@@ -309,17 +358,4 @@ impl Place {
         }
         errno
     }
-}
-
-/// Bytes of a passed-through file at most: sysfs files are a page, its binary attributes a few.
-const MAX_PASSED: u64 = 1 << 20;
-
-fn read_whole(fd: std::os::fd::OwnedFd) -> Result<Vec<u8>, Errno> {
-    use std::io::Read;
-    let mut text = Vec::new();
-    std::fs::File::from(fd)
-        .take(MAX_PASSED)
-        .read_to_end(&mut text)
-        .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(text)
 }

@@ -12,7 +12,9 @@ mod compute;
 mod directories;
 mod emulated;
 mod freshness;
+mod kernels;
 mod live;
+mod namespaced;
 mod node;
 mod paths;
 mod raise;
@@ -36,6 +38,7 @@ pub use node::{Node, NodeId};
 pub use remembered::Request;
 pub use tunable::{Caller, TunableWritten, Write};
 
+use crate::asks::Asks;
 use crate::container::{Attached, Changed, Sampler, Watcher};
 use crate::error::Errno;
 use crate::raises::Raises;
@@ -90,6 +93,8 @@ pub struct Tree {
 /// What a tree has that is served, and one that is only looked at has not.
 #[derive(Debug)]
 pub struct Services {
+    /// For what only the daemon can see.
+    pub asks: Arc<Asks>,
     /// For what containers write.
     pub triggers: Arc<Triggers>,
     /// For what containers may raise on the machine.

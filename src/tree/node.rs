@@ -80,11 +80,6 @@ impl NodeId {
         matches!(self.node(), Node::Root | Node::Directory { .. })
     }
 
-    /// Whether a request about it may wait for a driver: a file of the host's lies there.
-    pub fn may_block(self) -> bool {
-        matches!(self.node(), Node::Below { .. })
-    }
-
     /// The slot of its container; 0, which nobody has, for the root.
     pub fn slot(self) -> u64 {
         self.0 >> ENTRY_BITS

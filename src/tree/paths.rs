@@ -7,6 +7,10 @@ use dashmap::DashMap;
 use super::{Node, NodeId};
 use crate::error::Errno;
 
+/// Paths that are known at most. Those of network devices are a container's to choose, so they would fill the memory one
+/// after the other; what is forgotten is found again by walking.
+const MOST_KNOWN: usize = 1 << 16;
+
 /// What hashes mean; the same for all containers, because the paths are.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
@@ -42,6 +46,9 @@ impl Paths {
         let Node::Below { path, .. } = id.node() else {
             return Err(Errno::IO);
         };
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
         let mut is_new = false;
         let known = self.known.entry(path).or_insert_with(|| {
             is_new = true;
@@ -73,6 +80,15 @@ mod tests {
     #[test]
     fn hashes_are_the_same_in_every_build() {
         assert_eq!(hash(128, "cpu0/topology/core_id"), 0xa17ad819b3938913);
+    }
+
+    #[test]
+    fn no_more_paths_are_known_than_there_is_room_for() {
+        let paths = Paths::default();
+        for number in 0..=MOST_KNOWN + 1 {
+            let node = paths.node(1, 137, &format!("veth{number}"), |_| ());
+            assert!(node.is_ok() && paths.known.len() <= MOST_KNOWN);
+        }
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn container() -> Attached {
         boottime_offset_nsec: None,
         pid_level: 1,
         pid_max_is_own: true,
+        network: None,
         uid: 100_000,
         gid: 100_001,
         hierarchies,

@@ -40,6 +40,25 @@ pub struct Write<'a> {
     pub bytes: &'a [u8],
 }
 
+impl Write<'_> {
+    /// Where the kernel takes it to be: its files in /proc/sys have no size, so that their end is their beginning.
+    pub(super) fn offset(&self) -> u64 {
+        match self.flags & libc::O_APPEND {
+            0 => self.offset,
+            _ => 0,
+        }
+    }
+}
+
+/// The permission bits that an OPEN with `flags` wants.
+pub(super) fn wanted(flags: i32) -> u16 {
+    match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => 4,
+        libc::O_WRONLY => 2,
+        _ => 6,
+    }
+}
+
 /// What came of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunableWritten {
@@ -62,17 +81,16 @@ impl Tree {
         flags: i32,
     ) -> Result<Option<Handle>, Errno> {
         let Node::View { slot, emulator } = id.node() else {
-            return Ok(None);
+            return match self.place(id)? {
+                Some(place) => self.namespaced_open(&place, caller, flags),
+                None => Ok(None),
+            };
         };
         if tunable(emulator).is_none() {
             return Ok(None);
         }
         let container = self.container(slot)?;
-        let wanted = match flags & libc::O_ACCMODE {
-            libc::O_RDONLY => 4,
-            libc::O_WRONLY => 2,
-            _ => 6,
-        };
+        let wanted = wanted(flags);
         let allowed = self.allowed(&container, container.index(emulator)?, caller);
         if wanted & !allowed != 0 {
             return Err(Errno(libc::EACCES));
@@ -134,15 +152,10 @@ impl Tree {
         let tunable = tunable(emulator).ok_or(Errno::NOENT)?;
         // Who writes need not be who opened (sysctl_perm in proc_sys_call_handler).
         let forbidden = self.allowed(&container, index, write.caller) & 2 == 0;
-        let lacks = |capability| !self.has_capability(&container, write.caller, capability);
+        let lacks = |capability| !self.has_capability(&container, true, write.caller, capability);
         if forbidden || tunable.capability.is_some_and(lacks) {
             return Err(Errno(libc::EPERM));
         }
-        // The kernel's file has no size, so that its end is its beginning.
-        let offset = match write.flags & libc::O_APPEND {
-            0 => write.offset,
-            _ => 0,
-        };
         let cx = self.context(&container, false);
         let save = |value: &[u8]| {
             let record = || Record::Tunable {
@@ -152,7 +165,7 @@ impl Tree {
             };
             self.remember(record, &[]);
         };
-        let written = match tunable.write(&cx, offset, write.bytes, save) {
+        let written = match tunable.write(&cx, write.offset(), write.bytes, save) {
             Ok(written) => written,
             Err(error) => {
                 tracing::error!(slot, path = tunable.path(), %error, "the machine's value cannot be read");
@@ -190,7 +203,7 @@ impl Tree {
     }
 
     /// in_egroup_p: whether a group is the caller's or among its supplementary groups.
-    fn is_in_group(&self, caller: Caller, gid: u32) -> bool {
+    pub(super) fn is_in_group(&self, caller: Caller, gid: u32) -> bool {
         let status = || self.host.read_of_process(caller.pid, "status").ok();
         let is_among = |groups: String| {
             let mut groups = groups.split_ascii_whitespace();
@@ -203,8 +216,14 @@ impl Tree {
     }
 
     /// Whether a thread has a capability in the user namespace of a container: it is in that or in the machine's. One
-    /// that cannot be looked at has none.
-    fn has_capability(&self, container: &Attached, caller: Caller, capability: Capability) -> bool {
+    /// that cannot be looked at has none. Without `in_container`, who is in the container's has none either.
+    pub(super) fn has_capability(
+        &self,
+        container: &Attached,
+        in_container: bool,
+        caller: Caller,
+        capability: Capability,
+    ) -> bool {
         let status = self.host.read_of_process(caller.pid, "status");
         let effective = field(&status.unwrap_or_default(), "CapEff:")
             .and_then(|effective| u64::from_str_radix(&effective, 16).ok());
@@ -214,7 +233,8 @@ impl Tree {
         let uid_map = self.uid_map(caller.pid);
         let own = || self.uid_map(std::process::id());
         !uid_map.is_empty()
-            && (uid_map == container.uid_map || &uid_map == self.uid_map.get_or_init(own))
+            && (in_container && uid_map == container.uid_map
+                || &uid_map == self.uid_map.get_or_init(own))
     }
 
     /// The users of the namespace of a process; nothing where it has ended.

@@ -58,7 +58,9 @@ fn directories() -> String {
     let mut table = String::from("| path | mode | computed in it |\n|---|---|---|\n");
     for directory in DIRECTORIES {
         let facts = directory.facts();
-        let views = if facts.views.is_empty() {
+        let views = if directory.is_namespaced() {
+            "tunables of the next table; the rest is the kernel's own of the container's network namespace".to_owned()
+        } else if facts.views.is_empty() {
             "empty".to_owned()
         } else {
             facts.views.join(", ")
@@ -95,6 +97,12 @@ fn tunables() -> String {
             Handler::Ulong { least, most } => {
                 range(least.into(), most.into(), (0, u64::MAX.into()), 64)
             }
+            Handler::Checked { count: 1, .. } => "a power of two".to_owned(),
+            Handler::Checked { .. } => {
+                "two numbers, the first below the second, or the second 0".to_owned()
+            }
+            Handler::Qdisc => "the name of a queueing discipline".to_owned(),
+            Handler::Buckets => "1 to 268435455, in whole pages of 512".to_owned(),
             Handler::ReadOnly => "nothing".to_owned(),
         };
         let takes = match tunable.capability {
@@ -122,6 +130,10 @@ fn policy(tunable: &Tunable) -> String {
             "private; a higher one can raise the machine's (docs/operating.md)".to_owned()
         }
         Policy::Constant(text) => format!("reads `{text}`, read-only"),
+    };
+    let policy = match tunable.in_network {
+        true => format!("{policy}; where the network namespace lacks it"),
+        false => policy,
     };
     match &tunable.kept {
         Some((Namespace::Pid, since)) => format!(

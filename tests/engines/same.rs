@@ -91,6 +91,7 @@ impl<E: CommandLine> Script<'_, E> {
     fn all(mut self) -> Vec<String> {
         self.endings();
         self.streams();
+        self.network();
         self.life();
         self.refusals();
         self.transcript
@@ -139,6 +140,24 @@ impl<E: CommandLine> Script<'_, E> {
                 "ls -l /proc/self/fd | wc -l; env | sort | grep -v HOSTNAME",
             ],
         );
+    }
+
+    /// What is set of the container's network namespace: by the engine before it starts, and by the container, for which
+    /// /proc/sys is mounted read-only.
+    fn network(&mut self) {
+        let path = "/proc/sys/net/core/somaxconn";
+        let sysctls = [
+            "--rm",
+            "--sysctl=net.core.somaxconn=4242",
+            "--sysctl=net.ipv4.ip_unprivileged_port_start=80",
+        ];
+        let script = format!("cat {path}; echo 77 >{path}; cat {path}; ls /proc/sys/net/ipv4");
+        self.run(&sysctls, &["sh", "-c", &script]);
+        let neighbour =
+            "echo 5 >/proc/sys/net/ipv4/neigh/lo/mcast_solicit; cat /proc/sys/net/ipv4/neigh/lo/*";
+        self.run(&["--rm"], &["sh", "-c", neighbour]);
+        self.run(&["--rm", "--privileged"], &["sh", "-c", neighbour]);
+        self.run(&["--rm", "--sysctl=net.core.nothing=1"], &["true"]);
     }
 
     /// What is done to a container that runs.

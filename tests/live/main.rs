@@ -14,6 +14,7 @@ mod cpus;
 mod disks;
 mod identity;
 mod memory;
+mod network;
 mod nodes;
 mod options;
 mod pages;

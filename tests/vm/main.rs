@@ -49,6 +49,8 @@ fn check(kernel: Kernel) {
         .cpus(4)
         .memory_mib(768)
         .swap_mib(64)
+        // For what network namespaces share of it.
+        .module("ip_vs")
         .timeout(Duration::from_secs(400))
         .file(programs.join("eci-fs"), "/bin/eci-fs")
         .file(programs.join("vm-guest"), "/bin/vm-guest");

@@ -32,6 +32,12 @@ const KUBE_PROXY: &[(&str, &str)] = &[
     ("/proc/sys/net/ipv4/conf/all/arp_announce", "2"),
 ];
 
+/// kube-proxy: conntrack.go, what all network namespaces share.
+const CONNTRACK: &[(&str, &str)] = &[
+    ("/proc/sys/net/netfilter/nf_conntrack_max", "301056"),
+    ("/sys/module/nf_conntrack/parameters/hashsize", "75264"),
+];
+
 /// kubelet: container_manager_linux.go.
 const KUBELET: &[(&str, &str)] = &[
     ("/proc/sys/vm/overcommit_memory", "1"),
@@ -76,6 +82,7 @@ fn privileged_programs_of_nodes_set_what_they_want() {
     let mut refused = BTreeMap::new();
     for (program, writes) in [
         ("kube-proxy", KUBE_PROXY),
+        ("conntrack", CONNTRACK),
         ("kubelet", KUBELET),
         ("Elasticsearch", ELASTICSEARCH),
     ] {
@@ -107,6 +114,7 @@ fn privileged_programs_of_nodes_set_what_they_want() {
 
     // Without grafts: what is not of the network namespace, unless the machine has it already.
     assert_eq!(refused["kube-proxy"], 0);
+    assert_eq!(refused["conntrack"], CONNTRACK.len());
     assert!(
         refused["kubelet"] + refused["Elasticsearch"] > 0,
         "{refused:?}"

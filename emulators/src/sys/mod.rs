@@ -3,3 +3,4 @@
 pub mod devices;
 pub mod firmware;
 pub mod kernel;
+pub mod module;

@@ -2,11 +2,13 @@
 //!
 //! Each function is the one of that name in kernel/sysctl.c, for `sysctl_writes_strict` = 1, the default.
 
+use std::ops::RangeInclusive;
+
 use nix::errno::Errno;
 
 use super::Release;
 use super::number::{Number, get_long, skip_spaces};
-use super::put_numbers;
+use super::{buckets, put_numbers, string};
 use crate::text::fields;
 
 /// Bytes of one write that are looked at: a page without its last byte.
@@ -16,7 +18,7 @@ const MOST_BYTES: usize = 4095;
 const NEGATIVE_IS_REFUSED: Release = Release(6, 1);
 
 /// How the kernel reads and writes a tunable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Handler {
     /// proc_dointvec and proc_dointvec_minmax: numbers of 32 bits with a sign.
     Int {
@@ -34,6 +36,17 @@ pub enum Handler {
         /// The most.
         most: u64,
     },
+    /// proc_dointvec into a copy, which becomes the value where it passes a check of all numbers together.
+    Checked {
+        /// How many.
+        count: usize,
+        /// The check.
+        check: fn(&[i32]) -> bool,
+    },
+    /// set_default_qdisc (net/core/sysctl_net_core.c): the name of a queueing discipline.
+    Qdisc,
+    /// nf_conntrack_set_hashsize (net/netfilter/nf_conntrack_core.c): buckets of a table, in whole pages.
+    Buckets,
     /// It cannot be written.
     ReadOnly,
 }
@@ -49,7 +62,7 @@ pub struct Written {
 }
 
 impl Written {
-    fn nothing(answer: Result<usize, Errno>) -> Written {
+    pub(super) fn nothing(answer: Result<usize, Errno>) -> Written {
         Written {
             value: None,
             answer,
@@ -89,22 +102,29 @@ impl Handler {
         if bytes.is_empty() {
             return Written::nothing(Ok(0));
         }
+        match self {
+            Handler::Qdisc => return string::write_qdisc(present, offset, bytes),
+            Handler::Buckets => return buckets::write(bytes),
+            _ => {}
+        }
         // proc_first_pos_non_zero_ignore: only the first write to a file counts; others are taken and forgotten.
         if offset != 0 {
             return Written::nothing(Ok(bytes.len()));
         }
         match self {
-            Handler::Int { count, least, most } => {
-                let range = i64::from(least)..=i64::from(most);
-                vector(present, bytes, count, |number| {
-                    let magnitude = i64::try_from(number.magnitude).ok()?;
-                    let value = if number.negative {
-                        magnitude.checked_neg()?
-                    } else {
-                        magnitude
-                    };
-                    range.contains(&value).then_some(Some(value.to_string()))
-                })
+            Handler::Int { count, least, most } => ints(present, bytes, count, least..=most),
+            Handler::Checked { count, check } => {
+                let written = ints(present, bytes, count, i32::MIN..=i32::MAX);
+                let passes = |value: &Vec<u8>| {
+                    let numbers = fields(value)
+                        .map(|field| std::str::from_utf8(field).ok()?.parse().ok())
+                        .collect::<Option<Vec<i32>>>();
+                    numbers.is_some_and(|numbers| check(&numbers))
+                };
+                match written.value.as_ref().is_none_or(passes) {
+                    true => written,
+                    false => Written::nothing(Err(Errno::EINVAL)),
+                }
             }
             Handler::Ulong { least, most } => vector(present, bytes, 1, |number| {
                 if number.negative {
@@ -114,7 +134,9 @@ impl Handler {
                     .contains(&number.magnitude)
                     .then(|| Some(number.magnitude.to_string()))
             }),
-            Handler::ReadOnly => Written::nothing(Err(Errno::EPERM)),
+            Handler::ReadOnly | Handler::Qdisc | Handler::Buckets => {
+                Written::nothing(Err(Errno::EPERM))
+            }
         }
     }
 
@@ -130,10 +152,18 @@ impl Handler {
         }
     }
 
-    /// The same, with another most of a number of 64 bits.
+    /// The same, with another most; what can be negative can be as far below zero.
     pub(super) fn at_most(self, most: u64) -> Handler {
         match self {
             Handler::Ulong { least, .. } => Handler::Ulong { least, most },
+            Handler::Int { count, least, .. } => {
+                let most = i32::try_from(most).unwrap_or(i32::MAX);
+                Handler::Int {
+                    count,
+                    least: least.max(-most),
+                    most,
+                }
+            }
             other => other,
         }
     }
@@ -143,7 +173,9 @@ impl Handler {
         let most = match self {
             Handler::Int { most, .. } => most.to_string(),
             Handler::Ulong { most, .. } => most.to_string(),
-            Handler::ReadOnly => return false,
+            Handler::ReadOnly | Handler::Qdisc | Handler::Buckets | Handler::Checked { .. } => {
+                return false;
+            }
         };
         value.trim_ascii() == most.as_bytes()
     }
@@ -157,9 +189,25 @@ impl Handler {
                 most,
             },
             Handler::Ulong { most, .. } => Handler::Ulong { least: most, most },
-            Handler::ReadOnly => Handler::ReadOnly,
+            other => other,
         }
     }
+}
+
+/// Numbers of 32 bits, each in a range.
+fn ints(present: &[u8], bytes: &[u8], count: usize, range: RangeInclusive<i32>) -> Written {
+    vector(present, bytes, count, |number| {
+        let magnitude = i64::try_from(number.magnitude).ok()?;
+        let value = if number.negative {
+            magnitude.checked_neg()?
+        } else {
+            magnitude
+        };
+        let value = i32::try_from(value)
+            .ok()
+            .filter(|value| range.contains(value))?;
+        Some(Some(value.to_string()))
+    })
 }
 
 /// __do_proc_dointvec and __do_proc_doulongvec_minmax: numbers are set one after the other, until there are no more

@@ -140,3 +140,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn numbers_that_fail_a_check_together_change_nothing() {
+    fn rising(numbers: &[i32]) -> bool {
+        numbers.is_sorted()
+    }
+    let handler = Handler::Checked {
+        count: 2,
+        check: rising,
+    };
+    let write = |text: &[u8]| handler.write(Release(6, 1), b"3\t9\n", 0, text);
+    assert_eq!(write(b"4").value.unwrap(), b"4\t9\n");
+    assert_eq!(write(b"1 2").value.unwrap(), b"1\t2\n");
+    for refused in [&b"10"[..], b"5 4", b"x"] {
+        let written = write(refused);
+        assert_eq!((written.value, written.answer), (None, Err(Errno::EINVAL)));
+    }
+}
+
+#[test]
+fn a_most_of_the_machine_bounds_what_is_below_zero_too() {
+    let handler = Handler::ANY_INT.at_most(100);
+    let write = |text: &[u8]| handler.write(Release(6, 1), b"1\n", 0, text).answer;
+    assert_eq!((write(b"100"), write(b"-100")), (Ok(3), Ok(4)));
+    assert_eq!(
+        (write(b"101"), write(b"-101")),
+        (Err(Errno::EINVAL), Err(Errno::EINVAL))
+    );
+}

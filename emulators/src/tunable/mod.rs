@@ -3,9 +3,11 @@
 //! Each is one row of the table of its directory (`src/proc/sys`), and the row is all there is of it: validation,
 //! grafts, listings and documents come from it. Until a container writes one, it shows what the machine has.
 
+mod buckets;
 mod handler;
 mod number;
 mod release;
+mod string;
 mod values;
 
 use crate::cgroup::pids;
@@ -29,6 +31,9 @@ pub struct Tunable {
     /// The namespace for each of which the kernel keeps a value itself, and since when: that is for documents, what
     /// counts is what this kernel was seen to do for the container. There is no graft then.
     pub kept: Option<(Namespace, Release)>,
+    /// Whether it counts only for a container with a network namespace of its own that lacks it, or shows the machine's
+    /// and lets nobody set it.
+    pub in_network: bool,
     /// The handler that older kernels have, before a version.
     older: Option<(Release, Handler)>,
     /// Whether nothing lower can be written once the value is the highest.
@@ -62,6 +67,7 @@ pub enum Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are the kernel's")]
 pub enum Capability {
+    NetAdmin = 12,
     SysRawio = 17,
     SysPtrace = 19,
     SysAdmin = 21,
@@ -70,6 +76,7 @@ pub enum Capability {
 impl std::fmt::Display for Capability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Capability::NetAdmin => "CAP_NET_ADMIN",
             Capability::SysRawio => "CAP_SYS_RAWIO",
             Capability::SysPtrace => "CAP_SYS_PTRACE",
             Capability::SysAdmin => "CAP_SYS_ADMIN",
@@ -101,6 +108,7 @@ impl Tunable {
             policy: Policy::Private,
             capability: None,
             kept: None,
+            in_network: false,
             older: None,
             highest_is_final: false,
             least: None,
@@ -141,6 +149,13 @@ impl Tunable {
     #[must_use]
     pub const fn kept_by_kernel(mut self, namespace: Namespace, since: Release) -> Tunable {
         self.kept = Some((namespace, since));
+        self
+    }
+
+    /// That a network namespace lacks.
+    #[must_use]
+    pub const fn in_network(mut self) -> Tunable {
+        self.in_network = true;
         self
     }
 
@@ -279,7 +294,11 @@ impl Emulator for Tunable {
         let kept = self.kept.is_some_and(|(namespace, _)| match namespace {
             Namespace::Pid => cx.container.identity.pid_max_is_own,
         });
-        !kept && cx.host.exists(self.facts.path)
+        let lacked = || match &cx.container.identity.network {
+            Some(network) => !network.kept.contains(&self.facts.id),
+            None => false,
+        };
+        !kept && (!self.in_network || lacked()) && cx.host.exists(self.facts.path)
     }
 
     /// The kernel's, which differ from version to version.

@@ -72,6 +72,7 @@ impl Fixture {
                 boottime_offset: recorded.boottime_offset_nsec.map(i128::from),
                 pid_level: u32::try_from(recorded.init.nspid.len()).unwrap() - 1,
                 // As Linux has it from 6.14 on.
+                network: None,
                 pid_max_is_own: dir.to_string_lossy().contains("/6.18-"),
                 boot_id: *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd\xef",
                 machine_secret: [7; 32],

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags};
 use super::cgroup::{Membership, namespace_root, open_hierarchy, parse_memberships};
 use super::mountinfo::parse_mountinfo;
 use super::procfs::{Namespace, Proc, Process, parse_boottime_offset};
-use super::{Facts, HierarchyFacts};
+use super::{Facts, HierarchyFacts, network};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::control::CgroupChoice;
 
@@ -30,6 +30,8 @@ pub struct Subject {
     pub mount_namespace: Namespace,
     /// Its pid namespace.
     pub pid_namespace: Namespace,
+    /// Its network namespace; none where that is the host's.
+    pub network_namespace: Option<Namespace>,
 }
 
 impl Subject {
@@ -87,7 +89,9 @@ pub fn describe_again(
     let pid = proc.pid_of(pidfd)?;
     let named = proc.process(pid)?;
     let init = find_init(proc, &named)?;
-    let subject = subject(proc, &named, &init, pidfd)?;
+    let mut subject = subject(proc, &named, &init, pidfd)?;
+    let network = network::look(proc, subject.pid, subject.pidfd.as_fd())?;
+    subject.network_namespace = network.as_ref().map(|(namespace, _)| *namespace);
     let mut cgroups = known.to_vec();
     if cgroups.is_empty() || choice != CgroupChoice::Own {
         cgroups = memberships(proc, pid, pidfd, choice)?;
@@ -111,6 +115,7 @@ pub fn describe_again(
         boottime_offset_nsec: boottime_offset(proc, pid)?,
         pid_level,
         pid_max_is_own: pid_level > 0 && super::pid_max::is_kept(),
+        network: network.map(|(_, facts)| facts),
         uid: proc.mapped_root(pid, "uid_map")?,
         gid: proc.mapped_root(pid, "gid_map")?,
         hierarchies: facts,
@@ -202,6 +207,7 @@ fn subject(proc: &Proc, named: &Process, init: &Process, pidfd: BorrowedFd<'_>) 
         pidfd: own,
         mount_namespace,
         pid_namespace: proc.namespace(named.pid, "pid")?,
+        network_namespace: None,
     })
 }
 

@@ -6,6 +6,7 @@
 mod cgroup;
 mod describe;
 pub mod mountinfo;
+pub mod network;
 mod pid_max;
 pub mod procfs;
 
@@ -29,6 +30,9 @@ pub struct Facts {
     /// Whether the kernel keeps a kernel/pid_max for its pid namespace.
     #[serde(default)]
     pub pid_max_is_own: bool,
+    /// Its network namespace; none where that is the host's.
+    #[serde(default)]
+    pub network: Option<network::NetworkFacts>,
     /// The user that its root is on the host.
     pub uid: u32,
     /// The group that its root is on the host.

@@ -40,6 +40,11 @@ impl Proc {
         Ok(Self { dir })
     }
 
+    /// The directory itself.
+    pub(crate) fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
     /// Open `/proc/<path>` with `flags`.
     pub fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         rustix::fs::openat(&self.dir, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {

@@ -165,7 +165,7 @@ impl Daemon {
         }
         let secrets = state.registry.new_secrets()?;
         let slot = state.registry.take_slot();
-        self.answerer.enter(slot, v2_directory(&described)?);
+        self.answerer.enter(slot, &self.proc, &described)?;
         let rows = state
             .server()
             .and_then(|server| server.add(slot, secrets, &described, &choices))
@@ -370,22 +370,6 @@ impl Daemon {
             .map_err(|e| Error::io("encode", registry::FILE, std::io::Error::from(e)))?;
         runtime.write(registry::FILE, &text)
     }
-}
-
-/// The container's directory in the v2 hierarchy, where its pressure is. The root of v2 has the host's, not the
-/// container's.
-pub(super) fn v2_directory(described: &Described) -> Result<Option<OwnedFd>> {
-    described
-        .facts
-        .hierarchies
-        .iter()
-        .zip(&described.dirs)
-        .find(|(hierarchy, _)| hierarchy.version == 2 && hierarchy.depth > 0)
-        .map(|(_, dir)| {
-            dir.try_clone()
-                .map_err(|e| Error::io("duplicate", "a cgroup directory", e))
-        })
-        .transpose()
 }
 
 pub(super) fn vanished() -> Error {

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 use super::inherit::Connected;
-use super::operations::{Daemon, v2_directory, vanished};
+use super::operations::{Daemon, vanished};
 use crate::container::mountinfo::parse_mountinfo;
 use crate::container::procfs::Proc;
 use crate::container::{Described, Subject, describe, describe_again, open_pidfd};
@@ -131,7 +131,7 @@ impl Daemon {
         let slot = saved.slot;
         let mut state = self.state.lock();
         let secrets = state.registry.secrets_of(saved.boot_id)?;
-        self.answerer.enter(slot, v2_directory(&described)?);
+        self.answerer.enter(slot, &self.proc, &described)?;
         let rows = if known {
             state.server()?.catalogue(slot)?
         } else {

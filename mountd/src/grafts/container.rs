@@ -20,7 +20,7 @@ use super::open::at;
 use super::place::Place;
 use super::spare;
 use super::target::{Lies, Target, Targets};
-use crate::container::Subject;
+use crate::container::{Subject, network};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::Row;
 
@@ -55,10 +55,34 @@ pub fn attach(
     slot: u64,
     rows: &[Row],
 ) -> Result<Outcome> {
+    in_network(place, subject, || {
+        attach_there(place, subject, progress, slot, rows)
+    })
+}
+
+/// Do `work` in the network namespace of a container: what lies below /proc/sys/net is another directory for each, and
+/// a mount on that of another one would not be seen.
+fn in_network<T>(place: &Place, subject: &Subject, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match subject.network_namespace {
+        Some(_) => network::inside(&place.proc, &subject.pidfd, work)?,
+        None => work(),
+    }
+}
+
+fn attach_there(
+    place: &Place,
+    subject: &Subject,
+    progress: &Progress,
+    slot: u64,
+    rows: &[Row],
+) -> Result<Outcome> {
     let root = progress.root.as_deref();
     let targets = Targets::open(&place.proc, subject, root, &place.devices)?;
-    let (later, first): (Vec<&Row>, Vec<&Row>) =
-        rows.iter().partition(|row| inside_another(row, rows));
+    let (mut later, first): (Vec<&Row>, Vec<&Row>) = rows
+        .iter()
+        .partition(|row| inside_another(row, rows, |_| true));
+    // What can be written to in a directory is in the same mount as the directory.
+    later.retain(|row| !row.writable || !inside_another(row, rows, |other| other.writable));
     let work = prepare(place, subject, slot, &first, &targets)?;
     cover(place, subject, &work)?;
     let inner = prepare(place, subject, slot, &later, &targets)
@@ -79,10 +103,11 @@ pub fn attach(
 /// A row, where it goes, and the mount that goes there.
 type Work<'a> = (&'a Row, Target, OwnedFd);
 
-/// Whether a row lies in a directory that is another row.
-fn inside_another(row: &Row, rows: &[Row]) -> bool {
+/// Whether a row lies in a directory that is another row, and one of `those`.
+fn inside_another(row: &Row, rows: &[Row], those: impl Fn(&Row) -> bool) -> bool {
     rows.iter().any(|other| {
         other.directory
+            && those(other)
             && row
                 .path
                 .strip_prefix(&other.path)
@@ -197,6 +222,18 @@ pub fn detach(
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
+    in_network(place, subject, || {
+        detach_there(place, subject, root, slot, paths)
+    })
+}
+
+fn detach_there(
+    place: &Place,
+    subject: &Subject,
+    root: Option<&Path>,
+    slot: Option<u64>,
+    paths: &[String],
+) -> Result<usize> {
     let open = |root| Targets::open(&place.proc, subject, root, &place.devices);
     // It has mostly entered its root since, and then the path leads nowhere.
     let before = root.and_then(|root| open(Some(root)).ok());
@@ -239,7 +276,7 @@ pub fn detach(
     // Dead ones, which ours have covered; where the kernel cannot put a mount beneath another, they may lie in layers.
     if (slot.is_some() || !work.is_empty()) && targets.has_foreign() {
         drop(targets);
-        detach(place, subject, root, None, paths)?;
+        detach_there(place, subject, root, None, paths)?;
     }
     Ok(work.len())
 }

@@ -15,5 +15,6 @@ mod target;
 
 pub use container::{Outcome, Progress, attach, detach};
 pub use inspection::{expose, withdraw};
+pub(crate) use open::open_below;
 pub use probe::Prober;
 pub use target::Targets;

@@ -31,7 +31,7 @@ pub(super) fn open_top(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
 }
 
 /// Open a path below `dir`, without links of any kind.
-pub(super) fn open_below(
+pub(crate) fn open_below(
     dir: impl AsFd,
     path: &str,
     flags: OFlags,

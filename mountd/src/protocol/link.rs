@@ -253,6 +253,29 @@ pub enum Ask {
         /// To which value.
         value: u64,
     },
+    /// Look at what the kernel has for a container's network namespace.
+    Network {
+        /// The container's slot.
+        slot: u64,
+        /// Where, below /proc/sys/net.
+        path: String,
+        /// What for.
+        access: Access,
+    },
+}
+
+/// What something of a network namespace is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// To see what it is. Answered with a descriptor that can do nothing else.
+    Look,
+    /// To know what lies in a directory. Answered with [`AskAnswer::Listed`].
+    List,
+    /// To read it.
+    Read,
+    /// To write to it.
+    Write,
 }
 
 /// What the daemon answers.
@@ -261,6 +284,11 @@ pub enum Ask {
 pub enum AskAnswer {
     /// The descriptor travels beside.
     Opened,
+    /// What lies in the directory: names, and whether each is a directory.
+    Listed {
+        /// In the kernel's order.
+        entries: Vec<(String, bool)>,
+    },
     /// The machine's value is as high as that, or as the daemon lets it be.
     Raised,
     /// The errno that the container gets.

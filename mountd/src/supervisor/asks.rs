@@ -1,7 +1,8 @@
 //! What the server asks of the daemon, because it may not do it itself.
 //!
-//! It can ask for two things only: a pressure trigger on the cgroup of a container that it serves, and that a tunable
-//! of the machine is raised to what such a container has set. Both are checked as if the container had asked.
+//! It can ask for three things only: a pressure trigger on the cgroup of a container that it serves, what is in the
+//! network namespace of such a container, and that a tunable of the machine is raised to what it has set. All are checked
+//! as if the container had asked.
 //! Answering takes no lock that an attach holds, because an attach waits for the server.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,8 +10,13 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
-use super::pressure::{PressureDirs, open_trigger};
+use super::known::{Entry, Known};
+use super::network::Found;
+use super::pressure::open_trigger;
+use crate::container::Described;
+use crate::container::procfs::Proc;
 use crate::error::{Error, Result};
 use crate::protocol::channel::Channel;
 use crate::protocol::link::{Ask, AskAnswer};
@@ -19,7 +25,7 @@ use crate::raise::Raiser;
 /// What answers servers; clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Answerer {
-    pressure: PressureDirs,
+    known: Known,
     /// What raises tunables of the machine.
     pub raiser: Raiser,
     /// Held while a question is taken and answered.
@@ -27,24 +33,26 @@ pub struct Answerer {
 }
 
 impl Answerer {
-    /// There is a container; `dir` is its v2 cgroup directory, if it has one.
-    pub fn enter(&self, slot: u64, dir: Option<OwnedFd>) {
-        if let Some(dir) = dir {
-            self.pressure.insert(slot, dir);
-        }
+    /// There is a container.
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn enter(&self, slot: u64, proc: &Arc<Proc>, described: &Described) -> Result<()> {
+        self.known.insert(slot, Entry::of(proc, described)?);
         self.raiser.enter(slot);
+        Ok(())
     }
 
     /// It is gone.
     pub fn leave(&self, slot: u64) {
-        self.pressure.remove(slot);
+        self.known.remove(slot);
         self.raiser.leave(slot);
     }
 
     /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
     /// them already, and would be told that they are not there.
     pub fn set_complete(&self) {
-        self.pressure.set_complete();
+        self.known.set_complete();
         self.raiser.set_complete();
     }
 
@@ -81,17 +89,31 @@ impl Answerer {
                 slot,
                 resource,
                 trigger,
-            } => open_trigger(&self.pressure, slot, resource, &trigger).map(Some),
+            } => open_trigger(self.known.get(slot).as_deref(), resource, &trigger).map(opened),
             Ask::Raise {
                 slot,
                 tunable,
                 value,
-            } => self.raiser.wish(slot, tunable, value).map(|()| None),
+            } => {
+                let done = self.raiser.wish(slot, tunable, value);
+                done.map(|()| (AskAnswer::Raised, None))
+            }
+            Ask::Network { slot, path, access } => {
+                let known = self.known.get(slot);
+                let network = known.as_ref().and_then(|entry| entry.network.as_ref());
+                let found = network.ok_or(Errno::SRCH);
+                found
+                    .and_then(|network| network.find(&path, access))
+                    .map(|found| match found {
+                        Found::Opened(fd) => opened(fd),
+                        Found::Listed(entries) => (AskAnswer::Listed { entries }, None),
+                    })
+            }
         };
         let nothing: [BorrowedFd<'_>; 0] = [];
         let sent = match &answered {
-            Ok(Some(fd)) => asks.send(&AskAnswer::Opened, &[fd.as_fd()]),
-            Ok(None) => asks.send(&AskAnswer::Raised, &nothing),
+            Ok((answer, Some(fd))) => asks.send(answer, &[fd.as_fd()]),
+            Ok((answer, None)) => asks.send(answer, &nothing),
             Err(errno) => {
                 let errno = errno.raw_os_error();
                 asks.send(&AskAnswer::Refused { errno }, &nothing)
@@ -99,4 +121,9 @@ impl Answerer {
         };
         sent.is_ok()
     }
+}
+
+/// The answer that a descriptor is.
+fn opened(fd: OwnedFd) -> (AskAnswer, Option<OwnedFd>) {
+    (AskAnswer::Opened, Some(fd))
 }

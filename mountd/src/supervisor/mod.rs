@@ -2,6 +2,8 @@
 
 pub mod asks;
 mod catalogue;
+mod known;
+mod network;
 mod pressure;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

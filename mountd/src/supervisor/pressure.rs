@@ -1,76 +1,29 @@
 //! Pressure triggers: the server may open nothing for writing, so the daemon does, after it has checked what the
 //! server asks as if the container had asked.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::known::Entry;
 use crate::protocol::link::Resource;
-
-/// The v2 cgroup directory of each container that has one, by slot.
-#[derive(Debug, Clone, Default)]
-pub(super) struct PressureDirs {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    known: Mutex<Known>,
-    complete: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    dirs: BTreeMap<u64, Arc<OwnedFd>>,
-    complete: bool,
-}
-
-impl PressureDirs {
-    /// Enter a container's directory.
-    pub(super) fn insert(&self, slot: u64, dir: OwnedFd) {
-        self.shared.known.lock().dirs.insert(slot, Arc::new(dir));
-    }
-
-    /// Strike it out.
-    pub(super) fn remove(&self, slot: u64) {
-        self.shared.known.lock().dirs.remove(&slot);
-    }
-
-    /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
-    /// them already, and would be told that they have no directory.
-    pub(super) fn set_complete(&self) {
-        self.shared.known.lock().complete = true;
-        self.shared.complete.notify_all();
-    }
-
-    fn get(&self, slot: u64) -> Option<Arc<OwnedFd>> {
-        let mut known = self.shared.known.lock();
-        while !known.complete {
-            self.shared.complete.wait(&mut known);
-        }
-        known.dirs.get(&slot).cloned()
-    }
-}
 
 /// The container's pressure file with a trigger set.
 ///
 /// On cgroup v1 there is none: EOPNOTSUPP, which the kernel says where pressure is not accounted for.
 pub(super) fn open_trigger(
-    dirs: &PressureDirs,
-    slot: u64,
+    container: Option<&Entry>,
     resource: Resource,
     trigger: &[u8],
 ) -> Result<OwnedFd, Errno> {
     if !is_trigger(trigger) {
         return Err(Errno::INVAL);
     }
-    let dir = dirs.get(slot).ok_or(Errno::OPNOTSUPP)?;
+    let dir = container.and_then(|entry| entry.pressure.as_ref());
+    let dir = dir.ok_or(Errno::OPNOTSUPP)?;
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = match rustix::fs::openat(&*dir, resource.file(), flags, Mode::empty()) {
+    let file = match rustix::fs::openat(dir, resource.file(), flags, Mode::empty()) {
         Err(Errno::NOENT) => return Err(Errno::OPNOTSUPP),
         other => other?,
     };
@@ -123,13 +76,15 @@ mod tests {
 
     #[test]
     fn a_container_without_a_v2_cgroup_has_no_triggers() {
-        let dirs = PressureDirs::default();
-        dirs.set_complete();
-        let got = open_trigger(&dirs, 1, Resource::Cpu, b"some 150000 2000000");
+        let none = Entry::default();
+        let got = open_trigger(Some(&none), Resource::Cpu, b"some 150000 2000000");
         assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
         let empty = tempfile::tempdir().unwrap();
-        dirs.insert(1, std::fs::File::open(empty.path()).unwrap().into());
-        let got = open_trigger(&dirs, 1, Resource::Cpu, b"some 150000 2000000");
+        let entry = Entry {
+            pressure: Some(std::fs::File::open(empty.path()).unwrap().into()),
+            network: None,
+        };
+        let got = open_trigger(Some(&entry), Resource::Cpu, b"some 150000 2000000");
         assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
     }
 }

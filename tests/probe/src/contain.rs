@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::answer;
 use crate::ways::flush;
 
-/// `contain [--at-once] [--user] [--shared] [--host-cgroup] [--host-pids] [--proc KIND] -- CMD [ARGUMENT...]`
+/// `contain [--at-once] [--user] [--shared] [--host-cgroup] [--host-pids] [--network] [--proc KIND] -- CMD [ARGUMENT...]`
 ///
 /// `--at-once`: nobody puts it into cgroups, it stays in those that it is in. `--shared`: the mounts have peers in the namespace of `contain` itself, which is not the container's.
 pub(crate) fn contain(arguments: &[String]) -> ExitCode {
@@ -69,6 +69,9 @@ fn start(arguments: &[String]) -> io::Result<ExitCode> {
         CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if !has("--host-cgroup") {
         namespaces |= CloneFlags::CLONE_NEWCGROUP;
+    }
+    if has("--network") {
+        namespaces |= CloneFlags::CLONE_NEWNET;
     }
     if !has("--host-pids") {
         namespaces |= CloneFlags::CLONE_NEWPID;

@@ -2,4 +2,5 @@
 
 pub mod fs;
 pub mod kernel;
+pub mod net;
 pub mod vm;

@@ -51,6 +51,7 @@ fn start(user: bool) -> io::Result<ExitCode> {
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWNET
             | CloneFlags::CLONE_NEWCGROUP,
     )?;
     let mut child = Command::new("/bin/vm-guest").arg("inside").spawn()?;

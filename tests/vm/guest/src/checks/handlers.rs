@@ -58,6 +58,13 @@ const WRITES: &[&str] = &[
     "300",
     "301",
     "1000\n",
+    "8 9",
+    "pfifo\n",
+    "pfifo_fast",
+    "bfifo\nrest",
+    "mq\0",
+    "pfifo_head_drop_and_more",
+    "nonsense",
     "2147483583",
     "2147483584",
     "2147483585",
@@ -77,7 +84,17 @@ const WRITES: &[&str] = &[
 ];
 
 /// Values that the machine would not survive.
-const HARMFUL: &[(&str, u64)] = &[("/proc/sys/vm/min_free_kbytes", 1 << 16)];
+const HARMFUL: &[(&str, u64)] = &[
+    ("/proc/sys/vm/min_free_kbytes", 1 << 16),
+    ("/sys/module/nf_conntrack/parameters/hashsize", 1 << 16),
+];
+
+/// Values that the kernel changes by itself: these modes are 1 while there is memory enough (update_defense_level).
+const FLEETING: &[(&str, &str)] = &[
+    ("/proc/sys/net/ipv4/vs/drop_entry", "2"),
+    ("/proc/sys/net/ipv4/vs/drop_packet", "2"),
+    ("/proc/sys/net/ipv4/vs/secure_tcp", "2"),
+];
 
 /// ENOTSUPP, which the kernel says of a watchdog that the processor lacks.
 const ENOTSUPP: i32 = 524;
@@ -185,7 +202,8 @@ impl<'a> Pair<'a> {
         for (offset, bytes) in &writes {
             let present = self.present();
             let ours = self.ours(&present, *offset, bytes)?;
-            if self.is_harmful(&ours) {
+            let fleeting = (self.tunable.path(), ours.1.trim());
+            if self.is_harmful(&ours) || FLEETING.contains(&fleeting) {
                 continue;
             }
             let machines = self.machines(&present, *offset, bytes);
@@ -294,7 +312,9 @@ fn bounds(handler: Handler) -> Vec<String> {
     let (least, most) = match handler {
         Handler::Int { least, most, .. } => (i128::from(least), i128::from(most)),
         Handler::Ulong { least, most } => (i128::from(least), i128::from(most)),
-        Handler::ReadOnly => return Vec::new(),
+        Handler::Buckets => (1, 1 << 16),
+        Handler::Checked { .. } => (0, 8),
+        Handler::ReadOnly | Handler::Qdisc => return Vec::new(),
     };
     [least - 1, least, least + 1, most - 1, most, most + 1]
         .iter()

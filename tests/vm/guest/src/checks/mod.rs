@@ -6,6 +6,7 @@ mod handlers;
 mod life;
 mod machine;
 mod memory;
+mod network;
 mod pressure;
 mod raise;
 mod reading;
@@ -30,6 +31,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("machine", machine::checks),
     ("sysfs", sysfs::checks),
     ("tunables", tunables::checks),
+    ("network", network::checks),
     ("handlers", handlers::checks),
     ("reading", reading::checks),
     ("life", life::checks),

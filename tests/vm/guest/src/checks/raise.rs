@@ -13,6 +13,8 @@ use std::time::Duration;
 
 const NR_OPEN: &str = "/proc/sys/fs/nr_open";
 const FILE_MAX: &str = "/proc/sys/fs/file-max";
+const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+const HASHSIZE: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 const CONFIG: &str = "/etc/eci-fs/config.toml";
 
 /// What the daemon notices by itself is waited for; the machine is an emulated one.
@@ -21,7 +23,7 @@ const SOON: Duration = Duration::from_secs(30);
 pub(super) fn checks(report: &mut Report) {
     report.group("raise", |report| {
         let machine = [number(NR_OPEN)?, number(FILE_MAX)?];
-        let done = raise(report, machine);
+        let done = raise(report, machine).and_then(|()| conntrack(report));
         // Groups after this one have none.
         let removed = fs::remove_file(CONFIG).map_err(|e| e.to_string());
         for (path, value) in [(NR_OPEN, machine[0]), (FILE_MAX, machine[1])] {
@@ -178,4 +180,32 @@ fn both_die(report: &mut Report, mut third: (Cgroup, Container), nr_open: u64) -
     let record = std::path::Path::new("/run/eci-fs/raised.json").exists();
     report.equal(name, &record, &false);
     end(third)
+}
+
+/// What all network namespaces share of connection tracking.
+fn conntrack(report: &mut Report) -> Result<()> {
+    let (most, buckets) = (number(CONNTRACK_MAX)?, number(HASHSIZE)?);
+    configure(&format!(
+        "[raise]\n\"{CONNTRACK_MAX}\" = {}\n\"{HASHSIZE}\" = {}\n",
+        most + 1000,
+        buckets + 1024
+    ))?;
+    // The daemon that is there ends with its last container, and that one has ended.
+    let mut container = start("raise-conntrack")?;
+    eci_fs(&["upgrade"])?;
+    set(&mut container, CONNTRACK_MAX, most + 500)?;
+    has(report, "connections are raised", CONNTRACK_MAX, most + 500)?;
+    set(&mut container, HASHSIZE, buckets + 1)?;
+    has(
+        report,
+        "buckets too, in whole pages",
+        HASHSIZE,
+        buckets + 512,
+    )?;
+    set(&mut container, HASHSIZE, buckets * 4)?;
+    has(report, "up to the ceiling", HASHSIZE, buckets + 1024)?;
+    end(container)?;
+    will_have(report, "connections are given back", CONNTRACK_MAX, most);
+    will_have(report, "and buckets", HASHSIZE, buckets);
+    Ok(())
 }

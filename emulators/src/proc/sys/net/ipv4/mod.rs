@@ -1,0 +1,4 @@
+//! Views below /proc/sys/net/ipv4.
+
+pub mod neigh;
+pub mod vs;

@@ -1,0 +1,18 @@
+//! /proc/sys/net/ipv4/neigh: the directory, in which each network device has one, and `default` for all that come.
+//!
+//! Format: neigh_sysctl_register, net/core/neighbour.c.
+//! Passed through: the directories of the devices, which are the kernel's own.
+//! Invented: nothing. `default` has the thresholds alone, which are the only ones that no network namespace keeps itself.
+
+pub mod default;
+
+use super::super::Namespaced;
+use crate::directory::DirectoryFacts;
+
+/// /proc/sys/net/ipv4/neigh.
+pub static NEIGH: Namespaced = Namespaced(&DirectoryFacts {
+    id: 137,
+    path: "/proc/sys/net/ipv4/neigh",
+    mode: 0o555,
+    views: &[],
+});

@@ -1,0 +1,3 @@
+//! Views below /sys/module.
+
+pub mod nf_conntrack;

@@ -1,0 +1,3 @@
+//! Views below /sys/module/nf_conntrack.
+
+pub mod parameters;

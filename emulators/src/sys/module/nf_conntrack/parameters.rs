@@ -1,0 +1,18 @@
+//! /sys/module/nf_conntrack/parameters: the table of its tunables.
+//!
+//! Format: nf_conntrack_set_hashsize, net/netfilter/nf_conntrack_core.c.
+//! Virtual: what the container has written.
+//! Passed through: the machine's value until then.
+//! Invented: nothing.
+
+use crate::tunable::{Handler, Policy, Tunable};
+
+/// The tunables of this directory. Who is in another network namespace than the machine's cannot set the kernel's.
+pub static TUNABLES: &[Tunable] = &[Tunable::new(
+    464,
+    "/sys/module/nf_conntrack/parameters/hashsize",
+    Handler::Buckets,
+)
+.mode(0o600)
+.policy(Policy::Raise)
+.in_network()];

@@ -1,0 +1,104 @@
+//! The network namespace of a container: what the kernel has below /proc/sys/net there.
+//!
+//! That is decided by who looks, so a thread enters the namespace, opens, and comes back. No descriptor of the
+//! namespace is kept: it is entered by a pidfd.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::procfs::{Namespace, Proc};
+use crate::error::{Error, Result};
+
+/// What the server is told of a network namespace that is not the machine's.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetworkFacts {
+    /// What can be set in it, by absolute path, in those directories where the kernel keeps some for all namespaces.
+    pub settable: Vec<String>,
+}
+
+/// Where what can be set is looked for.
+const LISTED: [&str; 4] = ["core", "ipv4/neigh/default", "ipv4/vs", "netfilter"];
+
+/// The bit of the owner, who is root of the namespace.
+const OWNER_WRITES: u32 = 0o200;
+
+/// One entry of a directory: its name, and whether it is a directory itself.
+pub type Entry = (String, bool);
+
+/// Do `work` in the network namespace of the process of `pidfd`, and come back whatever it says.
+///
+/// # Errors
+/// When the namespace cannot be entered. If there is no way back the daemon cannot go on, and aborts.
+pub fn inside<T>(proc: &Proc, pidfd: impl AsFd, work: impl FnOnce() -> T) -> Result<T> {
+    let home = proc.open_at("thread-self/ns/net", OFlags::RDONLY)?;
+    setns(pidfd, CloneFlags::CLONE_NEWNET).map_err(|e| match e {
+        nix::errno::Errno::ESRCH => Error::not_found("the container has ended"),
+        e => Error::io("enter", "the network namespace of the container", e),
+    })?;
+    let result = work();
+    if let Err(error) = setns(&home, CloneFlags::CLONE_NEWNET) {
+        tracing::error!(%error, "a thread cannot return to its network namespace");
+        std::process::abort();
+    }
+    Ok(result)
+}
+
+/// The network namespace of the process `pid`, and what can be set in it; none where it is the machine's.
+pub(super) fn look(
+    proc: &Proc,
+    pid: i32,
+    pidfd: BorrowedFd<'_>,
+) -> Result<Option<(Namespace, NetworkFacts)>> {
+    let namespace = proc.namespace(pid, "net")?;
+    if namespace == proc.namespace("self", "net")? {
+        return Ok(None);
+    }
+    let settable = inside(proc, pidfd, || {
+        LISTED
+            .iter()
+            .flat_map(|dir| settable(proc, dir).unwrap_or_default())
+            .collect()
+    })?;
+    Ok(Some((namespace, NetworkFacts { settable })))
+}
+
+fn settable(proc: &Proc, dir: &str) -> std::result::Result<Vec<String>, Errno> {
+    let opened = open(proc, dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let mut all = Vec::new();
+    for (name, is_directory) in list(&opened)? {
+        let mode = statat(&opened, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+        if !is_directory && mode & OWNER_WRITES != 0 {
+            all.push(format!("/proc/sys/net/{dir}/{name}"));
+        }
+    }
+    Ok(all)
+}
+
+/// Open what the network namespace of this thread has at a path below /proc/sys/net.
+///
+/// # Errors
+/// The kernel's.
+pub fn open(proc: &Proc, path: &str, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat(proc.dir(), format!("sys/net/{path}"), flags, Mode::empty())
+}
+
+/// What lies in an open directory, "." and ".." left out.
+///
+/// # Errors
+/// The kernel's; EILSEQ for a name that is no UTF-8, which the kernel has none of.
+pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<Entry>, Errno> {
+    let mut all = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().map_err(|_| Errno::ILSEQ)?;
+        if !matches!(name, "." | "..") {
+            all.push((name.to_owned(), entry.file_type() == FileType::Directory));
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,314 @@
+//! What a container's network namespace lacks, beside what it has itself: directory grafts in /proc/sys/net.
+
+use std::process::Command;
+
+use support::{Container, Scene};
+
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
+const QDISC: &str = "/proc/sys/net/core/default_qdisc";
+const CORE: &str = "/proc/sys/net/core";
+const NEIGH: &str = "/proc/sys/net/ipv4/neigh";
+
+fn scene() -> Scene {
+    Scene::new(env!("CARGO_BIN_EXE_eci-fs"))
+}
+
+/// A container with a network namespace.
+#[track_caller]
+fn start(scene: &Scene, user: bool) -> Container {
+    let builder = scene.container().user_namespace(user);
+    builder.options(&["--network"]).start()
+}
+
+/// What a command prints that the machine runs in the network namespace of a container, on its own /proc.
+#[track_caller]
+fn beside(container: &Container, command: &[&str]) -> String {
+    let ran = Command::new("nsenter")
+        .args(["--net", "--target", &container.pid().to_string()])
+        .args(command)
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{command:?}: {ran:?}");
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+/// Set something in that namespace.
+#[track_caller]
+fn set_beside(container: &Container, path: &str, value: &str) {
+    let command = format!("echo {value} > {path}");
+    beside(container, &["sh", "-c", &command]);
+}
+
+fn names(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn privileged_a_network_namespace_that_is_the_machines_is_left_alone() {
+    let scene = scene();
+    let container = scene.container().user_namespace(true).start();
+    scene.attach(&container);
+    let grafts = container.grafts();
+    let of_network = |graft: &&String| graft.starts_with("/proc/sys/net");
+    assert_eq!(grafts.iter().find(of_network), None);
+}
+
+#[test]
+fn privileged_a_directory_lists_what_its_namespace_has_and_what_that_lacks() {
+    let scene = scene();
+    for user in [false, true] {
+        let mut container = start(&scene, user);
+        let own = names(&beside(&container, &["ls", CORE]));
+        assert!(!own.contains(&"default_qdisc".to_owned()), "{own:?}");
+        scene.attach(&container);
+        let mut wanted = own;
+        for name in [
+            "default_qdisc",
+            "netdev_max_backlog",
+            "rmem_max",
+            "wmem_max",
+        ] {
+            wanted.push(name.to_owned());
+        }
+        wanted.sort();
+        wanted.dedup();
+        assert_eq!(names(&container.busybox(&["ls", CORE])), wanted);
+        assert_eq!(names(&container.busybox(&["ls", NEIGH])), ["default", "lo"]);
+        let default = format!("{NEIGH}/default");
+        let thresholds = ["gc_thresh1", "gc_thresh2", "gc_thresh3"];
+        assert_eq!(names(&container.busybox(&["ls", &default])), thresholds);
+        let device = format!("{NEIGH}/lo");
+        let wanted = names(&beside(&container, &["ls", &device]));
+        assert_eq!(names(&container.busybox(&["ls", &device])), wanted);
+    }
+}
+
+#[test]
+fn privileged_what_a_namespace_has_itself_is_its_own_and_never_stale() {
+    let scene = scene();
+    let (mut one, mut two) = (start(&scene, true), start(&scene, false));
+    scene.attach(&one);
+    scene.attach(&two);
+    let machine = std::fs::read_to_string(SOMAXCONN).unwrap();
+    let others = two.read(SOMAXCONN);
+    for value in ["77", "12345", "8"] {
+        assert_eq!(one.ask(&["write", SOMAXCONN, value]), value.len());
+        assert_eq!(beside(&one, &["cat", SOMAXCONN]), format!("{value}\n"));
+        assert_eq!(one.read(SOMAXCONN), format!("{value}\n"));
+    }
+    for value in ["1", "4321", "99"] {
+        set_beside(&one, SOMAXCONN, value);
+        assert_eq!(one.read(SOMAXCONN), format!("{value}\n"));
+        assert_eq!(one.busybox(&["cat", SOMAXCONN]), format!("{value}\n"));
+    }
+    assert_eq!(two.read(SOMAXCONN), others);
+    assert_eq!(std::fs::read_to_string(SOMAXCONN).unwrap(), machine);
+    // By one descriptor, too.
+    assert_eq!(
+        one.ask(&["write-and-read", SOMAXCONN, "5"]),
+        serde_json::json!(["99\n", "5\n"])
+    );
+}
+
+#[test]
+fn privileged_every_way_of_reading_what_a_namespace_has_says_the_same() {
+    let scene = scene();
+    let mut container = start(&scene, true);
+    scene.attach(&container);
+    let all: Vec<String> = names(&beside(&container, &["ls", CORE]))
+        .iter()
+        // Some kernels show the machine's of these, for nobody to set.
+        .filter(|name| !matches!(name.as_str(), "rmem_max" | "wmem_max"))
+        .map(|name| format!("{CORE}/{name}"))
+        .collect();
+    let mut command = vec!["read"];
+    command.extend(all.iter().map(String::as_str));
+    let read = container.ask(&command);
+    for path in &all {
+        let kernels = beside(&container, &["cat", path]);
+        assert_eq!(read[path], kernels, "{path}");
+        assert_eq!(container.busybox(&["cat", path]), kernels, "{path}");
+        let stat = |text: String| text.trim().to_owned();
+        // The kernel's names for the owner are those of the host here, and of the container there.
+        let wanted = stat(beside(&container, &["stat", "-c", "%a %F", path]));
+        let wanted = wanted.replace("regular empty file", "regular file");
+        assert_eq!(
+            stat(container.busybox(&["stat", "-c", "%a %F", path])),
+            wanted
+        );
+        assert_eq!(
+            stat(container.busybox(&["stat", "-c", "%u %g", path])),
+            "0 0"
+        );
+    }
+}
+
+#[test]
+fn privileged_what_a_namespace_has_answers_as_the_kernel_does() {
+    let scene = scene();
+    let (mut bare, mut attached) = (start(&scene, true), start(&scene, true));
+    scene.attach(&attached);
+    let missing = format!("{CORE}/nothing");
+    let read_only = format!("{CORE}/rmem_default");
+    let deep = format!("{SOMAXCONN}/x");
+    for command in [
+        &["write", SOMAXCONN, "x"][..],
+        &["write", SOMAXCONN, "-1"],
+        &["write", SOMAXCONN, "99999999999"],
+        &["write", SOMAXCONN, " 7 8\n"],
+        &["write-at", SOMAXCONN, "1", "9"],
+        &["append", SOMAXCONN, "11\n"],
+        &["write", &read_only, "1"],
+        &["write", &missing, "1"],
+        &["write", CORE, "1"],
+        &["write", &deep, "1"],
+        &["read", &missing],
+        &["read", CORE],
+        &["open-for-writing", SOMAXCONN, &read_only, &missing, CORE],
+        &["read", SOMAXCONN],
+    ] {
+        assert_eq!(
+            attached.try_ask(command),
+            bare.try_ask(command),
+            "{command:?}"
+        );
+    }
+    let neighbours = format!("{NEIGH}/lo");
+    for command in [
+        &["mkdir", &missing][..],
+        &["mknod", &missing, "p"],
+        &["ln", "-s", "x", &missing],
+        &["ln", SOMAXCONN, &missing],
+        &["mv", SOMAXCONN, &missing],
+        &["rm", "-f", SOMAXCONN],
+        &["rmdir", &neighbours],
+        &["chmod", "777", SOMAXCONN],
+        &["chown", "1", SOMAXCONN],
+    ] {
+        let end = |container: &mut Container| {
+            let busybox = container.program("busybox");
+            let ran = container.try_run(&[&[busybox.as_str()], command].concat());
+            (ran.code, ran.stderr)
+        };
+        assert_eq!(end(&mut attached), end(&mut bare), "{command:?}");
+    }
+}
+
+#[test]
+fn privileged_who_may_not_administer_a_network_may_not_set_it() {
+    let scene = scene();
+    for user in [false, true] {
+        let (mut bare, mut attached) = (start(&scene, user), start(&scene, user));
+        scene.attach(&attached);
+        for who in [
+            "setpriv",
+            "setpriv --bounding-set -net_admin",
+            "setpriv --bounding-set -all",
+            "setpriv --reuid 1000 --clear-groups",
+        ] {
+            let write = |container: &mut Container, path: &str| {
+                let probe = container.program("probe");
+                let mut command: Vec<&str> = who.split(' ').collect();
+                command.extend([probe.as_str(), "write", path, "9"]);
+                let ran = container.try_run(&command);
+                let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+                answer["error"].as_str().map(str::to_owned)
+            };
+            let wanted = write(&mut bare, SOMAXCONN);
+            assert_eq!(write(&mut attached, SOMAXCONN), wanted, "{who}, {user}");
+        }
+    }
+}
+
+#[test]
+fn privileged_a_network_namespace_in_a_container_sees_its_own() {
+    let scene = scene();
+    let mut container = start(&scene, true);
+    scene.attach(&container);
+    container.ask(&["write", SOMAXCONN, "77"]);
+    let listed = container.try_run(&["unshare", "--net", "ls", CORE]);
+    assert!(!names(&listed.stdout).contains(&"default_qdisc".to_owned()));
+    let inner = container.try_run(&["unshare", "--net", "cat", SOMAXCONN]);
+    assert_ne!((inner.code, inner.stdout.as_str()), (Some(0), "77\n"));
+    assert_eq!(container.read(SOMAXCONN), "77\n");
+}
+
+#[test]
+fn privileged_a_device_that_comes_later_has_its_directory() {
+    let scene = scene();
+    let mut container = start(&scene, true);
+    scene.attach(&container);
+    let listed = |container: &mut Container| names(&container.busybox(&["ls", NEIGH]));
+    assert_eq!(listed(&mut container), ["default", "lo"]);
+    beside(
+        &container,
+        &["ip", "link", "add", "one", "type", "veth", "peer", "two"],
+    );
+    assert_eq!(listed(&mut container), ["default", "lo", "one", "two"]);
+    let solicit = format!("{NEIGH}/one/mcast_solicit");
+    container.ask(&["write", &solicit, "55"]);
+    assert_eq!(container.read(&solicit), "55\n");
+    assert_eq!(beside(&container, &["cat", &solicit]), "55\n");
+    container.ask(&["hold", "held", &solicit]);
+    beside(&container, &["ip", "link", "delete", "one"]);
+    assert_eq!(listed(&mut container), ["default", "lo"]);
+    let gone = container.try_ask(&["write", &solicit, "56"]);
+    assert_eq!(gone, Err("ENOENT".to_owned()));
+}
+
+#[test]
+fn privileged_servers_and_daemons_that_die_take_nothing_of_it_along() {
+    let scene = scene();
+    let mut daemon = scene.daemon(&[]);
+    let mut container = start(&scene, true);
+    scene.attach(&container);
+    container.ask(&["write", SOMAXCONN, "77"]);
+    container.ask(&["write", QDISC, "fq"]);
+    for _ in 0..3 {
+        daemon.kill_server();
+        assert_eq!(container.read(SOMAXCONN), "77\n");
+        assert_eq!(container.read(QDISC), "fq\n");
+        assert_eq!(names(&container.busybox(&["ls", NEIGH])), ["default", "lo"]);
+        daemon.wait_for("the server died");
+    }
+    daemon.die();
+    let daemon = scene.daemon(&[]);
+    set_beside(&container, SOMAXCONN, "78");
+    assert_eq!(container.read(SOMAXCONN), "78\n");
+    container.ask(&["write", SOMAXCONN, "79"]);
+    assert_eq!(beside(&container, &["cat", SOMAXCONN]), "79\n");
+    drop(container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_below_a_read_only_mount_only_what_is_computed_can_be_set() {
+    let scene = scene();
+    let mut container = start(&scene, false);
+    scene.attach(&container);
+    assert_eq!(container.ask(&["write", SOMAXCONN, "77"]), 2);
+    for command in [
+        &["mount", "-o", "bind", "/proc/sys", "/proc/sys"][..],
+        &["mount", "-o", "remount,bind,ro", "/proc/sys"],
+    ] {
+        container.busybox(command);
+    }
+    assert_eq!(container.read(SOMAXCONN), "77\n");
+    let refused = container.try_ask(&["write", SOMAXCONN, "78"]);
+    assert_eq!(refused, Err("EROFS".to_owned()));
+    assert_eq!(beside(&container, &["cat", SOMAXCONN]), "77\n");
+}
+
+#[test]
+fn privileged_detaching_leaves_the_namespace_as_it_was() {
+    let scene = scene();
+    let mut container = start(&scene, true);
+    let before = container.mounts();
+    let own = names(&container.busybox(&["ls", CORE]));
+    scene.attach(&container);
+    let pid = container.pid().to_string();
+    assert!(container.grafts().iter().any(|graft| graft == CORE));
+    scene.eci_fs(&["detach", &pid]).ok();
+    assert_eq!(container.mounts(), before);
+    assert_eq!(names(&container.busybox(&["ls", CORE])), own);
+}
