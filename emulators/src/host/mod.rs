@@ -20,6 +20,7 @@ use crate::tunable::Release;
 use crate::{Error, Kept, Text};
 
 pub(crate) mod file;
+mod look;
 
 /// The machine's /proc and /sys, as directory descriptors.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct Host {
     cpu: Option<OwnedFd>,
     kept: Arc<Kept>,
     texts: Texts,
+    looks: look::Looks,
     /// The version of the kernel, once it was asked.
     release: OnceLock<Release>,
     /// HZ: how many jiffies it has in a second.
@@ -163,6 +165,7 @@ impl Host {
             cpu,
             kept: Arc::new(Kept::new(MOST_KEPT)),
             texts: Texts::new(),
+            looks: look::Looks::default(),
             release: OnceLock::new(),
             hz: AtomicU64::new(HZ),
         }
@@ -210,14 +213,12 @@ impl Host {
 
     /// Whether the kernel has this file.
     pub fn exists(&self, path: &str) -> bool {
-        self.open_flags(path, OFlag::O_PATH).is_ok()
+        self.look(path).is_ok()
     }
 
     /// The permission bits of a file.
     pub fn mode(&self, path: &str) -> Option<u16> {
-        let fd = self.open_flags(path, OFlag::O_PATH).ok()?;
-        let stat = nix::sys::stat::fstat(&fd).ok()?;
-        u16::try_from(stat.st_mode & 0o7777).ok()
+        u16::try_from(self.look(path).ok()?.st_mode & 0o7777).ok()
     }
 
     /// The whole of a file that must be there.
@@ -305,9 +306,14 @@ impl Host {
     }
 }
 
+/// Whether a component of a path leads from a directory to what lies in it.
+fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+}
+
 /// Opens a path below a directory, one component after the other.
 fn walk(top: BorrowedFd<'_>, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
-    if path.split('/').any(|name| matches!(name, "" | "." | "..")) {
+    if !path.split('/').all(is_name) {
         return Err(Errno::ENOENT);
     }
     let step = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

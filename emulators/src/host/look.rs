@@ -1,0 +1,149 @@
+//! Looking whether the machine has a file, and what its permission bits are, without opening it.
+//!
+//! What can be grafted into a container is asked of each view when it is attached, and most views lie in a few
+//! directories: those that were walked to are kept for the rest of the tick.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, fstatat};
+use parking_lot::Mutex;
+
+use super::{Host, is_name};
+
+/// The directories of one tick, or why they could not be opened.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    tick: u64,
+    directories: HashMap<Box<str>, Result<Arc<OwnedFd>, Errno>>,
+}
+
+impl Host {
+    /// What the kernel says of an absolute path below /proc or /sys, which is not followed if it is a link.
+    pub(super) fn look(&self, path: &str) -> Result<FileStat, Errno> {
+        let Some(tick) = self.texts.tick("") else {
+            let fd = self.open_flags(path, OFlag::O_PATH)?;
+            return nix::sys::stat::fstat(&fd);
+        };
+        {
+            let mut known = self.looks.known.lock();
+            if known.tick != tick {
+                known.directories.clear();
+                known.tick = tick;
+            }
+        }
+        let (parent, name) = path.rsplit_once('/').ok_or(Errno::ENOENT)?;
+        if !is_name(name) {
+            return Err(Errno::ENOENT);
+        }
+        self.kept.make_room(|| {
+            let dir = match self.top(parent) {
+                Some(top) => return fstatat(top, name, AtFlags::AT_SYMLINK_NOFOLLOW),
+                None => self.directory(parent)?,
+            };
+            fstatat(&*dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        })
+    }
+
+    fn top(&self, path: &str) -> Option<&OwnedFd> {
+        match path {
+            "/proc" => Some(&self.proc),
+            "/sys" => Some(&self.sys),
+            _ => None,
+        }
+    }
+
+    fn directory(&self, path: &str) -> Result<Arc<OwnedFd>, Errno> {
+        if let Some(known) = self.looks.known.lock().directories.get(path) {
+            return known.clone();
+        }
+        let opened = self.open_directory(path);
+        let full = matches!(opened, Err(Errno::EMFILE | Errno::ENFILE));
+        if !full {
+            let mut known = self.looks.known.lock();
+            known.directories.insert(path.into(), opened.clone());
+        }
+        opened
+    }
+
+    fn open_directory(&self, path: &str) -> Result<Arc<OwnedFd>, Errno> {
+        let (parent, name) = path.rsplit_once('/').ok_or(Errno::ENOENT)?;
+        if !is_name(name) {
+            return Err(Errno::ENOENT);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let dir = match self.top(parent) {
+            Some(top) => openat(top.as_fd(), name, flags, Mode::empty()),
+            None => openat(self.directory(parent)?.as_fd(), name, flags, Mode::empty()),
+        };
+        dir.map(Arc::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_looked_at_and_not_what_it_leads_to() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc/sys/kernel")).unwrap();
+        fs::write(root.path().join("secret"), "").unwrap();
+        let file = root.path().join("proc/sys/kernel/panic");
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("kernel", root.path().join("proc/sys/link")).unwrap();
+        let open = || fs::File::open(root.path().join("proc")).unwrap().into();
+        let host = Host::from_dirs(open(), open());
+        for length in [Duration::ZERO, Duration::from_millis(10)] {
+            host.share_reads(length);
+            host.set_time(Duration::from_secs(1));
+            assert_eq!(host.mode("/proc/sys/kernel/panic"), Some(0o640));
+            assert!(host.exists("/proc/sys") && host.exists("/sys/sys/link"));
+            for path in [
+                "/proc/sys/link/panic",
+                "/proc/sys/kernel/none",
+                "/proc/none/panic",
+                "/proc/../secret",
+                "/proc/sys/../sys",
+                "/proc//sys",
+                "/proc/",
+                "/secret",
+                "proc/sys",
+            ] {
+                assert!(!host.exists(path), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_seen_in_the_next_tick() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || fs::File::open(root.path()).unwrap().into();
+        let host = Host::from_dirs(open(), open());
+        host.share_reads(Duration::from_millis(10));
+        let path = "/sys/module/one/parameters/size";
+        let file = root.path().join("module/one/parameters/size");
+        for tick in 1..=3 {
+            host.set_time(Duration::from_millis(20 * tick));
+            assert!(!host.exists(path));
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "").unwrap();
+            host.set_time(Duration::from_millis(20 * tick + 10));
+            assert!(host.exists(path));
+            fs::remove_dir_all(root.path().join("module")).unwrap();
+        }
+    }
+}
