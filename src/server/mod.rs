@@ -157,6 +157,7 @@ impl Server {
                 self.containers.insert(slot, pidfd);
                 return Ok(FromServer::Added { catalogue });
             }
+            ToServer::Expect { slot } => tree.expect(slot),
             ToServer::Remove { slot } => self.remove(slot),
             ToServer::Catalogue { slot } => {
                 let catalogue = tree

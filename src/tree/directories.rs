@@ -118,6 +118,25 @@ impl Directories {
         Some((kind, child.node_in(slot, container, connection)?))
     }
 
+    /// The node at `name` in the directory numbered `directory`, if any container could have it there.
+    pub(super) fn any_child(
+        &self,
+        slot: u64,
+        directory: u32,
+        name: &str,
+        connection: Connection,
+    ) -> Option<NodeId> {
+        if connection == Connection::Live
+            && let Some(index) = self.emulated.get(&(directory, name.to_owned()))
+        {
+            return Some(NodeId::view(slot, DIRECTORIES[*index].facts().id));
+        }
+        Some(match *self.children.get(&directory)?.get(name)? {
+            Child::Directory(directory) => NodeId::directory(slot, directory),
+            Child::View(index) => NodeId::view(slot, EMULATORS[index].facts().id),
+        })
+    }
+
     /// All that a container has in a directory, on one connection.
     pub(super) fn entries(
         &self,

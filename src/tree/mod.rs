@@ -11,6 +11,7 @@ mod catalogue;
 mod compute;
 mod directories;
 mod emulated;
+mod expected;
 mod freshness;
 mod kernels;
 mod live;
@@ -25,7 +26,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use eci_fs_emulators::{DIRECTORIES, EMULATORS, Host, Settings};
 use eci_fs_mountd::protocol::link::{Connection, Row};
 use parking_lot::Mutex;
@@ -80,6 +81,7 @@ pub struct Tree {
     /// Whether each of [`EMULATORS`] can be cached on this machine.
     cacheable: Vec<bool>,
     containers: DashMap<u64, Arc<Attached>>,
+    expected: DashSet<u64>,
     handles: live::Handles,
     paths: paths::Paths,
     sampler: Sampler,
@@ -135,6 +137,7 @@ impl Tree {
             tick: Freshness::of(TICK).timeout,
             directories: Directories::of(views, directories),
             containers: DashMap::new(),
+            expected: DashSet::new(),
             handles: live::Handles::default(),
             paths: paths::Paths::default(),
             sampler: Sampler::new(
@@ -155,6 +158,7 @@ impl Tree {
         let container = Arc::new(container);
         let rows = self.catalogue(&container);
         self.containers.insert(slot, Arc::clone(&container));
+        self.expected.remove(&slot);
         if let Some(services) = &self.services {
             services.watcher.add(slot, &container);
             // Where nothing may be older than the very moment, nothing is remembered.
@@ -229,9 +233,13 @@ impl Tree {
             Node::Root => {
                 let slot = name.parse::<u64>().map_err(|_| Errno::NOENT)?;
                 // "007" is not the name of 7.
-                (self.containers.contains_key(&slot) && slot.to_string() == name)
+                let is_there = self.containers.contains_key(&slot) || self.is_expected(slot);
+                (is_there && slot.to_string() == name)
                     .then(|| NodeId::directory(slot, directories::TOP))
                     .ok_or(Errno::NOENT)
+            }
+            Node::Directory { slot, .. } if self.is_expected(slot) => {
+                self.expected_lookup(connection, parent, name)
             }
             Node::Directory { slot, directory } => {
                 let container = self.container(slot)?;
@@ -253,6 +261,9 @@ impl Tree {
     /// # Errors
     /// ENOENT when it is gone.
     pub fn looked_up(&self, id: NodeId) -> Result<(Attr, Duration), Errno> {
+        if self.is_expected(id.slot()) {
+            return self.expected_attr(id);
+        }
         let attr = self.looked_up_attr(id)?;
         // Of a file neither the name nor the attributes; but of one that is grafted over nobody sees those.
         let timeout = match attr.kind {
@@ -343,6 +354,7 @@ impl Tree {
     fn directory_attr(&self, id: NodeId) -> Result<Attr, Errno> {
         match id.node() {
             Node::Root => Ok(Attr::directory(id, 0, 0)),
+            Node::Directory { slot, .. } if self.is_expected(slot) => Ok(Attr::directory(id, 0, 0)),
             Node::Directory { slot, .. } => {
                 let container = self.container(slot)?;
                 Ok(Attr::directory(id, container.uid, container.gid))

@@ -45,6 +45,7 @@ impl Daemon {
             described,
             CgroupChoice::NamespaceRoot,
             Choices::default(),
+            None,
         )?;
         drop(state);
         let result = self.expose(

@@ -17,6 +17,7 @@ mod lifecycle;
 mod listen;
 pub mod operations;
 pub mod options;
+mod ready;
 mod restore;
 mod run;
 mod serve_control;

@@ -16,7 +16,7 @@ use crate::container::{Described, describe};
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
 use crate::grafts::place::Grafter;
-use crate::grafts::{Prober, Progress};
+use crate::grafts::{Clones, Prober, Progress, Ready};
 use crate::protocol::choices::Choices;
 use crate::protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
 use crate::registry::{self, Container, Registry};
@@ -38,6 +38,8 @@ pub struct Daemon {
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
     pub(super) prober: Prober,
+    /// For the next container.
+    pub(super) ready: super::ready::Next,
     /// Both connections, to hear of requests on them.
     pub(super) requests: [OwnedFd; 2],
     /// Told of each container whose end shall be noticed.
@@ -128,9 +130,11 @@ impl Daemon {
                 });
             }
         }
-        let slot = self.enter(&mut state, described, choice, choices)?;
+        let ready = self.ready.take_if(known.is_none());
+        let next = ready.as_ref().map(|ready| ready.slot);
+        let slot = self.enter(&mut state, described, choice, choices, next)?;
         drop(state);
-        let result = self.graft(slot, progress);
+        let result = self.graft(slot, progress, ready);
         if result.is_err() {
             self.forget_if_unused(slot);
         }
@@ -145,13 +149,15 @@ impl Daemon {
         })
     }
 
-    /// Make the container known to the server and enter it in the list, if it is not there.
+    /// Make the container known to the server and enter it in the list, if it is not there: in the slot `next`, which
+    /// nobody has had, or in another such.
     pub(super) fn enter(
         &self,
         state: &mut State,
         described: Described,
         choice: CgroupChoice,
         choices: Choices,
+        next: Option<u64>,
     ) -> Result<u64> {
         if let Some(slot) = state.registry.find_subject(&described.subject) {
             return Ok(slot);
@@ -164,7 +170,7 @@ impl Daemon {
             );
         }
         let secrets = state.registry.new_secrets()?;
-        let slot = state.registry.take_slot();
+        let slot = next.unwrap_or_else(|| state.registry.take_slot());
         self.answerer.enter(slot, &self.proc, &described)?;
         let rows = state
             .server()
@@ -199,12 +205,17 @@ impl Daemon {
     }
 
     /// Graft the rows of a container.
-    pub(super) fn graft(&self, slot: u64, progress: Progress) -> Result<(String, usize)> {
+    pub(super) fn graft(
+        &self,
+        slot: u64,
+        progress: Progress,
+        ready: Option<Ready>,
+    ) -> Result<(String, usize)> {
         if let Some(container) = self.state.lock().registry.get_mut(slot) {
             container.root.clone_from(&progress.root);
         }
         self.intend(slot)?;
-        let done = self.graft_and_save(slot, progress);
+        let done = self.graft_and_save(slot, progress, ready);
         self.intended();
         done
     }
@@ -229,15 +240,21 @@ impl Daemon {
         }
     }
 
-    fn graft_and_save(&self, slot: u64, progress: Progress) -> Result<(String, usize)> {
+    fn graft_and_save(
+        &self,
+        slot: u64,
+        progress: Progress,
+        ready: Option<Ready>,
+    ) -> Result<(String, usize)> {
         let (rows, subject) = {
             let mut state = self.state.lock();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
             (container.rows.clone(), container.subject.duplicate()?)
         };
+        let mut clones = Clones::new(slot, ready);
         let outcome = self
             .grafter
-            .run(move |place| grafts::attach(place, &subject, &progress, slot, &rows))?;
+            .run(move |place| grafts::attach(place, &subject, &progress, &mut clones, &rows))?;
         let (done, saved) = {
             let mut state = self.state.lock();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;

@@ -169,7 +169,7 @@ impl Daemon {
         drop(state);
         if anew && !saved.grafted.is_empty() {
             // It has entered its root since it was attached, or the hook that asked has failed.
-            self.graft(slot, Progress::default())?;
+            self.graft(slot, Progress::default(), None)?;
         }
         for (dir, created) in &saved.mounts {
             let exposure = Exposure {

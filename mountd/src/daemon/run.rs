@@ -168,6 +168,7 @@ pub fn run(options: &Options) -> Result<()> {
         handles,
         answerer,
         prober,
+        ready: super::ready::Next::default(),
         requests,
         turn: Mutex::new(()),
         state: Mutex::new(state),

@@ -47,12 +47,16 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
             tracing::debug!(%error, "refused");
             (Response::Failed(error), None)
         });
+        let attached = matches!(response, Response::Attached(_));
         if let Err(error) = reply(channel, response, fd) {
             tracing::debug!(%error, "a command did not wait for its answer");
         }
         if daemon.handed_over.load(Ordering::SeqCst) {
             // Whoever asked has been answered: nothing is left to do here.
             daemon.over.store(true, Ordering::SeqCst);
+        }
+        if attached {
+            daemon.get_ready();
         }
         if ends_something {
             after();

@@ -18,6 +18,7 @@ use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::open::at;
 use super::place::Place;
+use super::ready::Ready;
 use super::spare;
 use super::target::{Lies, Target, Targets};
 use crate::container::{Subject, network};
@@ -52,12 +53,32 @@ pub fn attach(
     place: &Place,
     subject: &Subject,
     progress: &Progress,
-    slot: u64,
+    clones: &mut Clones,
     rows: &[Row],
 ) -> Result<Outcome> {
     in_network(place, subject, || {
-        attach_there(place, subject, progress, slot, rows)
+        attach_there(place, subject, progress, clones, rows)
     })
+}
+
+/// The clones for the container in a slot.
+#[derive(Debug)]
+pub struct Clones {
+    slot: u64,
+    ready: Option<Ready>,
+}
+
+impl Clones {
+    /// Those that are ready, if they are for this slot; all others are made when they are needed.
+    pub fn new(slot: u64, ready: Option<Ready>) -> Self {
+        let ready = ready.filter(|ready| ready.slot == slot);
+        Self { slot, ready }
+    }
+
+    fn of(&mut self, place: &Place, row: &Row) -> Result<OwnedFd> {
+        let ready = self.ready.as_mut().and_then(|ready| ready.take(row));
+        ready.map_or_else(|| place.clone_of(self.slot, row), Ok)
+    }
 }
 
 /// Do `work` in the network namespace of a container: what lies below /proc/sys/net is another directory for each, and
@@ -73,19 +94,16 @@ fn attach_there(
     place: &Place,
     subject: &Subject,
     progress: &Progress,
-    slot: u64,
+    clones: &mut Clones,
     rows: &[Row],
 ) -> Result<Outcome> {
     let root = progress.root.as_deref();
     let targets = Targets::open(&place.proc, subject, root, &place.devices)?;
-    let (mut later, first): (Vec<&Row>, Vec<&Row>) = rows
-        .iter()
-        .partition(|row| inside_another(row, rows, |_| true));
-    // What can be written to in a directory is in the same mount as the directory.
-    later.retain(|row| !row.writable || !inside_another(row, rows, |other| other.writable));
-    let work = prepare(place, subject, slot, &first, &targets)?;
+    let (later, first): (Vec<&Row>, Vec<&Row>) =
+        to_be_grafted(rows).partition(|row| inside_another(row, rows, |_| true));
+    let work = prepare(place, subject, clones, &first, &targets)?;
     cover(place, subject, &work)?;
-    let inner = prepare(place, subject, slot, &later, &targets)
+    let inner = prepare(place, subject, clones, &later, &targets)
         .and_then(|inner| cover(place, subject, &inner).map(|()| inner));
     let inner = inner.inspect_err(|_| uncover_all(place, subject, &work))?;
     let grafted = work
@@ -103,6 +121,12 @@ fn attach_there(
 /// A row, where it goes, and the mount that goes there.
 type Work<'a> = (&'a Row, Target, OwnedFd);
 
+/// Those of a container's rows that get a mount: what can be written to in a directory is in the mount of that already.
+pub(super) fn to_be_grafted(rows: &[Row]) -> impl Iterator<Item = &Row> {
+    rows.iter()
+        .filter(|row| !row.writable || !inside_another(row, rows, |other| other.writable))
+}
+
 /// Whether a row lies in a directory that is another row, and one of `those`.
 fn inside_another(row: &Row, rows: &[Row], those: impl Fn(&Row) -> bool) -> bool {
     rows.iter().any(|other| {
@@ -119,7 +143,7 @@ fn inside_another(row: &Row, rows: &[Row], those: impl Fn(&Row) -> bool) -> bool
 fn prepare<'a>(
     place: &Place,
     subject: &Subject,
-    slot: u64,
+    clones: &mut Clones,
     rows: &[&'a Row],
     targets: &Targets<'_>,
 ) -> Result<Vec<Work<'a>>> {
@@ -141,7 +165,7 @@ fn prepare<'a>(
             .remedy("detach it there first, with the --runtime-dir of that one"));
         }
         if target.directory == row.directory {
-            let clone = place.clone_of(slot, row)?;
+            let clone = clones.of(place, row)?;
             // The mount keeps its id when it is moved: so it is known again when it is walked into.
             targets.add_fresh(at(&clone, &row.path)?.mount);
             work.push((*row, target, clone));

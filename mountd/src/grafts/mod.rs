@@ -2,7 +2,7 @@
 //!
 //! [`place`] is the thread and the private mount namespace in which the source mounts live. [`target`] finds
 //! and checks what shall be covered. [`container`] covers and uncovers it; [`inspection`] builds the same
-//! views under a directory of the host. [`spare`] keeps a procfs without grafts in the container, for the kernel to
+//! views under a directory of the host. [`ready`] makes clones before they are needed. [`spare`] keeps a procfs without grafts in the container, for the kernel to
 //! see.
 
 mod container;
@@ -10,11 +10,13 @@ mod inspection;
 mod open;
 pub mod place;
 mod probe;
+mod ready;
 mod spare;
 mod target;
 
-pub use container::{Outcome, Progress, attach, detach};
+pub use container::{Clones, Outcome, Progress, attach, detach};
 pub use inspection::{expose, withdraw};
 pub(crate) use open::open_below;
 pub use probe::Prober;
+pub use ready::Ready;
 pub use target::Targets;

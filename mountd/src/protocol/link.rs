@@ -168,6 +168,12 @@ pub enum ToServer {
         #[serde(default)]
         choices: Choices,
     },
+    /// A container is going to be in this slot. Until it is added, all that could be grafted into one can be walked to
+    /// there, and nothing read. A server of before this could be said answers [`FromServer::Failed`].
+    Expect {
+        /// The number of its directory.
+        slot: u64,
+    },
     /// A container is gone.
     Remove {
         /// Its slot.

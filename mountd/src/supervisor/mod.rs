@@ -250,6 +250,14 @@ impl Server {
         }
     }
 
+    /// Have it know the names of a container that is going to come.
+    pub fn expect(&mut self, slot: u64) -> Result<()> {
+        match self.call(&ToServer::Expect { slot }, &[])? {
+            FromServer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// What can be grafted into a container that it has.
     pub fn catalogue(&mut self, slot: u64) -> Result<Vec<Row>> {
         match self.call(&ToServer::Catalogue { slot }, &[])? {
