@@ -67,3 +67,72 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use eci_fs_emulators::{Host, Settings};
+
+    use super::*;
+    use crate::container::Attached;
+
+    fn tree() -> Arc<Tree> {
+        let (settings, freshness) = (Settings::default(), Duration::from_millis(10));
+        Tree::new(Host::open().unwrap(), None, settings, true, freshness)
+    }
+
+    /// Walk to a path of a slot.
+    fn walk(tree: &Tree, connection: Connection, path: &str) -> Result<NodeId, Errno> {
+        let mut names = path.split('/');
+        names.try_fold(NodeId::ROOT, |at, name| {
+            let id = tree.lookup(connection, at, name)?;
+            tree.looked_up(id).map(|_| id)
+        })
+    }
+
+    #[test]
+    fn what_is_expected_is_walked_to_by_the_nodes_that_it_has_later_and_not_read() {
+        let tree = tree();
+        let cached = |path| walk(&tree, Connection::Cached, path);
+        let live = |path| walk(&tree, Connection::Live, path);
+        assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
+        tree.expect(7);
+        let (view, tunable) = (cached("7/proc/meminfo"), live("7/proc/sys/kernel/panic"));
+        let directory = live("7/sys/devices/system/cpu");
+        let beside = cached("7/sys/devices/system/cpu/online");
+        for id in [view, tunable, directory, beside] {
+            let (attr, timeout) = tree.looked_up(id.unwrap()).unwrap();
+            assert_eq!((attr.size, timeout), (0, Duration::ZERO));
+            assert_eq!(attr.kind == Kind::Directory, id == directory);
+        }
+        assert_eq!(
+            tree.cached_attr(view.unwrap(), false).err(),
+            Some(Errno::NOENT)
+        );
+        assert_eq!(
+            tree.live_attr(tunable.unwrap(), None).err(),
+            Some(Errno::NOENT)
+        );
+        assert_eq!(live("7/proc/none"), Err(Errno::NOENT));
+        assert_eq!(live("8/proc/meminfo"), Err(Errno::NOENT));
+
+        tree.add(7, Attached::unlimited());
+        assert_eq!(cached("7/proc/meminfo"), view);
+        assert_eq!(live("7/proc/sys/kernel/panic"), tunable);
+        assert_eq!(live("7/sys/devices/system/cpu"), directory);
+        // It is on one connection now.
+        assert_eq!(live("7/proc/meminfo"), Err(Errno::NOENT));
+        tree.remove(7);
+        assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn daemons_that_are_killed_before_their_container_comes_leave_a_few_slots() {
+        let tree = tree();
+        for slot in 1..100 {
+            tree.expect(slot);
+            assert!(tree.expected.len() <= MOST && tree.is_expected(slot));
+        }
+    }
+}
