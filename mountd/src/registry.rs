@@ -222,11 +222,17 @@ impl Registry {
         self.find(|c| c.id == id)
     }
 
-    /// As the control protocol lists them: at most `count` after the slot `after`, and whether there are more.
-    pub fn list(&self, after: Option<u64>, count: usize) -> (Vec<Listed>, bool) {
-        let mut rest = self
-            .iter()
-            .filter(|(slot, _)| after.is_none_or(|after| *slot > after));
+    /// As the control protocol lists those that are `there`: at most `count` after the slot `after`, and whether there are
+    /// more.
+    pub fn list(
+        &self,
+        after: Option<u64>,
+        count: usize,
+        there: impl Fn(&Container) -> bool,
+    ) -> (Vec<Listed>, bool) {
+        let mut rest = self.iter().filter(|(slot, container)| {
+            after.is_none_or(|after| *slot > after) && there(container)
+        });
         let page = rest
             .by_ref()
             .take(count)

@@ -1,6 +1,6 @@
 //! `eci-runc`, which is `eci-fs runtime` too: an OCI runtime for engines that have no directory of hooks.
 //!
-//! It adds the hooks to the bundle that a container is made from, and becomes the real runtime. Everything else is
+//! It adds the hook to the bundle that a container is made from, and becomes the real runtime. Everything else is
 //! that one's: it gets the same arguments, descriptors, environment and signals, and its parent is ours.
 
 use std::convert::Infallible;
@@ -37,6 +37,10 @@ const USUAL: [&str; 6] = [
 
 /// Seconds that a runtime waits for a hook longer than that gives itself: it says more than the runtime can.
 const GRACE: u64 = 5;
+
+/// When the hook is called. There is none at poststop: the daemon sees the end of a container by itself, and a program
+/// that would have to be executed for it takes longer than that.
+const STAGE: &str = "createRuntime";
 
 /// Options of `eci-fs runtime`.
 #[derive(Debug, Args)]
@@ -84,7 +88,7 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
         .or_else(|| config.runtime.path.clone());
     let runtime = find_runtime(wanted.as_deref())?;
     if line.makes() {
-        let added = add_hooks(line, &path, &config.hook);
+        let added = add_hook(line, &path, &config.hook);
         if let Err(error) = added {
             match config.hook.on_error {
                 OnError::Fail => return Err(error),
@@ -98,7 +102,7 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
 }
 
 /// Have the hook called for the container that is about to be made.
-fn add_hooks(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Result<()> {
+fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Result<()> {
     let path = line.bundle.join(&line.config);
     if !path.exists() {
         // The runtime says so, in words that its engine knows.
@@ -120,27 +124,23 @@ fn add_hooks(line: &CommandLine, config_path: &Path, config: &config::Hook) -> R
         }
         client?.ok_or_else(|| super::hook::no_daemon(&config.runtime_dir))?;
     }
-    let program = program::path()?;
-    let hook = |stage: &str| {
-        let mut args = vec![NAME.to_owned(), "hook".to_owned()];
-        let mut option = |name: &str, value: &Path, default: &str| {
-            if value != Path::new(default) {
-                args.extend([name.to_owned(), value.display().to_string()]);
-            }
-        };
-        option("--config", config_path, config::DEFAULT);
-        option("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT);
-        option("--bundle-config", &line.config, CONFIG);
-        args.push(stage.to_owned());
-        Hook {
-            path: program.clone(),
-            args,
-            env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
-            timeout: config.timeout + GRACE,
+    let mut args = vec![NAME.to_owned(), "hook".to_owned()];
+    let mut option = |name: &str, value: &Path, default: &str| {
+        if value != Path::new(default) {
+            args.extend([name.to_owned(), value.display().to_string()]);
         }
     };
-    let hooks = ["createRuntime", "poststop"].map(|stage| (stage, hook(stage)));
-    edit::add_hooks(&path, &hooks)
+    option("--config", config_path, config::DEFAULT);
+    option("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT);
+    option("--bundle-config", &line.config, CONFIG);
+    args.push(STAGE.to_owned());
+    let hook = Hook {
+        path: program::path()?,
+        args,
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+        timeout: config.timeout + GRACE,
+    };
+    edit::add_hooks(&path, &[(STAGE, hook)])
 }
 
 /// The runtime that is executed: a path as it is, a name in PATH, or one of the usual ones.

@@ -35,7 +35,6 @@ fn all_see_their_limits(change: impl Fn(&mut Value)) {
         assert_eq!(listed[0]["id"], name.as_str(), "{engine:?} {listed:?}");
         assert_eq!(listed[0]["pid"], container.pid(), "{engine:?} {listed:?}");
         drop(container);
-        // The poststop hook has waited for it.
         assert_eq!(scene.list().len(), 0, "{engine:?}");
     }
     daemon.end();

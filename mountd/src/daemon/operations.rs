@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
-use crate::container::{Described, describe};
+use crate::container::{Described, describe, has_ended};
 use crate::error::{Error, Kind, Result};
 use crate::grafts;
 use crate::grafts::place::Grafter;
@@ -318,9 +318,14 @@ impl Daemon {
         Ok(Response::Detached { id, grafts })
     }
 
-    /// One page of the list.
+    /// One page of the list. Who has ended is not on it, though that may not have been noticed yet.
     pub fn list(&self, after: Option<u64>) -> Response {
-        let (containers, more) = self.state.lock().registry.list(after, LIST_PAGE);
+        let there = |container: &Container| {
+            let ended = has_ended(container.subject.pidfd.as_fd());
+            !ended.unwrap_or(false)
+        };
+        let state = self.state.lock();
+        let (containers, more) = state.registry.list(after, LIST_PAGE, there);
         Response::Containers { containers, more }
     }
 
