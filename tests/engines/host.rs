@@ -124,7 +124,10 @@ impl<'a> Host<'a> {
                 break;
             }
         }
+        // Podman binds its storage to itself, and takes that away at one of its next commands.
+        let of_podman = |line: &String| line.contains("/podman/root/overlay ");
         let mounts = mounts_of("thread-self").into_iter();
+        let mounts = mounts.filter(|line| !of_podman(line));
         let cgroups = cgroup.dirs().into_iter().flat_map(|dir| below(&dir));
         let processes = cgroup.processes().into_iter();
         let attached = self.attached().into_iter();

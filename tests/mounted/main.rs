@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use eci_fs_emulators::{EMULATORS, Facts, tunable};
+use eci_fs_emulators::{EMULATORS, Facts, Tunable, tunable};
 use support::{Container, Limits, Scene};
 
 mod attributes;
@@ -29,8 +29,8 @@ fn scene() -> Scene {
 }
 
 /// The views that a container of this machine must have: those of files that the kernel has. That they are
-/// grafted in it is asserted. Left out are those that the kernel may keep for a container itself, and those that
-/// nobody can read.
+/// grafted in it is asserted. Left out are those that the kernel may keep for a container itself, those of a
+/// network namespace, which these containers do not have, and those that nobody can read.
 #[track_caller]
 fn views(container: &Container) -> Vec<&'static Facts> {
     let grafts = container.grafts();
@@ -38,7 +38,10 @@ fn views(container: &Container) -> Vec<&'static Facts> {
         .iter()
         .map(|emulator| emulator.facts())
         .filter(|facts| Path::new(facts.path).is_file())
-        .filter(|facts| tunable(facts.id).is_none_or(|tunable| tunable.kept.is_none()))
+        .filter(|facts| {
+            let is_here = |of: &Tunable| of.kept.is_none() && !of.in_network;
+            tunable(facts.id).is_none_or(is_here)
+        })
         .filter(|facts| facts.mode & 0o444 != 0)
         .collect();
     for view in &views {

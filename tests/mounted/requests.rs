@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process};
-use support::{Signal, find_program, let_time_pass};
+use support::{Container, Scene, Signal, find_program, let_time_pass};
 
 use crate::{LIMITS, scene};
 
@@ -112,6 +112,12 @@ fn count(log: &str) -> BTreeMap<(String, String), usize> {
     counts
 }
 
+/// Attach, and wait until the daemon is ready for the next container: a second time it waits for its turn.
+fn attach(scene: &Scene, container: &Container) {
+    scene.attach(container);
+    scene.attach(container);
+}
+
 /// What refreshed reads of a view cost the server.
 struct Cost {
     /// How often each system call began.
@@ -130,7 +136,7 @@ impl Cost {
         let scene = scene();
         let daemon = scene.daemon(&[]);
         let mut container = scene.container().limits(LIMITS).start();
-        scene.attach(&container);
+        attach(&scene, &container);
         // The first reads open the descriptors.
         for _ in 0..3 {
             container.read(view);
@@ -171,7 +177,7 @@ impl Cost {
         let scene = scene();
         let daemon = scene.daemon(&[]);
         let mut container = scene.container().user_namespace(true).start();
-        scene.attach(&container);
+        attach(&scene, &container);
         // The first write reads the machine's value.
         container.ask(&["write-at", tunable, "0", "1"]);
         let server = daemon.server();

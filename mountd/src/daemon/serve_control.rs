@@ -47,7 +47,7 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
             tracing::debug!(%error, "refused");
             (Response::Failed(error), None)
         });
-        let attached = matches!(response, Response::Attached(_));
+        let attached = matches!(&response, Response::Attached(attached) if !attached.already);
         if let Err(error) = reply(channel, response, fd) {
             tracing::debug!(%error, "a command did not wait for its answer");
         }
