@@ -5,10 +5,11 @@ mod version;
 mod versions;
 mod watcher;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU16, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
@@ -60,6 +61,16 @@ pub struct Attached {
     forgotten: AtomicU64,
 }
 
+/// What the kernel's page cache has of a tunable.
+#[derive(Debug, Default)]
+struct Paged {
+    open: u64,
+    /// The time of the version that it holds.
+    holds: Option<SystemTime>,
+    /// What it was opened with last, of the size that the kernel knew.
+    opened: Option<Version>,
+}
+
 /// What is kept of a view, in the order of [`EMULATORS`].
 #[derive(Debug, Default)]
 struct View {
@@ -70,6 +81,8 @@ struct View {
     written: Mutex<Option<Instant>>,
     /// The size that the kernel believes at most; 0 where it is to ask first.
     announced: AtomicU64,
+    /// Of a tunable: how often it is open to be read from the page cache, and the version whose text that holds.
+    paged: Mutex<Paged>,
     /// Whether the last attempt failed: each failure is logged once, not at every read.
     failing: AtomicBool,
 }
@@ -281,9 +294,13 @@ impl Attached {
     /// # Errors
     /// ENOENT when there is none, or this container does not have it.
     pub fn index(&self, id: u16) -> Result<usize, Errno> {
-        EMULATORS
-            .iter()
-            .position(|emulator| emulator.facts().id == id)
+        static INDICES: LazyLock<BTreeMap<u16, usize>> = LazyLock::new(|| {
+            let ids = EMULATORS.iter().map(|emulator| emulator.facts().id);
+            ids.zip(0..).collect()
+        });
+        INDICES
+            .get(&id)
+            .copied()
             .filter(|index| self.connection(*index).is_some())
             .ok_or(Errno::NOENT)
     }

@@ -53,6 +53,49 @@ impl Attached {
         self.outdate(index);
     }
 
+    /// A tunable is opened to be read from the page cache. Whether that holds this version already.
+    pub fn open_paged(&self, index: usize, version: Version) -> bool {
+        let mut paged = self.views[index].paged.lock();
+        paged.open += 1;
+        let holds = paged.holds == Some(version.mtime);
+        paged.opened = Some(version);
+        // What is there is dropped when this is answered.
+        if !holds {
+            paged.holds = None;
+        }
+        holds
+    }
+
+    /// The page cache gets the text of the present version; or of the one that it was opened with, as long as the kernel
+    /// knows no other size than of that.
+    pub fn fill(&self, index: usize, present: Version) -> Arc<[u8]> {
+        let knows = self.is_announced(index, present.text.len() as u64);
+        let mut paged = self.views[index].paged.lock();
+        let version = match &paged.opened {
+            Some(opened) if !knows => opened.clone(),
+            _ => present,
+        };
+        paged.holds = Some(version.mtime);
+        version.text
+    }
+
+    /// It is closed again.
+    pub fn close_paged(&self, index: usize) {
+        let mut paged = self.views[index].paged.lock();
+        // It may have been opened at a server before this one.
+        paged.open = paged.open.saturating_sub(1);
+    }
+
+    /// Whether somebody can read a tunable from the page cache without asking.
+    pub fn is_paged(&self, index: usize) -> bool {
+        self.views[index].paged.lock().open > 0
+    }
+
+    /// Whether the kernel believes the size of a text.
+    pub fn is_announced(&self, index: usize, size: u64) -> bool {
+        self.views[index].announced.load(Ordering::Relaxed) == size
+    }
+
     /// The kernel is told to believe this size of the view of `EMULATORS[index]`.
     pub fn announce(&self, index: usize, size: u64) {
         self.views[index].announced.store(size, Ordering::Relaxed);

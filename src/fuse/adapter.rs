@@ -19,7 +19,7 @@ use super::refused::refused;
 use super::session::Means;
 use crate::error::Errno;
 use crate::faults::{self, Point};
-use crate::tree::{Attr, Handle, NodeId, Tree, Write};
+use crate::tree::{Attr, Handle, NodeId, Opened, Tree, Write};
 use crate::triggers::{Done, Polled};
 
 /// Bytes of a write request that are accepted. Nothing that can be written here is longer than a page.
@@ -73,7 +73,7 @@ fn attr(
         Connection::Live => {
             let handle = handle.map(|handle| Handle(handle.0));
             let attr = tree.live_attr(id, handle)?;
-            Ok((attr, tree.live_timeout(&attr, handle)))
+            Ok((attr, tree.live_timeout(&attr)))
         }
     }
 }
@@ -95,10 +95,7 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // A kernel that lacks one of these works without it: lookups are serialised, or pages are dropped at
         // their next use and not at once.
-        let wanted = match self.connection {
-            Connection::Cached => InitFlags::FUSE_AUTO_INVAL_DATA | InitFlags::FUSE_PARALLEL_DIROPS,
-            Connection::Live => InitFlags::FUSE_PARALLEL_DIROPS,
-        };
+        let wanted = InitFlags::FUSE_AUTO_INVAL_DATA | InitFlags::FUSE_PARALLEL_DIROPS;
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::warn!(
@@ -165,12 +162,19 @@ impl Filesystem for Adapter {
         let request = numbered(request);
         self.answer(id, move |tree| {
             let judged = tree.tunable_open(id, caller, flags.0);
-            let opened =
-                judged.and_then(|handle| handle.map_or_else(|| tree.live_open(id, request), Ok));
+            let opened = judged.and_then(|opened| match opened {
+                Some(opened) => Ok(opened),
+                None => tree.live_open(id, request).map(Opened::Direct),
+            });
             match opened {
-                Ok(handle) => {
-                    let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-                    reply.opened(FileHandle(handle.0), flags);
+                Ok(opened) => {
+                    let flags = match opened {
+                        Opened::Direct(_) => FopenFlags::FOPEN_DIRECT_IO,
+                        Opened::Paged { keep: true } => FopenFlags::FOPEN_KEEP_CACHE,
+                        Opened::Paged { keep: false } => FopenFlags::empty(),
+                    };
+                    let handle = FileHandle(opened.handle().0);
+                    reply.opened(handle, flags | FopenFlags::FOPEN_NOFLUSH);
                 }
                 Err(errno) => reply.error(fuse_errno(errno)),
             }
@@ -241,7 +245,7 @@ impl Filesystem for Adapter {
         let tree = &self.means.tree;
         match tree.tunable_write(id, handle, write) {
             Some(Ok(written)) => {
-                if written.is_resized {
+                if written.is_distrusted {
                     self.means.kernel.distrust(self.connection, id);
                 }
                 let bytes = match written.answer {

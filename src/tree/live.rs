@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::{DashMap, Entry};
-use eci_fs_emulators::EMULATORS;
+use eci_fs_emulators::{EMULATORS, tunable};
 use eci_fs_mountd::protocol::link::Resource;
 use parking_lot::Mutex;
 
@@ -31,6 +31,9 @@ pub struct Handle(pub u64);
 impl Handle {
     /// That of all open files that need none. No other has it: numbers begin at the nanoseconds since boot.
     pub const NONE: Handle = Handle(0);
+
+    /// That of all files that are read from the page cache.
+    pub const PAGED: Handle = Handle(u64::MAX);
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +110,10 @@ impl Tree {
             return self.directory_attr(id);
         }
         let (container, index) = self.view(id)?;
+        if tunable(EMULATORS[index].facts().id).is_some() {
+            let (size, mtime) = self.paged_attr(&container, index)?;
+            return Ok(Attr::view(id, &container, index, size, mtime));
+        }
         let open = handle.and_then(|handle| self.handles.open.get(&handle).map(|s| Arc::clone(&s)));
         let (size, mtime) = match open {
             Some(snapshot) if snapshot.id == id => (
@@ -200,6 +207,9 @@ impl Tree {
     /// # Errors
     /// As [`Self::live_open`].
     pub fn live_read(&self, id: NodeId, handle: Handle, offset: u64) -> Result<Arc<[u8]>, Errno> {
+        if handle == Handle::PAGED {
+            return self.paged_read(id);
+        }
         let open = self
             .handles
             .open
@@ -318,6 +328,9 @@ impl Tree {
 
     /// Forget an open view.
     pub fn live_release(&self, id: NodeId, handle: Handle) {
+        if handle == Handle::PAGED {
+            return self.paged_release(id);
+        }
         if let Some(services) = &self.services {
             services.triggers.disarm(handle);
         }

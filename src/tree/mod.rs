@@ -17,6 +17,7 @@ mod kernels;
 mod live;
 mod namespaced;
 mod node;
+mod paged;
 mod paths;
 mod raise;
 mod remembered;
@@ -30,12 +31,14 @@ use dashmap::{DashMap, DashSet};
 use eci_fs_emulators::{DIRECTORIES, EMULATORS, Host, Settings};
 use eci_fs_mountd::protocol::link::{Connection, Row};
 use parking_lot::Mutex;
+use rustix::thread::CapabilitySet;
 
 pub use attr::{Attr, Kind};
 pub use directories::DirEntry;
 pub use freshness::Freshness;
 pub use live::Handle;
 pub use node::{Node, NodeId};
+pub use paged::Opened;
 pub use remembered::Request;
 pub use tunable::{Caller, TunableWritten, Write};
 
@@ -88,6 +91,8 @@ pub struct Tree {
     services: Option<Services>,
     /// The users of this process's namespace, once they were asked for: it has no right to enter another.
     uid_map: OnceLock<Vec<u8>>,
+    /// The capabilities in effect of the thread with a pid.
+    capabilities: fn(u32) -> CapabilitySet,
     /// Room to compute views in: one for each thread that does at the same time.
     rooms: Mutex<Vec<Vec<u8>>>,
 }
@@ -147,6 +152,7 @@ impl Tree {
             ),
             services,
             uid_map: OnceLock::new(),
+            capabilities: tunable::effective,
             rooms: Mutex::default(),
         })
     }

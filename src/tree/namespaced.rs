@@ -11,7 +11,7 @@ use eci_fs_mountd::protocol::link::{Access, Ask};
 
 use super::emulated::Place;
 use super::kernels::{Stat, read_whole};
-use super::{Caller, Handle, Kind, NodeId, Tree, Write};
+use super::{Caller, Handle, Kind, NodeId, Opened, Tree, Write};
 use crate::container::Attached;
 use crate::error::Errno;
 
@@ -72,7 +72,7 @@ impl Tree {
         place: &Place,
         caller: Caller,
         flags: i32,
-    ) -> Result<Option<Handle>, Errno> {
+    ) -> Result<Option<Opened>, Errno> {
         let Some(path) = self.namespaced(place)? else {
             return Ok(None);
         };
@@ -85,7 +85,7 @@ impl Tree {
             // Whether it can be written to; a write opens it anew, and asks again.
             self.network_open(place.slot(), &path, Access::Write)?;
         }
-        Ok((wanted == 2).then_some(Handle::NONE))
+        Ok((wanted == 2).then_some(Opened::Direct(Handle::NONE)))
     }
 
     /// Write to what the container's network namespace has; the bytes that the kernel took.

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use eci_fs_emulators::tunable;
 use eci_fs_emulators::tunable::{Capability, Policy};
+use rustix::process::Pid;
+use rustix::thread::CapabilitySet;
 
-use super::{Attr, Handle, Kind, Node, NodeId, Tree};
+use super::{Attr, Handle, Kind, Node, NodeId, Opened, Tree};
 use crate::container::Attached;
 use crate::error::Errno;
 use crate::faults::{self, Point};
@@ -64,13 +66,14 @@ pub(super) fn wanted(flags: i32) -> u16 {
 pub struct TunableWritten {
     /// The bytes that were taken, or what the kernel's handler says.
     pub answer: Result<usize, Errno>,
-    /// Whether the kernel would be wrong about the size. It must believe it no more before it is answered.
-    pub is_resized: bool,
+    /// Whether the kernel would be wrong about the size, or about what it holds of the text. It must believe its
+    /// attributes no more before it is answered.
+    pub is_distrusted: bool,
 }
 
 impl Tree {
-    /// Judge whether a file may be opened with `flags`, where that is not the kernel's to say. A handle where that is
-    /// all there is to an OPEN: who can only write needs no snapshot.
+    /// Judge whether a file may be opened with `flags`, where that is not the kernel's to say. How, where that is all
+    /// there is to an OPEN: who can only write or only read needs no snapshot.
     ///
     /// # Errors
     /// EACCES; ENOENT when the container is gone.
@@ -79,7 +82,7 @@ impl Tree {
         id: NodeId,
         caller: Caller,
         flags: i32,
-    ) -> Result<Option<Handle>, Errno> {
+    ) -> Result<Option<Opened>, Errno> {
         let Node::View { slot, emulator } = id.node() else {
             return match self.place(id)? {
                 Some(place) => self.namespaced_open(&place, caller, flags),
@@ -95,25 +98,27 @@ impl Tree {
         if wanted & !allowed != 0 {
             return Err(Errno(libc::EACCES));
         }
-        Ok((wanted == 2).then_some(Handle::NONE))
+        match wanted {
+            2 => Ok(Some(Opened::Direct(Handle::NONE))),
+            4 => self.paged_open(id),
+            _ => Ok(None),
+        }
     }
 
-    /// How long the kernel may believe attributes that it was told of a node of the live connection; `handle` is the
-    /// open file that it asked by.
+    /// How long the kernel may believe attributes that it was told of a node of the live connection.
     ///
     /// Those of tunables for a tick at most: an open then takes a request less. An OPEN in that time serves the text
     /// whose size the kernel knows, and a write that changes the size has them distrusted.
-    pub fn live_timeout(&self, attr: &Attr, handle: Option<Handle>) -> Duration {
+    pub fn live_timeout(&self, attr: &Attr) -> Duration {
         if attr.kind == Kind::Directory {
             return self.directory_timeout(attr.id);
         }
         let Node::View { slot, emulator } = attr.id.node() else {
             return Duration::ZERO;
         };
-        // Of an open file it is the size of its snapshot; and a limit that is written sends nothing to this connection.
-        let is_present = handle.is_none_or(|handle| handle == Handle::NONE);
+        // A limit that is written sends nothing to this connection.
         let believed = tunable(emulator).is_some_and(|it| it.policy != Policy::LimitedByPids);
-        let Some(container) = self.container(slot).ok().filter(|_| is_present && believed) else {
+        let Some(container) = self.container(slot).ok().filter(|_| believed) else {
             return Duration::ZERO;
         };
         if let Ok(index) = container.index(emulator) {
@@ -185,7 +190,12 @@ impl Tree {
         };
         let size = written.value.as_ref().map(|value| value.len() as u64);
         let is_resized = container.is_resized(index, size, end);
-        Ok(TunableWritten { answer, is_resized })
+        // Who holds it open reads the new text, too.
+        let is_held = written.value.is_some() && container.is_paged(index);
+        Ok(TunableWritten {
+            answer,
+            is_distrusted: is_resized || is_held,
+        })
     }
 
     /// test_perm: the permission bits that hold for a caller.
@@ -224,10 +234,8 @@ impl Tree {
         caller: Caller,
         capability: Capability,
     ) -> bool {
-        let status = self.host.read_of_process(caller.pid, "status");
-        let effective = field(&status.unwrap_or_default(), "CapEff:")
-            .and_then(|effective| u64::from_str_radix(&effective, 16).ok());
-        if effective.unwrap_or(0) >> (capability as u8) & 1 == 0 {
+        let wanted = CapabilitySet::from_bits_retain(1 << capability as u8);
+        if !(self.capabilities)(caller.pid).contains(wanted) {
             return false;
         }
         let uid_map = self.uid_map(caller.pid);
@@ -252,6 +260,14 @@ impl Tree {
         pid.and_then(|pid| pid.parse().ok())
             .map_or_else(Vec::new, |pid| self.uid_map(pid))
     }
+}
+
+/// The capabilities that a thread has in effect, in its own user namespace; none of one that cannot be looked at.
+pub(super) fn effective(pid: u32) -> CapabilitySet {
+    // 0 is who has no number here; to the system call it would be this thread.
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.and_then(|pid| rustix::thread::capabilities(Some(pid)).ok())
+        .map_or(CapabilitySet::empty(), |sets| sets.effective)
 }
 
 /// What a line that begins with `name` says.

@@ -21,6 +21,16 @@ struct Machine {
     proc: tempfile::TempDir,
 }
 
+/// The process that may nothing.
+const UNABLE: u32 = 1001;
+
+fn effective(pid: u32) -> CapabilitySet {
+    match pid {
+        0 | UNABLE => CapabilitySet::empty(),
+        _ => CapabilitySet::SYS_ADMIN,
+    }
+}
+
 impl Machine {
     fn new() -> Self {
         let proc = tempfile::tempdir().unwrap();
@@ -46,8 +56,8 @@ impl Machine {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn process(&self, pid: u32, groups: &str, effective: &str, users: &str) {
-        let status = format!("Name:\tx\nGroups:\t{groups} \nCapEff:\t{effective}\n");
+    fn process(&self, pid: u32, groups: &str, users: &str) {
+        let status = format!("Name:\tx\nGroups:\t{groups} \n");
         self.put(&format!("{pid}/status"), &status);
         self.put(&format!("{pid}/uid_map"), users);
     }
@@ -55,13 +65,14 @@ impl Machine {
     fn tree(&self) -> Arc<Tree> {
         let dir = || fs::File::open(self.proc.path()).unwrap().into();
         let host = Host::from_dirs(dir(), dir());
-        let tree = Tree::new(
+        let mut tree = Tree::new(
             host,
             None,
             Settings::default(),
             true,
             Duration::from_millis(10),
         );
+        Arc::get_mut(&mut tree).unwrap().capabilities = effective;
         let container = Container {
             cgroup: Cgroup::new(Vec::new()),
             identity: Identity::default(),
@@ -107,8 +118,8 @@ fn a_supplementary_group_counts_where_groups_may_do_other_than_others() {
     machine.tunable("vm/swappiness", 0o664);
     machine.tunable("kernel/panic", 0o644);
     machine.tunable("kernel/sysrq", 0o606);
-    machine.process(1000, "5 100001 7", "0", USERS);
-    machine.process(1001, "5 1000010", "0", USERS);
+    machine.process(1000, "5 100001 7", USERS);
+    machine.process(1001, "5 1000010", USERS);
     let tree = machine.tree();
     let (group, member, stranger) = (
         caller(100_005, GID, 1),
@@ -133,7 +144,7 @@ fn a_supplementary_group_counts_where_groups_may_do_other_than_others() {
             assert_eq!(write(&tree, path, caller), wanted, "{path} {caller:?}");
             let opened = tree.tunable_open(node(&tree, path), caller, libc::O_WRONLY);
             let wanted = if may {
-                Ok(Some(Handle::NONE))
+                Ok(Some(Opened::Direct(Handle::NONE)))
             } else {
                 Err(Errno(libc::EACCES))
             };
@@ -146,17 +157,16 @@ fn a_supplementary_group_counts_where_groups_may_do_other_than_others() {
 fn a_capability_counts_in_the_containers_user_namespace_and_in_the_machines() {
     let machine = Machine::new();
     machine.tunable("kernel/dmesg_restrict", 0o644);
-    let has = format!("{:016x}", 1u64 << 21);
-    machine.process(1000, "", &has, USERS);
-    machine.process(1001, "", "0000000000000000", USERS);
-    machine.process(1002, "", &has, "0 100000 1\n");
-    machine.process(1003, "", &has, "0 0 4294967295\n");
+    machine.process(1000, "", USERS);
+    machine.process(UNABLE, "", USERS);
+    machine.process(1002, "", "0 100000 1\n");
+    machine.process(1003, "", "0 0 4294967295\n");
     // It ended while it was looked at.
-    machine.process(1004, "", &has, "");
+    machine.process(1004, "", "");
     let tree = machine.tree();
     for (pid, wanted) in [
         (1000, Ok(1)),
-        (1001, Err(libc::EPERM)),
+        (UNABLE, Err(libc::EPERM)),
         (1002, Err(libc::EPERM)),
         (1003, Ok(1)),
         (1004, Err(libc::EPERM)),
@@ -184,11 +194,11 @@ fn a_size_is_believed_until_a_write_makes_it_another() {
             bytes,
         };
         let written = tree.tunable_write(id, Handle::NONE, write).unwrap();
-        written.unwrap().is_resized
+        written.unwrap().is_distrusted
     };
     let believe = || {
         let attr = tree.live_attr(id, None).unwrap();
-        (attr.size, !tree.live_timeout(&attr, None).is_zero())
+        (attr.size, !tree.live_timeout(&attr).is_zero())
     };
     assert!(resized(0, b"1\n"), "it was never told");
     assert_eq!(believe(), (2, true));
@@ -202,9 +212,54 @@ fn a_size_is_believed_until_a_write_makes_it_another() {
     assert!(resized(2, b"55"), "also where nothing is set");
     assert_eq!(believe(), (3, true));
     assert!(resized(0, b"6"), "it shrinks");
-    // Of an open file it is the size of what that shows.
-    let attr = tree.live_attr(id, None).unwrap();
-    assert!(tree.live_timeout(&attr, Some(Handle(5))).is_zero());
+}
+
+#[test]
+fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
+    let machine = Machine::new();
+    machine.tunable("vm/max_map_count", 0o644);
+    let tree = machine.tree();
+    let id = node(&tree, "vm/max_map_count");
+    let root = caller(UID, GID, 1);
+    let open = || tree.tunable_open(id, root, libc::O_RDONLY).unwrap();
+    let set = |bytes: &[u8]| {
+        let write = Write {
+            caller: root,
+            flags: libc::O_WRONLY,
+            offset: 0,
+            bytes,
+        };
+        let written = tree.tunable_write(id, Handle::NONE, write).unwrap();
+        written.unwrap().is_distrusted
+    };
+    let read = || tree.live_read(id, Handle::PAGED, 0).unwrap().to_vec();
+    let ask = || tree.live_timeout(&tree.live_attr(id, None).unwrap());
+    assert_eq!(open(), None, "the kernel knows no size");
+    ask();
+    assert_eq!(open(), Some(Opened::Paged { keep: false }));
+    assert_eq!(
+        open(),
+        Some(Opened::Paged { keep: false }),
+        "nothing was read"
+    );
+    assert_eq!(read(), b"0\n");
+    assert_eq!(open(), Some(Opened::Paged { keep: true }));
+    assert!(set(b"1\n"), "it is held open");
+    assert_eq!(open(), Some(Opened::Paged { keep: false }));
+    assert_eq!(read(), b"1\n");
+    for _ in 0..5 {
+        tree.live_release(id, Handle::PAGED);
+    }
+    assert!(!set(b"2\n"), "it is not");
+    assert_eq!(open(), Some(Opened::Paged { keep: false }));
+    assert_eq!(read(), b"2\n");
+    // Longer than the kernel knows: a snapshot, until it has asked.
+    set(b"33\n");
+    assert_eq!(open(), None);
+    assert_eq!(read(), b"2\n", "of the size that it knows");
+    ask();
+    assert_eq!(open(), Some(Opened::Paged { keep: false }));
+    assert_eq!(read(), b"33\n");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Looking whether the machine has a file, and what its permission bits are, without opening it.
 //!
 //! What can be grafted into a container is asked of each view when it is attached, and most views lie in a few
-//! directories: those that were walked to are kept for the rest of the tick.
+//! directories: while a [`Together`] lives, those that were walked to are kept.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{Host, is_name};
 
-/// The directories of one tick, or why they could not be opened.
+/// The directories that are kept, or why they could not be opened.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
     known: Mutex<Known>,
@@ -22,23 +22,39 @@ pub(super) struct Looks {
 
 #[derive(Debug, Default)]
 struct Known {
-    tick: u64,
+    /// How many [`Together`] there are.
+    wanted: usize,
     directories: HashMap<Box<str>, Result<Arc<OwnedFd>, Errno>>,
 }
 
+/// While it lives, many files are looked at.
+#[derive(Debug)]
+pub struct Together<'a> {
+    looks: &'a Looks,
+}
+
+impl Drop for Together<'_> {
+    fn drop(&mut self) {
+        let mut known = self.looks.known.lock();
+        known.wanted = known.wanted.saturating_sub(1);
+        if known.wanted == 0 {
+            known.directories.clear();
+        }
+    }
+}
+
 impl Host {
+    /// Look at many files, most of which lie in a few directories.
+    pub fn look_together(&self) -> Together<'_> {
+        self.looks.known.lock().wanted += 1;
+        Together { looks: &self.looks }
+    }
+
     /// What the kernel says of an absolute path below /proc or /sys, which is not followed if it is a link.
     pub(super) fn look(&self, path: &str) -> Result<FileStat, Errno> {
-        let Some(tick) = self.texts.tick("") else {
+        if self.looks.known.lock().wanted == 0 {
             let fd = self.open_flags(path, OFlag::O_PATH)?;
             return nix::sys::stat::fstat(&fd);
-        };
-        {
-            let mut known = self.looks.known.lock();
-            if known.tick != tick {
-                known.directories.clear();
-                known.tick = tick;
-            }
         }
         let (parent, name) = path.rsplit_once('/').ok_or(Errno::ENOENT)?;
         if !is_name(name) {
@@ -92,7 +108,6 @@ impl Host {
 mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::time::Duration;
 
     use super::*;
 
@@ -107,9 +122,8 @@ mod tests {
         symlink("kernel", root.path().join("proc/sys/link")).unwrap();
         let open = || fs::File::open(root.path().join("proc")).unwrap().into();
         let host = Host::from_dirs(open(), open());
-        for length in [Duration::ZERO, Duration::from_millis(10)] {
-            host.share_reads(length);
-            host.set_time(Duration::from_secs(1));
+        for together in [false, true] {
+            let _together = together.then(|| host.look_together());
             assert_eq!(host.mode("/proc/sys/kernel/panic"), Some(0o640));
             assert!(host.exists("/proc/sys") && host.exists("/sys/sys/link"));
             for path in [
@@ -129,21 +143,24 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_and_goes_is_seen_in_the_next_tick() {
+    fn what_comes_and_goes_is_seen_the_next_time() {
         let root = tempfile::tempdir().unwrap();
         let open = || fs::File::open(root.path()).unwrap().into();
         let host = Host::from_dirs(open(), open());
-        host.share_reads(Duration::from_millis(10));
         let path = "/sys/module/one/parameters/size";
         let file = root.path().join("module/one/parameters/size");
-        for tick in 1..=3 {
-            host.set_time(Duration::from_millis(20 * tick));
+        for _ in 0..3 {
+            let together = host.look_together();
             assert!(!host.exists(path));
+            drop(together);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, "").unwrap();
-            host.set_time(Duration::from_millis(20 * tick + 10));
+            let together = host.look_together();
             assert!(host.exists(path));
             fs::remove_dir_all(root.path().join("module")).unwrap();
+            assert!(!host.exists(path));
+            drop(together);
         }
+        assert!(host.looks.known.lock().directories.is_empty());
     }
 }
