@@ -72,6 +72,18 @@ impl Client {
         Ok(Self { channel, limit })
     }
 
+    /// Send one request, and wait for no answer. A daemon that turns us away says so to who asks for one.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub fn tell(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let version = VERSION;
+        match self.channel.send(&Call { version, request }, fds) {
+            Err(error) if !is_closed(&error) => Err(Error::io("speak to", "eci-mountd", error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Ask one thing, with descriptors.
     ///
     /// # Errors
@@ -82,26 +94,7 @@ impl Client {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Response, Vec<OwnedFd>)> {
         let ending = || Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again");
-        let sent = self.channel.send(
-            &Call {
-                version: VERSION,
-                request,
-            },
-            fds,
-        );
-        let is_closed = |error: &std::io::Error| {
-            use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-            matches!(error.kind(), BrokenPipe | ConnectionReset)
-        };
-        if let Err(error) = sent.or_else(|error| {
-            if is_closed(&error) {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        }) {
-            return Err(Error::io("speak to", "eci-mountd", error));
-        }
+        self.tell(request, fds)?;
         let mut answer = self.channel.recv::<Answer>();
         if answer.as_ref().is_err_and(is_closed) {
             // A daemon that turns us away says why; that it has closed the connection is told before.
@@ -196,6 +189,12 @@ pub fn about_process(error: Error, pid: i32) -> Error {
 /// An answer that is none to what was asked.
 pub fn out_of_turn(response: &Response) -> Error {
     Error::refused(format!("eci-mountd answered out of turn: {response:?}"))
+}
+
+/// Whether the other end is closed.
+fn is_closed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
 }
 
 /// Ask the daemon of `runtime_dir`; if there is none, start one in the background that ends with its last

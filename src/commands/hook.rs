@@ -255,7 +255,7 @@ impl Hook {
         }
     }
 
-    /// The daemon sees for itself when a container ends; this frees the name before the engine goes on.
+    /// The daemon sees for itself when a container ends; it is told all the same, and not waited for.
     fn forget(&self, name: &str) -> Result<()> {
         let client = match Client::connect_within(&self.config.runtime_dir, self.left()?) {
             Ok(Some(client)) => client,
@@ -263,10 +263,8 @@ impl Hook {
             Err(_) if is_rootless() => return Ok(()),
             Err(error) => return Err(error),
         };
-        match client.call(Request::Forget { id: name.into() }, &[])?.0 {
-            Response::Forgotten { .. } => Ok(()),
-            other => Err(out_of_turn(&other)),
-        }
+        // Who asks for the name or the list before that is done is told of no container that has ended.
+        client.tell(Request::Forget { id: name.into() }, &[])
     }
 
     fn call(&self, request: Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<Response> {

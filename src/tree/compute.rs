@@ -20,6 +20,15 @@ impl Tree {
         {
             container.forget_limits();
         }
+        self.context_without_limits(container, load)
+    }
+
+    /// The same, for what does not depend on limits: nobody need look whether one has changed.
+    pub(super) fn context_without_limits<'a>(
+        &'a self,
+        container: &'a Attached,
+        load: bool,
+    ) -> Context<'a> {
         let settings = container.settings.as_ref().unwrap_or(&self.settings);
         container.context(&self.host, settings, load.then_some(&self.sampler))
     }

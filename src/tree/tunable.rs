@@ -161,7 +161,10 @@ impl Tree {
         if forbidden || tunable.capability.is_some_and(lacks) {
             return Err(Errno(libc::EPERM));
         }
-        let cx = self.context(&container, false);
+        let cx = match tunable.policy {
+            Policy::LimitedByPids => self.context(&container, false),
+            _ => self.context_without_limits(&container, false),
+        };
         let save = |value: &[u8]| {
             let record = || Record::Tunable {
                 slot,

@@ -19,6 +19,7 @@ use rustix::mount::{MoveMountFlags, move_mount};
 use super::open::at;
 use super::place::Place;
 use super::ready::Ready;
+use super::rows::{inside_another, to_be_grafted};
 use super::spare;
 use super::target::{Lies, Target, Targets};
 use crate::container::{Subject, network};
@@ -120,24 +121,6 @@ fn attach_there(
 
 /// A row, where it goes, and the mount that goes there.
 type Work<'a> = (&'a Row, Target, OwnedFd);
-
-/// Those of a container's rows that get a mount: what can be written to in a directory is in the mount of that already.
-pub(super) fn to_be_grafted(rows: &[Row]) -> impl Iterator<Item = &Row> {
-    rows.iter()
-        .filter(|row| !row.writable || !inside_another(row, rows, |other| other.writable))
-}
-
-/// Whether a row lies in a directory that is another row, and one of `those`.
-fn inside_another(row: &Row, rows: &[Row], those: impl Fn(&Row) -> bool) -> bool {
-    rows.iter().any(|other| {
-        other.directory
-            && those(other)
-            && row
-                .path
-                .strip_prefix(&other.path)
-                .is_some_and(|rest| rest.starts_with('/'))
-    })
-}
 
 /// Find the targets of `rows` and clone their mounts.
 fn prepare<'a>(

@@ -11,6 +11,7 @@ mod open;
 pub mod place;
 mod probe;
 mod ready;
+mod rows;
 mod spare;
 mod target;
 

@@ -7,6 +7,7 @@
 use std::os::fd::OwnedFd;
 
 use super::place::Place;
+use super::rows::to_be_grafted;
 use crate::protocol::link::Row;
 
 /// Clones for the container that is going to be in a slot.
@@ -20,7 +21,7 @@ pub struct Ready {
 impl Ready {
     /// Make as many of them as can be made; `rows` are those that another container got, and the next one mostly gets.
     pub fn make(place: &Place, slot: u64, rows: &[Row]) -> Self {
-        let clones = super::container::to_be_grafted(rows).filter_map(|row| {
+        let clones = to_be_grafted(rows).filter_map(|row| {
             let clone = place.clone_of(slot, row);
             let clone =
                 clone.inspect_err(|error| tracing::debug!(%error, path = row.path, "not ready"));

@@ -18,7 +18,7 @@ pub(in crate::commands) const CREATE: Hook = Hook {
     stage: "createRuntime",
 };
 
-/// Frees the name of the container, before the engine goes on.
+/// Tells the daemon that the container has ended.
 pub(in crate::commands) const STOP: Hook = Hook {
     path: "/usr/share/containers/oci/hooks.d/eci-fs-poststop.json",
     stage: "poststop",
