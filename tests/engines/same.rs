@@ -211,7 +211,7 @@ impl<E: CommandLine> Script<'_, E> {
 }
 
 /// A word without what differs between two containers: ids, and times of the log.
-fn without_ids(word: &str) -> String {
+pub(crate) fn without_ids(word: &str) -> String {
     if word.starts_with("time=") {
         return "time ".to_owned();
     }
