@@ -238,8 +238,10 @@ impl AsFd for RuntimeDir {
 /// The file says who holds it.
 fn note_holder(lock: &mut File) -> std::io::Result<()> {
     use std::os::unix::fs::FileExt;
-    lock.set_len(0)?;
-    lock.write_all_at(std::process::id().to_string().as_bytes(), 0)
+    let pid = std::process::id().to_string();
+    // In this order: whoever reads meanwhile finds no empty file, as if nobody held it.
+    lock.write_all_at(pid.as_bytes(), 0)?;
+    lock.set_len(pid.len() as u64)
 }
 
 fn holder(path: &Path) -> String {
