@@ -133,6 +133,8 @@ fn privileged_a_server_that_cannot_be_started_is_started_when_there_may_be_proce
     let new = scene.container().start();
     let mounts = new.mounts();
     scene.attach(&container);
+    // A second time it waits for its turn: no thread is at work for the next container any more.
+    scene.attach(&container);
     cgroup.add(daemon.pid());
     let pids = pids_of(&cgroup);
     let now = fs::read_to_string(pids.join("pids.current")).unwrap();
