@@ -91,7 +91,8 @@ impl Directories {
         (at, name)
     }
 
-    /// The node at `name` in the directory numbered `directory`, for the container in `slot`.
+    /// The node at `name` in the directory numbered `directory`, for the container in `slot`; without a container, what
+    /// any could have there.
     ///
     /// A directory graft lies on the live connection; on the cached one the same path leads to single views.
     pub(super) fn child(
@@ -99,14 +100,14 @@ impl Directories {
         slot: u64,
         directory: u32,
         name: &str,
-        container: &Attached,
+        container: Option<&Attached>,
         connection: Connection,
     ) -> Option<(Kind, NodeId)> {
         if connection == Connection::Live
             && let Some(index) = self.emulated.get(&(directory, name.to_owned()))
         {
             let id = DIRECTORIES[*index].facts().id;
-            if container.has_directory(id) {
+            if container.is_none_or(|container| container.has_directory(id)) {
                 return Some((Kind::Directory, NodeId::view(slot, id)));
             }
         }
@@ -116,25 +117,6 @@ impl Directories {
             Child::View(_) => Kind::File,
         };
         Some((kind, child.node_in(slot, container, connection)?))
-    }
-
-    /// The node at `name` in the directory numbered `directory`, if any container could have it there.
-    pub(super) fn any_child(
-        &self,
-        slot: u64,
-        directory: u32,
-        name: &str,
-        connection: Connection,
-    ) -> Option<NodeId> {
-        if connection == Connection::Live
-            && let Some(index) = self.emulated.get(&(directory, name.to_owned()))
-        {
-            return Some(NodeId::view(slot, DIRECTORIES[*index].facts().id));
-        }
-        Some(match *self.children.get(&directory)?.get(name)? {
-            Child::Directory(directory) => NodeId::directory(slot, directory),
-            Child::View(index) => NodeId::view(slot, EMULATORS[index].facts().id),
-        })
     }
 
     /// All that a container has in a directory, on one connection.
@@ -159,7 +141,7 @@ impl Directories {
         names
             .into_iter()
             .filter_map(|name| {
-                let (kind, id) = self.child(slot, directory, name, container, connection)?;
+                let (kind, id) = self.child(slot, directory, name, Some(container), connection)?;
                 Some(DirEntry {
                     id,
                     kind,
@@ -172,11 +154,20 @@ impl Directories {
 
 impl Child {
     /// Its node for the container in `slot`; none for a view that is not on this connection.
-    fn node_in(self, slot: u64, container: &Attached, connection: Connection) -> Option<NodeId> {
+    fn node_in(
+        self,
+        slot: u64,
+        container: Option<&Attached>,
+        connection: Connection,
+    ) -> Option<NodeId> {
+        let is_there = |index: usize| {
+            container.is_none_or(|container| container.connection(index) == Some(connection))
+        };
         match self {
             Self::Directory(directory) => Some(NodeId::directory(slot, directory)),
-            Self::View(index) => (container.connection(index) == Some(connection))
-                .then(|| NodeId::view(slot, EMULATORS[index].facts().id)),
+            Self::View(index) => {
+                is_there(index).then(|| NodeId::view(slot, EMULATORS[index].facts().id))
+            }
         }
     }
 }

@@ -5,8 +5,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use eci_fs_mountd::protocol::link::Connection;
-
 use super::emulated::directory;
 use super::{Attr, DIRECTORY_TIMEOUT, Kind, Node, NodeId, Tree};
 use crate::error::Errno;
@@ -26,21 +24,6 @@ impl Tree {
     pub(super) fn is_expected(&self, slot: u64) -> bool {
         // Mostly none is.
         !self.expected.is_empty() && self.expected.contains(&slot)
-    }
-
-    /// The node named `name` in a directory of an expected slot.
-    pub(super) fn expected_lookup(
-        &self,
-        connection: Connection,
-        parent: NodeId,
-        name: &str,
-    ) -> Result<NodeId, Errno> {
-        let Node::Directory { slot, directory } = parent.node() else {
-            return Err(Errno::NOENT);
-        };
-        self.directories
-            .any_child(slot, directory, name, connection)
-            .ok_or(Errno::NOENT)
     }
 
     /// What a lookup tells of a node of an expected slot. Files have other attributes when they are looked at again,
@@ -73,6 +56,7 @@ mod tests {
     use std::sync::Arc;
 
     use eci_fs_emulators::{Host, Settings};
+    use eci_fs_mountd::protocol::link::Connection;
 
     use super::*;
     use crate::container::Attached;

@@ -244,13 +244,13 @@ impl Tree {
                     .then(|| NodeId::directory(slot, directories::TOP))
                     .ok_or(Errno::NOENT)
             }
-            Node::Directory { slot, .. } if self.is_expected(slot) => {
-                self.expected_lookup(connection, parent, name)
-            }
             Node::Directory { slot, directory } => {
-                let container = self.container(slot)?;
+                let container = match self.is_expected(slot) {
+                    true => None,
+                    false => Some(self.container(slot)?),
+                };
                 self.directories
-                    .child(slot, directory, name, &container, connection)
+                    .child(slot, directory, name, container.as_deref(), connection)
                     .map(|(_, id)| id)
                     .ok_or(Errno::NOENT)
             }

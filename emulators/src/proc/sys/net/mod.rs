@@ -19,18 +19,13 @@ use crate::{Context, Emulator, Error};
 pub struct Namespaced(pub &'static DirectoryFacts);
 
 impl Namespaced {
-    /// The tunables in it and below that this container has, and their relative paths.
-    fn tunables<'a>(
-        &'a self,
-        cx: &'a Context<'_>,
-    ) -> impl Iterator<Item = (&'static Tunable, &'static str)> + 'a {
+    /// The tunables in it and below, and their relative paths. Whether a container has one is asked of the machine, so
+    /// that is done for the few that matter.
+    fn tunables(&self) -> impl Iterator<Item = (&'static Tunable, &'static str)> {
         let all = TUNABLES.iter().copied().flatten();
         all.filter_map(|tunable| {
-            let rel = tunable
-                .path()
-                .strip_prefix(self.0.path)?
-                .strip_prefix('/')?;
-            tunable.exists(cx).then_some((tunable, rel))
+            let rel = tunable.path().strip_prefix(self.0.path)?;
+            Some((tunable, rel.strip_prefix('/')?))
         })
     }
 }
@@ -52,12 +47,14 @@ impl Directory for Namespaced {
         if rel.is_empty() {
             return Ok(Decision::Namespaced(self.0.path.to_owned()));
         }
-        for (tunable, path) in self.tunables(cx) {
-            if path == rel {
-                return Ok(Decision::Tunable(tunable.id()));
-            }
-            if below(path, rel).is_some() {
-                return Ok(Decision::Made);
+        for (tunable, path) in self.tunables() {
+            let decision = match path == rel {
+                true => Decision::Tunable(tunable.id()),
+                false if below(path, rel).is_some() => Decision::Made,
+                false => continue,
+            };
+            if tunable.exists(cx) {
+                return Ok(decision);
             }
         }
         Ok(Decision::Namespaced(join(self.0.path, rel)))
@@ -66,9 +63,10 @@ impl Directory for Namespaced {
     /// The tunables alone: what else there is, the container's network namespace says.
     fn names(&self, cx: &Context<'_>, rel: &str) -> Result<Vec<String>, Error> {
         let names: BTreeSet<String> = self
-            .tunables(cx)
-            .filter_map(|(_, path)| below(path, rel))
-            .map(|rest| rest.split('/').next().unwrap_or(rest).to_owned())
+            .tunables()
+            .filter_map(|(tunable, path)| Some((tunable, below(path, rel)?)))
+            .filter(|(tunable, _)| tunable.exists(cx))
+            .map(|(_, rest)| rest.split('/').next().unwrap_or(rest).to_owned())
             .collect();
         Ok(names.into_iter().collect())
     }
@@ -83,7 +81,7 @@ impl Directory for Namespaced {
 
     /// The container has a network namespace of its own, which lacks one of the tunables.
     fn exists(&self, cx: &Context<'_>) -> bool {
-        self.tunables(cx).next().is_some()
+        self.tunables().any(|(tunable, _)| tunable.exists(cx))
     }
 }
 
