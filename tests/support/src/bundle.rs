@@ -15,6 +15,8 @@ pub struct Bundle {
     dir: PathBuf,
     name: String,
     engine: Engine,
+    /// Where the runtime is: found before there is anything to take away, which takes the runtime, too.
+    program: PathBuf,
     wrapper: Vec<String>,
     cgroup: Cgroup,
 }
@@ -23,7 +25,7 @@ impl Bundle {
     /// Make one.
     ///
     /// # Panics
-    /// When it cannot be written.
+    /// When it cannot be written, or the runtime is not installed.
     #[track_caller]
     pub fn new(scene: &Scene, engine: Engine, limits: &Limits, user: bool) -> Self {
         // Nothing of it is there yet; it is a guard for what the runtime makes.
@@ -33,6 +35,7 @@ impl Bundle {
             dir: scene.dir().join(&name),
             name,
             engine,
+            program: find_program(engine.program()),
             wrapper: Vec::new(),
             cgroup,
         };
@@ -117,9 +120,7 @@ impl Bundle {
     }
 
     /// A command line of its runtime, with the state in the bundle.
-    #[track_caller]
     pub fn runtime(&self, arguments: &[&str]) -> Command {
-        let program = find_program(self.engine.program());
         let mut command = match (self.engine.enter(), self.wrapper.split_first()) {
             (Some(mut enter), _) => {
                 enter.args(&self.wrapper);
@@ -130,10 +131,10 @@ impl Bundle {
                 command.args(rest);
                 command
             }
-            (None, None) => Command::new(&program),
+            (None, None) => Command::new(&self.program),
         };
         if self.engine.enter().is_some() && self.wrapper.is_empty() {
-            command.arg(&program);
+            command.arg(&self.program);
         }
         command.arg("--root").arg(self.dir.join("state"));
         command.args(arguments);
