@@ -14,8 +14,9 @@ use rustix::fs::{Mode, OFlags};
 /// A tunable that the kernel keeps for each IPC namespace, with the handler that most have: proc_dointvec_minmax.
 pub(super) const KERNELS: &str = "/proc/sys/kernel/msgmax";
 
-/// What is written: a number that [`KERNELS`] takes, and each tunable that is measured.
-pub(super) const NUMBER: &[u8] = b"1\n";
+/// What is written, in turns, so that each write changes something: numbers that [`KERNELS`] takes, and each tunable
+/// that is measured.
+const NUMBERS: [&[u8]; 2] = [b"1\n", b"0\n"];
 
 const IPC: &str = "/proc/self/ns/ipc";
 
@@ -82,9 +83,9 @@ fn open(path: &str) -> Result<OwnedFd> {
         .map_err(|e| Error::io("open", path, e))
 }
 
-/// Open, write, close. The path was checked.
-pub(super) fn write(path: &str) -> Result<()> {
-    rustix::io::write(open(path)?, NUMBER)
+/// Open, write, close, for the `nth` time. The path was checked.
+pub(super) fn write(path: &str, nth: u64) -> Result<()> {
+    rustix::io::write(open(path)?, NUMBERS[usize::from(nth % 2 == 1)])
         .map(drop)
         .map_err(|e| Error::io("write", path, e))
 }

@@ -188,19 +188,24 @@ fn died() -> Error {
 fn one(job: &Job) -> Result<Histogram> {
     let mut times = Histogram::new();
     let mut buffer = vec![0; room(&job.path)];
-    let held = open(&job.path)?;
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
         .map_err(|e| Error::io("make", "a timer", e))?;
+    // Only for those who read it: who writes to a tunable that somebody holds open waits until that one is told.
+    let held = (job.way == Way::Held)
+        .then(|| open(&job.path))
+        .transpose()?;
+    wait(&timer)?;
     let started = Instant::now();
     let mut before = started;
     loop {
         match job.way {
-            Way::Held => drop(
-                rustix::io::pread(&held, &mut buffer, 0)
-                    .map_err(|e| Error::io("read", &job.path, e))?,
-            ),
+            Way::Held => {
+                let held = held.as_ref().ok_or_else(died)?;
+                rustix::io::pread(held, &mut buffer, 0)
+                    .map_err(|e| Error::io("read", &job.path, e))?;
+            }
             Way::Open => whole(&job.path, &mut buffer)?,
-            Way::Write => harmless::write(&job.path)?,
+            Way::Write => harmless::write(&job.path, times.total())?,
             Way::Quiet => {
                 wait(&timer)?;
                 before = Instant::now();
