@@ -5,8 +5,7 @@
 //! record   magic, length, sequence number, checksum, body       a run of blocks
 //! ```
 //!
-//! A record is written with one pwrite(2). A server that is killed in the middle leaves one whose checksum is
-//! wrong, which is none. The checksum takes the key, which is random: nothing that a container has written into a
+//! A server that is killed while it writes a record leaves one whose checksum is wrong, which is none. The checksum takes the key, which is random: nothing that a container has written into a
 //! view can pass for a record.
 
 use std::hash::Hasher;
@@ -17,6 +16,7 @@ use eci_fs_mountd::protocol::link::random;
 use rustix::fs::SeekFrom;
 use siphasher::sip::SipHasher13;
 
+use super::memory::Memory;
 use super::space::Place;
 
 /// Bytes of a block.
@@ -99,10 +99,10 @@ impl Format {
     /// Begin a new state. What was in the file before has another key, so none of it is a record any more.
     ///
     /// # Errors
-    /// When the file cannot be written, or there is no randomness.
-    pub(super) fn create(file: &OwnedFd) -> io::Result<Self> {
+    /// When the file has no room for it, or there is no randomness.
+    pub(super) fn create(memory: &Memory) -> io::Result<Self> {
         let this = Self { key: random()? };
-        write_at(file, &this.header(VERSION), 0)?;
+        memory.write(&[&this.header(VERSION)], 0)?;
         Ok(this)
     }
 
@@ -124,30 +124,30 @@ impl Format {
     /// Write a record.
     ///
     /// # Errors
-    /// When it cannot be written as a whole.
+    /// When the file has no room for it.
     pub(super) fn write(
         self,
-        file: &OwnedFd,
+        memory: &Memory,
         place: Place,
         sequence: u64,
         body: &[u8],
     ) -> io::Result<()> {
-        let mut record = Vec::with_capacity(RECORD_HEADER + body.len());
-        record.extend_from_slice(RECORD_MAGIC);
         let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-        record.extend_from_slice(&length.to_le_bytes());
-        record.extend_from_slice(&sequence.to_le_bytes());
-        record.extend_from_slice(&self.sum(place.block, sequence, body).to_le_bytes());
-        record.extend_from_slice(body);
-        write_at(file, &record, offset(place.block))
+        let mut header = [0; RECORD_HEADER];
+        header[..4].copy_from_slice(RECORD_MAGIC);
+        header[4..8].copy_from_slice(&length.to_le_bytes());
+        header[8..16].copy_from_slice(&sequence.to_le_bytes());
+        let sum = self.sum(place.block, sequence, body);
+        header[16..].copy_from_slice(&sum.to_le_bytes());
+        memory.write(&[&header, body], start(place.block))
     }
 
     /// Make a record none.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub(super) fn erase(file: &OwnedFd, place: Place) -> io::Result<()> {
-        write_at(file, &[0; RECORD_MAGIC.len()], offset(place.block))
+    /// When it is not in the file.
+    pub(super) fn erase(memory: &Memory, place: Place) -> io::Result<()> {
+        memory.write(&[&[0; RECORD_MAGIC.len()]], start(place.block))
     }
 
     /// All records among the first `blocks`.
@@ -214,6 +214,10 @@ fn offset(block: u32) -> u64 {
     u64::from(block) * BLOCK as u64
 }
 
+fn start(block: u32) -> usize {
+    block as usize * BLOCK
+}
+
 /// The next block at or after `block` that is no hole.
 fn next_data(file: &OwnedFd, block: u32) -> io::Result<Option<u32>> {
     match rustix::fs::seek(file, SeekFrom::Data(offset(block))) {
@@ -237,15 +241,6 @@ fn read_at(file: impl AsFd, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn write_at(file: impl AsFd, bytes: &[u8], at: u64) -> io::Result<()> {
-    let length = rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, bytes, at))?;
-    if length == bytes.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-}
-
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut value = [0; 4];
     value.copy_from_slice(&bytes[at..at + 4]);
@@ -262,15 +257,28 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
+    fn file() -> (OwnedFd, Memory) {
+        const LENGTH: usize = 64 << 20;
+        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let file = rustix::fs::memfd_create("state", flags).unwrap();
+        rustix::fs::ftruncate(&file, LENGTH as u64).unwrap();
+        let memory = Memory::of(&file, LENGTH).unwrap();
+        (file, memory)
+    }
+
+    fn write_at(file: &OwnedFd, bytes: &[u8], at: u64) {
+        assert_eq!(rustix::io::pwrite(file, bytes, at), Ok(bytes.len()));
+    }
+
     /// What this version writes, every later one must know as its own or as another's.
     #[test]
     fn the_header_of_version_1_is_kept() {
         let format = Format { key: [7; 16] };
         let file: OwnedFd = tempfile::tempfile().unwrap().into();
         assert!(matches!(Header::read(&file).unwrap(), Header::Empty));
-        write_at(&file, &format.header(1), 0).unwrap();
+        write_at(&file, &format.header(1), 0);
         assert!(matches!(Header::read(&file).unwrap(), Header::Known(_)));
-        write_at(&file, &format.header(2), 0).unwrap();
+        write_at(&file, &format.header(2), 0);
         assert!(matches!(Header::read(&file).unwrap(), Header::Version(2)));
         let error = super::super::State::open(file).unwrap_err().to_string();
         assert!(error.contains("version 2"), "{error}");
@@ -285,22 +293,22 @@ mod tests {
             let mut header = format.header(1);
             header[byte] ^= 1;
             let file: OwnedFd = tempfile::tempfile().unwrap().into();
-            write_at(&file, &header, 0).unwrap();
+            write_at(&file, &header, 0);
             let read = Header::read(&file).unwrap();
             assert!(matches!(read, Header::Foreign), "{byte}: {read:?}");
         }
         let file: OwnedFd = tempfile::tempfile().unwrap().into();
-        write_at(&file, &format.header(1)[..HEADER - 1], 0).unwrap();
+        write_at(&file, &format.header(1)[..HEADER - 1], 0);
         assert!(matches!(Header::read(&file).unwrap(), Header::Foreign));
     }
 
     #[test]
     fn a_record_that_was_moved_cut_or_spoiled_is_none() {
-        let file: OwnedFd = tempfile::tempfile().unwrap().into();
-        let format = Format::create(&file).unwrap();
+        let (file, memory) = file();
+        let format = Format::create(&memory).unwrap();
         let place = Place::at(32, 2).unwrap();
         let body = [9; 300];
-        format.write(&file, place, 5, &body).unwrap();
+        format.write(&memory, place, 5, &body).unwrap();
         let all = |file: &OwnedFd| format.scan(file, 1024).unwrap();
         let found = all(&file);
         assert_eq!(found.len(), 1);
@@ -309,37 +317,37 @@ mod tests {
         let mut bytes = vec![0; RECORD_HEADER + body.len()];
         read_at(&file, &mut bytes, offset(32)).unwrap();
         // Moved.
-        write_at(&file, &bytes, offset(64)).unwrap();
+        write_at(&file, &bytes, offset(64));
         assert_eq!(all(&file).len(), 1);
         // Spoiled at any byte.
         for byte in 0..bytes.len() {
             let mut spoiled = bytes.clone();
             spoiled[byte] ^= 0x80;
-            write_at(&file, &spoiled, offset(32)).unwrap();
+            write_at(&file, &spoiled, offset(32));
             assert!(all(&file).is_empty(), "{byte}");
         }
-        write_at(&file, &bytes, offset(32)).unwrap();
+        write_at(&file, &bytes, offset(32));
         assert_eq!(all(&file).len(), 1);
         assert!(format.scan(&file, 33).unwrap().is_empty(), "it ends behind");
-        Format::erase(&file, place).unwrap();
+        Format::erase(&memory, place).unwrap();
         assert!(all(&file).is_empty());
         // Under another key.
-        write_at(&file, &bytes, offset(32)).unwrap();
-        let other = Format::create(&file).unwrap();
+        write_at(&file, &bytes, offset(32));
+        let other = Format::create(&memory).unwrap();
         assert!(other.scan(&file, 1024).unwrap().is_empty());
     }
 
     #[test]
     fn a_body_that_looks_like_a_record_is_none() {
-        let file: OwnedFd = tempfile::tempfile().unwrap().into();
-        let format = Format::create(&file).unwrap();
+        let (file, memory) = file();
+        let format = Format::create(&memory).unwrap();
         let inner = Place::at(33, 1).unwrap();
-        format.write(&file, inner, 1, b"inner").unwrap();
+        format.write(&memory, inner, 1, b"inner").unwrap();
         let mut bytes = vec![0; BLOCK];
         read_at(&file, &mut bytes, offset(33)).unwrap();
         let body = [vec![0; BLOCK - RECORD_HEADER], bytes].concat();
         format
-            .write(&file, Place::at(32, 2).unwrap(), 2, &body)
+            .write(&memory, Place::at(32, 2).unwrap(), 2, &body)
             .unwrap();
         let found = format.scan(&file, 1024).unwrap();
         assert_eq!(found.len(), 1);
@@ -348,8 +356,8 @@ mod tests {
 
     #[test]
     fn records_are_found_across_windows_and_holes() {
-        let file: OwnedFd = tempfile::tempfile().unwrap().into();
-        let format = Format::create(&file).unwrap();
+        let (file, memory) = file();
+        let format = Format::create(&memory).unwrap();
         let long = vec![1; WINDOW + 5000];
         let blocks = Format::blocks(long.len()).unwrap();
         let places = [
@@ -358,7 +366,7 @@ mod tests {
             Place::at(100_000, 2).unwrap(),
         ];
         for (place, body) in places.iter().zip([&long[..], b"short", b"far"]) {
-            format.write(&file, *place, 1, body).unwrap();
+            format.write(&memory, *place, 1, body).unwrap();
         }
         let mut found = format.scan(&file, 200_000).unwrap();
         found.sort_by_key(|found| found.body.len());

@@ -8,6 +8,7 @@
 
 mod file;
 mod lock;
+mod memory;
 mod record;
 mod space;
 
@@ -22,6 +23,7 @@ use parking_lot::{Mutex, RwLock};
 
 use file::{BLOCK, Format, Found, HEADER_BLOCKS, Header};
 use lock::Lock;
+use memory::Memory;
 pub use record::{Key, NO_SLOT, Record, Snapshot, Trigger};
 use space::{MAX_ORDER, Place, Space};
 
@@ -48,6 +50,7 @@ pub struct State {
 /// A state that was read.
 #[derive(Debug)]
 struct Begun {
+    memory: Memory,
     format: Format,
     entries: DashMap<Key, Entry>,
     /// For what is remembered of containers, and for what they have open.
@@ -155,7 +158,7 @@ impl State {
             let mut entry = begun.entries.entry(record.key()).or_default();
             entry.slot = record.slot();
             let body = record.encode(text);
-            self.report(begun.write(self.file(), record.key(), &mut entry, &body));
+            self.report(begun.write(record.key(), &mut entry, &body));
         });
     }
 
@@ -175,7 +178,7 @@ impl State {
             let (generation, shown) = history.snapshot();
             (entry.slot, entry.generation) = (slot, generation);
             let body = Record::History { slot, shown }.encode(&[]);
-            self.report(begun.write(self.file(), key, &mut entry, &body));
+            self.report(begun.write(key, &mut entry, &body));
         });
     }
 
@@ -183,7 +186,7 @@ impl State {
     pub fn forget(&self, key: Key) {
         self.with(|begun| {
             if let Some((key, entry)) = begun.entries.remove(&key) {
-                self.report(begun.clear(self.file(), key, &entry));
+                self.report(begun.clear(key, &entry));
             }
         });
     }
@@ -193,7 +196,7 @@ impl State {
         self.with(|begun| {
             begun.entries.retain(|key, entry| {
                 if entry.slot == slot {
-                    self.report(begun.clear(self.file(), *key, entry));
+                    self.report(begun.clear(*key, entry));
                 }
                 entry.slot != slot
             });
@@ -225,22 +228,24 @@ impl Begun {
         if blocks < MIN_BLOCKS {
             return Err(io::Error::other(format!("it has {blocks} blocks only")));
         }
+        let memory = Memory::of(file, blocks as usize * BLOCK)?;
         let mut found = Vec::new();
         let format = match Header::read(file)? {
             Header::Known(format) => {
                 found = format.scan(file, blocks)?;
                 format
             }
-            Header::Empty => Format::create(file)?,
+            Header::Empty => Format::create(&memory)?,
             Header::Foreign | Header::Version(_) => {
                 tracing::error!(
                     "the state of the server before this one is spoiled: starting with an empty one"
                 );
-                Format::create(file)?
+                Format::create(&memory)?
             }
         };
         let reserved = blocks / RESERVED;
         let this = Self {
+            memory,
             format,
             entries: DashMap::new(),
             spaces: [HEADER_BLOCKS..reserved, reserved..blocks]
@@ -254,9 +259,9 @@ impl Begun {
         for found in found {
             let known = Record::decode(&found.body)
                 .filter(|(record, _)| is_served(record.slot()))
-                .filter(|(record, _)| this.enter(file, record, &found));
+                .filter(|(record, _)| this.enter(record, &found));
             let Some((record, text)) = known else {
-                Format::erase(file, found.place)?;
+                Format::erase(&this.memory, found.place)?;
                 continue;
             };
             let text = text.to_vec();
@@ -266,7 +271,7 @@ impl Begun {
     }
 
     /// Take a record that was found for the present one of its key; false where it cannot be.
-    fn enter(&self, file: &OwnedFd, record: &Record, found: &Found) -> bool {
+    fn enter(&self, record: &Record, found: &Found) -> bool {
         let (key, slot) = (record.key(), record.slot());
         let mut entry = self.entries.entry(key).or_default();
         let newer = entry.sequence < found.sequence || entry.places == [None; 2];
@@ -278,7 +283,7 @@ impl Begun {
         entry.places.swap(0, 1);
         if let Some(third) = entry.places[1].replace(found.place) {
             // Nobody writes three; what cannot be erased is older than the other two.
-            let _ = Format::erase(file, third);
+            let _ = Format::erase(&self.memory, third);
             self.give(key, slot, third);
         }
         (entry.slot, entry.sequence) = (slot, found.sequence);
@@ -290,48 +295,42 @@ impl Begun {
     }
 
     /// Write a record to the place that its last one is not in.
-    fn write(&self, file: &OwnedFd, key: Key, entry: &mut Entry, body: &[u8]) -> io::Result<()> {
+    fn write(&self, key: Key, entry: &mut Entry, body: &[u8]) -> io::Result<()> {
         let order = Format::blocks(body.len()).and_then(Place::order_for);
         entry.places.swap(0, 1);
         if entry.places[1].is_some_and(|place| Some(place.order) != order) {
-            self.clear_one(file, key, entry.slot, &mut entry.places[1])?;
+            self.clear_one(key, entry.slot, &mut entry.places[1])?;
         }
         if entry.places[1].is_none() {
             entry.places[1] = order.and_then(|order| self.take(key, entry.slot, order));
         }
         entry.sequence += 1;
         let written = match entry.places[1] {
-            Some(place) => self.format.write(file, place, entry.sequence, body),
+            Some(place) => self.format.write(&self.memory, place, entry.sequence, body),
             None => Err(io::ErrorKind::StorageFull.into()),
         };
         if written.is_err() {
             // What was true before is not any more.
             for place in &mut entry.places {
-                self.clear_one(file, key, entry.slot, place)?;
+                self.clear_one(key, entry.slot, place)?;
             }
         }
         written
     }
 
-    fn clear(&self, file: &OwnedFd, key: Key, entry: &Entry) -> io::Result<()> {
+    fn clear(&self, key: Key, entry: &Entry) -> io::Result<()> {
         for place in entry.places {
-            self.clear_one(file, key, entry.slot, &mut { place })?;
+            self.clear_one(key, entry.slot, &mut { place })?;
         }
         Ok(())
     }
 
-    fn clear_one(
-        &self,
-        file: &OwnedFd,
-        key: Key,
-        slot: u64,
-        place: &mut Option<Place>,
-    ) -> io::Result<()> {
+    fn clear_one(&self, key: Key, slot: u64, place: &mut Option<Place>) -> io::Result<()> {
         let Some(place) = place.take() else {
             return Ok(());
         };
         // One that cannot be erased is never used again.
-        Format::erase(file, place)?;
+        Format::erase(&self.memory, place)?;
         self.give(key, slot, place);
         Ok(())
     }
