@@ -3,13 +3,14 @@
 mod sampler;
 mod version;
 mod versions;
+mod view;
 mod watcher;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
@@ -24,9 +25,10 @@ use parking_lot::Mutex;
 
 use crate::error::Errno;
 use crate::server::cpu_ids;
-use crate::tree::{Freshness, STATIC_BOUND};
+use crate::tree::{Freshness, Judged, STATIC_BOUND};
 pub use sampler::{Sampled, Sampler};
 pub use version::Version;
+use view::View;
 pub use watcher::{Changed, Watcher};
 
 /// Bytes that the page cache can hold of a ticking view without a reader seeing two versions: one page of the
@@ -45,6 +47,8 @@ pub struct Attached {
     pub gid: u32,
     /// Its users as the machine's, as /proc/\<pid>/uid_map of its process has it: the sign of its user namespace.
     pub uid_map: Vec<u8>,
+    /// Who wrote last to a tunable that takes a capability.
+    pub judged: Mutex<Option<Judged>>,
     /// How old its views may be, if that is set for it alone.
     pub freshness: Option<Freshness>,
     /// What its views are set to, if that is set for it alone.
@@ -59,32 +63,6 @@ pub struct Attached {
     expired: Mutex<Option<Instant>>,
     /// When what is remembered of its limits was given up last, in nanoseconds of CLOCK_BOOTTIME.
     forgotten: AtomicU64,
-}
-
-/// What the kernel's page cache has of a tunable.
-#[derive(Debug, Default)]
-struct Paged {
-    open: u64,
-    /// The time of the version that it holds.
-    holds: Option<SystemTime>,
-    /// What it was opened with last, of the size that the kernel knew.
-    opened: Option<Version>,
-}
-
-/// What is kept of a view, in the order of [`EMULATORS`].
-#[derive(Debug, Default)]
-struct View {
-    connection: Mutex<Option<Connection>>,
-    mode: AtomicU16,
-    version: Mutex<Option<Version>>,
-    /// When it was written to last.
-    written: Mutex<Option<Instant>>,
-    /// The size that the kernel believes at most; 0 where it is to ask first.
-    announced: AtomicU64,
-    /// Of a tunable: how often it is open to be read from the page cache, and the version whose text that holds.
-    paged: Mutex<Paged>,
-    /// Whether the last attempt failed: each failure is logged once, not at every read.
-    failing: AtomicBool,
 }
 
 impl Attached {
@@ -151,6 +129,7 @@ impl Attached {
             uid,
             gid,
             uid_map: Vec::new(),
+            judged: Mutex::new(None),
             freshness: None,
             settings: None,
             sampled: Arc::new(Sampled::default()),

@@ -12,7 +12,7 @@ use super::{Attached, Version};
 impl Attached {
     /// The last version of the view of `EMULATORS[index]`.
     pub fn version(&self, index: usize) -> Option<Version> {
-        self.views[index].version.lock().clone()
+        self.views[index].if_used()?.version.lock().clone()
     }
 
     /// The text of the last version, if it is no older than `limit`, to be served by an open.
@@ -27,11 +27,12 @@ impl Attached {
     /// A text that says the same keeps the time of the version before, so that the kernel keeps its pages. A
     /// text that was begun before the present version was is dropped: a view never goes back in time.
     pub fn replace(&self, index: usize, text: &[u8], started: Instant) -> Version {
-        let mut version = self.views[index].version.lock();
+        let used = self.views[index].used();
+        let mut version = used.version.lock();
         // What was begun before a change may not say it.
         let since =
             |changed: &Mutex<Option<Instant>>| changed.lock().is_some_and(|at| started <= at);
-        let stale = since(&self.expired) || since(&self.views[index].written);
+        let stale = since(&self.expired) || since(&used.written);
         Version::follow(&mut version, text, started, stale)
     }
 
@@ -42,20 +43,22 @@ impl Attached {
 
     /// The version of the view of `EMULATORS[index]` is not believed any more.
     pub fn outdate(&self, index: usize) {
-        if let Some(version) = self.views[index].version.lock().as_mut() {
+        if let Some(used) = self.views[index].if_used()
+            && let Some(version) = used.version.lock().as_mut()
+        {
             version.set_stale();
         }
     }
 
     /// The view of `EMULATORS[index]` was written to: no version from before that is believed any more.
     pub fn rewritten(&self, index: usize) {
-        *self.views[index].written.lock() = Some(Instant::now());
+        *self.views[index].used().written.lock() = Some(Instant::now());
         self.outdate(index);
     }
 
     /// A tunable is opened to be read from the page cache. Whether that holds this version already.
     pub fn open_paged(&self, index: usize, version: Version) -> bool {
-        let mut paged = self.views[index].paged.lock();
+        let mut paged = self.views[index].used().paged.lock();
         paged.open += 1;
         let holds = paged.holds == Some(version.mtime);
         paged.opened = Some(version);
@@ -70,7 +73,7 @@ impl Attached {
     /// knows no other size than of that.
     pub fn fill(&self, index: usize, present: Version) -> Arc<[u8]> {
         let knows = self.is_announced(index, present.text.len() as u64);
-        let mut paged = self.views[index].paged.lock();
+        let mut paged = self.views[index].used().paged.lock();
         let version = match &paged.opened {
             Some(opened) if !knows => opened.clone(),
             _ => present,
@@ -81,30 +84,34 @@ impl Attached {
 
     /// It is closed again.
     pub fn close_paged(&self, index: usize) {
-        let mut paged = self.views[index].paged.lock();
+        let mut paged = self.views[index].used().paged.lock();
         // It may have been opened at a server before this one.
         paged.open = paged.open.saturating_sub(1);
     }
 
     /// Whether somebody can read a tunable from the page cache without asking.
     pub fn is_paged(&self, index: usize) -> bool {
-        self.views[index].paged.lock().open > 0
+        let used = self.views[index].if_used();
+        used.is_some_and(|used| used.paged.lock().open > 0)
     }
 
     /// Whether the kernel believes the size of a text.
     pub fn is_announced(&self, index: usize, size: u64) -> bool {
-        self.views[index].announced.load(Ordering::Relaxed) == size
+        self.views[index].used().announced.load(Ordering::Relaxed) == size
     }
 
     /// The kernel is told to believe this size of the view of `EMULATORS[index]`.
     pub fn announce(&self, index: usize, size: u64) {
-        self.views[index].announced.store(size, Ordering::Relaxed);
+        self.views[index]
+            .used()
+            .announced
+            .store(size, Ordering::Relaxed);
     }
 
     /// Whether the size that the kernel believes of the view of `EMULATORS[index]` is wrong after a write up to `end`
     /// that made it `size`, or left it as it was. If so, the kernel is to ask.
     pub fn is_resized(&self, index: usize, size: Option<u64>, end: u64) -> bool {
-        let announced = &self.views[index].announced;
+        let announced = &self.views[index].used().announced;
         let believed = announced.load(Ordering::Relaxed);
         let is_resized = end > believed || size.is_some_and(|size| size != believed);
         if is_resized {

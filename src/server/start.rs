@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eci_fs_emulators::Host;
 use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{self, Connection, HELD, ToServer};
+use eci_fs_mountd::protocol::link::{self, HELD, ToServer};
 
 use super::{Held, Server, Sessions, prepare, view_settings};
 use crate::asks::Asks;
@@ -147,8 +147,8 @@ fn start_threads(means: &Means) -> io::Result<()> {
     let changed: Changed = {
         let (tree, kernel) = (Arc::clone(&means.tree), Arc::clone(&means.kernel));
         Box::new(move |slot| {
-            for id in tree.cached_nodes(slot) {
-                kernel.distrust(Connection::Cached, id);
+            for (connection, id) in tree.limited_nodes(slot) {
+                kernel.distrust(connection, id);
             }
         })
     };

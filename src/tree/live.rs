@@ -238,6 +238,9 @@ impl Tree {
 
     /// What is read by an open file from now on.
     pub(super) fn rewrite(&self, handle: Handle, bytes: &[u8]) {
+        if handle == Handle::NONE {
+            return;
+        }
         let open = self.handles.open.get(&handle).map(|open| Arc::clone(&open));
         if let Some(snapshot) = open {
             let mut text = snapshot.text.lock();
@@ -328,8 +331,10 @@ impl Tree {
 
     /// Forget an open view.
     pub fn live_release(&self, id: NodeId, handle: Handle) {
-        if handle == Handle::PAGED {
-            return self.paged_release(id);
+        match handle {
+            Handle::NONE => return,
+            Handle::PAGED => return self.paged_release(id),
+            _ => {}
         }
         if let Some(services) = &self.services {
             services.triggers.disarm(handle);

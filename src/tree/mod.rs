@@ -7,6 +7,7 @@
 
 mod attr;
 mod cached;
+mod caller;
 mod catalogue;
 mod compute;
 mod directories;
@@ -31,16 +32,17 @@ use dashmap::{DashMap, DashSet};
 use eci_fs_emulators::{DIRECTORIES, EMULATORS, Host, Settings};
 use eci_fs_mountd::protocol::link::{Connection, Row};
 use parking_lot::Mutex;
-use rustix::thread::CapabilitySet;
+use rustix::thread::CapabilitySets;
 
 pub use attr::{Attr, Kind};
+pub use caller::{Caller, Judged};
 pub use directories::DirEntry;
 pub use freshness::Freshness;
 pub use live::Handle;
 pub use node::{Node, NodeId};
 pub use paged::Opened;
 pub use remembered::Request;
-pub use tunable::{Caller, TunableWritten, Write};
+pub use tunable::{TunableWritten, Write};
 
 use crate::asks::Asks;
 use crate::container::{Attached, Changed, Sampler, Watcher};
@@ -91,8 +93,8 @@ pub struct Tree {
     services: Option<Services>,
     /// The users of this process's namespace, once they were asked for: it has no right to enter another.
     uid_map: OnceLock<Vec<u8>>,
-    /// The capabilities in effect of the thread with a pid.
-    capabilities: fn(u32) -> CapabilitySet,
+    /// The capabilities of the thread with a pid.
+    capabilities: fn(u32) -> CapabilitySets,
     /// Room to compute views in: one for each thread that does at the same time.
     rooms: Mutex<Vec<Vec<u8>>>,
 }
@@ -152,7 +154,7 @@ impl Tree {
             ),
             services,
             uid_map: OnceLock::new(),
-            capabilities: tunable::effective,
+            capabilities: caller::capabilities,
             rooms: Mutex::default(),
         })
     }
@@ -204,18 +206,6 @@ impl Tree {
         if let Some(services) = &self.services {
             services.watcher.run(changed);
         }
-    }
-
-    /// The nodes of a container that the kernel may hold attributes of.
-    pub fn cached_nodes(&self, slot: u64) -> Vec<NodeId> {
-        let Ok(container) = self.container(slot) else {
-            return Vec::new();
-        };
-        let cached = |index: &usize| container.connection(*index) == Some(Connection::Cached);
-        (0..EMULATORS.len())
-            .filter(cached)
-            .map(|index| NodeId::view(slot, EMULATORS[index].facts().id))
-            .collect()
     }
 
     fn container(&self, slot: u64) -> Result<Arc<Attached>, Errno> {

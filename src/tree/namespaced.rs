@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use eci_fs_emulators::tunable::Capability;
 use eci_fs_mountd::protocol::link::{Access, Ask};
 
+use super::caller::Judge;
 use super::emulated::Place;
 use super::kernels::{Stat, read_whole};
 use super::{Caller, Handle, Kind, NodeId, Opened, Tree, Write};
@@ -120,7 +121,13 @@ impl Tree {
         // The owner is root of the user namespace that owns the network namespace, which need not be the container's.
         let is_its_own = stat.uid == container.uid;
         if caller.uid == 0
-            || self.has_capability(container, is_its_own, caller, Capability::NetAdmin)
+            || self.has_capability(
+                container,
+                is_its_own,
+                caller,
+                Capability::NetAdmin,
+                Judge::Anew,
+            )
         {
             owners
         } else if groups != others && self.is_in_group(caller, 0) {

@@ -1,33 +1,15 @@
-//! Tunables: who may open and write them, as the kernel would judge if the container's user namespace were the
-//! machine's, and what is written.
-//!
-//! `default_permissions` has the kernel look at modes and owners, but it lets capabilities override them, which those
-//! of /proc/sys do not (`test_perm`, fs/proc/proc_sysctl.c).
+//! Tunables: how they are opened, and what is written to them. Who may is judged in [`super::caller`].
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use eci_fs_emulators::tunable;
-use eci_fs_emulators::tunable::{Capability, Policy};
-use rustix::process::Pid;
-use rustix::thread::CapabilitySet;
+use eci_fs_emulators::tunable::Policy;
 
+use super::caller::{Caller, Judge};
 use super::{Attr, Handle, Kind, Node, NodeId, Opened, Tree};
-use crate::container::Attached;
 use crate::error::Errno;
 use crate::faults::{self, Point};
 use crate::state::Record;
-
-/// Who makes a request, by the machine's numbers.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller {
-    /// Its user.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
-    /// Its thread.
-    pub pid: u32,
-}
 
 /// A write(2).
 #[derive(Debug, Clone, Copy)]
@@ -116,9 +98,8 @@ impl Tree {
         let Node::View { slot, emulator } = attr.id.node() else {
             return Duration::ZERO;
         };
-        // A limit that is written sends nothing to this connection.
-        let believed = tunable(emulator).is_some_and(|it| it.policy != Policy::LimitedByPids);
-        let Some(container) = self.container(slot).ok().filter(|_| believed) else {
+        let is_tunable = tunable(emulator).is_some();
+        let Some(container) = self.container(slot).ok().filter(|_| is_tunable) else {
             return Duration::ZERO;
         };
         if let Ok(index) = container.index(emulator) {
@@ -157,12 +138,19 @@ impl Tree {
         let tunable = tunable(emulator).ok_or(Errno::NOENT)?;
         // Who writes need not be who opened (sysctl_perm in proc_sys_call_handler).
         let forbidden = self.allowed(&container, index, write.caller) & 2 == 0;
-        let lacks = |capability| !self.has_capability(&container, true, write.caller, capability);
+        // What may change the machine is judged anew each time.
+        let judge = match tunable.policy {
+            Policy::Raise => Judge::Anew,
+            _ => Judge::Remembered,
+        };
+        let lacks =
+            |capability| !self.has_capability(&container, true, write.caller, capability, judge);
         if forbidden || tunable.capability.is_some_and(lacks) {
             return Err(Errno(libc::EPERM));
         }
+        let begins = container.tunables().get(emulator).is_none();
         let cx = match tunable.policy {
-            Policy::LimitedByPids => self.context(&container, false),
+            Policy::LimitedByPids if begins => self.context(&container, false),
             _ => self.context_without_limits(&container, false),
         };
         let save = |value: &[u8]| {
@@ -200,84 +188,6 @@ impl Tree {
             is_distrusted: is_resized || is_held,
         })
     }
-
-    /// test_perm: the permission bits that hold for a caller.
-    fn allowed(&self, container: &Attached, index: usize, caller: Caller) -> u16 {
-        let mode = container.mode(index);
-        let (owners, groups, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
-        // The machine's root looks after all containers.
-        if caller.uid == container.uid || caller.uid == 0 {
-            owners
-        } else if groups != others && self.is_in_group(caller, container.gid) {
-            groups
-        } else {
-            others
-        }
-    }
-
-    /// in_egroup_p: whether a group is the caller's or among its supplementary groups.
-    pub(super) fn is_in_group(&self, caller: Caller, gid: u32) -> bool {
-        let status = || self.host.read_of_process(caller.pid, "status").ok();
-        let is_among = |groups: String| {
-            let mut groups = groups.split_ascii_whitespace();
-            groups.any(|group| group.parse() == Ok(gid))
-        };
-        caller.gid == gid
-            || status()
-                .and_then(|status| field(&status, "Groups:"))
-                .is_some_and(is_among)
-    }
-
-    /// Whether a thread has a capability in the user namespace of a container: it is in that or in the machine's. One
-    /// that cannot be looked at has none. Without `in_container`, who is in the container's has none either.
-    pub(super) fn has_capability(
-        &self,
-        container: &Attached,
-        in_container: bool,
-        caller: Caller,
-        capability: Capability,
-    ) -> bool {
-        let wanted = CapabilitySet::from_bits_retain(1 << capability as u8);
-        if !(self.capabilities)(caller.pid).contains(wanted) {
-            return false;
-        }
-        let uid_map = self.uid_map(caller.pid);
-        let own = || self.uid_map(std::process::id());
-        !uid_map.is_empty()
-            && (in_container && uid_map == container.uid_map
-                || &uid_map == self.uid_map.get_or_init(own))
-    }
-
-    /// The users of the namespace of a process; nothing where it has ended.
-    fn uid_map(&self, pid: u32) -> Vec<u8> {
-        self.host
-            .read_of_process(pid, "uid_map")
-            .unwrap_or_default()
-    }
-
-    /// The same of the process behind a pidfd.
-    pub fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
-        let file = format!("fdinfo/{}", pidfd.as_raw_fd());
-        let info = self.host.read_of_process(std::process::id(), &file);
-        let pid = field(&info.unwrap_or_default(), "Pid:");
-        pid.and_then(|pid| pid.parse().ok())
-            .map_or_else(Vec::new, |pid| self.uid_map(pid))
-    }
-}
-
-/// The capabilities that a thread has in effect, in its own user namespace; none of one that cannot be looked at.
-pub(super) fn effective(pid: u32) -> CapabilitySet {
-    // 0 is who has no number here; to the system call it would be this thread.
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.and_then(|pid| rustix::thread::capabilities(Some(pid)).ok())
-        .map_or(CapabilitySet::empty(), |sets| sets.effective)
-}
-
-/// What a line that begins with `name` says.
-fn field(text: &[u8], name: &str) -> Option<String> {
-    let text = String::from_utf8_lossy(text);
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use eci_fs_emulators::{Cgroup, Container, Host, Identity, Settings};
 use eci_fs_mountd::protocol::link::Connection;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::*;
+use crate::container::Attached;
 use crate::tree::NodeId;
 
 /// Root of the container on the machine.
@@ -24,10 +27,22 @@ struct Machine {
 /// The process that may nothing.
 const UNABLE: u32 = 1001;
 
-fn effective(pid: u32) -> CapabilitySet {
-    match pid {
+/// The process that gets another capability.
+const CHANGING: u32 = 1006;
+static CHANGED: AtomicBool = AtomicBool::new(false);
+
+fn capabilities(pid: u32) -> CapabilitySets {
+    let effective = match pid {
         0 | UNABLE => CapabilitySet::empty(),
+        CHANGING if CHANGED.load(Ordering::Relaxed) => {
+            CapabilitySet::SYS_ADMIN | CapabilitySet::CHOWN
+        }
         _ => CapabilitySet::SYS_ADMIN,
+    };
+    CapabilitySets {
+        effective,
+        permitted: effective,
+        inheritable: CapabilitySet::empty(),
     }
 }
 
@@ -72,7 +87,7 @@ impl Machine {
             true,
             Duration::from_millis(10),
         );
-        Arc::get_mut(&mut tree).unwrap().capabilities = effective;
+        Arc::get_mut(&mut tree).unwrap().capabilities = capabilities;
         let container = Container {
             cgroup: Cgroup::new(Vec::new()),
             identity: Identity::default(),
@@ -175,6 +190,29 @@ fn a_capability_counts_in_the_containers_user_namespace_and_in_the_machines() {
     ] {
         let answer = write(&tree, "kernel/dmesg_restrict", caller(UID, GID, pid));
         assert_eq!(answer, wanted, "{pid}");
+    }
+}
+
+#[test]
+fn who_gets_capabilities_is_looked_at_again_and_everybody_is_after_a_moment() {
+    let machine = Machine::new();
+    machine.tunable("kernel/dmesg_restrict", 0o644);
+    machine.process(CHANGING, "", USERS);
+    let tree = machine.tree();
+    let write = || write(&tree, "kernel/dmesg_restrict", caller(UID, GID, CHANGING));
+    assert_eq!(write(), Ok(1));
+    // It enters a user namespace of its own, in which it has all capabilities.
+    machine.process(CHANGING, "", "0 100000 1\n");
+    CHANGED.store(true, Ordering::Relaxed);
+    assert_eq!(write(), Err(libc::EPERM));
+    // And it comes back with what it has.
+    machine.process(CHANGING, "", USERS);
+    let began = Instant::now();
+    while write() != Ok(1) {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "never looked at again"
+        );
     }
 }
 

@@ -5,12 +5,16 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use eci_fs_emulators::TUNABLES;
 use eci_fs_emulators::tunable::{Handler, Policy, Tunable};
-use support::{Container, Scene};
+use support::{Container, Scene, let_time_pass};
 
 use crate::source::file;
+
+/// Of a daemon without options.
+const FRESHNESS: Duration = Duration::from_millis(10);
 
 const PANIC: &str = "/proc/sys/kernel/panic";
 
@@ -446,6 +450,13 @@ fn privileged_the_number_of_threads_is_at_first_no_more_than_the_limit() {
     scene.attach(&container);
     let path = "/proc/sys/kernel/threads-max";
     assert_eq!(container.read(path), "77\n");
+    // Longer and shorter, for a reader that copies as much as it was told.
+    for limit in ["66", "12345", "8"] {
+        container.read(path);
+        std::fs::write(&files[0], limit).unwrap();
+        let_time_pass(2 * FRESHNESS);
+        assert_eq!(container.busybox(&["cat", path]), format!("{limit}\n"));
+    }
     container.ask(&["write", path, "4000"]);
     assert_eq!(container.read(path), "4000\n");
 }

@@ -2,6 +2,7 @@
 //!
 //! Each function is the one of that name in kernel/sysctl.c, for `sysctl_writes_strict` = 1, the default.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use nix::errno::Errno;
@@ -218,10 +219,8 @@ fn vector(
     count: usize,
     convert: impl Fn(Number) -> Option<Option<String>>,
 ) -> Written {
-    let mut numbers: Vec<String> = fields(present)
-        .map(|field| String::from_utf8_lossy(field).into_owned())
-        .collect();
-    numbers.resize(count, "0".to_owned());
+    let mut numbers: Vec<Cow<'_, str>> = fields(present).map(String::from_utf8_lossy).collect();
+    numbers.resize(count, Cow::Borrowed("0"));
     let mut left = bytes.get(..bytes.len().min(MOST_BYTES)).unwrap_or_default();
     let mut first = true;
     let mut wrong = false;
@@ -243,7 +242,7 @@ fn vector(
             }
             Some(None) => {}
             Some(Some(value)) => {
-                *number = value;
+                *number = Cow::Owned(value);
                 set = true;
             }
         }
