@@ -89,6 +89,7 @@ fn privileged_a_daemon_without_descriptors_refuses_what_is_new_and_keeps_what_it
     daemon.wait_for("the server died");
     daemon.wait_for("Too many open files");
     limit_descriptors(pid, before.current.unwrap());
+    scene.wait_for_server();
     sees(&mut old, 128, 1);
     scene.attach(&new);
     sees(&mut new, 96, 1);
@@ -148,7 +149,8 @@ fn privileged_a_server_that_cannot_be_started_is_started_when_there_may_be_proce
     daemon.wait_for("the server died");
     daemon.wait_for("Resource temporarily unavailable");
     fs::write(pids.join("pids.max"), "max").unwrap();
-    // Who reads has waited for the next server.
+    // What the kernel believes it reads without one.
+    scene.wait_for_server();
     sees(&mut container, 128, 1);
     scene.attach(&new);
     assert_eq!(scene.list().len(), 2);
