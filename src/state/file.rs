@@ -139,7 +139,7 @@ impl Format {
         header[8..16].copy_from_slice(&sequence.to_le_bytes());
         let sum = self.sum(place.block, sequence, body);
         header[16..].copy_from_slice(&sum.to_le_bytes());
-        memory.write(&[&header, body], start(place.block))
+        memory.write(&[&header, body], offset(place.block))
     }
 
     /// Make a record none.
@@ -147,7 +147,7 @@ impl Format {
     /// # Errors
     /// When it is not in the file.
     pub(super) fn erase(memory: &Memory, place: Place) -> io::Result<()> {
-        memory.write(&[&[0; RECORD_MAGIC.len()]], start(place.block))
+        memory.write(&[&[0; RECORD_MAGIC.len()]], offset(place.block))
     }
 
     /// All records among the first `blocks`.
@@ -212,10 +212,6 @@ impl Format {
 
 fn offset(block: u32) -> u64 {
     u64::from(block) * BLOCK as u64
-}
-
-fn start(block: u32) -> usize {
-    block as usize * BLOCK
 }
 
 /// The next block at or after `block` that is no hole.

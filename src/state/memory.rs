@@ -34,15 +34,18 @@ impl Memory {
     ///
     /// # Errors
     /// When that is not in the file.
-    pub(super) fn write(&self, parts: &[&[u8]], at: usize) -> io::Result<()> {
+    pub(super) fn write(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
-        let end = at.checked_add(length).filter(|end| *end <= self.0.len());
-        if end.is_none() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let mut next = at;
+        let is_in_file = |at: &usize| {
+            at.checked_add(length)
+                .is_some_and(|end| end <= self.0.len())
+        };
+        let mut next = usize::try_from(at)
+            .ok()
+            .filter(is_in_file)
+            .ok_or(io::ErrorKind::StorageFull)?;
         for part in parts {
-            // SAFETY: `next + part.len() <= end <= len`, and the memory is mapped for writing as long as `self` lives.
+            // SAFETY: `next + part.len() <= at + length <= len`, and the memory is mapped for writing as long as `self` lives.
             // `part` is a reference, so it does not overlap with memory to which there is none. Other threads write to
             // other blocks: each belongs to one record, whose entry is locked. The file cannot be made shorter (its
             // seals, mountd/src/state_file.rs), which would be a signal.
@@ -82,7 +85,7 @@ mod tests {
         let file = file(4096);
         let memory = Memory::of(&file, 4096).unwrap();
         memory.write(&[b"ab"], 4094).unwrap();
-        for at in [4095, 4096, usize::MAX] {
+        for at in [4095, 4096, u64::MAX] {
             let kind = memory.write(&[b"a", b"b"], at).unwrap_err().kind();
             assert_eq!(kind, io::ErrorKind::StorageFull);
         }

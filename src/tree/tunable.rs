@@ -148,9 +148,11 @@ impl Tree {
         if forbidden || tunable.capability.is_some_and(lacks) {
             return Err(Errno(libc::EPERM));
         }
-        let begins = container.tunables().get(emulator).is_none();
         let cx = match tunable.policy {
-            Policy::LimitedByPids if begins => self.context(&container, false),
+            // Its limit counts until it has a value of its own.
+            Policy::LimitedByPids if container.tunables().get(emulator).is_none() => {
+                self.context(&container, false)
+            }
             _ => self.context_without_limits(&container, false),
         };
         let save = |value: &[u8]| {

@@ -249,6 +249,7 @@ fn privileged_a_refreshed_read_takes_four_system_calls_and_one_pread_a_file() {
 
     let opened = counts.keys().any(|(name, _)| name.starts_with("open"));
     assert!(!opened, "descriptors are not kept: {counts:#?}");
+    assert_eq!(cost.count_all("pwrite64"), 0, "{counts:#?}");
 
     let preads = counts.iter().filter(|((name, _), _)| name == "pread64");
     let files: BTreeMap<&str, usize> = preads
