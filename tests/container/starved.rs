@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use support::{Cgroup, Container, Limits, Scene, let_time_pass};
+use support::{Cgroup, Container, Limits, Scene};
 
 use crate::{limits, scene, sees, sees_the_host};
 
@@ -126,23 +125,6 @@ fn pids_of(cgroup: &Cgroup) -> PathBuf {
     dir.expect("a pids controller")
 }
 
-/// Wait until no thread of a daemon is at work for a command any more, or for the container that comes next.
-#[track_caller]
-fn wait_for_rest(daemon: u32) {
-    let is_at_work = || {
-        let tasks = fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
-        // One that has left meanwhile has no name.
-        tasks
-            .map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default())
-            .any(|name| name.starts_with("control"))
-    };
-    let end = Instant::now() + Duration::from_secs(10);
-    while is_at_work() {
-        assert!(Instant::now() < end, "a thread is at work for ever");
-        let_time_pass(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn privileged_a_server_that_cannot_be_started_is_started_when_there_may_be_processes_again() {
     let scene = scene();
@@ -152,7 +134,7 @@ fn privileged_a_server_that_cannot_be_started_is_started_when_there_may_be_proce
     let new = scene.container().start();
     let mounts = new.mounts();
     scene.attach(&container);
-    wait_for_rest(daemon.pid());
+    daemon.wait_for_rest();
     cgroup.add(daemon.pid());
     let pids = pids_of(&cgroup);
     let now = fs::read_to_string(pids.join("pids.current")).unwrap();

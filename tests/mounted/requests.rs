@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process};
-use support::{Container, Scene, Signal, find_program, let_time_pass};
+use support::{Signal, find_program, let_time_pass};
 
 use crate::{LIMITS, scene};
 
@@ -112,12 +112,6 @@ fn count(log: &str) -> BTreeMap<(String, String), usize> {
     counts
 }
 
-/// Attach, and wait until the daemon is ready for the next container: a second time it waits for its turn.
-fn attach(scene: &Scene, container: &Container) {
-    scene.attach(container);
-    scene.attach(container);
-}
-
 /// What refreshed reads of a view cost the server.
 struct Cost {
     /// How often each system call began.
@@ -136,7 +130,8 @@ impl Cost {
         let scene = scene();
         let daemon = scene.daemon(&[]);
         let mut container = scene.container().limits(LIMITS).start();
-        attach(&scene, &container);
+        scene.attach(&container);
+        daemon.wait_for_rest();
         // The first reads open the descriptors.
         for _ in 0..3 {
             container.read(view);
@@ -177,7 +172,8 @@ impl Cost {
         let scene = scene();
         let daemon = scene.daemon(&[]);
         let mut container = scene.container().user_namespace(true).start();
-        attach(&scene, &container);
+        scene.attach(&container);
+        daemon.wait_for_rest();
         // The first write reads the machine's value.
         container.ask(&["write-at", tunable, "0", "1"]);
         let server = daemon.server();

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -64,6 +65,26 @@ impl Daemon {
     /// As the daemon has noted it.
     fn living_server(&self) -> Option<u32> {
         noted_server(&self.runtime_dir)
+    }
+
+    /// Wait until none of its threads is at work for a command any more, or for the container that comes next.
+    ///
+    /// # Panics
+    /// When one is for long.
+    #[track_caller]
+    pub fn wait_for_rest(&self) {
+        let is_at_work = || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
+            // One that has left meanwhile has no name.
+            tasks.into_iter().flatten().flatten().any(|task| {
+                let name = std::fs::read_to_string(task.path().join("comm"));
+                name.is_ok_and(|name| name.starts_with("control"))
+            })
+        };
+        let end = Instant::now() + PATIENCE;
+        while is_at_work() {
+            assert!(Instant::now() < end, "a thread of the daemon is at work");
+        }
     }
 
     /// Kill the server.
