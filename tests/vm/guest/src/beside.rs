@@ -15,8 +15,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Result;
 use crate::cgroup::Cgroup;
+use crate::checks::memory::judge_meminfo;
 use crate::container::{Container, output};
-use crate::expect::host;
+use crate::expect::{Memory, host, steady};
 
 /// Where lxcfs is mounted. The container sees it there, for it has the same root.
 const TOP: &str = "/lxcfs";
@@ -34,9 +35,6 @@ const LIMITS: &[(&str, &str)] = &[
 
 /// A disk that can be written to.
 const LOOP: &str = "/dev/loop0";
-
-/// How often both are read again while the cgroup's figures move.
-const ATTEMPTS: usize = 40;
 
 /// `beside`
 pub(crate) fn beside() -> ExitCode {
@@ -77,22 +75,28 @@ fn find() -> Result<()> {
     container.end()
 }
 
-/// Reads meminfo of both while the memory of the cgroup stands still.
+/// Reads meminfo of both while the memory of the cgroup stands still. What ours may be is as old as the freshness, so
+/// both are read until it is of that time.
 fn read_memory(cgroup: &Cgroup, container: &mut Container) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        let before = memory(cgroup)?;
-        let lxcfs = container.read("/lxcfs/proc/meminfo")?;
-        let ours = container.read(MEMINFO)?;
-        if before == memory(cgroup)? {
-            for (name, text) in MEMORY.iter().zip(before) {
-                put("cgroup", name, &text)?;
-            }
-            put("lxcfs", MEMINFO, &lxcfs)?;
-            put("ours", MEMINFO, &ours)?;
-            return put("machine", MEMINFO, &host(MEMINFO)?);
-        }
+    let (mut texts, mut lxcfs, mut ours) = (Vec::new(), String::new(), String::new());
+    steady(
+        || {
+            texts = memory(cgroup)?;
+            Memory::read(cgroup)
+        },
+        || {
+            lxcfs = container.read("/lxcfs/proc/meminfo")?;
+            ours = container.read(MEMINFO)?;
+            Ok(ours.clone())
+        },
+        judge_meminfo,
+    )?;
+    for (name, text) in MEMORY.iter().zip(texts) {
+        put("cgroup", name, &text)?;
     }
-    Err("the memory of the cgroup never stood still".to_owned())
+    put("lxcfs", MEMINFO, &lxcfs)?;
+    put("ours", MEMINFO, &ours)?;
+    put("machine", MEMINFO, &host(MEMINFO)?)
 }
 
 /// Reads all the rest, with what the cgroup had used before and after where that matters.

@@ -1,6 +1,7 @@
 //! What the files of a cgroup say that a container is to be shown, worked out here once more.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ pub(crate) fn host(path: &str) -> Result<String> {
 }
 
 /// Figures that a view is computed from, and whether they have changed.
-pub(crate) trait Still {
+pub(crate) trait Still: Debug {
     fn is_still(&self, later: &Self) -> bool;
 }
 
@@ -38,19 +39,21 @@ pub(crate) fn steady<S: Still>(
     judge: impl Fn(&S, &str) -> Result<()>,
 ) -> Result<()> {
     let started = Instant::now();
-    let mut trouble = "its sources never stood still".to_owned();
+    let (mut moved, mut wrong) = (String::new(), None);
     while started.elapsed() < PATIENCE {
         let before = sources()?;
         let seen = view()?;
-        if !before.is_still(&sources()?) {
+        let after = sources()?;
+        if !before.is_still(&after) {
+            moved = format!("its sources do not stand still: {before:?} became {after:?}");
             continue;
         }
         match judge(&before, &seen) {
             Ok(()) => return Ok(()),
-            Err(error) => trouble = error,
+            Err(error) => wrong = Some(error),
         }
     }
-    Err(trouble)
+    Err(wrong.unwrap_or(moved))
 }
 
 /// Waits until a view agrees. One that was opened more than `bound` after now must agree at once.

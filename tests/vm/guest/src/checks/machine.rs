@@ -255,6 +255,7 @@ fn columns(container: &mut Container, path: &str) -> Result<()> {
 }
 
 /// What a cgroup did with disks.
+#[derive(Debug)]
 struct Io(String);
 
 impl Still for Io {

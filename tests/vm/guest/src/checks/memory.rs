@@ -78,7 +78,8 @@ pub(super) fn same_meminfo(container: &mut Container) -> Result<()> {
     )
 }
 
-fn judge_meminfo(memory: &Memory, view: &str) -> Result<()> {
+/// Every line of a text of meminfo, against the figures.
+pub(crate) fn judge_meminfo(memory: &Memory, view: &str) -> Result<()> {
     let kernel = host("/proc/meminfo")?;
     equal("lines", &view.lines().count(), &kernel.lines().count())?;
     for (ours, theirs) in view.lines().zip(kernel.lines()) {

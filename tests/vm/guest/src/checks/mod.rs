@@ -5,7 +5,7 @@ mod cpus;
 mod handlers;
 mod life;
 mod machine;
-mod memory;
+pub(crate) mod memory;
 mod network;
 mod pressure;
 mod raise;
