@@ -6,6 +6,8 @@
 /// Where a fault can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
+    /// The daemon has handed over a container, which is not known yet.
+    Add,
     /// A request has been taken.
     Request,
     /// A view has been computed, and what was shown is remembered.
@@ -72,6 +74,7 @@ mod with {
                 _ => return None,
             },
             point: match point {
+                "add" => Point::Add,
                 "request" => Point::Request,
                 "render" => Point::Render,
                 "open" => Point::Open,

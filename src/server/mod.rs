@@ -149,6 +149,7 @@ impl Server {
                 facts,
                 choices,
             } => {
+                faults::at(faults::Point::Add);
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
                 let mut attached = Attached::new(&facts, &secrets, fds)?;
                 attached.choose(&choices, tree.settings());

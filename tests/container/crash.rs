@@ -219,6 +219,32 @@ fn privileged_a_server_that_hangs_is_replaced() {
 }
 
 #[test]
+fn privileged_a_server_that_does_not_answer_its_daemon_is_replaced_and_no_container_is_let_go_of() {
+    let scene = scene();
+    let mut command = scene.command(&["mountd"]);
+    // Requests are answered all the while, so that only the daemon can notice.
+    command.env("ECI_FS_FAULT", "hang@add:2");
+    let mut daemon = scene.daemon_of(command);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    scene.attach(&container);
+    let server = daemon.server();
+    let another = scene.container().limits(limits(96, 1.0)).start();
+    let mounts = another.mounts();
+    let other = another.pid().to_string();
+    scene
+        .eci_fs(&["attach", &other])
+        .refused(&["did not answer in time", "try again"]);
+    assert_eq!(another.mounts(), mounts);
+    daemon.wait_for("the server does not answer its daemon: ending it threads=\"");
+    daemon.wait_for("the server died");
+    sees(&mut container, 128, 1);
+    assert_ne!(daemon.server(), server);
+    assert_eq!(scene.list().len(), 1);
+    drop((container, another));
+    daemon.end();
+}
+
+#[test]
 fn privileged_a_container_that_ended_during_a_crash_does_not_keep_the_next_daemon_from_starting() {
     let scene = scene();
     let daemon = scene.daemon(&[]);

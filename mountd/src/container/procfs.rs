@@ -97,8 +97,19 @@ impl Proc {
 
     /// All process ids that /proc lists now.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        let dir = self.open_at(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let dir = rustix::fs::Dir::new(dir).map_err(|e| Error::io("read", "/proc", e))?;
+        self.numbers(".")
+    }
+
+    /// The ids of all threads of a process.
+    pub fn threads(&self, pid: i32) -> Result<Vec<i32>> {
+        self.numbers(&format!("{pid}/task"))
+    }
+
+    /// The names in `/proc/<path>` that are numbers.
+    fn numbers(&self, path: &str) -> Result<Vec<i32>> {
+        let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let dir =
+            rustix::fs::Dir::new(dir).map_err(|e| Error::io("read", format!("/proc/{path}"), e))?;
         Ok(dir
             .filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok())
             .collect())

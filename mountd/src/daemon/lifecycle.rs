@@ -91,7 +91,7 @@ impl Daemon {
             &state.belongings,
             &self.answerer,
         )?;
-        self.hand_over(&state.registry, &mut server);
+        self.hand_over(&state.registry, &mut server)?;
         // Before anybody is answered, who may look then which one it is.
         self.note(&server);
         if serve {
@@ -100,8 +100,12 @@ impl Daemon {
         self.install(state, server)
     }
 
-    /// Tell a new server of all containers.
-    pub(super) fn hand_over(&self, registry: &Registry, server: &mut Server) {
+    /// Tell a new server of all containers. One that cannot be told of, for it has ended perhaps, must not keep the others
+    /// from it.
+    ///
+    /// # Errors
+    /// When the server ends before it has heard of all.
+    pub(super) fn hand_over(&self, registry: &Registry, server: &mut Server) -> Result<()> {
         for (slot, container) in registry.iter() {
             let again = describe_again(
                 &self.proc,
@@ -114,9 +118,14 @@ impl Daemon {
                 server.add(slot, container.secrets, &described, &container.choices)
             });
             if let Err(error) = again {
+                // No container can help that.
+                if server.is_gone() {
+                    return Err(error);
+                }
                 tracing::warn!(%error, id = %container.id, "a container could not be handed over, ignoring");
             }
         }
+        Ok(())
     }
 
     /// From now on this is the server.

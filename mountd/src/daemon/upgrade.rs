@@ -55,7 +55,7 @@ impl Daemon {
             &self.answerer,
         )
         .map_err(stays)?;
-        self.hand_over(&state.registry, &mut next);
+        self.hand_over(&state.registry, &mut next).map_err(stays)?;
         // Neither is to be taken for one that hangs.
         self.answering.set(None);
         match self.exchange(state, &mut next) {

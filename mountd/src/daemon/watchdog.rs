@@ -6,7 +6,7 @@
 //! listened for.
 
 use std::collections::HashSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::operations::Daemon;
 use crate::error::{Error, Result};
 use crate::protocol::link::Connection;
+use crate::supervisor::threads_of;
 
 /// How long after a request the server is asked whether it answers.
 pub(super) const AFTER: Duration = Duration::from_secs(1);
@@ -70,7 +71,8 @@ fn watch(daemon: &Daemon, asked: &Receiver<()>) {
             // Another server may have taken its place meanwhile; what hung before it is answered by that one.
             && daemon.answering.is(&pidfd)
         {
-            tracing::error!("the server does not answer: ending it");
+            let threads = threads_of(daemon.proc.pid_of(pidfd.as_fd()).unwrap_or_default());
+            tracing::error!(threads, "the server does not answer: ending it");
             // It fails only when it has ended.
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         }

@@ -5,6 +5,7 @@ mod catalogue;
 mod known;
 mod network;
 mod pressure;
+mod threads;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use crate::container::Described;
 use crate::error::{Error, Kind, Result};
 use asks::Answerer;
 use catalogue::checked;
+pub(crate) use threads::threads_of;
 
 use crate::protocol::channel::Channel;
 use crate::protocol::choices::Choices;
@@ -358,16 +360,28 @@ impl Server {
         self.released = true;
     }
 
+    /// One question and its answer. A server that does not answer in time is ended: what it says later would be taken
+    /// for the answer to another question, and of what it was told nobody knows what it has taken.
     fn call(&mut self, packet: &ToServer, fds: &[BorrowedFd<'_>]) -> Result<FromServer> {
-        let trouble = |e: std::io::Error| Error::io("speak to", "the server", e);
-        self.link.send(packet, fds).map_err(trouble)?;
-        match self.link.recv::<FromServer>().map_err(trouble)? {
-            Some((FromServer::Failed { why }, _)) => Err(Error::new(Kind::System, why)),
-            Some((answer, _)) => Ok(answer),
-            None => {
+        let sent = self.link.send(packet, fds);
+        match sent.and_then(|()| self.link.recv::<FromServer>()) {
+            Ok(Some((FromServer::Failed { why }, _))) => Err(Error::new(Kind::System, why)),
+            Ok(Some((answer, _))) => Ok(answer),
+            Ok(None) => {
                 Err(Error::new(Kind::System, "the server ended")
                     .remedy("see its log for the reason"))
             }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                let threads = threads_of(self.pid);
+                tracing::error!(threads, "the server does not answer its daemon: ending it");
+                self.kill();
+                Err(Error::new(
+                    Kind::System,
+                    "the server did not answer in time and was ended",
+                )
+                .remedy("try again: another one takes its place"))
+            }
+            Err(error) => Err(Error::io("speak to", "the server", error)),
         }
     }
 }
