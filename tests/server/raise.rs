@@ -122,14 +122,38 @@ fn privileged_the_next_server_tells_what_was_written_before() {
     let server = rig.start(true);
     rig.add(&server, SLOT, &container);
     wants(&server, &[Raisable::FileMax]);
+    let telling = answering(&server.asks);
     server.serve(true);
-    assert_eq!(told(&server.asks), (SLOT, Raisable::FileMax, 5_000_000));
-    raised(&server.asks);
-    // The write is sent again by the kernel, and told again.
-    assert_eq!(told(&server.asks), (SLOT, Raisable::FileMax, 5_000_000));
-    raised(&server.asks);
     writing.join().unwrap();
     server.kill();
+    // As what was written before, and as the write that the kernel sends again: at once if that comes soon enough.
+    let told = telling.join().unwrap();
+    assert!(matches!(told.len(), 1 | 2), "{told:?}");
+    assert!(
+        told.iter()
+            .all(|one| *one == (SLOT, Raisable::FileMax, 5_000_000))
+    );
+}
+
+/// Answer what the server tells until it has ended; all that it told.
+fn answering(asks: &Channel) -> JoinHandle<Vec<(u64, Raisable, u64)>> {
+    let asks = Channel::new(asks.as_fd().try_clone_to_owned().unwrap());
+    spawn(move || {
+        let mut all = Vec::new();
+        while let Ok(Some((ask, _))) = asks.recv::<Ask>() {
+            let Ask::Raise {
+                slot,
+                tunable,
+                value,
+            } = ask
+            else {
+                panic!("{ask:?}");
+            };
+            all.push((slot, tunable, value));
+            raised(&asks);
+        }
+        all
+    })
 }
 
 #[test]
@@ -143,7 +167,8 @@ fn privileged_a_daemon_that_hangs_holds_a_write_up_once() {
     for value in 1..=20 {
         write(&rig, FILE_MAX, 6_000_000 + value).join().unwrap();
     }
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    // Held up each time they would take forty.
+    assert!(begun.elapsed() < Duration::from_secs(20));
     // When it hears again, it hears the last in the end.
     while told(&server.asks).2 != 6_000_020 {
         raised(&server.asks);
