@@ -8,6 +8,8 @@
 pub enum Point {
     /// The daemon has handed over a container, which is not known yet.
     Add,
+    /// The daemon asks what can be grafted into a container that is known, as one does that takes over.
+    Catalogue,
     /// A request has been taken.
     Request,
     /// A view has been computed, and what was shown is remembered.
@@ -75,6 +77,7 @@ mod with {
             },
             point: match point {
                 "add" => Point::Add,
+                "catalogue" => Point::Catalogue,
                 "request" => Point::Request,
                 "render" => Point::Render,
                 "open" => Point::Open,

@@ -161,6 +161,7 @@ impl Server {
             ToServer::Expect { slot } => tree.expect(slot),
             ToServer::Remove { slot } => self.remove(slot),
             ToServer::Catalogue { slot } => {
+                faults::at(faults::Point::Catalogue);
                 let catalogue = tree
                     .catalogue_of(slot)
                     .map_err(|_| format!("there is no container in slot {slot}"))?;

@@ -245,6 +245,38 @@ fn privileged_a_server_that_does_not_answer_its_daemon_is_replaced_and_no_contai
 }
 
 #[test]
+fn privileged_a_server_that_does_not_answer_the_next_daemon_is_replaced_with_all_containers() {
+    let scene = scene();
+    let mut command = scene.command(&["mountd"]);
+    command.env("ECI_FS_FAULT", "hang@catalogue:1");
+    let daemon = scene.daemon_of(command);
+    let mut first = scene.container().limits(limits(128, 1.0)).start();
+    let mut second = scene.container().limits(limits(96, 1.0)).start();
+    let boot_id = "/proc/sys/kernel/random/boot_id";
+    let seen = [&mut first, &mut second].map(|container| {
+        scene.attach(container);
+        container.read(boot_id)
+    });
+    let server = daemon.server();
+    daemon.die();
+    let mut daemon = scene.daemon(&[]);
+    let said = daemon.said().join("\n");
+    assert!(
+        said.contains("the server does not answer its daemon: ending it"),
+        "{said}"
+    );
+    assert_ne!(daemon.server(), server);
+    assert_eq!(scene.list().len(), 2);
+    sees(&mut first, 128, 1);
+    sees(&mut second, 96, 1);
+    let now = [&mut first, &mut second].map(|container| container.read(boot_id));
+    assert_eq!(now, seen);
+    daemon.end();
+    sees_the_host(&mut first);
+    sees_the_host(&mut second);
+}
+
+#[test]
 fn privileged_a_container_that_ended_during_a_crash_does_not_keep_the_next_daemon_from_starting() {
     let scene = scene();
     let daemon = scene.daemon(&[]);

@@ -84,12 +84,14 @@ fn check(kernel: Kernel) {
         .lines()
         .filter(|line| line.starts_with("FAIL"))
         .collect();
+    // What failed comes last: of what is as long as this the beginning may be all that is shown, or the end.
     assert!(
         outcome.status == 0 && failures.is_empty(),
-        "with Linux {kernel}, exit status {}:\n{}\nThe errors of the guest:\n{}",
+        "with Linux {kernel}, exit status {}:\n{}\nThe errors of the guest:\n{}\nOnce more, what failed:\n{}",
         outcome.status,
         failures.join("\n"),
         outcome.stderr,
+        failures.join("\n"),
     );
 }
 
