@@ -9,6 +9,7 @@ pub mod mountinfo;
 pub mod network;
 mod pid_max;
 pub mod procfs;
+pub(crate) mod visit;
 
 use serde::{Deserialize, Serialize};
 

@@ -5,13 +5,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sched::{CloneFlags, setns};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::procfs::{Namespace, Proc};
-use crate::error::{Error, Result};
+use super::visit::{Visited, visit};
+use crate::error::Result;
 
 /// What the server is told of a network namespace that is not the machine's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,22 +29,13 @@ const OWNER_WRITES: u32 = 0o200;
 /// One entry of a directory: its name, and whether it is a directory itself.
 pub type Entry = (String, bool);
 
-/// Do `work` in the network namespace of the process of `pidfd`, and come back whatever it says.
+/// Do `work` in the network namespace of the process of `pidfd`.
 ///
 /// # Errors
-/// When the namespace cannot be entered. If there is no way back the daemon cannot go on, and aborts.
+/// As [`visit`].
 pub fn inside<T>(proc: &Proc, pidfd: impl AsFd, work: impl FnOnce() -> T) -> Result<T> {
     let home = proc.open_at("thread-self/ns/net", OFlags::RDONLY)?;
-    setns(pidfd, CloneFlags::CLONE_NEWNET).map_err(|e| match e {
-        nix::errno::Errno::ESRCH => Error::not_found("the container has ended"),
-        e => Error::io("enter", "the network namespace of the container", e),
-    })?;
-    let result = work();
-    if let Err(error) = setns(&home, CloneFlags::CLONE_NEWNET) {
-        tracing::error!(%error, "a thread cannot return to its network namespace");
-        std::process::abort();
-    }
-    Ok(result)
+    visit(Visited::Network, pidfd, &home, work)
 }
 
 /// The network namespace of the process `pid`, and what can be set in it; none where it is the machine's.

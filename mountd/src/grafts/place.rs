@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags, StatxFlags};
 use super::probe::{Prober, Probes};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::Proc;
+use crate::container::visit::{Visited, visit};
 use crate::error::{Error, Kind, Result};
 use crate::protocol::link::{Connection, Row};
 
@@ -273,24 +274,16 @@ impl Place {
         }
     }
 
-    /// Run `work` inside another mount namespace, and come back whatever it says.
+    /// Do `work` in another mount namespace.
     ///
     /// # Errors
-    /// When the namespace cannot be entered. If there is no way back the daemon cannot go on: it aborts, since
-    /// a privileged thread that is lost in a container's namespace must not do anything more.
+    /// As [`visit`], and what `work` says.
     pub(super) fn inside<T>(
         &self,
         namespace: impl AsFd,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        setns(namespace, CloneFlags::CLONE_NEWNS)
-            .map_err(|e| Error::io("enter", "the mount namespace of the container", e))?;
-        let result = work();
-        if let Err(error) = setns(&self.home, CloneFlags::CLONE_NEWNS) {
-            tracing::error!(%error, "the grafter cannot return to its mount namespace");
-            std::process::abort();
-        }
-        result
+        visit(Visited::Mount, namespace, &self.home, work)?
     }
 }
 

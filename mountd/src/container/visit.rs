@@ -1,0 +1,57 @@
+//! A thread in a namespace of a container, for as long as some work takes.
+
+use std::os::fd::AsFd;
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::error::{Error, Result};
+
+/// Which namespace is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visited {
+    /// The mount namespace.
+    Mount,
+    /// The network namespace.
+    Network,
+}
+
+impl Visited {
+    fn flag(self) -> CloneFlags {
+        match self {
+            Self::Mount => CloneFlags::CLONE_NEWNS,
+            Self::Network => CloneFlags::CLONE_NEWNET,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mount => "the mount namespace",
+            Self::Network => "the network namespace",
+        }
+    }
+}
+
+/// Do `work` in the namespace of a container that `there` leads to, a pidfd or the namespace itself, and come back to
+/// `home` whatever it says.
+///
+/// # Errors
+/// When the namespace cannot be entered; [`crate::error::Kind::NotFound`] when the process has ended. If there is no way
+/// back the daemon cannot go on: it aborts, since a privileged thread that is lost in a container's namespace must not
+/// do anything more.
+pub(crate) fn visit<T>(
+    visited: Visited,
+    there: impl AsFd,
+    home: impl AsFd,
+    work: impl FnOnce() -> T,
+) -> Result<T> {
+    setns(there, visited.flag()).map_err(|e| match e {
+        nix::errno::Errno::ESRCH => Error::not_found("the container has ended"),
+        e => Error::io("enter", format!("{} of the container", visited.name()), e),
+    })?;
+    let result = work();
+    if let Err(error) = setns(home, visited.flag()) {
+        tracing::error!(%error, "a thread cannot return to {}", visited.name());
+        std::process::abort();
+    }
+    Ok(result)
+}
