@@ -1,9 +1,12 @@
 //! `eci-fs hook`: containers of runc, crun and youki have their views from their first instruction on.
 
+mod annotations;
+mod daemonless;
+
 use serde_json::{Value, json};
 use support::{Bundle, Container, Engine, Ran, Scene, children_of, number_after};
 
-use crate::{limits, scene, sees, sees_the_host};
+use crate::{limits, scene, sees};
 
 /// Each runtime, without a user namespace and with one.
 fn kinds() -> impl Iterator<Item = (Engine, bool)> {
@@ -236,34 +239,6 @@ fn said(scene: &Scene, engine: Engine, ran: &Ran) -> String {
 }
 
 #[test]
-fn privileged_without_a_daemon_the_start_fails_and_says_so() {
-    let scene = scene();
-    for (engine, user) in kinds() {
-        let bundle = hooked(&scene, engine, user);
-        let ran = bundle.run();
-        assert!(ran.code.is_some_and(|code| code != 0), "{ran:?}");
-        let run = scene.runtime_dir().display().to_string();
-        for word in ["no eci-mountd is listening", run.as_str(), "on-error"] {
-            let said = said(&scene, engine, &ran);
-            assert!(said.contains(word), "{word}: {said} {ran:?}");
-        }
-    }
-}
-
-#[test]
-fn privileged_without_a_daemon_a_container_that_may_go_without_views_starts() {
-    let scene = scene();
-    for engine in Engine::RUNTIMES {
-        let bundle = Bundle::new(&scene, engine, &limits(192, 0.5), false);
-        bundle.hook(&scene, &["--on-error", "ignore"]);
-        let mut container = Container::of_bundle(bundle);
-        sees_the_host(&mut container);
-    }
-    let log = std::fs::read_to_string(scene.runtime_dir().join("hook.log")).unwrap();
-    assert!(log.contains("no eci-mountd is listening"), "{log}");
-}
-
-#[test]
 fn privileged_a_container_of_a_user_who_is_not_root_is_left_alone() {
     let scene = scene();
     let daemon = scene.daemon(&[]);
@@ -310,23 +285,6 @@ fn privileged_a_hook_can_start_a_daemon_and_leaves_nobody_with_its_outputs() {
     scene.note_background();
 }
 
-#[test]
-fn privileged_a_daemon_that_does_not_answer_is_given_up_in_time() {
-    let scene = scene();
-    let daemon = scene.daemon(&[]);
-    daemon.stop();
-    let bundle = Bundle::new(&scene, Engine::Runc, &limits(192, 0.5), false);
-    bundle.hook(&scene, &["--timeout", "1"]);
-    let begun = std::time::Instant::now();
-    let ran = bundle.run();
-    assert!(begun.elapsed() < support::PATIENCE);
-    assert!(ran.code.is_some_and(|code| code != 0), "{ran:?}");
-    assert!(ran.stderr.contains("did not answer within"), "{ran:?}");
-    daemon.go_on();
-    drop(bundle);
-    daemon.end();
-}
-
 /// Start fifty containers at once; each reads its own limit, and nothing is left.
 #[track_caller]
 fn fifty_at_once(engine: Engine) {
@@ -367,69 +325,6 @@ fn privileged_fifty_containers_of_crun_at_once_have_their_views() {
 #[test]
 fn privileged_fifty_containers_of_youki_at_once_have_their_views() {
     fifty_at_once(Engine::Youki);
-}
-
-#[test]
-fn privileged_annotations_choose_what_the_host_allows() {
-    let scene = scene();
-    let daemon = scene.daemon(&[]);
-    let start = |annotations: Value| {
-        let bundle = hooked(&scene, Engine::Crun, false);
-        bundle.change(|config| config["annotations"] = annotations);
-        bundle
-    };
-    let mut off = Container::of_bundle(start(json!({ "eci-fs.enabled": "false" })));
-    sees_the_host(&mut off);
-    drop(off);
-    let some = start(json!({ "eci-fs.views": "/proc/meminfo,/proc/stat" }));
-    let some = Container::of_bundle(some);
-    let mut grafts = some.grafts();
-    grafts.sort();
-    assert_eq!(grafts, ["/proc/meminfo", "/proc/stat"]);
-    drop(some);
-    let bad = start(json!({ "eci-fs.freshness": "soon" }));
-    let ran = bad.run();
-    assert_eq!(ran.code, Some(255), "{ran:?}");
-    let error = said(&scene, Engine::Crun, &ran);
-    assert!(error.contains("eci-fs.freshness"), "{error}");
-    drop(bad);
-    let config = scene.dir().join("config.toml");
-    std::fs::write(&config, "[hook]\nallow = []\n").unwrap();
-    let option = ["--config", config.to_str().unwrap()];
-    let refused = start(json!({ "eci-fs.enabled": "false" }));
-    refused.hook(&scene, &option);
-    let ran = refused.run();
-    let error = said(&scene, Engine::Crun, &ran);
-    assert!(error.contains("eci-fs.enabled is not one"), "{error}");
-    // Going on after that is going on with all views: nobody comes by the host's figures so.
-    refused.hook(&scene, &[&option[..], &["--on-error", "ignore"]].concat());
-    sees(&mut Container::of_bundle(refused), 192, 1);
-    daemon.end();
-}
-
-#[test]
-fn privileged_a_container_is_as_fresh_as_it_chose_and_stays_so_when_the_server_is_killed() {
-    let scene = scene();
-    // So long that nothing is refreshed while the test runs.
-    let mut daemon = scene.daemon(&["--freshness", "3600000"]);
-    let start = |annotations: Value| {
-        let bundle = hooked(&scene, Engine::Crun, false);
-        bundle.change(|config| config["annotations"] = annotations);
-        Container::of_bundle(bundle)
-    };
-    let mut live = start(json!({ "eci-fs.freshness": "0", "eci-fs.cpu-ids": "dense" }));
-    let mut old = start(json!({}));
-    for _ in 0..2 {
-        let (before, still) = (live.read("/proc/uptime"), old.read("/proc/uptime"));
-        support::let_time_pass(std::time::Duration::from_millis(30));
-        assert_ne!(live.read("/proc/uptime"), before);
-        assert_eq!(old.read("/proc/uptime"), still);
-        daemon.kill_server();
-        daemon.wait_for("the server died");
-        scene.list();
-    }
-    drop((live, old));
-    daemon.end();
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //!
 //! Containers here have a user namespace: where a graft is missing, the kernel refuses them its own file.
 
+mod clusters;
+mod reading;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -265,69 +268,6 @@ fn privileged_only_the_first_write_of_an_open_file_counts_as_on_the_machine() {
     assert_eq!(container.read(PANIC), "9\n");
 }
 
-/// What kubelet (pkg/kubelet/cm, setupKernelTunables) and the manual of Elasticsearch have set, and systemd-sysctl of
-/// Debian by its own configuration.
-const WANTED: &[(&str, &str)] = &[
-    ("vm.overcommit_memory", "1"),
-    ("vm.panic_on_oom", "0"),
-    ("kernel.panic", "10"),
-    ("kernel.panic_on_oops", "1"),
-    ("kernel.keys.root_maxkeys", "1000000"),
-    ("kernel.keys.root_maxbytes", "25000000"),
-    ("vm.max_map_count", "262144"),
-    ("vm.swappiness", "1"),
-    ("fs.protected_hardlinks", "1"),
-    ("fs.protected_symlinks", "1"),
-    ("fs.protected_regular", "2"),
-    ("fs.protected_fifos", "1"),
-    ("fs.inotify.max_user_watches", "524288"),
-    ("kernel.printk", "3\t4\t1\t3"),
-    ("fs.file-max", "1048576"),
-];
-
-#[test]
-fn privileged_systemd_and_busybox_set_what_nodes_of_clusters_want() {
-    let scene = scene();
-    let conf = scene.dir().join("wanted.conf");
-    let lines = WANTED
-        .iter()
-        .map(|(name, value)| format!("{name} = {value}\n"));
-    std::fs::write(&conf, lines.collect::<String>()).unwrap();
-    let conf = conf.display().to_string();
-    for program in [
-        &["/usr/lib/systemd/systemd-sysctl", "--strict", &conf][..],
-        &["busybox", "sysctl", "-p", &conf],
-    ] {
-        let mut container = start(&scene);
-        let machine: Vec<String> = WANTED.iter().map(|(name, _)| file(path_of(name))).collect();
-        let ran = match program {
-            ["busybox", arguments @ ..] => {
-                container.busybox(arguments);
-                String::new()
-            }
-            program => {
-                let ran = container.try_run(program);
-                assert_eq!(ran.code, Some(0), "{ran:?}");
-                ran.stderr
-            }
-        };
-        assert_eq!(ran, "", "{program:?}");
-        for ((name, value), machine) in WANTED.iter().zip(machine) {
-            assert_eq!(
-                container.read(&path_of(name)),
-                format!("{value}\n"),
-                "{name}"
-            );
-            assert_eq!(file(path_of(name)), machine, "{name}");
-        }
-    }
-}
-
-/// sysctl(8) writes dots between the names.
-fn path_of(name: &str) -> String {
-    format!("/proc/sys/{}", name.replace('.', "/"))
-}
-
 #[test]
 fn privileged_paths_beside_the_grafts_cross_no_mount() {
     let scene = scene();
@@ -350,44 +290,6 @@ fn privileged_paths_beside_the_grafts_cross_no_mount() {
     // A graft is a mount, as it is wherever something lies over a file.
     let grafted = container.ask(&["open-beneath", "/proc", "sys/kernel/panic"]);
     assert_eq!(grafted["sys/kernel/panic"], "EXDEV");
-}
-
-#[test]
-fn privileged_a_tunable_is_read_a_byte_at_a_time() {
-    let scene = scene();
-    let mut container = start(&scene);
-    container.ask(&["write", PANIC, "1234567"]);
-    let bytes = container.busybox(&["dd", "bs=1", "status=none", &format!("if={PANIC}")]);
-    assert_eq!(bytes, "1234567\n");
-}
-
-#[test]
-fn privileged_what_is_written_is_whole_for_a_reader_that_copies_as_much_as_it_was_told() {
-    let scene = scene();
-    let mut container = start(&scene);
-    // busybox has the kernel copy (sendfile), which stops at the size that it knows.
-    for number in [1, 1_234_567, 12, 123_456_789, 1234] {
-        container.ask(&["write", PANIC, &number.to_string()]);
-        let text = container.busybox(&["cat", PANIC]);
-        assert_eq!(text, format!("{number}\n"));
-    }
-}
-
-#[test]
-fn privileged_a_size_that_a_write_has_changed_is_not_believed_any_more() {
-    let scene = scene();
-    let mut container = start(&scene);
-    // Shorter, longer, and other than what was written: right after one another, so that the kernel believes sizes.
-    let written = [
-        "1\n", "22\n", "  333\n", "4", "0x10", "12345678", "5\n", "6\n", "070",
-    ];
-    let wanted = ["1", "22", "333", "4", "16", "12345678", "5", "6", "56"];
-    for _ in 0..20 {
-        let command = [&["write-and-copy", PANIC], &written[..]].concat();
-        let copied = container.ask(&command);
-        let wanted: Vec<String> = wanted.iter().map(|number| format!("{number}\n")).collect();
-        assert_eq!(copied, serde_json::json!(wanted));
-    }
 }
 
 #[test]
