@@ -11,6 +11,9 @@ use crate::cgroup::Cgroup;
 /// How long a comparison is tried again while figures move.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a check is made that compares with clocks.
+const ATTEMPTS: usize = 5;
+
 /// Bytes by which what is left may differ: reading a file takes some memory for a moment.
 pub(crate) const SLACK: u64 = 128 << 10;
 
@@ -74,6 +77,19 @@ pub(crate) fn within(
             Err(_) => {}
         }
     }
+}
+
+/// Makes a check again that did not hold, should the machine have stalled in the middle of it: it is an emulated one, and
+/// its processors wait for those below. What is wrong stays so.
+pub(crate) fn again(mut check: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut result = check();
+    for _ in 1..ATTEMPTS {
+        if result.is_ok() {
+            break;
+        }
+        result = check();
+    }
+    result
 }
 
 /// The figures of the memory controller that views of memory are made of.
