@@ -3,11 +3,13 @@
 //! A slot is the number of a container's directory in both connections, and part of every node id: it is not
 //! given out twice before a reboot, so that nothing that still holds an old graft can meet another container.
 
+mod files;
 mod saved;
 
+pub use files::FILE;
 pub use saved::{Intent, Saved, SavedContainer};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +18,6 @@ use crate::error::{Error, Kind, Result};
 use crate::protocol::choices::Choices;
 use crate::protocol::control::{CgroupChoice, Listed, Selector};
 use crate::protocol::link::{Row, Secrets, random};
-
-/// The list in the runtime directory.
-pub const FILE: &str = "containers.json";
 
 /// The [`Intent`] in the runtime directory; there is none between two operations.
 pub const INTENT: &str = "attaching.json";
@@ -66,6 +65,10 @@ pub struct Registry {
     next_slot: u64,
     boot_id: String,
     machine_secret: [u8; 32],
+    /// Those that may not be written down as they are, and those that are gone and may still be.
+    changed: BTreeSet<u64>,
+    /// The next slot as it is written down; none while nobody knows what lies in the runtime directory.
+    written: Option<u64>,
 }
 
 impl Registry {
@@ -75,12 +78,7 @@ impl Registry {
     /// When the kernel has no randomness.
     pub fn new(boot_id: String, saved: Option<&Saved>) -> Result<Self> {
         let (next_slot, secret) = match saved {
-            Some(Saved::V1 {
-                boot_id: theirs,
-                next_slot,
-                machine_secret,
-                ..
-            }) if *theirs == boot_id => (*next_slot, *machine_secret),
+            Some(saved) if saved.boot_id == boot_id => (saved.next_slot, saved.machine_secret),
             _ => (1, None),
         };
         let machine_secret = match secret {
@@ -92,6 +90,8 @@ impl Registry {
             next_slot,
             boot_id,
             machine_secret,
+            changed: BTreeSet::new(),
+            written: None,
         })
     }
 
@@ -149,16 +149,24 @@ impl Registry {
 
     /// Enter a container.
     pub fn insert(&mut self, slot: u64, container: Container) {
+        self.changed.insert(slot);
         self.containers.insert(slot, container);
     }
 
     /// Strike a container out.
     pub fn remove(&mut self, slot: u64) -> Option<Container> {
+        self.changed.insert(slot);
         self.containers.remove(&slot)
     }
 
     /// The container in a slot.
+    pub fn get(&self, slot: u64) -> Option<&Container> {
+        self.containers.get(&slot)
+    }
+
+    /// The same, to change it.
     pub fn get_mut(&mut self, slot: u64) -> Option<&mut Container> {
+        self.changed.insert(slot);
         self.containers.get_mut(&slot)
     }
 
@@ -250,35 +258,6 @@ impl Registry {
             .collect();
         (page, rest.next().is_some())
     }
-
-    /// As it is written down.
-    pub fn save(&self) -> Saved {
-        Saved::V1 {
-            boot_id: self.boot_id.clone(),
-            next_slot: self.next_slot,
-            machine_secret: Some(self.machine_secret),
-            containers: self
-                .iter()
-                .map(|(slot, container)| SavedContainer {
-                    id: container.id.clone(),
-                    slot,
-                    pid: container.subject.pid,
-                    start_ticks: container.subject.start_ticks,
-                    grafted: container.grafted.clone(),
-                    mounts: container
-                        .mounts
-                        .iter()
-                        .map(|m| (m.dir.clone(), m.created))
-                        .collect(),
-                    choice: container.choice,
-                    cgroups: container.cgroups.clone(),
-                    choices: container.choices.clone(),
-                    boot_id: Some(container.secrets.boot_id),
-                    root: container.root.clone(),
-                })
-                .collect(),
-        }
-    }
 }
 
 /// Whether a name can be a container's: what a file name and a log line bear.
@@ -310,30 +289,16 @@ mod tests {
     fn slots_go_on_after_a_restart_and_begin_anew_after_a_reboot() {
         let mut registry = Registry::new("boot".into(), None).unwrap();
         assert_eq!((registry.take_slot(), registry.take_slot()), (1, 2));
-        let saved = registry.save();
-        assert_eq!(
-            Registry::new("boot".into(), Some(&saved))
-                .unwrap()
-                .take_slot(),
-            3
-        );
-        assert_eq!(
-            Registry::new("other".into(), Some(&saved))
-                .unwrap()
-                .take_slot(),
-            1
-        );
-    }
-
-    #[test]
-    fn what_version_1_wrote_stays_readable() {
-        let golden = r#"{"version":"1","boot_id":"b","next_slot":4,"containers":[{"id":"web","slot":3,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/mnt/x",true]]}]}"#;
-        let Saved::V1 {
-            next_slot,
-            containers,
-            ..
-        } = serde_json::from_str(golden).unwrap();
-        assert_eq!((next_slot, containers[0].pid), (4, 7));
+        let saved = Saved {
+            boot_id: "boot".into(),
+            next_slot: registry.next_slot,
+            machine_secret: None,
+            containers: Vec::new(),
+        };
+        for (boot_id, slot) in [("boot", 3), ("other", 1)] {
+            let mut next = Registry::new(boot_id.into(), Some(&saved)).unwrap();
+            assert_eq!(next.take_slot(), slot);
+        }
     }
 
     #[test]

@@ -75,6 +75,33 @@ impl RuntimeDir {
         })
     }
 
+    /// A directory in it, created when it is not there.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn subdirectory(&self, name: &str) -> Result<Self> {
+        let path = self.path.join(name);
+        match rustix::fs::mkdirat(&self.dir, name, Mode::from(0o700)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Self::open(&path),
+            Err(e) => Err(Error::io("create", &path, e).remedy("free space there")),
+        }
+    }
+
+    /// The names of the files in it, but for those that are no UTF-8, which are not ours.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let trouble = |e| Error::io("read", &self.path, e);
+        let entries = std::fs::read_dir(&self.path).map_err(trouble)?;
+        let names = entries.filter_map(|entry| {
+            entry
+                .map(|one| one.file_name().into_string().ok())
+                .transpose()
+        });
+        names.collect::<std::io::Result<_>>().map_err(trouble)
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -93,6 +120,11 @@ impl RuntimeDir {
     /// The log of a daemon in the background.
     pub fn log(&self) -> PathBuf {
         self.path.join("eci-mountd.log")
+    }
+
+    /// The files of the containers that are on the list.
+    pub fn containers(&self) -> PathBuf {
+        self.path.join("containers")
     }
 
     /// Where `eci-fs mount` puts directories that nobody named.
@@ -173,7 +205,11 @@ impl RuntimeDir {
                     name,
                 )?)
             })
-            .map_err(|e| Error::io("write", &path, e).remedy("free space there"))
+            .map_err(|e| {
+                // What was begun takes space.
+                let _ = self.remove(&new);
+                Error::io("write", &path, e).remedy("free space there")
+            })
     }
 
     /// Note which process is the server, and when it started, for a daemon that cannot speak to it.

@@ -8,12 +8,12 @@ use support::{Scene, open_pidfd, wait_for_end};
 
 use crate::{limits, scene, sees, sees_the_host};
 
-/// End the daemon that has taken the place of the one that the test started.
-fn end(scene: &Scene) {
+/// End the daemon that has taken the place of the one that the test started, by this signal.
+fn end(scene: &Scene, signal: Signal) {
     let pid = scene.daemon_pid().unwrap();
     let pidfd = open_pidfd(pid);
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
+    kill_process(pid, signal).unwrap();
     wait_for_end(&pidfd);
 }
 
@@ -61,7 +61,7 @@ fn privileged_an_upgrade_replaces_both_programs_and_no_reader_notices() {
     scene.detach(&container);
     assert_eq!(container.mounts(), mounts);
     drop((container, another));
-    end(&scene);
+    end(&scene, Signal::TERM);
 }
 
 #[test]
@@ -106,6 +106,37 @@ fn privileged_a_program_that_cannot_take_the_place_changes_nothing() {
     daemon.wait_for("the server died");
     scene.detach(&container);
     sees_the_host(&mut container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_list_that_was_handed_over_is_gone_on_with_and_found_after_a_crash() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let [mut first, mut second, mut third] =
+        [128, 96, 64].map(|mib| scene.container().limits(limits(mib, 1.0)).start());
+    scene.attach(&first);
+    scene.attach(&second);
+    // One that does not come to it, after which the daemon that runs has its list in one file, and one that does.
+    let cannot = pretender(&scene, "cannot", "exit 3");
+    let cannot = cannot.to_str().unwrap();
+    scene
+        .eci_fs(&["upgrade", "--daemon", cannot])
+        .refused(&["goes on"]);
+    scene.attach(&third);
+    scene.detach(&third);
+    scene.eci_fs(&["upgrade", "--only", "daemon"]).ok();
+    scene.detach(&first);
+    scene.attach(&third);
+    end(&scene, Signal::KILL);
+    drop(daemon);
+    let daemon = scene.daemon(&[]);
+    let ids: Vec<_> = scene.list().iter().map(|one| one["pid"].clone()).collect();
+    assert_eq!(ids, [second.pid(), third.pid()]);
+    sees_the_host(&mut first);
+    sees(&mut second, 96, 1);
+    sees(&mut third, 64, 1);
+    drop((first, second, third));
     daemon.end();
 }
 

@@ -65,8 +65,8 @@ impl Daemon {
 
     pub(super) fn expose(&self, slot: u64, dir: OwnedFd, exposure: Exposure) -> Result<Response> {
         let rows = {
-            let mut state = self.state.lock();
-            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            let state = self.state.lock();
+            let container = state.registry.get(slot).ok_or_else(vanished)?;
             container.rows.clone()
         };
         let namespace = exposure
@@ -81,7 +81,7 @@ impl Daemon {
             let mut state = self.state.lock();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
             container.mounts.push(exposure);
-            (container.id.clone(), self.save(&state))
+            (container.id.clone(), self.save(&mut state))
         };
         if let Err(error) = saved {
             let withdrawn = self.withdraw(slot, &path);
@@ -129,13 +129,13 @@ impl Daemon {
         })?;
         self.withdraw(slot, dir)?;
         self.forget_if_unused(slot);
-        self.save(&self.state.lock())?;
+        self.save(&mut self.state.lock())?;
         Ok(Response::Unmounted)
     }
 
     /// Take away all directories that show a container. One that stays is logged: nobody waits for an answer.
     pub(super) fn withdraw_all(&self, slot: u64) {
-        let dirs: Vec<_> = match self.state.lock().registry.get_mut(slot) {
+        let dirs: Vec<_> = match self.state.lock().registry.get(slot) {
             Some(container) => container.mounts.iter().map(|m| m.dir.clone()).collect(),
             None => return,
         };

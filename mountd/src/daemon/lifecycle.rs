@@ -33,7 +33,7 @@ impl Daemon {
         };
         self.withdraw_all(slot);
         self.forget_if_unused(slot);
-        if let Err(error) = self.save(&self.state.lock()) {
+        if let Err(error) = self.save(&mut self.state.lock()) {
             tracing::warn!(%error, "the list is out of date, ignoring");
         }
         tracing::info!(%id, slot, "the container has ended");
@@ -42,11 +42,11 @@ impl Daemon {
     /// Forget the container that is named `id` if its process has ended; says whether that was so.
     pub(super) fn strike_if_ended(&self, id: &str) -> Result<bool> {
         let (slot, ended) = {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             let Some(slot) = state.registry.find_id(id) else {
                 return Ok(false);
             };
-            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            let container = state.registry.get(slot).ok_or_else(vanished)?;
             (slot, has_ended(container.subject.pidfd.as_fd())?)
         };
         if ended {
@@ -191,7 +191,7 @@ impl Daemon {
             self.withdraw_all(slot);
             self.forget_if_unused(slot);
         }
-        if let Err(error) = self.save(&self.state.lock()) {
+        if let Err(error) = self.save(&mut self.state.lock()) {
             tracing::warn!(%error, "the list is out of date, ignoring");
         }
         // There is nothing left to serve, and nobody shall find a server waiting.

@@ -110,7 +110,7 @@ impl Daemon {
         self.strike_if_ended(&described.facts.id)?;
         let mut state = self.state.lock();
         let known = state.registry.find_subject(&described.subject);
-        if let Some(container) = known.and_then(|slot| state.registry.get_mut(slot)) {
+        if let Some(container) = known.and_then(|slot| state.registry.get(slot)) {
             if let Some(id) = id.filter(|id| *id != container.id) {
                 return Err(Error::new(
                     Kind::Busy,
@@ -247,8 +247,8 @@ impl Daemon {
         ready: Option<Ready>,
     ) -> Result<(String, usize)> {
         let (rows, subject) = {
-            let mut state = self.state.lock();
-            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            let state = self.state.lock();
+            let container = state.registry.get(slot).ok_or_else(vanished)?;
             (container.rows.clone(), container.subject.duplicate()?)
         };
         let mut clones = Clones::new(slot, ready);
@@ -260,7 +260,7 @@ impl Daemon {
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
             container.grafted = outcome.grafted;
             let done = (container.id.clone(), container.grafted.len());
-            (done, self.save(&state))
+            (done, self.save(&mut state))
         };
         // Written before the answer: what the caller believes is attached is found again after a crash.
         if let Err(error) = saved {
@@ -298,9 +298,9 @@ impl Daemon {
     pub fn detach(&self, selector: &Selector) -> Result<Response> {
         let _turn = self.begin()?;
         let (slot, id) = {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             let slot = self.select(&state, selector)?;
-            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            let container = state.registry.get(slot).ok_or_else(vanished)?;
             if container.grafted.is_empty() {
                 return Err(Error::not_found(format!(
                     "{} has no grafts; it is only mounted",
@@ -312,7 +312,7 @@ impl Daemon {
         };
         let grafts = self.ungraft(slot)?;
         self.forget_if_unused(slot);
-        self.save(&self.state.lock())
+        self.save(&mut self.state.lock())
             .map_err(|error| error.context(format!("{id} is detached, but")))?;
         tracing::info!(%id, slot, grafts, "detached");
         Ok(Response::Detached { id, grafts })
@@ -336,9 +336,9 @@ impl Daemon {
     pub fn open(&self, selector: &Selector, path: &str) -> Result<OwnedFd> {
         let (slot, row) = {
             let _turn = self.begin()?;
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             let slot = self.select(&state, selector)?;
-            let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
+            let container = state.registry.get(slot).ok_or_else(vanished)?;
             let row = container
                 .rows
                 .iter()
@@ -356,7 +356,7 @@ impl Daemon {
         let mut state = self.state.lock();
         let used = state
             .registry
-            .get_mut(slot)
+            .get(slot)
             .is_some_and(|c| !c.grafted.is_empty() || !c.mounts.is_empty());
         if used {
             return;
@@ -384,13 +384,12 @@ impl Daemon {
         })
     }
 
-    pub(super) fn save(&self, state: &State) -> Result<()> {
-        let Some(runtime) = &self.runtime else {
-            return Ok(());
-        };
-        let text = serde_json::to_string(&state.registry.save())
-            .map_err(|e| Error::io("encode", registry::FILE, std::io::Error::from(e)))?;
-        runtime.write(registry::FILE, &text)
+    /// Write down what has changed on the list.
+    pub(super) fn save(&self, state: &mut State) -> Result<()> {
+        match &self.runtime {
+            Some(runtime) => state.registry.write(runtime),
+            None => Ok(()),
+        }
     }
 }
 

@@ -51,11 +51,7 @@ impl Daemon {
             state.registry.boot_id().to_owned()
         };
         let containers = match saved {
-            Some(Saved::V1 {
-                boot_id: theirs,
-                containers,
-                ..
-            }) if *theirs == boot_id => containers.as_slice(),
+            Some(saved) if saved.boot_id == boot_id => saved.containers.as_slice(),
             _ => &[],
         };
         let mut servers = 0;
@@ -87,7 +83,7 @@ impl Daemon {
         self.undo_intent(&boot_id, known)?;
         let mut state = self.state.lock();
         for slot in known.iter().filter(|_| servers == 0) {
-            if state.registry.get_mut(*slot).is_none() {
+            if state.registry.get(*slot).is_none() {
                 // Its process has ended, or it was about to be attached.
                 let _ = state.server()?.remove(*slot);
             }
@@ -111,7 +107,7 @@ impl Daemon {
         if !containers.is_empty() {
             let restored = state.registry.iter().count();
             tracing::info!(restored, of = containers.len(), "containers taken over");
-            self.save(&state)?;
+            self.save(&mut state)?;
         }
         Ok(())
     }
@@ -242,7 +238,7 @@ impl Daemon {
             let listed = {
                 let mut state = self.state.lock();
                 state.registry.skip_slot(intent.slot);
-                state.registry.get_mut(intent.slot).is_some()
+                state.registry.get(intent.slot).is_some()
             };
             // If it is on the list, the attach had come to its end.
             if !listed {

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
-use crate::registry::{self, Registry};
+use crate::registry::{Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
 use crate::supervisor::Program;
@@ -106,7 +106,7 @@ pub fn run(options: &Options) -> Result<()> {
     let proc = Arc::new(Proc::open()?);
     let boot_id = proc.read("sys/kernel/random/boot_id")?.trim().to_owned();
     let saved = match &runtime {
-        Some(runtime) => read_saved(runtime)?,
+        Some(runtime) => Saved::read(runtime)?,
         None => None,
     };
     let program = Program {
@@ -197,7 +197,10 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(runtime) = &daemon.runtime {
         let _ = std::fs::remove_file(runtime.rendezvous());
         runtime.forget_server();
-        let _ = std::fs::remove_dir(runtime.mounts());
+        for dir in [runtime.mounts(), runtime.containers()] {
+            // Whatever is still in it stays.
+            let _ = std::fs::remove_dir(dir);
+        }
     }
     result
 }
@@ -357,20 +360,4 @@ fn read_config(options: &Options, predecessor: Option<&Predecessor>) -> Result<C
             predecessor.refuse(error);
         }
     })
-}
-
-fn read_saved(runtime: &RuntimeDir) -> Result<Option<registry::Saved>> {
-    let Some(text) = runtime.read(registry::FILE)? else {
-        return Ok(None);
-    };
-    match serde_json::from_str(&text) {
-        Ok(saved) => Ok(Some(saved)),
-        Err(error) => {
-            // Losing the list must not keep the daemon from starting; the file is kept for whoever asks why.
-            let path = runtime.path().join(registry::FILE);
-            tracing::warn!(path = %path.display(), %error, "the list of containers cannot be read; starting without it");
-            let _ = std::fs::rename(&path, path.with_extension("json.unreadable"));
-            Ok(None)
-        }
-    }
 }

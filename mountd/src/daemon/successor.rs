@@ -50,7 +50,9 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
     let mut state = daemon.state.lock();
     let pause = daemon.answerer.pause();
     // What is written down is what the other one goes on with.
-    daemon.save(&state).map_err(stays)?;
+    if let Some(runtime) = &daemon.runtime {
+        state.registry.write_whole(runtime).map_err(stays)?;
+    }
     let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
     ours.set_timeout(Some(LIMIT))
         .map_err(|e| Error::io("set up", "a socket pair", e))?;

@@ -8,23 +8,17 @@ use crate::container::Membership;
 use crate::protocol::choices::Choices;
 use crate::protocol::control::CgroupChoice;
 
-/// What is written down. A version of its own, for the daemon that reads it may be a later one.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "version")]
-pub enum Saved {
-    /// The first.
-    #[serde(rename = "1")]
-    V1 {
-        /// The kernel's boot_id: after a reboot nothing of this is true any more.
-        boot_id: String,
-        /// The slot that the next container gets.
-        next_slot: u64,
-        /// The secret from which hardware identities are made; the file is root's alone.
-        #[serde(default)]
-        machine_secret: Option<[u8; 32]>,
-        /// The containers.
-        containers: Vec<SavedContainer>,
-    },
+/// The list, as a daemon has left it.
+#[derive(Debug)]
+pub struct Saved {
+    /// The kernel's boot_id: after a reboot nothing of this is true any more.
+    pub boot_id: String,
+    /// The slot that the next container gets.
+    pub next_slot: u64,
+    /// The secret from which hardware identities are made; the files are root's alone.
+    pub machine_secret: Option<[u8; 32]>,
+    /// The containers, by slot.
+    pub containers: Vec<SavedContainer>,
 }
 
 /// A container as it is written down.

@@ -1,0 +1,393 @@
+//! The list in the runtime directory: a file for each container, so that it does not matter how many others there are,
+//! and one for what they have in common.
+//!
+//! The first version of the list was one file, with all containers. It is still read, and written for a daemon that takes
+//! the place of this one and may be of any version.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Container, Registry, Saved, SavedContainer};
+use crate::error::{Error, Result};
+use crate::runtime_dir::RuntimeDir;
+
+/// What the containers have in common.
+pub const FILE: &str = "containers.json";
+
+/// The directory of the containers' files, which are named by their slots.
+const DIR: &str = "containers";
+
+/// What is in [`FILE`]. A version of its own, for the daemon that reads it may be a later one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "version")]
+enum Head {
+    /// Everything.
+    #[serde(rename = "1")]
+    V1 {
+        boot_id: String,
+        next_slot: u64,
+        #[serde(default)]
+        machine_secret: Option<[u8; 32]>,
+        containers: Vec<SavedContainer>,
+    },
+    /// The containers have files of their own.
+    #[serde(rename = "2")]
+    V2 {
+        boot_id: String,
+        next_slot: u64,
+        machine_secret: Option<[u8; 32]>,
+    },
+}
+
+/// What is in the file of a container.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    /// The kernel's boot_id: a file of another boot means nothing.
+    boot_id: String,
+    container: SavedContainer,
+}
+
+impl Saved {
+    /// The list that a daemon has left in the runtime directory, if there is one. What of it cannot be read is set aside:
+    /// losing it must not keep the daemon from starting, and the file is kept for whoever asks why.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn read(runtime: &RuntimeDir) -> Result<Option<Self>> {
+        let (boot_id, next_slot, machine_secret) = match parse_or_set_aside(runtime, FILE)? {
+            None => return Ok(None),
+            Some(Head::V1 {
+                boot_id,
+                next_slot,
+                machine_secret,
+                containers,
+            }) => {
+                return Ok(Some(Self {
+                    boot_id,
+                    next_slot,
+                    machine_secret,
+                    containers,
+                }));
+            }
+            Some(Head::V2 {
+                boot_id,
+                next_slot,
+                machine_secret,
+            }) => (boot_id, next_slot, machine_secret),
+        };
+        let mut saved = Self {
+            boot_id,
+            next_slot,
+            machine_secret,
+            containers: Vec::new(),
+        };
+        let dir = runtime.subdirectory(DIR)?;
+        let mut slots: Vec<u64> = dir
+            .names()?
+            .iter()
+            .filter_map(|name| slot_of(name))
+            .collect();
+        slots.sort_unstable();
+        for slot in slots {
+            saved.next_slot = saved.next_slot.max(slot.saturating_add(1));
+            match parse_or_set_aside::<Entry>(&dir, &file_of(slot))? {
+                Some(entry) if entry.boot_id == saved.boot_id && entry.container.slot == slot => {
+                    saved.containers.push(entry.container);
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(saved))
+    }
+}
+
+impl Registry {
+    /// Write down what has changed since that was done last. What could not be is tried again the next time.
+    ///
+    /// # Errors
+    /// When the disk is full or the directory is read-only.
+    pub fn write(&mut self, runtime: &RuntimeDir) -> Result<()> {
+        let dir = runtime.subdirectory(DIR)?;
+        if self.written.is_none() {
+            self.changed.extend(self.containers.keys());
+            self.clear(&dir)?;
+        }
+        // Those that are gone first: that gives space back.
+        let (there, gone): (Vec<u64>, Vec<u64>) =
+            (self.changed.iter().copied()).partition(|slot| self.containers.contains_key(slot));
+        let mut outcome = Ok(());
+        for slot in gone.into_iter().chain(there) {
+            match self.write_one(slot, &dir) {
+                Ok(()) => drop(self.changed.remove(&slot)),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        outcome?;
+        if self.written != Some(self.next_slot) {
+            let head = Head::V2 {
+                boot_id: self.boot_id.clone(),
+                next_slot: self.next_slot,
+                machine_secret: Some(self.machine_secret),
+            };
+            runtime.write(FILE, &encode(&head, runtime.path())?)?;
+            self.written = Some(self.next_slot);
+        }
+        Ok(())
+    }
+
+    fn write_one(&self, slot: u64, dir: &RuntimeDir) -> Result<()> {
+        let Some(container) = self.containers.get(&slot) else {
+            return dir.remove(&file_of(slot));
+        };
+        let entry = Entry {
+            boot_id: self.boot_id.clone(),
+            container: container.saved(slot),
+        };
+        dir.write(&file_of(slot), &encode(&entry, dir.path())?)
+    }
+
+    /// Write everything down in one file, as any version can read it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn write_whole(&mut self, runtime: &RuntimeDir) -> Result<()> {
+        let head = Head::V1 {
+            boot_id: self.boot_id.clone(),
+            next_slot: self.next_slot,
+            machine_secret: Some(self.machine_secret),
+            containers: self.iter().map(|(slot, one)| one.saved(slot)).collect(),
+        };
+        // Whatever becomes of this, it is not known any more what lies there.
+        self.written = None;
+        runtime.write(FILE, &encode(&head, runtime.path())?)
+    }
+
+    /// Remove the files of containers that are not there, and what was begun to be written.
+    fn clear(&self, dir: &RuntimeDir) -> Result<()> {
+        for name in dir.names()? {
+            let begun = name.strip_suffix(".new");
+            let slot = slot_of(begun.unwrap_or(&name));
+            if slot.is_some_and(|slot| begun.is_some() || !self.containers.contains_key(&slot)) {
+                dir.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    fn saved(&self, slot: u64) -> SavedContainer {
+        let mounts = self.mounts.iter();
+        SavedContainer {
+            id: self.id.clone(),
+            slot,
+            pid: self.subject.pid,
+            start_ticks: self.subject.start_ticks,
+            grafted: self.grafted.clone(),
+            mounts: mounts.map(|m| (m.dir.clone(), m.created)).collect(),
+            choice: self.choice,
+            cgroups: self.cgroups.clone(),
+            choices: self.choices.clone(),
+            boot_id: Some(self.secrets.boot_id),
+            root: self.root.clone(),
+        }
+    }
+}
+
+fn file_of(slot: u64) -> String {
+    format!("{slot}.json")
+}
+
+fn slot_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".json")?.parse().ok()
+}
+
+fn encode<T: Serialize>(value: &T, path: &Path) -> Result<String> {
+    serde_json::to_string(value)
+        .map_err(|e| Error::io("encode what is for", path, std::io::Error::from(e)))
+}
+
+/// What is in a file; none if it is not there. One that cannot be understood is given another name.
+fn parse_or_set_aside<T: DeserializeOwned>(dir: &RuntimeDir, name: &str) -> Result<Option<T>> {
+    let Some(text) = dir.read(name)? else {
+        return Ok(None);
+    };
+    match serde_json::from_str(&text) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            let path = dir.path().join(name);
+            tracing::warn!(path = %path.display(), %error, "a list of containers cannot be read; starting without it");
+            let _ = std::fs::rename(&path, path.with_extension("json.unreadable"));
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::container::procfs::Proc;
+    use crate::container::{Subject, open_pidfd};
+
+    /// A container whose process is this one.
+    fn container(id: &str) -> Container {
+        let proc = Proc::open().unwrap();
+        let pid = i32::try_from(std::process::id()).unwrap();
+        Container {
+            id: id.to_owned(),
+            subject: Subject {
+                pid,
+                start_ticks: 9,
+                pidfd: open_pidfd(pid).unwrap(),
+                mount_namespace: proc.namespace("self", "mnt").unwrap(),
+                pid_namespace: proc.namespace("self", "pid").unwrap(),
+                network_namespace: None,
+            },
+            choice: Default::default(),
+            cgroups: Vec::new(),
+            choices: Default::default(),
+            root: None,
+            secrets: crate::protocol::link::Secrets {
+                boot_id: [1; 16],
+                machine_secret: [2; 32],
+            },
+            rows: Vec::new(),
+            grafted: vec!["/proc/stat".to_owned()],
+            mounts: Vec::new(),
+        }
+    }
+
+    fn runtime() -> (tempfile::TempDir, RuntimeDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = RuntimeDir::create(&dir.path().join("run")).unwrap();
+        (dir, runtime)
+    }
+
+    /// The names and slots on the list that lies there.
+    fn listed(runtime: &RuntimeDir) -> Vec<(String, u64)> {
+        let saved = Saved::read(runtime).unwrap().unwrap();
+        let containers = saved.containers.into_iter();
+        containers.map(|one| (one.id, one.slot)).collect()
+    }
+
+    fn names(dir: PathBuf) -> Vec<String> {
+        let names = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> = names
+            .map(|one| one.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn privileged_each_container_has_a_file_and_only_those_that_changed_are_written() {
+        let (_dir, runtime) = runtime();
+        assert!(Saved::read(&runtime).unwrap().is_none());
+        let mut registry = Registry::new("boot".into(), None).unwrap();
+        for id in ["a", "b", "c"] {
+            let slot = registry.take_slot();
+            registry.insert(slot, container(id));
+        }
+        registry.write(&runtime).unwrap();
+        let all = [("a", 1), ("b", 2), ("c", 3)].map(|(id, slot)| (id.to_owned(), slot));
+        assert_eq!(listed(&runtime), all);
+        // What did not change is not written: this stays as it is.
+        std::fs::write(runtime.containers().join("1.json"), "{}").unwrap();
+        registry.get_mut(2).unwrap().id = "B".to_owned();
+        registry.remove(3);
+        registry.write(&runtime).unwrap();
+        assert_eq!(names(runtime.containers()), ["1.json", "2.json"]);
+        assert_eq!(listed(&runtime), [("B".to_owned(), 2)]);
+        // One that cannot be understood is set aside, and its slot is not given out again.
+        assert!(runtime.containers().join("1.json.unreadable").exists());
+        let saved = Saved::read(&runtime).unwrap().unwrap();
+        let mut next = Registry::new("boot".into(), Some(&saved)).unwrap();
+        assert_eq!(next.take_slot(), 4);
+    }
+
+    #[test]
+    fn privileged_the_first_write_of_a_daemon_leaves_nothing_of_another_list() {
+        let (_dir, runtime) = runtime();
+        let mut before = Registry::new("before".into(), None).unwrap();
+        for slot in 1..=3 {
+            before.insert(slot, container("old"));
+        }
+        before.write(&runtime).unwrap();
+        std::fs::write(runtime.containers().join("2.json.new"), "{\"boo").unwrap();
+        std::fs::write(runtime.containers().join("note"), "").unwrap();
+        let mut registry = Registry::new("boot".into(), None).unwrap();
+        registry.insert(2, container("new"));
+        registry.write(&runtime).unwrap();
+        assert_eq!(names(runtime.containers()), ["2.json", "note"]);
+        assert_eq!(listed(&runtime), [("new".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn privileged_files_of_another_boot_are_on_no_list() {
+        let (_dir, runtime) = runtime();
+        let mut registry = Registry::new("boot".into(), None).unwrap();
+        registry.insert(1, container("a"));
+        registry.write(&runtime).unwrap();
+        let other = std::fs::read_to_string(runtime.containers().join("1.json")).unwrap();
+        let other = other.replace("\"boot_id\":\"boot\"", "\"boot_id\":\"other\"");
+        std::fs::write(runtime.containers().join("1.json"), other).unwrap();
+        assert_eq!(listed(&runtime), []);
+    }
+
+    #[test]
+    fn privileged_the_whole_list_is_one_file_until_the_next_change() {
+        let (_dir, runtime) = runtime();
+        let mut registry = Registry::new("boot".into(), None).unwrap();
+        registry.insert(1, container("a"));
+        registry.insert(2, container("b"));
+        registry.write(&runtime).unwrap();
+        registry.write_whole(&runtime).unwrap();
+        std::fs::remove_dir_all(runtime.containers()).unwrap();
+        let all = [("a", 1), ("b", 2)].map(|(id, slot)| (id.to_owned(), slot));
+        assert_eq!(listed(&runtime), all);
+        registry.remove(2);
+        registry.write(&runtime).unwrap();
+        assert_eq!(names(runtime.containers()), ["1.json"]);
+        assert_eq!(listed(&runtime), [("a".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn privileged_what_could_not_be_written_is_tried_again_and_what_is_gone_is_removed() {
+        let (_dir, runtime) = runtime();
+        let mut registry = Registry::new("boot".into(), None).unwrap();
+        registry.insert(1, container("a"));
+        registry.insert(2, container("b"));
+        registry.write(&runtime).unwrap();
+        // A directory is in the way.
+        let way = runtime.containers().join("1.json.new");
+        std::fs::create_dir(&way).unwrap();
+        registry.get_mut(1).unwrap().id = "A".to_owned();
+        registry.remove(2);
+        let error = registry.write(&runtime).unwrap_err().to_string();
+        assert!(error.contains("containers/1.json"), "{error}");
+        assert_eq!(listed(&runtime), [("a".to_owned(), 1)]);
+        std::fs::remove_dir(&way).unwrap();
+        registry.write(&runtime).unwrap();
+        assert_eq!(listed(&runtime), [("A".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn privileged_what_was_written_once_stays_readable() {
+        let (_dir, runtime) = runtime();
+        let golden = r#"{"version":"1","boot_id":"b","next_slot":4,"containers":[{"id":"web","slot":3,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/mnt/x",true]]}]}"#;
+        runtime.write(FILE, golden).unwrap();
+        let saved = Saved::read(&runtime).unwrap().unwrap();
+        assert_eq!((saved.next_slot, saved.containers[0].pid), (4, 7));
+        let golden = r#"{"boot_id":"b","container":{"id":"web","slot":3,"pid":7,"start_ticks":9,"grafted":[],"mounts":[]}}"#;
+        let head = r#"{"version":"2","boot_id":"b","next_slot":2,"machine_secret":null}"#;
+        runtime.write(FILE, head).unwrap();
+        let dir = runtime.subdirectory(DIR).unwrap();
+        dir.write("3.json", golden).unwrap();
+        let saved = Saved::read(&runtime).unwrap().unwrap();
+        assert_eq!((saved.next_slot, saved.containers[0].pid), (4, 7));
+    }
+}
