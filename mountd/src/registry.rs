@@ -6,7 +6,6 @@
 mod files;
 mod saved;
 
-pub use files::FILE;
 pub use saved::{Intent, Saved, SavedContainer};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -216,7 +216,12 @@ fn privileged_with_a_full_runtime_directory_what_is_served_is_served_on() {
     daemon.kill_server();
     sees(&mut first, 128, 1);
     daemon.wait_for("the server died");
-    // What is taken away is taken away, and from the list too: that takes no space.
+    // Nobody new is let in. What is taken away is taken away, and from the list too: that takes no space.
+    let refused = scene.container().start();
+    scene
+        .eci_fs(&["attach", &refused.pid().to_string()])
+        .refused(&["free space there"]);
+    drop(refused);
     scene.detach(&second);
     assert_eq!(second.mounts(), mounts);
     assert_eq!(scene.list().len(), 2);

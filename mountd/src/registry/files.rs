@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::runtime_dir::RuntimeDir;
 
 /// What the containers have in common.
-pub const FILE: &str = "containers.json";
+const FILE: &str = "containers.json";
 
 /// The directory of the containers' files, which are named by their slots.
 const DIR: &str = "containers";
@@ -90,6 +90,7 @@ impl Saved {
             .filter_map(|name| slot_of(name))
             .collect();
         slots.sort_unstable();
+        slots.dedup();
         for slot in slots {
             saved.next_slot = saved.next_slot.max(slot.saturating_add(1));
             match parse_or_set_aside::<Entry>(&dir, &file_of(slot))? {
@@ -117,6 +118,8 @@ impl Registry {
         // Those that are gone first: that gives space back.
         let (there, gone): (Vec<u64>, Vec<u64>) =
             (self.changed.iter().copied()).partition(|slot| self.containers.contains_key(slot));
+        // Who only goes needs no space: no slot was given out.
+        let is_new = self.written.is_none() || !there.is_empty();
         let mut outcome = Ok(());
         for slot in gone.into_iter().chain(there) {
             match self.write_one(slot, &dir) {
@@ -125,7 +128,7 @@ impl Registry {
             }
         }
         outcome?;
-        if self.written != Some(self.next_slot) {
+        if is_new && self.written != Some(self.next_slot) {
             let head = Head::V2 {
                 boot_id: self.boot_id.clone(),
                 next_slot: self.next_slot,
@@ -227,8 +230,6 @@ fn parse_or_set_aside<T: DeserializeOwned>(dir: &RuntimeDir, name: &str) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
     use crate::container::procfs::Proc;
     use crate::container::{Subject, open_pidfd};
@@ -274,11 +275,8 @@ mod tests {
         containers.map(|one| (one.id, one.slot)).collect()
     }
 
-    fn names(dir: PathBuf) -> Vec<String> {
-        let names = std::fs::read_dir(dir).unwrap();
-        let mut names: Vec<String> = names
-            .map(|one| one.unwrap().file_name().into_string().unwrap())
-            .collect();
+    fn names(runtime: &RuntimeDir) -> Vec<String> {
+        let mut names = runtime.subdirectory(DIR).unwrap().names().unwrap();
         names.sort();
         names
     }
@@ -297,16 +295,21 @@ mod tests {
         assert_eq!(listed(&runtime), all);
         // What did not change is not written: this stays as it is.
         std::fs::write(runtime.containers().join("1.json"), "{}").unwrap();
-        registry.get_mut(2).unwrap().id = "B".to_owned();
+        let head = runtime.path().join(FILE);
+        let written = std::fs::read(&head).unwrap();
+        registry.take_slot();
         registry.remove(3);
         registry.write(&runtime).unwrap();
-        assert_eq!(names(runtime.containers()), ["1.json", "2.json"]);
+        assert_eq!(std::fs::read(&head).unwrap(), written);
+        registry.get_mut(2).unwrap().id = "B".to_owned();
+        registry.write(&runtime).unwrap();
+        assert_eq!(names(&runtime), ["1.json", "2.json"]);
         assert_eq!(listed(&runtime), [("B".to_owned(), 2)]);
         // One that cannot be understood is set aside, and its slot is not given out again.
         assert!(runtime.containers().join("1.json.unreadable").exists());
         let saved = Saved::read(&runtime).unwrap().unwrap();
         let mut next = Registry::new("boot".into(), Some(&saved)).unwrap();
-        assert_eq!(next.take_slot(), 4);
+        assert_eq!(next.take_slot(), 5);
     }
 
     #[test]
@@ -322,7 +325,7 @@ mod tests {
         let mut registry = Registry::new("boot".into(), None).unwrap();
         registry.insert(2, container("new"));
         registry.write(&runtime).unwrap();
-        assert_eq!(names(runtime.containers()), ["2.json", "note"]);
+        assert_eq!(names(&runtime), ["2.json", "note"]);
         assert_eq!(listed(&runtime), [("new".to_owned(), 2)]);
     }
 
@@ -351,7 +354,7 @@ mod tests {
         assert_eq!(listed(&runtime), all);
         registry.remove(2);
         registry.write(&runtime).unwrap();
-        assert_eq!(names(runtime.containers()), ["1.json"]);
+        assert_eq!(names(&runtime), ["1.json"]);
         assert_eq!(listed(&runtime), [("a".to_owned(), 1)]);
     }
 
