@@ -4,11 +4,13 @@ set -e
 until_it_says() {
     text=$1 log=$2; shift 2
     mkfifo "$log.said"
-    "$@" > "$log.said" 2>&1 & started=$!
-    exec 7< "$log.said"
-    while read -r line <&7; do
+    # Opened both ways first, so that neither end waits for the other: the end of a child would interrupt that.
+    exec 7<> "$log.said" 8< "$log.said" 9> "$log.said"
+    "$@" >&9 2>&1 7<&- 8<&- 9>&- & started=$!
+    exec 7<&- 9>&-
+    while read -r line <&8; do
         echo "$line" >> "$log"
-        case $line in *"$text"*) cat <&7 >> "$log" & exec 7<&-; return ;; esac
+        case $line in *"$text"*) cat <&8 >> "$log" & exec 8<&-; return ;; esac
     done
     cat "$log" >&2
     exit 1
