@@ -167,8 +167,7 @@ fn privileged_a_daemon_that_hangs_holds_a_write_up_once() {
     for value in 1..=20 {
         write(&rig, FILE_MAX, 6_000_000 + value).join().unwrap();
     }
-    // Held up each time they would take forty.
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(begun.elapsed() < Duration::from_secs(2));
     // When it hears again, it hears the last in the end.
     while told(&server.asks).2 != 6_000_020 {
         raised(&server.asks);

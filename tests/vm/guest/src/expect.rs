@@ -11,9 +11,6 @@ use crate::cgroup::Cgroup;
 /// How long a comparison is tried again while figures move.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often a check is made that compares with clocks.
-const ATTEMPTS: usize = 5;
-
 /// Bytes by which what is left may differ: reading a file takes some memory for a moment.
 pub(crate) const SLACK: u64 = 128 << 10;
 
@@ -42,13 +39,13 @@ pub(crate) fn steady<S: Still>(
     judge: impl Fn(&S, &str) -> Result<()>,
 ) -> Result<()> {
     let started = Instant::now();
-    let (mut moved, mut wrong) = (String::new(), None);
+    let (mut moved, mut wrong) = (None, None);
     while started.elapsed() < PATIENCE {
         let before = sources()?;
         let seen = view()?;
         let after = sources()?;
         if !before.is_still(&after) {
-            moved = format!("its sources do not stand still: {before:?} became {after:?}");
+            moved = Some((before, after));
             continue;
         }
         match judge(&before, &seen) {
@@ -56,7 +53,7 @@ pub(crate) fn steady<S: Still>(
             Err(error) => wrong = Some(error),
         }
     }
-    Err(wrong.unwrap_or(moved))
+    Err(wrong.unwrap_or_else(|| format!("its sources do not stand still: {moved:?}")))
 }
 
 /// Waits until a view agrees. One that was opened more than `bound` after now must agree at once.
@@ -77,19 +74,6 @@ pub(crate) fn within(
             Err(_) => {}
         }
     }
-}
-
-/// Makes a check again that did not hold, should the machine have stalled in the middle of it: it is an emulated one, and
-/// its processors wait for those below. What is wrong stays so.
-pub(crate) fn again(mut check: impl FnMut() -> Result<()>) -> Result<()> {
-    let mut result = check();
-    for _ in 1..ATTEMPTS {
-        if result.is_ok() {
-            break;
-        }
-        result = check();
-    }
-    result
 }
 
 /// The figures of the memory controller that views of memory are made of.

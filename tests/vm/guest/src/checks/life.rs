@@ -12,9 +12,8 @@ use crate::report::{Report, equal};
 
 const MIB: u64 = 1 << 20;
 
-/// The freshness, rounded up to jiffies, and the time of a reading: on an emulated machine, whose processors wait for
-/// those below.
-const FRESHNESS: Duration = Duration::from_secs(1);
+/// The freshness, rounded up to jiffies, and the time of a reading.
+const FRESHNESS: Duration = Duration::from_millis(100);
 
 pub(super) fn checks(report: &mut Report) {
     report.group("limits that change", changing);
@@ -22,8 +21,7 @@ pub(super) fn checks(report: &mut Report) {
     report.group("a cgroup that is removed", removed);
 }
 
-/// That meminfo has this total.
-pub(super) fn has_total(view: &str, kib: u64) -> Result<()> {
+fn has_total(view: &str, kib: u64) -> Result<()> {
     equal(
         "MemTotal",
         &meminfo(view).get("MemTotal").copied(),

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::Result;
 use crate::cgroup::Cgroup;
 use crate::container::Container;
-use crate::expect::{again, host};
+use crate::expect::host;
 use crate::report::{Report, equal};
 
 /// How often a view whose size changes is measured again.
@@ -69,7 +69,7 @@ fn everything(report: &mut Report, container: &mut Container, slowly: bool) -> R
         if slowly {
             report.check(
                 &format!("{path}: read(2) by bytes"),
-                again(|| bytewise(container, path)),
+                bytewise(container, path),
             );
         }
         report.check(&format!("{path}: past its end"), past_end(container, path));
@@ -141,7 +141,6 @@ fn layout(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A pass that takes longer than a refreshed view is kept for its reader sees two versions.
 fn bytewise(container: &mut Container, path: &str) -> Result<()> {
     let bytes = container.tell(&["bytewise", path])?;
     let read = container.read(path)?;

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::cgroup::Cgroup;
 use crate::container::Container;
-use crate::expect::{Cpus, again, host, row};
+use crate::expect::{Cpus, host, row};
 use crate::report::{Report, between, equal};
 
 /// Columns of a row.
@@ -34,22 +34,13 @@ pub(super) fn checks(report: &mut Report) {
 
 fn all(report: &mut Report, container: &mut Container) -> Result<()> {
     let mut throttled = 0;
-    report.check("an idle container", same_times(container, &mut throttled));
+    report.check("an idle container", times(container, &mut throttled));
     container.tell(&["user", "300000"])?;
-    report.check(
-        "after time in user mode",
-        same_times(container, &mut throttled),
-    );
+    report.check("after time in user mode", times(container, &mut throttled));
     container.tell(&["system", "300000"])?;
-    report.check(
-        "after time in the kernel",
-        same_times(container, &mut throttled),
-    );
+    report.check("after time in the kernel", times(container, &mut throttled));
     container.tell(&["nice", "300000"])?;
-    report.check(
-        "after time that was nice",
-        same_times(container, &mut throttled),
-    );
+    report.check("after time that was nice", times(container, &mut throttled));
 
     // More threads than the quota allows for: the kernel throttles.
     container.tell(&["watch", "/proc/stat", "/proc/uptime"])?;
@@ -58,7 +49,7 @@ fn all(report: &mut Report, container: &mut Container) -> Result<()> {
     container.tell(&["rest"])?;
     let watched = container.tell(&["watched"])?;
     report.check("no row falls while CPUs are busy", nothing_wrong(&watched));
-    report.check("after throttling", same_times(container, &mut throttled));
+    report.check("after throttling", times(container, &mut throttled));
     let stat = container.read("/proc/stat")?;
     report.check(
         "there is steal",
@@ -79,11 +70,7 @@ pub(super) fn nothing_wrong(watched: &str) -> Result<()> {
     }
 }
 
-fn same_times(container: &mut Container, throttled: &mut u64) -> Result<()> {
-    again(|| times(container, throttled))
-}
-
-/// The sums of the rows, against cpu.stat before and after; `throttled` is what was throttled when this was right last.
+/// The sums of the rows, against cpu.stat before and after.
 fn times(container: &mut Container, throttled: &mut u64) -> Result<()> {
     let cpus = Cpus::read(&container.cgroup)?;
     let line = container.cgroup.line();
@@ -149,6 +136,7 @@ fn times(container: &mut Container, throttled: &mut u64) -> Result<()> {
     } else {
         idle.saturating_sub(column(STEAL))
     };
+    *throttled = after.1;
     let least = room(before.2).saturating_sub(after.1 / 10_000);
     in_range("idle", column(IDLE), least.saturating_sub(slack), most)?;
     let zero: u64 = [4, 5, 6, 8, 9].into_iter().map(column).sum();
@@ -175,9 +163,7 @@ fn times(container: &mut Container, throttled: &mut u64) -> Result<()> {
         field(),
         column(IDLE).saturating_sub(slack),
         column(IDLE) + slack + (after.2 - before.2) * count,
-    )?;
-    *throttled = after.1;
-    Ok(())
+    )
 }
 
 fn single_numbers(container: &mut Container) -> Result<()> {

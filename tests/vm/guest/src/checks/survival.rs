@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::life::has_total;
 use super::memory::same_meminfo;
 use super::stat::nothing_wrong;
 use crate::Result;
@@ -187,8 +186,7 @@ fn both(report: &mut Report) -> Result<()> {
         report.check(
             "nothing of the host is shown",
             match dead {
-                // What the kernel has in its page cache is as fresh as ever.
-                Ok(text) => has_total(&String::from_utf8_lossy(&text), 96 * 1024),
+                Ok(_) => Err("it can be read".to_owned()),
                 Err(_) => Ok(()),
             },
         );
