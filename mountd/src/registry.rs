@@ -6,6 +6,7 @@
 mod files;
 mod saved;
 
+pub use files::DIR;
 pub use saved::{Intent, Saved, SavedContainer};
 
 use std::collections::{BTreeMap, BTreeSet};

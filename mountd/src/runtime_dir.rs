@@ -122,11 +122,6 @@ impl RuntimeDir {
         self.path.join("eci-mountd.log")
     }
 
-    /// The files of the containers that are on the list.
-    pub fn containers(&self) -> PathBuf {
-        self.path.join("containers")
-    }
-
     /// Where `eci-fs mount` puts directories that nobody named.
     pub fn mounts(&self) -> PathBuf {
         self.path.join("mounts")

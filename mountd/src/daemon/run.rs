@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::error::{Error, Kind, Result};
-use crate::registry::{Registry, Saved};
+use crate::registry::{self, Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
 use crate::supervisor::Program;
@@ -197,7 +197,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(runtime) = &daemon.runtime {
         let _ = std::fs::remove_file(runtime.rendezvous());
         runtime.forget_server();
-        for dir in [runtime.mounts(), runtime.containers()] {
+        for dir in [runtime.mounts(), runtime.path().join(registry::DIR)] {
             // Whatever is still in it stays.
             let _ = std::fs::remove_dir(dir);
         }

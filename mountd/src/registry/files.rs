@@ -17,7 +17,7 @@ use crate::runtime_dir::RuntimeDir;
 const FILE: &str = "containers.json";
 
 /// The directory of the containers' files, which are named by their slots.
-const DIR: &str = "containers";
+pub const DIR: &str = "containers";
 
 /// What is in [`FILE`]. A version of its own, for the daemon that reads it may be a later one.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl Saved {
     /// # Errors
     /// When the directory cannot be read.
     pub fn read(runtime: &RuntimeDir) -> Result<Option<Self>> {
-        let (boot_id, next_slot, machine_secret) = match parse_or_set_aside(runtime, FILE)? {
+        let mut saved = match parse_or_set_aside(runtime, FILE)? {
             None => return Ok(None),
             Some(Head::V1 {
                 boot_id,
@@ -75,13 +75,12 @@ impl Saved {
                 boot_id,
                 next_slot,
                 machine_secret,
-            }) => (boot_id, next_slot, machine_secret),
-        };
-        let mut saved = Self {
-            boot_id,
-            next_slot,
-            machine_secret,
-            containers: Vec::new(),
+            }) => Self {
+                boot_id,
+                next_slot,
+                machine_secret,
+                containers: Vec::new(),
+            },
         };
         let dir = runtime.subdirectory(DIR)?;
         let mut slots: Vec<u64> = dir
@@ -268,6 +267,16 @@ mod tests {
         (dir, runtime)
     }
 
+    /// One with containers of these names, in the slots from 1 on.
+    fn registry(boot_id: &str, ids: &[&str]) -> Registry {
+        let mut registry = Registry::new(boot_id.into(), None).unwrap();
+        for id in ids {
+            let slot = registry.take_slot();
+            registry.insert(slot, container(id));
+        }
+        registry
+    }
+
     /// The names and slots on the list that lies there.
     fn listed(runtime: &RuntimeDir) -> Vec<(String, u64)> {
         let saved = Saved::read(runtime).unwrap().unwrap();
@@ -285,16 +294,12 @@ mod tests {
     fn privileged_each_container_has_a_file_and_only_those_that_changed_are_written() {
         let (_dir, runtime) = runtime();
         assert!(Saved::read(&runtime).unwrap().is_none());
-        let mut registry = Registry::new("boot".into(), None).unwrap();
-        for id in ["a", "b", "c"] {
-            let slot = registry.take_slot();
-            registry.insert(slot, container(id));
-        }
+        let mut registry = registry("boot", &["a", "b", "c"]);
         registry.write(&runtime).unwrap();
         let all = [("a", 1), ("b", 2), ("c", 3)].map(|(id, slot)| (id.to_owned(), slot));
         assert_eq!(listed(&runtime), all);
         // What did not change is not written: this stays as it is.
-        std::fs::write(runtime.containers().join("1.json"), "{}").unwrap();
+        std::fs::write(runtime.path().join(DIR).join("1.json"), "{}").unwrap();
         let head = runtime.path().join(FILE);
         let written = std::fs::read(&head).unwrap();
         registry.take_slot();
@@ -306,7 +311,7 @@ mod tests {
         assert_eq!(names(&runtime), ["1.json", "2.json"]);
         assert_eq!(listed(&runtime), [("B".to_owned(), 2)]);
         // One that cannot be understood is set aside, and its slot is not given out again.
-        assert!(runtime.containers().join("1.json.unreadable").exists());
+        assert!(runtime.path().join(DIR).join("1.json.unreadable").exists());
         let saved = Saved::read(&runtime).unwrap().unwrap();
         let mut next = Registry::new("boot".into(), Some(&saved)).unwrap();
         assert_eq!(next.take_slot(), 5);
@@ -315,13 +320,10 @@ mod tests {
     #[test]
     fn privileged_the_first_write_of_a_daemon_leaves_nothing_of_another_list() {
         let (_dir, runtime) = runtime();
-        let mut before = Registry::new("before".into(), None).unwrap();
-        for slot in 1..=3 {
-            before.insert(slot, container("old"));
-        }
+        let mut before = registry("before", &["old"; 3]);
         before.write(&runtime).unwrap();
-        std::fs::write(runtime.containers().join("2.json.new"), "{\"boo").unwrap();
-        std::fs::write(runtime.containers().join("note"), "").unwrap();
+        std::fs::write(runtime.path().join(DIR).join("2.json.new"), "{\"boo").unwrap();
+        std::fs::write(runtime.path().join(DIR).join("note"), "").unwrap();
         let mut registry = Registry::new("boot".into(), None).unwrap();
         registry.insert(2, container("new"));
         registry.write(&runtime).unwrap();
@@ -332,24 +334,21 @@ mod tests {
     #[test]
     fn privileged_files_of_another_boot_are_on_no_list() {
         let (_dir, runtime) = runtime();
-        let mut registry = Registry::new("boot".into(), None).unwrap();
-        registry.insert(1, container("a"));
+        let mut registry = registry("boot", &["a"]);
         registry.write(&runtime).unwrap();
-        let other = std::fs::read_to_string(runtime.containers().join("1.json")).unwrap();
+        let other = std::fs::read_to_string(runtime.path().join(DIR).join("1.json")).unwrap();
         let other = other.replace("\"boot_id\":\"boot\"", "\"boot_id\":\"other\"");
-        std::fs::write(runtime.containers().join("1.json"), other).unwrap();
+        std::fs::write(runtime.path().join(DIR).join("1.json"), other).unwrap();
         assert_eq!(listed(&runtime), []);
     }
 
     #[test]
     fn privileged_the_whole_list_is_one_file_until_the_next_change() {
         let (_dir, runtime) = runtime();
-        let mut registry = Registry::new("boot".into(), None).unwrap();
-        registry.insert(1, container("a"));
-        registry.insert(2, container("b"));
+        let mut registry = registry("boot", &["a", "b"]);
         registry.write(&runtime).unwrap();
         registry.write_whole(&runtime).unwrap();
-        std::fs::remove_dir_all(runtime.containers()).unwrap();
+        std::fs::remove_dir_all(runtime.path().join(DIR)).unwrap();
         let all = [("a", 1), ("b", 2)].map(|(id, slot)| (id.to_owned(), slot));
         assert_eq!(listed(&runtime), all);
         registry.remove(2);
@@ -361,12 +360,10 @@ mod tests {
     #[test]
     fn privileged_what_could_not_be_written_is_tried_again_and_what_is_gone_is_removed() {
         let (_dir, runtime) = runtime();
-        let mut registry = Registry::new("boot".into(), None).unwrap();
-        registry.insert(1, container("a"));
-        registry.insert(2, container("b"));
+        let mut registry = registry("boot", &["a", "b"]);
         registry.write(&runtime).unwrap();
         // A directory is in the way.
-        let way = runtime.containers().join("1.json.new");
+        let way = runtime.path().join(DIR).join("1.json.new");
         std::fs::create_dir(&way).unwrap();
         registry.get_mut(1).unwrap().id = "A".to_owned();
         registry.remove(2);
