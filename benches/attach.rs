@@ -14,9 +14,9 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use eci_fs::client::Client;
+use eci_fs::cli::client::Client;
 use eci_fs_mountd::container::open_pidfd;
-use eci_fs_mountd::protocol::control::{Attach, Request, Response, Selector};
+use eci_fs_protocol::control::{Attach, Request, Response, Selector};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eci_fs::commands::main()
+    eci_fs::cli::main()
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
-use crate::protocol::raisable::Raisable;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::raisable::Raisable;
 
 /// Where it is unless said otherwise.
 pub const DEFAULT: &str = "/etc/eci-fs/config.toml";

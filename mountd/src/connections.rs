@@ -13,9 +13,9 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 
 use crate::container::procfs::Proc;
-use crate::error::{Error, Kind, Result};
 use crate::grafts::place::{Grafter, Origin};
-use crate::protocol::link::Connection;
+use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::link::Connection;
 
 /// Bytes of a buffer for reading from `/dev/fuse`; the kernel wants at least 8192 (`FUSE_MIN_READ_BUFFER`).
 const READ_BUFFER: usize = 64 * 1024;

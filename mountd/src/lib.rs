@@ -5,14 +5,13 @@
 //! and starts the server. It parses its own protocol, from root peers, and what the kernel says of a process;
 //! it reads nothing that a container wrote, and knows neither the server's internals nor the emulators.
 
+pub mod broker;
 pub mod config;
 pub mod connections;
 pub mod container;
 pub mod daemon;
-pub mod error;
 pub mod grafts;
-pub mod protocol;
-pub mod raise;
+pub mod host_sysctls;
 pub mod registry;
 pub mod runtime_dir;
 pub mod service_manager;

@@ -14,10 +14,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::container::{Membership, Subject};
-use crate::error::{Error, Kind, Result};
-use crate::protocol::choices::Choices;
-use crate::protocol::control::{CgroupChoice, Listed, Selector};
-use crate::protocol::link::{Row, Secrets, random};
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::control::{CgroupChoice, Listed, Selector};
+use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::link::{Row, Secrets, random};
 
 /// The [`Intent`] in the runtime directory; there is none between two operations.
 pub const INTENT: &str = "attaching.json";

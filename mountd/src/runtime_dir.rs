@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// Where it is unless said otherwise.
 pub const DEFAULT: &str = "/run/eci-fs";

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use crate::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 /// Bytes of it. It is sparse: what nothing was written to takes no memory.
 pub const SIZE: u64 = 64 << 20;

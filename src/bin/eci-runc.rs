@@ -6,5 +6,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eci_fs::commands::called_by_engines()
+    eci_fs::cli::called_by_engines()
 }

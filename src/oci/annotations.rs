@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
-use eci_fs_mountd::error::{Error, Result};
-use eci_fs_mountd::protocol::choices::Choices;
-use eci_fs_mountd::protocol::link::CpuIds;
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::link::CpuIds;
 use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use eci_fs_mountd::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
 
 /// The configuration in a bundle.

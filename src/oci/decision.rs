@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use eci_fs_mountd::error::{Error, Kind, Result};
-use eci_fs_mountd::protocol::choices::Choices;
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 use super::annotations::{self, Choice, PREFIX};
 

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use eci_fs_mountd::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
-use eci_fs_mountd::error::Error;
+use eci_fs_protocol::error::Error;
 use serde::Serialize;
 
 #[derive(Serialize)]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use eci_fs_mountd::error::{Error, Result};
 use eci_fs_mountd::registry::check_id;
+use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
 
 /// As much of it as is used. Runtimes add fields of their own.

@@ -1,12 +1,25 @@
 //! The server process: hears from the daemon on the link, and serves both connections.
 //!
 //! It is started by the daemon only. Everything it works with comes to it as descriptors, so it opens nothing
-//! by a container's name, and once it is set up it holds no privilege ([`crate::sandbox`]).
+//! by a container's name, and once it is set up it holds no privilege ([`crate::server::sandbox`]).
 //!
 //! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
 
+pub mod broker;
+pub mod clock;
+pub mod container;
+pub mod error;
+pub mod faults;
+pub mod fs;
+pub mod fuse;
+pub mod host_sysctls;
+pub mod ids;
 mod orphan;
+pub mod psi;
+pub mod sandbox;
 mod start;
+pub mod state;
+pub mod workers;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,14 +27,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use eci_fs_emulators as emulators;
-use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
 
-use crate::asks::Asks;
-use crate::container::Attached;
-use crate::state::State;
-use crate::triggers::Triggers;
-use crate::{faults, fuse};
+use crate::server::broker::BrokerClient;
+use crate::server::container::Attached;
+use crate::server::psi::Triggers;
+use crate::server::state::State;
 
 /// Serve until there is neither a daemon nor a container. `link` is the server's end of the link.
 ///
@@ -85,7 +97,7 @@ pub fn cpu_ids(cpu_ids: CpuIds) -> emulators::CpuIds {
 
 struct Server {
     means: fuse::Means,
-    asks: Arc<Asks>,
+    asks: Arc<BrokerClient>,
     triggers: Arc<Triggers>,
     /// The descriptors that it serves by, and the INIT requests and the answers to them, all in the order of
     /// [`Connection::ALL`].

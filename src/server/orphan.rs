@@ -4,8 +4,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{self, FromServer, ToServer};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::link::{self, FromServer, ToServer};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SocketFlags;
 

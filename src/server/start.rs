@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eci_fs_emulators::Host;
-use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{self, HELD, ToServer};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::link::{self, HELD, ToServer};
 
 use super::{Held, Server, Sessions, prepare, view_settings};
-use crate::asks::Asks;
-use crate::container::{Changed, Watcher};
-use crate::fuse::{Kernel, Means, Unanswered};
-use crate::raises::Raises;
-use crate::sandbox;
-use crate::state::State;
-use crate::tree::{Services, Tree};
-use crate::triggers::Triggers;
-use crate::workers::Workers;
+use crate::server::broker::BrokerClient;
+use crate::server::container::{Changed, Watcher};
+use crate::server::fs::{Services, Tree};
+use crate::server::fuse::{Kernel, Means, Unanswered};
+use crate::server::host_sysctls::HostSysctls;
+use crate::server::psi::Triggers;
+use crate::server::sandbox;
+use crate::server::state::State;
+use crate::server::workers::Workers;
 
 /// The descriptors of the first packet.
 struct Given {
@@ -57,7 +57,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let state = Arc::new(State::open(given.state)?);
     let kernel = Arc::new(Kernel::default());
     let waking = Arc::clone(&kernel);
-    let asks = Arc::new(Asks::new(Channel::new(given.asks)));
+    let asks = Arc::new(BrokerClient::new(Channel::new(given.asks)));
     let triggers = Triggers::start(
         Arc::clone(&asks),
         Box::new(move |poll| waking.wake(poll)),
@@ -68,7 +68,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         Some(Services {
             asks: Arc::clone(&asks),
             triggers: Arc::clone(&triggers),
-            raises: Raises::new(Arc::clone(&asks)),
+            raises: HostSysctls::new(Arc::clone(&asks)),
             watcher: Watcher::new()?,
             state: Arc::clone(&state),
         }),

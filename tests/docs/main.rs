@@ -231,7 +231,7 @@ fn sources(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
 
 fn product() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    for top in ["src", "emulators/src", "mountd/src"] {
+    for top in ["src", "emulators/src", "mountd/src", "mountd/protocol/src"] {
         sources(&root().join(top), &mut found);
     }
     found
@@ -240,7 +240,7 @@ fn product() -> Vec<(PathBuf, String)> {
 #[test]
 fn the_fuse_library_is_named_in_one_folder_only() {
     for (path, text) in product() {
-        let inside = path.starts_with(root().join("src/fuse"));
+        let inside = path.starts_with(root().join("src/server/fuse"));
         assert!(
             inside || !text.contains("fuser::"),
             "{} names the FUSE library",
@@ -258,9 +258,9 @@ fn the_daemon_depends_on_neither_the_server_nor_the_emulators() {
 #[test]
 fn unsafe_code_is_where_the_architecture_says() {
     let allowed = [
-        "src/fuse/session.rs",
-        "src/state/memory.rs",
-        "src/commands/run/inherited.rs",
+        "src/server/fuse/session.rs",
+        "src/server/state/memory.rs",
+        "src/cli/run/inherited.rs",
         "mountd/src/connections/clone_device.rs",
         "mountd/src/container/pid_max.rs",
     ];

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread::spawn;
 
-use eci_fs::state::Record;
-use eci_fs_mountd::protocol::link::{Connection, ToServer};
+use eci_fs::server::state::Record;
+use eci_fs_protocol::link::{Connection, ToServer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 

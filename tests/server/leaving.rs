@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use eci_fs_mountd::protocol::link::{Connection, FromServer, ToServer};
+use eci_fs_protocol::link::{Connection, FromServer, ToServer};
 use support::number_after;
 
 use crate::rig::{Rig, SLOT};

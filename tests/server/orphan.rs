@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{self, Connection, FromServer, ToServer};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::link::{self, Connection, FromServer, ToServer};
 use support::number_after;
 
 use crate::rig::{Rig, SLOT, call};

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
-use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::link::{self, Ask, AskAnswer, Connection, FromServer, ToServer};
-use eci_fs_mountd::protocol::raisable::Raisable;
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::link::{self, Ask, AskAnswer, Connection, FromServer, ToServer};
+use eci_fs_protocol::raisable::Raisable;
 
 use crate::rig::{Rig, SLOT, Server, call};
 

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
-use eci_fs::state::Record;
-use eci_fs_mountd::protocol::link::Connection;
+use eci_fs::server::state::Record;
+use eci_fs_protocol::link::Connection;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::Limits;
 

@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use eci_fs::state::{Begin, Record, State};
+use eci_fs::server::state::{Begin, Record, State};
 use eci_fs_mountd::container::describe;
 use eci_fs_mountd::container::procfs::Proc;
-use eci_fs_mountd::protocol::channel::Channel;
-use eci_fs_mountd::protocol::choices::Choices;
-use eci_fs_mountd::protocol::control::CgroupChoice;
-use eci_fs_mountd::protocol::link::{
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::control::CgroupChoice;
+use eci_fs_protocol::link::{
     self, Ask, AskAnswer, Connection, FromServer, HELD, Resource, Row, Secrets, Settings, ToServer,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use eci_fs::client::Client;
-use eci_fs_mountd::protocol::control::{Attach, Request, Response, Selector};
+use eci_fs::cli::client::Client;
+use eci_fs_protocol::control::{Attach, Request, Response, Selector};
 use support::{Container, Daemon, Limits, PATIENCE, Scene, open_pidfd};
 
 use crate::crowd;

@@ -25,7 +25,7 @@ const HELD: usize = 64;
 /// How long a reader stays in the middle of a view, at most.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// From then on a read at the beginning of an open file is a rewind for every server (READ_WITHIN of src/tree, and the
+/// From then on a read at the beginning of an open file is a rewind for every server (READ_WITHIN of src/server/fs, and the
 /// time that an open may take while servers change).
 const REWOUND_AFTER: Duration = Duration::from_secs(10);
 

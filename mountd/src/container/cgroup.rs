@@ -9,9 +9,9 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
-use super::HierarchyFacts;
 use super::mountinfo::Mount;
-use crate::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::facts::HierarchyFacts;
 
 /// A line of `/proc/<pid>/cgroup`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

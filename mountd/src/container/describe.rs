@@ -12,10 +12,11 @@ use rustix::process::{Pid, PidfdFlags};
 
 use super::cgroup::{Membership, namespace_root, open_hierarchy, parse_memberships};
 use super::mountinfo::parse_mountinfo;
+use super::network;
 use super::procfs::{Namespace, Proc, Process, parse_boottime_offset};
-use super::{Facts, HierarchyFacts, network};
-use crate::error::{Error, Kind, Result};
-use crate::protocol::control::CgroupChoice;
+use eci_fs_protocol::control::CgroupChoice;
+use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::facts::{Facts, HierarchyFacts};
 
 /// The process that was named, and the namespaces by which its container is known.
 #[derive(Debug)]

@@ -7,18 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 use super::procfs::{Namespace, Proc};
 use super::visit::{Visited, visit};
-use crate::error::Result;
-
-/// What the server is told of a network namespace that is not the machine's.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct NetworkFacts {
-    /// What can be set in it, by absolute path, in those directories where the kernel keeps some for all namespaces.
-    pub settable: Vec<String>,
-}
+use eci_fs_protocol::error::Result;
+use eci_fs_protocol::facts::NetworkFacts;
 
 /// Where what can be set is looked for.
 const LISTED: [&str; 4] = ["core", "ipv4/neigh/default", "ipv4/vs", "netfilter"];

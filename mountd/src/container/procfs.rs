@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// Bytes read of any one file: more than the kernel ever prints in those read here, but for mountinfo.
 const LIMIT: u64 = 16 * 1024 * 1024;

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 /// Which namespace is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Visited {
 /// `home` whatever it says.
 ///
 /// # Errors
-/// When the namespace cannot be entered; [`crate::error::Kind::NotFound`] when the process has ended. If there is no way
+/// When the namespace cannot be entered; [`eci_fs_protocol::error::Kind::NotFound`] when the process has ended. If there is no way
 /// back the daemon cannot go on: it aborts, since a privileged thread that is lost in a container's namespace must not
 /// do anything more.
 pub(crate) fn visit<T>(

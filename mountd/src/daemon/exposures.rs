@@ -7,11 +7,11 @@ use rustix::fs::OFlags;
 
 use super::operations::{Daemon, vanished};
 use crate::container::describe;
-use crate::error::{Error, Kind, Result};
 use crate::grafts;
-use crate::protocol::choices::Choices;
-use crate::protocol::control::{CgroupChoice, Response};
 use crate::registry::Exposure;
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::control::{CgroupChoice, Response};
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 impl Daemon {
     /// Show the views of the container of the process behind `pidfd` on the directory `dir`, in the mount

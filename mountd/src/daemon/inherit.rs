@@ -7,17 +7,17 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::listen::listen;
+use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::container::{has_ended, open_pidfd};
-use crate::error::{Error, Result};
 use crate::grafts::place::{Grafter, Origin};
-use crate::protocol::channel::Channel;
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager::Stored;
 use crate::state_file;
-use crate::supervisor::asks::Answerer;
 use crate::supervisor::{Belongings, HandedOver, Legacy, Program, Server};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::error::{Error, Result};
 
 /// What is known of the connections at the start of a daemon.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(super) struct Found<'a> {
     pub(super) proc: &'a Arc<Proc>,
     pub(super) runtime: Option<&'a RuntimeDir>,
     pub(super) program: &'a Program,
-    pub(super) answerer: &'a Answerer,
+    pub(super) broker: &'a Broker,
     pub(super) boot_id: &'a str,
 }
 
@@ -73,13 +73,13 @@ impl Found<'_> {
         let Self {
             proc,
             runtime: Some(runtime),
-            answerer,
+            broker,
             ..
         } = self
         else {
             return self.anew();
         };
-        match from_server(proc, runtime, answerer) {
+        match from_server(proc, runtime, broker) {
             Ok(Some(inheritance)) => return Ok(inheritance),
             Ok(None) => {}
             Err(error) => {
@@ -121,7 +121,7 @@ impl Found<'_> {
             state: state_file::or_new(state)?,
             legacy: Some(legacy),
         };
-        let server = Server::start(self.program, &mut connections, &belongings, self.answerer)?;
+        let server = Server::start(self.program, &mut connections, &belongings, self.broker)?;
         tracing::info!("going on with the connections that the service manager kept");
         Ok(Inheritance {
             connections,
@@ -145,7 +145,7 @@ impl Found<'_> {
             state: state_file::create()?,
             legacy,
         };
-        let server = Server::start(self.program, &mut connections, &belongings, self.answerer)?;
+        let server = Server::start(self.program, &mut connections, &belongings, self.broker)?;
         if let Some(runtime) = self.runtime {
             let negotiated = Negotiated {
                 boot_id: self.boot_id.to_owned(),
@@ -177,7 +177,7 @@ fn enter(proc: &Arc<Proc>, legacy: &Legacy) -> Result<Grafter> {
 fn from_server(
     proc: &Arc<Proc>,
     runtime: &RuntimeDir,
-    answerer: &Answerer,
+    broker: &Broker,
 ) -> Result<Option<Inheritance>> {
     // A service manager may hold the socket of one that has died: nobody would answer there.
     if has_ended_since(proc, runtime)? {
@@ -188,7 +188,7 @@ fn from_server(
     let Some(link) = found else {
         return Ok(None);
     };
-    let (server, handed_over) = Server::adopt(link, answerer)?;
+    let (server, handed_over) = Server::adopt(link, broker)?;
     let HandedOver {
         connections,
         belongings: Belongings { state, legacy },

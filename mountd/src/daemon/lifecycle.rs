@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::operations::{Daemon, State, vanished};
 use super::watch::SERVER;
 use crate::container::{describe_again, has_ended};
-use crate::error::Result;
-use crate::protocol::control::Response;
 use crate::registry::Registry;
 use crate::service_manager;
 use crate::supervisor::Server;
+use eci_fs_protocol::control::Response;
+use eci_fs_protocol::error::Result;
 
 /// How long the end of the daemon waits for an operation that has begun.
 const LAST_OPERATION: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Daemon {
         Ok(ended)
     }
 
-    /// Answer [`crate::protocol::control::Request::Forget`].
+    /// Answer [`eci_fs_protocol::control::Request::Forget`].
     pub(super) fn forget(&self, id: &str) -> Result<Response> {
         let _turn = self.begin()?;
         let ended = self.strike_if_ended(id)?;
@@ -89,7 +89,7 @@ impl Daemon {
             &self.program.lock(),
             &mut state.connections,
             &state.belongings,
-            &self.answerer,
+            &self.broker,
         )?;
         self.hand_over(&state.registry, &mut server)?;
         // Before anybody is answered, who may look then which one it is.
@@ -136,7 +136,7 @@ impl Daemon {
         self.watch.add(server.pidfd(), SERVER)?;
         self.answering.set(Some(server.pidfd()));
         self.note(&server);
-        if let Err(error) = server.raise(self.answerer.raiser.tunables()) {
+        if let Err(error) = server.raise(self.broker.raiser.tunables()) {
             // It is of another version, or has ended, which is noticed.
             tracing::debug!(%error, "the server tells of no tunables, ignoring");
         }

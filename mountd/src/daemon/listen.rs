@@ -11,9 +11,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::operations::Daemon;
 use super::serve_control;
-use crate::error::{Error, Result};
-use crate::protocol::channel::Channel;
-use crate::protocol::control::{Answer, Response, VERSION};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::control::{Answer, Response, VERSION};
+use eci_fs_protocol::error::{Error, Result};
 
 /// Control connections served at once; more are turned away, so that nobody can use up the threads.
 const MAX_CONNECTIONS: usize = 128;

@@ -10,19 +10,19 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::container::{Described, describe, has_ended};
-use crate::error::{Error, Kind, Result};
 use crate::grafts;
 use crate::grafts::place::Grafter;
 use crate::grafts::{Clones, Prober, Progress, Ready};
-use crate::protocol::choices::Choices;
-use crate::protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
 use crate::registry::{self, Container, Registry};
 use crate::runtime_dir::RuntimeDir;
-use crate::supervisor::asks::Answerer;
 use crate::supervisor::{Belongings, Program, Server};
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// What all operations share.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct Daemon {
     pub(super) program: Mutex<Program>,
     /// None for a daemon of a single command.
     pub(super) handles: Option<super::successor::Handles>,
-    pub(super) answerer: Answerer,
+    pub(super) broker: Broker,
     /// Held by the one operation that runs.
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
@@ -171,7 +171,7 @@ impl Daemon {
         }
         let secrets = state.registry.new_secrets()?;
         let slot = next.unwrap_or_else(|| state.registry.take_slot());
-        self.answerer.enter(slot, &self.proc, &described)?;
+        self.broker.enter(slot, &self.proc, &described)?;
         let rows = state
             .server()
             .and_then(|server| server.add(slot, secrets, &described, &choices))
@@ -180,7 +180,7 @@ impl Daemon {
                     .container(slot, described.subject.pidfd.as_fd())
                     .map(|()| rows)
             })
-            .inspect_err(|_| self.answerer.leave(slot))?;
+            .inspect_err(|_| self.broker.leave(slot))?;
         let rows = choices.chosen(rows);
         let Described {
             subject,
@@ -371,7 +371,7 @@ impl Daemon {
         }
         drop(state);
         // Not under the lock: this may write to the machine.
-        self.answerer.leave(slot);
+        self.broker.leave(slot);
     }
 
     pub(super) fn select(&self, state: &State, selector: &Selector) -> Result<u64> {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config;
-use crate::error::{Error, Result};
-use crate::protocol::link::{CpuIds, Settings};
 use crate::runtime_dir;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::link::{CpuIds, Settings};
 
 /// Options of `eci-mountd`.
 #[derive(Debug, Clone, Args)]

@@ -5,7 +5,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::operations::Daemon;
 use crate::grafts::Ready;
-use crate::protocol::link::Row;
+use eci_fs_protocol::link::Row;
 
 /// The share of the daemon's descriptors that may be spent on this.
 const SHARE: u64 = 8;

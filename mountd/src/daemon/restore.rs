@@ -14,12 +14,12 @@ use super::operations::{Daemon, vanished};
 use crate::container::mountinfo::parse_mountinfo;
 use crate::container::procfs::Proc;
 use crate::container::{Described, Subject, describe, describe_again, open_pidfd};
-use crate::error::{Error, Result};
 use crate::grafts;
 use crate::grafts::Progress;
 use crate::grafts::place::{SOURCE, open_dir};
 use crate::registry::{self, Container, Exposure, Intent, Saved, SavedContainer};
 use crate::supervisor::Server;
+use eci_fs_protocol::error::{Error, Result};
 
 /// Servers that may die, one after the other, while containers are taken over.
 const MAX_SERVERS: usize = 10;
@@ -127,7 +127,7 @@ impl Daemon {
         let slot = saved.slot;
         let mut state = self.state.lock();
         let secrets = state.registry.secrets_of(saved.boot_id)?;
-        self.answerer.enter(slot, &self.proc, &described)?;
+        self.broker.enter(slot, &self.proc, &described)?;
         let rows = if known {
             state.server()?.catalogue(slot)?
         } else {
@@ -216,7 +216,7 @@ impl Daemon {
             }
         }
         drop(state);
-        self.answerer.leave(saved.slot);
+        self.broker.leave(saved.slot);
         for (dir, created) in &saved.mounts {
             if let Err(error) = unmount(&self.proc, dir) {
                 tracing::debug!(%error, dir = %dir.display(), "nothing is mounted there");
@@ -261,7 +261,7 @@ impl Daemon {
 
     fn undo(&self, intent: &Intent, slot: Option<u64>) -> Result<usize> {
         let pidfd = open_pidfd(intent.pid)?;
-        let choice = crate::protocol::control::CgroupChoice::Own;
+        let choice = eci_fs_protocol::control::CgroupChoice::Own;
         let subject: Subject = describe(&self.proc, pidfd.as_fd(), None, choice)?.subject;
         if subject.start_ticks != intent.start_ticks {
             return Ok(0);

@@ -22,15 +22,15 @@ use super::successor::{Handles, Predecessor};
 use super::timer::Timer;
 use super::watch::{ASK, FIRST_SLOT, LISTENER, REQUEST, SERVER, SIGNALS, START, WAKE, Watch};
 use super::watchdog::{self, Answering};
+use crate::broker::Broker;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
-use crate::error::{Error, Kind, Result};
 use crate::registry::{self, Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
 use crate::supervisor::Program;
-use crate::supervisor::asks::Answerer;
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// How soon the start of a server is tried again after it was refused.
 const RETRY: Duration = Duration::from_millis(100);
@@ -113,10 +113,10 @@ pub fn run(options: &Options) -> Result<()> {
         path: options.server()?,
         settings: options.settings(),
     };
-    let answerer = Answerer::default();
+    let broker = Broker::default();
     let (inheritance, handles) = match predecessor {
         Some(predecessor) => {
-            let (inheritance, handles) = predecessor.take_over(&proc, &answerer)?;
+            let (inheritance, handles) = predecessor.take_over(&proc, &broker)?;
             if let Some(runtime) = &runtime {
                 runtime.inherit_lock(&handles.lock)?;
             }
@@ -127,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
                 proc: &proc,
                 runtime: runtime.as_ref(),
                 program: &program,
-                answerer: &answerer,
+                broker: &broker,
                 boot_id: &boot_id,
             };
             (from.begin(stored)?, own)
@@ -143,7 +143,7 @@ pub fn run(options: &Options) -> Result<()> {
     // Not before the daemon whose place we take has ended.
     if runtime.is_some() {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
-        answerer.raiser.open(runtime, &boot_id, config.raise);
+        broker.raiser.open(runtime, &boot_id, config.raise);
     }
     let watch = Watch::new()?;
     watch.add(signals.as_fd(), SIGNALS)?;
@@ -166,7 +166,7 @@ pub fn run(options: &Options) -> Result<()> {
         runtime,
         program: Mutex::new(program),
         handles,
-        answerer,
+        broker,
         prober,
         ready: super::ready::Next::default(),
         requests,
@@ -179,7 +179,7 @@ pub fn run(options: &Options) -> Result<()> {
     });
     daemon.install(&mut daemon.state.lock(), server)?;
     daemon.restore(saved.as_ref(), &connected)?;
-    daemon.answerer.set_complete();
+    daemon.broker.set_complete();
 
     if options.private {
         serve_standard_input(&daemon)?;

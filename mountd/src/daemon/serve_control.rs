@@ -4,9 +4,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use super::operations::Daemon;
-use crate::error::{Error, Kind, Result};
-use crate::protocol::channel::Channel;
-use crate::protocol::control::{Answer, Call, Request, Response, VERSION};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::control::{Answer, Call, Request, Response, VERSION};
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// Answer until the other end closes. `after` is called after each answer that may have left nothing attached.
 pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut()) {

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::operations::Daemon;
 use super::serve_control;
-use crate::error::{Error, Result};
-use crate::protocol::channel::Channel;
 use crate::runtime_dir::RuntimeDir;
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::error::{Error, Result};
 
 /// Serve the command that started us, and wake the loop when it is gone.
 pub(super) fn serve_standard_input(daemon: &Arc<Daemon>) -> Result<()> {

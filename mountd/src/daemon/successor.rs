@@ -15,17 +15,17 @@ use std::time::Duration;
 use super::inherit::{Connected, Inheritance};
 use super::operations::Daemon;
 use super::upgrade::{as_installed, release_of};
+use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
-use crate::error::{Error, Result};
 use crate::grafts::place::{Grafter, Origin};
-use crate::protocol::channel::Channel;
-use crate::protocol::control::Upgraded;
-use crate::protocol::handover::{Handover, Taken, VERSION};
 use crate::service_manager;
 use crate::state_file;
-use crate::supervisor::asks::Answerer;
 use crate::supervisor::{Belongings, Legacy, Server};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::control::Upgraded;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::handover::{Handover, Taken, VERSION};
 
 /// How long the other daemon may take to look at what it is handed.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
     };
     release_of(&path).map_err(stays)?;
     let mut state = daemon.state.lock();
-    let pause = daemon.answerer.pause();
+    let pause = daemon.broker.pause();
     // What is written down is what the other one goes on with.
     if let Some(runtime) = &daemon.runtime {
         state.registry.write_whole(runtime).map_err(stays)?;
@@ -245,7 +245,7 @@ impl Predecessor {
     pub(super) fn take_over(
         self,
         proc: &Arc<Proc>,
-        answerer: &Answerer,
+        broker: &Broker,
     ) -> Result<(Inheritance, Handles)> {
         let Self {
             channel,
@@ -290,7 +290,7 @@ impl Predecessor {
             server.release();
             return Err(Error::io("hear from", "the daemon that ran", error));
         }
-        let server = server.answering(answers, answerer)?;
+        let server = server.answering(answers, broker)?;
         service_manager::ready();
         let inheritance = Inheritance {
             connections,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::timer::TimerSetTimeFlags;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 
-use crate::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 /// Readable when its time has come.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::operations::{Daemon, State};
 use super::successor;
-use crate::error::{Error, Kind, Result};
-use crate::protocol::control::{Part, Response, Upgraded};
 use crate::supervisor::{Program, Server};
+use eci_fs_protocol::control::{Part, Response, Upgraded};
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// How long the server that is replaced may take to answer what it has begun.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Daemon {
             &program,
             &mut state.connections,
             &state.belongings,
-            &self.answerer,
+            &self.broker,
         )
         .map_err(stays)?;
         self.hand_over(&state.registry, &mut next).map_err(stays)?;

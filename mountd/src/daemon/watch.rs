@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 
-use crate::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 /// Tokens of what is waited for; containers come after, by slot.
 pub(super) const LISTENER: u64 = 0;

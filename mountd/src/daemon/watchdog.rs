@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::operations::Daemon;
-use crate::error::{Error, Result};
-use crate::protocol::link::Connection;
 use crate::supervisor::threads_of;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::link::Connection;
 
 /// How long after a request the server is asked whether it answers.
 pub(super) const AFTER: Duration = Duration::from_secs(1);

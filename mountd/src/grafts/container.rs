@@ -23,8 +23,8 @@ use super::rows::{inside_another, to_be_grafted};
 use super::spare;
 use super::target::{Lies, Target, Targets};
 use crate::container::{Subject, network};
-use crate::error::{Error, Kind, Result};
-use crate::protocol::link::Row;
+use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::link::Row;
 
 /// `MOVE_MOUNT_BENEATH` of include/uapi/linux/mount.h (Linux 6.5).
 const MOVE_MOUNT_BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);

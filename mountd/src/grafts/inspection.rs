@@ -12,8 +12,8 @@ use nix::mount::{MntFlags, MsFlags, umount2};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
 
 use super::place::{Place, SOURCE, do_mount, open_dir};
-use crate::error::{Error, Result};
-use crate::protocol::link::Row;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::link::Row;
 
 /// Recursive clone: `AT_RECURSIVE`, which open_tree takes beside its own flags.
 const RECURSIVE: OpenTreeFlags = OpenTreeFlags::AT_RECURSIVE;

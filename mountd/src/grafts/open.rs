@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 /// The root file system that a process is about to enter. The way there is the engine's, and may lead over symbolic
 /// links; the container's begins below it.

@@ -22,8 +22,8 @@ use super::probe::{Prober, Probes};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::Proc;
 use crate::container::visit::{Visited, visit};
-use crate::error::{Error, Kind, Result};
-use crate::protocol::link::{Connection, Row};
+use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::link::{Connection, Row};
 
 /// The source of every mount of ours, as mountinfo shows it.
 pub const SOURCE: &str = "eci-fs";

@@ -18,9 +18,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::place::{duplicate, gone};
-use crate::error::{Error, Result};
-use crate::protocol::channel::Channel;
-use crate::protocol::link::Connection;
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::link::Connection;
 
 /// A question about the descriptor that travels beside.
 #[derive(Debug, Serialize, Deserialize)]

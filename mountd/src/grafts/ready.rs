@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use super::place::Place;
 use super::rows::to_be_grafted;
-use crate::protocol::link::Row;
+use eci_fs_protocol::link::Row;
 
 /// Clones for the container that is going to be in a slot.
 #[derive(Debug)]

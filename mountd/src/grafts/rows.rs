@@ -1,6 +1,6 @@
 //! Which rows of a catalogue get a mount, and in which order.
 
-use crate::protocol::link::Row;
+use eci_fs_protocol::link::Row;
 
 /// Those of a container's rows that get a mount: what can be written to in a directory is in the mount of that already.
 pub(super) fn to_be_grafted(rows: &[Row]) -> impl Iterator<Item = &Row> {

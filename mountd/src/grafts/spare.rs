@@ -23,7 +23,7 @@ use super::place::Place;
 use super::target::{Targets, Top};
 use crate::container::Subject;
 use crate::container::mountinfo::Mount;
-use crate::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 /// The directory of procfs on which the room is: every kernel has it.
 const POINT: &str = "fs";

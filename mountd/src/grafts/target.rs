@@ -19,7 +19,7 @@ use super::place::{FSTYPE, SOURCE};
 use crate::container::Subject;
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::{Namespace, Proc};
-use crate::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 /// The /proc and /sys of a container, and what is mounted there.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Container, Registry, Saved, SavedContainer};
-use crate::error::{Error, Result};
 use crate::runtime_dir::RuntimeDir;
+use eci_fs_protocol::error::{Error, Result};
 
 /// What the containers have in common.
 const FILE: &str = "containers.json";
@@ -251,7 +251,7 @@ mod tests {
             cgroups: Vec::new(),
             choices: Default::default(),
             root: None,
-            secrets: crate::protocol::link::Secrets {
+            secrets: eci_fs_protocol::link::Secrets {
                 boot_id: [1; 16],
                 machine_secret: [2; 32],
             },

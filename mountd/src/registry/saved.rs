@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Membership;
-use crate::protocol::choices::Choices;
-use crate::protocol::control::CgroupChoice;
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::control::CgroupChoice;
 
 /// The list, as a daemon has left it.
 #[derive(Debug)]

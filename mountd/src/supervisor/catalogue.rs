@@ -1,7 +1,7 @@
 //! What the server says can be grafted.
 
-use crate::error::{Error, Result};
-use crate::protocol::link::Row;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::link::Row;
 
 /// Rows of a catalogue that are believed at most.
 const MAX_ROWS: usize = 1024;
@@ -35,7 +35,7 @@ pub(super) fn checked(catalogue: Vec<Row>) -> Result<Vec<Row>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::link::Connection;
+    use eci_fs_protocol::link::Connection;
 
     fn row(path: &str) -> Row {
         Row {

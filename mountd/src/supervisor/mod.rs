@@ -1,10 +1,6 @@
 //! The server process: started, spoken to, and started again when it has died.
 
-pub mod asks;
 mod catalogue;
-mod known;
-mod network;
-mod pressure;
 mod threads;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,17 +11,17 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
+use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::Described;
-use crate::error::{Error, Kind, Result};
-use asks::Answerer;
 use catalogue::checked;
+use eci_fs_protocol::error::{Error, Kind, Result};
 pub(crate) use threads::threads_of;
 
-use crate::protocol::channel::Channel;
-use crate::protocol::choices::Choices;
-use crate::protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
-use crate::protocol::raisable::Raisable;
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
+use eci_fs_protocol::raisable::Raisable;
 
 /// How long the server may take for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -97,7 +93,7 @@ impl Server {
         program: &Program,
         connections: &mut Connections,
         belongings: &Belongings,
-        answerer: &Answerer,
+        broker: &Broker,
     ) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let mut command = Command::new(&program.path);
@@ -114,7 +110,7 @@ impl Server {
         let pid = i32::try_from(child.id()).unwrap_or(0);
         let mut server = Self::over(ours, pid, Some(child))?;
         let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-        server = server.answering(answers.into_inner(), answerer)?;
+        server = server.answering(answers.into_inner(), broker)?;
         let [cached, live] = connections.for_server()?;
         let mut fds = vec![
             cached.as_fd(),
@@ -143,7 +139,7 @@ impl Server {
     ///
     /// # Errors
     /// When it does not answer, is not what it must be, or hands over what cannot be the connections.
-    pub fn adopt(link: Channel, answerer: &Answerer) -> Result<(Self, HandedOver)> {
+    pub fn adopt(link: Channel, broker: &Broker) -> Result<(Self, HandedOver)> {
         let trouble = |e: std::io::Error| Error::io("speak to", "the server without a daemon", e);
         link.ask_for_senders().map_err(trouble)?;
         link.set_timeout(Some(ANSWER_LIMIT)).map_err(trouble)?;
@@ -180,7 +176,7 @@ impl Server {
         let mut server = Self::over(link, sender.pid, None)?;
         // Only now is the pidfd that of the process which answers.
         server.ping()?;
-        let server = server.answering(answers.into_inner(), answerer)?;
+        let server = server.answering(answers.into_inner(), broker)?;
         let belongings = Belongings {
             state,
             legacy: Some(Legacy {
@@ -202,11 +198,11 @@ impl Server {
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
-    pub fn answering(mut self, answers: OwnedFd, answerer: &Answerer) -> Result<Self> {
+    pub fn answering(mut self, answers: OwnedFd, broker: &Broker) -> Result<Self> {
         let kept = answers
             .try_clone()
             .map_err(|e| Error::io("duplicate", "a socket", e))?;
-        answerer.answer(Channel::new(answers))?;
+        broker.answer(Channel::new(answers))?;
         self.answers = Some(kept);
         Ok(self)
     }

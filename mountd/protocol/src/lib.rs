@@ -1,0 +1,13 @@
+//! What the programs say to each other: [`control`] between a command and the daemon, [`link`] between the daemon
+//! and the server, [`handover`] between a daemon and the one that takes its place, all over [`channel`].
+//!
+//! This crate holds values and their encoding, and nothing of any side's internals.
+
+pub mod channel;
+pub mod choices;
+pub mod control;
+pub mod error;
+pub mod facts;
+pub mod handover;
+pub mod link;
+pub mod raisable;

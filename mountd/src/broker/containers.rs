@@ -1,0 +1,97 @@
+//! The containers about which a server may ask, and what the daemon needs to answer.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::network::Network;
+use crate::container::Described;
+use crate::container::procfs::Proc;
+use eci_fs_protocol::error::{Error, Result};
+
+/// What is needed of one container.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// Its v2 cgroup directory, where its pressure is, if it has one.
+    pub(super) pressure: Option<OwnedFd>,
+    /// Its network namespace, if that is not the machine's.
+    pub(super) network: Option<Network>,
+}
+
+/// All of them, by slot; clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Containers {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    complete: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: BTreeMap<u64, Arc<Entry>>,
+    complete: bool,
+}
+
+impl Entry {
+    /// What is needed of a container that was just described.
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub(super) fn of(proc: &Arc<Proc>, described: &Described) -> Result<Self> {
+        Ok(Self {
+            pressure: v2_directory(described)?,
+            network: Network::of(proc, described)?,
+        })
+    }
+}
+
+impl Containers {
+    /// Enter a container.
+    pub(super) fn insert(&self, slot: u64, entry: Entry) {
+        self.shared
+            .inner
+            .lock()
+            .entries
+            .insert(slot, Arc::new(entry));
+    }
+
+    /// Strike it out.
+    pub(super) fn remove(&self, slot: u64) {
+        self.shared.inner.lock().entries.remove(&slot);
+    }
+
+    /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
+    /// them already, and would be told that they are not there.
+    pub(super) fn set_complete(&self) {
+        self.shared.inner.lock().complete = true;
+        self.shared.complete.notify_all();
+    }
+
+    /// The container in `slot`, once all are entered.
+    pub(super) fn get(&self, slot: u64) -> Option<Arc<Entry>> {
+        let mut inner = self.shared.inner.lock();
+        while !inner.complete {
+            self.shared.complete.wait(&mut inner);
+        }
+        inner.entries.get(&slot).cloned()
+    }
+}
+
+/// The container's directory in the v2 hierarchy. The root of v2 has the host's pressure, not the container's.
+fn v2_directory(described: &Described) -> Result<Option<OwnedFd>> {
+    let hierarchies = described.facts.hierarchies.iter();
+    hierarchies
+        .zip(&described.dirs)
+        .find(|(hierarchy, _)| hierarchy.version == 2 && hierarchy.depth > 0)
+        .map(|(_, dir)| {
+            dir.try_clone()
+                .map_err(|e| Error::io("duplicate", "a cgroup directory", e))
+        })
+        .transpose()
+}

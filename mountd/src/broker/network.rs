@@ -1,0 +1,148 @@
+//! What a container's network namespace has below /proc/sys/net: the server may not enter it, so the daemon does, and
+//! opens there what lies in the directories that are grafted.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
+use rustix::io::Errno;
+
+use crate::container::network::{Entry, inside, list, open};
+use crate::container::procfs::{Namespace, Proc};
+use crate::container::{Described, has_ended};
+use crate::grafts::open_below;
+use eci_fs_protocol::error::Result;
+use eci_fs_protocol::link::Access;
+
+/// The directories below /proc/sys/net that a server may have looked into.
+const DIRECTORIES: [&str; 3] = ["core", "ipv4/neigh", "ipv4/vs"];
+
+/// The network namespace of a container, if it is not the machine's.
+#[derive(Debug)]
+pub(super) struct Network {
+    proc: Arc<Proc>,
+    pid: i32,
+    pidfd: OwnedFd,
+    namespace: Namespace,
+}
+
+/// What there is at a path.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Opened.
+    Opened(OwnedFd),
+    /// Listed.
+    Listed(Vec<Entry>),
+}
+
+impl Network {
+    /// That of a container that was just described.
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub(super) fn of(proc: &Arc<Proc>, described: &Described) -> Result<Option<Self>> {
+        let subject = &described.subject;
+        let Some(namespace) = subject.network_namespace else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            proc: Arc::clone(proc),
+            pid: subject.pid,
+            pidfd: subject.duplicate()?.pidfd,
+            namespace,
+        }))
+    }
+
+    /// Open or list what the namespace has at a path below /proc/sys/net.
+    ///
+    /// # Errors
+    /// EACCES for a path that is none of a server's business, EROFS where the container's own /proc/sys is mounted
+    /// read-only, ESRCH when it has ended, EIO when it is in another namespace by now, and the kernel's.
+    pub(super) fn find(&self, path: &str, access: Access) -> std::result::Result<Found, Errno> {
+        let directory = directory_of(path).ok_or(Errno::ACCESS)?;
+        let found = inside(&self.proc, &self.pidfd, || {
+            // Its process may have gone to another one since it was attached.
+            let present = self.proc.namespace("thread-self", "net");
+            if present.ok() != Some(self.namespace) {
+                return Err(Errno::IO);
+            }
+            let flags = match access {
+                Access::Look => OFlags::PATH,
+                Access::Read => OFlags::RDONLY,
+                Access::Write if self.is_read_only(directory)? => return Err(Errno::ROFS),
+                Access::Write => OFlags::WRONLY,
+                Access::List => {
+                    let dir = open(&self.proc, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+                    return list(&dir).map(Found::Listed);
+                }
+            };
+            open(&self.proc, path, flags).map(Found::Opened)
+        });
+        found.unwrap_or(Err(Errno::SRCH))
+    }
+
+    /// Whether the mount in which a directory lies is read-only in the container, as engines have it for /proc/sys. The
+    /// graft over it is not.
+    fn is_read_only(&self, directory: &str) -> std::result::Result<bool, Errno> {
+        let above = directory.rsplit_once('/').map_or("", |(above, _)| above);
+        let path = format!("proc/sys/net/{above}");
+        let root = self
+            .proc
+            .open_at(&format!("{}/root", self.pid), OFlags::PATH);
+        let root = root.map_err(|_| Errno::SRCH)?;
+        // What cannot be looked at is not written to.
+        let dir = open_below(
+            &root,
+            path.trim_end_matches('/'),
+            OFlags::PATH | OFlags::CLOEXEC,
+        );
+        let flags = fstatvfs(dir.map_err(|_| Errno::ROFS)?)?.f_flag;
+        if has_ended(self.pidfd.as_fd()).unwrap_or(true) {
+            return Err(Errno::SRCH);
+        }
+        Ok(flags.contains(StatVfsMountFlags::RDONLY))
+    }
+}
+
+/// Which of [`DIRECTORIES`] a path is, or lies in.
+fn directory_of(path: &str) -> Option<&'static str> {
+    let odd = |name: &str| matches!(name, "" | "." | "..") || name.contains('\0');
+    if path.split('/').any(odd) {
+        return None;
+    }
+    DIRECTORIES.into_iter().find(|dir| {
+        path.strip_prefix(dir)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_has_nothing_opened_outside_of_the_directories_that_are_grafted() {
+        for (path, directory) in [
+            ("core", "core"),
+            ("core/somaxconn", "core"),
+            ("ipv4/neigh/eth0/locktime", "ipv4/neigh"),
+        ] {
+            assert_eq!(directory_of(path), Some(directory), "{path}");
+        }
+        for path in [
+            "",
+            "/core",
+            "corex",
+            "core/",
+            "core/../ipv4/ip_forward",
+            "core/./somaxconn",
+            "core//somaxconn",
+            "../kernel/panic",
+            "ipv4/ip_forward",
+            "ipv4",
+            "core/a\0",
+        ] {
+            assert_eq!(directory_of(path), None, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What is written down of raised values in the runtime directory, for the next daemon and for whoever looks.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::procfs::Proc;
+use crate::runtime_dir::RuntimeDir;
+use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::raisable::Raisable;
+
+/// The name of the file.
+pub const FILE: &str = "raised.json";
+
+/// What is written down.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    version: Version,
+    /// The kernel's boot_id: after a reboot the machine's values are its own again.
+    boot_id: String,
+    /// The tunables that are raised, or that a container wishes to be.
+    tunables: BTreeMap<Raisable, Entry>,
+}
+
+/// The daemon that reads it may be a later one. (Not a tag: behind one, serde takes no numbers for keys.)
+#[derive(Debug, Serialize, Deserialize)]
+enum Version {
+    #[serde(rename = "1")]
+    V1,
+}
+
+/// One tunable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What was done to the machine's value; none when it is as somebody else has set it.
+    pub raised: Option<Raised>,
+    /// What containers have set, by slot, where that is more than the machine's value was.
+    pub wishes: BTreeMap<u64, Wish>,
+}
+
+/// What was done to the machine's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    /// The value that is given back.
+    pub original: u64,
+    /// The value that we set.
+    pub set: u64,
+    /// The value that was there just before, while it is not known whether it was replaced already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+}
+
+/// What one container has set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// The value.
+    pub value: u64,
+    /// Somebody else has set the machine's value since: it counts no more, until the container sets another one.
+    #[serde(default)]
+    pub void: bool,
+}
+
+/// The record of raised values in a runtime directory, if it was written since the machine was booted.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<Raisable, Entry>> {
+    let Some(text) = runtime.read(FILE)? else {
+        return Ok(BTreeMap::new());
+    };
+    let saved: Saved = serde_json::from_str(&text).map_err(|e| {
+        let path = runtime.path().join(FILE);
+        Error::io("understand", path, std::io::Error::from(e))
+    })?;
+    Ok(if saved.boot_id == boot_id {
+        saved.tunables
+    } else {
+        BTreeMap::new()
+    })
+}
+
+/// The same of the machine that we run on.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<Raisable, Entry>> {
+    let boot_id = Proc::open()?.read("sys/kernel/random/boot_id")?;
+    read(runtime, boot_id.trim())
+}
+
+/// The text of the record; none when there is nothing to write down.
+///
+/// # Errors
+/// When it cannot be encoded.
+pub(super) fn encode(
+    boot_id: &str,
+    tunables: &BTreeMap<Raisable, Entry>,
+) -> Result<Option<String>> {
+    if tunables.is_empty() {
+        return Ok(None);
+    }
+    let saved = Saved {
+        version: Version::V1,
+        boot_id: boot_id.to_owned(),
+        tunables: tunables.clone(),
+    };
+    serde_json::to_string(&saved)
+        .map(Some)
+        .map_err(|e| Error::io("encode", FILE, std::io::Error::from(e)))
+}

@@ -1,0 +1,108 @@
+//! lxcfs, started on a mount that only the bench's own mount namespace has.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use eci_fs_protocol::error::{Error, Result};
+use nix::mount::{MsFlags, mount};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+/// Where it is mounted, in that namespace.
+const DIR: &str = "/run/eci-fs-bench";
+
+/// How long it may take to mount.
+const START_LIMIT: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
+
+/// Whether it is installed.
+pub(super) fn check() -> Result<()> {
+    Command::new("lxcfs")
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map(drop)
+        .map_err(|e| Error::io("start", "lxcfs", e).remedy("install lxcfs, or leave --peer out"))
+}
+
+/// lxcfs that ends with this value.
+#[derive(Debug)]
+pub(super) struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Either fails only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Start it and wait until it is mounted. The mount namespace must be the caller's own.
+pub(super) fn start() -> Result<Running> {
+    // What it keeps in /run goes with the namespace.
+    mount(
+        Some("tmpfs"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .map_err(|e| Error::io("mount", "/run", e))?;
+    std::fs::create_dir_all(DIR).map_err(|e| Error::io("create", DIR, e))?;
+    let mounts = std::fs::File::open("/proc/self/mounts")
+        .map_err(|e| Error::io("open", "/proc/self/mounts", e))?;
+    let child = Command::new("lxcfs")
+        .args(["-f", "-l", "--enable-cfs", "-p", "/run/lxcfs.pid", DIR])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| Error::io("start", "lxcfs", e))?;
+    let running = Running(child);
+    // The kernel says POLLPRI when the list of mounts has changed.
+    while !Path::new(DIR).join("proc/meminfo").exists() {
+        let fd = mounts.as_fd();
+        let changed =
+            rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::PRI)], Some(&START_LIMIT))
+                .map_err(|e| Error::io("wait for", "lxcfs", e))?;
+        if changed == 0 {
+            return Err(Error::refused("lxcfs did not mount within five seconds")
+                .remedy("run it by hand to see why"));
+        }
+    }
+    Ok(running)
+}
+
+/// Bind its files over those of /proc and /sys, as container engines do.
+pub(super) fn bind() -> Result<()> {
+    let proc = Path::new(DIR).join("proc");
+    let entries = std::fs::read_dir(&proc).map_err(|e| Error::io("read", &proc, e))?;
+    let mut files: Vec<(std::path::PathBuf, String)> = entries
+        .flatten()
+        .map(|entry| {
+            (
+                entry.path(),
+                format!("/proc/{}", entry.file_name().display()),
+            )
+        })
+        .collect();
+    let online = "sys/devices/system/cpu/online";
+    files.push((Path::new(DIR).join(online), format!("/{online}")));
+    for (from, to) in files {
+        if from.is_file() && Path::new(&to).exists() {
+            mount(
+                Some(&from),
+                to.as_str(),
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .map_err(|e| Error::io("bind over", &to, e))?;
+        }
+    }
+    Ok(())
+}

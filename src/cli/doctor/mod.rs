@@ -1,0 +1,177 @@
+//! `eci-fs doctor`: whether this machine has what eci-fs needs, whether engines use it, and what to change.
+//!
+//! A finding is wrong when a container would fail to start or would not see its own limits; anything else that is
+//! worth knowing is a note.
+
+mod daemon;
+mod engines;
+mod kernel;
+mod trial;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use eci_fs_protocol::error::Error;
+use serde::Serialize;
+
+use super::Runtime;
+
+/// Options of `eci-fs doctor`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// As JSON: whether all is well, and an array of findings
+    #[arg(long)]
+    json: bool,
+    /// The root of the file system that the engines' configurations are in
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    #[command(flatten)]
+    runtime: Runtime,
+}
+
+/// How a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Note,
+    Wrong,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    /// What it belongs to: "kernel", "engines".
+    part: &'static str,
+    state: State,
+    /// What was found.
+    says: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// All findings, in the order in which they are said.
+#[derive(Debug, Default)]
+struct Findings {
+    part: &'static str,
+    all: Vec<Finding>,
+}
+
+impl Findings {
+    /// What follows belongs to this.
+    fn begin(&mut self, part: &'static str) {
+        self.part = part;
+    }
+
+    fn ok(&mut self, says: impl Into<String>) {
+        self.add(State::Ok, says.into(), None);
+    }
+
+    fn note(&mut self, says: impl Into<String>, remedy: &str) {
+        self.add(State::Note, says.into(), Some(remedy.to_owned()));
+    }
+
+    fn wrong(&mut self, says: impl Into<String>, remedy: &str) {
+        self.add(State::Wrong, says.into(), Some(remedy.to_owned()));
+    }
+
+    fn error(&mut self, error: Error) {
+        self.add(State::Wrong, error.what, error.remedy);
+    }
+
+    fn add(&mut self, state: State, says: String, remedy: Option<String>) {
+        self.all.push(Finding {
+            part: self.part,
+            state,
+            says,
+            remedy,
+        });
+    }
+
+    fn is_well(&self) -> bool {
+        self.all.iter().all(|finding| finding.state != State::Wrong)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut part = "";
+        for finding in &self.all {
+            if finding.part != part {
+                part = finding.part;
+                text += &format!("{part}\n");
+            }
+            let state = match finding.state {
+                State::Ok => "ok",
+                State::Note => "note",
+                State::Wrong => "WRONG",
+            };
+            text += &format!("  {state:<6} {}\n", finding.says);
+            if let Some(remedy) = &finding.remedy {
+                text += &format!("         -> {remedy}\n");
+            }
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "ok": self.is_well(), "findings": self.all })
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) fn main(options: &Options) -> ExitCode {
+    let mut findings = Findings::default();
+    findings.begin("kernel");
+    kernel::examine(&mut findings);
+    findings.begin("cgroups");
+    kernel::examine_cgroups(&mut findings);
+    findings.begin("engines");
+    let wired = engines::examine(&mut findings, &options.root);
+    findings.begin("daemon");
+    daemon::examine(
+        &mut findings,
+        &options.runtime.runtime_dir,
+        &options.root,
+        wired,
+    );
+    findings.begin("container");
+    trial::examine(&mut findings, &options.runtime.runtime_dir);
+    if options.json {
+        println!("{:#}", findings.json());
+    } else {
+        print!("{}", findings.text());
+    }
+    if findings.is_well() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_that_is_wrong_is_enough_and_notes_are_not() {
+        let mut findings = Findings::default();
+        findings.begin("kernel");
+        findings.ok("Linux 6.12");
+        findings.note("no Landlock", "boot with lsm=landlock");
+        assert!(findings.is_well());
+        findings.begin("daemon");
+        findings.wrong("not running", "start it");
+        assert!(!findings.is_well());
+        assert_eq!(
+            findings.text(),
+            "kernel\n  ok     Linux 6.12\n  note   no Landlock\n         -> boot with lsm=landlock\n\
+             daemon\n  WRONG  not running\n         -> start it\n"
+        );
+        let json = findings.json();
+        assert_eq!(json["ok"], false);
+        assert_eq!(json["findings"][2]["state"], "wrong");
+        assert_eq!(json["findings"][0].get("remedy"), None);
+    }
+}

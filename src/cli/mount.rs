@@ -1,0 +1,98 @@
+//! `eci-fs mount`: show under a directory what a process would see.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::runtime_dir::RuntimeDir;
+use eci_fs_protocol::control::{Request, Response};
+use eci_fs_protocol::error::{Error, Kind, Result};
+use rustix::fs::{Mode, OFlags};
+
+use super::Runtime;
+use crate::cli::client::{about_process, call_or_start, out_of_turn};
+
+/// Options of `eci-fs mount`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Any process of the container
+    pid: i32,
+    /// An empty directory, created if it is not there; one in the runtime directory otherwise
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: Runtime,
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) fn main(options: &Options) -> Result<()> {
+    super::need_root("mount")?;
+    let pidfd = open_pidfd(options.pid)?;
+    let runtime_dir = &options.runtime.runtime_dir;
+    let wanted = match &options.dir {
+        Some(dir) => dir.clone(),
+        None => default_dir(runtime_dir, options.pid)?,
+    };
+    let created = create(&wanted)?;
+    let result = open(&wanted).and_then(|(dir, path)| {
+        let request = Request::Mount {
+            dir: path.clone(),
+            created,
+        };
+        call_or_start(runtime_dir, &request, &[pidfd.as_fd(), dir.as_fd()])
+            .map(|(response, _)| (response, path))
+    });
+    match result {
+        Ok((Response::Mounted { id, grafts }, path)) => {
+            println!(
+                "{}: {grafts} views of {id}, below proc and sys",
+                path.display()
+            );
+            Ok(())
+        }
+        Ok((other, _)) => Err(out_of_turn(&other)),
+        Err(error) => {
+            if created {
+                // Nothing was mounted: the directory that was made for it goes again.
+                let _ = std::fs::remove_dir(&wanted);
+            }
+            Err(about_process(error, options.pid))
+        }
+    }
+}
+
+fn default_dir(runtime_dir: &Path, pid: i32) -> Result<PathBuf> {
+    let mounts = RuntimeDir::create(runtime_dir)?.mounts();
+    match std::fs::create_dir(&mounts) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::io("create", &mounts, e)
+                .remedy("name a directory, or another --runtime-dir"))
+        }
+        _ => Ok(mounts.join(pid.to_string())),
+    }
+}
+
+/// Create the directory; false when it is there already.
+fn create(dir: &Path) -> Result<bool> {
+    match std::fs::create_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(Error::io("create", dir, e).remedy("name a directory whose parent exists")),
+    }
+}
+
+/// Open the directory, and find the path by which it is listed and unmounted.
+fn open(dir: &Path) -> Result<(OwnedFd, PathBuf)> {
+    let path = std::fs::canonicalize(dir).map_err(|e| Error::io("resolve", dir, e))?;
+    let mut entries = std::fs::read_dir(&path).map_err(|e| Error::io("list", &path, e))?;
+    if entries.next().is_some() {
+        return Err(
+            Error::new(Kind::Refused, format!("{} is not empty", path.display()))
+                .remedy("name an empty directory, or unmount what is there"),
+        );
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd =
+        rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| Error::io("open", &path, e))?;
+    Ok((fd, path))
+}

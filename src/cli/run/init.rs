@@ -1,0 +1,153 @@
+//! The init: pid 1 of the container. Mounts /proc, starts the command, reaps what is left to it.
+
+use std::process::{Child, Command, ExitCode};
+
+use eci_fs_mountd::container::mountinfo::{Mount, parse_mountinfo};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::error::{Error, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags};
+
+use super::{FAILED, FromInside, Inside, inherited, report, signals, wait_for_go};
+
+/// The whole process.
+#[allow(
+    clippy::print_stderr,
+    reason = "without a channel there is no other way to say it"
+)]
+pub(in super::super) fn init(inside: Inside) -> ExitCode {
+    let channel = match inherited::take(inside.channel) {
+        Ok(fd) => Channel::new(fd),
+        Err(error) => {
+            eprintln!("eci-fs: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let signals = match prepare(&channel) {
+        Ok(signals) => signals,
+        Err(error) => return report(&channel, error),
+    };
+    drop(channel);
+    let command = Command::new("/proc/self/exe")
+        .args(["run-exec", "--"])
+        .args(&inside.command)
+        .spawn();
+    match command {
+        Ok(child) => ExitCode::from(reap(&signals, &child)),
+        Err(error) => {
+            eprintln!("eci-fs: {}", Error::io("start", "/proc/self/exe", error));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn prepare(channel: &Channel) -> Result<signals::Signals> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|e| Error::io("set", "the death signal", e))?;
+    wait_for_go(channel)?;
+    let signals = signals::Signals::block_with(&[Signal::SIGCHLD])?;
+    // What is mounted on the host later shall appear here, and nothing of ours there.
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )
+    .map_err(|e| Error::io("make", "the mounts private", e))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+        .map_err(|e| Error::io("mount", "proc on /proc", e))?;
+    mount_cgroups();
+    // In a user namespace the directory of the caller may be out of reach.
+    if std::env::current_dir().and_then(std::fs::read_dir).is_err() {
+        nix::unistd::chdir("/").map_err(|e| Error::io("enter", "/", e))?;
+    }
+    channel
+        .send(&FromInside::Ready, &[])
+        .map_err(|e| Error::io("speak to", "the parent", e))?;
+    wait_for_go(channel)?;
+    Ok(signals)
+}
+
+/// Mount each cgroup hierarchy anew over the host's, so that programs find their own cgroup at its root, as they
+/// do in other engines' containers. Where the kernel does not let us, they see the host's tree.
+fn mount_cgroups() {
+    let Ok(text) = std::fs::read_to_string("/proc/self/mountinfo") else {
+        return;
+    };
+    for hierarchy in parse_mountinfo(&text) {
+        let of_cgroups = matches!(hierarchy.fstype.as_str(), "cgroup" | "cgroup2");
+        if !of_cgroups || !hierarchy.point.starts_with("/sys/fs/cgroup") {
+            continue;
+        }
+        if let Err(error) = mount_hierarchy(&hierarchy) {
+            tracing::debug!(%error, point = hierarchy.point, "the host's cgroup tree stays visible");
+        }
+    }
+}
+
+/// Not by mount(2): that refuses to put a file system onto itself, even where another part of it shows.
+fn mount_hierarchy(hierarchy: &Mount) -> rustix::io::Result<()> {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    };
+    let context = fsopen(hierarchy.fstype.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if hierarchy.fstype == "cgroup" {
+        for option in hierarchy.super_options.split(',') {
+            match option.split_once('=') {
+                Some((key, value)) if key == "name" => fsconfig_set_string(&context, key, value)?,
+                None if !matches!(option, "rw" | "ro") => fsconfig_set_flag(&context, option)?,
+                _ => {}
+            }
+        }
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    // Programs that take the first mount of a hierarchy for theirs, as Java does, must not find the host's. In a user
+    // namespace it is locked, and stays beneath.
+    let _ = nix::mount::umount2(hierarchy.point.as_str(), nix::mount::MntFlags::MNT_DETACH);
+    move_mount(
+        &tree,
+        "",
+        rustix::fs::CWD,
+        hierarchy.point.as_str(),
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+/// Pass signals on and reap, until the command has ended; the kernel then ends everything else.
+fn reap(signals: &signals::Signals, command: &Child) -> u8 {
+    let command = Pid::from_raw(i32::try_from(command.id()).unwrap_or(0));
+    loop {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            match status {
+                WaitStatus::Exited(pid, code) if pid == command => {
+                    return u8::try_from(code & 0xff).unwrap_or(FAILED);
+                }
+                WaitStatus::Signaled(pid, signal, _) if pid == command => {
+                    return u8::try_from(128 + signal as i32).unwrap_or(FAILED);
+                }
+                WaitStatus::StillAlive => break,
+                _ => {}
+            }
+        }
+        let signal_fd = signals.as_fd();
+        // It fails with EINTR only, and then there is something to look at.
+        let _ = rustix::event::poll(&mut [PollFd::new(&signal_fd, PollFlags::IN)], None);
+        while let Some(info) = signals.next() {
+            if let Some(signal) = signals::sent_by_a_process(&info) {
+                // It fails only when the command has just ended.
+                let _ = kill(command, signal);
+            }
+        }
+    }
+}

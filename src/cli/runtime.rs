@@ -1,0 +1,178 @@
+//! `eci-runc`, which is `eci-fs runtime` too: an OCI runtime for engines that have no directory of hooks.
+//!
+//! It adds the hook to the bundle that a container is made from, and becomes the real runtime. Everything else is
+//! that one's: it gets the same arguments, descriptors, environment and signals, and its parent is ours.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use eci_fs_mountd::runtime_dir;
+use eci_fs_protocol::error::{Error, Result};
+
+use crate::cli::client::Client;
+use crate::cli::config::{self, Config, OnError};
+use crate::cli::program::{self, RUNTIME as PROGRAM};
+use crate::oci::bundle::{Bundle, CONFIG};
+use crate::oci::command_line::CommandLine;
+use crate::oci::decision::{Decision, decide};
+use crate::oci::edit::{self, Hook, NAME};
+use crate::oci::runtime_log;
+
+/// The runtimes that are looked for when none is configured.
+const RUNTIMES: [&str; 2] = ["runc", "crun"];
+
+/// Where they are looked for besides PATH, which engines may give their runtimes without /usr/sbin.
+const USUAL: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
+/// Seconds that a runtime waits for a hook longer than that gives itself: it says more than the runtime can.
+const GRACE: u64 = 5;
+
+/// When the hook is called. There is none at poststop: the daemon sees the end of a container by itself, and a program
+/// that would have to be executed for it takes longer than that.
+const STAGE: &str = "createRuntime";
+
+/// Options of `eci-fs runtime`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub(super) struct Options {
+    /// The command line of an OCI runtime; before the subcommand also --eci-runtime-path FILE (the runtime that is
+    /// executed) and --eci-config FILE
+    #[arg(
+        value_name = "ARG",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    arguments: Vec<OsString>,
+}
+
+/// Run as `eci-fs runtime ARG...`.
+pub(super) fn main(options: &Options) -> ExitCode {
+    become_runtime(options.arguments.clone())
+}
+
+/// Edit the bundle if there is one, and become the runtime; returns only when that fails.
+#[allow(
+    clippy::print_stderr,
+    reason = "this is the program's last word to its engine"
+)]
+pub(super) fn become_runtime(arguments: Vec<OsString>) -> ExitCode {
+    let line = CommandLine::parse(arguments);
+    let Err(error) = execute(&line);
+    if let Some(log) = &line.log {
+        runtime_log::write(log, line.log_json, &error);
+    }
+    eprintln!("{PROGRAM}: {error}");
+    ExitCode::FAILURE
+}
+
+fn execute(line: &CommandLine) -> Result<Infallible> {
+    let environment = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let named = line.host_config.clone();
+    let path = named.or_else(|| environment("ECI_FS_CONFIG"));
+    let path = path.unwrap_or_else(|| config::DEFAULT.into());
+    let config = Config::read(&path)?;
+    let wanted = line.runtime.clone();
+    let wanted = wanted
+        .or_else(|| environment("ECI_FS_RUNTIME"))
+        .or_else(|| config.runtime.path.clone());
+    let runtime = find_runtime(wanted.as_deref())?;
+    if line.makes() {
+        let added = add_hook(line, &path, &config.hook);
+        if let Err(error) = added {
+            match config.hook.on_error {
+                OnError::Fail => return Err(error),
+                OnError::Ignore => super::hook_log::go_on(&config.hook.runtime_dir, &error),
+            }
+        }
+    }
+    let error = Command::new(&runtime).args(&line.rest).exec();
+    Err(Error::io("execute the runtime", &runtime, error)
+        .remedy("name one that is there: [runtime] path in the configuration"))
+}
+
+/// Have the hook called for the container that is about to be made.
+fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Result<()> {
+    let path = line.bundle.join(&line.config);
+    if !path.exists() {
+        // The runtime says so, in words that its engine knows.
+        return Ok(());
+    }
+    let bundle = Bundle::read(&line.bundle, &line.config)?;
+    match decide(&bundle.annotations, &config.allow) {
+        Ok(Decision::LeaveAlone) => return Ok(()),
+        Ok(Decision::Attach(_)) => {}
+        // Then it is for the hook to say so, and to attach all the same.
+        Err(_) if config.on_error == OnError::Ignore => {}
+        Err(error) => return Err(error),
+    }
+    if config.on_error == OnError::Fail && !config.start {
+        // Said here, since not every runtime passes on what a hook says.
+        let client = Client::connect_within(&config.runtime_dir, config.limit());
+        if super::hook::is_rootless() && !matches!(client, Ok(Some(_))) {
+            return Ok(());
+        }
+        client?.ok_or_else(|| super::hook::no_daemon(&config.runtime_dir))?;
+    }
+    let mut args = vec![NAME.to_owned(), "hook".to_owned()];
+    let mut option = |name: &str, value: &Path, default: &str| {
+        if value != Path::new(default) {
+            args.extend([name.to_owned(), value.display().to_string()]);
+        }
+    };
+    option("--config", config_path, config::DEFAULT);
+    option("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT);
+    option("--bundle-config", &line.config, CONFIG);
+    args.push(STAGE.to_owned());
+    let hook = Hook {
+        path: program::path()?,
+        args,
+        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
+        timeout: config.timeout + GRACE,
+    };
+    edit::add_hooks(&path, &[(STAGE, hook)])
+}
+
+/// The runtime that is executed: a path as it is, a name in PATH, or one of the usual ones.
+fn find_runtime(wanted: Option<&Path>) -> Result<PathBuf> {
+    let found = match wanted {
+        Some(path) if path.as_os_str().as_encoded_bytes().contains(&b'/') => Some(path.to_owned()),
+        Some(name) => in_path(name.as_os_str()),
+        None => RUNTIMES.iter().find_map(|name| in_path(OsStr::new(name))),
+    };
+    let found = found.ok_or_else(|| {
+        let what = wanted.map_or_else(|| RUNTIMES.join(" or "), |name| name.display().to_string());
+        Error::not_found(format!("there is no {what} in PATH"))
+            .remedy("install it, or name another one: [runtime] path in the configuration")
+    })?;
+    let own = std::fs::canonicalize("/proc/self/exe").ok();
+    if own.is_some() && std::fs::canonicalize(&found).ok() == own {
+        return Err(Error::refused(format!(
+            "the runtime {} is {PROGRAM} itself",
+            found.display()
+        ))
+        .remedy("name the real one: [runtime] path in the configuration"));
+    }
+    Ok(found)
+}
+
+fn in_path(name: &OsStr) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .chain(USUAL.map(PathBuf::from))
+        .collect();
+    dirs.into_iter()
+        .map(|dir| dir.join(name))
+        .find(|path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok())
+}

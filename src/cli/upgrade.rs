@@ -1,0 +1,75 @@
+//! `eci-fs upgrade`: other versions of the programs in the place of those that run, while containers read.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use eci_fs_protocol::control::{Part, Request, Response, Upgraded};
+use eci_fs_protocol::error::{Error, Result};
+
+use super::Runtime;
+use crate::cli::client::{Client, out_of_turn};
+
+/// Options of `upgrade`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The new eci-mountd (or eci-fs), if it does not lie where the running one was started from
+    #[arg(long, value_name = "FILE")]
+    daemon: Option<PathBuf>,
+
+    /// The new eci-fs, if it does not lie where the running server was started from
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+
+    /// Replace one of the two alone
+    #[arg(long, value_name = "PROGRAM")]
+    only: Option<Only>,
+
+    #[command(flatten)]
+    runtime: Runtime,
+}
+
+/// One of the two programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Only {
+    /// eci-mountd
+    Daemon,
+    /// eci-fs serve
+    Server,
+}
+
+#[allow(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) fn main(options: &Options) -> Result<()> {
+    super::need_root("upgrade")?;
+    // The daemon first: it is the new one that knows how to start the new server.
+    for (part, path) in [
+        (Part::Daemon, &options.daemon),
+        (Part::Server, &options.server),
+    ] {
+        let wanted = match options.only {
+            Some(Only::Daemon) => part == Part::Daemon,
+            Some(Only::Server) => part == Part::Server,
+            None => true,
+        };
+        if !wanted {
+            continue;
+        }
+        let path = path.as_deref().map(absolute).transpose()?;
+        let client = Client::connect(&options.runtime.runtime_dir)?
+            .ok_or_else(|| super::no_daemon(&options.runtime))?;
+        let Upgraded { pid, release } = match client.call(Request::Upgrade { part, path }, &[])?.0 {
+            Response::Upgraded(upgraded) => upgraded,
+            other => return Err(out_of_turn(&other)),
+        };
+        let name = match part {
+            Part::Daemon => "daemon",
+            Part::Server => "server",
+        };
+        println!("{name}: {release}, process {pid}");
+    }
+    Ok(())
+}
+
+/// The daemon has another working directory.
+fn absolute(path: &std::path::Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io("find", path, e))
+}

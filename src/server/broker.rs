@@ -1,0 +1,261 @@
+//! Asking the daemon, whichever there is: a server that outlives its daemon is given another channel by the next.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::link::{Ask, AskAnswer};
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::server::error::Errno;
+
+/// The way to the daemon.
+#[derive(Debug)]
+pub struct BrokerClient {
+    line: Mutex<Option<Arc<Line>>>,
+    came: Condvar,
+}
+
+/// The channel of one daemon.
+#[derive(Debug)]
+struct Line {
+    channel: Channel,
+    /// Whether an answer is to come to a question that nobody waits for any more. Locked while one asks, so that answers
+    /// come to whom they are for. A daemon that hangs has one question before it, however often it is asked.
+    owed: Mutex<bool>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum Silence {
+    /// The daemon is gone.
+    Gone(io::Error),
+    /// It takes too long.
+    Late,
+}
+
+impl BrokerClient {
+    /// Ask over `channel`.
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            line: Mutex::new(Some(Line::new(channel))),
+            came: Condvar::new(),
+        }
+    }
+
+    /// From now on ask over `channel`: there is another daemon.
+    pub fn replace(&self, channel: Channel) {
+        *self.line.lock() = Some(Line::new(channel));
+        self.came.notify_all();
+    }
+
+    /// Tell the daemon that there is, whatever it makes of it.
+    ///
+    /// # Errors
+    /// When there is none, or no answer before `until`: then it may not have heard.
+    pub fn tell(&self, ask: &Ask, until: Instant) -> Result<(), Silence> {
+        let line = self.line.lock().clone();
+        let line = line.ok_or_else(|| Silence::Gone(io::ErrorKind::NotConnected.into()))?;
+        let told = line.ask(ask, until);
+        if let Err(Silence::Gone(_)) = &told {
+            self.forget(&line);
+        }
+        told.map(drop)
+    }
+
+    /// Ask for a descriptor. While there is no daemon the next one is waited for.
+    ///
+    /// # Errors
+    /// What the daemon answers; EAGAIN when there is no answer before `until`.
+    pub fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
+        match self.answered(ask, until)? {
+            (AskAnswer::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Ask what lies in a directory: names, and whether each is a directory.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn list(&self, ask: &Ask, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
+        match self.answered(ask, until)? {
+            (AskAnswer::Listed { entries }, _) => Ok(entries),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    fn answered(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Errno> {
+        loop {
+            let line = self.line(until).ok_or(Errno::AGAIN)?;
+            match line.ask(ask, until) {
+                Ok((AskAnswer::Refused { errno }, _)) => return Err(Errno(errno)),
+                Ok(answer) => return Ok(answer),
+                Err(Silence::Late) => return Err(Errno::AGAIN),
+                Err(Silence::Gone(error)) => {
+                    tracing::warn!(%error, "there is no daemon to ask, waiting for the next");
+                    self.forget(&line);
+                }
+            }
+        }
+    }
+
+    /// Nobody answers there any more.
+    fn forget(&self, line: &Arc<Line>) {
+        let mut current = self.line.lock();
+        if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, line)) {
+            *current = None;
+        }
+    }
+
+    fn line(&self, until: Instant) -> Option<Arc<Line>> {
+        let mut line = self.line.lock();
+        while line.is_none() {
+            if self.came.wait_until(&mut line, until).timed_out() {
+                break;
+            }
+        }
+        line.clone()
+    }
+}
+
+impl Line {
+    fn new(channel: Channel) -> Arc<Self> {
+        Arc::new(Self {
+            channel,
+            owed: Mutex::new(false),
+        })
+    }
+
+    fn ask(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
+        let mut owed = self.owed.try_lock_until(until).ok_or(Silence::Late)?;
+        if *owed {
+            self.answer(until)?;
+            *owed = false;
+        }
+        self.channel.send(ask, &[]).map_err(Silence::Gone)?;
+        *owed = true;
+        let answer = self.answer(until)?;
+        *owed = false;
+        Ok(answer)
+    }
+
+    /// The next answer.
+    fn answer(&self, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
+        if !self.wait(until).map_err(Silence::Gone)? {
+            return Err(Silence::Late);
+        }
+        let answer = self.channel.recv::<AskAnswer>().map_err(Silence::Gone)?;
+        answer.ok_or_else(|| Silence::Gone(io::ErrorKind::UnexpectedEof.into()))
+    }
+
+    /// Whether an answer comes before `until`.
+    fn wait(&self, until: Instant) -> io::Result<bool> {
+        let left = until.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut poll = [PollFd::new(&self.channel, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)))?;
+        Ok(ready > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::Duration;
+
+    use eci_fs_protocol::link::Resource;
+
+    use super::*;
+
+    fn ask(slot: u64) -> Ask {
+        Ask::Trigger {
+            slot,
+            resource: Resource::Cpu,
+            trigger: b"some 1 2".to_vec(),
+        }
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    /// The next question, and its answer.
+    fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
+        let (Ask::Trigger { slot, .. } | Ask::Raise { slot, .. } | Ask::Network { slot, .. }, _) =
+            daemon.recv().unwrap().unwrap();
+        daemon.send(&AskAnswer::Opened, fds).unwrap();
+        slot
+    }
+
+    #[test]
+    fn what_is_asked_while_there_is_no_daemon_is_answered_by_the_next() {
+        let (first, server) = Channel::pair().unwrap();
+        let asks = BrokerClient::new(server);
+        drop(first);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| asks.ask(&ask(7), soon()));
+            let (next, server) = Channel::pair().unwrap();
+            asks.replace(server);
+            let null = std::fs::File::open("/dev/null").unwrap();
+            assert_eq!(answer(&next, &[null.as_fd()]), 7);
+            assert!(asked.join().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn without_a_daemon_one_is_told_to_try_again() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = BrokerClient::new(server);
+        drop(daemon);
+        let got = asks.ask(&ask(1), Instant::now());
+        assert_eq!(got.unwrap_err(), Errno::AGAIN);
+    }
+
+    #[test]
+    fn who_tells_does_not_wait_for_the_next_daemon() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = BrokerClient::new(server);
+        drop(daemon);
+        for _ in 0..2 {
+            let told = asks.tell(&ask(1), soon());
+            assert!(matches!(told, Err(Silence::Gone(_))), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_has_one_question_before_it() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = BrokerClient::new(server);
+        for slot in 1..=3 {
+            let told = asks.tell(&ask(slot), Instant::now());
+            assert!(matches!(told, Err(Silence::Late)), "{told:?}");
+        }
+        assert_eq!(answer(&daemon, &[]), 1);
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| asks.tell(&ask(4), soon()));
+            assert_eq!(answer(&daemon, &[]), 4);
+            assert!(told.join().unwrap().is_ok());
+        });
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_late_is_nobody_elses() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let asks = BrokerClient::new(server);
+        assert_eq!(asks.ask(&ask(1), Instant::now()).unwrap_err(), Errno::AGAIN);
+        assert_eq!(answer(&daemon, &[]), 1);
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| asks.ask(&ask(2), soon()));
+            let (_, _) = daemon.recv::<Ask>().unwrap().unwrap();
+            let refused = AskAnswer::Refused {
+                errno: libc::EINVAL,
+            };
+            daemon.send(&refused, &[]).unwrap();
+            assert_eq!(asked.join().unwrap().unwrap_err(), Errno(libc::EINVAL));
+        });
+    }
+}

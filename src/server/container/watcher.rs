@@ -1,0 +1,142 @@
+//! The watcher of limits: hears from inotify when a limit of a container, or of an ancestor of it, is written.
+//!
+//! It makes the next read of any view see the change, whatever the freshness: the versions of the container are
+//! marked stale, and the kernel is told to believe its attributes no more. That is a notification, but none in the
+//! request path: it is sent from this thread, and concerns attributes only, so that it waits for no page.
+//!
+//! CPU hotplug, and an effective cpuset that follows a sibling's exclusive one, send no event; the freshness bound
+//! covers them, and for static views, which are believed for longer, [`crate::server::fs::STATIC_BOUND`].
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::Attached;
+
+/// Told the slot of a container whose limits have changed.
+pub type Changed = Box<dyn Fn(u64) + Send + Sync>;
+
+/// Who is watched.
+#[derive(Debug)]
+pub struct Watcher {
+    inotify: Inotify,
+    watched: Mutex<Watched>,
+    /// Events have been taken, and those whom they concern may not know yet.
+    telling: AtomicBool,
+}
+
+/// Containers share their ancestors, and inotify gives one descriptor an inode.
+#[derive(Debug, Default)]
+struct Watched {
+    slots: HashMap<WatchDescriptor, BTreeSet<u64>>,
+    containers: HashMap<u64, Weak<Attached>>,
+}
+
+impl Watcher {
+    /// One that watches nobody yet.
+    ///
+    /// # Errors
+    /// When the user has too many inotify instances (/proc/sys/fs/inotify/max_user_instances).
+    pub fn new() -> std::io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+        Ok(Self {
+            inotify,
+            watched: Mutex::default(),
+            telling: AtomicBool::new(false),
+        })
+    }
+
+    /// Watch the limits of a container. Where no more watches can be had the freshness bound has to do.
+    pub fn add(&self, slot: u64, container: &Arc<Attached>) {
+        let mut watched = self.watched.lock();
+        watched.containers.insert(slot, Arc::downgrade(container));
+        for path in container.limit_paths() {
+            match self
+                .inotify
+                .add_watch(path.as_str(), AddWatchFlags::IN_MODIFY)
+            {
+                Ok(descriptor) => {
+                    watched.slots.entry(descriptor).or_default().insert(slot);
+                }
+                // Not every kernel has every file.
+                Err(nix::errno::Errno::ENOENT) => {}
+                Err(error) => {
+                    tracing::warn!(%error, slot, "limits cannot be watched; they show within the freshness, ignoring");
+                    return;
+                }
+            }
+        }
+        container.set_watched();
+    }
+
+    /// Watch it no more.
+    pub fn remove(&self, slot: u64) {
+        let mut watched = self.watched.lock();
+        watched.containers.remove(&slot);
+        watched.slots.retain(|descriptor, slots| {
+            slots.remove(&slot);
+            if slots.is_empty() {
+                // A cgroup that was removed has taken its watches with it.
+                let _ = self.inotify.rm_watch(*descriptor);
+            }
+            !slots.is_empty()
+        });
+    }
+
+    /// Whether a limit has been written and not everybody whom it concerns knows it: what is remembered of limits
+    /// must not be believed then. The kernel queues the event before the write returns to its caller.
+    pub fn is_behind(&self) -> bool {
+        // In this order: an event that is no longer queued has been taken, and before that the flag was set.
+        self.has_event(Some(&Timespec::default())) || self.telling.load(Ordering::SeqCst)
+    }
+
+    /// Whether an event is queued, or comes within `timeout`. What cannot be told counts as one.
+    fn has_event(&self, timeout: Option<&Timespec>) -> bool {
+        let mut fds = [PollFd::new(&self.inotify, PollFlags::IN)];
+        poll(&mut fds, timeout) != Ok(0)
+    }
+
+    /// Hear, for ever, and tell `changed`.
+    pub fn run(&self, changed: &Changed) {
+        loop {
+            self.telling.store(false, Ordering::SeqCst);
+            self.has_event(None);
+            self.telling.store(true, Ordering::SeqCst);
+            let events = match self.inotify.read_events() {
+                Ok(events) => events,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(error) => return tracing::error!(%error, "limits are not watched any more"),
+            };
+            let hit: Vec<(u64, Arc<Attached>)> = {
+                let mut watched = self.watched.lock();
+                let mut hit = BTreeSet::new();
+                for event in &events {
+                    if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                        hit.extend(watched.containers.keys().copied());
+                    } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                        watched.slots.remove(&event.wd);
+                    } else if let Some(slots) = watched.slots.get(&event.wd) {
+                        hit.extend(slots.iter().copied());
+                    }
+                }
+                hit.into_iter()
+                    .filter_map(|slot| Some((slot, watched.containers.get(&slot)?.upgrade()?)))
+                    .collect()
+            };
+            for (slot, container) in hit {
+                container.expire();
+                changed(slot);
+            }
+        }
+    }
+}
+
+/// A path to a limit file by the descriptor of its hierarchy: inotify takes no directory descriptor.
+pub(super) fn path_of(dir: impl AsFd, name: &str) -> String {
+    format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd())
+}

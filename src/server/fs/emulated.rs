@@ -1,0 +1,362 @@
+//! Directory grafts: directories of the kernel whose listing depends on the container, on the live connection.
+//!
+//! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
+//! file, which is then read here, from the host, and never written; or it is the kernel's own of the container's network
+//! namespace ([`super::namespaced`]). Node ids are hashes of the paths, so that they
+//! mean the same to every server; what a hash means is remembered when it is looked up, by the next server too. What
+//! did not fit into the state is found again by walking.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
+use nix::fcntl::OFlag;
+
+use super::kernels::{Stat, read_whole};
+use super::{Attr, DirEntry, Kind, Tree};
+use crate::server::container::Attached;
+use crate::server::error::Errno;
+use crate::server::ids::{Node, NodeId};
+use crate::server::state::Record;
+
+/// A path below a directory graft.
+pub(super) struct Place {
+    pub(super) container: Arc<Attached>,
+    slot: u64,
+    directory: &'static dyn Directory,
+    rel: Arc<str>,
+}
+
+impl Place {
+    /// The slot of its container.
+    pub(super) fn slot(&self) -> u64 {
+        self.slot
+    }
+}
+
+/// The directory emulator with `id`.
+pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
+    DIRECTORIES
+        .iter()
+        .copied()
+        .find(|directory| directory.facts().id == id)
+}
+
+fn join(rel: &str, name: &str) -> String {
+    if rel.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{rel}/{name}")
+    }
+}
+
+impl Tree {
+    /// The node of a path, which is remembered.
+    fn node(&self, slot: u64, directory: u16, rel: &str) -> Result<NodeId, Errno> {
+        self.paths.node(slot, directory, rel, |number| {
+            let record = || Record::Path {
+                number,
+                directory,
+                path: rel.to_owned(),
+            };
+            self.remember(record, &[]);
+        })
+    }
+
+    /// The place that a node names below a directory graft, or the graft itself; none for other nodes.
+    pub(super) fn place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
+        match id.node() {
+            Node::View { slot, emulator } => {
+                let Some(directory) = directory(emulator) else {
+                    return Ok(None);
+                };
+                let container = self.container(slot)?;
+                if !container.has_directory(emulator) {
+                    return Err(Errno::NOENT);
+                }
+                Ok(Some(Place {
+                    container,
+                    slot,
+                    directory,
+                    rel: "".into(),
+                }))
+            }
+            Node::Below { slot, path } => {
+                let container = self.container(slot)?;
+                if !self.paths.known.contains_key(&path) {
+                    self.walk_all(slot, &container);
+                }
+                let (directory_id, rel) = self
+                    .paths
+                    .known
+                    .get(&path)
+                    .map(|known| known.clone())
+                    .ok_or(Errno::NOENT)?;
+                let directory = directory(directory_id).ok_or(Errno::NOENT)?;
+                Ok(Some(Place {
+                    container,
+                    slot,
+                    directory,
+                    rel,
+                }))
+            }
+            Node::Root | Node::Directory { .. } => Ok(None),
+        }
+    }
+
+    /// Learn all paths of a container's directory grafts.
+    fn walk_all(&self, slot: u64, container: &Arc<Attached>) {
+        for directory in DIRECTORIES
+            .iter()
+            .filter(|d| container.has_directory(d.facts().id))
+        {
+            let mut open = vec![String::new()];
+            while let Some(rel) = open.pop() {
+                let place = Place {
+                    container: Arc::clone(container),
+                    slot,
+                    directory: *directory,
+                    rel: rel.as_str().into(),
+                };
+                let entries = self.place_entries(&place).unwrap_or_default();
+                let directories = entries.iter().filter(|e| e.kind == Kind::Directory);
+                open.extend(directories.map(|entry| join(&rel, &entry.name)));
+            }
+        }
+    }
+
+    /// Whether a request about a node may wait: for a driver, where a file of the host's lies there, or for the daemon,
+    /// which looks into the container's network namespace.
+    pub fn may_block(id: NodeId) -> bool {
+        match id.node() {
+            Node::Below { .. } => true,
+            Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
+            Node::Root | Node::Directory { .. } => false,
+        }
+    }
+
+    /// The path of a place that is the kernel's own of the container's network namespace; none for another.
+    pub(super) fn namespaced(&self, place: &Place) -> Result<Option<String>, Errno> {
+        if !place.directory.is_namespaced() {
+            return Ok(None);
+        }
+        let cx = self.context(&place.container, false);
+        Ok(match place.decide(&cx, &place.rel)? {
+            Decision::Namespaced(path) => Some(path),
+            _ => None,
+        })
+    }
+
+    /// Whether a file in a directory graft has a graft of its own over it.
+    pub(super) fn is_covered(&self, id: NodeId) -> Result<bool, Errno> {
+        let Some(place) = self.place(id)? else {
+            return Ok(false);
+        };
+        let path = join(place.directory.facts().path, &place.rel);
+        let index = EMULATORS
+            .iter()
+            .position(|emulator| emulator.facts().path == path);
+        Ok(index.is_some_and(|index| place.container.connection(index).is_some()))
+    }
+
+    pub(super) fn place_lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
+        let cx = self.context(&place.container, false);
+        let rel = join(&place.rel, name);
+        match place.decide(&cx, &rel)? {
+            Decision::Hidden => Err(Errno::NOENT),
+            Decision::Passthrough(host) => {
+                self.host_stat(&host)?;
+                self.node(place.slot, place.directory.facts().id, &rel)
+            }
+            Decision::Namespaced(path) => {
+                self.network_stat(place.slot, &path)?;
+                self.node(place.slot, place.directory.facts().id, &rel)
+            }
+            Decision::View { .. } | Decision::Link(_) | Decision::Made => {
+                self.node(place.slot, place.directory.facts().id, &rel)
+            }
+            Decision::Tunable(id) => Ok(NodeId::view(place.slot, id)),
+        }
+    }
+
+    pub(super) fn place_entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
+        let cx = self.context(&place.container, false);
+        let names = place
+            .directory
+            .names(&cx, &place.rel)
+            .map_err(|error| place.failed(&error))?;
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            let rel = join(&place.rel, &name);
+            let kind = match place.decide(&cx, &rel)? {
+                Decision::Hidden => continue,
+                Decision::View { .. } => Kind::File,
+                Decision::Link(_) => Kind::Symlink,
+                Decision::Made => Kind::Directory,
+                Decision::Tunable(id) => {
+                    let id = NodeId::view(place.slot, id);
+                    entries.push(DirEntry {
+                        id,
+                        kind: Kind::File,
+                        name,
+                    });
+                    continue;
+                }
+                // Those are listed by the container's network namespace.
+                Decision::Namespaced(_) => continue,
+                // It may have gone since it was listed.
+                Decision::Passthrough(host) => match self.host_stat(&host) {
+                    Ok(stat) => stat.kind,
+                    Err(_) => continue,
+                },
+            };
+            let id = self.node(place.slot, place.directory.facts().id, &rel)?;
+            entries.push(DirEntry { id, kind, name });
+        }
+        if let Some(path) = self.namespaced(place)? {
+            for (name, kind) in self.network_entries(place.slot, &path)? {
+                // What is computed takes the place of the kernel's.
+                let rel = join(&place.rel, &name);
+                if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
+                    let id = self.node(place.slot, place.directory.facts().id, &rel)?;
+                    entries.push(DirEntry { id, kind, name });
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The attributes of a place; with `measure` false, no file of the host is read to know its size.
+    ///
+    /// A computed file always has its size: the kernel takes it from any answer, also from one to somebody else's
+    /// lookup, and a sendfile(2) that is under way stops there.
+    pub(super) fn place_attr(
+        &self,
+        id: NodeId,
+        place: &Place,
+        measure: bool,
+    ) -> Result<Attr, Errno> {
+        let cx = self.context(&place.container, false);
+        let (mut uid, mut gid) = (place.container.uid, place.container.gid);
+        let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
+            Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
+            Decision::Made => (Kind::Directory, place.directory.facts().mode, 0),
+            // The daemon, which walks to it when it attaches, is not asked by that.
+            Decision::Namespaced(_) if place.rel.is_empty() => {
+                (Kind::Directory, place.directory.facts().mode, 0)
+            }
+            Decision::Namespaced(path) => {
+                let stat = self.network_stat(place.slot, &path)?;
+                (uid, gid) = (stat.uid, stat.gid);
+                let size = match stat.kind {
+                    Kind::File if measure => self.network_text(place.slot, &path)?.len() as u64,
+                    _ => 0,
+                };
+                (stat.kind, stat.mode, size)
+            }
+            Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
+            Decision::View { mode, .. } => (Kind::File, mode, self.place_text(place)?.len() as u64),
+            Decision::Passthrough(host) => {
+                let stat = self.host_stat(&host)?;
+                let mode = if place.rel.is_empty() {
+                    place.directory.facts().mode
+                } else {
+                    stat.mode
+                };
+                // A file of no size would be an empty one to sendfile(2).
+                let size = match (stat.kind, stat.size) {
+                    (Kind::File, 0) if measure => {
+                        self.place_text(place).map_or(0, |text| text.len() as u64)
+                    }
+                    (_, size) => size,
+                };
+                (stat.kind, mode, size)
+            }
+        };
+        Ok(Attr {
+            id,
+            kind,
+            size,
+            mode,
+            uid,
+            gid,
+            mtime: SystemTime::now(),
+        })
+    }
+
+    /// The whole of a file below a directory graft.
+    pub(super) fn place_text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.context(&place.container, false);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
+            Decision::Link(_) => Err(Errno(libc::EINVAL)),
+            Decision::Made => Err(Errno::ISDIR),
+            Decision::Namespaced(path) => self.network_text(place.slot, &path),
+            Decision::View { .. } => {
+                let mut text = Vec::new();
+                place
+                    .directory
+                    .render(&cx, &place.rel, &mut text)
+                    .map_err(|error| place.failed(&error))?;
+                Ok(text)
+            }
+            Decision::Passthrough(host) => {
+                let fd = self
+                    .host
+                    .open_flags(&host, OFlag::O_RDONLY)
+                    .map_err(|e| Errno(e as i32))?;
+                read_whole(fd)
+            }
+        }
+    }
+
+    /// The target of a symbolic link below a directory graft.
+    ///
+    /// # Errors
+    /// EINVAL for what is no link; ENOENT.
+    pub fn read_link(&self, id: NodeId) -> Result<Vec<u8>, Errno> {
+        let Some(place) = self.place(id)? else {
+            return Err(Errno(libc::EINVAL));
+        };
+        let cx = self.context(&place.container, false);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Link(target) => Ok(target.into_bytes()),
+            Decision::Passthrough(host) => {
+                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+                let fd = self
+                    .host
+                    .open_flags(&host, flags)
+                    .map_err(|e| Errno(e as i32))?;
+                rustix::fs::readlinkat(&fd, "", Vec::new())
+                    .map(std::ffi::CString::into_bytes)
+                    .map_err(|e| Errno(e.raw_os_error()))
+            }
+            _ => Err(Errno(libc::EINVAL)),
+        }
+    }
+
+    fn host_stat(&self, path: &str) -> Result<Stat, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let fd = self
+            .host
+            .open_flags(path, flags)
+            .map_err(|e| Errno(e as i32))?;
+        Stat::of(&fd)
+    }
+}
+
+impl Place {
+    fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
+        self.directory
+            .entry(cx, rel)
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &eci_fs_emulators::Error) -> Errno {
+        let errno = Errno(error.errno());
+        if errno != Errno::NOENT {
+            tracing::error!(path = self.directory.facts().path, rel = &*self.rel, %error, "cannot be computed");
+        }
+        errno
+    }
+}

@@ -1,0 +1,61 @@
+//! From what the tree says to what the FUSE library sends, and back.
+
+use std::time::SystemTime;
+
+use fuser::{FileAttr, FileType, INodeNo, Request};
+
+use crate::server::error::Errno;
+use crate::server::fs::{Attr, Caller, Kind};
+use crate::server::ids;
+
+/// Set in the number of a request that the kernel sends again (`FUSE_UNIQUE_RESEND` of include/uapi/linux/fuse.h,
+/// Linux 6.9).
+const FUSE_UNIQUE_RESEND: u64 = 1 << 63;
+
+pub(super) fn numbered(request: &Request) -> ids::Request {
+    let number = request.unique().0;
+    ids::Request {
+        number: number & !FUSE_UNIQUE_RESEND,
+        again: number & FUSE_UNIQUE_RESEND != 0,
+    }
+}
+
+pub(super) fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+        pid: request.pid(),
+    }
+}
+
+pub(super) fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+    }
+}
+
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.id.raw()),
+        size: attr.size,
+        blocks: 0,
+        atime: attr.mtime,
+        mtime: attr.mtime,
+        ctime: attr.mtime,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: if attr.kind == Kind::Directory { 2 } else { 1 },
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+pub(super) fn fuse_errno(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.0)
+}

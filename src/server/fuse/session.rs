@@ -1,0 +1,217 @@
+//! Starting a session on a connection that may be in use already.
+//!
+//! The FUSE library insists on an INIT request, which the kernel sends once in the life of a connection. So a
+//! session is always started on a socket pair:
+//! 1. the INIT request that the daemon has kept is fed in at the other end,
+//! 2. the answer is taken out there,
+//! 3. `dup2` puts the `/dev/fuse` descriptor in the place of the socket.
+//!
+//! A first start and a takeover are thus the same code; what is done with the answer is the daemon's business.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use eci_fs_protocol::link::Connection;
+use fuser::{Config, Notifier, Session, SessionACL};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use super::adapter::Adapter;
+use super::drain::Relay;
+use super::kernel::Kernel;
+use super::unanswered::Unanswered;
+use crate::server::fs::Tree;
+use crate::server::workers::Workers;
+
+/// Threads that serve one connection: half as many as can run at once, but for very large machines. The other half
+/// are those who ask. With more, requests of one reader go to threads in turn, each of which has to be woken up, and
+/// finds little of what it needs in its CPU's cache: an open on the live connection then takes a third longer.
+const MAX_THREADS: usize = 8;
+
+/// What the FUSE library calls its threads, before their number.
+const THREAD_NAME: &str = "fuser-";
+
+/// The answer to an INIT request, as it goes to the kernel.
+pub type Reply = Vec<u8>;
+
+/// A session that is ready to serve.
+pub struct Prepared {
+    session: Session<Adapter>,
+    connection: Connection,
+    kernel: Arc<Kernel>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What sessions work with.
+#[derive(Debug, Clone)]
+pub struct Means {
+    /// What they serve.
+    pub tree: Arc<Tree>,
+    /// Who does what may block.
+    pub workers: Arc<Workers>,
+    /// What was taken and is not answered.
+    pub unanswered: Unanswered,
+    /// Whom to tell things unasked.
+    pub kernel: Arc<Kernel>,
+}
+
+/// Make a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
+///
+/// # Errors
+/// When the kept INIT request is not one.
+pub fn prepare(
+    means: &Means,
+    connection: Connection,
+    fuse: &OwnedFd,
+    init: &[u8],
+) -> io::Result<(Prepared, Reply)> {
+    let (theirs, ours) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::net::send(&ours, init, SendFlags::NOSIGNAL)?;
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .div_ceil(2)
+        .min(MAX_THREADS);
+    config.n_threads = Some(threads);
+    // Never clone_fd: what was read through a cloned descriptor dies with the process.
+    config.clone_fd = false;
+    let session = Session::from_fd(
+        Adapter::new(means, connection),
+        theirs,
+        SessionACL::All,
+        config,
+    )?;
+    let mut reply = vec![0; 4096];
+    let (length, _) = rustix::net::recv(&ours, reply.as_mut_slice(), RecvFlags::DONTWAIT)?;
+    reply.truncate(length);
+    replace(session.as_fd().as_raw_fd(), fuse)?;
+    Ok((
+        Prepared {
+            session,
+            connection,
+            kernel: Arc::clone(&means.kernel),
+        },
+        reply,
+    ))
+}
+
+impl Prepared {
+    /// Serve, on threads of its own; `ended` is called when the connection is no more, unless the session was drained.
+    ///
+    /// # Errors
+    /// When threads cannot be started.
+    pub fn serve(self, ended: impl FnOnce() + Send + 'static) -> io::Result<Serving> {
+        let Self {
+            session,
+            connection,
+            kernel,
+        } = self;
+        let state = Arc::new(State::default());
+        let serving = Serving {
+            number: session.as_fd().as_raw_fd(),
+            _notifier: session.notifier(),
+            relay: None,
+            state: Arc::clone(&state),
+        };
+        kernel.set(connection, session.notifier());
+        std::thread::Builder::new()
+            .name(connection.name().to_owned())
+            .spawn(move || {
+                let result = session.run();
+                state.over.store(true, Ordering::SeqCst);
+                if state.draining.load(Ordering::SeqCst) {
+                    return;
+                }
+                if let Err(error) = result {
+                    tracing::error!(%error, connection = connection.name(), "the session ended");
+                }
+                ended();
+            })?;
+        Ok(serving)
+    }
+}
+
+/// A session that serves.
+#[derive(Debug)]
+pub struct Serving {
+    /// The number of its descriptor, which [`Self::_notifier`] keeps open.
+    number: RawFd,
+    _notifier: Notifier,
+    relay: Option<Arc<Relay>>,
+    state: Arc<State>,
+}
+
+/// How far a session is.
+#[derive(Debug, Default)]
+struct State {
+    draining: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Serving {
+    /// Take no more requests from the `/dev/fuse` descriptor `fuse`: each thread leaves after the one that it waits for.
+    ///
+    /// # Errors
+    /// When there are no more descriptors or threads.
+    pub fn drain(&mut self, fuse: &OwnedFd) -> io::Result<()> {
+        if self.relay.is_some() {
+            return Ok(());
+        }
+        let (relay, inert) = Relay::start(fuse.try_clone()?)?;
+        self.state.draining.store(true, Ordering::SeqCst);
+        replace(self.number, &inert)?;
+        self.relay = Some(relay);
+        Ok(())
+    }
+
+    /// Whether a thread of it has not left, or an answer is not with the kernel.
+    pub fn is_busy(&self) -> bool {
+        !self.state.over.load(Ordering::SeqCst)
+            || self.relay.as_ref().is_some_and(|relay| relay.is_busy())
+    }
+}
+
+/// How many threads serve sessions, drained ones included.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn count_threads() -> io::Result<u64> {
+    let mut count = 0;
+    for task in std::fs::read_dir("/proc/self/task")? {
+        // One that has left meanwhile has no name.
+        let name = std::fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
+        count += u64::from(name.starts_with(THREAD_NAME));
+    }
+    Ok(count)
+}
+
+/// Put `fuse` where a session has its descriptor.
+#[allow(
+    unsafe_code,
+    reason = "dup2 onto a descriptor that the library owns and only lends"
+)]
+fn replace(number: RawFd, fuse: &OwnedFd) -> io::Result<()> {
+    // SAFETY: both descriptors are open for the call: `number` is that of a session, which is kept open by the
+    // session itself or by its notifier in `Serving`. It stays valid and owned by the session: only what it refers
+    // to changes, atomically. A safe dup2 wants to own its target, which the library does not give away.
+    let result = unsafe { libc::dup3(fuse.as_raw_fd(), number, libc::O_CLOEXEC) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! File handles: the numbers of open files.
+
+/// The number of an open file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle(pub u64);
+
+impl Handle {
+    /// That of all open files that need none. No other has it: numbers begin at the nanoseconds since boot.
+    pub const NONE: Self = Self(0);
+
+    /// That of all files that are read from the page cache.
+    pub const PAGED: Self = Self(u64::MAX);
+}
