@@ -312,3 +312,69 @@ fn privileged_detaching_leaves_the_namespace_as_it_was() {
     assert_eq!(container.mounts(), before);
     assert_eq!(names(&container.busybox(&["ls", CORE])), own);
 }
+
+/// Everything that a container sees of a device, and the listing that it is in.
+fn read_device(container: &mut Container, name: &str) -> Vec<String> {
+    let directory = format!("{NEIGH}/{name}");
+    let files = names(&container.busybox(&["ls", &directory]));
+    assert!(files.len() > 10, "{files:?}");
+    let read = |file: &String| container.read(&format!("{directory}/{file}"));
+    files.iter().map(read).collect()
+}
+
+/// The two names had one node id when ids were hashes without a key, in one table for all containers.
+#[test]
+fn privileged_a_device_that_one_container_names_hides_none_of_another() {
+    let scene = scene();
+    let (mut attacker, mut victim) = (start(&scene, true), start(&scene, true));
+    let add = |container: &Container, name: &str, peer: &str| {
+        let command = ["ip", "link", "add", name, "type", "veth", "peer", peer];
+        beside(container, &command);
+    };
+    add(&attacker, "xd4akqbrx", "there");
+    add(&victim, "eth0", "there");
+    scene.attach(&attacker);
+    scene.attach(&victim);
+    for daemon in 0..2 {
+        // Whichever is looked up first.
+        let listed = names(&attacker.busybox(&["ls", NEIGH]));
+        assert_eq!(listed, ["default", "lo", "there", "xd4akqbrx"]);
+        read_device(&mut attacker, "xd4akqbrx");
+        let listed = names(&victim.busybox(&["ls", NEIGH]));
+        assert_eq!(listed, ["default", "eth0", "lo", "there"], "{daemon}");
+        assert_eq!(
+            read_device(&mut victim, "eth0"),
+            read_device(&mut victim, "there")
+        );
+        read_device(&mut attacker, "xd4akqbrx");
+        if daemon == 0 {
+            scene.eci_fs(&["upgrade", "--only", "server"]).ok();
+        }
+    }
+}
+
+/// An attacker who does not know the key makes names at random: with more of them than are kept, and everything of
+/// everybody is read all the same.
+#[test]
+fn privileged_a_container_with_more_names_than_are_kept_harms_nobody() {
+    let scene = scene();
+    let (mut attacker, mut victim) = (start(&scene, true), start(&scene, true));
+    beside(&victim, &["ip", "link", "add", "eth0", "type", "ifb"]);
+    let devices = 240;
+    let batch: String = (0..devices)
+        .map(|number| format!("link add x{number} type ifb\n"))
+        .collect();
+    let command = format!("ip -batch - <<'END'\n{batch}END\n");
+    beside(&attacker, &["sh", "-c", &command]);
+    scene.attach(&attacker);
+    scene.attach(&victim);
+    let own = read_device(&mut victim, "eth0");
+    attacker.ask(&["hold", "held", &format!("{NEIGH}/x0/mcast_solicit")]);
+    let found = attacker.busybox(&["find", NEIGH]);
+    // MOST_KNOWN of src/server/ids/paths.rs.
+    assert!(found.lines().count() > 1 << 12, "{}", found.lines().count());
+    assert_eq!(read_device(&mut victim, "eth0"), own);
+    // What was forgotten of its own is found again.
+    read_device(&mut attacker, "x0");
+    assert_eq!(names(&victim.busybox(&["ls", NEIGH])).len(), 3);
+}

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use crate::server::cpu_ids;
 use crate::server::error::Errno;
 use crate::server::fs::{Freshness, Judged, STATIC_BOUND};
+use crate::server::ids::Paths;
 pub use sampler::{Sampled, Sampler};
 pub use version::Version;
 use view::View;
@@ -47,6 +48,8 @@ pub struct Attached {
     pub gid: u32,
     /// Its users as the machine's, as /proc/\<pid>/uid_map of its process has it: the sign of its user namespace.
     pub uid_map: Vec<u8>,
+    /// The names in its network namespace below directory grafts.
+    pub(in crate::server) paths: Paths,
     /// Who wrote last to a tunable that takes a capability.
     pub judged: Mutex<Option<Judged>>,
     /// How old its views may be, if that is set for it alone.
@@ -125,6 +128,7 @@ impl Attached {
     pub(crate) fn over(container: Container, uid: u32, gid: u32) -> Self {
         Self {
             slot: 0,
+            paths: Paths::of_container(&container.identity.machine_secret),
             container: Arc::new(container),
             uid,
             gid,

@@ -9,8 +9,7 @@ use eci_fs_protocol::link::Connection;
 
 use super::Kind;
 use crate::server::container::Attached;
-use crate::server::ids::NodeId;
-use crate::server::ids::fnv;
+use crate::server::ids::{NUMBER_BITS, NodeId};
 
 /// The number of a container's own directory.
 pub(super) const TOP: u32 = 0;
@@ -43,9 +42,17 @@ enum Child {
     View(usize),
 }
 
-/// The number of a directory: never [`TOP`]'s.
+/// Returns the number of a directory: never [`TOP`]'s.
 fn number(path: &str) -> u32 {
-    (fnv(path.as_bytes()) as u32).max(TOP + 1)
+    (fnv(path.as_bytes()) as u32 % (1 << NUMBER_BITS)).max(TOP + 1)
+}
+
+/// FNV-1a. The hash must be the same in every build of every version, which the library's is not. The paths are those of
+/// the registry, so nobody can choose one that collides.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 impl Directories {

@@ -16,7 +16,7 @@ use super::kernels::{Stat, read_whole};
 use super::{Attr, DirEntry, Kind, Tree};
 use crate::server::container::Attached;
 use crate::server::error::Errno;
-use crate::server::ids::{Node, NodeId};
+use crate::server::ids::{Known, Node, NodeId, Owner, Paths};
 use crate::server::state::Record;
 
 /// A path below a directory graft.
@@ -51,16 +51,41 @@ fn join(rel: &str, name: &str) -> String {
 }
 
 impl Tree {
-    /// The node of a path, which is remembered.
-    fn node(&self, slot: u64, directory: u16, rel: &str) -> Result<NodeId, Errno> {
-        self.paths.node(slot, directory, rel, |number| {
-            let record = || Record::Path {
-                number,
-                directory,
-                path: rel.to_owned(),
+    /// Returns the node of a path below the directory graft of `place`, which is remembered.
+    fn node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
+        let (slot, directory) = (place.slot, place.directory.facts().id);
+        if rel.is_empty() {
+            return Ok(NodeId::view(slot, directory));
+        }
+        let paths = self.paths_of(place);
+        let owner = paths.owner();
+        let number = paths.number(slot, directory, rel, |number| {
+            let path = rel.to_owned();
+            let record = || match owner {
+                Owner::Host => Record::Path {
+                    number: number.into(),
+                    directory,
+                    path,
+                },
+                Owner::Container => Record::OwnPath {
+                    slot,
+                    number,
+                    directory,
+                    path,
+                },
             };
             self.remember(record, &[]);
-        })
+        })?;
+        Ok(NodeId::below(slot, owner, number))
+    }
+
+    /// Returns the table of the paths below the directory graft of `place`. A container chooses names only in its network
+    /// namespace.
+    fn paths_of<'a>(&'a self, place: &'a Place) -> &'a Paths {
+        match place.directory.is_namespaced() {
+            true => &place.container.paths,
+            false => &self.paths,
+        }
     }
 
     /// The place that a node names below a directory graft, or the graft itself; none for other nodes.
@@ -81,16 +106,18 @@ impl Tree {
                     rel: "".into(),
                 }))
             }
-            Node::Below { slot, path } => {
+            Node::Below {
+                slot,
+                owner,
+                number,
+            } => {
                 let container = self.container(slot)?;
-                if !self.paths.known.contains_key(&path) {
-                    self.walk_all(slot, &container);
-                }
-                let (directory_id, rel) = self
-                    .paths
-                    .known
-                    .get(&path)
-                    .map(|known| known.clone())
+                let known = match owner {
+                    Owner::Host => self.paths.path(number),
+                    Owner::Container => container.paths.path(number),
+                };
+                let (directory_id, rel) = known
+                    .or_else(|| self.walk_to(id, &container))
                     .ok_or(Errno::NOENT)?;
                 let directory = directory(directory_id).ok_or(Errno::NOENT)?;
                 Ok(Some(Place {
@@ -104,8 +131,9 @@ impl Tree {
         }
     }
 
-    /// Learn all paths of a container's directory grafts.
-    fn walk_all(&self, slot: u64, container: &Arc<Attached>) {
+    /// Walks the directory grafts of a container until the path with a node is found, which learns all paths on the way.
+    fn walk_to(&self, id: NodeId, container: &Arc<Attached>) -> Option<Known> {
+        let slot = id.slot();
         for directory in DIRECTORIES
             .iter()
             .filter(|d| container.has_directory(d.facts().id))
@@ -119,10 +147,14 @@ impl Tree {
                     rel: rel.as_str().into(),
                 };
                 let entries = self.place_entries(&place).unwrap_or_default();
+                if let Some(found) = entries.iter().find(|entry| entry.id == id) {
+                    return Some((directory.facts().id, join(&rel, &found.name).into()));
+                }
                 let directories = entries.iter().filter(|e| e.kind == Kind::Directory);
                 open.extend(directories.map(|entry| join(&rel, &entry.name)));
             }
         }
+        None
     }
 
     /// Whether a request about a node may wait: for a driver, where a file of the host's lies there, or for the daemon,
@@ -166,15 +198,13 @@ impl Tree {
             Decision::Hidden => Err(Errno::NOENT),
             Decision::Passthrough(host) => {
                 self.host_stat(&host)?;
-                self.node(place.slot, place.directory.facts().id, &rel)
+                self.node(place, &rel)
             }
             Decision::Namespaced(path) => {
                 self.network_stat(place.slot, &path)?;
-                self.node(place.slot, place.directory.facts().id, &rel)
+                self.node(place, &rel)
             }
-            Decision::View { .. } | Decision::Link(_) | Decision::Made => {
-                self.node(place.slot, place.directory.facts().id, &rel)
-            }
+            Decision::View { .. } | Decision::Link(_) | Decision::Made => self.node(place, &rel),
             Decision::Tunable(id) => Ok(NodeId::view(place.slot, id)),
         }
     }
@@ -210,7 +240,7 @@ impl Tree {
                     Err(_) => continue,
                 },
             };
-            let id = self.node(place.slot, place.directory.facts().id, &rel)?;
+            let id = self.node(place, &rel)?;
             entries.push(DirEntry { id, kind, name });
         }
         if let Some(path) = self.namespaced(place)? {
@@ -218,7 +248,7 @@ impl Tree {
                 // What is computed takes the place of the kernel's.
                 let rel = join(&place.rel, &name);
                 if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
-                    let id = self.node(place.slot, place.directory.facts().id, &rel)?;
+                    let id = self.node(place, &rel)?;
                     entries.push(DirEntry { id, kind, name });
                 }
             }

@@ -84,6 +84,7 @@ pub struct Tree {
     containers: DashMap<u64, Arc<Attached>>,
     expected: DashSet<u64>,
     handles: live::Handles,
+    /// The paths of the host below directory grafts. Those that a container names are its own ([`Attached::paths`]).
     paths: Paths,
     sampler: Sampler,
     services: Option<Services>,
@@ -142,7 +143,7 @@ impl Tree {
             containers: DashMap::new(),
             expected: DashSet::new(),
             handles: live::Handles::default(),
-            paths: Paths::default(),
+            paths: Paths::of_host(),
             sampler: Sampler::new(
                 services
                     .as_ref()

@@ -43,10 +43,15 @@ impl Tree {
 
     fn restore(&self, Remembered { record, text }: Remembered) {
         if let Record::Path {
-            directory, path, ..
+            number,
+            directory,
+            path,
         } = &record
         {
-            self.paths.learn(*directory, path);
+            // A release before this one had longer numbers. What they stood for is found under its present one.
+            if let Ok(number) = u32::try_from(*number) {
+                self.paths.restore(number, *directory, path);
+            }
             return;
         }
         let Ok(container) = self.container(record.slot()) else {
@@ -62,6 +67,12 @@ impl Tree {
                     self.sampler.restore(&container, load, counted);
                 }
             }
+            Record::OwnPath {
+                number,
+                directory,
+                path,
+                ..
+            } => container.paths.restore(number, directory, &path),
             Record::Path { .. } => {}
             Record::Snapshot(snapshot) => self.restore_snapshot(&container, snapshot, text.into()),
             Record::Tunable {

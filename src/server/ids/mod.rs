@@ -8,6 +8,7 @@ mod paths;
 mod request;
 
 pub use handle::Handle;
-pub use node::{Node, NodeId};
-pub(in crate::server) use paths::{Paths, fnv};
+pub(in crate::server) use node::NUMBER_BITS;
+pub use node::{Node, NodeId, Owner};
+pub(in crate::server) use paths::{Known, Paths};
 pub use request::Request;

@@ -30,7 +30,7 @@ use space::{MAX_ORDER, Place, Space};
 /// Which part of the file open snapshots and paths may not fill: it is for what is remembered of containers.
 const RESERVED: u32 = 4;
 
-/// Which part of what open snapshots may fill one container may fill, and all paths.
+/// Which part of what open snapshots may fill one container may fill, and all paths of the host.
 const SHARE: u32 = 8;
 
 /// Blocks of the smallest file that is of use: a longest record fits.
@@ -362,7 +362,7 @@ impl Begun {
 
 /// Whether there can be so many of these that there is a share for each container.
 fn has_share(key: Key) -> bool {
-    matches!(key, Key::Snapshot(_) | Key::Path(_))
+    matches!(key, Key::Snapshot(_) | Key::Path(_) | Key::OwnPath(..))
 }
 
 #[cfg(test)]

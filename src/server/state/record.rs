@@ -37,10 +37,21 @@ pub enum Record {
         /// The value, in the kernel's format.
         value: Vec<u8>,
     },
-    /// The path that a node id below a directory graft stands for, the same for all containers.
+    /// The path of the host that a node id below a directory graft stands for, the same for all containers.
     Path {
-        /// The number in the node id.
+        /// The number in the node id. Version 0.1.0 had wider ones, also of names that containers choose.
         number: u64,
+        /// The id of the emulator of the directory.
+        directory: u16,
+        /// The path below it.
+        path: String,
+    },
+    /// The name in the network namespace of a container that a node id below a directory graft stands for.
+    OwnPath {
+        /// The container's slot.
+        slot: u64,
+        /// The number in the node id.
+        number: u32,
         /// The id of the emulator of the directory.
         directory: u16,
         /// The path below it.
@@ -93,6 +104,8 @@ pub enum Key {
     Tunable(u64, u16),
     /// Of the node ids with this number.
     Path(u64),
+    /// Of the container in this slot, by the number in the node id.
+    OwnPath(u64, u32),
 }
 
 /// The slot of no container.
@@ -108,15 +121,17 @@ impl Record {
             Self::Trigger(trigger) => Key::Trigger(trigger.handle),
             Self::Tunable { slot, emulator, .. } => Key::Tunable(*slot, *emulator),
             Self::Path { number, .. } => Key::Path(*number),
+            Self::OwnPath { slot, number, .. } => Key::OwnPath(*slot, *number),
         }
     }
 
     /// The slot of the container that it is of; [`NO_SLOT`] for what is of no container.
     pub fn slot(&self) -> u64 {
         match self {
-            Self::History { slot, .. } | Self::Load { slot, .. } | Self::Tunable { slot, .. } => {
-                *slot
-            }
+            Self::History { slot, .. }
+            | Self::Load { slot, .. }
+            | Self::Tunable { slot, .. }
+            | Self::OwnPath { slot, .. } => *slot,
             Self::Snapshot(snapshot) => crate::server::ids::NodeId::from_raw(snapshot.node).slot(),
             Self::Trigger(trigger) => trigger.slot,
             Self::Path { .. } => NO_SLOT,
@@ -194,7 +209,16 @@ mod tests {
             directory,
             path,
         });
-        prop_oneof![load, snapshot, trigger, tunable, path]
+        let own_path =
+            any::<(u64, u32, u16, String)>().prop_map(|(slot, number, directory, path)| {
+                Record::OwnPath {
+                    slot,
+                    number,
+                    directory,
+                    path,
+                }
+            });
+        prop_oneof![load, snapshot, trigger, tunable, path, own_path]
     }
 
     proptest! {
@@ -242,6 +266,13 @@ mod tests {
             path: "x".to_owned(),
         };
         assert_eq!(path.encode(b""), [5, 1, 2, 1, b'x']);
+        let own_path = Record::OwnPath {
+            slot: 3,
+            number: 1,
+            directory: 2,
+            path: "x".to_owned(),
+        };
+        assert_eq!(own_path.encode(b""), [6, 3, 1, 2, 1, b'x']);
         let load = Record::Load {
             slot: 1,
             load: Load {
