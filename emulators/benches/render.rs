@@ -46,15 +46,15 @@ fn views(criterion: &mut Criterion) {
 
 /// Parsers that have most to read.
 fn parsers(criterion: &mut Criterion) {
-    let dir = common::all().remove(0);
-    let meminfo = std::fs::read(dir.join("host/proc/meminfo")).unwrap();
-    let stat = std::fs::read(dir.join("host/proc/stat")).unwrap();
+    let recorded = common::recorded(&common::all()[0]);
+    let meminfo = recorded.file("host/proc/meminfo").unwrap();
+    let stat = recorded.file("host/proc/stat").unwrap();
     let mut group = criterion.benchmark_group("parse");
     group.bench_function("/proc/meminfo", |bencher| {
-        bencher.iter(|| parse_machine(black_box(&meminfo)));
+        bencher.iter(|| parse_machine(black_box(meminfo)));
     });
     group.bench_function("a key of /proc/stat", |bencher| {
-        bencher.iter(|| text::parse_key(black_box(&stat), "procs_blocked"));
+        bencher.iter(|| text::parse_key(black_box(stat), "procs_blocked"));
     });
     group.bench_function("a list of CPUs", |bencher| {
         bencher.iter(|| CpuSet::parse_list(black_box(b"0-3,8-11,16,18,20-255")));

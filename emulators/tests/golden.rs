@@ -1,13 +1,16 @@
-//! Every view of every fixture, byte for byte. `ECI_FS_BLESS=1` writes the expectations; read the
-//! difference before committing it.
+//! Every view of every fixture, byte for byte. `ECI_FS_BLESS=1` writes the expectations into the `.expect.txt`
+//! archives; read the difference before committing it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
+use std::fs::File;
 use std::path::Path;
 
+use archive::Archive;
 use common::Fixture;
 use eci_fs_emulators::{DIRECTORIES, Decision, Directory, EMULATORS, Emulator, Pace, render_view};
+use nix::fcntl::{Flock, FlockArg};
 
 fn each_view(check: impl Fn(&Fixture, &dyn Emulator)) {
     for dir in common::all() {
@@ -23,38 +26,60 @@ fn each_view(check: impl Fn(&Fixture, &dyn Emulator)) {
 fn view(fixture: &Fixture, emulator: &dyn Emulator, padding: bool) -> Vec<u8> {
     let mut out = Vec::new();
     render_view(emulator, &fixture.context(), padding, &mut out)
-        .unwrap_or_else(|error| panic!("{}: {:?}: {error}", fixture.dir.display(), emulator));
+        .unwrap_or_else(|error| panic!("{}: {:?}: {error}", fixture.path.display(), emulator));
     out
 }
 
-/// Compares with expect/<path>, or writes it.
-fn expect(fixture: &Fixture, path: &str, text: &[u8]) {
-    let path = fixture
-        .dir
-        .join("expect")
-        .join(path.trim_start_matches('/'));
+/// Compares the texts of these views with what is expected, or writes them there.
+fn expect(fixture: &Fixture, texts: &[(String, Vec<u8>)]) {
+    let archive = common::expected(&fixture.path);
     if std::env::var_os("ECI_FS_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
+        bless(&archive, texts);
     }
-    let expected =
-        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let (text, expected) = (
-        String::from_utf8_lossy(text),
-        String::from_utf8_lossy(&expected),
-    );
-    assert_eq!(text, expected, "{}", path.display());
+    let expected = Archive::read(&archive).unwrap();
+    for (path, text) in texts {
+        let expected = expected
+            .file(path.trim_start_matches('/'))
+            .unwrap_or_else(|| panic!("{}: {path} is missing", archive.display()));
+        let (text, expected) = (
+            String::from_utf8_lossy(text),
+            String::from_utf8_lossy(expected),
+        );
+        assert_eq!(text, expected, "{}: {path}", archive.display());
+    }
+}
+
+/// Writes the texts of these views into the archive, which is made if missing. What else is in it stays.
+fn bless(path: &Path, texts: &[(String, Vec<u8>)]) {
+    // Another test, which is another process, has other entries of the same archive.
+    let dir = File::open(path.parent().unwrap()).unwrap();
+    let _lock = Flock::lock(dir, FlockArg::LockExclusive).unwrap();
+    let mut archive = match path.exists() {
+        true => Archive::read(path).unwrap(),
+        false => Archive::default(),
+    };
+    for (path, text) in texts {
+        let path = path.trim_start_matches('/');
+        archive.insert_file(path, text.clone()).unwrap();
+    }
+    archive.write(path).unwrap();
 }
 
 #[test]
 fn every_view_says_what_is_expected() {
-    each_view(|fixture, emulator| {
-        expect(
-            fixture,
-            emulator.facts().path,
-            &view(fixture, emulator, false),
-        );
-    });
+    for path in common::all() {
+        let fixture = Fixture::open(&path);
+        let emulators = EMULATORS
+            .iter()
+            .filter(|emulator| emulator.exists(&fixture.context()));
+        let texts: Vec<_> = emulators
+            .map(|emulator| {
+                let path = emulator.facts().path.to_owned();
+                (path, view(&fixture, *emulator, false))
+            })
+            .collect();
+        expect(&fixture, &texts);
+    }
 }
 
 /// One line for each path below a directory: what it is, and what it says if it is a view.
@@ -91,16 +116,18 @@ fn walk_directory(fixture: &Fixture, directory: &dyn Directory, rel: &str, out: 
 
 #[test]
 fn every_directory_has_what_is_expected() {
-    for dir in common::all() {
-        let fixture = Fixture::open(&dir);
+    for path in common::all() {
+        let fixture = Fixture::open(&path);
+        let mut texts = Vec::new();
         for directory in DIRECTORIES {
             if directory.exists(&fixture.context()) {
                 let mut text = String::new();
                 walk_directory(&fixture, *directory, "", &mut text);
                 let path = format!("{}.directory", directory.facts().path);
-                expect(&fixture, &path, text.as_bytes());
+                texts.push((path, text.into_bytes()));
             }
         }
+        expect(&fixture, &texts);
     }
 }
 
@@ -135,29 +162,31 @@ fn nothing_falls_when_a_view_is_read_again() {
 
 #[test]
 fn no_expectation_is_left_over() {
-    fn walk(dir: &Path, root: &Path, found: &mut Vec<String>) {
-        for entry in std::fs::read_dir(dir).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, root, found);
-            } else {
-                found.push(format!("/{}", path.strip_prefix(root).unwrap().display()));
-            }
-        }
-    }
-    for dir in common::all() {
-        let mut found = Vec::new();
-        walk(&dir.join("expect"), &dir.join("expect"), &mut found);
-        for path in found {
+    for path in common::all() {
+        let archive = common::expected(&path);
+        for path in Archive::read(&archive).unwrap().paths() {
             let emulated = match path.strip_suffix(".directory") {
                 Some(path) => DIRECTORIES
                     .iter()
-                    .any(|directory| directory.facts().path == path),
+                    .any(|directory| directory.facts().path[1..] == *path),
                 None => EMULATORS
                     .iter()
-                    .any(|emulator| emulator.facts().path == path),
+                    .any(|emulator| emulator.facts().path[1..] == *path),
             };
-            assert!(emulated, "{}{path}", dir.display());
+            assert!(emulated, "{}: {path}", archive.display());
+        }
+    }
+}
+
+/// So that whoever writes an archive anew changes nothing but what is different.
+#[test]
+fn every_archive_is_as_it_is_written() {
+    for path in common::all() {
+        let recorded = format!("{}.txt", path.display()).into();
+        for path in [recorded, common::expected(&path)] {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let written = Archive::parse(&text).unwrap().to_string();
+            assert_eq!(text, written, "{}", path.display());
         }
     }
 }

@@ -70,19 +70,6 @@ fn poison(file: &str, text: &str) -> String {
     out
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 fn check(case: &Path, path: &str, text: &[u8]) {
     for line in String::from_utf8_lossy(text).lines() {
         let first = line.split_whitespace().next().unwrap_or_default();
@@ -123,8 +110,7 @@ fn no_number_of_the_machine_is_shown() {
     let cases = common::all();
     assert_eq!(cases.iter().filter(with_limits).count(), 4);
     for case in cases.iter().filter(with_limits) {
-        let dir = tempfile::tempdir().unwrap();
-        copy(case, dir.path());
+        let dir = common::unpack(case);
         // The time of the fixture is that of the machine.
         let mut fixture = Fixture::open(case);
         for file in FILES {

@@ -1,11 +1,13 @@
-//! Fixture trees: a recorded machine, a recorded cgroup, and who the container is.
+//! Fixtures: a recorded machine, a recorded cgroup, and who the container is. README.md beside the archives in
+//! `tests/fixtures` says how they are read, recorded and changed.
 //!
 //! ```text
-//! fixtures/<kernel>-<v1|v2>-<case>/
+//! fixtures/<kernel>-<v1|v2>-<case>.txt
 //!   host/proc host/sys          the machine
 //!   cgroup/<controllers>/...    one tree per hierarchy: "cpu,cpuacct" for v1, "unified" for v2
 //!   container.json              who and when
-//!   expect/proc expect/sys      what the views say
+//! fixtures/<kernel>-<v1|v2>-<case>.expect.txt
+//!   proc sys                    what the views say
 //! ```
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -16,13 +18,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use archive::Archive;
 use eci_fs_emulators::{
     Cgroup, Container, Context, CpuIds, Hierarchy, History, Host, Identity, Kept, Load, Settings,
     Version, present, read_threads,
 };
+use tempfile::TempDir;
 
 pub(crate) struct Fixture {
-    pub(crate) dir: PathBuf,
+    /// As [`all`] returns it.
+    pub(crate) path: PathBuf,
+    /// The unpacked files, which go with the fixture.
+    pub(crate) dir: TempDir,
     pub(crate) host: Host,
     pub(crate) container: Container,
     pub(crate) settings: Settings,
@@ -56,7 +63,10 @@ struct Init {
 }
 
 impl Fixture {
-    pub(crate) fn open(dir: &Path) -> Fixture {
+    /// Opens one of [`all`].
+    pub(crate) fn open(path: &Path) -> Fixture {
+        let unpacked = unpack(path);
+        let dir = unpacked.path();
         let text = std::fs::read_to_string(dir.join("container.json")).unwrap();
         let recorded: Recorded = serde_json::from_str(&text).unwrap();
         let host = Host::from_dirs(open(&dir.join("host/proc")), open(&dir.join("host/sys")));
@@ -73,7 +83,7 @@ impl Fixture {
                 pid_level: u32::try_from(recorded.init.nspid.len()).unwrap() - 1,
                 // As Linux has it from 6.14 on.
                 network: None,
-                pid_max_is_own: dir.to_string_lossy().contains("/6.18-"),
+                pid_max_is_own: path.to_string_lossy().contains("/6.18-"),
                 boot_id: *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd\xef",
                 machine_secret: [7; 32],
             },
@@ -89,7 +99,8 @@ impl Fixture {
         let uptime = std::fs::read_to_string(dir.join("host/proc/uptime")).unwrap();
         let boottime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
         Fixture {
-            dir: dir.to_owned(),
+            path: path.to_owned(),
+            dir: unpacked,
             host,
             container,
             settings: Settings {
@@ -115,17 +126,35 @@ impl Fixture {
     }
 }
 
-/// All fixtures, by name.
+/// The paths of all fixtures without the ending of their archives, sorted by name.
 pub(crate) fn all() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut fixtures: Vec<PathBuf> = std::fs::read_dir(dir)
         .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("container.json").exists())
+        .filter_map(|entry| {
+            let path = entry.unwrap().path();
+            let path = path.to_str().unwrap().strip_suffix(".txt")?;
+            (!path.ends_with(".expect")).then(|| path.into())
+        })
         .collect();
     fixtures.sort();
     assert!(!fixtures.is_empty());
     fixtures
+}
+
+/// What was recorded for one of [`all`].
+pub(crate) fn recorded(path: &Path) -> Archive {
+    Archive::read(Path::new(&format!("{}.txt", path.display()))).unwrap()
+}
+
+/// The path of the archive with what the views of one of [`all`] are expected to say.
+pub(crate) fn expected(path: &Path) -> PathBuf {
+    format!("{}.expect.txt", path.display()).into()
+}
+
+/// The files that were recorded for one of [`all`]. They are deleted when the value is dropped.
+pub(crate) fn unpack(path: &Path) -> TempDir {
+    recorded(path).unpack_temporary().unwrap()
 }
 
 /// The first fixture of a cgroup version, "v1" or "v2". Its files stay open, as they do in the server.

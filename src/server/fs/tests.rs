@@ -2,13 +2,15 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use archive::Archive;
 use eci_fs_emulators::{EMULATORS, Host, Settings};
 use eci_fs_protocol::facts::{Facts, HierarchyFacts};
 use eci_fs_protocol::link::{Connection, Secrets};
+use tempfile::TempDir;
 
 use super::Tree;
 use crate::server::container::Attached;
@@ -17,12 +19,19 @@ use crate::server::ids::{Handle, NodeId, Request};
 
 const SLOT: u64 = 7;
 
+/// A recorded file. The files are unpacked once in each test, which has a thread of its own, and go with that.
 fn fixture(path: &str) -> PathBuf {
-    PathBuf::from(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/emulators/tests/fixtures/6.18-v1-limits"
-    ))
-    .join(path)
+    thread_local! {
+        static UNPACKED: TempDir = {
+            let archive = concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/emulators/tests/fixtures/6.18-v1-limits.txt"
+            );
+            let archive = Archive::read(Path::new(archive)).unwrap();
+            archive.unpack_temporary().unwrap()
+        };
+    }
+    UNPACKED.with(|dir| dir.path().join(path))
 }
 
 fn dir(path: PathBuf) -> OwnedFd {

@@ -1,10 +1,12 @@
-//! `cargo xtask fixture`: records what kernels say about a machine and a container.
+//! `cargo xtask fixture`: records what kernels say about a machine and a container, and unpacks and
+//! packs what was recorded.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use archive::Archive;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::fixture::case::Case;
@@ -12,9 +14,9 @@ use crate::fixture::{guest, record, workload};
 use crate::paths::workspace_root;
 use crate::vm::Kernel;
 
-/// Where to record.
+/// What to do with fixtures.
 #[derive(Debug, Subcommand)]
-pub enum Place {
+pub enum Action {
     /// Record on this machine; needs root.
     Record {
         /// The cases and where they go.
@@ -33,6 +35,20 @@ pub enum Place {
         #[command(flatten)]
         what: What,
     },
+    /// Make the files of an archive, to look at them or to change them.
+    Unpack {
+        /// The archive.
+        archive: PathBuf,
+        /// The folder that gets the files; made if missing.
+        dir: PathBuf,
+    },
+    /// Write an archive of the files in a folder.
+    Pack {
+        /// The folder.
+        dir: PathBuf,
+        /// The archive.
+        archive: PathBuf,
+    },
     /// What runs in a cgroup while it is recorded.
     #[command(hide = true)]
     Work(workload::Arguments),
@@ -44,7 +60,7 @@ pub struct What {
     /// The case; all of them if none is given.
     #[arg(long)]
     case: Vec<Case>,
-    /// The folder that gets one folder for each fixture.
+    /// The folder that gets one archive for each case.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -68,17 +84,17 @@ impl What {
     }
 }
 
-/// Records.
-pub(super) fn run(place: &Place) -> Result<ExitCode> {
-    match place {
-        Place::Record { what, read } => {
+/// Records, unpacks or packs.
+pub(super) fn run(action: &Action) -> Result<ExitCode> {
+    match action {
+        Action::Record { what, read } => {
             let out = what.out()?;
             for case in what.cases() {
-                let dir = record::record(*case, &out, read.as_deref())?;
-                println!("recorded {}", dir.display());
+                let path = record::record(*case, &out, read.as_deref())?;
+                println!("recorded {}", path.display());
             }
         }
-        Place::Vm { kernel, what } => {
+        Action::Vm { kernel, what } => {
             let kernels = if kernel.is_empty() {
                 &Kernel::ALL[..]
             } else {
@@ -89,7 +105,9 @@ pub(super) fn run(place: &Place) -> Result<ExitCode> {
                 guest::record(*kernel, what.cases(), &out)?;
             }
         }
-        Place::Work(arguments) => workload::work(arguments)?,
+        Action::Unpack { archive, dir } => Archive::read(archive)?.unpack(dir)?,
+        Action::Pack { dir, archive } => Archive::pack(dir)?.write(archive)?,
+        Action::Work(arguments) => workload::work(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }

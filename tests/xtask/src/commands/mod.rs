@@ -27,7 +27,7 @@ pub enum Task {
     Vm(vm::Arguments),
     /// Record what a kernel says about a machine and a container, for the tests.
     #[command(subcommand)]
-    Fixture(fixture::Place),
+    Fixture(fixture::Action),
 }
 
 impl Task {
@@ -39,7 +39,7 @@ impl Task {
             Self::Instructions => instructions::run(),
             Self::Soak(arguments) => soak::run(&arguments),
             Self::Vm(arguments) => vm::run(&arguments),
-            Self::Fixture(place) => fixture::run(&place),
+            Self::Fixture(action) => fixture::run(&action),
         }
     }
 }
