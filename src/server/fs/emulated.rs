@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use eci_fs_emulators::directory::NEEDS;
 use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
 use nix::fcntl::OFlag;
 
@@ -172,7 +173,7 @@ impl Tree {
         if !place.directory.is_namespaced() {
             return Ok(None);
         }
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         Ok(match place.decide(&cx, &place.rel)? {
             Decision::Namespaced(path) => Some(path),
             _ => None,
@@ -192,7 +193,7 @@ impl Tree {
     }
 
     pub(super) fn place_lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         let rel = join(&place.rel, name);
         match place.decide(&cx, &rel)? {
             Decision::Hidden => Err(Errno::NOENT),
@@ -210,7 +211,7 @@ impl Tree {
     }
 
     pub(super) fn place_entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         let names = place
             .directory
             .names(&cx, &place.rel)
@@ -266,7 +267,7 @@ impl Tree {
         place: &Place,
         measure: bool,
     ) -> Result<Attr, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         let (mut uid, mut gid) = (place.container.uid, place.container.gid);
         let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
@@ -316,7 +317,7 @@ impl Tree {
 
     /// The whole of a file below a directory graft.
     pub(super) fn place_text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
@@ -348,7 +349,7 @@ impl Tree {
         let Some(place) = self.place(id)? else {
             return Err(Errno(libc::EINVAL));
         };
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Link(target) => Ok(target.into_bytes()),
             Decision::Passthrough(host) => {
