@@ -142,8 +142,12 @@ pub fn status_field(pid: u32, key: &str) -> Option<String> {
 /// When they cannot be read.
 #[track_caller]
 pub fn mounts_of(process: impl std::fmt::Display) -> Vec<String> {
-    match fs::read_to_string(format!("/proc/{process}/mountinfo")) {
-        Ok(text) => text.lines().map(str::to_owned).collect(),
+    match fs::read(format!("/proc/{process}/mountinfo")) {
+        // What others mount may have any name.
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
+            text.lines().map(str::to_owned).collect()
+        }
         Err(error) => panic!("the mounts of {process}: {error}"),
     }
 }
