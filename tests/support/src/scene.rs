@@ -64,6 +64,16 @@ impl Scene {
             Path::new("/dev/fuse").exists(),
             "this test needs /dev/fuse: `modprobe fuse`; in a container, pass the device in"
         );
+        // The thread of a test has its name.
+        if let Some((_, name)) = std::thread::current()
+            .name()
+            .and_then(|n| n.rsplit_once("::"))
+        {
+            assert!(
+                name.starts_with("privileged_"),
+                "this test needs root, and its name has to say so: privileged_{name}"
+            );
+        }
         must(
             "becoming the reaper of orphans",
             nix::sys::prctl::set_child_subreaper(true),
