@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use serde_json::Value;
 
 use crate::daemon::{Pending, is_alive, noted_server};
@@ -41,7 +41,7 @@ impl Scene {
     /// When the test is not run by root, or /dev/fuse is missing.
     #[track_caller]
     pub fn new(program: &str) -> Self {
-        Self::with_propagation(program, MsFlags::MS_PRIVATE)
+        Self::with_propagation(program, MountPropagationFlags::PRIVATE)
     }
 
     /// The same, with mounts that are shared, as those of a host are: what somebody mounts in a namespace that is
@@ -51,13 +51,13 @@ impl Scene {
     /// As [`Self::new`].
     #[track_caller]
     pub fn with_shared_mounts(program: &str) -> Self {
-        Self::with_propagation(program, MsFlags::MS_SHARED)
+        Self::with_propagation(program, MountPropagationFlags::SHARED)
     }
 
     #[track_caller]
-    fn with_propagation(program: &str, propagation: MsFlags) -> Self {
+    fn with_propagation(program: &str, propagation: MountPropagationFlags) -> Self {
         assert!(
-            nix::unistd::geteuid().is_root(),
+            rustix::process::geteuid().is_root(),
             "this test needs root: it makes containers; run `sudo -E env PATH=\"$PATH\" cargo nextest run`"
         );
         assert!(
@@ -76,7 +76,7 @@ impl Scene {
         }
         must(
             "becoming the reaper of orphans",
-            nix::sys::prctl::set_child_subreaper(true),
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid())),
         );
         // Short, because the path of a socket is at most 107 bytes long.
         let dir = tempfile::Builder::new()
@@ -91,7 +91,7 @@ impl Scene {
         );
         must("making a mount namespace", unshare(CloneFlags::CLONE_NEWNS));
         // Private first, so that nothing comes from the host any more, and nothing goes there.
-        propagate(MsFlags::MS_PRIVATE);
+        propagate(MountPropagationFlags::PRIVATE);
         leave_out_mounts_of_others();
         propagate(propagation);
         Self {
@@ -160,8 +160,7 @@ impl Scene {
         let point = self.dir().join("eci-fs");
         if !point.exists() {
             must("making a mount point", fs::write(&point, ""));
-            let none = None::<&str>;
-            let bound = mount(Some(&self.program), &point, none, MsFlags::MS_BIND, none);
+            let bound = mount_bind(&self.program, &point);
             must("mounting the program", bound);
         }
         let mut command = Command::new(point);
@@ -325,9 +324,8 @@ fn is_of_eci_fs(line: &str) -> bool {
 
 /// Sets how all mounts of the test's namespace pass on what is mounted below them.
 #[track_caller]
-fn propagate(propagation: MsFlags) {
-    let none = None::<&str>;
-    let set = mount(none, "/", none, MsFlags::MS_REC | propagation, none);
+fn propagate(propagation: MountPropagationFlags) {
+    let set = mount_change("/", MountPropagationFlags::REC | propagation);
     must("setting the propagation of mounts", set);
 }
 
@@ -342,7 +340,7 @@ fn leave_out_mounts_of_others() {
     // What is mounted below it goes with it.
     while let Some(line) = first() {
         let point = unescape(line.split(' ').nth(4).unwrap_or_default());
-        let unmounted = umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        let unmounted = unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
         must("unmounting what belongs to another daemon", unmounted);
     }
 }
@@ -386,7 +384,7 @@ impl Drop for Scene {
             let point = mount.split(' ').nth(4).unwrap_or_default();
             if Path::new(point).starts_with(self.dir()) {
                 // Nothing else can be done about one that stays.
-                let _ = umount2(point, MntFlags::MNT_DETACH);
+                let _ = unmount(point, UnmountFlags::DETACH);
             }
         }
         if !std::thread::panicking() {
