@@ -90,10 +90,8 @@ fn main() -> Result<()> {
     );
     drop(containers);
     // Gone by its own hand, so that it takes its mounts with it.
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(i32::try_from(daemon.0.id())?),
-        nix::sys::signal::SIGTERM,
-    )?;
+    let pid = rustix::process::Pid::from_child(&daemon.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     daemon.0.wait()?;
     Ok(())
 }

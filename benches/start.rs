@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::mount::MsFlags;
+use rustix::mount::{MountFlags, mount};
 use support::{Bundle, Engine, Limits, Ran, Scene, find_program};
 
 fn main() {
@@ -22,8 +22,8 @@ fn main() {
         .unwrap_or(50);
     let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
     // Engines keep their bundles in /run, which is one too.
-    let (tmpfs, none) = (Some("tmpfs"), None::<&str>);
-    if let Err(error) = nix::mount::mount(tmpfs, scene.dir(), tmpfs, MsFlags::empty(), none) {
+    let flags = MountFlags::empty();
+    if let Err(error) = mount("tmpfs", scene.dir(), "tmpfs", flags, None) {
         panic!("a tmpfs cannot be mounted: {error}");
     }
     let daemon = scene.daemon(&[]);

@@ -184,7 +184,7 @@ fn serve() -> Result<()> {
 
 /// Refuse to go on without root, before anything else fails in words that do not say so.
 fn need_root(command: &str) -> Result<()> {
-    if nix::unistd::geteuid().is_root() {
+    if rustix::process::geteuid().is_root() {
         return Ok(());
     }
     Err(

@@ -174,5 +174,5 @@ fn in_path(name: &OsStr) -> Option<PathBuf> {
         .collect();
     dirs.into_iter()
         .map(|dir| dir.join(name))
-        .find(|path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok())
+        .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
 }

@@ -288,7 +288,7 @@ mod tests {
         let path = dir.path().join("config.json");
         std::fs::write(&path, "{}").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        std::os::unix::fs::chown(&path, None, Some(nix::unistd::getgid().as_raw())).unwrap();
+        std::os::unix::fs::chown(&path, None, Some(rustix::process::getgid().as_raw())).unwrap();
         let link = dir.path().join("link.json");
         std::os::unix::fs::symlink("config.json", &link).unwrap();
         add_hooks(&link, &hooks()).unwrap();

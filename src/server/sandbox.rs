@@ -24,7 +24,7 @@ const READABLE: [&str; 2] = ["/proc", "/sys"];
 /// the filter of system calls forbids writing there too.
 pub fn confine() -> io::Result<()> {
     drop_capabilities()?;
-    nix::sys::prctl::set_no_new_privs()?;
+    rustix::thread::set_no_new_privs(true)?;
     restrict_files()?;
     filter::install()
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use nix::mount::{MsFlags, mount};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 use support::{PATIENCE, Scene, mounts_of, number_after, open_pidfd, wait_for_end};
 
@@ -25,8 +25,7 @@ impl Lxcfs {
     pub(crate) fn start(scene: &Scene) -> Self {
         need("lxcfs", "lxcfs");
         // It makes directories in /run and leaves them there.
-        let none = None::<&str>;
-        mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        mount("none", "/run", "tmpfs", MountFlags::empty(), None).unwrap();
         let top = scene.dir().join("lxcfs");
         std::fs::create_dir(&top).unwrap();
         let mut command = Command::new("lxcfs");

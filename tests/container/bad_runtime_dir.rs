@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use nix::mount::{MsFlags, mount, umount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 use support::Scene;
 
 use crate::{limits, scene, sees};
@@ -58,12 +58,10 @@ fn privileged_a_runtime_directory_that_is_read_only_is_refused() {
     let dir = scene.runtime_dir();
     fs::create_dir(&dir).unwrap();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
-    let none = None::<&str>;
-    mount(Some(&dir), &dir, none, MsFlags::MS_BIND, none).unwrap();
-    let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(none, &dir, none, read_only, none).unwrap();
+    mount_bind(&dir, &dir).unwrap();
+    mount_remount(&dir, MountFlags::BIND | MountFlags::RDONLY, c"").unwrap();
     refused(&scene, &["Read-only file system", "--runtime-dir"]);
-    umount(&dir).unwrap();
+    unmount(&dir, UnmountFlags::empty()).unwrap();
 }
 
 #[test]
@@ -81,15 +79,8 @@ fn privileged_a_full_runtime_directory_attaches_nothing() {
     let scene = scene();
     let dir = scene.runtime_dir();
     fs::create_dir(&dir).unwrap();
-    let plain = MsFlags::empty();
-    mount(
-        Some("tmpfs"),
-        &dir,
-        Some("tmpfs"),
-        plain,
-        Some("size=64k,mode=0700"),
-    )
-    .unwrap();
+    let options = c"size=64k,mode=0700";
+    mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), options).unwrap();
     let daemon = scene.daemon(&[]);
     let mut container = scene.container().limits(limits(128, 1.0)).start();
     let mounts = container.mounts();
@@ -107,7 +98,7 @@ fn privileged_a_full_runtime_directory_attaches_nothing() {
     sees(&mut container, 128, 1);
     drop(container);
     daemon.end();
-    umount(&dir).unwrap();
+    unmount(&dir, UnmountFlags::empty()).unwrap();
 }
 
 #[test]

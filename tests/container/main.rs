@@ -7,6 +7,7 @@ use support::{Container, Limits, Scene, count_cpus, cpu_list, number_after, upti
 mod attach;
 mod bad_input;
 mod bad_runtime_dir;
+mod beside;
 mod crash;
 mod daemon;
 mod doctor;

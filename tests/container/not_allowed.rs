@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
 use support::{Ran, Scene};
 
 use crate::scene;
@@ -65,26 +65,18 @@ fn privileged_without_dev_fuse_nothing_is_attached_and_the_remedy_is_named() {
         .eci_fs(&["attach", &pid])
         .refused(&["/dev/fuse", "modprobe fuse"]);
     assert_eq!(container.mounts(), mounts);
-    umount2("/dev", MntFlags::MNT_DETACH).unwrap();
+    unmount("/dev", UnmountFlags::DETACH).unwrap();
 }
 
 /// A /dev of the test's own mount namespace, with what processes need to start and nothing else.
 fn hide_fuse(scene: &Scene) {
     let dev = scene.dir().join("dev");
     fs::create_dir(&dev).unwrap();
-    let none = None::<&str>;
-    mount(Some("tmpfs"), &dev, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    mount("tmpfs", &dev, "tmpfs", MountFlags::empty(), None).unwrap();
     for name in ["null", "zero", "urandom"] {
         fs::write(dev.join(name), "").unwrap();
         let device = format!("/dev/{name}");
-        mount(
-            Some(device.as_str()),
-            &dev.join(name),
-            none,
-            MsFlags::MS_BIND,
-            none,
-        )
-        .unwrap();
+        mount_bind(device.as_str(), dev.join(name)).unwrap();
     }
-    mount(Some(&dev), "/dev", none, MsFlags::MS_MOVE, none).unwrap();
+    mount_move(&dev, "/dev").unwrap();
 }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use support::{Cgroup, Container, Limits, Scene};
 
@@ -200,9 +201,8 @@ fn privileged_with_a_full_runtime_directory_what_is_served_is_served_on() {
     let scene = scene();
     let dir = scene.runtime_dir();
     fs::create_dir(&dir).unwrap();
-    let options = Some("size=64k,mode=0700");
-    let none = nix::mount::MsFlags::empty();
-    nix::mount::mount(Some("tmpfs"), &dir, Some("tmpfs"), none, options).unwrap();
+    let options = c"size=64k,mode=0700";
+    mount("tmpfs", &dir, "tmpfs", MountFlags::empty(), options).unwrap();
     let mut daemon = scene.daemon(&[]);
     let mut first = scene.container().limits(limits(128, 1.0)).start();
     let mut second = scene.container().limits(limits(96, 1.0)).start();
@@ -241,5 +241,5 @@ fn privileged_with_a_full_runtime_directory_what_is_served_is_served_on() {
     sees(&mut second, 96, 1);
     drop((first, second));
     daemon.end();
-    nix::mount::umount(&dir).unwrap();
+    unmount(&dir, UnmountFlags::empty()).unwrap();
 }

@@ -169,7 +169,9 @@ fn the_tables_of_views_are_what_the_registry_says() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let mut documents = vec![root().join("README.md")];
+    let mut documents = ["README.md", "CONTRIBUTING.md", "tests/README.md"]
+        .map(|name| root().join(name))
+        .to_vec();
     documents.extend(
         fs::read_dir(root().join("docs"))
             .unwrap()
@@ -199,6 +201,8 @@ fn links_between_documents_lead_somewhere() {
 fn every_file_that_a_document_names_is_there() {
     for document in [
         "README.md",
+        "CONTRIBUTING.md",
+        "tests/README.md",
         "docs/architecture.md",
         "docs/security.md",
         "docs/semantics.md",

@@ -26,13 +26,15 @@ pub(crate) fn file(path: impl AsRef<Path>) -> String {
 pub(crate) fn hierarchy(name: &str) -> Option<PathBuf> {
     mounts_of("thread-self").iter().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        let right: Vec<&str> = right.split(' ').collect();
+        let (left, right): (Vec<&str>, Vec<&str>) =
+            (left.split(' ').collect(), right.split(' ').collect());
         let is_it = match right[0] {
             "cgroup" => right[2].split(',').any(|option| option == name),
             "cgroup2" => name == "unified",
             _ => false,
         };
-        is_it.then(|| PathBuf::from(left.split(' ').nth(4).unwrap_or_default()))
+        // The whole of it: what somebody has mounted of a part is another's.
+        (is_it && left[3] == "/").then(|| PathBuf::from(left[4]))
     })
 }
 

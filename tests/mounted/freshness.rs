@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_getres};
+use rustix::time::{ClockId, clock_getres};
 use support::{Limits, form, let_time_pass, number_after, uptime};
 
 use crate::scene;
@@ -13,9 +13,7 @@ const HELD: Duration = Duration::from_millis(100);
 
 /// The kernel counts timeouts in jiffies, and one that has begun counts whole. One is what the coarse clock resolves.
 fn jiffy() -> Duration {
-    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
-        .unwrap()
-        .into()
+    clock_getres(ClockId::MonotonicCoarse).try_into().unwrap()
 }
 
 const fn memory(mebibytes: u64) -> Limits {

@@ -1,5 +1,6 @@
 //! A daemon in the hands of the test: two connections, mounted in the mount namespace of the test, and servers.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -15,8 +16,8 @@ use eci_fs_protocol::control::CgroupChoice;
 use eci_fs_protocol::link::{
     self, Ask, AskAnswer, Connection, FromServer, HELD, Resource, Row, Secrets, Settings, ToServer,
 };
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use support::{Container, PATIENCE, Scene};
 
@@ -60,15 +61,9 @@ impl Rig {
                 "fd={},rootmode=40555,user_id=0,group_id=0,allow_other,default_permissions",
                 fuse.as_raw_fd()
             );
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(
-                Some("eci-fs"),
-                dir,
-                Some("fuse"),
-                flags,
-                Some(options.as_str()),
-            )
-            .unwrap();
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            let options = CString::new(options).unwrap();
+            mount("eci-fs", dir, "fuse", flags, options.as_c_str()).unwrap();
             fuse
         });
         let init = fuse.each_ref().map(|fuse| {
@@ -266,7 +261,7 @@ impl Drop for Rig {
     fn drop(&mut self) {
         for dir in &self.dirs {
             // The scene says what is left.
-            let _ = umount2(dir, MntFlags::MNT_DETACH);
+            let _ = unmount(dir, UnmountFlags::DETACH);
         }
     }
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_gettime};
 use support::{Scene, let_time_pass};
 
 /// How long the readers read.
@@ -86,8 +86,8 @@ impl Seen {
 }
 
 fn now() -> i64 {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap();
-    now.tv_sec() * 1_000_000_000 + now.tv_nsec()
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
 /// Whether the rows add up; the ticks that the first CPU has been there for.

@@ -81,8 +81,8 @@ impl<'a> Targets<'a> {
     /// while it has not entered it.
     ///
     /// # Errors
-    /// [`Kind::Refused`] when the namespace is the host's, when /proc is not a procfs, or when what is mounted
-    /// there would appear outside of the container too.
+    /// [`Kind::Refused`](crate::error::Kind::Refused) when the namespace is the host's, when /proc is not a procfs, or when
+    /// what is mounted there would appear outside of the container too.
     pub fn open(
         proc: &'a Proc,
         subject: &'a Subject,

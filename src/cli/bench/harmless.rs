@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
 use eci_fs_protocol::error::{Error, Result};
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 /// A tunable that the kernel keeps for each IPC namespace, with the handler that most have: proc_dointvec_minmax.
 pub(super) const KERNELS: &str = "/proc/sys/kernel/msgmax";
@@ -39,11 +39,9 @@ impl Contained {
         let before = ipc()?;
         unshare(CloneFlags::CLONE_NEWIPC).map_err(|e| Error::io("make", "an IPC namespace", e))?;
         let failed = |e| Error::io("mount", "/proc", e);
-        let none = None::<&str>;
-        mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none).map_err(failed)?;
-        mount(Some(KERNELS), KERNELS, none, MsFlags::MS_BIND, none).map_err(failed)?;
-        let read_only = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(none, "/proc", none, read_only, none).map_err(failed)?;
+        mount("proc", "/proc", "proc", MountFlags::empty(), None).map_err(failed)?;
+        mount_bind(KERNELS, KERNELS).map_err(failed)?;
+        mount_remount("/proc", MountFlags::BIND | MountFlags::RDONLY, c"").map_err(failed)?;
         let ipc = ipc()?;
         if ipc == before || ipc == MACHINES_IPC {
             return Err(Error::refused(

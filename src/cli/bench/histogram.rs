@@ -1,72 +1,39 @@
-//! Times in buckets whose width is a 64th of their value: cheap to count into, exact enough to compare.
+//! Times, counted in the buckets of an HDR histogram: cheap to count into, exact enough to compare.
 
-/// Buckets for each power of two.
-const STEPS: usize = 64;
+use hdrhistogram::Histogram as Buckets;
 
-/// log2 of [`STEPS`].
-const SHIFT: u32 = STEPS.trailing_zeros();
+/// Significant decimal digits of a counted time: a bucket is at most a thousandth of its value wide.
+const DIGITS: u8 = 3;
 
 /// Counted times, in nanoseconds.
 #[derive(Debug, Clone)]
-pub(super) struct Histogram {
-    counts: Vec<u64>,
-    total: u64,
-}
+pub(super) struct Histogram(Buckets<u64>);
 
 impl Histogram {
     pub(super) fn new() -> Self {
-        Self {
-            counts: vec![0; STEPS * (65 - SHIFT as usize)],
-            total: 0,
+        match Buckets::new_with_bounds(1, u64::MAX, DIGITS) {
+            Ok(buckets) => Self(buckets),
+            Err(error) => unreachable!("the bounds are constants: {error}"),
         }
     }
 
     pub(super) fn add(&mut self, nsec: u64) {
-        if let Some(count) = self.counts.get_mut(index(nsec)) {
-            *count += 1;
-            self.total += 1;
-        }
+        self.0.saturating_record(nsec);
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-        self.total += other.total;
+        // Both have the same bounds, so that every time of the other fits.
+        self.0 += &other.0;
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.total
+        self.0.len()
     }
 
-    /// The time that this share of all did not exceed; 0 of none.
+    /// The time that this share of all did not exceed, as the middle of its bucket; 0 of none.
     pub(super) fn quantile(&self, share: f64) -> u64 {
-        let wanted = ((self.total as f64) * share).ceil().max(1.0) as u64;
-        let mut seen = 0;
-        for (index, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= wanted {
-                return middle(index);
-            }
-        }
-        0
+        self.0.median_equivalent(self.0.value_at_quantile(share))
     }
-}
-
-fn index(nsec: u64) -> usize {
-    let exponent = nsec.checked_ilog2().unwrap_or(0).saturating_sub(SHIFT - 1);
-    // Values below STEPS have a bucket each; above, the leading bits choose one in the upper half of a group.
-    (exponent as usize) * (STEPS / 2) + (nsec >> exponent) as usize
-}
-
-fn middle(index: usize) -> u64 {
-    let half = STEPS / 2;
-    if index < STEPS {
-        return index as u64;
-    }
-    let exponent = (index / half - 1) as u32;
-    let leading = (index % half + half) as u64;
-    (leading << exponent) + (1 << (exponent - 1))
 }
 
 /// The middle of some numbers; 0 of none.
@@ -88,13 +55,16 @@ mod tests {
     fn a_bucket_is_no_wider_than_its_value_allows() {
         for shift in 0..63 {
             for nsec in [1u64 << shift, (1u64 << shift) + 1, (1u64 << shift) * 3 / 2] {
-                let shown = middle(index(nsec));
+                let mut times = Histogram::new();
+                times.add(nsec);
+                let shown = times.quantile(1.0);
                 assert!(
-                    shown.abs_diff(nsec) <= nsec / 32,
+                    shown.abs_diff(nsec) <= nsec / 1000,
                     "{nsec} is shown as {shown}"
                 );
             }
         }
+        assert_eq!(Histogram::new().quantile(0.5), 0);
     }
 
     #[test]

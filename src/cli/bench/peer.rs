@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use eci_fs_protocol::error::{Error, Result};
-use nix::mount::{MsFlags, mount};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::mount::{MountFlags, mount, mount_bind};
 
 /// Where it is mounted, in that namespace.
 const DIR: &str = "/run/eci-fs-bench";
@@ -44,14 +44,8 @@ impl Drop for Running {
 /// Start it and wait until it is mounted. The mount namespace must be the caller's own.
 pub(super) fn start() -> Result<Running> {
     // What it keeps in /run goes with the namespace.
-    mount(
-        Some("tmpfs"),
-        "/run",
-        Some("tmpfs"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .map_err(|e| Error::io("mount", "/run", e))?;
+    mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None)
+        .map_err(|e| Error::io("mount", "/run", e))?;
     std::fs::create_dir_all(DIR).map_err(|e| Error::io("create", DIR, e))?;
     let mounts = std::fs::File::open("/proc/self/mounts")
         .map_err(|e| Error::io("open", "/proc/self/mounts", e))?;
@@ -94,14 +88,7 @@ pub(super) fn bind() -> Result<()> {
     files.push((Path::new(DIR).join(online), format!("/{online}")));
     for (from, to) in files {
         if from.is_file() && Path::new(&to).exists() {
-            mount(
-                Some(&from),
-                to.as_str(),
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
-            .map_err(|e| Error::io("bind over", &to, e))?;
+            mount_bind(&from, to.as_str()).map_err(|e| Error::io("bind over", &to, e))?;
         }
     }
     Ok(())

@@ -1,16 +1,20 @@
 //! The reader: pid 1 of a container, which reads or writes what it is told and says how long that took.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use eci_fs_mountd::container::mountinfo::parse_mountinfo;
 use eci_fs_protocol::error::{Error, Result};
-use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::retry_on_intr;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use serde::{Deserialize, Serialize};
 
 use super::harmless::{self, Contained};
@@ -135,9 +139,8 @@ fn prepare(inside: &Inside) -> Result<Contained> {
 
 /// No mount of ours shall be seen elsewhere.
 pub(super) fn private() -> Result<()> {
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-        .map_err(|e| Error::io("make private", "/", e))
+    let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", flags).map_err(|e| Error::io("make private", "/", e))
 }
 
 fn grafts() -> Result<Vec<Graft>> {
@@ -188,13 +191,12 @@ fn died() -> Error {
 fn one(job: &Job) -> Result<Histogram> {
     let mut times = Histogram::new();
     let mut buffer = vec![0; room(&job.path)];
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)
-        .map_err(|e| Error::io("make", "a timer", e))?;
+    let timer = Timer::new()?;
     // Only for those who read it: who writes to a tunable that somebody holds open waits until that one is told.
     let held = (job.way == Way::Held)
         .then(|| open(&job.path))
         .transpose()?;
-    wait(&timer)?;
+    timer.wait(SILENCE)?;
     let started = Instant::now();
     let mut before = started;
     loop {
@@ -207,7 +209,7 @@ fn one(job: &Job) -> Result<Histogram> {
             Way::Open => whole(&job.path, &mut buffer)?,
             Way::Write => harmless::write(&job.path, times.total())?,
             Way::Quiet => {
-                wait(&timer)?;
+                timer.wait(SILENCE)?;
                 before = Instant::now();
                 whole(&job.path, &mut buffer)?;
             }
@@ -247,12 +249,29 @@ fn whole(path: &str, buffer: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Let the silence pass.
-fn wait(timer: &TimerFd) -> Result<()> {
-    let trouble = |e| Error::io("wait for", "a timer", e);
-    let after = Expiration::OneShot(TimeSpec::from_duration(SILENCE));
-    timer
-        .set(after, TimerSetTimeFlags::empty())
-        .map_err(trouble)?;
-    timer.wait().map_err(trouble)
+/// Lets time pass.
+#[derive(Debug)]
+pub(super) struct Timer(OwnedFd);
+
+impl Timer {
+    pub(super) fn new() -> Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC);
+        timer.map(Self).map_err(|e| Error::io("make", "a timer", e))
+    }
+
+    /// Waits for `time`, which must not be zero.
+    pub(super) fn wait(&self, time: Duration) -> Result<()> {
+        let once = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: Timespec {
+                tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(time.subsec_nanos()),
+            },
+        };
+        let mut expirations = [0; size_of::<u64>()];
+        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)
+            .and_then(|_| retry_on_intr(|| rustix::io::read(&self.0, &mut expirations)))
+            .map(drop)
+            .map_err(|e| Error::io("wait for", "a timer", e))
+    }
 }

@@ -120,10 +120,12 @@ pub(super) struct Step {
 
 impl Report {
     pub(super) fn begin(quick: bool) -> Self {
-        let kernel = nix::sys::utsname::uname()
-            .map(|name| name.release().to_string_lossy().into_owned())
-            .unwrap_or_default();
-        let memory_mib = nix::sys::sysinfo::sysinfo().map_or(0, |info| info.ram_total() >> 20);
+        let kernel = rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned();
+        let info = rustix::system::sysinfo();
+        let memory_mib = (info.totalram * u64::from(info.mem_unit)) >> 20;
         Self {
             version: env!("CARGO_PKG_VERSION"),
             quick,

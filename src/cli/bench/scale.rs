@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use eci_fs_protocol::error::{Error, Result};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use eci_fs_protocol::error::Result;
 
 use super::super::run::cgroup::Cgroups;
 use super::contained::{Crowd, Daemon, Reader};
 use super::histogram::median;
-use super::reader::Way;
+use super::reader::{Timer, Way};
 use super::report::{AllRead, Scale, Step};
 use super::views::{Subjects, job};
 use super::{Effort, Stop, process};
@@ -73,9 +71,10 @@ pub(super) fn measure(
         Ok(process::wake_ups(daemon.pid)? + process::wake_ups(daemon.server)?)
     };
     // After the last read the daemon asks once more whether the server answers.
-    wait(SETTLING)?;
+    let timer = Timer::new()?;
+    timer.wait(SETTLING)?;
     let (before, started) = (woken()?, Instant::now());
-    wait(effort.idle)?;
+    timer.wait(effort.idle)?;
     let idle_sec = started.elapsed().as_secs_f64();
     let wake_ups = woken()?.saturating_sub(before);
     let views = read_all(&attached, &ours, stop)?;
@@ -139,16 +138,4 @@ fn highest(took: &[f64]) -> f64 {
         .get(index.saturating_sub(1))
         .copied()
         .unwrap_or_default()
-}
-
-fn wait(time: Duration) -> Result<()> {
-    let trouble = |e| Error::io("wait for", "a timer", e);
-    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(trouble)?;
-    timer
-        .set(
-            Expiration::OneShot(TimeSpec::from_duration(time)),
-            TimerSetTimeFlags::empty(),
-        )
-        .map_err(trouble)?;
-    timer.wait().map_err(trouble)
 }

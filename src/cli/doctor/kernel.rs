@@ -17,7 +17,7 @@ const RESEND: (u32, u32) = (6, 9);
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "cpuset"];
 
 pub(super) fn examine(findings: &mut Findings) {
-    if nix::unistd::geteuid().is_root() {
+    if rustix::process::geteuid().is_root() {
         findings.ok("run by root");
     } else {
         findings.wrong(

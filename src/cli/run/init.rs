@@ -5,11 +5,11 @@ use std::process::{Child, Command, ExitCode};
 use eci_fs_mountd::container::mountinfo::{Mount, parse_mountinfo};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
-use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use super::{FAILED, FromInside, Inside, inherited, report, signals, wait_for_go};
 
@@ -45,26 +45,20 @@ pub(in super::super) fn init(inside: Inside) -> ExitCode {
 }
 
 fn prepare(channel: &Channel) -> Result<signals::Signals> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| Error::io("set", "the death signal", e))?;
     wait_for_go(channel)?;
-    let signals = signals::Signals::block_with(&[Signal::SIGCHLD])?;
+    let signals = signals::Signals::block_with(&[nix::sys::signal::Signal::SIGCHLD])?;
     // What is mounted on the host later shall appear here, and nothing of ours there.
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_SLAVE,
-        None::<&str>,
-    )
-    .map_err(|e| Error::io("make", "the mounts private", e))?;
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+    let downstream = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
+    mount_change("/", downstream).map_err(|e| Error::io("make", "the mounts private", e))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "/proc", "proc", flags, None)
         .map_err(|e| Error::io("mount", "proc on /proc", e))?;
     mount_cgroups();
     // In a user namespace the directory of the caller may be out of reach.
     if std::env::current_dir().and_then(std::fs::read_dir).is_err() {
-        nix::unistd::chdir("/").map_err(|e| Error::io("enter", "/", e))?;
+        rustix::process::chdir("/").map_err(|e| Error::io("enter", "/", e))?;
     }
     channel
         .send(&FromInside::Ready, &[])
@@ -114,7 +108,7 @@ fn mount_hierarchy(hierarchy: &Mount) -> rustix::io::Result<()> {
     let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     // Programs that take the first mount of a hierarchy for theirs, as Java does, must not find the host's. In a user
     // namespace it is locked, and stays beneath.
-    let _ = nix::mount::umount2(hierarchy.point.as_str(), nix::mount::MntFlags::MNT_DETACH);
+    let _ = unmount(hierarchy.point.as_str(), UnmountFlags::DETACH);
     move_mount(
         &tree,
         "",
@@ -126,27 +120,27 @@ fn mount_hierarchy(hierarchy: &Mount) -> rustix::io::Result<()> {
 
 /// Pass signals on and reap, until the command has ended; the kernel then ends everything else.
 fn reap(signals: &signals::Signals, command: &Child) -> u8 {
-    let command = Pid::from_raw(i32::try_from(command.id()).unwrap_or(0));
+    let command = Pid::from_child(command);
     loop {
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            match status {
-                WaitStatus::Exited(pid, code) if pid == command => {
-                    return u8::try_from(code & 0xff).unwrap_or(FAILED);
-                }
-                WaitStatus::Signaled(pid, signal, _) if pid == command => {
-                    return u8::try_from(128 + signal as i32).unwrap_or(FAILED);
-                }
-                WaitStatus::StillAlive => break,
-                _ => {}
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if pid != command {
+                continue;
+            }
+            if let Some(code) = status.exit_status() {
+                return u8::try_from(code & 0xff).unwrap_or(FAILED);
+            }
+            if let Some(signal) = status.terminating_signal() {
+                return u8::try_from(128 + signal).unwrap_or(FAILED);
             }
         }
         let signal_fd = signals.as_fd();
         // It fails with EINTR only, and then there is something to look at.
         let _ = rustix::event::poll(&mut [PollFd::new(&signal_fd, PollFlags::IN)], None);
         while let Some(info) = signals.next() {
-            if let Some(signal) = signals::sent_by_a_process(&info) {
+            let signal = signals::sent_by_a_process(&info);
+            if let Some(signal) = signal.and_then(|signal| Signal::from_named_raw(signal as i32)) {
                 // It fails only when the command has just ended.
-                let _ = kill(command, signal);
+                let _ = kill_process(command, signal);
             }
         }
     }

@@ -233,17 +233,17 @@ fn set_clocks(pid: i32) -> Result<()> {
     if !std::path::Path::new(&file).exists() {
         return Ok(());
     }
-    let offset = |clock, name| -> Result<String> {
-        let now = nix::time::clock_gettime(clock).map_err(|e| Error::io("read", "the clock", e))?;
+    let offset = |clock, name| {
+        let now = rustix::time::clock_gettime(clock);
         // The kernel adds seconds and nanoseconds, and wants the latter not to be negative.
-        let (seconds, nanoseconds) = match now.tv_nsec() {
-            0 => (now.tv_sec(), 0),
-            nanoseconds => (now.tv_sec() + 1, 1_000_000_000 - nanoseconds),
+        let (seconds, nanoseconds) = match now.tv_nsec {
+            0 => (now.tv_sec, 0),
+            nanoseconds => (now.tv_sec + 1, 1_000_000_000 - nanoseconds),
         };
-        Ok(format!("{name} -{seconds} {nanoseconds}\n"))
+        format!("{name} -{seconds} {nanoseconds}\n")
     };
-    let text = offset(nix::time::ClockId::CLOCK_MONOTONIC, "monotonic")?
-        + &offset(nix::time::ClockId::CLOCK_BOOTTIME, "boottime")?;
+    let text = offset(rustix::time::ClockId::Monotonic, "monotonic")
+        + &offset(rustix::time::ClockId::Boottime, "boottime");
     write_proc(pid, "timens_offsets", &text)
 }
 

@@ -5,7 +5,6 @@ use std::process::{Command, ExitCode};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Kind, Result};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::Signal;
 
 use super::{FAILED, FromInside, Inside, inherited, report, signals, wait_for_go};
 
@@ -80,7 +79,7 @@ fn prepare(inside: &Inside, channel: &Channel) -> Result<()> {
         Err(e) => return Err(Error::io("make", "a time namespace", e)),
     }
     // The parent may be killed without a word; then the container shall not live on without its views.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|e| Error::io("set", "the death signal", e))?;
     say(FromInside::HasNamespaces)?;
     wait_for_go(channel)
@@ -93,7 +92,8 @@ fn become_root() -> Result<()> {
     nix::unistd::setresgid(0.into(), 0.into(), 0.into()).map_err(trouble)?;
     nix::unistd::setresuid(0.into(), 0.into(), 0.into()).map_err(trouble)?;
     // The change of user made /proc/self root's alone, where the parent of the namespace is root.
-    nix::sys::prctl::set_dumpable(true).map_err(trouble)
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable)
+        .map_err(|e| Error::io("become", "root of the user namespace", e))
 }
 
 fn start_init(inside: &Inside, channel: &Channel) -> Result<std::process::Child> {

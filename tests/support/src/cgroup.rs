@@ -1,7 +1,9 @@
 //! Cgroups with limits, on whatever hierarchies the machine has.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::process::{kill, mounts_of};
@@ -64,8 +66,10 @@ impl Cgroup {
     /// A path directly below the roots, for no limit of the caller's own cgroup is to count.
     pub fn fresh_path() -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        // In another pid namespace, somebody else may have the same pid.
+        static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        format!("/eci-test-{}-{count}", std::process::id())
+        format!("/eci-test-{}-{count}-{:x}", std::process::id(), *RANDOM)
     }
 
     /// Its path in every hierarchy.

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal};
 
 use crate::PATIENCE;
 
@@ -90,8 +90,8 @@ pub fn signal(pid: u32, signal: Signal) {
 #[track_caller]
 pub fn reap(pid: u32) {
     loop {
-        match nix::sys::wait::waitpid(None, None) {
-            Ok(status) if status.pid().is_some_and(|id| id.as_raw() == pid as i32) => return,
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((id, _))) if id.as_raw_nonzero().get() == pid as i32 => return,
             Ok(_) => {}
             Err(error) => panic!("process {pid}: {error}"),
         }
@@ -142,8 +142,12 @@ pub fn status_field(pid: u32, key: &str) -> Option<String> {
 /// When they cannot be read.
 #[track_caller]
 pub fn mounts_of(process: impl std::fmt::Display) -> Vec<String> {
-    match fs::read_to_string(format!("/proc/{process}/mountinfo")) {
-        Ok(text) => text.lines().map(str::to_owned).collect(),
+    match fs::read(format!("/proc/{process}/mountinfo")) {
+        // What others mount may have any name.
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
+            text.lines().map(str::to_owned).collect()
+        }
         Err(error) => panic!("the mounts of {process}: {error}"),
     }
 }

@@ -1,20 +1,23 @@
 //! What one test makes, and the look at its end whether something of it is left.
 //!
-//! 1. The test's thread gets a mount namespace of its own: tests do not see each other's mounts, and what a test
-//!    leaves behind is found by comparing.
+//! 1. The test's thread gets a mount namespace of its own, from which the mounts of every other eci-fs on the host
+//!    are taken away. All mounts of ours that are seen in it, or in a container that is made from it, belong to this
+//!    test, and what a test leaves behind is found by comparing.
 //! 2. The process becomes the reaper of all that it starts: an orphan is found among its children.
 //! 3. At the end, after all that the test has made is dropped: daemons in the background must have ended by
 //!    themselves; then children, mounts and cgroups are looked for.
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use serde_json::Value;
 
 use crate::daemon::{Pending, is_alive, noted_server};
@@ -38,35 +41,42 @@ impl Scene {
     /// When the test is not run by root, or /dev/fuse is missing.
     #[track_caller]
     pub fn new(program: &str) -> Self {
-        let mut this = Self::in_the_namespace_of_the_host(program);
-        must("making a mount namespace", unshare(CloneFlags::CLONE_NEWNS));
-        let none = None::<&str>;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        must(
-            "making mounts private",
-            mount(none, "/", none, private, none),
-        );
-        this.mounts = mounts_of("thread-self");
-        this
+        Self::with_propagation(program, MountPropagationFlags::PRIVATE)
     }
 
-    /// The same, without a mount namespace of its own: for tests that look at what the host sees.
+    /// The same, with mounts that are shared, as those of a host are: what somebody mounts in a namespace that is
+    /// copied from the test's appears in the test's too, unless it is made private there.
     ///
     /// # Panics
     /// As [`Self::new`].
     #[track_caller]
-    pub fn in_the_namespace_of_the_host(program: &str) -> Self {
+    pub fn with_shared_mounts(program: &str) -> Self {
+        Self::with_propagation(program, MountPropagationFlags::SHARED)
+    }
+
+    #[track_caller]
+    fn with_propagation(program: &str, propagation: MountPropagationFlags) -> Self {
         assert!(
-            nix::unistd::geteuid().is_root(),
+            rustix::process::geteuid().is_root(),
             "this test needs root: it makes containers; run `sudo -E env PATH=\"$PATH\" cargo nextest run`"
         );
         assert!(
             Path::new("/dev/fuse").exists(),
             "this test needs /dev/fuse: `modprobe fuse`; in a container, pass the device in"
         );
+        // The thread of a test has its name.
+        if let Some((_, name)) = std::thread::current()
+            .name()
+            .and_then(|n| n.rsplit_once("::"))
+        {
+            assert!(
+                name.starts_with("privileged_"),
+                "this test needs root, and its name has to say so: privileged_{name}"
+            );
+        }
         must(
             "becoming the reaper of orphans",
-            nix::sys::prctl::set_child_subreaper(true),
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid())),
         );
         // Short, because the path of a socket is at most 107 bytes long.
         let dir = tempfile::Builder::new()
@@ -79,6 +89,11 @@ impl Scene {
             "opening the directory",
             fs::set_permissions(dir.path(), mode),
         );
+        must("making a mount namespace", unshare(CloneFlags::CLONE_NEWNS));
+        // Private first, so that nothing comes from the host any more, and nothing goes there.
+        propagate(MountPropagationFlags::PRIVATE);
+        leave_out_mounts_of_others();
+        propagate(propagation);
         Self {
             program: program.into(),
             dir,
@@ -145,8 +160,7 @@ impl Scene {
         let point = self.dir().join("eci-fs");
         if !point.exists() {
             must("making a mount point", fs::write(&point, ""));
-            let none = None::<&str>;
-            let bound = mount(Some(&self.program), &point, none, MsFlags::MS_BIND, none);
+            let bound = mount_bind(&self.program, &point);
             must("mounting the program", bound);
         }
         let mut command = Command::new(point);
@@ -294,11 +308,55 @@ impl Scene {
         left.extend(
             mounts
                 .into_iter()
-                .filter(|mount| mount.contains(" eci-fs ") && !self.mounts.contains(mount))
+                .filter(|mount| is_of_eci_fs(mount) && !self.mounts.contains(mount))
                 .map(|mount| format!("the mount {mount}")),
         );
         left
     }
+}
+
+/// Whether a line of mountinfo is of a mount that eci-fs makes, of whichever daemon it is: a graft, or the directory
+/// that `eci-fs mount` fills.
+fn is_of_eci_fs(line: &str) -> bool {
+    let of_the_file_system = line.split_once(" - ").map(|(_, rest)| rest.split(' '));
+    of_the_file_system.is_some_and(|mut words| words.nth(1) == Some("eci-fs"))
+}
+
+/// Sets how all mounts of the test's namespace pass on what is mounted below them.
+#[track_caller]
+fn propagate(propagation: MountPropagationFlags) {
+    let set = mount_change("/", MountPropagationFlags::REC | propagation);
+    must("setting the propagation of mounts", set);
+}
+
+/// Unmounts, in the test's namespace alone, what other daemons have mounted on the host: `eci-fs mount` is seen there
+/// by everybody.
+#[track_caller]
+fn leave_out_mounts_of_others() {
+    let first = || {
+        let mut mounts = mounts_of("thread-self").into_iter();
+        mounts.find(|line| is_of_eci_fs(line))
+    };
+    // What is mounted below it goes with it.
+    while let Some(line) = first() {
+        let point = unescape(line.split(' ').nth(4).unwrap_or_default());
+        let unmounted = unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        must("unmounting what belongs to another daemon", unmounted);
+    }
+}
+
+/// The path of a line of mountinfo, where a space is written as `\040`.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut parts = text.split('\\');
+    bytes.extend(parts.next().unwrap_or_default().bytes());
+    for part in parts {
+        // The kernel writes a backslash as a number too, so that there are three digits after each.
+        let (number, rest) = part.split_at(part.len().min(3));
+        bytes.extend(u8::from_str_radix(number, 8));
+        bytes.extend(rest.bytes());
+    }
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 /// Children that do not end by themselves. They are killed.
@@ -326,7 +384,7 @@ impl Drop for Scene {
             let point = mount.split(' ').nth(4).unwrap_or_default();
             if Path::new(point).starts_with(self.dir()) {
                 // Nothing else can be done about one that stays.
-                let _ = umount2(point, MntFlags::MNT_DETACH);
+                let _ = unmount(point, UnmountFlags::DETACH);
             }
         }
         if !std::thread::panicking() {

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
-use nix::mount::{MsFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 
 use crate::cgroup::hybrid;
 use crate::{find_program, mounts_of};
@@ -94,11 +94,11 @@ const SOURCE: &str = "eci-test-engines";
 /// Mount a file system of this kind, or without a kind the file `source`.
 #[track_caller]
 fn mount_over(target: &Path, source: &str, kind: Option<&str>) {
-    let flags = match kind {
-        Some(_) => MsFlags::empty(),
-        None => MsFlags::MS_BIND,
+    let mounted = match kind {
+        Some(kind) => mount(source, target, kind, MountFlags::empty(), None),
+        None => mount_bind(source, target),
     };
-    if let Err(error) = mount(Some(source), target, kind, flags, None::<&str>) {
+    if let Err(error) = mounted {
         panic!("{} cannot be mounted over: {error}", target.display());
     }
 }

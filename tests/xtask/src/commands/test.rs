@@ -15,17 +15,31 @@ use crate::process::{command, run as run_command};
 /// What to leave out.
 #[derive(Debug, Args)]
 pub struct Arguments {
+    /// Only what needs neither root nor a network nor /dev/fuse. Nothing is installed.
+    #[arg(long)]
+    unprivileged: bool,
     /// Do not look for missing packages and tools first.
     #[arg(long)]
     no_setup: bool,
 }
 
-/// The steps: a name, and the arguments of cargo.
-const STEPS: &[(&str, &[&str])] = &[
-    ("format", &["fmt", "--all", "--check"]),
-    (
-        "lints",
-        &[
+/// A run of cargo that has to succeed.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    /// Whether it is done for `--unprivileged` too.
+    unprivileged: bool,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        arguments: &["fmt", "--all", "--check"],
+        unprivileged: true,
+    },
+    Step {
+        name: "lints",
+        arguments: &[
             "clippy",
             "--workspace",
             "--all-targets",
@@ -33,11 +47,12 @@ const STEPS: &[(&str, &[&str])] = &[
             "-D",
             "warnings",
         ],
-    ),
+        unprivileged: true,
+    },
     // Not advisories: their data base comes from a network that may not be there.
-    (
-        "dependencies",
-        &[
+    Step {
+        name: "dependencies",
+        arguments: &[
             "deny",
             "--workspace",
             "check",
@@ -45,11 +60,17 @@ const STEPS: &[(&str, &[&str])] = &[
             "bans",
             "sources",
         ],
-    ),
+        unprivileged: false,
+    },
+    Step {
+        name: DOCUMENTATION,
+        arguments: &["doc", "--workspace", "--no-deps", "--quiet"],
+        unprivileged: true,
+    },
     // What runs inside containers, before a test waits for it to be built.
-    (
-        "probe",
-        &[
+    Step {
+        name: PROBE,
+        arguments: &[
             "run",
             "--quiet",
             "--package",
@@ -58,35 +79,66 @@ const STEPS: &[(&str, &[&str])] = &[
             "build-probe",
             "--",
         ],
-    ),
-    ("tests", &["nextest", "run", "--workspace"]),
+        unprivileged: false,
+    },
+    Step {
+        name: TESTS,
+        arguments: &["nextest", "run", "--workspace"],
+        unprivileged: true,
+    },
     // nextest does not run the examples in comments.
-    ("examples", &["test", "--doc", "--workspace", "--quiet"]),
+    Step {
+        name: "examples",
+        arguments: &["test", "--doc", "--workspace", "--quiet"],
+        unprivileged: true,
+    },
 ];
+
+/// The steps that get more than their arguments.
+const DOCUMENTATION: &str = "documentation";
+const PROBE: &str = "probe";
+const TESTS: &str = "tests";
 
 /// Runs all steps, and stops at the first that fails.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let started = Instant::now();
-    if !arguments.no_setup {
+    let unprivileged = arguments.unprivileged;
+    if !arguments.no_setup && !unprivileged {
         timed("setup", || setup::run().map(drop))?;
     }
-    for (name, step) in STEPS {
+    for step in STEPS
+        .iter()
+        .filter(|step| step.unprivileged || !unprivileged)
+    {
         let mut cargo = command(setup::cargo());
-        cargo.args(*step).current_dir(workspace_root());
-        if *name == "probe" {
-            cargo.arg(crate::paths::target_dir());
+        cargo.args(step.arguments).current_dir(workspace_root());
+        match step.name {
+            DOCUMENTATION => {
+                cargo.env("RUSTDOCFLAGS", "-D warnings");
+            }
+            PROBE => {
+                cargo.arg(crate::paths::target_dir());
+            }
+            TESTS => {
+                let profile = if unprivileged {
+                    Some("unprivileged")
+                } else {
+                    profile()?
+                };
+                if let Some(profile) = profile {
+                    cargo.args(["--profile", profile]);
+                }
+            }
+            _ => {}
         }
-        if *name == "tests"
-            && let Some(profile) = profile()?
-        {
-            cargo.args(["--profile", profile]);
-        }
-        timed(name, || run_command(&mut cargo))?;
+        timed(step.name, || run_command(&mut cargo))?;
     }
-    // A report, not a gate: how many instructions are too many is for the reader to say.
-    println!("test: instructions");
-    if let Err(error) = instructions::run() {
-        println!("test: instructions are not counted: {error:#}");
+    if !unprivileged {
+        // A report, not a gate: how many instructions are too many is for the reader to say.
+        println!("test: instructions");
+        if let Err(error) = instructions::run() {
+            println!("test: instructions are not counted: {error:#}");
+        }
     }
     println!(
         "test: all passed in {:.1} s",

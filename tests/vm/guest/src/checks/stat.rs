@@ -33,14 +33,14 @@ pub(super) fn checks(report: &mut Report) {
 }
 
 fn all(report: &mut Report, container: &mut Container) -> Result<()> {
-    let mut throttled = 0;
-    report.check("an idle container", times(container, &mut throttled));
+    let mut last = Last::default();
+    report.check("an idle container", times(container, &mut last));
     container.tell(&["user", "300000"])?;
-    report.check("after time in user mode", times(container, &mut throttled));
+    report.check("after time in user mode", times(container, &mut last));
     container.tell(&["system", "300000"])?;
-    report.check("after time in the kernel", times(container, &mut throttled));
+    report.check("after time in the kernel", times(container, &mut last));
     container.tell(&["nice", "300000"])?;
-    report.check("after time that was nice", times(container, &mut throttled));
+    report.check("after time that was nice", times(container, &mut last));
 
     // More threads than the quota allows for: the kernel throttles.
     container.tell(&["watch", "/proc/stat", "/proc/uptime"])?;
@@ -49,7 +49,7 @@ fn all(report: &mut Report, container: &mut Container) -> Result<()> {
     container.tell(&["rest"])?;
     let watched = container.tell(&["watched"])?;
     report.check("no row falls while CPUs are busy", nothing_wrong(&watched));
-    report.check("after throttling", times(container, &mut throttled));
+    report.check("after throttling", times(container, &mut last));
     let stat = container.read("/proc/stat")?;
     report.check(
         "there is steal",
@@ -70,8 +70,17 @@ pub(super) fn nothing_wrong(watched: &str) -> Result<()> {
     }
 }
 
+/// What the last look at a container has found.
+#[derive(Debug, Default)]
+struct Last {
+    /// Microseconds that the kernel had throttled it.
+    throttled: u64,
+    /// The sums of the rows.
+    shown: Vec<u64>,
+}
+
 /// The sums of the rows, against cpu.stat before and after.
-fn times(container: &mut Container, throttled: &mut u64) -> Result<()> {
+fn times(container: &mut Container, last: &mut Last) -> Result<()> {
     let cpus = Cpus::read(&container.cgroup)?;
     let line = container.cgroup.line();
     let bound = cpus.level.and_then(|level| line.get(level)).cloned();
@@ -101,11 +110,22 @@ fn times(container: &mut Container, throttled: &mut u64) -> Result<()> {
         between(what, got, least.saturating_sub(slack), most + 1)
     };
     let nice = |of| usec(of, "nice_usec");
+    for (index, shown) in last.shown.iter().enumerate() {
+        between("what was shown before", column(index), *shown, u64::MAX)?;
+    }
+    // The kernel counts nice time by ticks. It scales user time, so that user and system time are together
+    // the time that tasks have run (cputime_adjust in kernel/sched/cputime.c). On a loaded machine ticks
+    // can count more than that, so user time without nice time falls. A column of the view never falls:
+    // `held` is how far it can stand above what the kernel says now.
+    let least = before.0.get("user_usec").copied().unwrap_or(0);
+    let least = least.saturating_sub(after.0.get("nice_usec").copied().unwrap_or(0)) / 10_000;
+    let user_shown = last.shown.get(USER).copied().unwrap_or(0);
+    let held = user_shown.saturating_sub(least);
     in_range(
         "all time in ticks",
         column(USER) + column(NICE) + column(SYSTEM),
         usec(&before, "usage_usec"),
-        usec(&after, "usage_usec"),
+        usec(&after, "usage_usec") + held,
     )?;
     in_range(
         "system",
@@ -118,25 +138,30 @@ fn times(container: &mut Container, throttled: &mut u64) -> Result<()> {
         "user",
         column(USER),
         usec(&before, "user_usec").saturating_sub(nice(&after)),
-        usec(&after, "user_usec").saturating_sub(nice(&before)),
+        usec(&after, "user_usec")
+            .saturating_sub(nice(&before))
+            .max(user_shown),
     )?;
     let used = column(USER) + column(NICE) + column(SYSTEM);
     let room = |age: u64| (age * count).saturating_sub(used);
+    // Time that is only held leaves as much room for the others.
+    let most_room = |age: u64| room(age) + held;
     in_range(
         "steal",
         column(STEAL),
         (before.1 / 10_000).min(room(before.2)),
-        (after.1 / 10_000).min(room(after.2) + slack),
+        (after.1 / 10_000).min(most_room(after.2) + slack),
     )?;
     // Throttled time is summed over CPUs, so it can grow faster than time goes by. Idle time that
     // was shown before never falls then.
-    let idle = room(after.2 + 2) + slack;
-    let most = if after.1 > *throttled {
+    let idle = most_room(after.2 + 2) + slack;
+    let most = if after.1 > last.throttled {
         idle
     } else {
         idle.saturating_sub(column(STEAL))
     };
-    *throttled = after.1;
+    last.throttled = after.1;
+    last.shown.clone_from(&total);
     let least = room(before.2).saturating_sub(after.1 / 10_000);
     in_range("idle", column(IDLE), least.saturating_sub(slack), most)?;
     let zero: u64 = [4, 5, 6, 8, 9].into_iter().map(column).sum();
