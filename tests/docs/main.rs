@@ -1,6 +1,8 @@
 //! The documents agree with the code: generated tables are what the registry says, and words are used as defined.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
+mod arrows;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
