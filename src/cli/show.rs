@@ -18,9 +18,8 @@ use eci_fs_protocol::link::{Secrets, Settings, random};
 
 use super::Runtime;
 use crate::cli::client::Client;
-use crate::server::container::Attached;
+use crate::server::container::{Attached, view_settings};
 use crate::server::fs::Tree;
-use crate::server::view_settings;
 
 /// Options of `eci-fs show`.
 #[derive(Debug, Args)]

@@ -26,9 +26,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use eci_fs_emulators as emulators;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
+use eci_fs_protocol::link::{Connection, FromServer, Settings, ToServer};
 
 use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
@@ -77,22 +76,6 @@ fn abort_on_panic() {
         tracing::error!(%info, "the server panicked");
         std::process::abort();
     }));
-}
-
-/// The daemon's settings, as far as they change what views say.
-pub fn view_settings(settings: &Settings) -> emulators::Settings {
-    emulators::Settings {
-        cpu_ids: cpu_ids(settings.cpu_ids),
-        host_clamp: settings.host_clamp,
-    }
-}
-
-/// The same word, as the emulators have it.
-pub fn cpu_ids(cpu_ids: CpuIds) -> emulators::CpuIds {
-    match cpu_ids {
-        CpuIds::Physical => emulators::CpuIds::Physical,
-        CpuIds::Dense => emulators::CpuIds::Dense,
-    }
 }
 
 struct Server {

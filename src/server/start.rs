@@ -10,9 +10,9 @@ use eci_fs_emulators::Host;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::link::{self, HELD, ToServer};
 
-use super::{Held, Server, Sessions, prepare, view_settings};
+use super::{Held, Server, Sessions, prepare};
 use crate::server::broker::BrokerClient;
-use crate::server::container::{Changed, Watcher};
+use crate::server::container::{Watcher, view_settings};
 use crate::server::fs::{Services, Tree};
 use crate::server::fuse::{Kernel, Means, Unanswered};
 use crate::server::host_sysctls::HostSysctls;
@@ -144,15 +144,15 @@ fn start_threads(means: &Means) -> io::Result<()> {
             .map(drop)
     };
     let watched = Arc::clone(&means.tree);
-    let changed: Changed = {
+    let changed = {
         let (tree, kernel) = (Arc::clone(&means.tree), Arc::clone(&means.kernel));
-        Box::new(move |slot| {
+        move |slot| {
             for (connection, id) in tree.limited_nodes(slot) {
                 kernel.distrust(connection, id);
             }
-        })
+        }
     };
-    spawn("limits", Box::new(move || watched.watch_for_ever(&changed)))?;
+    spawn("limits", Box::new(move || watched.watch_for_ever(changed)))?;
     let sampled = Arc::clone(&means.tree);
     spawn("sampler", Box::new(move || sampled.sample_for_ever()))?;
     let raised = Arc::clone(&means.tree);

@@ -1,6 +1,9 @@
 //! One attached container, as the server has it: what its views are computed from, and their last versions.
 
+mod freshness;
 mod sampler;
+mod settings;
+mod user_namespace;
 mod version;
 mod versions;
 mod view;
@@ -23,13 +26,15 @@ use eci_fs_protocol::facts::NetworkFacts;
 use eci_fs_protocol::link::{Connection, Secrets};
 use parking_lot::Mutex;
 
-use crate::server::cpu_ids;
 use crate::server::error::Errno;
-use crate::server::fs::{Freshness, Judged, STATIC_BOUND};
+pub use freshness::{Freshness, STATIC_BOUND, hz};
 pub use sampler::{Sampled, Sampler};
+use settings::cpu_ids;
+pub use settings::view_settings;
+pub use user_namespace::{UserNamespace, UserNamespaceCache};
 pub use version::Version;
 use view::View;
-pub use watcher::{Changed, Watcher};
+pub use watcher::Watcher;
 
 /// Bytes that the page cache can hold of a ticking view without a reader seeing two versions: one page of the
 /// smallest size that Linux has.
@@ -47,8 +52,8 @@ pub struct Attached {
     pub gid: u32,
     /// Its users as the machine's, as /proc/\<pid>/uid_map of its process has it: the sign of its user namespace.
     pub uid_map: Vec<u8>,
-    /// Who wrote last to a tunable that takes a capability.
-    pub judged: Mutex<Option<Judged>>,
+    /// The user namespace of the thread that wrote last to a tunable that takes a capability.
+    pub user_namespaces: UserNamespaceCache,
     /// How old its views may be, if that is set for it alone.
     pub freshness: Option<Freshness>,
     /// What its views are set to, if that is set for it alone.
@@ -129,7 +134,7 @@ impl Attached {
             uid,
             gid,
             uid_map: Vec::new(),
-            judged: Mutex::new(None),
+            user_namespaces: UserNamespaceCache::default(),
             freshness: None,
             settings: None,
             sampled: Arc::new(Sampled::default()),

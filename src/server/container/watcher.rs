@@ -5,7 +5,7 @@
 //! request path: it is sent from this thread, and concerns attributes only, so that it waits for no page.
 //!
 //! CPU hotplug, and an effective cpuset that follows a sibling's exclusive one, send no event; the freshness bound
-//! covers them, and for static views, which are believed for longer, [`crate::server::fs::STATIC_BOUND`].
+//! covers them, and for static views, which are believed for longer, [`super::STATIC_BOUND`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,9 +17,6 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Attached;
-
-/// Told the slot of a container whose limits have changed.
-pub type Changed = Box<dyn Fn(u64) + Send + Sync>;
 
 /// Who is watched.
 #[derive(Debug)]
@@ -102,7 +99,7 @@ impl Watcher {
     }
 
     /// Hear, for ever, and tell `changed`.
-    pub fn run(&self, changed: &Changed) {
+    pub fn run(&self, changed: impl Fn(u64)) {
         loop {
             self.telling.store(false, Ordering::SeqCst);
             self.has_event(None);

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, STATIC_BOUND, Tree};
+use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, Tree};
+use crate::server::container::STATIC_BOUND;
 use crate::server::error::Errno;
 use crate::server::ids::{Node, NodeId};
 

@@ -4,19 +4,14 @@
 //! of /proc/sys do not (`test_perm`, fs/proc/proc_sysctl.c).
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use eci_fs_emulators::tunable::Capability;
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::Tree;
-use crate::server::container::Attached;
-
-/// How long it is remembered in which user namespace a thread is, if its capabilities stay as they are: to look takes a
-/// third of the time of a write. Who had not all of them gets those by entering another namespace, and is looked at
-/// again.
-const JUDGED_FOR: Duration = Duration::from_millis(1);
+use crate::server::container::{Attached, UserNamespace};
 
 const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
     effective: CapabilitySet::empty(),
@@ -42,26 +37,6 @@ pub(super) enum Judge {
     Anew,
     /// It may.
     Remembered,
-}
-
-/// Whose users a user namespace has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Users {
-    /// The machine's.
-    Machines,
-    /// The container's.
-    Containers,
-    /// Those of neither, or of one that cannot be looked at.
-    Others,
-}
-
-/// What was found of who wrote last.
-#[derive(Debug, Clone, Copy)]
-pub struct Judged {
-    pid: u32,
-    sets: CapabilitySets,
-    users: Users,
-    since: Instant,
 }
 
 impl Tree {
@@ -106,9 +81,9 @@ impl Tree {
         let wanted = CapabilitySet::from_bits_retain(1 << capability as u8);
         sets.effective.contains(wanted)
             && match self.users(container, caller, sets, judge) {
-                Users::Machines => true,
-                Users::Containers => in_container,
-                Users::Others => false,
+                UserNamespace::Host => true,
+                UserNamespace::Container => in_container,
+                UserNamespace::Other => false,
             }
     }
 
@@ -119,34 +94,25 @@ impl Tree {
         caller: Caller,
         sets: CapabilitySets,
         judge: Judge,
-    ) -> Users {
+    ) -> UserNamespace {
         let now = Instant::now();
-        let same = |judged: &Judged| {
-            (judged.pid, judged.sets) == (caller.pid, sets)
-                && now.saturating_duration_since(judged.since) < JUDGED_FOR
-        };
         if judge == Judge::Remembered
-            && let Some(judged) = container.judged.lock().filter(same)
+            && let Some(namespace) = container.user_namespaces.get(caller.pid, sets, now)
         {
-            return judged.users;
+            return namespace;
         }
         let uid_map = self.uid_map(caller.pid);
         let own = || self.uid_map(std::process::id());
         let users = if uid_map.is_empty() {
-            Users::Others
+            UserNamespace::Other
         } else if &uid_map == self.uid_map.get_or_init(own) {
-            Users::Machines
+            UserNamespace::Host
         } else if uid_map == container.uid_map {
-            Users::Containers
+            UserNamespace::Container
         } else {
-            Users::Others
+            UserNamespace::Other
         };
-        *container.judged.lock() = Some(Judged {
-            pid: caller.pid,
-            sets,
-            users,
-            since: now,
-        });
+        container.user_namespaces.put(caller.pid, sets, users, now);
         users
     }
 

@@ -33,14 +33,13 @@ use parking_lot::Mutex;
 use rustix::thread::CapabilitySets;
 
 pub use attr::{Attr, Kind};
-pub use caller::{Caller, Judged};
+pub use caller::Caller;
 pub use directories::DirEntry;
-pub use freshness::Freshness;
 pub use paged::Opened;
 pub use tunable::{TunableWritten, Write};
 
 use crate::server::broker::BrokerClient;
-use crate::server::container::{Attached, Changed, Sampler, Watcher};
+use crate::server::container::{self, Attached, Freshness, Sampler, Watcher};
 use crate::server::error::Errno;
 use crate::server::host_sysctls::HostSysctls;
 use crate::server::ids::{Node, NodeId, Paths};
@@ -51,9 +50,6 @@ use directories::Directories;
 /// How much older a view may be for a reader that holds it open. Shells read byte by byte and the kernel asks
 /// before every read(2): without this a pass over a file would often mix two versions.
 pub const HELD_OPEN_FACTOR: u32 = 10;
-
-/// How old a static view may be, whose every change but that of the machine's CPUs is told of.
-pub const STATIC_BOUND: Duration = Duration::from_secs(1);
 
 /// One tick of USER_HZ, the resolution of these files.
 const TICK: Duration = Duration::from_millis(10);
@@ -122,7 +118,7 @@ impl Tree {
         freshness: Duration,
     ) -> Arc<Self> {
         host.share_reads(freshness.min(TICK));
-        host.set_hz(freshness::hz());
+        host.set_hz(container::hz());
         host.kept().keep_at_most(most_kept(&host));
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
         let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
@@ -198,7 +194,7 @@ impl Tree {
     }
 
     /// Hear of changed limits, and tell `changed` the slot; runs until the process ends.
-    pub fn watch_for_ever(&self, changed: &Changed) {
+    pub fn watch_for_ever(&self, changed: impl Fn(u64)) {
         if let Some(services) = &self.services {
             services.watcher.run(changed);
         }
