@@ -1,34 +1,31 @@
-//! What an emulator is: one virtual file, its facts and its text.
+//! The interface of all emulated files, and how their text is served.
 
-use crate::{Context, Error};
+use crate::{Bound, Context, Error, Facts, Pace, Tunable, View};
 
-/// Computes the view of one file.
+/// One virtual file: a [`View`] or a [`Tunable`].
 pub trait Emulator: Send + Sync {
-    /// What is known about the file without looking at a container.
+    /// Returns what is known about the file without looking at a container.
     fn facts(&self) -> &Facts;
 
-    /// Appends the text of the view to `out`, unpadded.
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error>;
+    /// Appends the text of the file to `out`, unpadded, and returns its bound.
+    ///
+    /// # Errors
+    /// When a file that it is computed from cannot be read, or does not hold what the kernel writes there.
+    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error>;
 
-    /// The most bytes that [`Emulator::render`] can produce until a limit or the CPUs of the
-    /// container change; `None` when there is no bound.
-    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error>;
-
-    /// Renders and tells the bound in one pass, for emulators that learn both from the same files.
-    fn render_bounded(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Option<usize>, Error> {
-        let bound = self.bound(cx)?;
-        self.render(cx, out)?;
-        Ok(bound)
-    }
-
-    /// Whether the view exists for this container on this machine: the kernel has the file.
+    /// Returns whether the container has the file: the kernel of this host has it.
     fn exists(&self, cx: &Context<'_>) -> bool {
         cx.host.exists(self.facts().path)
     }
 
-    /// Its permission bits on this machine.
+    /// Returns its permission bits on this host.
     fn mode(&self, _cx: &Context<'_>) -> u16 {
         self.facts().mode
+    }
+
+    /// Returns the tunable, if containers can set the file.
+    fn tunable(&self) -> Option<&Tunable> {
+        None
     }
 }
 
@@ -38,30 +35,102 @@ impl std::fmt::Debug for dyn Emulator + '_ {
     }
 }
 
-/// What is true of a file for every container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
-    /// Part of the FUSE node ids. Given once and never again to another file; from 16 on.
-    pub id: u16,
-    /// The absolute path of the virtual file.
-    pub path: &'static str,
-    /// Permission bits, the kernel's.
-    pub mode: u16,
-    /// How often the content changes.
-    pub pace: Pace,
-    /// Where the numbers come from with cgroup v1.
-    pub source_v1: &'static str,
-    /// Where the numbers come from with cgroup v2.
-    pub source_v2: &'static str,
-    /// What no kernel figure stands behind; empty if nothing.
-    pub invented: &'static str,
+impl Emulator for View {
+    fn facts(&self) -> &Facts {
+        self.facts()
+    }
+
+    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+        self.render(cx, out)
+    }
 }
 
-/// How often a view changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
-    /// Only with limits, CPUs or hotplug.
-    Static,
-    /// With every look.
-    Ticking,
+impl Emulator for Tunable {
+    fn facts(&self) -> &Facts {
+        self.facts()
+    }
+
+    /// A tunable has no bound and is not padded: it is on the live connection.
+    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+        self.read(cx, out)?;
+        Ok(Bound::None)
+    }
+
+    /// The kernel has it, and does not keep one for this container itself.
+    fn exists(&self, cx: &Context<'_>) -> bool {
+        self.is_emulated(cx.identity()) && cx.host.exists(self.path())
+    }
+
+    /// The kernel's, which differ from version to version.
+    fn mode(&self, cx: &Context<'_>) -> u16 {
+        self.mode_on(cx.host)
+    }
+
+    fn tunable(&self) -> Option<&Tunable> {
+        Some(self)
+    }
+}
+
+/// Appends the text of `emulator` to `out`, computed from what its row says that it needs.
+///
+/// With `padding`, a ticking view ends its last line with spaces, up to the emulator's bound: the
+/// size of a file in the page cache must not change while a reader is between two reads.
+///
+/// # Errors
+/// As [`Emulator::render`]; [`Error::Undeclared`] when it reads what its row does not name.
+pub fn render_view(
+    emulator: &dyn Emulator,
+    cx: &Context<'_>,
+    padding: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let facts = emulator.facts();
+    let start = out.len();
+    let bound = emulator.render(&cx.only(facts.needs), out)?;
+    if let Bound::Bytes(bytes) = bound
+        && padding
+        && facts.pace == Pace::Ticking
+    {
+        pad(out, start, bytes);
+    }
+    Ok(())
+}
+/// Lengthens the text from `start` on to `bound` bytes, with spaces before its final newline.
+/// A text that is longer than its bound stays whole: a wrong size is better than a wrong number.
+fn pad(out: &mut Vec<u8>, start: usize, bound: usize) {
+    let missing = bound.saturating_sub(out.len().saturating_sub(start));
+    if missing == 0 || out.len() <= start {
+        return;
+    }
+    let newline = out.last() == Some(&b'\n');
+    if newline {
+        out.pop();
+    }
+    out.resize(out.len().saturating_add(missing), b' ');
+    if newline {
+        out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pad;
+
+    #[test]
+    fn padding_goes_before_the_last_newline() {
+        let mut out = b"before|1.00 2.00\n".to_vec();
+        pad(&mut out, 7, 15);
+        assert_eq!(out, b"before|1.00 2.00     \n");
+        assert_eq!(out.len() - 7, 15);
+    }
+
+    #[test]
+    fn a_text_over_its_bound_and_an_empty_text_stay_as_they_are() {
+        let mut out = b"12345\n".to_vec();
+        pad(&mut out, 0, 3);
+        assert_eq!(out, b"12345\n");
+        let mut out = Vec::new();
+        pad(&mut out, 0, 3);
+        assert!(out.is_empty());
+    }
 }

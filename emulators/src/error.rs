@@ -1,4 +1,4 @@
-//! Why a view could not be computed. Every variant names the file.
+//! Why a view could not be computed. Every variant about a file names it.
 
 use nix::errno::Errno;
 
@@ -34,6 +34,12 @@ pub enum Error {
     Hidden {
         /// The path, relative to the directory.
         path: String,
+    },
+    /// A view is computed from what its row does not name, so it was not supplied.
+    #[error("the row of the view does not say that it needs {what}")]
+    Undeclared {
+        /// What is missing.
+        what: &'static str,
     },
 }
 

@@ -1,63 +1,134 @@
-//! A view as it is served: the text of an emulator, padded where its size must not move.
+//! The rows of views that nobody can set: constant files, and files whose text is computed.
 
-use crate::{Context, Emulator, Error, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, Pace, PressureResource};
 
-/// Appends the view of `emulator` to `out`.
-///
-/// With `padding`, a ticking view ends its last line with spaces, up to the emulator's bound: the
-/// size of a file in the page cache must not change while a reader is between two reads.
-pub fn render_view(
-    emulator: &dyn Emulator,
-    cx: &Context<'_>,
-    padding: bool,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
-    if !padding || emulator.facts().pace == Pace::Static {
-        return emulator.render(cx, out);
-    }
-    let start = out.len();
-    if let Some(bound) = emulator.render_bounded(cx, out)? {
-        pad(out, start, bound);
-    }
-    Ok(())
+/// One virtual file that is computed for each container, or is the same for all.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    facts: Facts,
+    content: Content,
 }
 
-/// Lengthens the text from `start` on to `bound` bytes, with spaces before its final newline.
-/// A text that is longer than its bound stays whole: a wrong size is better than a wrong number.
-fn pad(out: &mut Vec<u8>, start: usize, bound: usize) {
-    let missing = bound.saturating_sub(out.len().saturating_sub(start));
-    if missing == 0 || out.len() <= start {
-        return;
+/// Appends the text of a view and returns its bound.
+pub type Render = fn(&Facts, &Context<'_>, &mut Vec<u8>) -> Result<Bound, Error>;
+
+#[derive(Debug, Clone, Copy)]
+enum Content {
+    /// The same text for all containers.
+    Constant(&'static [u8]),
+    Computed(Render),
+}
+
+impl View {
+    /// Returns a row for a file that everybody may read and whose text changes all the time.
+    ///
+    /// `id` is a free one: with 0, the test of the registry names the next. The row needs nothing and has no sources
+    /// until it says so.
+    pub const fn new(id: u16, path: &'static str, render: Render) -> View {
+        View {
+            facts: Facts {
+                id,
+                path,
+                mode: 0o444,
+                pace: Pace::Ticking,
+                source_v1: "none",
+                source_v2: "none",
+                invented: "",
+                needs: Needs::NOTHING,
+                pressure: None,
+            },
+            content: Content::Computed(render),
+        }
     }
-    let newline = out.last() == Some(&b'\n');
-    if newline {
-        out.pop();
+
+    /// Returns a row for a file that says the same to all containers; `invented` says what no kernel figure stands
+    /// behind.
+    pub const fn constant(
+        id: u16,
+        path: &'static str,
+        mode: u16,
+        text: &'static [u8],
+        invented: &'static str,
+    ) -> View {
+        let mut this = View::new(id, path, nothing).invented(invented).steady();
+        this.facts.mode = mode;
+        this.content = Content::Constant(text);
+        this
     }
-    out.resize(out.len().saturating_add(missing), b' ');
-    if newline {
-        out.push(b'\n');
+
+    /// Returns a row for a file that is empty for all containers, and for root alone.
+    pub const fn hidden(id: u16, path: &'static str) -> View {
+        View::constant(id, path, 0o400, b"", "empty, where the kernel has text")
+    }
+
+    /// The text changes with limits, CPUs or hotplug only.
+    #[must_use]
+    pub const fn steady(mut self) -> View {
+        self.facts.pace = Pace::Static;
+        self
+    }
+
+    /// Sets the permission bits.
+    #[must_use]
+    pub const fn mode(mut self, mode: u16) -> View {
+        self.facts.mode = mode;
+        self
+    }
+
+    /// Sets what the text is computed from. What is not named here cannot be read when it is computed.
+    #[must_use]
+    pub const fn needs(mut self, needs: Needs) -> View {
+        self.facts.needs = needs;
+        self
+    }
+
+    /// Sets where the numbers come from, with cgroup v1 and v2, for documents.
+    #[must_use]
+    pub const fn sources(mut self, v1: &'static str, v2: &'static str) -> View {
+        self.facts.source_v1 = v1;
+        self.facts.source_v2 = v2;
+        self
+    }
+
+    /// Sets what no kernel figure stands behind, for documents.
+    #[must_use]
+    pub const fn invented(mut self, what: &'static str) -> View {
+        self.facts.invented = what;
+        self
+    }
+
+    /// PSI triggers for `resource` can be written to the file, and polled.
+    #[must_use]
+    pub const fn pressure(mut self, resource: PressureResource) -> View {
+        self.facts.pressure = Some(resource);
+        self
+    }
+
+    /// Returns the number of the file.
+    pub const fn id(&self) -> u16 {
+        self.facts.id
+    }
+
+    /// Returns what is known about the file without looking at a container.
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Appends the text of the view to `out`, unpadded, and returns its bound.
+    ///
+    /// # Errors
+    /// When a file that it is computed from cannot be read, or does not hold what the kernel writes there.
+    pub fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+        match self.content {
+            Content::Constant(text) => {
+                out.extend_from_slice(text);
+                Ok(Bound::Exact)
+            }
+            Content::Computed(render) => render(&self.facts, cx, out),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::pad;
-
-    #[test]
-    fn padding_goes_before_the_last_newline() {
-        let mut out = b"before|1.00 2.00\n".to_vec();
-        pad(&mut out, 7, 15);
-        assert_eq!(out, b"before|1.00 2.00     \n");
-        assert_eq!(out.len() - 7, 15);
-    }
-
-    #[test]
-    fn a_text_over_its_bound_and_an_empty_text_stay_as_they_are() {
-        let mut out = b"12345\n".to_vec();
-        pad(&mut out, 0, 3);
-        assert_eq!(out, b"12345\n");
-        let mut out = Vec::new();
-        pad(&mut out, 0, 3);
-        assert!(out.is_empty());
-    }
+fn nothing(_: &Facts, _: &Context<'_>, _: &mut Vec<u8>) -> Result<Bound, Error> {
+    Ok(Bound::Exact)
 }

@@ -65,13 +65,10 @@ impl Machine {
     fn view(&self, container: &Container, path: &str) -> Result<String, Error> {
         let open = |name: &str| common::open(Path::new(&self.path(name)));
         let host = Host::from_dirs(open("proc"), open("sys"));
-        let cx = Context {
-            host: &host,
-            container,
-            settings: &Settings::default(),
-            boottime: Duration::from_secs(110),
-            load: Load::default(),
-        };
+        let settings = Settings::default();
+        let cx = Context::new(&host, container, &settings, Duration::from_secs(110))
+            .with_cgroup()
+            .with_load(Load::default());
         let emulator = EMULATORS
             .iter()
             .find(|emulator| emulator.facts().path == path)

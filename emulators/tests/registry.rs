@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use eci_fs_emulators::{DIRECTORIES, EMULATORS, Emulator, TUNABLES, tunable};
+use eci_fs_emulators::registry::{self, VIEWS};
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, TUNABLES, Tunable, tunable};
 
 #[test]
 fn ids_and_paths_are_given_once() {
@@ -15,11 +16,106 @@ fn ids_and_paths_are_given_once() {
         .iter()
         .map(|dir| (dir.facts().id, dir.facts().path));
     let all: Vec<_> = files.chain(directories).collect();
-    let ids: BTreeSet<u16> = all.iter().map(|(id, _)| *id).collect();
     let paths: BTreeSet<&str> = all.iter().map(|(_, path)| *path).collect();
-    assert_eq!(ids.len(), all.len());
     assert_eq!(paths.len(), all.len());
-    assert!(ids.iter().all(|id| *id >= 16));
+    let ids: BTreeSet<u16> = all.iter().map(|(id, _)| *id).collect();
+    for (id, path) in &all {
+        let others = all.iter().filter(|(other, at)| other == id && at != path);
+        let others: Vec<&str> = others.map(|(_, path)| *path).collect();
+        assert!(
+            *id >= 16 && others.is_empty(),
+            "{path}: the id {id} is not free {others:?}: the next free one is {}",
+            next_free(path, &ids)
+        );
+    }
+    assert_eq!(ids.len(), all.len());
+}
+
+/// The next id for a file: after the highest of its table, for a tunable; views are below 128, directories below 256.
+fn next_free(path: &str, ids: &BTreeSet<u16>) -> u16 {
+    let table = TUNABLES
+        .iter()
+        .find(|table| table.iter().any(|row| row.path() == path));
+    let is_directory = DIRECTORIES.iter().any(|dir| dir.facts().path == path);
+    let (from, to) = match table {
+        Some(table) => {
+            let of_table = table.iter().map(Tunable::id).filter(|id| *id >= 256);
+            (of_table.max().unwrap_or(255) + 1, u16::MAX)
+        }
+        None if is_directory => (128, 256),
+        None => (16, 128),
+    };
+    (from..to).find(|id| !ids.contains(id)).unwrap()
+}
+
+#[test]
+fn a_file_is_found_by_its_id() {
+    for (at, emulator) in EMULATORS.iter().enumerate() {
+        let id = emulator.facts().id;
+        assert_eq!(registry::index(id), Some(at));
+        assert_eq!(
+            tunable(id).map(Tunable::path),
+            emulator.tunable().map(|_| emulator.facts().path)
+        );
+    }
+    for id in [0, 15, 127, 128, 255, u16::MAX] {
+        assert_eq!(registry::index(id), None, "{id}");
+    }
+}
+
+/// The sources in which the view at a path can be: /proc/uptime in src/proc/uptime.rs, or as a row of the table in
+/// src/proc/mod.rs, with the path in the row.
+fn source_of_view(path: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let file = source(path);
+    match root.join(&file).exists() {
+        true => file,
+        false => folder_of(path),
+    }
+}
+
+/// The mod.rs of the directory in which a path lies.
+fn folder_of(path: &str) -> PathBuf {
+    let directory = Path::new(path).parent().unwrap();
+    Path::new(directory.to_str().unwrap().trim_start_matches('/')).join("mod.rs")
+}
+
+#[test]
+fn every_view_has_a_file_of_its_name_or_a_row_in_its_directory() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let views = VIEWS
+        .iter()
+        .copied()
+        .flatten()
+        .map(|view| view.facts().path);
+    let empty = DIRECTORIES.iter().map(|dir| dir.facts());
+    let empty = empty.filter(|facts| facts.views.is_empty());
+    for path in views.chain(empty.map(|facts| facts.path)) {
+        let namespaced = DIRECTORIES
+            .iter()
+            .any(|dir| dir.facts().path == path && dir.is_namespaced());
+        let file = match namespaced {
+            // What a directory of /proc/sys/net has is in its own table.
+            true => table(path),
+            false => source_of_view(path),
+        };
+        let text = std::fs::read_to_string(root.join(&file))
+            .unwrap_or_else(|error| panic!("{path} is in none of the tables: {error}"));
+        let rows = text.matches(&format!("\"{path}\"")).count();
+        let file_name = file.display();
+        if file.ends_with("mod.rs") {
+            assert_eq!(rows, 1, "{file_name}: {path}");
+            continue;
+        }
+        assert!(rows >= 1, "{file_name}: {path}");
+        // The table of the directory names the file.
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let folder = std::fs::read_to_string(root.join(folder_of(path))).unwrap();
+        assert!(
+            namespaced || folder.contains(&format!("{name}::VIEW")),
+            "{path}"
+        );
+    }
 }
 
 /// /proc/pressure/io is src/proc/pressure/io.rs.
@@ -30,27 +126,30 @@ fn source(path: &str) -> PathBuf {
     ))
 }
 
-/// cpuN/topology/* in /sys/devices/system/cpu is cpu_n/topology.rs there; the views at the top are
-/// file emulators, or in the mod.rs of the directory.
-fn sources_of_views(path: &str, views: &[&str]) -> Vec<PathBuf> {
-    let family = |name: &str| match name.strip_suffix('N') {
-        Some(stem) => format!("{stem}_n"),
-        None => name.to_owned(),
-    };
-    let source_of = |view: &&str| {
-        let mut names = view.split('/');
-        let (first, second) = (names.next()?, names.next()?);
+/// cpuN/topology/* in /sys/devices/system/cpu is in cpu_n/mod.rs there, which names it, or has a source of its own;
+/// the views at the top are in the mod.rs of the directory.
+fn check_views_of_directory(path: &str, views: &[&str], wanted: &mut BTreeSet<PathBuf>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let path = path.trim_start_matches('/');
+    for view in views {
+        let names: Vec<&str> = view.split('/').collect();
+        let [first, second, ..] = names[..] else {
+            continue;
+        };
+        let stem = |name: &str| match name.strip_suffix('N') {
+            Some(stem) => format!("{stem}_n"),
+            None => name.to_owned(),
+        };
         // policyN/*_cpus is policy_n.rs: the files of a family that has no other.
-        Some(match second.strip_suffix('N') {
-            Some(_) => format!("{path}/{first}/{}", family(second)),
-            None => format!("{path}/{}/{second}", family(first)),
-        })
-    };
-    views
-        .iter()
-        .filter_map(source_of)
-        .map(|path| source(&path))
-        .collect()
+        let folder = format!("{path}/{}", stem(first));
+        let file = source(&format!("{folder}/{}", stem(second)));
+        if root.join(&file).exists() {
+            wanted.insert(file);
+        } else {
+            let text = std::fs::read_to_string(root.join(&folder).join("mod.rs")).unwrap();
+            assert!(text.contains(&format!("\"{second}\"")), "{folder}: {view}");
+        }
+    }
 }
 
 fn sources(dir: &Path, root: &Path, found: &mut BTreeSet<PathBuf>) {
@@ -64,19 +163,21 @@ fn sources(dir: &Path, root: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// The source of the table of each directory that has tunables: /proc/sys/vm is src/proc/sys/vm.rs, or the mod.rs of
+/// The source of the table of a directory that has tunables: /proc/sys/vm is src/proc/sys/vm.rs, or the mod.rs of
 /// a folder of that name where there is one.
-fn tables() -> impl Iterator<Item = PathBuf> {
+fn table(path: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    TUNABLES.iter().map(move |table| {
-        let path = Path::new(table[0].facts().path).parent().unwrap();
-        let path = path.to_str().unwrap();
-        let folder = Path::new(path.trim_start_matches('/')).join("mod.rs");
-        if root.join(&folder).exists() {
-            folder
-        } else {
-            source(path)
-        }
+    let folder = Path::new(path.trim_start_matches('/')).join("mod.rs");
+    match root.join(&folder).exists() {
+        true => folder,
+        false => source(path),
+    }
+}
+
+fn tables() -> impl Iterator<Item = PathBuf> {
+    TUNABLES.iter().map(|rows| {
+        let path = Path::new(rows[0].facts().path).parent().unwrap();
+        table(path.to_str().unwrap())
     })
 }
 
@@ -112,24 +213,18 @@ fn the_tree_of_sources_mirrors_the_tree_of_views() {
         let name = path.file_name().unwrap().to_str().unwrap();
         name != "mod.rs" && !name.ends_with("_tests.rs")
     });
-    let mut wanted: BTreeSet<PathBuf> = EMULATORS
-        .iter()
-        .filter(|emulator| tunable(emulator.facts().id).is_none())
-        .map(|emulator| source(emulator.facts().path))
+    let views = VIEWS.iter().copied().flatten();
+    let mut wanted: BTreeSet<PathBuf> = views
+        .map(|view| source_of_view(view.facts().path))
+        .chain(tables())
+        .filter(|path| path.file_name().unwrap() != "mod.rs")
         .collect();
-    wanted.extend(tables().filter(|path| path.file_name().unwrap() != "mod.rs"));
     for directory in DIRECTORIES {
         let facts = directory.facts();
-        if directory.is_namespaced() {
-            // Its table says what is in it.
-            let path = root.join(source(facts.path));
-            assert!(path.exists() || path.with_extension("").join("mod.rs").exists());
-        } else if facts.views.is_empty() {
-            wanted.insert(source(facts.path));
-        } else {
+        if !facts.views.is_empty() {
             let path = facts.path.trim_start_matches('/');
             assert!(root.join(path).join("mod.rs").exists(), "{path}");
-            wanted.extend(sources_of_views(path, facts.views));
+            check_views_of_directory(path, facts.views, &mut wanted);
         }
     }
     assert_eq!(found, wanted);

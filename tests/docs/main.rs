@@ -126,7 +126,7 @@ fn policy(tunable: &Tunable) -> String {
         Policy::LimitedByPids => {
             "private; begins with the least of the machine's and of `min^ pids.max`".to_owned()
         }
-        Policy::Raise => {
+        Policy::Raise(_) => {
             "private; a higher one can raise the machine's (docs/operating.md)".to_owned()
         }
         Policy::Constant(text) => format!("reads `{text}`, read-only"),

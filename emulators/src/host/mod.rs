@@ -16,11 +16,13 @@ use nix::sys::stat::Mode;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::tunable::Release;
 use crate::{Error, Kept, Text};
 
 pub(crate) mod file;
 mod look;
+mod release;
+
+pub use release::Release;
 
 /// The machine's /proc and /sys, as directory descriptors.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use smallvec::{SmallVec, smallvec};
 
 use crate::cgroup::cpu::{self, CpuUsage, PerCpu, Times, split};
+use crate::container::history::Counters;
 use crate::model::cpus::Cpus;
-use crate::model::history::Counters;
 use crate::{Context, Controller, Error};
 
 /// Nanoseconds per tick of USER_HZ, which is 100 on every architecture that runs containers.
@@ -23,7 +23,7 @@ pub struct CpuTime {
 
 /// Reads and records what is shown now.
 pub fn read(cx: &Context<'_>, cpus: &Cpus) -> Result<CpuTime, Error> {
-    let cgroup = &cx.container.cgroup;
+    let cgroup = cx.cgroup()?;
     let usage = match cgroup.of(Controller::Cpuacct) {
         Some(hierarchy) => cpu::read_usage(hierarchy)?,
         None => CpuUsage::default(),
@@ -34,7 +34,7 @@ pub fn read(cx: &Context<'_>, cpus: &Cpus) -> Result<CpuTime, Error> {
     };
     let visible: PerCpu<u32> = cpus.visible.iter().collect();
     let mut rows = distribute(&visible, &usage, throttled_nsec, cx.age());
-    let total = cx.container.history.show_rows(&mut rows);
+    let total = cx.history().show_rows(&mut rows);
     Ok(CpuTime { rows, total })
 }
 

@@ -5,6 +5,9 @@ use crate::cgroup::cpuset::read_cpus;
 use crate::cpulist::CpuSet;
 use crate::{Context, Controller, CpuIds, Error};
 
+/// The directory of the CPUs.
+pub(crate) const PATH: &str = "/sys/devices/system/cpu";
+
 /// The CPUs of a container, by the machine's ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cpus {
@@ -64,7 +67,7 @@ pub fn read(cx: &Context<'_>) -> Result<Cpus, Error> {
     let online = CpuSet::parse_list(&cx.host.read(path)?)
         .filter(|online| !online.is_empty())
         .ok_or_else(|| Error::malformed(path, "not a list of CPUs"))?;
-    let cgroup = &cx.container.cgroup;
+    let cgroup = cx.cgroup()?;
     let effective = match cgroup.of(Controller::Cpuset) {
         Some(hierarchy) => read_cpus(hierarchy, &online)?,
         None => None,
@@ -93,6 +96,41 @@ fn choose(allowed: CpuSet, quota: Option<Quota>, ids: CpuIds) -> Cpus {
         quota,
         ids,
     }
+}
+
+/// A list of the machine's CPUs, cut down to a set.
+pub(crate) fn render_list(
+    cx: &Context<'_>,
+    cpus: &Cpus,
+    path: &str,
+    scope: &CpuSet,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let text = cx.host.read(path)?;
+    // "(null)" is what nohz_full says when there is none.
+    let set = CpuSet::parse_list(&text).unwrap_or_default();
+    cpus.shown(&set, scope).render_list(out);
+    out.push(b'\n');
+    Ok(())
+}
+
+/// A mask of the machine's CPUs, cut down to V and as wide as it was.
+pub(crate) fn render_mask(
+    cx: &Context<'_>,
+    cpus: &Cpus,
+    path: &str,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let text = cx.host.read(path)?;
+    let set = CpuSet::parse_mask(&text).ok_or_else(|| Error::malformed(path, "not a mask"))?;
+    cpus.shown(&set, &cpus.visible).render_mask_like(&text, out);
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Whether CPUs have other numbers than on the machine.
+pub(crate) fn renumbered(cx: &Context<'_>) -> bool {
+    cx.settings.cpu_ids == CpuIds::Dense
 }
 
 /// CPUs without a quota, for the tests of emulators.

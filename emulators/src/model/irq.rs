@@ -1,11 +1,22 @@
 //! Tables with a column per CPU: /proc/interrupts and /proc/softirqs.
 
-use crate::model::cpus::Cpus;
+use crate::model::cpus::{self, Cpus};
 use crate::text::{lines, parse_u64, put};
+use crate::{Bound, Context, Error, Facts};
+
+/// Appends the table at the path of `facts`, as a container sees it.
+pub(crate) fn render_view(
+    facts: &Facts,
+    cx: &Context<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Bound, Error> {
+    render(&cx.host.read(facts.path)?, &cpus::read(cx)?, out);
+    Ok(Bound::Exact)
+}
 
 /// Writes the table with the columns of V, and 0 in each: what interrupts a machine gets tells what
 /// others do.
-pub(crate) fn render(host: &[u8], cpus: &Cpus, out: &mut Vec<u8>) {
+fn render(host: &[u8], cpus: &Cpus, out: &mut Vec<u8>) {
     let mut columns = 0usize;
     for (index, line) in lines(host).enumerate() {
         if index == 0 {

@@ -63,7 +63,7 @@ pub(crate) fn meminfo_kib(meminfo: &[u8], key: &str) -> Option<u64> {
 
 /// The limits of the container.
 pub fn read_totals(cx: &Context<'_>, machine: &Machine) -> Result<Totals, Error> {
-    let limits = match cx.container.cgroup.of(Controller::Memory) {
+    let limits = match cx.cgroup()?.of(Controller::Memory) {
         Some(hierarchy) => memory::read_limits(hierarchy)?,
         None => UNLIMITED,
     };
@@ -72,7 +72,7 @@ pub fn read_totals(cx: &Context<'_>, machine: &Machine) -> Result<Totals, Error>
 
 /// Limits and usage of the container.
 pub fn read(cx: &Context<'_>, machine: &Machine) -> Result<Memory, Error> {
-    let (limits, usage) = match cx.container.cgroup.of(Controller::Memory) {
+    let (limits, usage) = match cx.cgroup()?.of(Controller::Memory) {
         Some(hierarchy) => memory::read_usage(hierarchy)?,
         None => (UNLIMITED, MemoryUsage::default()),
     };

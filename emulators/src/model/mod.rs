@@ -3,9 +3,9 @@
 
 pub mod cpu_time;
 pub mod cpus;
-pub mod history;
 pub(crate) mod irq;
 pub mod load;
+pub(crate) mod meminfo;
 pub mod memory;
 pub mod nodes;
 pub mod threads;

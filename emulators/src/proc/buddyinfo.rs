@@ -8,41 +8,24 @@
 use crate::cpulist::CpuSet;
 use crate::model::nodes;
 use crate::text::{fields, lines, parse_u64, put, trimmed};
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/buddyinfo.
-#[derive(Debug)]
-pub struct Buddyinfo;
+pub const VIEW: View = View::new(28, "/proc/buddyinfo", render_view)
+    .steady()
+    .sources("cpuset.effective_mems", "cpuset.mems.effective")
+    .invented("zeros")
+    .needs(Needs::CGROUP);
 
-impl Emulator for Buddyinfo {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 28,
-            path: "/proc/buddyinfo",
-            mode: 0o444,
-            pace: Pace::Static,
-            source_v1: "cpuset.effective_mems",
-            source_v2: "cpuset.mems.effective",
-            invented: "zeros",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        // Without NUMA support there is no /sys/devices/system/node, and one node, 0.
-        let nodes = if cx.host.exists("/sys/devices/system/node") {
-            nodes::read(cx)?.allowed
-        } else {
-            CpuSet::from_iter([0])
-        };
-        render(&cx.host.read(self.facts().path)?, &nodes, out);
-        Ok(())
-    }
-
-    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        let mut out = Vec::new();
-        self.render(cx, &mut out)?;
-        Ok(Some(out.len()))
-    }
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    // Without NUMA support there is no /sys/devices/system/node, and one node, 0.
+    let nodes = if cx.host.exists(nodes::PATH) {
+        nodes::read(cx)?.allowed
+    } else {
+        CpuSet::from_iter([0])
+    };
+    render(&cx.host.read(facts.path)?, &nodes, out);
+    Ok(Bound::Exact)
 }
 
 fn render(host: &[u8], nodes: &CpuSet, out: &mut Vec<u8>) {

@@ -8,37 +8,23 @@
 
 use crate::model::cpus::{self, Cpus};
 use crate::text::{fields, lines, parse_u64, put, trimmed};
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/cpuinfo.
-#[derive(Debug)]
-pub struct Cpuinfo;
+pub const VIEW: View = View::new(18, "/proc/cpuinfo", render_view)
+    .steady()
+    .sources(
+        "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us",
+        "cpuset.cpus.effective, cpu.max",
+    )
+    .invented("cpu MHz is the nominal frequency")
+    .needs(Needs::CGROUP);
 
-impl Emulator for Cpuinfo {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 18,
-            path: "/proc/cpuinfo",
-            mode: 0o444,
-            pace: Pace::Static,
-            source_v1: "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us",
-            source_v2: "cpuset.cpus.effective, cpu.max",
-            invented: "cpu MHz is the nominal frequency",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let cpus = cpus::read(cx)?;
-        let host = cx.host.read(self.facts().path)?;
-        render(&host, &cpus, |cpu| read_base_khz(cx, cpu), out);
-        Ok(())
-    }
-
-    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        let mut out = Vec::new();
-        self.render(cx, &mut out)?;
-        Ok(Some(out.len()))
-    }
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let cpus = cpus::read(cx)?;
+    let host = cx.host.read(facts.path)?;
+    render(&host, &cpus, |cpu| read_base_khz(cx, cpu), out);
+    Ok(Bound::Exact)
 }
 
 /// The nominal frequency where the driver knows it (intel_pstate, amd-pstate).

@@ -7,38 +7,24 @@
 
 use crate::cgroup::io::{DeviceIo, read_devices};
 use crate::text::{fields, lines, parse_u64, put, trimmed};
-use crate::{Context, Controller, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Controller, Error, Facts, Needs, View};
 
 /// /proc/diskstats.
-#[derive(Debug)]
-pub struct Diskstats;
+pub const VIEW: View = View::new(33, "/proc/diskstats", render_view)
+    .sources(
+        "blkio.throttle.io_service_bytes_recursive, blkio.throttle.io_serviced_recursive",
+        "io.stat",
+    )
+    .needs(Needs::CGROUP);
 
-impl Emulator for Diskstats {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 33,
-            path: "/proc/diskstats",
-            mode: 0o444,
-            pace: Pace::Ticking,
-            source_v1: "blkio.throttle.io_service_bytes_recursive, blkio.throttle.io_serviced_recursive",
-            source_v2: "io.stat",
-            invented: "",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let devices = match cx.container.cgroup.of(Controller::Io) {
-            Some(hierarchy) => read_devices(hierarchy)?,
-            None => Vec::new(),
-        };
-        render(&cx.host.read(self.facts().path)?, &devices, out);
-        Ok(())
-    }
-
-    /// None: a disk gets a row with its first use.
-    fn bound(&self, _cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        Ok(None)
-    }
+/// A disk gets a row with its first use, so there is no bound.
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let devices = match cx.cgroup()?.of(Controller::Io) {
+        Some(hierarchy) => read_devices(hierarchy)?,
+        None => Vec::new(),
+    };
+    render(&cx.host.read(facts.path)?, &devices, out);
+    Ok(Bound::None)
 }
 
 /// Rows in the machine's order. A device that has gone, or has no statistics, has no row.

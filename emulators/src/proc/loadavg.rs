@@ -7,37 +7,24 @@
 
 use crate::model::load::hundredths;
 use crate::text::put;
-use crate::{Context, Emulator, Error, Facts, Load, Pace};
+use crate::{Bound, Context, Error, Facts, Load, Needs, View};
 
 /// /proc/loadavg.
-#[derive(Debug)]
-pub struct Loadavg;
+pub const VIEW: View = View::new(21, "/proc/loadavg", render_view)
+    .sources(
+        "tasks of the cgroup and those below it; /proc/<tid>/status",
+        "cgroup.threads of the cgroup and those below it; /proc/<tid>/status",
+    )
+    .invented("the averages begin with the present count of threads")
+    .needs(Needs::LOAD);
 
 /// PID_MAX_LIMIT is 2^22: no count of threads, and no load average, has more digits.
 const PID_DIGITS: usize = 7;
 const BOUND: usize = 3 * (PID_DIGITS + ".00 ".len()) + 3 * (PID_DIGITS + 1);
 
-impl Emulator for Loadavg {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 21,
-            path: "/proc/loadavg",
-            mode: 0o444,
-            pace: Pace::Ticking,
-            source_v1: "tasks of the cgroup and those below it; /proc/<tid>/status",
-            source_v2: "cgroup.threads of the cgroup and those below it; /proc/<tid>/status",
-            invented: "the averages begin with the present count of threads",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        render(&cx.load, out);
-        Ok(())
-    }
-
-    fn bound(&self, _cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        Ok(Some(BOUND))
-    }
+fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    render(cx.load()?, out);
+    Ok(Bound::Bytes(BOUND))
 }
 
 fn render(load: &Load, out: &mut Vec<u8>) {

@@ -1,22 +1,92 @@
-//! Views below /proc.
+//! Views in /proc.
+//!
+//! A file that is computed in its own way has a source of its name. Those that are alike are rows here.
 
 pub mod buddyinfo;
 pub mod cpuinfo;
 pub mod diskstats;
-pub mod interrupts;
-pub mod latency_stats;
 pub mod loadavg;
 pub mod meminfo;
-pub mod pagetypeinfo;
 pub mod pressure;
-pub mod sched_debug;
-pub mod schedstat;
-pub mod slabinfo;
-pub mod softirqs;
 pub mod stat;
 pub mod swaps;
 pub mod sys;
-pub mod timer_list;
 pub mod uptime;
 pub mod vmstat;
 pub mod zoneinfo;
+
+use crate::model::irq;
+use crate::{Needs, View};
+
+/// The files of this directory.
+pub static VIEWS: &[View] = &[
+    buddyinfo::VIEW,
+    cpuinfo::VIEW,
+    diskstats::VIEW,
+    loadavg::VIEW,
+    meminfo::VIEW,
+    stat::VIEW,
+    swaps::VIEW,
+    uptime::VIEW,
+    vmstat::VIEW,
+    zoneinfo::VIEW,
+    // show_interrupts, kernel/irq/proc.c.
+    counts(31, "/proc/interrupts"),
+    // show_softirqs, fs/proc/softirqs.c.
+    counts(32, "/proc/softirqs"),
+    // Headers without rows. The kernel's files are for root alone, so the server does not read them.
+    View::constant(
+        29,
+        "/proc/pagetypeinfo",
+        0o400,
+        PAGETYPEINFO,
+        "that there are no pages, in blocks of 2 MiB",
+    ),
+    View::constant(
+        30,
+        "/proc/slabinfo",
+        0o400,
+        SLABINFO,
+        "that there are no caches: the kernel keeps no list per cgroup",
+    ),
+    // show_schedstat, kernel/sched/stats.c: it tells when others ran.
+    View::hidden(34, "/proc/schedstat"),
+    // timer_list_show, kernel/time/timer_list.c: the timers of the host.
+    View::hidden(35, "/proc/timer_list"),
+    // sched_debug_show, kernel/sched/debug.c: the tasks of the host. Gone since Linux 5.13.
+    View::hidden(36, "/proc/sched_debug"),
+    // lstats_show, kernel/latencytop.c: it tells what others wait for.
+    View::hidden(37, "/proc/latency_stats"),
+];
+
+/// A table whose columns are the visible CPUs. The rows are the kernel's, and nothing was counted: the counts tell
+/// what others do.
+const fn counts(id: u16, path: &'static str) -> View {
+    View::new(id, path, irq::render_view)
+        .steady()
+        .sources(
+            "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us",
+            "cpuset.cpus.effective, cpu.max",
+        )
+        .invented("zeros")
+        .needs(Needs::CGROUP)
+}
+
+/// pagetypeinfo_show, mm/vmstat.c.
+const PAGETYPEINFO: &[u8] = concat!(
+    "Page block order: 9\n",
+    "Pages per block:  512\n",
+    "\n",
+    "Free pages count per migrate type at order ",
+    "      0      1      2      3      4      5      6      7      8      9     10 \n",
+    "\n",
+    "Number of blocks type ",
+    "    Unmovable      Movable  Reclaimable   HighAtomic      Isolate \n",
+)
+.as_bytes();
+
+/// print_slabinfo_header, mm/slab_common.c.
+const SLABINFO: &[u8] = b"slabinfo - version: 2.1\n\
+# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> \
+: tunables <limit> <batchcount> <sharedfactor> \
+: slabdata <active_slabs> <num_slabs> <sharedavail>\n";

@@ -7,55 +7,36 @@
 //! shifted as the kernel shifts it (from Linux 5.11 on).
 //! Invented: nothing; intr, ctxt and softirq are 0.
 
+use crate::container::history::Counters;
 use crate::model::cpu_time::{self, CpuTime};
 use crate::model::cpus::{self, Cpus};
-use crate::model::history::Counters;
 use crate::text::{digits, fields, lines, parse_u64, put};
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/stat.
-#[derive(Debug)]
-pub struct Stat;
+pub const VIEW: View = View::new(19, "/proc/stat", render_view)
+    .sources(
+        "cpuacct.usage_percpu, cpuacct.usage_all, throttled_time of cpu.stat",
+        "cpu.stat",
+    )
+    .needs(Needs::CGROUP_AND_LOAD);
 
-impl Emulator for Stat {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 19,
-            path: "/proc/stat",
-            mode: 0o444,
-            pace: Pace::Ticking,
-            source_v1: "cpuacct.usage_percpu, cpuacct.usage_all, throttled_time of cpu.stat",
-            source_v2: "cpu.stat",
-            invented: "",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.render_bounded(cx, out).map(drop)
-    }
-
-    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        let cpus = cpus::read(cx)?;
-        Ok(Some(bound(&cx.host.read(self.facts().path)?, &cpus)))
-    }
-
-    fn render_bounded(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Option<usize>, Error> {
-        let host = cx.host.read(self.facts().path)?;
-        let cpus = cpus::read(cx)?;
-        let time = cpu_time::read(cx, &cpus)?;
-        let threads = cx.load.threads;
-        let numbers = Numbers {
-            processes: cx.container.history.show_processes(threads.last_pid),
-            procs_running: threads.running,
-            procs_blocked: threads.uninterruptible,
-            boottime_offset_nsec: match cx.container.identity.boottime_offset {
-                Some(offset) if shifts_btime(cx)? => offset,
-                _ => 0,
-            },
-        };
-        render(&host, &cpus, &time, &numbers, out);
-        Ok(Some(bound(&host, &cpus)))
-    }
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let host = cx.host.read(facts.path)?;
+    let cpus = cpus::read(cx)?;
+    let time = cpu_time::read(cx, &cpus)?;
+    let threads = cx.load()?.threads;
+    let numbers = Numbers {
+        processes: cx.history().show_processes(threads.last_pid),
+        procs_running: threads.running,
+        procs_blocked: threads.uninterruptible,
+        boottime_offset_nsec: match cx.identity().boottime_offset {
+            Some(offset) if shifts_btime(cx)? => offset,
+            _ => 0,
+        },
+    };
+    render(&host, &cpus, &time, &numbers, out);
+    Ok(Bound::Bytes(bound(&host, &cpus)))
 }
 
 /// The single numbers of the file.

@@ -9,47 +9,29 @@
 
 use crate::model::memory;
 use crate::text::{lines, put};
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/swaps.
-#[derive(Debug)]
-pub struct Swaps;
+pub const VIEW: View = View::new(20, "/proc/swaps", render_view)
+    .sources(
+        "memory.memsw.limit_in_bytes, memory.memsw.usage_in_bytes, memory.usage_in_bytes",
+        "memory.swap.max, memory.swap.current",
+    )
+    .invented("name, type and priority of the one area")
+    .needs(Needs::CGROUP);
 
-impl Emulator for Swaps {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 20,
-            path: "/proc/swaps",
-            mode: 0o444,
-            pace: Pace::Ticking,
-            source_v1: "memory.memsw.limit_in_bytes, memory.memsw.usage_in_bytes, memory.usage_in_bytes",
-            source_v2: "memory.swap.max, memory.swap.current",
-            invented: "name, type and priority of the one area",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-        let memory = memory::read(cx, &machine)?;
-        let size_kib = memory.totals.swap / 1024;
-        let used_kib = size_kib.saturating_sub(memory.swap_free / 1024);
-        render(&cx.host.read(self.facts().path)?, size_kib, used_kib, out)
-    }
-
-    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-        let size_kib = memory::read_totals(cx, &machine)?.swap / 1024;
-        let mut full = Vec::new();
-        // A tab stands in for the eighth digit of Used: the longest row is the one with most used,
-        // or with less than eight digits, which is as long as one with eight.
-        render(
-            &cx.host.read(self.facts().path)?,
-            size_kib,
-            size_kib,
-            &mut full,
-        )?;
-        Ok(Some(full.len()))
-    }
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &machine)?;
+    let size_kib = memory.totals.swap / 1024;
+    let used_kib = size_kib.saturating_sub(memory.swap_free / 1024);
+    let host = cx.host.read(facts.path)?;
+    render(&host, size_kib, used_kib, out)?;
+    // A tab stands in for the eighth digit of Used: the longest row is the one with most used,
+    // or with less than eight digits, which is as long as one with eight.
+    let mut full = Vec::new();
+    render(&host, size_kib, size_kib, &mut full)?;
+    Ok(Bound::Bytes(full.len()))
 }
 
 fn render(host: &[u8], size_kib: u64, used_kib: u64, out: &mut Vec<u8>) -> Result<(), Error> {

@@ -9,42 +9,24 @@ use std::time::Duration;
 
 use crate::model::{cpu_time, cpus};
 use crate::text::{digits, put};
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/uptime.
-#[derive(Debug)]
-pub struct Uptime;
+pub const VIEW: View = View::new(16, "/proc/uptime", render_view)
+    .sources(
+        "start of the container's first process; cpuacct.usage_percpu, cpuacct.usage_all",
+        "start of the container's first process; cpu.stat",
+    )
+    .needs(Needs::CGROUP);
 
 /// Nine digits of seconds are 31 years.
 const SECONDS_DIGITS: usize = 9;
 
-impl Emulator for Uptime {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 16,
-            path: "/proc/uptime",
-            mode: 0o444,
-            pace: Pace::Ticking,
-            source_v1: "start of the container's first process; cpuacct.usage_percpu, cpuacct.usage_all",
-            source_v2: "start of the container's first process; cpu.stat",
-            invented: "",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.render_bounded(cx, out).map(drop)
-    }
-
-    fn bound(&self, cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        Ok(Some(bound(cpus::read(cx)?.visible.len())))
-    }
-
-    fn render_bounded(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Option<usize>, Error> {
-        let cpus = cpus::read(cx)?;
-        let idle_ticks = cpu_time::read(cx, &cpus)?.total.idle;
-        render(cx.age(), idle_ticks, out);
-        Ok(Some(bound(cpus.visible.len())))
-    }
+fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let cpus = cpus::read(cx)?;
+    let idle_ticks = cpu_time::read(cx, &cpus)?.total.idle;
+    render(cx.age(), idle_ticks, out);
+    Ok(Bound::Bytes(bound(cpus.visible.len())))
 }
 
 fn bound(cpus: usize) -> usize {

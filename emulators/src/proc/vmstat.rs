@@ -7,41 +7,27 @@
 
 use crate::model::{memory, vmstat};
 use crate::text::{fields, lines, put, trimmed};
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/vmstat.
-#[derive(Debug)]
-pub struct Vmstat;
+pub const VIEW: View = View::new(26, "/proc/vmstat", render_view)
+    .sources(
+        "total_* of memory.stat, memory.limit_in_bytes, memory.usage_in_bytes",
+        "memory.stat, memory.max, memory.current",
+    )
+    .needs(Needs::CGROUP);
 
-impl Emulator for Vmstat {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 26,
-            path: "/proc/vmstat",
-            mode: 0o444,
-            pace: Pace::Ticking,
-            source_v1: "total_* of memory.stat, memory.limit_in_bytes, memory.usage_in_bytes",
-            source_v2: "memory.stat, memory.max, memory.current",
-            invented: "",
-        }
+/// The counters of events have no bound, and the file is larger than a page anyway.
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &machine)?;
+    let units = vmstat::read_units(cx)?;
+    for key in lines(&cx.host.read(facts.path)?).filter_map(|l| fields(l).next()) {
+        let key = trimmed(key);
+        put(
+            out,
+            format_args!("{key} {}\n", vmstat::value(key, &memory, &units)),
+        );
     }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-        let memory = memory::read(cx, &machine)?;
-        let units = vmstat::read_units(cx)?;
-        for key in lines(&cx.host.read(self.facts().path)?).filter_map(|l| fields(l).next()) {
-            let key = trimmed(key);
-            put(
-                out,
-                format_args!("{key} {}\n", vmstat::value(key, &memory, &units)),
-            );
-        }
-        Ok(())
-    }
-
-    /// None: the counters of events have no bound, and the file is larger than a page anyway.
-    fn bound(&self, _cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        Ok(None)
-    }
+    Ok(Bound::None)
 }

@@ -9,43 +9,25 @@ use crate::model::cpus::{self, Cpus};
 use crate::model::memory::{self, Memory};
 use crate::model::vmstat::{self, Units};
 use crate::text::{fields, lines, parse_u64, put, trimmed};
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/zoneinfo.
-#[derive(Debug)]
-pub struct Zoneinfo;
+pub const VIEW: View = View::new(27, "/proc/zoneinfo", render_view)
+    .sources(
+        "total_* of memory.stat, memory.limit_in_bytes, memory.usage_in_bytes",
+        "memory.stat, memory.max, memory.current",
+    )
+    .invented("that there is one zone on one node")
+    .needs(Needs::CGROUP);
 
-impl Emulator for Zoneinfo {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 27,
-            path: "/proc/zoneinfo",
-            mode: 0o444,
-            pace: Pace::Ticking,
-            source_v1: "total_* of memory.stat, memory.limit_in_bytes, memory.usage_in_bytes",
-            source_v2: "memory.stat, memory.max, memory.current",
-            invented: "that there is one zone on one node",
-        }
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-        let memory = memory::read(cx, &machine)?;
-        let units = vmstat::read_units(cx)?;
-        let cpus = cpus::read(cx)?;
-        render(
-            &cx.host.read(self.facts().path)?,
-            &memory,
-            &units,
-            &cpus,
-            out,
-        )
-    }
-
-    /// None: the counters of events have no bound.
-    fn bound(&self, _cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        Ok(None)
-    }
+/// The counters of events have no bound.
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &machine)?;
+    let units = vmstat::read_units(cx)?;
+    let cpus = cpus::read(cx)?;
+    render(&cx.host.read(facts.path)?, &memory, &units, &cpus, out)?;
+    Ok(Bound::None)
 }
 
 fn render(

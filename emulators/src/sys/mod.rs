@@ -1,6 +1,10 @@
-//! Views below /sys.
+//! Views in /sys.
 
 pub mod devices;
-pub mod firmware;
 pub mod kernel;
 pub mod module;
+
+use crate::directory::Empty;
+
+/// Tables of the firmware hold serial numbers.
+pub static FIRMWARE: Empty = Empty::new(134, "/sys/firmware", 0o755);

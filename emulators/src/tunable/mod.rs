@@ -6,17 +6,16 @@
 mod buckets;
 mod handler;
 mod number;
-mod release;
 mod string;
-mod values;
+
+use std::sync::Arc;
 
 use crate::cgroup::pids;
 use crate::text::put;
-use crate::{Context, Emulator, Error, Facts, Host, Pace};
+use crate::{Context, Error, Facts, Host, Identity, Needs, Pace, Values};
 
+pub use crate::host::Release;
 pub use handler::{Handler, Written};
-pub use release::Release;
-pub use values::Values;
 
 /// One tunable.
 #[derive(Debug)]
@@ -58,9 +57,22 @@ pub enum Policy {
     /// The same, but begins with no more than the container's own limit on threads.
     LimitedByPids,
     /// As private; a value above the machine's could raise that.
-    Raise,
+    Raise(HostSysctl),
     /// Never changes, and is the same for all.
     Constant(&'static str),
+}
+
+/// A tunable of the host that the daemon can raise to what a container sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostSysctl {
+    /// /proc/sys/fs/file-max.
+    FileMax,
+    /// /proc/sys/fs/nr_open.
+    NrOpen,
+    /// /proc/sys/net/netfilter/nf_conntrack_max.
+    ConntrackMax,
+    /// /sys/module/nf_conntrack/parameters/hashsize.
+    ConntrackHashsize,
 }
 
 /// A capability in the container's user namespace, by its number in include/uapi/linux/capability.h.
@@ -103,6 +115,8 @@ impl Tunable {
                 source_v1: "the machine's, until the container writes its own",
                 source_v2: "the machine's, until the container writes its own",
                 invented: "",
+                needs: Needs::NOTHING,
+                pressure: None,
             },
             handler,
             policy: Policy::Private,
@@ -128,6 +142,9 @@ impl Tunable {
     #[must_use]
     pub const fn policy(mut self, policy: Policy) -> Tunable {
         self.policy = policy;
+        if matches!(policy, Policy::LimitedByPids) {
+            self.facts.needs = Needs::CGROUP;
+        }
         self
     }
 
@@ -188,8 +205,34 @@ impl Tunable {
     }
 
     /// Its number.
-    pub fn id(&self) -> u16 {
+    pub const fn id(&self) -> u16 {
         self.facts.id
+    }
+
+    /// Returns what is known about the file without looking at a container.
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Returns whether its value changes with the limits of the container.
+    pub fn follows_limits(&self) -> bool {
+        self.facts.needs.cgroup
+    }
+
+    /// Returns what a write is computed from: a value that was written once depends on nothing else any more.
+    pub fn needs_of_write(&self, values: &Values) -> Needs {
+        match values.get(self.facts.id) {
+            Some(_) => Needs::NOTHING,
+            None => self.facts.needs,
+        }
+    }
+
+    /// Returns which tunable of the host a container can raise by it.
+    pub fn raised(&self) -> Option<HostSysctl> {
+        match self.policy {
+            Policy::Raise(sysctl) => Some(sysctl),
+            _ => None,
+        }
     }
 
     /// The absolute path of the virtual file.
@@ -209,7 +252,7 @@ impl Tunable {
         if self.policy == Policy::LimitedByPids {
             let machine = crate::text::parse_u64(&machine)
                 .ok_or_else(|| Error::malformed(self.facts.path, "not a number"))?;
-            let own = pids::limit(&cx.container.cgroup)?.at_most(machine);
+            let own = pids::limit(cx.cgroup()?)?.at_most(machine);
             return Ok(format!("{own}\n").into());
         }
         Ok(machine.to_vec())
@@ -234,7 +277,7 @@ impl Tunable {
         save: impl FnOnce(&[u8]),
     ) -> Result<Written, Error> {
         // Once it has a value of its own, the machine's counts no more.
-        let first = match cx.container.tunables.get(self.facts.id) {
+        let first = match cx.tunables().get(self.facts.id) {
             Some(_) => Vec::new(),
             None => self.first(cx)?,
         };
@@ -251,7 +294,7 @@ impl Tunable {
             Some(most) => handler.at_most(most(cx.host)),
             None => handler,
         };
-        let written = cx.container.tunables.update(self.facts.id, |own| {
+        let written = cx.tunables().update(self.facts.id, |own| {
             let present = own.unwrap_or(&first);
             let handler = match self.highest_is_final && handler.is_highest(present) {
                 true => handler.only_highest(),
@@ -261,51 +304,41 @@ impl Tunable {
             if let Some(value) = &written.value {
                 save(value);
             }
-            written
+            (written.value.as_deref().map(Arc::from), written)
         });
         Ok(written)
     }
-}
 
-impl Emulator for Tunable {
-    fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    /// Appends the container's value, or what it begins with.
+    pub(crate) fn read(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
         // What only can be written has nothing to say.
         if !self.is_readable() {
             return Ok(());
         }
-        match cx.container.tunables.get(self.facts.id) {
+        match cx.tunables().get(self.facts.id) {
             Some(own) => out.extend_from_slice(&own),
             None => out.extend_from_slice(&self.first(cx)?),
         }
         Ok(())
     }
 
-    /// It is not padded: what is written here is on the live connection.
-    fn bound(&self, _cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        Ok(None)
-    }
-
-    /// The kernel has it, and does not keep one for this container itself.
-    fn exists(&self, cx: &Context<'_>) -> bool {
+    /// Returns whether a container is to be shown the emulated file: the kernel does not keep one for it itself.
+    pub(crate) fn is_emulated(&self, identity: &Identity) -> bool {
         let kept = self.kept.is_some_and(|(namespace, _)| match namespace {
-            Namespace::Pid => cx.container.identity.pid_max_is_own,
+            Namespace::Pid => identity.pid_max_is_own,
         });
-        let lacked = || match &cx.container.identity.network {
+        let lacked = || match &identity.network {
             Some(network) => !network.kept.contains(&self.facts.id),
             None => false,
         };
-        !kept && (!self.in_network || lacked()) && cx.host.exists(self.facts.path)
+        !kept && (!self.in_network || lacked())
     }
 
-    /// The kernel's, which differ from version to version.
-    fn mode(&self, cx: &Context<'_>) -> u16 {
+    /// Returns the permission bits of the kernel's file.
+    pub(crate) fn mode_on(&self, host: &Host) -> u16 {
         match self.policy {
             Policy::Constant(_) => self.facts.mode,
-            _ => cx.host.mode(self.facts.path).unwrap_or(self.facts.mode),
+            _ => host.mode(self.facts.path).unwrap_or(self.facts.mode),
         }
     }
 }

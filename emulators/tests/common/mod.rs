@@ -105,13 +105,9 @@ impl Fixture {
     }
 
     pub(crate) fn context(&self) -> Context<'_> {
-        Context {
-            host: &self.host,
-            container: &self.container,
-            settings: &self.settings,
-            boottime: self.boottime,
-            load: self.load,
-        }
+        Context::new(&self.host, &self.container, &self.settings, self.boottime)
+            .with_cgroup()
+            .with_load(self.load)
     }
 }
 

@@ -319,17 +319,6 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The resource of a view below /proc/pressure.
-    pub fn of_view(path: &str) -> Option<Self> {
-        match path {
-            "/proc/pressure/cpu" => Some(Self::Cpu),
-            "/proc/pressure/memory" => Some(Self::Memory),
-            "/proc/pressure/io" => Some(Self::Io),
-            "/proc/pressure/irq" => Some(Self::Irq),
-            _ => None,
-        }
-    }
-
     /// Its file in a v2 cgroup.
     pub fn file(self) -> &'static str {
         match self {

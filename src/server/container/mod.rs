@@ -9,16 +9,15 @@ mod versions;
 mod view;
 mod watcher;
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
     Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, History, Host, Identity, Kept,
-    KeptFiles, Network, Pace, Settings, TUNABLES, Values,
+    KeptFiles, Load, Network, Pace, Settings, TUNABLES, Values,
 };
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::Facts;
@@ -192,19 +191,14 @@ impl Attached {
         settings: &'a Settings,
         sampler: Option<&Sampler>,
     ) -> Context<'a> {
-        let load = sampler.map_or_else(Default::default, |sampler| sampler.load(self, host));
+        let load = sampler.map(|sampler| sampler.load(self, host));
         let boottime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
             .map(Duration::from)
             .unwrap_or_default();
         host.set_time(boottime);
         self.bound_memory(boottime);
-        Context {
-            host,
-            container: &self.container,
-            settings,
-            boottime,
-            load,
-        }
+        let cx = Context::new(host, &self.container, settings, boottime).with_cgroup();
+        load.map_or(cx, |load| cx.with_load(load))
     }
 
     /// Give up what is remembered of limits when it is [`STATIC_BOUND`] old: not every change is told of.
@@ -246,8 +240,13 @@ impl Attached {
         match emulator.facts().pace {
             Pace::Static => true,
             Pace::Ticking => {
-                let bound = emulator.bound(unlimited).ok().flatten();
-                padding && bound.is_some_and(|bound| bound <= ONE_PAGE)
+                let mut text = Vec::new();
+                let cx = unlimited
+                    .with_load(Load::default())
+                    .only(emulator.facts().needs);
+                let bound = emulator.render(&cx, &mut text);
+                let bytes = bound.ok().and_then(|bound| bound.bytes(text.len()));
+                padding && bytes.is_some_and(|bytes| bytes <= ONE_PAGE)
             }
         }
     }
@@ -278,13 +277,7 @@ impl Attached {
     /// # Errors
     /// ENOENT when there is none, or this container does not have it.
     pub fn index(&self, id: u16) -> Result<usize, Errno> {
-        static INDICES: LazyLock<BTreeMap<u16, usize>> = LazyLock::new(|| {
-            let ids = EMULATORS.iter().map(|emulator| emulator.facts().id);
-            ids.zip(0..).collect()
-        });
-        INDICES
-            .get(&id)
-            .copied()
+        emulators::registry::index(id)
             .filter(|index| self.connection(*index).is_some())
             .ok_or(Errno::NOENT)
     }

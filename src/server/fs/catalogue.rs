@@ -1,6 +1,6 @@
 //! What can be grafted into a container.
 
-use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+use eci_fs_emulators::{DIRECTORIES, EMULATORS, directory};
 use eci_fs_protocol::link::{Connection, Row};
 
 use super::Tree;
@@ -12,7 +12,7 @@ impl Tree {
     pub(super) fn catalogue(&self, container: &Attached) -> Vec<Row> {
         let _together = self.host.look_together();
         let mut rows = Vec::new();
-        let cx = self.context(container, false);
+        let cx = self.context(container, directory::NEEDS);
         let mut directories = Vec::new();
         for directory in DIRECTORIES.iter().filter(|directory| directory.exists(&cx)) {
             directories.push(directory.facts().id);

@@ -1,6 +1,6 @@
 //! Computing a view: with what, and where its text goes.
 
-use eci_fs_emulators::{Context, EMULATORS};
+use eci_fs_emulators::{Context, EMULATORS, Needs};
 
 use super::Tree;
 use crate::server::container::{Attached, Version};
@@ -11,26 +11,16 @@ use crate::server::faults::{self, Point};
 const LONGEST_ROOM: usize = 1 << 16;
 
 impl Tree {
-    /// What the views of a container are computed from at this moment; `load` asks for its threads too.
-    pub(super) fn context<'a>(&'a self, container: &'a Attached, load: bool) -> Context<'a> {
-        if self
-            .services
-            .as_ref()
-            .is_some_and(|services| services.watcher.is_behind())
-        {
+    /// Returns what a view of a container with these needs is computed from at this moment.
+    pub(super) fn context<'a>(&'a self, container: &'a Attached, needs: Needs) -> Context<'a> {
+        // Where nothing depends on limits, nobody need look whether one has changed.
+        let services = self.services.as_ref().filter(|_| needs.cgroup);
+        if services.is_some_and(|services| services.watcher.is_behind()) {
             container.forget_limits();
         }
-        self.context_without_limits(container, load)
-    }
-
-    /// The same, for what does not depend on limits: nobody need look whether one has changed.
-    pub(super) fn context_without_limits<'a>(
-        &'a self,
-        container: &'a Attached,
-        load: bool,
-    ) -> Context<'a> {
         let settings = container.settings.as_ref().unwrap_or(&self.settings);
-        container.context(&self.host, settings, load.then_some(&self.sampler))
+        let sampler = needs.load.then_some(&self.sampler);
+        container.context(&self.host, settings, sampler).only(needs)
     }
 
     /// Compute a view now, and make something of its text.
@@ -40,12 +30,8 @@ impl Tree {
         index: usize,
         make: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, Errno> {
-        let load = matches!(
-            EMULATORS[index].facts().path,
-            "/proc/loadavg" | "/proc/stat"
-        );
         let mut room = self.rooms.lock().pop().unwrap_or_default();
-        let cx = self.context(container, load);
+        let cx = self.context(container, EMULATORS[index].facts().needs);
         let result = container.render(index, &cx, self.padding, &mut room);
         let made = result.map(|()| {
             self.remember_history(container);

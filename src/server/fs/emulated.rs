@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use eci_fs_emulators::directory::NEEDS;
 use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
 use nix::fcntl::OFlag;
 
@@ -140,7 +141,7 @@ impl Tree {
         if !place.directory.is_namespaced() {
             return Ok(None);
         }
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         Ok(match place.decide(&cx, &place.rel)? {
             Decision::Namespaced(path) => Some(path),
             _ => None,
@@ -160,7 +161,7 @@ impl Tree {
     }
 
     pub(super) fn place_lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         let rel = join(&place.rel, name);
         match place.decide(&cx, &rel)? {
             Decision::Hidden => Err(Errno::NOENT),
@@ -180,7 +181,7 @@ impl Tree {
     }
 
     pub(super) fn place_entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         let names = place
             .directory
             .names(&cx, &place.rel)
@@ -236,7 +237,7 @@ impl Tree {
         place: &Place,
         measure: bool,
     ) -> Result<Attr, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         let (mut uid, mut gid) = (place.container.uid, place.container.gid);
         let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
@@ -286,7 +287,7 @@ impl Tree {
 
     /// The whole of a file below a directory graft.
     pub(super) fn place_text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
@@ -318,7 +319,7 @@ impl Tree {
         let Some(place) = self.place(id)? else {
             return Err(Errno(libc::EINVAL));
         };
-        let cx = self.context(&place.container, false);
+        let cx = self.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Link(target) => Ok(target.into_bytes()),
             Decision::Passthrough(host) => {

@@ -1,7 +1,6 @@
 //! How old a view may be.
 
-use eci_fs_emulators::tunable::Policy;
-use eci_fs_emulators::{EMULATORS, tunable};
+use eci_fs_emulators::{EMULATORS, Tunable};
 use eci_fs_protocol::link::Connection;
 
 use super::Tree;
@@ -15,14 +14,12 @@ impl Tree {
         };
         let limited = |index: usize| {
             let connection = container.connection(index)?;
-            let id = EMULATORS[index].facts().id;
+            let emulator = EMULATORS[index];
             let is_limited = match connection {
                 Connection::Cached => true,
-                Connection::Live => {
-                    tunable(id).is_some_and(|it| it.policy == Policy::LimitedByPids)
-                }
+                Connection::Live => emulator.tunable().is_some_and(Tunable::follows_limits),
             };
-            is_limited.then(|| (connection, NodeId::view(slot, id)))
+            is_limited.then(|| (connection, NodeId::view(slot, emulator.facts().id)))
         };
         (0..EMULATORS.len()).filter_map(limited).collect()
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::{DashMap, Entry};
-use eci_fs_emulators::{EMULATORS, tunable};
+use eci_fs_emulators::{EMULATORS, PressureResource};
 use eci_fs_protocol::link::Resource;
 use parking_lot::Mutex;
 
@@ -99,7 +99,7 @@ impl Tree {
             return self.directory_attr(id);
         }
         let (container, index) = self.view(id)?;
-        if tunable(EMULATORS[index].facts().id).is_some() {
+        if EMULATORS[index].tunable().is_some() {
             let (size, mtime) = self.paged_attr(&container, index)?;
             return Ok(Attr::view(id, &container, index, size, mtime));
         }
@@ -298,13 +298,13 @@ impl Tree {
         done: Done,
     ) {
         let known = self.view(id).map(|(_, index)| index);
-        let resource = known.map(|index| Resource::of_view(EMULATORS[index].facts().path));
+        let resource = known.map(|index| EMULATORS[index].facts().pressure);
         match (resource, &self.services) {
             (Err(errno), _) => done(Err(errno)),
             (Ok(Some(resource)), Some(services)) => {
                 services
                     .triggers
-                    .arm(id.slot(), handle, resource, bytes, request, done)
+                    .arm(id.slot(), handle, wire(resource), bytes, request, done)
             }
             _ => done(Err(Errno::IO)),
         }
@@ -314,7 +314,7 @@ impl Tree {
     /// is ready at all times, as files of procfs are.
     pub fn live_poll(&self, id: NodeId, handle: Handle, poll: Option<u64>) -> Option<Polled> {
         let (_, index) = self.view(id).ok()?;
-        Resource::of_view(EMULATORS[index].facts().path)?;
+        EMULATORS[index].facts().pressure?;
         Some(self.services.as_ref()?.triggers.poll(handle, poll))
     }
 
@@ -338,5 +338,15 @@ impl Tree {
         if let Ok(container) = self.container(id.slot()) {
             container.count_handle(-1, MAX_HANDLES);
         }
+    }
+}
+
+/// Returns the resource as the daemon is told it.
+fn wire(resource: PressureResource) -> Resource {
+    match resource {
+        PressureResource::Cpu => Resource::Cpu,
+        PressureResource::Memory => Resource::Memory,
+        PressureResource::Io => Resource::Io,
+        PressureResource::Irq => Resource::Irq,
     }
 }

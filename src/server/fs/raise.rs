@@ -1,8 +1,9 @@
 //! Tunables that may be raised on the machine: the daemon is told what containers set them to.
 
-use eci_fs_emulators::tunable;
-use eci_fs_emulators::tunable::Policy;
-use eci_fs_emulators::{TUNABLES, Tunable};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use eci_fs_emulators::{HostSysctl, TUNABLES, Tunable, tunable};
 use eci_fs_protocol::raisable::Raisable;
 
 use super::Tree;
@@ -59,10 +60,7 @@ impl Tree {
         };
         services.raises.run(|slot, raised| {
             let container = self.container(slot).ok()?;
-            let all = TUNABLES.iter().copied().flatten();
-            let value = all
-                .filter(|tunable| tunable.path() == raised.path())
-                .find_map(|tunable| container.tunables().get(tunable.id()))?;
+            let value = container.tunables().get(id_of(raised)?)?;
             std::str::from_utf8(&value).ok()?.trim().parse().ok()
         });
     }
@@ -75,8 +73,35 @@ impl Tree {
     }
 }
 
+/// Returns the tunable of the host that can be raised by one of a container.
 fn raisable(tunable: &Tunable) -> Option<Raisable> {
-    (tunable.policy == Policy::Raise)
-        .then(|| Raisable::of_path(tunable.path()))
-        .flatten()
+    Some(match tunable.raised()? {
+        HostSysctl::FileMax => Raisable::FileMax,
+        HostSysctl::NrOpen => Raisable::NrOpen,
+        HostSysctl::ConntrackMax => Raisable::ConntrackMax,
+        HostSysctl::ConntrackHashsize => Raisable::ConntrackHashsize,
+    })
+}
+
+/// Returns the number of the tunable by which a container raises one of the host.
+fn id_of(raised: Raisable) -> Option<u16> {
+    static IDS: LazyLock<BTreeMap<Raisable, u16>> = LazyLock::new(|| {
+        let all = TUNABLES.iter().copied().flatten();
+        all.filter_map(|tunable| Some((raisable(tunable)?, tunable.id())))
+            .collect()
+    });
+    IDS.get(&raised).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tunable_of_the_host_is_raised_by_the_one_at_its_path() {
+        for raised in Raisable::ALL {
+            let tunable = id_of(raised).and_then(tunable).unwrap();
+            assert_eq!(tunable.path(), raised.path());
+        }
+    }
 }

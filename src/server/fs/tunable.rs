@@ -141,7 +141,7 @@ impl Tree {
         let forbidden = self.allowed(&container, index, write.caller) & 2 == 0;
         // What may change the machine is judged anew each time.
         let judge = match tunable.policy {
-            Policy::Raise => Judge::Anew,
+            Policy::Raise(_) => Judge::Anew,
             _ => Judge::Remembered,
         };
         let lacks =
@@ -149,13 +149,7 @@ impl Tree {
         if forbidden || tunable.capability.is_some_and(lacks) {
             return Err(Errno(libc::EPERM));
         }
-        let cx = match tunable.policy {
-            // Its limit counts until it has a value of its own.
-            Policy::LimitedByPids if container.tunables().get(emulator).is_none() => {
-                self.context(&container, false)
-            }
-            _ => self.context_without_limits(&container, false),
-        };
+        let cx = self.context(&container, tunable.needs_of_write(container.tunables()));
         let save = |value: &[u8]| {
             let record = || Record::Tunable {
                 slot,

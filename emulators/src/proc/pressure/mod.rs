@@ -1,15 +1,44 @@
-//! Views below /proc/pressure: stalls of the container's own threads.
+//! /proc/pressure: how long threads of the container waited for a resource.
 //!
-//! Writing a trigger and polling for it is the server's part; [`cgroup_file`] says where.
+//! Format: psi_show, kernel/sched/psi.c.
+//! Virtual: all of it, the file of the container's v2 cgroup.
+//! Passed through: nothing.
+//! Invented: zeros where the container has no v2 cgroup of its own.
+//!
+//! Writing a trigger and polling for it is the server's part.
 
 use crate::cgroup::Hierarchy;
 use crate::text::{fields, lines, put};
-use crate::{Cgroup, Context, Error};
+use crate::{Bound, Cgroup, Context, Error, Facts, Needs, PressureResource, View};
 
-pub mod cpu;
-pub mod io;
-pub mod irq;
-pub mod memory;
+/// The files of this directory.
+pub static VIEWS: &[View] = &[
+    row(38, "/proc/pressure/cpu", PressureResource::Cpu).sources(
+        "cpu.pressure of the v2 cgroup, if the container has one",
+        "cpu.pressure",
+    ),
+    row(39, "/proc/pressure/memory", PressureResource::Memory).sources(
+        "memory.pressure of the v2 cgroup, if the container has one",
+        "memory.pressure",
+    ),
+    row(40, "/proc/pressure/io", PressureResource::Io).sources(
+        "io.pressure of the v2 cgroup, if the container has one",
+        "io.pressure",
+    ),
+    row(41, "/proc/pressure/irq", PressureResource::Irq).sources(
+        "irq.pressure of the v2 cgroup, if the container has one",
+        "irq.pressure",
+    ),
+];
+
+/// The mode is the kernel's, for whoever may write a trigger.
+const fn row(id: u16, path: &'static str, resource: PressureResource) -> View {
+    View::new(id, path, render)
+        .mode(0o666)
+        .invented("zeros where there is no v2 cgroup")
+        .needs(Needs::CGROUP)
+        .pressure(resource)
+}
 
 /// The hierarchy that holds the pressure files of the container: v2, also where all controllers are
 /// on v1, but not its root, which is the machine.
@@ -17,28 +46,24 @@ fn hierarchy(cgroup: &Cgroup) -> Option<&Hierarchy> {
     cgroup.unified().filter(|hierarchy| hierarchy.depth > 0)
 }
 
-/// Where a trigger for one of the resources ("cpu", "memory", "io", "irq") is to be written: the
-/// index of a hierarchy and the name of a file in its directory, which may not exist.
-pub fn cgroup_file(cgroup: &Cgroup, resource: &str) -> Option<(usize, String)> {
-    let found = hierarchy(cgroup)?;
-    let index = cgroup
-        .hierarchies()
-        .iter()
-        .position(|other| std::ptr::eq(other, found))?;
-    Some((index, format!("{resource}.pressure")))
-}
-
 /// The file of the cgroup, or the machine's layout with zeros.
-fn render(cx: &Context<'_>, resource: &str, out: &mut Vec<u8>) -> Result<(), Error> {
-    let own = match hierarchy(&cx.container.cgroup) {
-        Some(hierarchy) => hierarchy.read(0, &format!("{resource}.pressure"))?,
-        None => None,
+///
+/// The bound is as many lines as there are, averages up to 100.00 and totals of microseconds in 20 digits.
+fn render(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let start = out.len();
+    let own = match (hierarchy(cx.cgroup()?), facts.pressure) {
+        (Some(hierarchy), Some(resource)) => hierarchy.read(0, resource.cgroup_file())?,
+        _ => None,
     };
     match own {
         Some(text) => out.extend_from_slice(&text),
-        None => render_zeros(&cx.host.read(&format!("/proc/pressure/{resource}"))?, out),
+        None => render_zeros(&cx.host.read(facts.path)?, out),
     }
-    Ok(())
+    let longest = "some avg10=100.00 avg60=100.00 avg300=100.00 total=\n".len();
+    let count = lines(out.get(start..).unwrap_or_default()).count();
+    Ok(Bound::Bytes(
+        count.saturating_mul(longest.saturating_add(20)),
+    ))
 }
 
 /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=0` (psi_show, kernel/sched/psi.c).
@@ -50,18 +75,6 @@ fn render_zeros(host: &[u8], out: &mut Vec<u8>) {
             format_args!(" avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
         );
     }
-}
-
-/// As many lines as there are, averages up to 100.00 and totals of microseconds in 20 digits.
-fn bound(cx: &Context<'_>, resource: &str) -> Result<Option<usize>, Error> {
-    let mut text = Vec::new();
-    render(cx, resource, &mut text)?;
-    let longest = "some avg10=100.00 avg60=100.00 avg300=100.00 total=\n".len();
-    Ok(Some(
-        lines(&text)
-            .count()
-            .saturating_mul(longest.saturating_add(20)),
-    ))
 }
 
 #[cfg(test)]

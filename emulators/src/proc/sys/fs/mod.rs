@@ -2,7 +2,7 @@
 
 pub mod inotify;
 
-use crate::tunable::{Handler, Policy, Tunable};
+use crate::tunable::{Handler, HostSysctl, Policy, Tunable};
 
 /// sysctl_nr_open_max: INT_MAX, rounded down to the bits of a long.
 const NR_OPEN_MAX: i32 = i32::MAX & -64;
@@ -19,6 +19,7 @@ pub static TUNABLES: &[Tunable] = &[
         "/proc/sys/fs/file-max",
         Handler::ulong(0, i64::MAX as u64),
     )
-    .policy(Policy::Raise),
-    Tunable::new(326, "/proc/sys/fs/nr_open", Handler::int(64, NR_OPEN_MAX)).policy(Policy::Raise),
+    .policy(Policy::Raise(HostSysctl::FileMax)),
+    Tunable::new(326, "/proc/sys/fs/nr_open", Handler::int(64, NR_OPEN_MAX))
+        .policy(Policy::Raise(HostSysctl::NrOpen)),
 ];

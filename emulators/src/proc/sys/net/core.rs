@@ -5,8 +5,7 @@
 //! Passed through: the machine's values until then; what the container's network namespace has itself is the kernel's.
 //! Invented: which queueing disciplines there are.
 
-use super::Namespaced;
-use crate::directory::DirectoryFacts;
+use crate::directory::Namespaced;
 use crate::tunable::{Capability, Handler, Tunable};
 
 /// The tunables of this directory that a network namespace lacks.
@@ -38,9 +37,4 @@ pub static TUNABLES: &[Tunable] = &[
 const SOCK_MIN_RCVBUF: i32 = 2048 + 256;
 
 /// /proc/sys/net/core.
-pub static CORE: Namespaced = Namespaced(&DirectoryFacts {
-    id: 136,
-    path: "/proc/sys/net/core",
-    mode: 0o555,
-    views: &[],
-});
+pub static CORE: Namespaced = Namespaced::new(136, "/proc/sys/net/core", TUNABLES);

@@ -7,91 +7,14 @@ pub mod core;
 pub mod ipv4;
 pub mod netfilter;
 
-use std::collections::BTreeSet;
-
-use crate::directory::{Decision, Directory, DirectoryFacts, hidden, join};
-use crate::registry::TUNABLES;
-use crate::tunable::Tunable;
-use crate::{Context, Emulator, Error};
-
-/// A directory that has tunables beside what the container's network namespace has in it.
-#[derive(Debug)]
-pub struct Namespaced(pub &'static DirectoryFacts);
-
-impl Namespaced {
-    /// The tunables in it and below, and their relative paths. Whether a container has one is asked of the machine, so
-    /// that is done for the few that matter.
-    fn tunables(&self) -> impl Iterator<Item = (&'static Tunable, &'static str)> {
-        let all = TUNABLES.iter().copied().flatten();
-        all.filter_map(|tunable| {
-            let rel = tunable.path().strip_prefix(self.0.path)?;
-            Some((tunable, rel.strip_prefix('/')?))
-        })
-    }
-}
-
-/// What follows `dir` in a relative path below it.
-fn below<'a>(rel: &'a str, dir: &str) -> Option<&'a str> {
-    match dir {
-        "" => Some(rel),
-        _ => rel.strip_prefix(dir)?.strip_prefix('/'),
-    }
-}
-
-impl Directory for Namespaced {
-    fn facts(&self) -> &'static DirectoryFacts {
-        self.0
-    }
-
-    fn entry(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Error> {
-        if rel.is_empty() {
-            return Ok(Decision::Namespaced(self.0.path.to_owned()));
-        }
-        for (tunable, path) in self.tunables() {
-            let decision = match path == rel {
-                true => Decision::Tunable(tunable.id()),
-                false if below(path, rel).is_some() => Decision::Made,
-                false => continue,
-            };
-            if tunable.exists(cx) {
-                return Ok(decision);
-            }
-        }
-        Ok(Decision::Namespaced(join(self.0.path, rel)))
-    }
-
-    /// The tunables alone: what else there is, the container's network namespace says.
-    fn names(&self, cx: &Context<'_>, rel: &str) -> Result<Vec<String>, Error> {
-        let names: BTreeSet<String> = self
-            .tunables()
-            .filter_map(|(tunable, path)| Some((tunable, below(path, rel)?)))
-            .filter(|(tunable, _)| tunable.exists(cx))
-            .map(|(_, rest)| rest.split('/').next().unwrap_or(rest).to_owned())
-            .collect();
-        Ok(names.into_iter().collect())
-    }
-
-    fn render(&self, _cx: &Context<'_>, rel: &str, _out: &mut Vec<u8>) -> Result<(), Error> {
-        Err(hidden(rel))
-    }
-
-    fn is_namespaced(&self) -> bool {
-        true
-    }
-
-    /// The container has a network namespace of its own, which lacks one of the tunables.
-    fn exists(&self, cx: &Context<'_>) -> bool {
-        self.tunables().any(|(tunable, _)| tunable.exists(cx))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
     use crate::container::Network;
-    use crate::{Cgroup, Container, Host, Identity, Load, Settings};
+    use crate::directory::{Decision, Directory};
+    use crate::{Cgroup, Container, Context, Host, Identity, Settings};
 
     const QDISC: u16 = 416;
     const THRESHOLD: u16 = 440;
@@ -117,18 +40,19 @@ mod tests {
             }),
             ..Identity::default()
         };
-        check(&Context {
-            host: &host,
-            container: &Container {
-                cgroup: Cgroup::new(Vec::new()),
-                identity,
-                history: Default::default(),
-                tunables: Default::default(),
-            },
-            settings: &Settings::default(),
-            boottime: std::time::Duration::ZERO,
-            load: Load::default(),
-        });
+        let container = Container {
+            cgroup: Cgroup::new(Vec::new()),
+            identity,
+            history: Default::default(),
+            tunables: Default::default(),
+        };
+        let settings = Settings::default();
+        check(&Context::new(
+            &host,
+            &container,
+            &settings,
+            std::time::Duration::ZERO,
+        ));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! Passed through: the machine's value until then.
 //! Invented: nothing.
 
-use crate::tunable::{Handler, Policy, Release, Tunable};
+use crate::tunable::{Handler, HostSysctl, Policy, Release, Tunable};
 
 /// The tunables of this directory that all network namespaces share. They can be read in each, and written in the
 /// machine's only.
@@ -15,7 +15,7 @@ pub static TUNABLES: &[Tunable] = &[Tunable::new(
     Handler::int(0, i32::MAX),
 )
 .before(BOUNDED, Handler::ANY_INT)
-.policy(Policy::Raise)
+.policy(Policy::Raise(HostSysctl::ConntrackMax))
 .in_network()];
 
 /// Since then it takes no negative number: since 6.15, and since the stable releases of that time from 6.1 on.

@@ -1,4 +1,8 @@
-//! Views below /sys/devices/virtual.
+//! Views in /sys/devices/virtual.
 
 pub mod dmi;
-pub mod powercap;
+
+use crate::directory::Empty;
+
+/// Power readings tell what others compute.
+pub static POWERCAP: Empty = Empty::new(135, "/sys/devices/virtual/powercap", 0o755);

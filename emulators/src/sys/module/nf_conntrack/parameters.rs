@@ -5,7 +5,7 @@
 //! Passed through: the machine's value until then.
 //! Invented: nothing.
 
-use crate::tunable::{Handler, Policy, Tunable};
+use crate::tunable::{Handler, HostSysctl, Policy, Tunable};
 
 /// The tunables of this directory. Who is in another network namespace than the machine's cannot set the kernel's.
 pub static TUNABLES: &[Tunable] = &[Tunable::new(
@@ -14,5 +14,5 @@ pub static TUNABLES: &[Tunable] = &[Tunable::new(
     Handler::Buckets,
 )
 .mode(0o600)
-.policy(Policy::Raise)
+.policy(Policy::Raise(HostSysctl::ConntrackHashsize))
 .in_network()];

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use eci_fs_emulators::tunable::{Handler, Policy, Tunable};
 use eci_fs_emulators::{
-    Cgroup, Container, Context, History, Host, Identity, Load, Settings, TUNABLES, Values,
+    Cgroup, Container, Context, History, Host, Identity, Settings, TUNABLES, Values,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
@@ -217,13 +217,8 @@ impl<'a> Pair<'a> {
     }
 
     fn context(&self) -> Context<'_> {
-        Context {
-            host: self.host,
-            container: &self.container,
-            settings: &self.settings,
-            boottime: std::time::Duration::ZERO,
-            load: Load::default(),
-        }
+        let boottime = std::time::Duration::ZERO;
+        Context::new(self.host, &self.container, &self.settings, boottime).with_cgroup()
     }
 
     /// What the emulators make of it.

@@ -8,9 +8,8 @@
 //! A network namespace that belongs to another user namespace than the machine's has none of these before Linux 6.11, and
 //! some of them for nobody to set since. The directory is there where the machine has loaded the module.
 
-use super::super::Namespaced;
 use crate::Host;
-use crate::directory::DirectoryFacts;
+use crate::directory::Namespaced;
 use crate::tunable::{Handler, Tunable};
 
 /// The tunables of this directory that a network namespace can lack.
@@ -83,12 +82,7 @@ pub static TUNABLES: &[Tunable] = &[
 ];
 
 /// /proc/sys/net/ipv4/vs.
-pub static VS: Namespaced = Namespaced(&DirectoryFacts {
-    id: 138,
-    path: "/proc/sys/net/ipv4/vs",
-    mode: 0o555,
-    views: &[],
-});
+pub static VS: Namespaced = Namespaced::new(138, "/proc/sys/net/ipv4/vs", TUNABLES);
 
 const fn any(id: u16, path: &'static str) -> Tunable {
     Tunable::new(id, path, Handler::ANY_INT).in_network()

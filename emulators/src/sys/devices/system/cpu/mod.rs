@@ -5,45 +5,74 @@
 //! Passed through: everything else, read-only.
 //! Invented: `online` of CPUs that only a quota hides says 0.
 
+pub mod cpu_n;
+pub mod cpufreq;
+
 use crate::cpulist::CpuSet;
 use crate::directory::{
     Decision, Directory, DirectoryFacts, family, hidden, join, split_first, static_view,
 };
-use crate::model::cpus::{self, Cpus};
-use crate::{Context, CpuIds, Emulator, Error};
-
-pub mod cpu_n;
-pub mod cpufreq;
-pub mod offline;
-pub mod online;
-pub mod possible;
-pub mod present;
-
-/// The path, for what is passed through.
-pub(crate) const PATH: &str = "/sys/devices/system/cpu";
+use crate::model::cpus::{self, Cpus, PATH, render_list};
+use crate::view::Render;
+use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /sys/devices/system/cpu.
 #[derive(Debug)]
 pub struct Cpu;
 
+/// The files of this directory that are grafted alone, too: show_cpus_attr and print_cpus_offline, drivers/base/cpu.c.
+pub static VIEWS: &[View] = &[
+    // The CPUs that the container is shown.
+    list(22, "/sys/devices/system/cpu/online", render_visible).sources(QUOTA_V1, QUOTA_V2),
+    // Those that its threads may run on, which a quota does not change.
+    list(23, "/sys/devices/system/cpu/possible", render_allowed).sources(CPUSET_V1, CPUSET_V2),
+    list(24, "/sys/devices/system/cpu/present", render_allowed).sources(CPUSET_V1, CPUSET_V2),
+    // Those that only a quota hides.
+    list(25, "/sys/devices/system/cpu/offline", render_hidden).sources(QUOTA_V1, QUOTA_V2),
+];
+
+const CPUSET_V1: &str = "cpuset.effective_cpus";
+const CPUSET_V2: &str = "cpuset.cpus.effective";
+const QUOTA_V1: &str = "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us";
+const QUOTA_V2: &str = "cpuset.cpus.effective, cpu.max";
+
+/// A list of CPUs and a newline.
+const fn list(id: u16, path: &'static str, render: Render) -> View {
+    View::new(id, path, render).steady().needs(Needs::CGROUP)
+}
+
+fn render_visible(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    put_list(&cpus::read(cx)?.shown_visible(), out)
+}
+
+fn render_allowed(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    put_list(&cpus::read(cx)?.shown_allowed(), out)
+}
+
+fn render_hidden(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let cpus = cpus::read(cx)?;
+    let hidden = cpus.allowed.difference(&cpus.visible);
+    put_list(&cpus.shown(&hidden, &cpus.allowed), out)
+}
+
+fn put_list(cpus: &CpuSet, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    cpus.render_list(out);
+    out.push(b'\n');
+    Ok(Bound::Exact)
+}
+
 /// Lists that only some machines have: cut down to C.
 const LISTS: &[&str] = &["enabled", "isolated", "nohz_full", "hotpluggable"];
 
-/// The emulators of files at the top.
-fn emulator(name: &str) -> Option<&'static dyn Emulator> {
-    let emulators: [&'static dyn Emulator; 4] = [
-        &online::Online,
-        &possible::Possible,
-        &present::Present,
-        &offline::Offline,
-    ];
-    emulators
-        .into_iter()
-        .find(|emulator| emulator.facts().path.rsplit('/').next() == Some(name))
+/// Returns the row of a file at the top.
+fn view(name: &str) -> Option<&'static View> {
+    VIEWS
+        .iter()
+        .find(|view| view.facts().path.rsplit('/').next() == Some(name))
 }
 
 impl Directory for Cpu {
-    fn facts(&self) -> &'static DirectoryFacts {
+    fn facts(&self) -> &DirectoryFacts {
         &DirectoryFacts {
             id: 128,
             path: PATH,
@@ -104,8 +133,8 @@ impl Directory for Cpu {
         if name == "cpufreq" {
             return cpufreq::render(cx, &cpus, rest, out);
         }
-        match emulator(rel) {
-            Some(emulator) => emulator.render(cx, out),
+        match view(rel) {
+            Some(view) => view.render(cx, out).map(drop),
             None => render_list(cx, &cpus, &join(PATH, rel), &cpus.allowed, out),
         }
     }
@@ -122,44 +151,9 @@ fn entry(cx: &Context<'_>, cpus: &Cpus, rel: &str) -> Result<Decision, Error> {
     }
     Ok(match name {
         "cpufreq" => cpufreq::entry(cx, cpus, rest),
-        _ if rest.is_empty() && (emulator(name).is_some() || LISTS.contains(&name)) => {
+        _ if rest.is_empty() && (view(name).is_some() || LISTS.contains(&name)) => {
             static_view(cx, &join(PATH, rel))
         }
         _ => passthrough(),
     })
-}
-
-/// A list of the machine's CPUs, cut down to a set.
-pub(crate) fn render_list(
-    cx: &Context<'_>,
-    cpus: &Cpus,
-    path: &str,
-    scope: &CpuSet,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
-    let text = cx.host.read(path)?;
-    // "(null)" is what nohz_full says when there is none.
-    let set = CpuSet::parse_list(&text).unwrap_or_default();
-    cpus.shown(&set, scope).render_list(out);
-    out.push(b'\n');
-    Ok(())
-}
-
-/// A mask of the machine's CPUs, cut down to V and as wide as it was.
-pub(crate) fn render_mask(
-    cx: &Context<'_>,
-    cpus: &Cpus,
-    path: &str,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
-    let text = cx.host.read(path)?;
-    let set = CpuSet::parse_mask(&text).ok_or_else(|| Error::malformed(path, "not a mask"))?;
-    cpus.shown(&set, &cpus.visible).render_mask_like(&text, out);
-    out.push(b'\n');
-    Ok(())
-}
-
-/// Whether CPUs have other numbers than on the machine.
-pub(crate) fn renumbered(cx: &Context<'_>) -> bool {
-    cx.settings.cpu_ids == CpuIds::Dense
 }

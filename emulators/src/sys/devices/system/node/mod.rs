@@ -3,19 +3,16 @@
 //! Format: drivers/base/node.c.
 //! Virtual: which nodeN there are, their CPUs, their memory and their counters.
 //! Passed through: what is not about memory or CPUs, read-only.
-//! Invented: a node's share of the container's memory, see node_n/meminfo.rs.
+//! Invented: a node's share of the container's memory, see model/nodes.rs.
 
 use crate::cpulist::CpuSet;
 use crate::directory::{
     Decision, Directory, DirectoryFacts, family, hidden, join, split_first, static_view,
 };
-use crate::model::nodes::{self, Nodes};
+use crate::model::nodes::{self, Nodes, PATH};
 use crate::{Context, Error};
 
 pub mod node_n;
-
-/// The path, for what is passed through.
-pub(crate) const PATH: &str = "/sys/devices/system/node";
 
 /// /sys/devices/system/node.
 #[derive(Debug)]
@@ -26,13 +23,8 @@ fn is_list(name: &str) -> bool {
     matches!(name, "online" | "possible") || name.starts_with("has_")
 }
 
-/// Whether the container has this node.
-pub(crate) fn is_shown(cx: &Context<'_>, node: u32) -> bool {
-    nodes::read(cx).is_ok_and(|nodes| nodes.allowed.contains(node))
-}
-
 impl Directory for Node {
-    fn facts(&self) -> &'static DirectoryFacts {
+    fn facts(&self) -> &DirectoryFacts {
         &DirectoryFacts {
             id: 129,
             path: PATH,

@@ -6,13 +6,7 @@
 
 pub mod default;
 
-use super::super::Namespaced;
-use crate::directory::DirectoryFacts;
+use crate::directory::Namespaced;
 
 /// /proc/sys/net/ipv4/neigh.
-pub static NEIGH: Namespaced = Namespaced(&DirectoryFacts {
-    id: 137,
-    path: "/proc/sys/net/ipv4/neigh",
-    mode: 0o555,
-    views: &[],
-});
+pub static NEIGH: Namespaced = Namespaced::new(137, "/proc/sys/net/ipv4/neigh", default::TUNABLES);

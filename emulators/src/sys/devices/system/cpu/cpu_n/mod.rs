@@ -1,13 +1,15 @@
 //! /sys/devices/system/cpu/cpuN: one CPU of the container.
+//!
+//! Format: drivers/base/core.c, topology.c and cacheinfo.c: masks of CPUs, and the same as lists.
+//! Virtual: `online`; the masks and lists in `topology` and `cache`, cut down to visible CPUs.
+//! Passed through: everything else, constants of the machine. Where the machine cannot take a CPU offline there is no
+//! `online`.
+//! Invented: `online` says 0 of a CPU that only a quota hides, which is online on the machine.
 
 use crate::directory::{Decision, family, hidden, join, split_first, static_view};
-use crate::model::cpus::Cpus;
-use crate::sys::devices::system::{cpu, node};
-use crate::{Context, Error};
-
-pub mod cache;
-pub mod online;
-pub mod topology;
+use crate::model::cpus::{Cpus, PATH, render_list, render_mask, renumbered};
+use crate::model::nodes;
+use crate::{Context, Error, Pace};
 
 /// Whether a path of the directory above is cpuN itself.
 pub(super) fn is_top(rel: &str) -> bool {
@@ -16,24 +18,58 @@ pub(super) fn is_top(rel: &str) -> bool {
 
 /// The directory of one of the machine's CPUs.
 fn path(cpu: u32, rest: &str) -> String {
-    join(&format!("{}/cpu{cpu}", cpu::PATH), rest)
+    join(&format!("{PATH}/cpu{cpu}"), rest)
 }
+
+/// A directory with masks and lists of CPUs.
+struct CpuSets {
+    directory: &'static str,
+    /// Whether a file in it is one.
+    is_it: fn(&str) -> bool,
+}
+
+const CPU_SETS: &[CpuSets] = &[
+    // thread_siblings, core_cpus, package_cpus, ... and each with "_list".
+    CpuSets {
+        directory: "topology",
+        is_it: |name| {
+            let mask = name.strip_suffix("_list").unwrap_or(name);
+            mask.ends_with("_siblings") || mask.ends_with("_cpus")
+        },
+    },
+    CpuSets {
+        directory: "cache",
+        is_it: |below| {
+            let (index, name) = split_first(below);
+            index.starts_with("index") && matches!(name, "shared_cpu_list" | "shared_cpu_map")
+        },
+    },
+];
 
 /// What is at a path below cpuN; `cpu` is the machine's number.
 pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, cpu: u32, rest: &str) -> Decision {
     let path = path(cpu, rest);
     let (name, below) = split_first(rest);
     let visible = cpus.visible.contains(cpu);
+    if let Some(sets) = CPU_SETS.iter().find(|sets| sets.directory == name) {
+        return match visible {
+            // As the kernel does when it takes a CPU offline.
+            false => Decision::Hidden,
+            true if (sets.is_it)(below) => static_view(cx, &path),
+            true => Decision::Passthrough(path),
+        };
+    }
     match name {
-        "online" if below.is_empty() => online::entry(cx, cpus, cpu, &path),
-        // As the kernel does when it takes a CPU offline.
-        "topology" | "cache" if !visible => Decision::Hidden,
-        "topology" if topology::is_view(below) => static_view(cx, &path),
-        "cache" if cache::is_view(below) => static_view(cx, &path),
+        "online" if !below.is_empty() => Decision::Passthrough(path),
+        "online" if visible && !cx.host.exists(&path) => Decision::Hidden,
+        "online" => Decision::View {
+            mode: 0o644,
+            pace: Pace::Static,
+        },
         // Links to what has another number, or is hidden.
-        "cpufreq" if cpu::renumbered(cx) => Decision::Hidden,
+        "cpufreq" if renumbered(cx) => Decision::Hidden,
         name => match family(name, "node") {
-            Some(id) if !node::is_shown(cx, id) => Decision::Hidden,
+            Some(id) if !nodes::is_shown(cx, id) => Decision::Hidden,
             _ => Decision::Passthrough(path),
         },
     }
@@ -50,11 +86,14 @@ pub(super) fn render(
     let path = path(cpu, rest);
     match split_first(rest).0 {
         "online" => {
-            online::render(cpus, cpu, out);
+            let online = u8::from(cpus.visible.contains(cpu));
+            out.extend_from_slice(&[b'0'.saturating_add(online), b'\n']);
             Ok(())
         }
-        "topology" => topology::render(cx, cpus, &path, out),
-        "cache" => cache::render(cx, cpus, &path, out),
+        "topology" | "cache" if path.ends_with("_list") => {
+            render_list(cx, cpus, &path, &cpus.visible, out)
+        }
+        "topology" | "cache" => render_mask(cx, cpus, &path, out),
         _ => Err(hidden(rest)),
     }
 }

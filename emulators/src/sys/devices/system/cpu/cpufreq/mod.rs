@@ -1,8 +1,7 @@
 //! /sys/devices/system/cpu/cpufreq: the frequency policies of the container's CPUs.
 
 use crate::directory::{Decision, family, join, split_first, static_view};
-use crate::model::cpus::Cpus;
-use crate::sys::devices::system::cpu;
+use crate::model::cpus::{Cpus, PATH};
 use crate::{Context, CpuIds, Error};
 
 pub mod policy_n;
@@ -10,7 +9,7 @@ pub mod policy_n;
 /// What is at a path below. Policies have the number of a CPU; where CPUs are renumbered, links and
 /// files would contradict each other, and there are no policies.
 pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Decision {
-    let path = join(&join(cpu::PATH, "cpufreq"), rest);
+    let path = join(&join(PATH, "cpufreq"), rest);
     let (name, below) = split_first(rest);
     match family(name, "policy") {
         Some(id) if !cpus.allowed.contains(id) || cpus.ids() == CpuIds::Dense => Decision::Hidden,
@@ -26,5 +25,5 @@ pub(super) fn render(
     rest: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    policy_n::render(cx, cpus, &join(&join(cpu::PATH, "cpufreq"), rest), out)
+    policy_n::render(cx, cpus, &join(&join(PATH, "cpufreq"), rest), out)
 }

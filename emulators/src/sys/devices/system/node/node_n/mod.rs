@@ -1,22 +1,127 @@
 //! /sys/devices/system/node/nodeN: one memory node of the container.
+//!
+//! Format: drivers/base/node.c, mm/hugetlb.c, mm/memory-failure.c.
+//! Virtual: CPUs and nodes, cut down to those of the container; `meminfo` and `vmstat`, each with a source of its own.
+//! Passed through: what is not about memory or CPUs.
+//! Invented: the zeros of `numastat`, `hugepages` and `memory_failure`: the kernel keeps no such figures per cgroup.
 
-use crate::directory::{Decision, family, hidden, join, split_first, static_view};
-use crate::model::cpus;
-use crate::model::nodes::Nodes;
-use crate::sys::devices::system::{cpu, node};
-use crate::{Context, Error, Pace};
-
-pub mod cpulist;
-pub mod cpumap;
-pub mod distance;
-pub mod hugepages;
 pub mod meminfo;
-pub mod memory_failure;
-pub mod numastat;
 pub mod vmstat;
 
+use crate::directory::{Decision, family, hidden, join, split_first, static_view};
+use crate::model::cpus::{self, render_list, render_mask, renumbered};
+use crate::model::nodes::{Nodes, PATH};
+use crate::text::{fields, lines};
+use crate::{Context, Error, Pace};
+
+/// A kind of files below nodeN that are computed.
+struct File {
+    /// The first component of its path.
+    name: &'static str,
+    /// Whether what follows that component is such a file.
+    is_it: fn(&str) -> bool,
+    pace: Pace,
+    render: fn(&Node<'_>, &Context<'_>, &mut Vec<u8>) -> Result<(), Error>,
+}
+
+/// A file of a node.
+struct Node<'a> {
+    nodes: &'a Nodes,
+    node: u32,
+    path: &'a str,
+}
+
+const FILES: &[File] = &[
+    // node_read_cpulist, node_read_cpumap: the CPUs next to the node's memory.
+    File::new("cpulist", |file, cx, out| {
+        let cpus = cpus::read(cx)?;
+        render_list(cx, &cpus, file.path, &cpus.visible, out)
+    }),
+    File::new("cpumap", |file, cx, out| {
+        render_mask(cx, &cpus::read(cx)?, file.path, out)
+    }),
+    // node_read_distance: how far the other nodes are.
+    File::new("distance", render_distance),
+    // node_read_numastat: where allocations were placed.
+    File::new("numastat", |file, cx, out| {
+        for key in lines(&cx.host.read(file.path)?).filter_map(|line| fields(line).next()) {
+            out.extend_from_slice(key);
+            out.extend_from_slice(b" 0\n");
+        }
+        Ok(())
+    }),
+    // One number for each size of huge pages.
+    File::new("hugepages", render_zero).below(|below| split_first(below).1.ends_with("_hugepages")),
+    // Broken pages of the node.
+    File::new("memory_failure", render_zero).below(|below| !below.is_empty()),
+    File::new("meminfo", |file, cx, out| {
+        meminfo::render(cx, file.nodes, file.node, file.path, out)
+    })
+    .ticking(),
+    File::new("vmstat", |file, cx, out| {
+        vmstat::render(cx, file.nodes, file.node, file.path, out)
+    })
+    .ticking(),
+];
+
+impl File {
+    const fn new(
+        name: &'static str,
+        render: fn(&Node<'_>, &Context<'_>, &mut Vec<u8>) -> Result<(), Error>,
+    ) -> File {
+        File {
+            name,
+            is_it: str::is_empty,
+            pace: Pace::Static,
+            render,
+        }
+    }
+
+    const fn below(mut self, is_it: fn(&str) -> bool) -> File {
+        self.is_it = is_it;
+        self
+    }
+
+    const fn ticking(mut self) -> File {
+        self.pace = Pace::Ticking;
+        self
+    }
+}
+
+/// The kind of file that a path below nodeN is.
+fn file(rest: &str) -> Option<&'static File> {
+    let (name, below) = split_first(rest);
+    FILES
+        .iter()
+        .find(|file| file.name == name && (file.is_it)(below))
+}
+
+fn render_zero(_: &Node<'_>, _: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    out.extend_from_slice(b"0\n");
+    Ok(())
+}
+
+/// One number per online node, of which those of the container's are shown.
+fn render_distance(file: &Node<'_>, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+    let text = cx.host.read(file.path)?;
+    let shown = file
+        .nodes
+        .online
+        .iter()
+        .zip(fields(&text))
+        .filter(|(node, _)| file.nodes.allowed.contains(*node));
+    for (index, (_, distance)) in shown.enumerate() {
+        if index > 0 {
+            out.push(b' ');
+        }
+        out.extend_from_slice(distance);
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
 fn path(node: u32, rest: &str) -> String {
-    join(&format!("{}/node{node}", node::PATH), rest)
+    join(&format!("{PATH}/node{node}"), rest)
 }
 
 /// What is at a path below nodeN.
@@ -26,18 +131,19 @@ pub(super) fn entry(cx: &Context<'_>, node: u32, rest: &str) -> Result<Decision,
         return cpu_link(cx, node, id);
     }
     let (name, below) = split_first(rest);
-    Ok(match (name, below) {
-        ("meminfo" | "vmstat", "") if cx.host.exists(&path) => Decision::View {
+    Ok(match file(rest) {
+        Some(file) if file.pace == Pace::Static => static_view(cx, &path),
+        // Without the kernel's file there is nothing to pass through either.
+        Some(file) if cx.host.exists(&path) => Decision::View {
             mode: 0o444,
-            pace: Pace::Ticking,
+            pace: file.pace,
         },
-        ("cpulist" | "cpumap" | "distance" | "numastat", "") => static_view(cx, &path),
-        ("hugepages", _) if hugepages::is_view(below) => static_view(cx, &path),
-        ("memory_failure", _) if memory_failure::is_view(below) => static_view(cx, &path),
-        // How much memory the machine has, and where; and what only writes.
-        ("compact" | "reclaim", _) => Decision::Hidden,
-        (name, _) if family(name, "memory").is_some() => Decision::Hidden,
-        _ => Decision::Passthrough(path),
+        _ => match (name, below) {
+            // How much memory the machine has, and where; and what only writes.
+            ("compact" | "reclaim", _) => Decision::Hidden,
+            (name, _) if family(name, "memory").is_some() => Decision::Hidden,
+            _ => Decision::Passthrough(path),
+        },
     })
 }
 
@@ -47,7 +153,7 @@ fn cpu_link(cx: &Context<'_>, node: u32, id: u32) -> Result<Decision, Error> {
     let on_machine = |cpu: &u32| cx.host.exists(&path(node, &format!("cpu{cpu}")));
     Ok(match cpus.machine_id(id).filter(on_machine) {
         None => Decision::Hidden,
-        Some(_) if cpu::renumbered(cx) => Decision::Link(format!("../../cpu/cpu{id}")),
+        Some(_) if renumbered(cx) => Decision::Link(format!("../../cpu/cpu{id}")),
         Some(cpu) => Decision::Passthrough(path(node, &format!("cpu{cpu}"))),
     })
 }
@@ -73,56 +179,7 @@ pub(super) fn render(
     rest: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let path = path(node, rest);
-    match split_first(rest).0 {
-        "cpulist" => cpulist::render(cx, &path, out),
-        "cpumap" => cpumap::render(cx, &path, out),
-        "distance" => distance::render(cx, nodes, &path, out),
-        "meminfo" => meminfo::render(cx, nodes, node, &path, out),
-        "vmstat" => vmstat::render(cx, nodes, node, &path, out),
-        "numastat" => numastat::render(cx, &path, out),
-        "hugepages" => {
-            hugepages::render(out);
-            Ok(())
-        }
-        "memory_failure" => {
-            memory_failure::render(out);
-            Ok(())
-        }
-        _ => Err(hidden(rest)),
-    }
-}
-
-/// A node's part of what its container has: as large as its part of the memory of those nodes that
-/// the container may use. The kernel keeps no limit per node.
-#[derive(Debug, Clone, Copy)]
-struct Share {
-    /// The node's memory in KiB.
-    node_kib: u64,
-    /// The memory of all of the container's nodes.
-    sum_kib: u64,
-}
-
-impl Share {
-    fn read(cx: &Context<'_>, nodes: &Nodes, node: u32) -> Result<Share, Error> {
-        let mut share = Share {
-            node_kib: 0,
-            sum_kib: 0,
-        };
-        for other in nodes.allowed.iter() {
-            let path = path(other, "meminfo");
-            let kib = meminfo::parse_total_kib(&cx.host.read(&path)?)
-                .ok_or_else(|| Error::malformed(&path, "no MemTotal"))?;
-            share.sum_kib = share.sum_kib.saturating_add(kib);
-            if other == node {
-                share.node_kib = kib;
-            }
-        }
-        Ok(share)
-    }
-
-    fn of(&self, value: u64) -> u64 {
-        let part = u128::from(value).saturating_mul(u128::from(self.node_kib));
-        u64::try_from(part.checked_div(u128::from(self.sum_kib)).unwrap_or(0)).unwrap_or(u64::MAX)
-    }
+    let file = file(rest).ok_or_else(|| hidden(rest))?;
+    let path = &path(node, rest);
+    (file.render)(&Node { nodes, node, path }, cx, out)
 }

@@ -5,8 +5,7 @@
 //! Passed through: the keys.
 //! Invented: that the share of each node is that of its memory.
 
-use super::Share;
-use crate::model::nodes::Nodes;
+use crate::model::nodes::{Nodes, Share};
 use crate::model::{memory, vmstat};
 use crate::text::{fields, lines, put, trimmed};
 use crate::{Context, Error};

@@ -10,41 +10,26 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::text::put_uuid;
-use crate::{Context, Emulator, Error, Facts, Pace};
+use crate::{Bound, Context, Error, Facts, View};
 
 /// /sys/devices/virtual/dmi/id/product_uuid.
-#[derive(Debug)]
-pub struct ProductUuid;
+pub const VIEW: View = View::new(43, "/sys/devices/virtual/dmi/id/product_uuid", render_view)
+    .steady()
+    .mode(0o400)
+    .sources(
+        "a hash of a secret of this boot and the container's id",
+        "a hash of a secret of this boot and the container's id",
+    )
+    .invented("all of it");
 
-impl Emulator for ProductUuid {
-    fn facts(&self) -> &'static Facts {
-        &Facts {
-            id: 43,
-            path: "/sys/devices/virtual/dmi/id/product_uuid",
-            mode: 0o400,
-            pace: Pace::Static,
-            source_v1: "a hash of a secret of this boot and the container's id",
-            source_v2: "a hash of a secret of this boot and the container's id",
-            invented: "all of it",
-        }
+fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
+    let identity = cx.identity();
+    if identity.machine_secret.iter().all(|byte| *byte == 0) {
+        return Err(Error::malformed(facts.path, "the machine has no secret"));
     }
-
-    fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        let identity = &cx.container.identity;
-        if identity.machine_secret.iter().all(|byte| *byte == 0) {
-            return Err(Error::malformed(
-                self.facts().path,
-                "the machine has no secret",
-            ));
-        }
-        put_uuid(out, &derive(&identity.machine_secret, &identity.id));
-        out.push(b'\n');
-        Ok(())
-    }
-
-    fn bound(&self, _cx: &Context<'_>) -> Result<Option<usize>, Error> {
-        Ok(Some(37))
-    }
+    put_uuid(out, &derive(&identity.machine_secret, &identity.id));
+    out.push(b'\n');
+    Ok(Bound::Exact)
 }
 
 /// SipHash is a pseudo-random function of its key: without the secret, a UUID tells nothing about

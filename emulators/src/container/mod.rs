@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-pub use crate::model::history::{History, Shown};
-use crate::{Cgroup, Values};
+pub(crate) mod history;
+mod values;
+
+pub use history::{History, Shown};
+pub use values::Values;
+
+use crate::Cgroup;
 
 /// A container: where its numbers come from, who it is, and what it was shown last.
 #[derive(Debug)]

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Written;
-
 /// The values that a container has for itself, by the ids of tunables, in the kernel's format.
 #[derive(Debug, Default)]
 pub struct Values {
@@ -32,13 +30,18 @@ impl Values {
             .collect()
     }
 
-    /// Writes one; `write` is given the present value, and nobody else writes meanwhile.
-    pub(super) fn update(&self, id: u16, write: impl FnOnce(Option<&[u8]>) -> Written) -> Written {
+    /// Writes one: `write` is given the present value, and returns the new one, if it sets any, and an answer. Nobody
+    /// else writes meanwhile.
+    pub(crate) fn update<T>(
+        &self,
+        id: u16,
+        write: impl FnOnce(Option<&[u8]>) -> (Option<Arc<[u8]>>, T),
+    ) -> T {
         let mut own = self.own.lock();
-        let written = write(own.get(&id).map(|value| &**value));
-        if let Some(value) = &written.value {
-            own.insert(id, value.as_slice().into());
+        let (value, answer) = write(own.get(&id).map(|value| &**value));
+        if let Some(value) = value {
+            own.insert(id, value);
         }
-        written
+        answer
     }
 }

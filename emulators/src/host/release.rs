@@ -1,6 +1,7 @@
 //! The version of the running kernel, as far as handlers changed with it.
 
-use crate::{Error, Host};
+use super::Host;
+use crate::Error;
 
 /// The first two numbers of a kernel's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,14 +3,23 @@
 //! It decides about every path below it, and renders those that are views. What it passes through
 //! is named by its place on the machine, for the server to open there, read-only.
 
-use crate::{Context, Error, Pace};
+mod empty;
+mod namespaced;
+
+pub use empty::Empty;
+pub use namespaced::Namespaced;
+
+use crate::{Context, Error, Needs, Pace};
+
+/// What directories are computed from: their listings change with limits.
+pub const NEEDS: Needs = Needs::CGROUP;
 
 /// Decides what a container sees below one directory.
 ///
 /// Relative paths have no leading slash; "" is the directory itself.
 pub trait Directory: Send + Sync {
     /// What is known about the directory without looking at a container.
-    fn facts(&self) -> &'static DirectoryFacts;
+    fn facts(&self) -> &DirectoryFacts;
 
     /// What is at a relative path.
     fn entry(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Error>;
@@ -116,36 +125,6 @@ pub(crate) fn join(dir: &str, name: &str) -> String {
         (true, _) => name.to_owned(),
         (_, true) => dir.to_owned(),
         _ => format!("{dir}/{name}"),
-    }
-}
-
-/// A directory that is empty for every container.
-#[derive(Debug)]
-pub struct Empty(pub &'static DirectoryFacts);
-
-impl Directory for Empty {
-    fn facts(&self) -> &'static DirectoryFacts {
-        self.0
-    }
-
-    fn entry(&self, _cx: &Context<'_>, rel: &str) -> Result<Decision, Error> {
-        Ok(if rel.is_empty() {
-            Decision::Passthrough(self.0.path.to_owned())
-        } else {
-            Decision::Hidden
-        })
-    }
-
-    fn names(&self, _cx: &Context<'_>, rel: &str) -> Result<Vec<String>, Error> {
-        if rel.is_empty() {
-            Ok(Vec::new())
-        } else {
-            Err(hidden(rel))
-        }
-    }
-
-    fn render(&self, _cx: &Context<'_>, rel: &str, _out: &mut Vec<u8>) -> Result<(), Error> {
-        Err(hidden(rel))
     }
 }
 

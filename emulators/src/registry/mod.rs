@@ -1,0 +1,73 @@
+//! The tables of all emulated files, and who has which number. The server, the documentation and the tests walk them.
+
+mod compile;
+
+use crate::proc::sys::kernel::random;
+use crate::proc::sys::net::ipv4::{neigh, vs};
+use crate::proc::sys::net::{core, netfilter};
+use crate::proc::sys::{fs, kernel as sys_kernel, vm};
+use crate::proc::{self, pressure};
+use crate::sys::devices::system::{cpu, node};
+use crate::sys::devices::virtual_::{self, dmi::id};
+use crate::sys::module::nf_conntrack::parameters;
+use crate::sys::{self, kernel};
+use crate::{Directory, Emulator, Tunable, View};
+
+/// The tables of views, one for each directory that has any.
+pub static VIEWS: &[&[View]] = &[
+    proc::VIEWS,
+    pressure::VIEWS,
+    random::VIEWS,
+    cpu::VIEWS,
+    id::VIEWS,
+    kernel::VIEWS,
+];
+
+/// The tables of tunables, one for each directory that has any. Their ids are from the same numbers.
+pub static TUNABLES: &[&[Tunable]] = &[
+    sys_kernel::TUNABLES,
+    sys_kernel::keys::TUNABLES,
+    sys_kernel::yama::TUNABLES,
+    fs::TUNABLES,
+    fs::inotify::TUNABLES,
+    vm::TUNABLES,
+    core::TUNABLES,
+    netfilter::TUNABLES,
+    neigh::default::TUNABLES,
+    vs::TUNABLES,
+    parameters::TUNABLES,
+];
+
+/// All directory emulators. Their ids are from the same numbers.
+pub static DIRECTORIES: &[&'static dyn Directory] = &[
+    &cpu::Cpu,
+    &node::Node,
+    &kernel::DEBUG,
+    &kernel::TRACING,
+    &kernel::SECURITY,
+    &kernel::CONFIG,
+    &sys::FIRMWARE,
+    &virtual_::POWERCAP,
+    &core::CORE,
+    &neigh::NEIGH,
+    &vs::VS,
+];
+
+/// All file emulators: views by id, then tunables. Ids are never given again to another file.
+pub static EMULATORS: &[&'static dyn Emulator] = &compile::EMULATORS;
+
+/// Returns the index into [`EMULATORS`] of the file with an id.
+pub fn index(id: u16) -> Option<usize> {
+    let index = *compile::INDICES.get(usize::from(id))?;
+    (index != compile::NO_INDEX).then_some(usize::from(index))
+}
+
+/// Returns the file with an id.
+pub fn emulator(id: u16) -> Option<&'static dyn Emulator> {
+    EMULATORS.get(index(id)?).copied()
+}
+
+/// Returns the tunable with an id.
+pub fn tunable(id: u16) -> Option<&'static Tunable> {
+    emulator(id)?.tunable()
+}
