@@ -1,35 +1,21 @@
-//! The directories on the way to the views: `/`, `/proc`, `/sys/devices/system/cpu`.
-//!
-//! They are walked by the daemon when it clones a mount, and by nobody else.
+//! The layout of the directories on the way to the views, which all containers share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 use eci_fs_protocol::link::Connection;
 
-use super::Kind;
 use crate::server::container::Attached;
-use crate::server::ids::NodeId;
-use crate::server::ids::fnv;
+use crate::server::fs::attr::{DirEntry, Kind};
+use crate::server::ids::{NodeId, fnv};
 
 /// The number of a container's own directory.
 pub(super) const TOP: u32 = 0;
 
-/// One entry of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
-    /// Its node.
-    pub id: NodeId,
-    /// What it is.
-    pub kind: Kind,
-    /// Its name.
-    pub name: String,
-}
-
 /// The directories, numbered by hashes of their paths; the same for every container and every release, because the
 /// kernel believes a name for a while.
 #[derive(Debug)]
-pub(super) struct Directories {
+pub(super) struct Layout {
     children: BTreeMap<u32, BTreeMap<String, Child>>,
     /// Which of [`DIRECTORIES`] lies at a name of a directory, beside what `children` has there.
     emulated: BTreeMap<(u32, String), usize>,
@@ -48,7 +34,7 @@ fn number(path: &str) -> u32 {
     (fnv(path.as_bytes()) as u32).max(TOP + 1)
 }
 
-impl Directories {
+impl Layout {
     /// Those that lead to `views` and `directories`, which are absolute and in the order of [`EMULATORS`] and of
     /// [`DIRECTORIES`].
     pub(super) fn of<'a>(
@@ -191,7 +177,7 @@ mod tests {
 
     #[test]
     fn paths_that_share_directories_share_their_numbers() {
-        let all = Directories::of(
+        let all = Layout::of(
             ["/proc/stat", "/sys/a/x", "/proc/meminfo", "/sys/a/y"],
             ["/sys/a", "/sys/b/c"],
         );

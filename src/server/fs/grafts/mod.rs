@@ -6,33 +6,49 @@
 //! mean the same to every server; what a hash means is remembered when it is looked up, by the next server too. What
 //! did not fit into the state is found again by walking.
 
+mod network;
+mod passthrough;
+
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use eci_fs_emulators::directory::NEEDS;
-use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
+use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS, Host};
 use nix::fcntl::OFlag;
 
-use super::kernels::{Stat, read_whole};
-use super::{Attr, DirEntry, Kind, Tree};
+use super::attr::{Attr, DirEntry, Kind};
+use super::containers::Containers;
+use super::permission::Permissions;
+use super::persistence::Persistence;
+use super::render::Renderer;
+use super::snapshots::Snapshots;
+use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
 use crate::server::error::Errno;
-use crate::server::ids::{Node, NodeId};
+use crate::server::ids::{Handle, Node, NodeId, Paths, Request};
 use crate::server::state::Record;
+use network::NetworkFiles;
+use passthrough::{Stat, read_whole};
+
+/// The directory grafts of all containers.
+#[derive(Debug)]
+pub(super) struct DirectoryGrafts {
+    host: Arc<Host>,
+    renderer: Arc<Renderer>,
+    containers: Arc<Containers>,
+    snapshots: Arc<Snapshots>,
+    permissions: Arc<Permissions>,
+    persistence: Persistence,
+    network: NetworkFiles,
+    paths: Paths,
+}
 
 /// A path below a directory graft.
 pub(super) struct Place {
-    pub(super) container: Arc<Attached>,
+    container: Arc<Attached>,
     slot: u64,
     directory: &'static dyn Directory,
     rel: Arc<str>,
-}
-
-impl Place {
-    /// The slot of its container.
-    pub(super) fn slot(&self) -> u64 {
-        self.slot
-    }
 }
 
 /// The directory emulator with `id`.
@@ -43,6 +59,16 @@ pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
         .find(|directory| directory.facts().id == id)
 }
 
+/// Returns whether a request about a node may sleep: for a driver, where a file of the host lies there, or for the daemon,
+/// which looks into the container's network namespace.
+pub(super) fn can_sleep(id: NodeId) -> bool {
+    match id.node() {
+        Node::Below { .. } => true,
+        Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
+        Node::Root | Node::Directory { .. } => false,
+    }
+}
+
 fn join(rel: &str, name: &str) -> String {
     if rel.is_empty() {
         name.to_owned()
@@ -51,7 +77,29 @@ fn join(rel: &str, name: &str) -> String {
     }
 }
 
-impl Tree {
+impl DirectoryGrafts {
+    /// Makes the part. What lies in a network namespace is asked of the daemon by `broker`, where there is one.
+    pub(super) fn new(
+        host: Arc<Host>,
+        renderer: Arc<Renderer>,
+        containers: Arc<Containers>,
+        snapshots: Arc<Snapshots>,
+        permissions: Arc<Permissions>,
+        persistence: Persistence,
+        broker: Option<Arc<BrokerClient>>,
+    ) -> Self {
+        Self {
+            host,
+            renderer,
+            containers,
+            snapshots,
+            permissions,
+            persistence,
+            network: NetworkFiles::new(broker),
+            paths: Paths::default(),
+        }
+    }
+
     /// The node of a path, which is remembered.
     fn node(&self, slot: u64, directory: u16, rel: &str) -> Result<NodeId, Errno> {
         self.paths.node(slot, directory, rel, |number| {
@@ -60,8 +108,13 @@ impl Tree {
                 directory,
                 path: rel.to_owned(),
             };
-            self.remember(record, &[]);
+            self.persistence.put(record, &[]);
         })
+    }
+
+    /// Knows a path that a server before this one has looked up.
+    pub(super) fn learn(&self, directory: u16, path: &str) {
+        self.paths.learn(directory, path);
     }
 
     /// The place that a node names below a directory graft, or the graft itself; none for other nodes.
@@ -71,7 +124,7 @@ impl Tree {
                 let Some(directory) = directory(emulator) else {
                     return Ok(None);
                 };
-                let container = self.container(slot)?;
+                let container = self.containers.get(slot)?;
                 if !container.has_directory(emulator) {
                     return Err(Errno::NOENT);
                 }
@@ -83,7 +136,7 @@ impl Tree {
                 }))
             }
             Node::Below { slot, path } => {
-                let container = self.container(slot)?;
+                let container = self.containers.get(slot)?;
                 if !self.paths.known.contains_key(&path) {
                     self.walk_all(slot, &container);
                 }
@@ -119,20 +172,10 @@ impl Tree {
                     directory: *directory,
                     rel: rel.as_str().into(),
                 };
-                let entries = self.place_entries(&place).unwrap_or_default();
+                let entries = self.entries(&place).unwrap_or_default();
                 let directories = entries.iter().filter(|e| e.kind == Kind::Directory);
                 open.extend(directories.map(|entry| join(&rel, &entry.name)));
             }
-        }
-    }
-
-    /// Whether a request about a node may wait: for a driver, where a file of the host's lies there, or for the daemon,
-    /// which looks into the container's network namespace.
-    pub fn may_block(id: NodeId) -> bool {
-        match id.node() {
-            Node::Below { .. } => true,
-            Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
-            Node::Root | Node::Directory { .. } => false,
         }
     }
 
@@ -141,27 +184,33 @@ impl Tree {
         if !place.directory.is_namespaced() {
             return Ok(None);
         }
-        let cx = self.context(&place.container, NEEDS);
+        let cx = self.renderer.context(&place.container, NEEDS);
         Ok(match place.decide(&cx, &place.rel)? {
             Decision::Namespaced(path) => Some(path),
             _ => None,
         })
     }
 
-    /// Whether a file in a directory graft has a graft of its own over it.
-    pub(super) fn is_covered(&self, id: NodeId) -> Result<bool, Errno> {
-        let Some(place) = self.place(id)? else {
-            return Ok(false);
-        };
+    /// Returns whether a file in a directory graft has a graft of its own over it.
+    pub(super) fn is_covered(&self, place: &Place) -> bool {
         let path = join(place.directory.facts().path, &place.rel);
         let index = EMULATORS
             .iter()
             .position(|emulator| emulator.facts().path == path);
-        Ok(index.is_some_and(|index| place.container.connection(index).is_some()))
+        index.is_some_and(|index| place.container.connection(index).is_some())
     }
 
-    pub(super) fn place_lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    /// Returns for how long the kernel may believe a directory: what lies in it changes with limits and CPUs, as views do.
+    pub(super) fn directory_timeout(&self, place: &Place) -> Duration {
+        self.renderer.freshness(&place.container).timeout
+    }
+
+    /// Returns the node at `name` in a directory.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub(super) fn lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         let rel = join(&place.rel, name);
         match place.decide(&cx, &rel)? {
             Decision::Hidden => Err(Errno::NOENT),
@@ -170,7 +219,7 @@ impl Tree {
                 self.node(place.slot, place.directory.facts().id, &rel)
             }
             Decision::Namespaced(path) => {
-                self.network_stat(place.slot, &path)?;
+                self.network.stat(place.slot, &path)?;
                 self.node(place.slot, place.directory.facts().id, &rel)
             }
             Decision::View { .. } | Decision::Link(_) | Decision::Made => {
@@ -180,8 +229,12 @@ impl Tree {
         }
     }
 
-    pub(super) fn place_entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    /// Returns what a directory holds.
+    ///
+    /// # Errors
+    /// ENOENT; EAGAIN when the daemon does not answer.
+    pub(super) fn entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         let names = place
             .directory
             .names(&cx, &place.rel)
@@ -215,7 +268,7 @@ impl Tree {
             entries.push(DirEntry { id, kind, name });
         }
         if let Some(path) = self.namespaced(place)? {
-            for (name, kind) in self.network_entries(place.slot, &path)? {
+            for (name, kind) in self.network.entries(place.slot, &path)? {
                 // What is computed takes the place of the kernel's.
                 let rel = join(&place.rel, &name);
                 if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
@@ -231,13 +284,8 @@ impl Tree {
     ///
     /// A computed file always has its size: the kernel takes it from any answer, also from one to somebody else's
     /// lookup, and a sendfile(2) that is under way stops there.
-    pub(super) fn place_attr(
-        &self,
-        id: NodeId,
-        place: &Place,
-        measure: bool,
-    ) -> Result<Attr, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    pub(super) fn attr(&self, id: NodeId, place: &Place, measure: bool) -> Result<Attr, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         let (mut uid, mut gid) = (place.container.uid, place.container.gid);
         let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
@@ -247,16 +295,16 @@ impl Tree {
                 (Kind::Directory, place.directory.facts().mode, 0)
             }
             Decision::Namespaced(path) => {
-                let stat = self.network_stat(place.slot, &path)?;
+                let stat = self.network.stat(place.slot, &path)?;
                 (uid, gid) = (stat.uid, stat.gid);
                 let size = match stat.kind {
-                    Kind::File if measure => self.network_text(place.slot, &path)?.len() as u64,
+                    Kind::File if measure => self.network.text(place.slot, &path)?.len() as u64,
                     _ => 0,
                 };
                 (stat.kind, stat.mode, size)
             }
             Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
-            Decision::View { mode, .. } => (Kind::File, mode, self.place_text(place)?.len() as u64),
+            Decision::View { mode, .. } => (Kind::File, mode, self.text(place)?.len() as u64),
             Decision::Passthrough(host) => {
                 let stat = self.host_stat(&host)?;
                 let mode = if place.rel.is_empty() {
@@ -267,7 +315,7 @@ impl Tree {
                 // A file of no size would be an empty one to sendfile(2).
                 let size = match (stat.kind, stat.size) {
                     (Kind::File, 0) if measure => {
-                        self.place_text(place).map_or(0, |text| text.len() as u64)
+                        self.text(place).map_or(0, |text| text.len() as u64)
                     }
                     (_, size) => size,
                 };
@@ -286,13 +334,13 @@ impl Tree {
     }
 
     /// The whole of a file below a directory graft.
-    pub(super) fn place_text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    pub(super) fn text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
             Decision::Made => Err(Errno::ISDIR),
-            Decision::Namespaced(path) => self.network_text(place.slot, &path),
+            Decision::Namespaced(path) => self.network.text(place.slot, &path),
             Decision::View { .. } => {
                 let mut text = Vec::new();
                 place
@@ -311,15 +359,27 @@ impl Tree {
         }
     }
 
+    /// Opens a file for reading, once it is checked that it may be opened.
+    ///
+    /// # Errors
+    /// As [`Self::text`]; ENFILE when the container has too many files open.
+    pub(super) fn open(
+        &self,
+        id: NodeId,
+        place: &Place,
+        request: Request,
+    ) -> Result<Handle, Errno> {
+        self.snapshots.open(id, &place.container, request, || {
+            self.text(place).map(Arc::from)
+        })
+    }
+
     /// The target of a symbolic link below a directory graft.
     ///
     /// # Errors
     /// EINVAL for what is no link; ENOENT.
-    pub fn read_link(&self, id: NodeId) -> Result<Vec<u8>, Errno> {
-        let Some(place) = self.place(id)? else {
-            return Err(Errno(libc::EINVAL));
-        };
-        let cx = self.context(&place.container, NEEDS);
+    pub(super) fn read_link(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Link(target) => Ok(target.into_bytes()),
             Decision::Passthrough(host) => {
