@@ -8,12 +8,13 @@
 
 mod network;
 mod passthrough;
+mod place;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eci_fs_emulators::directory::NEEDS;
-use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS, Host};
+use eci_fs_emulators::{DIRECTORIES, Decision, EMULATORS, Host};
 use nix::fcntl::OFlag;
 
 use super::attr::{Attr, DirEntry, Kind};
@@ -29,6 +30,8 @@ use crate::server::ids::{Handle, Node, NodeId, Paths, Request};
 use crate::server::state::Record;
 use network::NetworkFiles;
 use passthrough::{Stat, read_whole};
+pub(super) use place::{Place, can_sleep, directory};
+use place::join;
 
 /// The directory grafts of all containers.
 #[derive(Debug)]
@@ -41,40 +44,6 @@ pub(super) struct DirectoryGrafts {
     persistence: Persistence,
     network: NetworkFiles,
     paths: Paths,
-}
-
-/// A path below a directory graft.
-pub(super) struct Place {
-    container: Arc<Attached>,
-    slot: u64,
-    directory: &'static dyn Directory,
-    rel: Arc<str>,
-}
-
-/// The directory emulator with `id`.
-pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
-    DIRECTORIES
-        .iter()
-        .copied()
-        .find(|directory| directory.facts().id == id)
-}
-
-/// Returns whether a request about a node may sleep: for a driver, where a file of the host lies there, or for the daemon,
-/// which looks into the container's network namespace.
-pub(super) fn can_sleep(id: NodeId) -> bool {
-    match id.node() {
-        Node::Below { .. } => true,
-        Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
-        Node::Root | Node::Directory { .. } => false,
-    }
-}
-
-fn join(rel: &str, name: &str) -> String {
-    if rel.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{rel}/{name}")
-    }
 }
 
 impl DirectoryGrafts {
@@ -403,21 +372,5 @@ impl DirectoryGrafts {
             .open_flags(path, flags)
             .map_err(|e| Errno(e as i32))?;
         Stat::of(&fd)
-    }
-}
-
-impl Place {
-    fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
-        self.directory
-            .entry(cx, rel)
-            .map_err(|error| self.failed(&error))
-    }
-
-    fn failed(&self, error: &eci_fs_emulators::Error) -> Errno {
-        let errno = Errno(error.errno());
-        if errno != Errno::NOENT {
-            tracing::error!(path = self.directory.facts().path, rel = &*self.rel, %error, "cannot be computed");
-        }
-        errno
     }
 }
