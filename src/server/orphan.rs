@@ -128,7 +128,7 @@ impl Server {
         // It says itself of which it wants to hear, if it does.
         self.fs.raise(Vec::new());
         self.broker.replace(Channel::new(broker));
-        self.triggers.ask_again();
+        self.triggers.reopen_all();
         Ok(link)
     }
 }

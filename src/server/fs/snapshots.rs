@@ -141,7 +141,7 @@ impl Snapshots {
             return Ok(handle);
         }
         let bytes = text()?;
-        if !container.count_handle(1, MAX_SNAPSHOTS) {
+        if !container.count_snapshot(1, MAX_SNAPSHOTS) {
             return Err(Errno::NFILE);
         }
         let handle = Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1);
@@ -225,7 +225,7 @@ impl Snapshots {
                 ));
             }
         }
-        container.count_handle(1, usize::MAX);
+        container.count_snapshot(1, usize::MAX);
         self.persistence.put_snapshot(handle.0, id, 0, &bytes, true);
         Ok(bytes)
     }
@@ -254,7 +254,7 @@ impl Snapshots {
         self.former.remove(&snapshot.request);
         self.persistence.forget(state::Key::Snapshot(handle.0));
         if let Ok(container) = self.containers.get(id.slot()) {
-            container.count_handle(-1, MAX_SNAPSHOTS);
+            container.count_snapshot(-1, MAX_SNAPSHOTS);
         }
     }
 
@@ -275,7 +275,7 @@ impl Snapshots {
         self.former.clear();
         self.open.retain(|_, snapshot| {
             if let Ok(container) = self.containers.get(snapshot.id.slot()) {
-                container.count_handle(-1, MAX_SNAPSHOTS);
+                container.count_snapshot(-1, MAX_SNAPSHOTS);
             }
             false
         });
@@ -302,7 +302,7 @@ impl Snapshots {
         let taken = clock::from_nsec(former.taken_nsec).unwrap_or_else(Instant::now);
         let snapshot = Snapshot::new(id, former.request, bytes, Some(taken + READ_WITHIN));
         if self.open.insert(handle, snapshot).is_none() {
-            container.count_handle(1, usize::MAX);
+            container.count_snapshot(1, usize::MAX);
         }
         self.former.insert(former.request, handle);
     }

@@ -9,19 +9,19 @@ use crate::server::container::Attached;
 use crate::server::fs::attr::{DirEntry, Kind};
 use crate::server::ids::{NodeId, fnv};
 
-/// The number of a container's own directory.
+/// The number of a container's top directory.
 pub(super) const TOP: u32 = 0;
 
-/// The directories, numbered by hashes of their paths; the same for every container and every release, because the
-/// kernel believes a name for a while.
+/// The directories by number. A number is a hash of the path, and the same for every container and every release, because
+/// the kernel believes a name for a while.
 #[derive(Debug)]
 pub(super) struct Layout {
     children: BTreeMap<u32, BTreeMap<String, Child>>,
-    /// Which of [`DIRECTORIES`] lies at a name of a directory, beside what `children` has there.
+    /// The index into [`DIRECTORIES`] of the graft at a name of a directory. The same name can be in `children` too.
     emulated: BTreeMap<(u32, String), usize>,
 }
 
-/// What lies in a directory.
+/// An entry of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Child {
     Directory(u32),
@@ -29,14 +29,14 @@ enum Child {
     View(usize),
 }
 
-/// The number of a directory: never [`TOP`]'s.
+/// Returns the number of a directory, which is never [`TOP`].
 fn number(path: &str) -> u32 {
     (fnv(path.as_bytes()) as u32).max(TOP + 1)
 }
 
 impl Layout {
-    /// Those that lead to `views` and `directories`, which are absolute and in the order of [`EMULATORS`] and of
-    /// [`DIRECTORIES`].
+    /// Lays out the directories that lead to `views` and `directories`, which are absolute paths in the order of
+    /// [`EMULATORS`] and of [`DIRECTORIES`].
     pub(super) fn of<'a>(
         views: impl IntoIterator<Item = &'a str>,
         directories: impl IntoIterator<Item = &'a str>,
@@ -59,7 +59,7 @@ impl Layout {
         this
     }
 
-    /// The number of the directory that holds `path`, made if need be, and the name in it.
+    /// Returns the number of the directory that holds `path`, which is made if need be, and the name in it.
     fn lead_to<'a>(&mut self, path: &'a str) -> (u32, &'a str) {
         let mut at = TOP;
         let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -78,8 +78,8 @@ impl Layout {
         (at, name)
     }
 
-    /// The node at `name` in the directory numbered `directory`, for the container in `slot`; without a container, what
-    /// any could have there.
+    /// Returns the node at `name` in the directory numbered `directory`, for the container in `slot`; without a container,
+    /// the node that any container could have there.
     ///
     /// A directory graft lies on the live connection; on the cached one the same path leads to single views.
     pub(super) fn child(
@@ -106,7 +106,7 @@ impl Layout {
         Some((kind, child.node_in(slot, container, connection)?))
     }
 
-    /// All that a container has in a directory, on one connection.
+    /// Returns all entries that a container has in a directory, on one connection.
     pub(super) fn entries(
         &self,
         slot: u64,
@@ -140,7 +140,7 @@ impl Layout {
 }
 
 impl Child {
-    /// Its node for the container in `slot`; none for a view that is not on this connection.
+    /// Returns the node of the entry for the container in `slot`; none for a view that is not on this connection.
     fn node_in(
         self,
         slot: u64,

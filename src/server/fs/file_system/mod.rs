@@ -193,7 +193,7 @@ impl FileSystem {
             watcher.add(slot, &container);
             // Where nothing may be older than the very moment, no limits are cached.
             if container.is_watched() && !self.renderer.freshness(&container).bound.is_zero() {
-                container.remember_limits();
+                container.cache_limits();
             }
         }
         rows

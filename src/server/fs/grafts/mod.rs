@@ -2,9 +2,9 @@
 //!
 //! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
 //! file, which is then read here, from the host, and never written; or it is the kernel's own of the container's network
-//! namespace ([`super::namespaced`]). Node ids are hashes of the paths, so that they
-//! mean the same to every server; what a hash means is remembered when it is looked up, by the next server too. What
-//! did not fit into the state is found again by walking.
+//! namespace (`network.rs`). Node ids are hashes of the paths, so that they mean the same to every server. The meaning of
+//! a hash is written to the state when it is looked up, for the next server. A hash that did not fit into the state is
+//! found again by walking.
 
 mod network;
 mod passthrough;
@@ -30,8 +30,8 @@ use crate::server::ids::{Handle, Node, NodeId, Paths, Request};
 use crate::server::state::Record;
 use network::NetworkFiles;
 use passthrough::{Stat, read_whole};
-pub(super) use place::{Place, can_sleep, directory};
 use place::join;
+pub(super) use place::{Place, can_sleep, directory};
 
 /// The directory grafts of all containers.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl DirectoryGrafts {
         }
     }
 
-    /// The node of a path, which is remembered.
+    /// Returns the node of a path, and writes down what it means.
     fn node(&self, slot: u64, directory: u16, rel: &str) -> Result<NodeId, Errno> {
         self.paths.node(slot, directory, rel, |number| {
             let record = || Record::Path {
@@ -81,12 +81,12 @@ impl DirectoryGrafts {
         })
     }
 
-    /// Knows a path that a server before this one has looked up.
+    /// Learns a path that a server before this one has looked up.
     pub(super) fn learn(&self, directory: u16, path: &str) {
         self.paths.learn(directory, path);
     }
 
-    /// The place that a node names below a directory graft, or the graft itself; none for other nodes.
+    /// Returns the place that a node names below a directory graft, or the graft itself; none for other nodes.
     pub(super) fn place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
         match id.node() {
             Node::View { slot, emulator } => {
@@ -127,7 +127,7 @@ impl DirectoryGrafts {
         }
     }
 
-    /// Learn all paths of a container's directory grafts.
+    /// Learns all paths of a container's directory grafts.
     fn walk_all(&self, slot: u64, container: &Arc<Attached>) {
         for directory in DIRECTORIES
             .iter()
@@ -148,7 +148,7 @@ impl DirectoryGrafts {
         }
     }
 
-    /// The path of a place that is the kernel's own of the container's network namespace; none for another.
+    /// Returns the path of a place that is the kernel's own of the container's network namespace; none for another place.
     pub(super) fn namespaced(&self, place: &Place) -> Result<Option<String>, Errno> {
         if !place.directory.is_namespaced() {
             return Ok(None);
@@ -225,9 +225,9 @@ impl DirectoryGrafts {
                     });
                     continue;
                 }
-                // Those are listed by the container's network namespace.
+                // The container's network namespace lists those.
                 Decision::Namespaced(_) => continue,
-                // It may have gone since it was listed.
+                // The file may have gone since it was listed.
                 Decision::Passthrough(host) => match self.host_stat(&host) {
                     Ok(stat) => stat.kind,
                     Err(_) => continue,
@@ -238,7 +238,7 @@ impl DirectoryGrafts {
         }
         if let Some(path) = self.namespaced(place)? {
             for (name, kind) in self.network.entries(place.slot, &path)? {
-                // What is computed takes the place of the kernel's.
+                // A computed entry takes the place of the kernel's.
                 let rel = join(&place.rel, &name);
                 if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
                     let id = self.node(place.slot, place.directory.facts().id, &rel)?;
@@ -249,7 +249,7 @@ impl DirectoryGrafts {
         Ok(entries)
     }
 
-    /// The attributes of a place; with `measure` false, no file of the host is read to know its size.
+    /// Returns the attributes of a place. Without `measure`, no file of the host is read to know its size.
     ///
     /// A computed file always has its size: the kernel takes it from any answer, also from one to somebody else's
     /// lookup, and a sendfile(2) that is under way stops there.
@@ -259,7 +259,7 @@ impl DirectoryGrafts {
         let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
             Decision::Made => (Kind::Directory, place.directory.facts().mode, 0),
-            // The daemon, which walks to it when it attaches, is not asked by that.
+            // The daemon walks to the graft when it attaches; it is not asked about that.
             Decision::Namespaced(_) if place.rel.is_empty() => {
                 (Kind::Directory, place.directory.facts().mode, 0)
             }
@@ -302,7 +302,10 @@ impl DirectoryGrafts {
         })
     }
 
-    /// The whole of a file below a directory graft.
+    /// Returns the text of a file.
+    ///
+    /// # Errors
+    /// ENOENT; EISDIR; EINVAL for a link; EIO when the file cannot be computed.
     pub(super) fn text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
         let cx = self.renderer.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
@@ -328,7 +331,7 @@ impl DirectoryGrafts {
         }
     }
 
-    /// Opens a file for reading, once it is checked that it may be opened.
+    /// Opens a file for reading. [`Self::check_open`] comes before.
     ///
     /// # Errors
     /// As [`Self::text`]; ENFILE when the container has too many files open.
@@ -343,7 +346,7 @@ impl DirectoryGrafts {
         })
     }
 
-    /// The target of a symbolic link below a directory graft.
+    /// Returns the target of a symbolic link.
     ///
     /// # Errors
     /// EINVAL for what is no link; ENOENT.
