@@ -1,4 +1,5 @@
-//! Asking the daemon, whichever there is: a server that outlives its daemon is given another channel by the next.
+//! The client of the broker: the server asks the daemon for what it may not open itself. A server that outlives its daemon
+//! is given another channel by the next.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::server::error::Errno;
 
-/// The way to the daemon.
+/// Asks the daemon, whichever there is.
 #[derive(Debug)]
 pub struct BrokerClient {
     line: Mutex<Option<Arc<Line>>>,
@@ -23,22 +24,23 @@ pub struct BrokerClient {
 #[derive(Debug)]
 struct Line {
     channel: Channel,
-    /// Whether an answer is to come to a question that nobody waits for any more. Locked while one asks, so that answers
-    /// come to whom they are for. A daemon that hangs has one question before it, however often it is asked.
+    /// Whether an answer is still to come to a question that nobody waits for any more. It is locked while a thread asks, so
+    /// that each answer comes to the thread that asked. A daemon that hangs has one question before it, however often it is
+    /// asked.
     owed: Mutex<bool>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
-pub enum Silence {
+pub enum NoAnswer {
     /// The daemon is gone.
     Gone(io::Error),
-    /// It takes too long.
+    /// The answer takes too long.
     Late,
 }
 
 impl BrokerClient {
-    /// Ask over `channel`.
+    /// Makes a client that asks over `channel`.
     pub fn new(channel: Channel) -> Self {
         Self {
             line: Mutex::new(Some(Line::new(channel))),
@@ -46,30 +48,30 @@ impl BrokerClient {
         }
     }
 
-    /// From now on ask over `channel`: there is another daemon.
+    /// Asks over `channel` from now on: there is another daemon.
     pub fn replace(&self, channel: Channel) {
         *self.line.lock() = Some(Line::new(channel));
         self.came.notify_all();
     }
 
-    /// Tell the daemon that there is, whatever it makes of it.
+    /// Tells the daemon that there is now, and waits until it has heard.
     ///
     /// # Errors
     /// When there is none, or no answer before `until`: then it may not have heard.
-    pub fn tell(&self, ask: &Ask, until: Instant) -> Result<(), Silence> {
+    pub fn tell(&self, ask: &Ask, until: Instant) -> Result<(), NoAnswer> {
         let line = self.line.lock().clone();
-        let line = line.ok_or_else(|| Silence::Gone(io::ErrorKind::NotConnected.into()))?;
+        let line = line.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::NotConnected.into()))?;
         let told = line.ask(ask, until);
-        if let Err(Silence::Gone(_)) = &told {
+        if let Err(NoAnswer::Gone(_)) = &told {
             self.forget(&line);
         }
         told.map(drop)
     }
 
-    /// Ask for a descriptor. While there is no daemon the next one is waited for.
+    /// Asks for a descriptor. While there is no daemon the call waits for the next one.
     ///
     /// # Errors
-    /// What the daemon answers; EAGAIN when there is no answer before `until`.
+    /// The errno that the daemon answers; EAGAIN when there is no answer before `until`.
     pub fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
         match self.answered(ask, until)? {
             (AskAnswer::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
@@ -77,7 +79,7 @@ impl BrokerClient {
         }
     }
 
-    /// Ask what lies in a directory: names, and whether each is a directory.
+    /// Asks for the entries of a directory: names, and whether each is a directory.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -94,8 +96,8 @@ impl BrokerClient {
             match line.ask(ask, until) {
                 Ok((AskAnswer::Refused { errno }, _)) => return Err(Errno(errno)),
                 Ok(answer) => return Ok(answer),
-                Err(Silence::Late) => return Err(Errno::AGAIN),
-                Err(Silence::Gone(error)) => {
+                Err(NoAnswer::Late) => return Err(Errno::AGAIN),
+                Err(NoAnswer::Gone(error)) => {
                     tracing::warn!(%error, "there is no daemon to ask, waiting for the next");
                     self.forget(&line);
                 }
@@ -103,7 +105,7 @@ impl BrokerClient {
         }
     }
 
-    /// Nobody answers there any more.
+    /// Forgets a channel on which nobody answers any more.
     fn forget(&self, line: &Arc<Line>) {
         let mut current = self.line.lock();
         if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, line)) {
@@ -130,29 +132,29 @@ impl Line {
         })
     }
 
-    fn ask(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
-        let mut owed = self.owed.try_lock_until(until).ok_or(Silence::Late)?;
+    fn ask(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), NoAnswer> {
+        let mut owed = self.owed.try_lock_until(until).ok_or(NoAnswer::Late)?;
         if *owed {
             self.answer(until)?;
             *owed = false;
         }
-        self.channel.send(ask, &[]).map_err(Silence::Gone)?;
+        self.channel.send(ask, &[]).map_err(NoAnswer::Gone)?;
         *owed = true;
         let answer = self.answer(until)?;
         *owed = false;
         Ok(answer)
     }
 
-    /// The next answer.
-    fn answer(&self, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
-        if !self.wait(until).map_err(Silence::Gone)? {
-            return Err(Silence::Late);
+    /// Returns the next answer.
+    fn answer(&self, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), NoAnswer> {
+        if !self.wait(until).map_err(NoAnswer::Gone)? {
+            return Err(NoAnswer::Late);
         }
-        let answer = self.channel.recv::<AskAnswer>().map_err(Silence::Gone)?;
-        answer.ok_or_else(|| Silence::Gone(io::ErrorKind::UnexpectedEof.into()))
+        let answer = self.channel.recv::<AskAnswer>().map_err(NoAnswer::Gone)?;
+        answer.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::UnexpectedEof.into()))
     }
 
-    /// Whether an answer comes before `until`.
+    /// Waits for an answer, and returns whether it comes before `until`.
     fn wait(&self, until: Instant) -> io::Result<bool> {
         let left = until.saturating_duration_since(Instant::now());
         let limit = Timespec::try_from(left).map_err(io::Error::other)?;
@@ -183,7 +185,7 @@ mod tests {
         Instant::now() + Duration::from_secs(10)
     }
 
-    /// The next question, and its answer.
+    /// Takes the next question and answers it; returns its slot.
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
         let (Ask::Trigger { slot, .. } | Ask::Raise { slot, .. } | Ask::Network { slot, .. }, _) =
             daemon.recv().unwrap().unwrap();
@@ -222,7 +224,7 @@ mod tests {
         drop(daemon);
         for _ in 0..2 {
             let told = asks.tell(&ask(1), soon());
-            assert!(matches!(told, Err(Silence::Gone(_))), "{told:?}");
+            assert!(matches!(told, Err(NoAnswer::Gone(_))), "{told:?}");
         }
     }
 
@@ -232,7 +234,7 @@ mod tests {
         let asks = BrokerClient::new(server);
         for slot in 1..=3 {
             let told = asks.tell(&ask(slot), Instant::now());
-            assert!(matches!(told, Err(Silence::Late)), "{told:?}");
+            assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
         }
         assert_eq!(answer(&daemon, &[]), 1);
         std::thread::scope(|scope| {

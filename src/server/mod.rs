@@ -14,6 +14,7 @@ pub mod fs;
 pub mod fuse;
 pub mod host_sysctls;
 pub mod ids;
+pub mod in_flight;
 mod orphan;
 pub mod psi;
 pub mod sandbox;
@@ -26,12 +27,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use eci_fs_emulators as emulators;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
+use eci_fs_protocol::link::{Connection, FromServer, Settings, ToServer};
 
 use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
+use crate::server::fs::FileSystem;
+use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
 use crate::server::state::State;
 
@@ -79,25 +81,11 @@ fn abort_on_panic() {
     }));
 }
 
-/// The daemon's settings, as far as they change what views say.
-pub fn view_settings(settings: &Settings) -> emulators::Settings {
-    emulators::Settings {
-        cpu_ids: cpu_ids(settings.cpu_ids),
-        host_clamp: settings.host_clamp,
-    }
-}
-
-/// The same word, as the emulators have it.
-pub fn cpu_ids(cpu_ids: CpuIds) -> emulators::CpuIds {
-    match cpu_ids {
-        CpuIds::Physical => emulators::CpuIds::Physical,
-        CpuIds::Dense => emulators::CpuIds::Dense,
-    }
-}
-
 struct Server {
-    means: fuse::Means,
-    asks: Arc<BrokerClient>,
+    fs: Arc<FileSystem>,
+    backend: fuse::Backend,
+    in_flight: InFlight,
+    broker: Arc<BrokerClient>,
     triggers: Arc<Triggers>,
     /// The descriptors that it serves by, and the INIT requests and the answers to them, all in the order of
     /// [`Connection::ALL`].
@@ -150,7 +138,7 @@ impl Server {
     }
 
     fn answer(&mut self, packet: ToServer, mut fds: Vec<OwnedFd>) -> Result<FromServer, String> {
-        let tree = &self.means.tree;
+        let fs = &self.fs;
         match packet {
             ToServer::Start { .. } | ToServer::Adopt { .. } => {
                 return Err("the server has a daemon already".to_owned());
@@ -164,23 +152,23 @@ impl Server {
                 faults::at(faults::Point::Add);
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
                 let mut attached = Attached::new(&facts, &secrets, fds)?;
-                attached.choose(&choices, tree.settings());
-                attached.uid_map = tree.uid_map_behind(&pidfd);
-                let catalogue = tree.add(slot, attached);
+                attached.choose(&choices, fs.settings());
+                attached.uid_map = fs.uid_map_behind(&pidfd);
+                let catalogue = fs.add(slot, attached);
                 self.containers.insert(slot, pidfd);
                 return Ok(FromServer::Added { catalogue });
             }
-            ToServer::Expect { slot } => tree.expect(slot),
+            ToServer::Expect { slot } => fs.prepare(slot),
             ToServer::Remove { slot } => self.remove(slot),
             ToServer::Catalogue { slot } => {
                 faults::at(faults::Point::Catalogue);
-                let catalogue = tree
+                let catalogue = fs
                     .catalogue_of(slot)
                     .map_err(|_| format!("there is no container in slot {slot}"))?;
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Ping => {}
-            ToServer::Raise { tunables } => tree.raise(tunables),
+            ToServer::Raise { tunables } => fs.raise(tunables),
             ToServer::Serve { resend } => self.begin(resend)?,
             ToServer::Drain => self.drain()?,
             ToServer::Drained => {
@@ -192,7 +180,7 @@ impl Server {
     }
 
     fn remove(&mut self, slot: u64) {
-        self.means.tree.remove(slot);
+        self.fs.remove(slot);
         self.containers.remove(&slot);
     }
 
@@ -202,14 +190,14 @@ impl Server {
         if matches!(self.sessions, Sessions::Serving(_)) {
             return Err("the server serves already".to_owned());
         }
-        if !self.means.tree.begin().map_err(says)? {
+        if !self.fs.begin().map_err(says)? {
             return Err("another server serves these connections".to_owned());
         }
         let taken = std::mem::replace(&mut self.sessions, Sessions::Serving(Vec::new()));
         let prepared = match taken {
             Sessions::Prepared(prepared) => prepared,
             Sessions::Serving(_) | Sessions::Draining(_) => {
-                prepare(&self.means, &self.fuse, &self.init)
+                prepare(&self.backend, &self.fuse, &self.init)
                     .map_err(says)?
                     .0
             }
@@ -256,12 +244,12 @@ impl Server {
             return Err("the server was not told to leave".to_owned());
         };
         let threads = fuse::count_threads().map_err(|error| error.to_string())?;
-        let unanswered = self.means.unanswered.count();
+        let in_flight = self.in_flight.count();
         // Looked at last: what a thread or a worker answered before it was gone is seen here.
         let sessions = sessions.iter().filter(|session| session.is_busy()).count();
-        let busy = (threads + unanswered).max(sessions as u64);
+        let busy = (threads + in_flight).max(sessions as u64);
         if busy == 0 {
-            self.means.tree.remember_read();
+            self.fs.end();
             self.state.end().map_err(|error| error.to_string())?;
         }
         Ok(busy)
@@ -270,14 +258,14 @@ impl Server {
 
 /// A session for each connection, and the answers to the INIT requests.
 fn prepare(
-    means: &fuse::Means,
+    backend: &fuse::Backend,
     fuse: &[OwnedFd; 2],
     init: &[Vec<u8>],
 ) -> io::Result<(Vec<fuse::Prepared>, Vec<Vec<u8>>)> {
     let mut sessions = Vec::new();
     let mut replies = Vec::new();
     for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fuse).zip(init) {
-        let (session, reply) = fuse::prepare(means, connection, fuse, init)?;
+        let (session, reply) = fuse::prepare(backend, connection, fuse, init)?;
         sessions.push(session);
         replies.push(reply);
     }

@@ -110,7 +110,7 @@ impl Server {
         let Some((ToServer::Adopt { version }, fds)) = link.recv::<ToServer>()? else {
             return Err(io::Error::other("it did not say that it is a daemon"));
         };
-        let (Some(held), Ok([asks])) = (&self.held, <[OwnedFd; 1]>::try_from(fds)) else {
+        let (Some(held), Ok([broker])) = (&self.held, <[OwnedFd; 1]>::try_from(fds)) else {
             return Err(io::Error::other("it did not say how it can be asked"));
         };
         if let Err(why) = check_version(version) {
@@ -126,9 +126,9 @@ impl Server {
         };
         link.send(&answer, &held.hand_over(&self.state))?;
         // It says itself of which it wants to hear, if it does.
-        self.means.tree.raise(Vec::new());
-        self.asks.replace(Channel::new(asks));
-        self.triggers.ask_again();
+        self.fs.raise(Vec::new());
+        self.broker.replace(Channel::new(broker));
+        self.triggers.reopen_all();
         Ok(link)
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
                 .remedy("see `eci-fs list`"));
         }
     };
-    let (tree, rows) = compute(pid)?;
+    let (fs, rows) = compute(pid)?;
     let raised = raised(options)?;
     let slot = found.map(|container| container.slot);
     let mut out = String::new();
@@ -40,7 +40,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
         .map(|tunable| tunable.path())
         .filter(|path| served(path))
     {
-        let first = tree.text(SLOT, path).map_err(|errno| {
+        let first = fs.text(SLOT, path).map_err(|errno| {
             let error = std::io::Error::from_raw_os_error(errno.0);
             Error::io("compute the view of", path, error)
         })?;

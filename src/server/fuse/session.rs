@@ -19,10 +19,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::adapter::Adapter;
 use super::drain::Relay;
-use super::kernel::Kernel;
-use super::unanswered::Unanswered;
-use crate::server::fs::Tree;
-use crate::server::workers::Workers;
+use super::notifier::KernelNotifier;
+use crate::server::fs::Dispatcher;
 
 /// Threads that serve one connection: half as many as can run at once, but for very large machines. The other half
 /// are those who ask. With more, requests of one reader go to threads in turn, each of which has to be woken up, and
@@ -33,13 +31,13 @@ const MAX_THREADS: usize = 8;
 const THREAD_NAME: &str = "fuser-";
 
 /// The answer to an INIT request, as it goes to the kernel.
-pub type Reply = Vec<u8>;
+pub type InitReply = Vec<u8>;
 
 /// A session that is ready to serve.
 pub struct Prepared {
     session: Session<Adapter>,
     connection: Connection,
-    kernel: Arc<Kernel>,
+    notifier: Arc<KernelNotifier>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -50,17 +48,13 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// What sessions work with.
+/// The two ends that all sessions share: requests go to the one, notifications come from the other.
 #[derive(Debug, Clone)]
-pub struct Means {
-    /// What they serve.
-    pub tree: Arc<Tree>,
-    /// Who does what may block.
-    pub workers: Arc<Workers>,
-    /// What was taken and is not answered.
-    pub unanswered: Unanswered,
-    /// Whom to tell things unasked.
-    pub kernel: Arc<Kernel>,
+pub struct Backend {
+    /// Has requests answered.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Tells the kernel things unasked.
+    pub notifier: Arc<KernelNotifier>,
 }
 
 /// Make a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
@@ -68,11 +62,11 @@ pub struct Means {
 /// # Errors
 /// When the kept INIT request is not one.
 pub fn prepare(
-    means: &Means,
+    backend: &Backend,
     connection: Connection,
     fuse: &OwnedFd,
     init: &[u8],
-) -> io::Result<(Prepared, Reply)> {
+) -> io::Result<(Prepared, InitReply)> {
     let (theirs, ours) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -90,7 +84,7 @@ pub fn prepare(
     // Never clone_fd: what was read through a cloned descriptor dies with the process.
     config.clone_fd = false;
     let session = Session::from_fd(
-        Adapter::new(means, connection),
+        Adapter::new(Arc::clone(&backend.dispatcher), connection),
         theirs,
         SessionACL::All,
         config,
@@ -103,7 +97,7 @@ pub fn prepare(
         Prepared {
             session,
             connection,
-            kernel: Arc::clone(&means.kernel),
+            notifier: Arc::clone(&backend.notifier),
         },
         reply,
     ))
@@ -118,22 +112,22 @@ impl Prepared {
         let Self {
             session,
             connection,
-            kernel,
+            notifier,
         } = self;
-        let state = Arc::new(State::default());
+        let progress = Arc::new(Progress::default());
         let serving = Serving {
             number: session.as_fd().as_raw_fd(),
             _notifier: session.notifier(),
             relay: None,
-            state: Arc::clone(&state),
+            progress: Arc::clone(&progress),
         };
-        kernel.set(connection, session.notifier());
+        notifier.set(connection, session.notifier());
         std::thread::Builder::new()
             .name(connection.name().to_owned())
             .spawn(move || {
                 let result = session.run();
-                state.over.store(true, Ordering::SeqCst);
-                if state.draining.load(Ordering::SeqCst) {
+                progress.over.store(true, Ordering::SeqCst);
+                if progress.draining.load(Ordering::SeqCst) {
                     return;
                 }
                 if let Err(error) = result {
@@ -152,12 +146,12 @@ pub struct Serving {
     number: RawFd,
     _notifier: Notifier,
     relay: Option<Arc<Relay>>,
-    state: Arc<State>,
+    progress: Arc<Progress>,
 }
 
 /// How far a session is.
 #[derive(Debug, Default)]
-struct State {
+struct Progress {
     draining: AtomicBool,
     over: AtomicBool,
 }
@@ -172,7 +166,7 @@ impl Serving {
             return Ok(());
         }
         let (relay, inert) = Relay::start(fuse.try_clone()?)?;
-        self.state.draining.store(true, Ordering::SeqCst);
+        self.progress.draining.store(true, Ordering::SeqCst);
         replace(self.number, &inert)?;
         self.relay = Some(relay);
         Ok(())
@@ -180,7 +174,7 @@ impl Serving {
 
     /// Whether a thread of it has not left, or an answer is not with the kernel.
     pub fn is_busy(&self) -> bool {
-        !self.state.over.load(Ordering::SeqCst)
+        !self.progress.over.load(Ordering::SeqCst)
             || self.relay.as_ref().is_some_and(|relay| relay.is_busy())
     }
 }

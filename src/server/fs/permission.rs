@@ -1,22 +1,19 @@
-//! Who makes a request, and what he may, as the kernel would judge if the container's user namespace were the machine's.
+//! The permission check: who makes a request, and what the kernel would let him do if the container's user namespace
+//! were the host's.
 //!
 //! `default_permissions` has the kernel look at modes and owners, but it lets capabilities override them, which those
 //! of /proc/sys do not (`test_perm`, fs/proc/proc_sysctl.c).
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
+use eci_fs_emulators::Host;
 use eci_fs_emulators::tunable::Capability;
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::Tree;
-use crate::server::container::Attached;
-
-/// How long it is remembered in which user namespace a thread is, if its capabilities stay as they are: to look takes a
-/// third of the time of a write. Who had not all of them gets those by entering another namespace, and is looked at
-/// again.
-const JUDGED_FOR: Duration = Duration::from_millis(1);
+use crate::server::container::{Attached, UserNamespace};
 
 const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
     effective: CapabilitySet::empty(),
@@ -24,52 +21,51 @@ const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
     inheritable: CapabilitySet::empty(),
 };
 
-/// Who makes a request, by the machine's numbers.
+/// The thread that makes a request, by the host's numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     /// Its user.
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// Its thread.
+    /// Its number.
     pub pid: u32,
 }
 
-/// Whether it may be remembered for a moment in which user namespace a thread is.
+/// The age that an answer about the user namespace of a thread may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Judge {
-    /// It is looked at.
+pub(super) enum Check {
+    /// The namespace is looked at anew.
     Anew,
-    /// It may.
-    Remembered,
+    /// The container's cache of a moment ago may answer.
+    Cached,
 }
 
-/// Whose users a user namespace has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Users {
-    /// The machine's.
-    Machines,
-    /// The container's.
-    Containers,
-    /// Those of neither, or of one that cannot be looked at.
-    Others,
+/// Checks the permissions of callers.
+#[derive(Debug)]
+pub(super) struct Permissions {
+    host: Arc<Host>,
+    /// The users of this process's namespace, once they were asked for. The process has no right to enter another.
+    own_uid_map: OnceLock<Vec<u8>>,
+    /// Returns the capabilities of the thread with a number.
+    capabilities: fn(u32) -> CapabilitySets,
 }
 
-/// What was found of who wrote last.
-#[derive(Debug, Clone, Copy)]
-pub struct Judged {
-    pid: u32,
-    sets: CapabilitySets,
-    users: Users,
-    since: Instant,
-}
+impl Permissions {
+    /// Looks at the threads of `host`, and at their capabilities by `capabilities`.
+    pub(super) fn new(host: Arc<Host>, capabilities: fn(u32) -> CapabilitySets) -> Self {
+        Self {
+            host,
+            own_uid_map: OnceLock::new(),
+            capabilities,
+        }
+    }
 
-impl Tree {
-    /// test_perm: the permission bits that hold for a caller.
+    /// Returns the permission bits that hold for a caller (test_perm).
     pub(super) fn allowed(&self, container: &Attached, index: usize, caller: Caller) -> u16 {
         let mode = container.mode(index);
         let (owners, groups, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
-        // The machine's root looks after all containers.
+        // The host's root looks after all containers.
         if caller.uid == container.uid || caller.uid == 0 {
             owners
         } else if groups != others && self.is_in_group(caller, container.gid) {
@@ -79,7 +75,7 @@ impl Tree {
         }
     }
 
-    /// in_egroup_p: whether a group is the caller's or among its supplementary groups.
+    /// Returns whether a group is the caller's or among its supplementary groups (in_egroup_p).
     pub(super) fn is_in_group(&self, caller: Caller, gid: u32) -> bool {
         let status = || self.host.read_of_process(caller.pid, "status").ok();
         let is_among = |groups: String| {
@@ -92,73 +88,64 @@ impl Tree {
                 .is_some_and(is_among)
     }
 
-    /// Whether a thread has a capability in the user namespace of a container: it is in that or in the machine's. One
-    /// that cannot be looked at has none. Without `in_container`, who is in the container's has none either.
+    /// Returns whether a thread has a capability in the user namespace of a container: it is in that or in the host's. A
+    /// thread that cannot be looked at has none. Without `in_container`, a thread in the container's has none either.
     pub(super) fn has_capability(
         &self,
         container: &Attached,
         in_container: bool,
         caller: Caller,
         capability: Capability,
-        judge: Judge,
+        check: Check,
     ) -> bool {
         let sets = (self.capabilities)(caller.pid);
         let wanted = CapabilitySet::from_bits_retain(1 << capability as u8);
         sets.effective.contains(wanted)
-            && match self.users(container, caller, sets, judge) {
-                Users::Machines => true,
-                Users::Containers => in_container,
-                Users::Others => false,
+            && match self.user_namespace(container, caller, sets, check) {
+                UserNamespace::Host => true,
+                UserNamespace::Container => in_container,
+                UserNamespace::Other => false,
             }
     }
 
-    /// Whose users the user namespace of a thread has.
-    fn users(
+    fn user_namespace(
         &self,
         container: &Attached,
         caller: Caller,
         sets: CapabilitySets,
-        judge: Judge,
-    ) -> Users {
+        check: Check,
+    ) -> UserNamespace {
         let now = Instant::now();
-        let same = |judged: &Judged| {
-            (judged.pid, judged.sets) == (caller.pid, sets)
-                && now.saturating_duration_since(judged.since) < JUDGED_FOR
-        };
-        if judge == Judge::Remembered
-            && let Some(judged) = container.judged.lock().filter(same)
+        let cache = &container.user_namespaces;
+        if check == Check::Cached
+            && let Some(namespace) = cache.get(caller.pid, sets, now)
         {
-            return judged.users;
+            return namespace;
         }
         let uid_map = self.uid_map(caller.pid);
         let own = || self.uid_map(std::process::id());
-        let users = if uid_map.is_empty() {
-            Users::Others
-        } else if &uid_map == self.uid_map.get_or_init(own) {
-            Users::Machines
+        let namespace = if uid_map.is_empty() {
+            UserNamespace::Other
+        } else if &uid_map == self.own_uid_map.get_or_init(own) {
+            UserNamespace::Host
         } else if uid_map == container.uid_map {
-            Users::Containers
+            UserNamespace::Container
         } else {
-            Users::Others
+            UserNamespace::Other
         };
-        *container.judged.lock() = Some(Judged {
-            pid: caller.pid,
-            sets,
-            users,
-            since: now,
-        });
-        users
+        cache.put(caller.pid, sets, namespace, now);
+        namespace
     }
 
-    /// The users of the namespace of a process; nothing where it has ended.
+    /// Returns the users of the namespace of a process; nothing when the process has ended.
     fn uid_map(&self, pid: u32) -> Vec<u8> {
         self.host
             .read_of_process(pid, "uid_map")
             .unwrap_or_default()
     }
 
-    /// The same of the process behind a pidfd.
-    pub fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
+    /// Returns the users of the namespace of the process behind a pidfd.
+    pub(super) fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
         let file = format!("fdinfo/{}", pidfd.as_raw_fd());
         let info = self.host.read_of_process(std::process::id(), &file);
         let pid = field(&info.unwrap_or_default(), "Pid:");
@@ -167,15 +154,15 @@ impl Tree {
     }
 }
 
-/// The capabilities that a thread has in its own user namespace; none of one that cannot be looked at.
+/// Returns the capabilities that a thread has in its own user namespace; none for a thread that cannot be looked at.
 pub(super) fn capabilities(pid: u32) -> CapabilitySets {
-    // 0 is who has no number here; to the system call it would be this thread.
+    // 0 is a thread that has no number here; to the system call it would be this thread.
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.and_then(|pid| rustix::thread::capabilities(Some(pid)).ok())
         .unwrap_or(NO_CAPABILITIES)
 }
 
-/// What a line that begins with `name` says.
+/// Returns the rest of the line that begins with `name`.
 fn field(text: &[u8], name: &str) -> Option<String> {
     let text = String::from_utf8_lossy(text);
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -2,57 +2,74 @@
 //!
 //! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
 //! file, which is then read here, from the host, and never written; or it is the kernel's own of the container's network
-//! namespace ([`super::namespaced`]). Node ids are hashes of the paths, so that they
-//! mean the same to every server; what a hash means is remembered when it is looked up, by the next server too. What
-//! did not fit into the state is found again by walking.
+//! namespace (`network.rs`). A node id holds the number of a path (`src/server/ids/paths.rs`). The path is written to the
+//! state when it gets its number, for the next server. A path that did not fit into the state is found again by walking.
+
+mod network;
+mod passthrough;
+mod place;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use eci_fs_emulators::directory::NEEDS;
-use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS};
+use eci_fs_emulators::{DIRECTORIES, Decision, EMULATORS, Host};
 use nix::fcntl::OFlag;
 
-use super::kernels::{Stat, read_whole};
-use super::{Attr, DirEntry, Kind, Tree};
+use super::attr::{Attr, DirEntry, Kind};
+use super::containers::Containers;
+use super::permission::Permissions;
+use super::persistence::Persistence;
+use super::render::Renderer;
+use super::snapshots::Snapshots;
+use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
 use crate::server::error::Errno;
-use crate::server::ids::{Known, Node, NodeId, Owner, Paths};
+use crate::server::ids::{Handle, Known, Node, NodeId, Owner, Paths, Request};
 use crate::server::state::Record;
+use network::NetworkFiles;
+use passthrough::{Stat, read_whole};
+use place::join;
+pub(super) use place::{Place, can_sleep, directory};
 
-/// A path below a directory graft.
-pub(super) struct Place {
-    pub(super) container: Arc<Attached>,
-    slot: u64,
-    directory: &'static dyn Directory,
-    rel: Arc<str>,
+/// The directory grafts of all containers.
+#[derive(Debug)]
+pub(super) struct DirectoryGrafts {
+    host: Arc<Host>,
+    renderer: Arc<Renderer>,
+    containers: Arc<Containers>,
+    snapshots: Arc<Snapshots>,
+    permissions: Arc<Permissions>,
+    persistence: Persistence,
+    network: NetworkFiles,
+    /// The paths of the host. The names that a container chooses are its own ([`Attached::paths`]).
+    paths: Paths,
 }
 
-impl Place {
-    /// The slot of its container.
-    pub(super) fn slot(&self) -> u64 {
-        self.slot
+impl DirectoryGrafts {
+    /// Makes the part. What lies in a network namespace is asked of the daemon by `broker`, where there is one.
+    pub(super) fn new(
+        host: Arc<Host>,
+        renderer: Arc<Renderer>,
+        containers: Arc<Containers>,
+        snapshots: Arc<Snapshots>,
+        permissions: Arc<Permissions>,
+        persistence: Persistence,
+        broker: Option<Arc<BrokerClient>>,
+    ) -> Self {
+        Self {
+            host,
+            renderer,
+            containers,
+            snapshots,
+            permissions,
+            persistence,
+            network: NetworkFiles::new(broker),
+            paths: Paths::of_host(),
+        }
     }
-}
 
-/// The directory emulator with `id`.
-pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
-    DIRECTORIES
-        .iter()
-        .copied()
-        .find(|directory| directory.facts().id == id)
-}
-
-fn join(rel: &str, name: &str) -> String {
-    if rel.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{rel}/{name}")
-    }
-}
-
-impl Tree {
-    /// Returns the node of a path below the directory graft of `place`, which is remembered.
+    /// Returns the node of a path below the directory graft of `place`, and writes down which path that is.
     fn node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
         let (slot, directory) = (place.slot, place.directory.facts().id);
         if rel.is_empty() {
@@ -75,7 +92,7 @@ impl Tree {
                     path,
                 },
             };
-            self.remember(record, &[]);
+            self.persistence.put(record, &[]);
         })?;
         Ok(NodeId::below(slot, owner, number))
     }
@@ -89,14 +106,19 @@ impl Tree {
         }
     }
 
-    /// The place that a node names below a directory graft, or the graft itself; none for other nodes.
+    /// Learns the number of a path of the host that a server before this one has given out.
+    pub(super) fn learn(&self, number: u32, directory: u16, path: &str) {
+        self.paths.restore(number, directory, path);
+    }
+
+    /// Returns the place that a node names below a directory graft, or the graft itself; none for other nodes.
     pub(super) fn place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
         match id.node() {
             Node::View { slot, emulator } => {
                 let Some(directory) = directory(emulator) else {
                     return Ok(None);
                 };
-                let container = self.container(slot)?;
+                let container = self.containers.get(slot)?;
                 if !container.has_directory(emulator) {
                     return Err(Errno::NOENT);
                 }
@@ -112,7 +134,7 @@ impl Tree {
                 owner,
                 number,
             } => {
-                let container = self.container(slot)?;
+                let container = self.containers.get(slot)?;
                 let known = match owner {
                     Owner::Host => self.paths.path(number),
                     Owner::Container => container.paths.path(number),
@@ -147,7 +169,7 @@ impl Tree {
                     directory: *directory,
                     rel: rel.as_str().into(),
                 };
-                let entries = self.place_entries(&place).unwrap_or_default();
+                let entries = self.entries(&place).unwrap_or_default();
                 if let Some(found) = entries.iter().find(|entry| entry.id == id) {
                     return Some((directory.facts().id, join(&rel, &found.name).into()));
                 }
@@ -158,42 +180,38 @@ impl Tree {
         None
     }
 
-    /// Whether a request about a node may wait: for a driver, where a file of the host's lies there, or for the daemon,
-    /// which looks into the container's network namespace.
-    pub fn may_block(id: NodeId) -> bool {
-        match id.node() {
-            Node::Below { .. } => true,
-            Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
-            Node::Root | Node::Directory { .. } => false,
-        }
-    }
-
-    /// The path of a place that is the kernel's own of the container's network namespace; none for another.
+    /// Returns the path of a place that is the kernel's own of the container's network namespace; none for another place.
     pub(super) fn namespaced(&self, place: &Place) -> Result<Option<String>, Errno> {
         if !place.directory.is_namespaced() {
             return Ok(None);
         }
-        let cx = self.context(&place.container, NEEDS);
+        let cx = self.renderer.context(&place.container, NEEDS);
         Ok(match place.decide(&cx, &place.rel)? {
             Decision::Namespaced(path) => Some(path),
             _ => None,
         })
     }
 
-    /// Whether a file in a directory graft has a graft of its own over it.
-    pub(super) fn is_covered(&self, id: NodeId) -> Result<bool, Errno> {
-        let Some(place) = self.place(id)? else {
-            return Ok(false);
-        };
+    /// Returns whether a file in a directory graft has a graft of its own over it.
+    pub(super) fn is_covered(&self, place: &Place) -> bool {
         let path = join(place.directory.facts().path, &place.rel);
         let index = EMULATORS
             .iter()
             .position(|emulator| emulator.facts().path == path);
-        Ok(index.is_some_and(|index| place.container.connection(index).is_some()))
+        index.is_some_and(|index| place.container.connection(index).is_some())
     }
 
-    pub(super) fn place_lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    /// Returns for how long the kernel may believe a directory: what lies in it changes with limits and CPUs, as views do.
+    pub(super) fn directory_timeout(&self, place: &Place) -> Duration {
+        self.renderer.freshness(&place.container).timeout
+    }
+
+    /// Returns the node at `name` in a directory.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub(super) fn lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         let rel = join(&place.rel, name);
         match place.decide(&cx, &rel)? {
             Decision::Hidden => Err(Errno::NOENT),
@@ -202,7 +220,7 @@ impl Tree {
                 self.node(place, &rel)
             }
             Decision::Namespaced(path) => {
-                self.network_stat(place.slot, &path)?;
+                self.network.stat(place.slot, &path)?;
                 self.node(place, &rel)
             }
             Decision::View { .. } | Decision::Link(_) | Decision::Made => self.node(place, &rel),
@@ -210,8 +228,12 @@ impl Tree {
         }
     }
 
-    pub(super) fn place_entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    /// Returns what a directory holds.
+    ///
+    /// # Errors
+    /// ENOENT; EAGAIN when the daemon does not answer.
+    pub(super) fn entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         let names = place
             .directory
             .names(&cx, &place.rel)
@@ -233,9 +255,9 @@ impl Tree {
                     });
                     continue;
                 }
-                // Those are listed by the container's network namespace.
+                // The container's network namespace lists those.
                 Decision::Namespaced(_) => continue,
-                // It may have gone since it was listed.
+                // The file may have gone since it was listed.
                 Decision::Passthrough(host) => match self.host_stat(&host) {
                     Ok(stat) => stat.kind,
                     Err(_) => continue,
@@ -245,8 +267,8 @@ impl Tree {
             entries.push(DirEntry { id, kind, name });
         }
         if let Some(path) = self.namespaced(place)? {
-            for (name, kind) in self.network_entries(place.slot, &path)? {
-                // What is computed takes the place of the kernel's.
+            for (name, kind) in self.network.entries(place.slot, &path)? {
+                // A computed entry takes the place of the kernel's.
                 let rel = join(&place.rel, &name);
                 if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
                     let id = self.node(place, &rel)?;
@@ -257,36 +279,31 @@ impl Tree {
         Ok(entries)
     }
 
-    /// The attributes of a place; with `measure` false, no file of the host is read to know its size.
+    /// Returns the attributes of a place. Without `measure`, no file of the host is read to know its size.
     ///
     /// A computed file always has its size: the kernel takes it from any answer, also from one to somebody else's
     /// lookup, and a sendfile(2) that is under way stops there.
-    pub(super) fn place_attr(
-        &self,
-        id: NodeId,
-        place: &Place,
-        measure: bool,
-    ) -> Result<Attr, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    pub(super) fn attr(&self, id: NodeId, place: &Place, measure: bool) -> Result<Attr, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         let (mut uid, mut gid) = (place.container.uid, place.container.gid);
         let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
             Decision::Made => (Kind::Directory, place.directory.facts().mode, 0),
-            // The daemon, which walks to it when it attaches, is not asked by that.
+            // The daemon walks to the graft when it attaches; it is not asked about that.
             Decision::Namespaced(_) if place.rel.is_empty() => {
                 (Kind::Directory, place.directory.facts().mode, 0)
             }
             Decision::Namespaced(path) => {
-                let stat = self.network_stat(place.slot, &path)?;
+                let stat = self.network.stat(place.slot, &path)?;
                 (uid, gid) = (stat.uid, stat.gid);
                 let size = match stat.kind {
-                    Kind::File if measure => self.network_text(place.slot, &path)?.len() as u64,
+                    Kind::File if measure => self.network.text(place.slot, &path)?.len() as u64,
                     _ => 0,
                 };
                 (stat.kind, stat.mode, size)
             }
             Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
-            Decision::View { mode, .. } => (Kind::File, mode, self.place_text(place)?.len() as u64),
+            Decision::View { mode, .. } => (Kind::File, mode, self.text(place)?.len() as u64),
             Decision::Passthrough(host) => {
                 let stat = self.host_stat(&host)?;
                 let mode = if place.rel.is_empty() {
@@ -297,7 +314,7 @@ impl Tree {
                 // A file of no size would be an empty one to sendfile(2).
                 let size = match (stat.kind, stat.size) {
                     (Kind::File, 0) if measure => {
-                        self.place_text(place).map_or(0, |text| text.len() as u64)
+                        self.text(place).map_or(0, |text| text.len() as u64)
                     }
                     (_, size) => size,
                 };
@@ -315,14 +332,17 @@ impl Tree {
         })
     }
 
-    /// The whole of a file below a directory graft.
-    pub(super) fn place_text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
-        let cx = self.context(&place.container, NEEDS);
+    /// Returns the text of a file.
+    ///
+    /// # Errors
+    /// ENOENT; EISDIR; EINVAL for a link; EIO when the file cannot be computed.
+    pub(super) fn text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
             Decision::Made => Err(Errno::ISDIR),
-            Decision::Namespaced(path) => self.network_text(place.slot, &path),
+            Decision::Namespaced(path) => self.network.text(place.slot, &path),
             Decision::View { .. } => {
                 let mut text = Vec::new();
                 place
@@ -341,15 +361,27 @@ impl Tree {
         }
     }
 
-    /// The target of a symbolic link below a directory graft.
+    /// Opens a file for reading. [`Self::check_open`] comes before.
+    ///
+    /// # Errors
+    /// As [`Self::text`]; ENFILE when the container has too many files open.
+    pub(super) fn open(
+        &self,
+        id: NodeId,
+        place: &Place,
+        request: Request,
+    ) -> Result<Handle, Errno> {
+        self.snapshots.open(id, &place.container, request, || {
+            self.text(place).map(Arc::from)
+        })
+    }
+
+    /// Returns the target of a symbolic link.
     ///
     /// # Errors
     /// EINVAL for what is no link; ENOENT.
-    pub fn read_link(&self, id: NodeId) -> Result<Vec<u8>, Errno> {
-        let Some(place) = self.place(id)? else {
-            return Err(Errno(libc::EINVAL));
-        };
-        let cx = self.context(&place.container, NEEDS);
+    pub(super) fn read_link(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Link(target) => Ok(target.into_bytes()),
             Decision::Passthrough(host) => {
@@ -373,21 +405,5 @@ impl Tree {
             .open_flags(path, flags)
             .map_err(|e| Errno(e as i32))?;
         Stat::of(&fd)
-    }
-}
-
-impl Place {
-    fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
-        self.directory
-            .entry(cx, rel)
-            .map_err(|error| self.failed(&error))
-    }
-
-    fn failed(&self, error: &eci_fs_emulators::Error) -> Errno {
-        let errno = Errno(error.errno());
-        if errno != Errno::NOENT {
-            tracing::error!(path = self.directory.facts().path, rel = &*self.rel, %error, "cannot be computed");
-        }
-        errno
     }
 }

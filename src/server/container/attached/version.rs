@@ -1,23 +1,23 @@
-//! The versions of a view.
+//! A version of a view.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// A text and when it was computed.
+/// A text and the time at which it was computed.
 #[derive(Debug, Clone)]
 pub struct Version {
-    /// The view, padded.
+    /// The text of the view, padded.
     pub text: Arc<[u8]>,
-    /// When this text was computed first; the kernel drops its pages when this changes.
+    /// The time at which this text was computed first. The kernel drops its pages when that changes.
     pub mtime: SystemTime,
-    /// When it was last found to be so.
+    /// The time at which the view was last found to say this.
     looked: Instant,
-    /// Whether a limit has changed since.
+    /// Whether a limit has changed since then.
     stale: bool,
 }
 
 impl Version {
-    /// How long ago it was last found to be so; for ever, when a limit has changed since.
+    /// Returns the time since the view was last found to say this; the longest time when a limit has changed since.
     pub fn age(&self) -> Duration {
         if self.stale {
             Duration::MAX
@@ -26,12 +26,12 @@ impl Version {
         }
     }
 
-    /// A limit has changed: it is not believed any more.
+    /// Has the version believed no more, because a limit has changed.
     pub(super) fn set_stale(&mut self) {
         self.stale = true;
     }
 
-    /// Have `text`, whose computation began at `started`, follow the present version.
+    /// Makes `text`, whose computation began at `started`, the version after the present one, and returns it.
     pub(super) fn follow(
         present: &mut Option<Version>,
         text: &[u8],
@@ -52,7 +52,8 @@ impl Version {
                     Some(before) if before.mtime >= mtime => before.mtime + Duration::from_nanos(1),
                     _ => mtime,
                 };
-                // Its size seldom changes, and seldom does anybody still have it: then its memory is used again.
+                // The size seldom changes, and seldom does a reader still have the old text: then its memory is used
+                // again.
                 let text = match present.take().map(|before| before.text) {
                     Some(mut before) if before.len() == text.len() => {
                         match Arc::get_mut(&mut before) {

@@ -1,11 +1,11 @@
-//! Files of the kernel's own, that are passed on as they are.
+//! Files of the kernel's own that are passed through as they are.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::Kind;
 use crate::server::error::Errno;
+use crate::server::fs::attr::Kind;
 
-/// What is told of something of the kernel's.
+/// The attributes of a file of the kernel's.
 pub(super) struct Stat {
     pub(super) kind: Kind,
     pub(super) mode: u16,
@@ -15,13 +15,14 @@ pub(super) struct Stat {
 }
 
 impl Stat {
+    /// Returns the attributes of the open file `fd`, or ENOENT for what containers do not see.
     pub(super) fn of(fd: &OwnedFd) -> Result<Self, Errno> {
         let stat = nix::sys::stat::fstat(fd.as_fd()).map_err(|e| Errno(e as i32))?;
         let kind = match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR => Kind::Directory,
             libc::S_IFLNK => Kind::Symlink,
             libc::S_IFREG => Kind::File,
-            // Nothing else lies in the kernel's directories; if it does, it is none of the container's.
+            // Nothing else lies in the kernel's directories, and a container may not see it if it does.
             _ => return Err(Errno::NOENT),
         };
         Ok(Self {
@@ -34,9 +35,10 @@ impl Stat {
     }
 }
 
-/// Bytes of a passed-through file at most: sysfs files are a page, its binary attributes a few.
+/// The most bytes of a passed-through file that are read: files of sysfs are a page, binary attributes a few.
 const MAX_PASSED: u64 = 1 << 20;
 
+/// Returns the content of a file.
 pub(super) fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Errno> {
     use std::io::Read;
     let mut text = Vec::new();

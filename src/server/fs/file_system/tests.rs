@@ -12,9 +12,12 @@ use eci_fs_protocol::facts::{Facts, HierarchyFacts};
 use eci_fs_protocol::link::{Connection, Secrets};
 use tempfile::TempDir;
 
-use super::Tree;
+use super::FileSystem;
+use super::operations::Target;
 use crate::server::container::Attached;
 use crate::server::error::Errno;
+use crate::server::fs::snapshots::MAX_SNAPSHOTS;
+use crate::server::fs::{Attr, Kind};
 use crate::server::ids::{Handle, NodeId, Request};
 
 const SLOT: u64 = 7;
@@ -78,9 +81,9 @@ fn container() -> Attached {
     .unwrap()
 }
 
-fn tree(freshness_ms: u64) -> Arc<Tree> {
+fn tree(freshness_ms: u64) -> Arc<FileSystem> {
     let host = Host::from_dirs(dir(fixture("host/proc")), dir(fixture("host/sys")));
-    Tree::new(
+    FileSystem::new(
         host,
         None,
         Settings::default(),
@@ -97,9 +100,23 @@ fn request() -> Request {
     }
 }
 
-fn walk(tree: &Tree, connection: Connection, path: &str) -> Result<NodeId, Errno> {
+/// Opens with a snapshot, on the live connection.
+fn open(tree: &FileSystem, id: NodeId) -> Result<Handle, Errno> {
+    match tree.target(id)? {
+        Target::Directory => Err(Errno::ISDIR),
+        Target::View(view) => tree.live.open(&view, request()),
+        Target::Graft(place) => tree.grafts.open(id, &place, request()),
+    }
+}
+
+/// The attributes on the live connection, however long they may be believed.
+fn live_attr(tree: &FileSystem, id: NodeId) -> Result<Attr, Errno> {
+    tree.attr(Connection::Live, id, None).map(|(attr, _)| attr)
+}
+
+fn walk(tree: &FileSystem, connection: Connection, path: &str) -> Result<NodeId, Errno> {
     path.split('/')
-        .try_fold(NodeId::ROOT, |at, name| tree.lookup(connection, at, name))
+        .try_fold(NodeId::ROOT, |at, name| tree.find(connection, at, name))
 }
 
 #[test]
@@ -161,14 +178,11 @@ fn a_listing_and_the_lookups_agree() {
     let mut files = 0;
     while let Some(id) = open.pop() {
         for entry in tree.entries(Connection::Cached, id).unwrap() {
-            assert_eq!(
-                tree.lookup(Connection::Cached, id, &entry.name),
-                Ok(entry.id)
-            );
+            assert_eq!(tree.find(Connection::Cached, id, &entry.name), Ok(entry.id));
             match entry.kind {
-                super::Kind::Directory => open.push(entry.id),
-                super::Kind::File => files += 1,
-                super::Kind::Symlink => panic!("a link on the cached connection"),
+                Kind::Directory => open.push(entry.id),
+                Kind::File => files += 1,
+                Kind::Symlink => panic!("a link on the cached connection"),
             }
         }
     }
@@ -191,11 +205,11 @@ fn a_read_serves_what_the_attributes_announced() {
     {
         let id = walk(&tree, Connection::Cached, &format!("{SLOT}{}", row.path)).unwrap();
         let (attr, timeout) = tree
-            .cached_attr(id, false)
+            .attr(Connection::Cached, id, None)
             .unwrap_or_else(|e| panic!("{row:?}: {e}"));
-        let text = tree.cached_read(id).unwrap();
+        let text = tree.read(Connection::Cached, id, Handle::NONE, 0).unwrap();
         assert_eq!(attr.size, text.len() as u64, "{row:?}");
-        let looked_up = tree.looked_up(id).unwrap().0;
+        let looked_up = tree.entry(id).unwrap().0;
         assert_eq!(
             (looked_up.size, looked_up.mtime),
             (attr.size, attr.mtime),
@@ -204,7 +218,13 @@ fn a_read_serves_what_the_attributes_announced() {
         assert_eq!((attr.uid, attr.gid), (100_000, 100_001));
         assert!(timeout <= Duration::from_millis(10));
         // A reader that holds the file open keeps the version for much longer than one that opens it.
-        assert_eq!(tree.cached_attr(id, true).unwrap().0.mtime, attr.mtime);
+        assert_eq!(
+            tree.attr(Connection::Cached, id, Some(Handle(1)))
+                .unwrap()
+                .0
+                .mtime,
+            attr.mtime
+        );
     }
 }
 
@@ -214,22 +234,24 @@ fn a_live_open_serves_the_size_that_was_measured_before_it_and_a_rewind_the_pres
     let rows = tree.add(SLOT, container());
     for row in rows.iter().filter(|row| !row.directory) {
         let id = walk(&tree, Connection::Live, &format!("{SLOT}{}", row.path)).unwrap();
-        let size = tree.live_attr(id, None).unwrap().size;
-        let handle = tree.live_open(id, request()).unwrap();
-        let first = tree.live_read(id, handle, 0).unwrap();
+        let size = live_attr(&tree, id).unwrap().size;
+        let handle = open(&tree, id).unwrap();
+        let first = tree.read(Connection::Live, id, handle, 0).unwrap();
         assert_eq!(first.len() as u64, size, "{row:?}");
         assert!(
-            Arc::ptr_eq(&first, &tree.live_read(id, handle, 1).unwrap()),
+            Arc::ptr_eq(&first, &tree.read(Connection::Live, id, handle, 1).unwrap()),
             "one open is one version"
         );
         assert!(
-            !Arc::ptr_eq(&first, &tree.live_read(id, handle, 0).unwrap()),
+            !Arc::ptr_eq(&first, &tree.read(Connection::Live, id, handle, 0).unwrap()),
             "a rewind is a new one"
         );
-        tree.live_release(id, handle);
+        tree.release(id, handle);
         // A handle of a server that is dead is served all the same.
         assert_eq!(
-            tree.live_read(id, Handle(999), 0).unwrap().len() as u64,
+            tree.read(Connection::Live, id, Handle(999), 0)
+                .unwrap()
+                .len() as u64,
             size
         );
     }
@@ -240,12 +262,18 @@ fn a_container_that_is_removed_is_gone_from_everywhere() {
     let tree = tree(0);
     tree.add(SLOT, container());
     let id = walk(&tree, Connection::Live, "7/proc/meminfo").unwrap();
-    let handle = tree.live_open(id, request()).unwrap();
+    let handle = open(&tree, id).unwrap();
     tree.remove(SLOT);
     assert_eq!(walk(&tree, Connection::Live, "7"), Err(Errno::NOENT));
-    assert_eq!(tree.live_attr(id, None), Err(Errno::NOENT));
-    assert_eq!(tree.live_read(id, handle, 0), Err(Errno::NOENT));
-    assert_eq!(tree.cached_read(id), Err(Errno::NOENT));
+    assert_eq!(live_attr(&tree, id), Err(Errno::NOENT));
+    assert_eq!(
+        tree.read(Connection::Live, id, handle, 0),
+        Err(Errno::NOENT)
+    );
+    assert_eq!(
+        tree.read(Connection::Cached, id, Handle::NONE, 0),
+        Err(Errno::NOENT)
+    );
 }
 
 #[test]
@@ -253,12 +281,12 @@ fn open_snapshots_are_bounded() {
     let tree = tree(0);
     tree.add(SLOT, container());
     let id = walk(&tree, Connection::Live, "7/sys/devices/system/cpu/online").unwrap();
-    let handles: Vec<_> = (0..super::MAX_HANDLES)
-        .map(|_| tree.live_open(id, request()).unwrap())
+    let handles: Vec<_> = (0..MAX_SNAPSHOTS)
+        .map(|_| open(&tree, id).unwrap())
         .collect();
-    assert_eq!(tree.live_open(id, request()), Err(Errno::NFILE));
-    tree.live_release(id, handles[0]);
-    assert!(tree.live_open(id, request()).is_ok());
+    assert_eq!(open(&tree, id), Err(Errno::NFILE));
+    tree.release(id, handles[0]);
+    assert!(open(&tree, id).is_ok());
 }
 
 #[test]
@@ -276,27 +304,31 @@ fn any_number_names_something_if_only_something_that_is_not_there() {
     ] {
         let id = NodeId::from_raw(raw);
         assert!(
-            tree.cached_attr(id, false).is_err() || tree.entries(Connection::Cached, id).is_ok(),
+            tree.attr(Connection::Cached, id, None).is_err()
+                || tree.entries(Connection::Cached, id).is_ok(),
             "{raw:#x}"
         );
-        assert!(tree.live_open(id, request()).is_err(), "{raw:#x}");
-        assert!(tree.cached_read(id).is_err(), "{raw:#x}");
+        assert!(open(&tree, id).is_err(), "{raw:#x}");
+        assert!(
+            tree.read(Connection::Cached, id, Handle::NONE, 0).is_err(),
+            "{raw:#x}"
+        );
     }
 }
 
 /// All nodes below a directory graft, by path.
-fn below(tree: &Tree, top: &str) -> Vec<(String, super::Kind, NodeId)> {
+fn below(tree: &FileSystem, top: &str) -> Vec<(String, Kind, NodeId)> {
     let mut all = Vec::new();
     let mut open = vec![(top.to_owned(), walk(tree, Connection::Live, top).unwrap())];
     while let Some((path, id)) = open.pop() {
         for entry in tree.entries(Connection::Live, id).unwrap() {
             let path = format!("{path}/{}", entry.name);
             assert_eq!(
-                tree.lookup(Connection::Live, id, &entry.name),
+                tree.find(Connection::Live, id, &entry.name),
                 Ok(entry.id),
                 "{path}"
             );
-            if entry.kind == super::Kind::Directory {
+            if entry.kind == Kind::Directory {
                 open.push((path.clone(), entry.id));
             }
             all.push((path, entry.kind, entry.id));
@@ -318,41 +350,33 @@ fn a_directory_graft_lists_what_can_be_looked_up_and_read() {
             .find(|facts| facts.path == row.path)
             .unwrap();
         assert_eq!(
-            tree.live_attr(top, None).unwrap().mode,
+            live_attr(&tree, top).unwrap().mode,
             facts.mode,
             "{}",
             row.path
         );
         for (path, kind, id) in below(&tree, &format!("{SLOT}{}", row.path)) {
-            let attr = tree
-                .live_attr(id, None)
-                .unwrap_or_else(|e| panic!("{path}: {e}"));
+            let attr = live_attr(&tree, id).unwrap_or_else(|e| panic!("{path}: {e}"));
             assert_eq!((attr.kind, attr.uid), (kind, 100_000), "{path}");
             match kind {
-                super::Kind::File => {
-                    let looked_up = tree.looked_up(id).unwrap().0;
+                Kind::File => {
+                    let looked_up = tree.entry(id).unwrap().0;
                     assert_eq!(looked_up.size, attr.size, "{path}: a lookup would cut it");
-                    let handle = tree
-                        .live_open(id, request())
-                        .unwrap_or_else(|e| panic!("{path}: {e}"));
-                    let text = tree.live_read(id, handle, 0).unwrap();
+                    let handle = open(&tree, id).unwrap_or_else(|e| panic!("{path}: {e}"));
+                    let text = tree.read(Connection::Live, id, handle, 0).unwrap();
                     assert!(
                         text.len() as u64 <= attr.size,
                         "{path}: sendfile would cut it"
                     );
-                    tree.live_release(id, handle);
+                    tree.release(id, handle);
                     files += 1;
                 }
-                super::Kind::Symlink => {
+                Kind::Symlink => {
                     assert!(!tree.read_link(id).unwrap().is_empty(), "{path}");
                     links += 1;
                 }
-                super::Kind::Directory => {
-                    assert_eq!(
-                        tree.live_open(id, request()).err(),
-                        Some(Errno::ISDIR),
-                        "{path}"
-                    )
+                Kind::Directory => {
+                    assert_eq!(open(&tree, id).err(), Some(Errno::ISDIR), "{path}")
                 }
             }
         }
@@ -368,9 +392,7 @@ fn a_server_that_takes_over_knows_the_nodes_of_the_one_before() {
     after.add(SLOT, container());
     // The second has looked nothing up; the kernel asks it by number.
     for (path, kind, id) in below(&before, &format!("{SLOT}/sys/devices/system/cpu")) {
-        let attr = after
-            .live_attr(id, None)
-            .unwrap_or_else(|e| panic!("{path}: {e}"));
+        let attr = live_attr(&after, id).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert_eq!(attr.kind, kind, "{path}");
     }
 }
@@ -386,4 +408,54 @@ fn what_a_directory_graft_hides_is_not_there() {
     ] {
         assert!(walk(&tree, Connection::Live, path).is_err(), "{path}");
     }
+}
+
+fn tree_of_this_host() -> Arc<FileSystem> {
+    let (settings, freshness) = (Settings::default(), Duration::from_millis(10));
+    FileSystem::new(Host::open().unwrap(), None, settings, true, freshness)
+}
+
+/// Walk to a path of a slot.
+fn walk_and_look(tree: &FileSystem, connection: Connection, path: &str) -> Result<NodeId, Errno> {
+    let mut names = path.split('/');
+    names.try_fold(NodeId::ROOT, |at, name| {
+        let id = tree.find(connection, at, name)?;
+        tree.entry(id).map(|_| id)
+    })
+}
+
+#[test]
+fn what_is_expected_is_walked_to_by_the_nodes_that_it_has_later_and_not_read() {
+    let tree = tree_of_this_host();
+    let cached = |path| walk_and_look(&tree, Connection::Cached, path);
+    let live = |path| walk_and_look(&tree, Connection::Live, path);
+    assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
+    tree.prepare(7);
+    let (view, tunable) = (cached("7/proc/meminfo"), live("7/proc/sys/kernel/panic"));
+    let directory = live("7/sys/devices/system/cpu");
+    let beside = cached("7/sys/devices/system/cpu/online");
+    for id in [view, tunable, directory, beside] {
+        let (attr, timeout) = tree.entry(id.unwrap()).unwrap();
+        assert_eq!((attr.size, timeout), (0, Duration::ZERO));
+        assert_eq!(attr.kind == Kind::Directory, id == directory);
+    }
+    assert_eq!(
+        tree.attr(Connection::Cached, view.unwrap(), None).err(),
+        Some(Errno::NOENT)
+    );
+    assert_eq!(
+        tree.attr(Connection::Live, tunable.unwrap(), None).err(),
+        Some(Errno::NOENT)
+    );
+    assert_eq!(live("7/proc/none"), Err(Errno::NOENT));
+    assert_eq!(live("8/proc/meminfo"), Err(Errno::NOENT));
+
+    tree.add(7, Attached::unlimited());
+    assert_eq!(cached("7/proc/meminfo"), view);
+    assert_eq!(live("7/proc/sys/kernel/panic"), tunable);
+    assert_eq!(live("7/sys/devices/system/cpu"), directory);
+    // It is on one connection now.
+    assert_eq!(live("7/proc/meminfo"), Err(Errno::NOENT));
+    tree.remove(7);
+    assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
 }

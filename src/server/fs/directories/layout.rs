@@ -1,40 +1,27 @@
-//! The directories on the way to the views: `/`, `/proc`, `/sys/devices/system/cpu`.
-//!
-//! They are walked by the daemon when it clones a mount, and by nobody else.
+//! The layout of the directories on the way to the views, which all containers share.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 use eci_fs_protocol::link::Connection;
 
-use super::Kind;
 use crate::server::container::Attached;
+use crate::server::fs::attr::{DirEntry, Kind};
 use crate::server::ids::{NUMBER_BITS, NodeId};
 
-/// The number of a container's own directory.
+/// The number of a container's top directory.
 pub(super) const TOP: u32 = 0;
 
-/// One entry of a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
-    /// Its node.
-    pub id: NodeId,
-    /// What it is.
-    pub kind: Kind,
-    /// Its name.
-    pub name: String,
-}
-
-/// The directories, numbered by hashes of their paths; the same for every container and every release, because the
-/// kernel believes a name for a while.
+/// The directories by number. A number is a hash of the path, and the same for every container and every release, because
+/// the kernel believes a name for a while.
 #[derive(Debug)]
-pub(super) struct Directories {
+pub(super) struct Layout {
     children: BTreeMap<u32, BTreeMap<String, Child>>,
-    /// Which of [`DIRECTORIES`] lies at a name of a directory, beside what `children` has there.
+    /// The index into [`DIRECTORIES`] of the graft at a name of a directory. The same name can be in `children` too.
     emulated: BTreeMap<(u32, String), usize>,
 }
 
-/// What lies in a directory.
+/// An entry of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Child {
     Directory(u32),
@@ -42,7 +29,7 @@ enum Child {
     View(usize),
 }
 
-/// Returns the number of a directory: never [`TOP`]'s.
+/// Returns the number of a directory, which is never [`TOP`].
 fn number(path: &str) -> u32 {
     (fnv(path.as_bytes()) as u32 % (1 << NUMBER_BITS)).max(TOP + 1)
 }
@@ -55,9 +42,9 @@ fn fnv(bytes: &[u8]) -> u64 {
     })
 }
 
-impl Directories {
-    /// Those that lead to `views` and `directories`, which are absolute and in the order of [`EMULATORS`] and of
-    /// [`DIRECTORIES`].
+impl Layout {
+    /// Lays out the directories that lead to `views` and `directories`, which are absolute paths in the order of
+    /// [`EMULATORS`] and of [`DIRECTORIES`].
     pub(super) fn of<'a>(
         views: impl IntoIterator<Item = &'a str>,
         directories: impl IntoIterator<Item = &'a str>,
@@ -80,7 +67,7 @@ impl Directories {
         this
     }
 
-    /// The number of the directory that holds `path`, made if need be, and the name in it.
+    /// Returns the number of the directory that holds `path`, which is made if need be, and the name in it.
     fn lead_to<'a>(&mut self, path: &'a str) -> (u32, &'a str) {
         let mut at = TOP;
         let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -99,8 +86,8 @@ impl Directories {
         (at, name)
     }
 
-    /// The node at `name` in the directory numbered `directory`, for the container in `slot`; without a container, what
-    /// any could have there.
+    /// Returns the node at `name` in the directory numbered `directory`, for the container in `slot`; without a container,
+    /// the node that any container could have there.
     ///
     /// A directory graft lies on the live connection; on the cached one the same path leads to single views.
     pub(super) fn child(
@@ -127,7 +114,7 @@ impl Directories {
         Some((kind, child.node_in(slot, container, connection)?))
     }
 
-    /// All that a container has in a directory, on one connection.
+    /// Returns all entries that a container has in a directory, on one connection.
     pub(super) fn entries(
         &self,
         slot: u64,
@@ -161,7 +148,7 @@ impl Directories {
 }
 
 impl Child {
-    /// Its node for the container in `slot`; none for a view that is not on this connection.
+    /// Returns the node of the entry for the container in `slot`; none for a view that is not on this connection.
     fn node_in(
         self,
         slot: u64,
@@ -198,7 +185,7 @@ mod tests {
 
     #[test]
     fn paths_that_share_directories_share_their_numbers() {
-        let all = Directories::of(
+        let all = Layout::of(
             ["/proc/stat", "/sys/a/x", "/proc/meminfo", "/sys/a/y"],
             ["/sys/a", "/sys/b/c"],
         );

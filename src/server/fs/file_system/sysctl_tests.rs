@@ -10,9 +10,13 @@ use eci_fs_emulators::{Cgroup, Container, Host, Identity, Settings};
 use eci_fs_protocol::link::Connection;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::*;
+use super::FileSystem;
 use crate::server::container::Attached;
-use crate::server::ids::NodeId;
+use crate::server::error::Errno;
+use crate::server::fs::containers::View;
+use crate::server::fs::sysctls::Written;
+use crate::server::fs::{Caller, Opened, Write};
+use crate::server::ids::{Handle, NodeId};
 
 /// Root of the container on the machine.
 const UID: u32 = 100_000;
@@ -77,17 +81,17 @@ impl Machine {
         self.put(&format!("{pid}/uid_map"), users);
     }
 
-    fn tree(&self) -> Arc<Tree> {
+    fn tree(&self) -> Arc<FileSystem> {
         let dir = || fs::File::open(self.proc.path()).unwrap().into();
         let host = Host::from_dirs(dir(), dir());
-        let mut tree = Tree::new(
+        let tree = FileSystem::assemble(
             host,
             None,
             Settings::default(),
             true,
             Duration::from_millis(10),
+            capabilities,
         );
-        Arc::get_mut(&mut tree).unwrap().capabilities = capabilities;
         let container = Container {
             cgroup: Cgroup::new(Vec::new()),
             identity: Identity::default(),
@@ -101,26 +105,46 @@ impl Machine {
     }
 }
 
-fn node(tree: &Tree, path: &str) -> NodeId {
+fn node(tree: &FileSystem, path: &str) -> NodeId {
     format!("7/proc/sys/{path}")
         .split('/')
         .try_fold(NodeId::ROOT, |at, name| {
-            tree.lookup(Connection::Live, at, name)
+            tree.find(Connection::Live, at, name)
         })
         .unwrap()
 }
 
 /// Writes "1", as one who has it open.
-fn write(tree: &Tree, path: &str, caller: Caller) -> Result<usize, i32> {
+fn write(tree: &FileSystem, path: &str, caller: Caller) -> Result<usize, i32> {
     let write = Write {
         caller,
         flags: libc::O_WRONLY,
         offset: 0,
         bytes: b"1",
     };
-    let written = tree.tunable_write(node(tree, path), Handle::NONE, write);
-    let answer = written.unwrap().and_then(|written| written.answer);
+    let written = set(tree, node(tree, path), write);
+    let answer = written.and_then(|written| written.answer);
     answer.map_err(|errno| errno.0)
+}
+
+fn view(tree: &FileSystem, id: NodeId) -> View {
+    tree.containers.view(id).unwrap()
+}
+
+fn set(tree: &FileSystem, id: NodeId, write: Write<'_>) -> Result<Written, Errno> {
+    let view = view(tree, id);
+    let tunable = view.tunable().unwrap();
+    tree.sysctls.write(&view, tunable, Handle::NONE, write)
+}
+
+/// How a tunable is opened, where that needs no snapshot.
+fn open(
+    tree: &FileSystem,
+    id: NodeId,
+    caller: Caller,
+    flags: i32,
+) -> Result<Option<Opened>, Errno> {
+    tree.sysctls.open(&view(tree, id), caller, flags)
 }
 
 fn caller(uid: u32, gid: u32, pid: u32) -> Caller {
@@ -157,7 +181,7 @@ fn a_supplementary_group_counts_where_groups_may_do_other_than_others() {
         ] {
             let wanted = if may { Ok(1) } else { Err(libc::EPERM) };
             assert_eq!(write(&tree, path, caller), wanted, "{path} {caller:?}");
-            let opened = tree.tunable_open(node(&tree, path), caller, libc::O_WRONLY);
+            let opened = open(&tree, node(&tree, path), caller, libc::O_WRONLY);
             let wanted = if may {
                 Ok(Some(Opened::Direct(Handle::NONE)))
             } else {
@@ -231,12 +255,12 @@ fn a_size_is_believed_until_a_write_makes_it_another() {
             offset,
             bytes,
         };
-        let written = tree.tunable_write(id, Handle::NONE, write).unwrap();
+        let written = set(&tree, id, write);
         written.unwrap().is_distrusted
     };
     let believe = || {
-        let attr = tree.live_attr(id, None).unwrap();
-        (attr.size, !tree.live_timeout(&attr).is_zero())
+        let (attr, timeout) = tree.attr(Connection::Live, id, None).unwrap();
+        (attr.size, !timeout.is_zero())
     };
     assert!(resized(0, b"1\n"), "it was never told");
     assert_eq!(believe(), (2, true));
@@ -259,7 +283,7 @@ fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
     let tree = machine.tree();
     let id = node(&tree, "vm/max_map_count");
     let root = caller(UID, GID, 1);
-    let open = || tree.tunable_open(id, root, libc::O_RDONLY).unwrap();
+    let open = || self::open(&tree, id, root, libc::O_RDONLY).unwrap();
     let set = |bytes: &[u8]| {
         let write = Write {
             caller: root,
@@ -267,11 +291,14 @@ fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
             offset: 0,
             bytes,
         };
-        let written = tree.tunable_write(id, Handle::NONE, write).unwrap();
+        let written = set(&tree, id, write);
         written.unwrap().is_distrusted
     };
-    let read = || tree.live_read(id, Handle::PAGED, 0).unwrap().to_vec();
-    let ask = || tree.live_timeout(&tree.live_attr(id, None).unwrap());
+    let read = || {
+        let text = tree.read(Connection::Live, id, Handle::PAGED, 0);
+        text.unwrap().to_vec()
+    };
+    let ask = || tree.attr(Connection::Live, id, None).unwrap().1;
     assert_eq!(open(), None, "the kernel knows no size");
     ask();
     assert_eq!(open(), Some(Opened::Paged { keep: false }));
@@ -286,7 +313,7 @@ fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
     assert_eq!(open(), Some(Opened::Paged { keep: false }));
     assert_eq!(read(), b"1\n");
     for _ in 0..5 {
-        tree.live_release(id, Handle::PAGED);
+        tree.release(id, Handle::PAGED);
     }
     assert!(!set(b"2\n"), "it is not");
     assert_eq!(open(), Some(Opened::Paged { keep: false }));
@@ -314,7 +341,7 @@ fn the_most_seconds_are_those_of_this_kernels_jiffies() {
             offset: 0,
             bytes: text.as_bytes(),
         };
-        let written = tree.tunable_write(id, Handle::NONE, write).unwrap();
+        let written = set(&tree, id, write);
         written.unwrap().answer
     };
     for hz in [100, 250, 300, 1000] {

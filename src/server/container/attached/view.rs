@@ -1,4 +1,4 @@
-//! What is kept of one view of one container.
+//! One view of one container, as far as the server keeps anything of it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
@@ -9,46 +9,51 @@ use parking_lot::Mutex;
 
 use super::Version;
 
-/// A view, in the order of `EMULATORS`.
+/// A view of a container.
 #[derive(Debug, Default)]
 pub(super) struct View {
+    /// The connection that serves it; none where the container does not have it.
     pub(super) connection: Mutex<Option<Connection>>,
+    /// Permission bits.
     pub(super) mode: AtomicU16,
     /// Whether the last attempt failed: each failure is logged once, not at every read.
     pub(super) failing: AtomicBool,
-    /// A container has more than a hundred views, and few of them are ever read.
+    /// The rest, once it is needed: a container has more than a hundred views, and few of them are ever read.
     used: OnceLock<Box<Used>>,
 }
 
-/// What there is of a view that somebody has read or written.
+/// A view that somebody has read or written.
 #[derive(Debug, Default)]
 pub(super) struct Used {
+    /// The last version.
     pub(super) version: Mutex<Option<Version>>,
-    /// When it was written to last.
+    /// The time of the last write.
     pub(super) written: Mutex<Option<Instant>>,
-    /// The size that the kernel believes at most; 0 where it is to ask first.
+    /// The size that the kernel may believe; 0 where it is to ask first.
     pub(super) announced: AtomicU64,
-    /// Of a tunable: how often it is open to be read from the page cache, and the version whose text that holds.
+    /// What the page cache has, if this is a tunable.
     pub(super) paged: Mutex<Paged>,
 }
 
-/// What the kernel's page cache has of a tunable.
+/// A tunable in the kernel's page cache.
 #[derive(Debug, Default)]
 pub(super) struct Paged {
+    /// The number of files that are open to be read from the page cache.
     pub(super) open: u64,
-    /// The time of the version that it holds.
+    /// The time of the version that the page cache holds.
     pub(super) holds: Option<SystemTime>,
-    /// What it was opened with last, of the size that the kernel knew.
+    /// The version that it was opened with last, of the size that the kernel knew.
+    /// The number of files that are open to be read from the page cache.
     pub(super) opened: Option<Version>,
 }
 
 impl View {
-    /// It is read or written now.
+    /// Returns the rest of it, which it has from now on.
     pub(super) fn used(&self) -> &Used {
         self.used.get_or_init(Box::default)
     }
 
-    /// What there is of it, if it was ever read or written.
+    /// Returns the rest of it, if it was ever read or written.
     pub(super) fn if_used(&self) -> Option<&Used> {
         self.used.get().map(|used| &**used)
     }

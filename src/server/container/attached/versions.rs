@@ -1,4 +1,4 @@
-//! The last versions of the views of one container, and how far they are believed.
+//! The last versions of the views of one container, and what the kernel believes of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,38 +10,39 @@ use parking_lot::Mutex;
 use super::{Attached, Version};
 
 impl Attached {
-    /// The last version of the view of `EMULATORS[index]`.
+    /// Returns the last version of the view of `EMULATORS[index]`.
     pub fn version(&self, index: usize) -> Option<Version> {
         self.views[index].if_used()?.version.lock().clone()
     }
 
-    /// The text of the last version, if it is no older than `limit`, to be served by an open.
+    /// Returns the text of the last version if it is no older than `limit`, for an open to serve it.
     pub fn take_measured(&self, index: usize, limit: Duration) -> Option<Arc<[u8]>> {
         self.version(index)
             .filter(|version| version.age() <= limit)
             .map(|version| version.text)
     }
 
-    /// Make `text`, whose computation began at `started`, the version of the view of `EMULATORS[index]`.
+    /// Makes `text`, whose computation began at `started`, the version of the view of `EMULATORS[index]`.
     ///
     /// A text that says the same keeps the time of the version before, so that the kernel keeps its pages. A
     /// text that was begun before the present version was is dropped: a view never goes back in time.
     pub fn replace(&self, index: usize, text: &[u8], started: Instant) -> Version {
         let used = self.views[index].used();
         let mut version = used.version.lock();
-        // What was begun before a change may not say it.
+        // A computation that was begun before a change may not show it.
         let since =
             |changed: &Mutex<Option<Instant>>| changed.lock().is_some_and(|at| started <= at);
         let stale = since(&self.expired) || since(&used.written);
         Version::follow(&mut version, text, started, stale)
     }
 
-    /// Whether the view of `EMULATORS[index]` only changes when [`Self::expire`] is called, or a CPU comes or goes.
+    /// Returns whether the view of `EMULATORS[index]` only changes when [`Self::expire`] is called, or a CPU of the host
+    /// comes or goes.
     pub fn rests(&self, index: usize) -> bool {
         EMULATORS[index].facts().pace == Pace::Static && self.is_watched()
     }
 
-    /// The version of the view of `EMULATORS[index]` is not believed any more.
+    /// Has the version of the view of `EMULATORS[index]` believed no more.
     pub fn outdate(&self, index: usize) {
         if let Some(used) = self.views[index].if_used()
             && let Some(version) = used.version.lock().as_mut()
@@ -50,27 +51,27 @@ impl Attached {
         }
     }
 
-    /// The view of `EMULATORS[index]` was written to: no version from before that is believed any more.
+    /// Notes a write to the view of `EMULATORS[index]`: no version from before it is believed any more.
     pub fn rewritten(&self, index: usize) {
         *self.views[index].used().written.lock() = Some(Instant::now());
         self.outdate(index);
     }
 
-    /// A tunable is opened to be read from the page cache. Whether that holds this version already.
+    /// Notes that a tunable is opened to be read from the page cache, and returns whether that holds this version already.
     pub fn open_paged(&self, index: usize, version: Version) -> bool {
         let mut paged = self.views[index].used().paged.lock();
         paged.open += 1;
         let holds = paged.holds == Some(version.mtime);
         paged.opened = Some(version);
-        // What is there is dropped when this is answered.
+        // The kernel drops what the page cache holds when the open is answered.
         if !holds {
             paged.holds = None;
         }
         holds
     }
 
-    /// The page cache gets the text of the present version; or of the one that it was opened with, as long as the kernel
-    /// knows no other size than of that.
+    /// Returns the text that the page cache gets of a tunable: that of the present version, or of the one that it was
+    /// opened with as long as the kernel knows no other size than that of the latter.
     pub fn fill(&self, index: usize, present: Version) -> Arc<[u8]> {
         let knows = self.is_announced(index, present.text.len() as u64);
         let mut paged = self.views[index].used().paged.lock();
@@ -82,25 +83,25 @@ impl Attached {
         version.text
     }
 
-    /// It is closed again.
+    /// Notes that a tunable is closed which was opened to be read from the page cache.
     pub fn close_paged(&self, index: usize) {
         let mut paged = self.views[index].used().paged.lock();
-        // It may have been opened at a server before this one.
+        // The file may have been opened at a server before this one.
         paged.open = paged.open.saturating_sub(1);
     }
 
-    /// Whether somebody can read a tunable from the page cache without asking.
+    /// Returns whether a program can read a tunable from the page cache without asking.
     pub fn is_paged(&self, index: usize) -> bool {
         let used = self.views[index].if_used();
         used.is_some_and(|used| used.paged.lock().open > 0)
     }
 
-    /// Whether the kernel believes the size of a text.
+    /// Returns whether the kernel believes this size of the view of `EMULATORS[index]`.
     pub fn is_announced(&self, index: usize, size: u64) -> bool {
         self.views[index].used().announced.load(Ordering::Relaxed) == size
     }
 
-    /// The kernel is told to believe this size of the view of `EMULATORS[index]`.
+    /// Notes that the kernel is told to believe this size of the view of `EMULATORS[index]`.
     pub fn announce(&self, index: usize, size: u64) {
         self.views[index]
             .used()
@@ -108,8 +109,8 @@ impl Attached {
             .store(size, Ordering::Relaxed);
     }
 
-    /// Whether the size that the kernel believes of the view of `EMULATORS[index]` is wrong after a write up to `end`
-    /// that made it `size`, or left it as it was. If so, the kernel is to ask.
+    /// Returns whether the size that the kernel believes of the view of `EMULATORS[index]` is wrong after a write up to
+    /// `end` that made it `size`, or left it as it was. If so, the kernel is to ask again.
     pub fn is_resized(&self, index: usize, size: Option<u64>, end: u64) -> bool {
         let announced = &self.views[index].used().announced;
         let believed = announced.load(Ordering::Relaxed);
@@ -120,10 +121,10 @@ impl Attached {
         is_resized
     }
 
-    /// No version is believed any more: a limit has changed.
+    /// Has no version believed any more, because a limit has changed.
     pub fn expire(&self) {
         self.forget_limits();
-        // A version that is being computed may have been begun before the change.
+        // The computation of a version may have begun before the change and end after it.
         *self.expired.lock() = Some(Instant::now());
         for index in 0..self.views.len() {
             self.outdate(index);
