@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
 /// Where it is unless said otherwise.
 pub const DEFAULT: &str = "/etc/eci-fs/config.toml";
@@ -23,16 +23,16 @@ pub struct Config {
 /// The table `[raise]`: up to which value the machine's may be raised. One that is not in it is never raised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct Ceilings(BTreeMap<Raisable, u64>);
+pub struct Ceilings(BTreeMap<HostSysctl, u64>);
 
 impl Ceilings {
     /// The ceiling of one.
-    pub fn of(&self, tunable: Raisable) -> Option<u64> {
+    pub fn of(&self, tunable: HostSysctl) -> Option<u64> {
         self.0.get(&tunable).copied()
     }
 
     /// Those that may be raised.
-    pub fn tunables(&self) -> Vec<Raisable> {
+    pub fn tunables(&self) -> Vec<HostSysctl> {
         self.0.keys().copied().collect()
     }
 
@@ -54,8 +54,8 @@ impl Ceilings {
     }
 }
 
-impl FromIterator<(Raisable, u64)> for Ceilings {
-    fn from_iter<T: IntoIterator<Item = (Raisable, u64)>>(ceilings: T) -> Self {
+impl FromIterator<(HostSysctl, u64)> for Ceilings {
+    fn from_iter<T: IntoIterator<Item = (HostSysctl, u64)>>(ceilings: T) -> Self {
         Self(ceilings.into_iter().collect())
     }
 }
@@ -123,8 +123,8 @@ mod tests {
     fn each_ceiling_is_of_one_path() {
         let text = "[raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n";
         let raise = read_text(text).unwrap().raise;
-        assert_eq!(raise.of(Raisable::FileMax), Some(10_000_000));
-        assert_eq!(raise.of(Raisable::NrOpen), None);
+        assert_eq!(raise.of(HostSysctl::FileMax), Some(10_000_000));
+        assert_eq!(raise.of(HostSysctl::NrOpen), None);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eci_fs_protocol::link::Ask;
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
+use eci_fs_protocol::link::BrokerRequest;
 use parking_lot::{Condvar, Mutex};
 
 use crate::server::broker::{BrokerClient, Silence};
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub type Answer = Box<dyn FnOnce() + Send>;
 
 /// One tunable of one container, by its slot.
-type Key = (u64, Raisable);
+type Key = (u64, HostSysctl);
 
 /// What is to be told.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct HostSysctls {
 #[derive(Default)]
 struct Inner {
     /// Those that the daemon wants to hear of.
-    raised: BTreeSet<Raisable>,
+    raised: BTreeSet<HostSysctl>,
     /// What it has not heard yet, and who waits for that.
     news: BTreeMap<Key, Vec<Answer>>,
     /// The one that was told last, so that all have their turn.
@@ -60,17 +60,17 @@ impl HostSysctls {
     }
 
     /// The daemon wants to hear of these.
-    pub fn begin(&self, tunables: Vec<Raisable>) {
+    pub fn begin(&self, tunables: Vec<HostSysctl>) {
         self.inner.lock().raised = tunables.into_iter().collect();
     }
 
     /// Whether the daemon wants to hear of this one.
-    pub fn wants(&self, tunable: Raisable) -> bool {
+    pub fn wants(&self, tunable: HostSysctl) -> bool {
         self.inner.lock().raised.contains(&tunable)
     }
 
     /// A container has set one; `answer` is called when the daemon knows, or does not say so in time.
-    pub fn tell(&self, slot: u64, tunable: Raisable, answer: Option<Answer>) {
+    pub fn tell(&self, slot: u64, tunable: HostSysctl, answer: Option<Answer>) {
         let mut inner = self.inner.lock();
         let silent = inner.silent;
         let waiting = inner.news.entry((slot, tunable)).or_default();
@@ -95,14 +95,14 @@ impl HostSysctls {
     }
 
     /// Tell the daemon until the process ends; `value` looks up what a container has set, if it is there.
-    pub fn run(&self, value: impl Fn(u64, Raisable) -> Option<u64>) {
+    pub fn run(&self, value: impl Fn(u64, HostSysctl) -> Option<u64>) {
         loop {
             let (key, answers) = self.next();
             let (slot, tunable) = key;
             // As it is now, so that the last word is the last value, whoever writes at the same time.
             let told = match value(slot, tunable) {
                 Some(value) => self.asks.tell(
-                    &Ask::Raise {
+                    &BrokerRequest::SetHostSysctl {
                         slot,
                         tunable,
                         value,

@@ -13,7 +13,8 @@ use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::CgroupChoice;
 use eci_fs_protocol::link::{
-    self, Ask, AskAnswer, Connection, FromServer, HELD, Resource, Row, Secrets, Settings, ToServer,
+    self, BrokerReply, BrokerRequest, Connection, FromServer, HELD, Resource, Row, Secrets,
+    Settings, ToServer,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
@@ -151,7 +152,7 @@ impl Rig {
         };
         let replies = match server.call(&start, &fds) {
             (FromServer::Started { replies }, _) => replies,
-            (FromServer::Failed { why }, _) => return Err(why),
+            (FromServer::Failed { why, .. }, _) => return Err(why),
             other => panic!("{other:?}"),
         };
         if !std::mem::replace(&mut self.answered, true) {
@@ -319,8 +320,8 @@ impl Server {
 
     /// Hear that it asks for a pressure trigger of the first container, and answer.
     pub(crate) fn open_trigger(&self, fd: BorrowedFd<'_>) -> Vec<u8> {
-        let (ask, _) = self.asks.recv::<Ask>().unwrap().unwrap();
-        let Ask::Trigger {
+        let (ask, _) = self.asks.recv::<BrokerRequest>().unwrap().unwrap();
+        let BrokerRequest::Trigger {
             slot,
             resource,
             trigger,
@@ -329,7 +330,7 @@ impl Server {
             panic!("it asks for something else: {ask:?}");
         };
         assert_eq!((slot, resource), (SLOT, Resource::Cpu));
-        self.asks.send(&AskAnswer::Opened, &[fd]).unwrap();
+        self.asks.send(&BrokerReply::Opened, &[fd]).unwrap();
         trigger
     }
 

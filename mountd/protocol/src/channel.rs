@@ -3,6 +3,7 @@
 //! Packets keep their boundaries and their descriptors, so there is no framing to get wrong. A packet
 //! that does not fit is an error on the side that sends it, never cut on the side that receives it.
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -84,17 +85,17 @@ impl Channel {
     /// Send one value and its descriptors.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when the value does not fit a packet; otherwise the socket's.
+    /// [`io::ErrorKind::InvalidInput`] with [`Fault::TooLarge`] when the value does not fit a packet; otherwise the
+    /// socket's.
     pub fn send<T: Serialize>(&self, value: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(value)?;
         if bytes.len() > MAX_PACKET || fds.len() > MAX_FDS {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!(
-                    "a packet of {} bytes and {} descriptors is too large",
-                    bytes.len(),
-                    fds.len()
-                ),
+                Fault::TooLarge {
+                    bytes: bytes.len(),
+                    descriptors: fds.len(),
+                },
             ));
         }
         let mut space =
@@ -117,8 +118,8 @@ impl Channel {
     /// Receive one value and its descriptors; `None` when the other end has closed.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for what is not such a value, or was cut; [`io::ErrorKind::WouldBlock`]
-    /// after [`Self::set_timeout`]; otherwise the socket's.
+    /// [`io::ErrorKind::InvalidData`] for what is not such a value, and with a [`Fault`] for what did not come whole;
+    /// [`io::ErrorKind::WouldBlock`] after [`Self::set_timeout`]; otherwise the socket's.
     pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         Ok(self.recv_signed()?.map(|packet| (packet.value, packet.fds)))
     }
@@ -165,15 +166,11 @@ impl Channel {
             return Ok(None);
         }
         let lost = [
-            (ReturnFlags::TRUNC, "a packet was cut"),
-            // Of a process that has as many as it may have.
-            (
-                ReturnFlags::CTRUNC,
-                "there is no room for its descriptors: Too many open files",
-            ),
+            (ReturnFlags::TRUNC, Fault::Cut),
+            (ReturnFlags::CTRUNC, Fault::NoRoom),
         ];
-        if let Some((_, why)) = lost.iter().find(|(flag, _)| message.flags.contains(*flag)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, *why));
+        if let Some((_, fault)) = lost.iter().find(|(flag, _)| message.flags.contains(*flag)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, *fault));
         }
         let value = serde_json::from_slice(&bytes[..message.bytes])?;
         Ok(Some(Packet { value, fds, sender }))
@@ -189,6 +186,55 @@ impl Channel {
         })
     }
 }
+
+/// Why a packet could not be sent or received whole. It is inside of the [`io::Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was not sent, because it does not fit.
+    TooLarge {
+        /// Its bytes, of which [`MAX_PACKET`] fit.
+        bytes: usize,
+        /// Its descriptors, of which [`MAX_FDS`] fit.
+        descriptors: usize,
+    },
+    /// Bytes of it were cut off: the sender has other limits.
+    Cut,
+    /// Descriptors of it were lost, because the receiver has as many as it may have (EMFILE).
+    NoRoom,
+}
+
+impl Fault {
+    /// Returns the fault inside of an error of [`Channel`], if it has one.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+
+    /// Returns the errno that says the same, if there is one.
+    pub fn errno(self) -> Option<i32> {
+        match self {
+            Self::TooLarge { .. } => Some(Errno::MSGSIZE.raw_os_error()),
+            Self::NoRoom => Some(Errno::MFILE.raw_os_error()),
+            Self::Cut => None,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes, descriptors } => write!(
+                f,
+                "a packet of {bytes} bytes and {descriptors} descriptors is too large"
+            ),
+            Self::Cut => f.write_str("a packet was cut"),
+            Self::NoRoom => {
+                f.write_str("there is no room for its descriptors: Too many open files")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
 
 /// What came in at once.
 #[derive(Debug)]
@@ -241,6 +287,10 @@ mod tests {
         let (a, b) = Channel::pair().unwrap();
         let error = a.send(&"x".repeat(MAX_PACKET), &[]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(matches!(
+            Fault::of(&error),
+            Some(Fault::TooLarge { descriptors: 0, .. })
+        ));
         drop(a);
         assert!(b.recv::<u32>().unwrap().is_none());
     }

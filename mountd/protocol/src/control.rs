@@ -17,7 +17,7 @@ pub const VERSION: u32 = 1;
 pub const LIST_PAGE: usize = 100;
 
 /// A packet from a command.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// [`VERSION`] of the sender.
     pub version: u32,
@@ -26,7 +26,7 @@ pub struct Call {
 }
 
 /// A packet from the daemon.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// [`VERSION`] of the sender.
     pub version: u32,
@@ -35,7 +35,7 @@ pub struct Answer {
 }
 
 /// What a command can ask.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Graft all views into the container of a process. Carries its pidfd.
@@ -82,7 +82,7 @@ pub enum Request {
 }
 
 /// What [`Request::Attach`] says of the container.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
     /// The name that the container shall have; a name is made when there is none.
     pub id: Option<String>,
@@ -123,7 +123,7 @@ pub enum CgroupChoice {
 }
 
 /// How a person names a container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selector {
     /// By its name.
@@ -133,7 +133,7 @@ pub enum Selector {
 }
 
 /// What the daemon can answer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::Attach`].
@@ -175,7 +175,7 @@ pub enum Response {
 }
 
 /// A container that has just been attached.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// Its name.
     pub id: String,
@@ -188,7 +188,7 @@ pub struct Attached {
 }
 
 /// A program that has taken the place of another.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upgraded {
     /// Its process.
     pub pid: i32,
@@ -197,7 +197,7 @@ pub struct Upgraded {
 }
 
 /// A container in a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Its name.
     pub id: String,

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::channel::Fault;
+
 /// What kind of thing went wrong, for programs that act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -25,10 +27,31 @@ pub enum Kind {
     System,
     /// The two programs speak different versions of the protocol.
     Version,
+    /// A later version sent a kind that this one does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// The case of a [`Kind`] that a program tells from the others of it. Older programs do not read it: they act on the
+/// kind alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The daemon begins nothing new, because it ends: the next one can be asked.
+    Ending,
+    /// The process that the request is about has ended.
+    ProcessEnded,
+    /// Another container has the name that was asked for.
+    NameTaken,
+    /// The container is attached already, under another name.
+    OtherName,
+    /// A later version sent a reason that this one does not know.
+    #[serde(other)]
+    Other,
 }
 
 /// A one-line error with its remedy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     /// For programs.
     pub kind: Kind,
@@ -37,6 +60,12 @@ pub struct Error {
     /// What the reader can do about it, if there is something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// Which case of [`Self::kind`] it is, where programs tell that apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The errno of the system call that failed, as the kernel numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
 }
 
 /// The result of everything that can fail in this crate.
@@ -49,7 +78,21 @@ impl Error {
             kind,
             what: what.into(),
             remedy: None,
+            reason: None,
+            errno: None,
         }
+    }
+
+    /// Returns the error of a daemon that ends: whoever asks again reaches the next one.
+    pub fn ending() -> Self {
+        Self::new(Kind::Busy, "eci-mountd is ending")
+            .remedy("try again")
+            .because(Reason::Ending)
+    }
+
+    /// Returns the error about a process that has ended.
+    pub fn process_ended() -> Self {
+        Self::not_found("the process has ended").because(Reason::ProcessEnded)
     }
 
     /// [`Kind::Refused`] with `what`.
@@ -70,14 +113,29 @@ impl Error {
             io::ErrorKind::PermissionDenied => Kind::Denied,
             _ => Kind::System,
         };
-        Self::new(
+        let this = Self::new(
             kind,
             format!(
                 "cannot {verb} {}: {}",
                 path.as_ref().display(),
                 plain(&error)
             ),
-        )
+        );
+        this.with_errno(errno_of(&error))
+    }
+
+    /// The same error with the reason on which programs act.
+    #[must_use]
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// The same error with the errno of the system call that failed, if there is one.
+    #[must_use]
+    pub fn with_errno(mut self, errno: Option<i32>) -> Self {
+        self.errno = errno;
+        self
     }
 
     /// The same error with what to do about it.
@@ -93,6 +151,13 @@ impl Error {
         self.what = format!("{context}: {}", self.what);
         self
     }
+}
+
+/// Returns the errno of an error of the kernel, or of a [`Fault`] that stands for one.
+fn errno_of(error: &io::Error) -> Option<i32> {
+    error
+        .raw_os_error()
+        .or_else(|| Fault::of(error).and_then(Fault::errno))
 }
 
 /// The kernel's word without Rust's "(os error N)", which helps nobody.
@@ -135,5 +200,25 @@ mod tests {
             "cannot open /run/a?b: No such file or directory; create it"
         );
         assert_eq!(error.kind, Kind::NotFound);
+        assert_eq!(error.errno, Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn descriptors_that_found_no_room_have_the_errno_of_that() {
+        let lost = io::Error::new(io::ErrorKind::InvalidData, Fault::NoRoom);
+        let error = Error::io("speak to", "the server", lost);
+        assert_eq!(
+            (error.kind, error.errno),
+            (Kind::System, Some(libc::EMFILE))
+        );
+    }
+
+    #[test]
+    fn what_a_later_version_says_is_understood_as_far_as_it_is_known() {
+        let later = r#"{"kind":"quota","what":"x","reason":"disk","errno":122,"device":"sda"}"#;
+        let error: Error = serde_json::from_str(later).unwrap();
+        assert_eq!(error.kind, Kind::Other);
+        assert_eq!(error.reason, Some(Reason::Other));
+        assert_eq!(error.errno, Some(libc::EDQUOT));
     }
 }

@@ -8,7 +8,7 @@ pub const VERSION: u32 = 1;
 /// What the daemon that was there says first. Carries, in this order, the lock of the runtime directory, the control
 /// socket, the `/dev/fuse` descriptors of both connections, the mount namespace of the source mounts, the state, the
 /// rendezvous, the link to the server, and the daemon's end of the channel over which the server asks.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// [`VERSION`] of the daemon that was there.
     pub version: u32,
@@ -24,7 +24,7 @@ pub struct Handover {
 
 /// What the other answers. Then the daemon that was there ends without undoing anything, and when it has, the other
 /// one begins.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Taken {
     /// It can go on with that.

@@ -9,5 +9,5 @@ pub mod control;
 pub mod error;
 pub mod facts;
 pub mod handover;
+pub mod host_sysctl;
 pub mod link;
-pub mod raisable;

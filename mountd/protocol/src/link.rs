@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::choices::Choices;
-use super::raisable::Raisable;
+use super::host_sysctl::HostSysctl;
 use crate::facts::Facts;
 
 /// The version of this protocol.
@@ -118,7 +118,7 @@ pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
 }
 
 /// What the daemon says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToServer {
     /// The first packet. Carries the `/dev/fuse` descriptors of [`Connection::ALL`] to serve by, the server's end of the
@@ -186,16 +186,17 @@ pub enum ToServer {
         /// Whether to write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
         resend: bool,
     },
-    /// From now on tell what containers set these tunables to, and have set them to already ([`Ask::Raise`]). A server
+    /// From now on tell what containers set these tunables to, and have set them to already ([`BrokerRequest::SetHostSysctl`]). A server
     /// of before this could be said answers [`FromServer::Failed`], and one that was not told tells nothing.
-    Raise {
-        /// All that may be raised on the machine.
-        tunables: Vec<Raisable>,
+    #[serde(rename = "raise")]
+    HostSysctls {
+        /// All that may be raised on the host.
+        tunables: Vec<HostSysctl>,
     },
 }
 
 /// What the server answers, one packet to each of [`ToServer`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromServer {
     /// It can serve both connections.
@@ -234,13 +235,16 @@ pub enum FromServer {
     Failed {
         /// Why.
         why: String,
+        /// The errno of what failed, as the kernel numbers it; none where it is no system call's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        errno: Option<i32>,
     },
 }
 
 /// What the server asks of the daemon, over a channel of its own.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ask {
+pub enum BrokerRequest {
     /// Set a pressure trigger on the cgroup of a container. Answered with the descriptor to poll.
     Trigger {
         /// The container's slot.
@@ -250,12 +254,13 @@ pub enum Ask {
         /// What the container wrote.
         trigger: Vec<u8>,
     },
-    /// A container has set a tunable that may be raised on the machine ([`ToServer::Raise`]).
-    Raise {
+    /// A container has set a tunable that may be raised on the machine ([`ToServer::HostSysctls`]).
+    #[serde(rename = "raise")]
+    SetHostSysctl {
         /// The container's slot.
         slot: u64,
         /// Which.
-        tunable: Raisable,
+        tunable: HostSysctl,
         /// To which value.
         value: u64,
     },
@@ -276,7 +281,7 @@ pub enum Ask {
 pub enum Access {
     /// To see what it is. Answered with a descriptor that can do nothing else.
     Look,
-    /// To know what lies in a directory. Answered with [`AskAnswer::Listed`].
+    /// To know what lies in a directory. Answered with [`BrokerReply::Listed`].
     List,
     /// To read it.
     Read,
@@ -285,9 +290,9 @@ pub enum Access {
 }
 
 /// What the daemon answers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum AskAnswer {
+pub enum BrokerReply {
     /// The descriptor travels beside.
     Opened,
     /// What lies in the directory: names, and whether each is a directory.
@@ -296,7 +301,8 @@ pub enum AskAnswer {
         entries: Vec<(String, bool)>,
     },
     /// The machine's value is as high as that, or as the daemon lets it be.
-    Raised,
+    #[serde(rename = "raised")]
+    HostSysctlSet,
     /// The errno that the container gets.
     Refused {
         /// As the kernel numbers it.

@@ -22,7 +22,7 @@ use crate::host_sysctls::Raiser;
 use containers::{Containers, Entry};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::link::{Ask, AskAnswer};
+use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
 use network::Found;
 use pressure::open_trigger;
 
@@ -85,24 +85,24 @@ impl Broker {
             return false;
         }
         let _turn = self.turn.lock();
-        let Ok(Some((ask, _))) = asks.recv::<Ask>() else {
+        let Ok(Some((ask, _))) = asks.recv::<BrokerRequest>() else {
             return false;
         };
         let answered = match ask {
-            Ask::Trigger {
+            BrokerRequest::Trigger {
                 slot,
                 resource,
                 trigger,
             } => open_trigger(self.known.get(slot).as_deref(), resource, &trigger).map(opened),
-            Ask::Raise {
+            BrokerRequest::SetHostSysctl {
                 slot,
                 tunable,
                 value,
             } => {
                 let done = self.raiser.wish(slot, tunable, value);
-                done.map(|()| (AskAnswer::Raised, None))
+                done.map(|()| (BrokerReply::HostSysctlSet, None))
             }
-            Ask::Network { slot, path, access } => {
+            BrokerRequest::Network { slot, path, access } => {
                 let known = self.known.get(slot);
                 let network = known.as_ref().and_then(|entry| entry.network.as_ref());
                 let found = network.ok_or(Errno::SRCH);
@@ -110,7 +110,7 @@ impl Broker {
                     .and_then(|network| network.find(&path, access))
                     .map(|found| match found {
                         Found::Opened(fd) => opened(fd),
-                        Found::Listed(entries) => (AskAnswer::Listed { entries }, None),
+                        Found::Listed(entries) => (BrokerReply::Listed { entries }, None),
                     })
             }
         };
@@ -120,7 +120,7 @@ impl Broker {
             Ok((answer, None)) => asks.send(answer, &nothing),
             Err(errno) => {
                 let errno = errno.raw_os_error();
-                asks.send(&AskAnswer::Refused { errno }, &nothing)
+                asks.send(&BrokerReply::Refused { errno }, &nothing)
             }
         };
         sent.is_ok()
@@ -128,6 +128,6 @@ impl Broker {
 }
 
 /// The answer that a descriptor is.
-fn opened(fd: OwnedFd) -> (AskAnswer, Option<OwnedFd>) {
-    (AskAnswer::Opened, Some(fd))
+fn opened(fd: OwnedFd) -> (BrokerReply, Option<OwnedFd>) {
+    (BrokerReply::Opened, Some(fd))
 }

@@ -90,7 +90,7 @@ impl Proc {
                 "the process is not in the pid namespace of eci-mountd",
             )
             .remedy("run eci-mountd in the pid namespace of the host")),
-            Some(_) => Err(Error::not_found("the process has ended")),
+            Some(_) => Err(Error::process_ended()),
             None => Err(Error::refused("the descriptor is not a pidfd")),
         }
     }
@@ -142,8 +142,7 @@ impl AsFd for Proc {
 
 /// ESRCH and ENOENT below `/proc/<pid>` both mean that the process is gone.
 fn vanished(errno: rustix::io::Errno) -> Option<Error> {
-    matches!(errno, rustix::io::Errno::SRCH | rustix::io::Errno::NOENT)
-        .then(|| Error::not_found("the process has ended"))
+    matches!(errno, rustix::io::Errno::SRCH | rustix::io::Errno::NOENT).then(Error::process_ended)
 }
 
 /// A namespace, by the device and inode of its file.

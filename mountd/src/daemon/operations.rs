@@ -22,7 +22,7 @@ use crate::runtime_dir::RuntimeDir;
 use crate::supervisor::{Belongings, Program, Server};
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{Attach, Attached, CgroupChoice, LIST_PAGE, Response, Selector};
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 /// What all operations share.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Daemon {
     pub(super) fn begin(&self) -> Result<MutexGuard<'_, ()>> {
         let turn = self.turn.lock();
         if self.state.lock().ending {
-            return Err(Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again"));
+            return Err(Error::ending());
         }
         Ok(turn)
     }
@@ -119,7 +119,8 @@ impl Daemon {
                         container.subject.pid, container.id
                     ),
                 )
-                .remedy(format!("detach it before it is named {id}")));
+                .remedy(format!("detach it before it is named {id}"))
+                .because(Reason::OtherName));
             }
             if !container.grafted.is_empty() {
                 return Ok(Attached {
@@ -166,7 +167,8 @@ impl Daemon {
         if state.registry.iter().any(|(_, other)| other.id == *id) {
             return Err(
                 Error::new(Kind::Busy, format!("another container is named {id}"))
-                    .remedy("choose another name with --id"),
+                    .remedy("choose another name with --id")
+                    .because(Reason::NameTaken),
             );
         }
         let secrets = state.registry.new_secrets()?;

@@ -11,7 +11,7 @@ use super::record::{self, Entry, Raised, Wish};
 use crate::config::Ceilings;
 use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::{Kind, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
 /// All of it.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Ledger {
     pub(super) runtime: RuntimeDir,
     pub(super) boot_id: String,
     pub(super) ceilings: Ceilings,
-    pub(super) entries: BTreeMap<Raisable, Entry>,
+    pub(super) entries: BTreeMap<HostSysctl, Entry>,
     /// What is in the file.
     pub(super) written: Option<String>,
 }
@@ -56,7 +56,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When the machine's value stays as it is although it should change.
-    pub(super) fn wish(&mut self, slot: u64, tunable: Raisable, value: u64) -> Result<()> {
+    pub(super) fn wish(&mut self, slot: u64, tunable: HostSysctl, value: u64) -> Result<()> {
         let wishes = &mut self.entries.entry(tunable).or_default().wishes;
         // The same again, as a server that takes over says it, is no other wish.
         if wishes.get(&slot).is_none_or(|wish| wish.value != value) {
@@ -67,7 +67,7 @@ impl Ledger {
 
     /// Only these containers are left.
     pub(super) fn keep(&mut self, slots: &BTreeSet<u64>) {
-        for tunable in Raisable::ALL {
+        for tunable in HostSysctl::ALL {
             if let Some(entry) = self.entries.get_mut(&tunable) {
                 entry.wishes.retain(|slot, _| slots.contains(slot));
                 self.settle_or_say(tunable);
@@ -78,7 +78,7 @@ impl Ledger {
 
     /// This container is gone.
     pub(super) fn remove(&mut self, slot: u64) {
-        for tunable in Raisable::ALL {
+        for tunable in HostSysctl::ALL {
             let entry = self.entries.get_mut(&tunable);
             if entry.is_some_and(|entry| entry.wishes.remove(&slot).is_some()) {
                 self.settle_or_say(tunable);
@@ -86,14 +86,14 @@ impl Ledger {
         }
     }
 
-    fn settle_or_say(&mut self, tunable: Raisable) {
+    fn settle_or_say(&mut self, tunable: HostSysctl) {
         if let Err(error) = self.settle(tunable) {
             tracing::error!(%error, %tunable, "the machine's value is not what it should be");
         }
     }
 
     /// Make the machine's value what the wishes make of it.
-    fn settle(&mut self, tunable: Raisable) -> Result<()> {
+    fn settle(&mut self, tunable: HostSysctl) -> Result<()> {
         let present = self.machine.read(tunable);
         let Some(entry) = self.entries.get_mut(&tunable) else {
             return Ok(());
@@ -136,7 +136,7 @@ impl Ledger {
     }
 
     /// The machine has its own value again.
-    fn give_back(&mut self, tunable: Raisable, original: u64, present: u64) -> Result<()> {
+    fn give_back(&mut self, tunable: HostSysctl, original: u64, present: u64) -> Result<()> {
         let Some(entry) = self.entries.get_mut(&tunable) else {
             return Ok(());
         };
@@ -162,7 +162,7 @@ impl Ledger {
     }
 
     /// The machine has a higher value than its own.
-    fn set(&mut self, tunable: Raisable, original: u64, present: u64, target: u64) -> Result<()> {
+    fn set(&mut self, tunable: HostSysctl, original: u64, present: u64, target: u64) -> Result<()> {
         let Some(entry) = self.entries.get_mut(&tunable) else {
             return Ok(());
         };
@@ -217,7 +217,7 @@ impl Ledger {
     }
 
     /// Whether one may be raised, and a container can have set it to `value`.
-    pub(super) fn may_be(&self, tunable: Raisable, value: u64) -> bool {
+    pub(super) fn may_be(&self, tunable: HostSysctl, value: u64) -> bool {
         self.ceilings.of(tunable).is_some() && value <= tunable.most()
     }
 }

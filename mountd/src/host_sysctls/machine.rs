@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
 /// Where /proc and /sys are.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Machine {
         }
     }
 
-    fn path(&self, tunable: Raisable) -> PathBuf {
+    fn path(&self, tunable: HostSysctl) -> PathBuf {
         self.root.join(tunable.path().trim_start_matches('/'))
     }
 
@@ -28,7 +28,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the kernel has none, or it is no number.
-    pub(super) fn read(&self, tunable: Raisable) -> Result<u64> {
+    pub(super) fn read(&self, tunable: HostSysctl) -> Result<u64> {
         let path = self.path(tunable);
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         text.trim()
@@ -40,7 +40,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the kernel refuses, as where /proc/sys is mounted read-only.
-    pub(super) fn write(&self, tunable: Raisable, value: u64) -> Result<()> {
+    pub(super) fn write(&self, tunable: HostSysctl, value: u64) -> Result<()> {
         let path = self.path(tunable);
         std::fs::File::options()
             .write(true)

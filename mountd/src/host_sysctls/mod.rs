@@ -25,7 +25,7 @@ use rustix::io::Errno;
 
 use crate::config::Ceilings;
 use crate::runtime_dir::RuntimeDir;
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 use ledger::Ledger;
 use machine::Machine;
 
@@ -66,7 +66,7 @@ impl Raiser {
     }
 
     /// Those that may be raised.
-    pub fn tunables(&self) -> Vec<Raisable> {
+    pub fn tunables(&self) -> Vec<HostSysctl> {
         let inner = self.shared.inner.lock();
         let ledger = inner.ledger.as_ref();
         ledger.map_or_else(Vec::new, |ledger| ledger.ceilings.tunables())
@@ -106,7 +106,7 @@ impl Raiser {
     /// # Errors
     /// EPERM for what is not to be raised, ESRCH when there is no such container, EIO when it could not be done; the
     /// log says why.
-    pub fn wish(&self, slot: u64, tunable: Raisable, value: u64) -> Result<(), Errno> {
+    pub fn wish(&self, slot: u64, tunable: HostSysctl, value: u64) -> Result<(), Errno> {
         let mut inner = self.shared.inner.lock();
         while !inner.complete {
             self.shared.complete.wait(&mut inner);

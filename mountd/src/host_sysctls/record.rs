@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::procfs::Proc;
 use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
 /// The name of the file.
 pub const FILE: &str = "raised.json";
@@ -19,7 +19,7 @@ struct Saved {
     /// The kernel's boot_id: after a reboot the machine's values are its own again.
     boot_id: String,
     /// The tunables that are raised, or that a container wishes to be.
-    tunables: BTreeMap<Raisable, Entry>,
+    tunables: BTreeMap<HostSysctl, Entry>,
 }
 
 /// The daemon that reads it may be a later one. (Not a tag: behind one, serde takes no numbers for keys.)
@@ -64,7 +64,7 @@ pub struct Wish {
 ///
 /// # Errors
 /// When it cannot be read, or is none.
-pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<Raisable, Entry>> {
+pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<HostSysctl, Entry>> {
     let Some(text) = runtime.read(FILE)? else {
         return Ok(BTreeMap::new());
     };
@@ -83,7 +83,7 @@ pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<Raisable, En
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<Raisable, Entry>> {
+pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<HostSysctl, Entry>> {
     let boot_id = Proc::open()?.read("sys/kernel/random/boot_id")?;
     read(runtime, boot_id.trim())
 }
@@ -94,7 +94,7 @@ pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<Raisable, Entry>> {
 /// When it cannot be encoded.
 pub(super) fn encode(
     boot_id: &str,
-    tunables: &BTreeMap<Raisable, Entry>,
+    tunables: &BTreeMap<HostSysctl, Entry>,
 ) -> Result<Option<String>> {
     if tunables.is_empty() {
         return Ok(None);

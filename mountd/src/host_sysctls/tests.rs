@@ -6,8 +6,8 @@ use tempfile::TempDir;
 use super::record::{self, Entry};
 use super::*;
 
-const NR_OPEN: Raisable = Raisable::NrOpen;
-const FILE_MAX: Raisable = Raisable::FileMax;
+const NR_OPEN: HostSysctl = HostSysctl::NrOpen;
+const FILE_MAX: HostSysctl = HostSysctl::FileMax;
 
 /// A machine whose values are files of a directory.
 struct Rig {
@@ -19,7 +19,7 @@ impl Rig {
         let rig = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        for tunable in Raisable::ALL {
+        for tunable in HostSysctl::ALL {
             let path = rig.path(tunable);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             rig.set(tunable, 1024);
@@ -28,15 +28,15 @@ impl Rig {
         rig
     }
 
-    fn path(&self, tunable: Raisable) -> PathBuf {
+    fn path(&self, tunable: HostSysctl) -> PathBuf {
         self.dir.path().join(tunable.path().trim_start_matches('/'))
     }
 
-    fn set(&self, tunable: Raisable, value: u64) {
+    fn set(&self, tunable: HostSysctl, value: u64) {
         fs::write(self.path(tunable), format!("{value}\n")).unwrap();
     }
 
-    fn value(&self, tunable: Raisable) -> u64 {
+    fn value(&self, tunable: HostSysctl) -> u64 {
         let text = fs::read_to_string(self.path(tunable)).unwrap();
         text.trim().parse().unwrap()
     }
@@ -49,7 +49,7 @@ impl Rig {
         self.dir.path().join("run").join(record::FILE)
     }
 
-    fn entry(&self, tunable: Raisable) -> Option<Entry> {
+    fn entry(&self, tunable: HostSysctl) -> Option<Entry> {
         let mut all = record::read(&self.runtime(), "this boot").unwrap();
         all.remove(&tunable)
     }
@@ -60,7 +60,7 @@ impl Rig {
     }
 
     fn booted(&self, boot_id: &str, slots: &[u64], ceiling: u64) -> Raiser {
-        let ceilings = Raisable::ALL.map(|tunable| (tunable, ceiling));
+        let ceilings = HostSysctl::ALL.map(|tunable| (tunable, ceiling));
         let ceilings = ceilings.into_iter().collect();
         self.started(boot_id, slots, ceilings)
     }
@@ -257,8 +257,8 @@ fn privileged_what_cannot_be_written_down_is_not_raised_and_is_given_back_all_th
 fn privileged_what_the_machine_refuses_changes_nothing() {
     let rig = Rig::new();
     let daemon = rig.daemon(&[1], 1 << 20);
-    fs::remove_file(rig.path(Raisable::ConntrackMax)).unwrap();
-    let refused = daemon.wish(1, Raisable::ConntrackMax, 5000);
+    fs::remove_file(rig.path(HostSysctl::ConntrackMax)).unwrap();
+    let refused = daemon.wish(1, HostSysctl::ConntrackMax, 5000);
     assert_eq!(refused, Err(Errno::IO));
     assert!(!rig.record().exists());
     rig.set(NR_OPEN, 1024);

@@ -20,8 +20,8 @@ pub(crate) use threads::threads_of;
 
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
-use eci_fs_protocol::raisable::Raisable;
 
 /// How long the server may take for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -306,8 +306,8 @@ impl Server {
     }
 
     /// Have it tell what containers set these tunables to.
-    pub fn raise(&mut self, tunables: Vec<Raisable>) -> Result<()> {
-        match self.call(&ToServer::Raise { tunables }, &[])? {
+    pub fn raise(&mut self, tunables: Vec<HostSysctl>) -> Result<()> {
+        match self.call(&ToServer::HostSysctls { tunables }, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
@@ -361,7 +361,9 @@ impl Server {
     fn call(&mut self, packet: &ToServer, fds: &[BorrowedFd<'_>]) -> Result<FromServer> {
         let sent = self.link.send(packet, fds);
         match sent.and_then(|()| self.link.recv::<FromServer>()) {
-            Ok(Some((FromServer::Failed { why }, _))) => Err(Error::new(Kind::System, why)),
+            Ok(Some((FromServer::Failed { why, errno }, _))) => {
+                Err(Error::new(Kind::System, why).with_errno(errno))
+            }
             Ok(Some((answer, _))) => Ok(answer),
             Ok(None) => {
                 Err(Error::new(Kind::System, "the server ended")

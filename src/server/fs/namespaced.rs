@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use eci_fs_emulators::tunable::Capability;
-use eci_fs_protocol::link::{Access, Ask};
+use eci_fs_protocol::link::{Access, BrokerRequest};
 
 use super::caller::Judge;
 use super::emulated::Place;
@@ -24,9 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ROOT: &str = "/proc/sys/net/";
 
 impl Tree {
-    fn network_ask(slot: u64, path: &str, access: Access) -> Result<Ask, Errno> {
+    fn network_ask(slot: u64, path: &str, access: Access) -> Result<BrokerRequest, Errno> {
         let path = path.strip_prefix(ROOT).ok_or(Errno::NOENT)?.to_owned();
-        Ok(Ask::Network { slot, path, access })
+        Ok(BrokerRequest::Network { slot, path, access })
     }
 
     fn network_open(&self, slot: u64, path: &str, access: Access) -> Result<OwnedFd, Errno> {

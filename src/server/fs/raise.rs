@@ -3,7 +3,7 @@
 use eci_fs_emulators::tunable;
 use eci_fs_emulators::tunable::Policy;
 use eci_fs_emulators::{TUNABLES, Tunable};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
 use super::Tree;
 use crate::server::host_sysctls::Answer;
@@ -11,7 +11,7 @@ use crate::server::ids::{Node, NodeId};
 
 impl Tree {
     /// The daemon wants to hear of these, also of what was written already.
-    pub fn raise(&self, tunables: Vec<Raisable>) {
+    pub fn raise(&self, tunables: Vec<HostSysctl>) {
         if let Some(services) = &self.services {
             services.raises.begin(tunables);
             self.tell_all();
@@ -67,7 +67,7 @@ impl Tree {
         });
     }
 
-    fn raised(&self, id: NodeId) -> Option<(u64, Raisable)> {
+    fn raised(&self, id: NodeId) -> Option<(u64, HostSysctl)> {
         let Node::View { slot, emulator } = id.node() else {
             return None;
         };
@@ -75,8 +75,8 @@ impl Tree {
     }
 }
 
-fn raisable(tunable: &Tunable) -> Option<Raisable> {
+fn raisable(tunable: &Tunable) -> Option<HostSysctl> {
     (tunable.policy == Policy::Raise)
-        .then(|| Raisable::of_path(tunable.path()))
+        .then(|| HostSysctl::of_path(tunable.path()))
         .flatten()
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One of them. It is named by its path, in the configuration and on every channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Raisable {
+pub enum HostSysctl {
     /// Files that can be open.
     #[serde(rename = "/proc/sys/fs/file-max")]
     FileMax,
@@ -24,7 +24,7 @@ pub enum Raisable {
 /// Bytes of one bucket (struct hlist_nulls_head).
 const BUCKET: u64 = size_of::<usize>() as u64;
 
-impl Raisable {
+impl HostSysctl {
     /// All of them.
     pub const ALL: [Self; 4] = [
         Self::FileMax,
@@ -75,7 +75,7 @@ impl Raisable {
     }
 }
 
-impl fmt::Display for Raisable {
+impl fmt::Display for HostSysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.path())
     }
@@ -87,22 +87,22 @@ mod tests {
 
     #[test]
     fn each_is_named_by_its_path() {
-        for one in Raisable::ALL {
-            assert_eq!(Raisable::of_path(one.path()), Some(one));
+        for one in HostSysctl::ALL {
+            assert_eq!(HostSysctl::of_path(one.path()), Some(one));
             let said = serde_json::to_string(&one).unwrap();
             assert_eq!(said, format!("{:?}", one.path()));
         }
-        assert_eq!(Raisable::of_path("/proc/sys/kernel/core_pattern"), None);
+        assert_eq!(HostSysctl::of_path("/proc/sys/kernel/core_pattern"), None);
     }
 
     #[test]
     fn buckets_fill_whole_pages_and_never_exceed_the_ceiling() {
         let step = rustix::param::page_size() as u64 / BUCKET;
-        let hashsize = Raisable::ConntrackHashsize;
+        let hashsize = HostSysctl::ConntrackHashsize;
         assert_eq!(hashsize.rounded(step + 1, 10 * step), 2 * step);
         assert_eq!(hashsize.rounded(step + 1, 2 * step - 1), step);
         assert_eq!(hashsize.rounded(50 * step, 3 * step), 3 * step);
-        assert_eq!(Raisable::FileMax.rounded(1001, 1005), 1001);
-        assert_eq!(Raisable::FileMax.rounded(1001, 7), 7);
+        assert_eq!(HostSysctl::FileMax.rounded(1001, 1005), 1001);
+        assert_eq!(HostSysctl::FileMax.rounded(1001, 7), 7);
     }
 }
