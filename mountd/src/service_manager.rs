@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use sd_notify::NotifyState;
 
 use crate::connections::Connections;
-use crate::supervisor::{Belongings, Legacy};
+use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
 
 /// The names under which descriptors are kept, in the order in which [`Stored`] has them.
 const NAMES: [&str; 5] = [
@@ -34,8 +34,8 @@ pub struct Stored {
     pub fuse: [OwnedFd; 2],
     /// The state.
     pub state: OwnedFd,
-    /// What a server keeps for the next daemon.
-    pub legacy: Legacy,
+    /// The descriptors that the server held for the next daemon.
+    pub held: HeldDescriptors,
 }
 
 /// Say that the daemon is ready, and is this process, which need not be the one that was started.
@@ -45,17 +45,17 @@ pub fn ready() {
 }
 
 /// Have the descriptors kept that must outlive both programs.
-pub fn store(connections: &Connections, belongings: &Belongings) {
-    let Some(legacy) = &belongings.legacy else {
+pub fn store(connections: &Connections, descriptors: &PersistentDescriptors) {
+    let Some(held) = &descriptors.held else {
         return;
     };
     let [cached, live] = connections.descriptors();
     let fds = [
         cached,
         live,
-        legacy.namespace.as_fd(),
-        belongings.state.as_fd(),
-        legacy.rendezvous.as_fd(),
+        held.namespace.as_fd(),
+        descriptors.state.as_fd(),
+        held.rendezvous.as_fd(),
     ];
     // They may be kept already, then by other descriptions of the same.
     forget();
@@ -80,7 +80,7 @@ pub fn take() -> Option<Stored> {
     let mut next = |name: &str| kept.remove(name);
     Some(Stored {
         fuse: [next(NAMES[0])?, next(NAMES[1])?],
-        legacy: Legacy {
+        held: HeldDescriptors {
             namespace: next(NAMES[2])?,
             rendezvous: next(NAMES[4])?,
         },

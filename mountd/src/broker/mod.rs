@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::container::Described;
 use crate::container::procfs::Proc;
-use crate::host_sysctls::Raiser;
+use crate::host_sysctls::HostSysctls;
 use containers::{Containers, Entry};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
@@ -31,9 +31,9 @@ use pressure::open_trigger;
 pub struct Broker {
     known: Containers,
     /// What raises tunables of the machine.
-    pub raiser: Raiser,
+    pub host_sysctls: HostSysctls,
     /// Held while a question is taken and answered.
-    turn: Arc<Mutex<()>>,
+    answering: Arc<Mutex<()>>,
 }
 
 impl Broker {
@@ -43,26 +43,26 @@ impl Broker {
     /// When no more descriptors can be had.
     pub fn enter(&self, slot: u64, proc: &Arc<Proc>, described: &Described) -> Result<()> {
         self.known.insert(slot, Entry::of(proc, described)?);
-        self.raiser.enter(slot);
+        self.host_sysctls.enter(slot);
         Ok(())
     }
 
     /// It is gone.
     pub fn leave(&self, slot: u64) {
         self.known.remove(slot);
-        self.raiser.leave(slot);
+        self.host_sysctls.leave(slot);
     }
 
     /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
     /// them already, and would be told that they are not there.
     pub fn set_complete(&self) {
         self.known.set_complete();
-        self.raiser.set_complete();
+        self.host_sysctls.set_complete();
     }
 
     /// No question is taken while this is held: whoever takes our place finds each either answered, or not taken.
     pub fn pause(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
+        self.answering.lock()
     }
 
     /// Answer a server on a thread of its own, until it is gone.
@@ -84,7 +84,7 @@ impl Broker {
         if rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None)).is_err() {
             return false;
         }
-        let _turn = self.turn.lock();
+        let _answering = self.answering.lock();
         let Ok(Some((ask, _))) = asks.recv::<BrokerRequest>() else {
             return false;
         };
@@ -99,7 +99,7 @@ impl Broker {
                 tunable,
                 value,
             } => {
-                let done = self.raiser.wish(slot, tunable, value);
+                let done = self.host_sysctls.wish(slot, tunable, value);
                 done.map(|()| (BrokerReply::HostSysctlSet, None))
             }
             BrokerRequest::Network { slot, path, access } => {

@@ -9,8 +9,7 @@ use rustix::io::Errno;
 
 use crate::container::network::{Entry, inside, list, open};
 use crate::container::procfs::{Namespace, Proc};
-use crate::container::{Described, has_ended};
-use crate::grafts::open_below;
+use crate::container::{Described, has_ended, open_below};
 use eci_fs_protocol::error::Result;
 use eci_fs_protocol::link::Access;
 

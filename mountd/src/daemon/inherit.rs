@@ -1,4 +1,4 @@
-//! How a daemon comes by the connections: from a server that lost its daemon, or anew.
+//! Where a daemon gets the connections from: a server that lost its daemon, the service manager, or `/dev/fuse`.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -11,11 +11,11 @@ use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::container::{has_ended, open_pidfd};
-use crate::grafts::place::{Grafter, Origin};
+use crate::grafts::{Grafter, Origin};
+use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager::Stored;
-use crate::state_file;
-use crate::supervisor::{Belongings, HandedOver, Legacy, Program, Server};
+use crate::supervisor::{HandedOver, Program, Server};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
 
@@ -36,7 +36,7 @@ pub(super) enum Connected {
 pub(super) struct Inheritance {
     pub(super) connections: Connections,
     pub(super) grafter: Grafter,
-    pub(super) belongings: Belongings,
+    pub(super) descriptors: PersistentDescriptors,
     pub(super) server: Server,
     pub(super) connected: Connected,
 }
@@ -109,43 +109,34 @@ impl Found<'_> {
                 "{FILE} was written before the machine was booted"
             )));
         }
-        let Stored {
-            fuse,
-            state,
-            legacy,
-        } = stored;
+        let Stored { fuse, state, held } = stored;
         let Negotiated { init, replies, .. } = negotiated;
         let mut connections = Connections::adopt(fuse, init, replies)?;
-        let grafter = enter(self.proc, &legacy)?;
-        let belongings = Belongings {
-            state: state_file::or_new(state)?,
-            legacy: Some(legacy),
-        };
-        let server = Server::start(self.program, &mut connections, &belongings, self.broker)?;
+        let grafter = enter(self.proc, &held)?;
+        let descriptors = PersistentDescriptors::kept(state, held)?;
+        let server = Server::start(self.program, &mut connections, &descriptors, self.broker)?;
         tracing::info!("going on with the connections that the service manager kept");
         Ok(Inheritance {
             connections,
             grafter,
-            belongings,
+            descriptors,
             server,
             connected: Connected::Before { server: None },
         })
     }
 
     fn anew(self) -> Result<Inheritance> {
-        let (mut connections, grafter) = Connections::open(Arc::clone(self.proc))?;
-        let legacy = match self.runtime {
-            Some(runtime) => Some(Legacy {
-                namespace: grafter.run(|place| place.namespace())?,
+        let (mut connections, grafter) =
+            Connections::open(|fuse| Grafter::start(Arc::clone(self.proc), Origin::Mount(fuse)))?;
+        let held = match self.runtime {
+            Some(runtime) => Some(HeldDescriptors {
+                namespace: grafter.run(|mounts| mounts.namespace())?,
                 rendezvous: listen(&runtime.rendezvous())?,
             }),
             None => None,
         };
-        let belongings = Belongings {
-            state: state_file::create()?,
-            legacy,
-        };
-        let server = Server::start(self.program, &mut connections, &belongings, self.broker)?;
+        let descriptors = PersistentDescriptors::new(held)?;
+        let server = Server::start(self.program, &mut connections, &descriptors, self.broker)?;
         if let Some(runtime) = self.runtime {
             let negotiated = Negotiated {
                 boot_id: self.boot_id.to_owned(),
@@ -159,15 +150,15 @@ impl Found<'_> {
         Ok(Inheritance {
             connections,
             grafter,
-            belongings,
+            descriptors,
             server,
             connected: Connected::Anew,
         })
     }
 }
 
-fn enter(proc: &Arc<Proc>, legacy: &Legacy) -> Result<Grafter> {
-    let namespace = legacy
+fn enter(proc: &Arc<Proc>, held: &HeldDescriptors) -> Result<Grafter> {
+    let namespace = held
         .namespace
         .try_clone()
         .map_err(|e| Error::io("duplicate", "a namespace", e))?;
@@ -191,15 +182,11 @@ fn from_server(
     let (server, handed_over) = Server::adopt(link, broker)?;
     let HandedOver {
         connections,
-        belongings: Belongings { state, legacy },
+        state,
+        held,
         slots,
     } = handed_over;
-    let Some(legacy) = legacy else {
-        return Err(Error::refused(
-            "the server kept nothing for its next daemon",
-        ));
-    };
-    let grafter = enter(proc, &legacy)?;
+    let grafter = enter(proc, &held)?;
     tracing::info!(
         server = server.pid(),
         containers = slots.len(),
@@ -208,10 +195,7 @@ fn from_server(
     Ok(Some(Inheritance {
         connections,
         grafter,
-        belongings: Belongings {
-            state: state_file::or_new(state)?,
-            legacy: Some(legacy),
-        },
+        descriptors: PersistentDescriptors::kept(state, held)?,
         server,
         connected: Connected::Before {
             server: Some(slots.into_iter().collect()),

@@ -17,9 +17,9 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::open::at;
-use super::place::Place;
-use super::ready::Ready;
+use super::prepared_clones::PreparedClones;
 use super::rows::{inside_another, to_be_grafted};
+use super::source_mounts::SourceMounts;
 use super::spare;
 use super::target::{Lies, Target, Targets};
 use crate::container::{Subject, network};
@@ -51,14 +51,14 @@ pub struct Progress {
 /// # Errors
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
 pub fn attach(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     progress: &Progress,
     clones: &mut Clones,
     rows: &[Row],
 ) -> Result<Outcome> {
-    in_network(place, subject, || {
-        attach_there(place, subject, progress, clones, rows)
+    in_network(mounts, subject, || {
+        attach_there(mounts, subject, progress, clones, rows)
     })
 }
 
@@ -66,54 +66,58 @@ pub fn attach(
 #[derive(Debug)]
 pub struct Clones {
     slot: u64,
-    ready: Option<Ready>,
+    ready: Option<PreparedClones>,
 }
 
 impl Clones {
     /// Those that are ready, if they are for this slot; all others are made when they are needed.
-    pub fn new(slot: u64, ready: Option<Ready>) -> Self {
+    pub fn new(slot: u64, ready: Option<PreparedClones>) -> Self {
         let ready = ready.filter(|ready| ready.slot == slot);
         Self { slot, ready }
     }
 
-    fn of(&mut self, place: &Place, row: &Row) -> Result<OwnedFd> {
+    fn of(&mut self, mounts: &SourceMounts, row: &Row) -> Result<OwnedFd> {
         let ready = self.ready.as_mut().and_then(|ready| ready.take(row));
-        ready.map_or_else(|| place.clone_of(self.slot, row), Ok)
+        ready.map_or_else(|| mounts.clone_of(self.slot, row), Ok)
     }
 }
 
 /// Do `work` in the network namespace of a container: what lies below /proc/sys/net is another directory for each, and
 /// a mount on that of another one would not be seen.
-fn in_network<T>(place: &Place, subject: &Subject, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn in_network<T>(
+    mounts: &SourceMounts,
+    subject: &Subject,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     match subject.network_namespace {
-        Some(_) => network::inside(&place.proc, &subject.pidfd, work)?,
+        Some(_) => network::inside(&mounts.proc, &subject.pidfd, work)?,
         None => work(),
     }
 }
 
 fn attach_there(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     progress: &Progress,
     clones: &mut Clones,
     rows: &[Row],
 ) -> Result<Outcome> {
     let root = progress.root.as_deref();
-    let targets = Targets::open(&place.proc, subject, root, &place.devices)?;
+    let targets = Targets::open(&mounts.proc, subject, root, &mounts.devices)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         to_be_grafted(rows).partition(|row| inside_another(row, rows, |_| true));
-    let work = prepare(place, subject, clones, &first, &targets)?;
-    cover(place, subject, &work)?;
-    let inner = prepare(place, subject, clones, &later, &targets)
-        .and_then(|inner| cover(place, subject, &inner).map(|()| inner));
-    let inner = inner.inspect_err(|_| uncover_all(place, subject, &work))?;
+    let work = prepare(mounts, subject, clones, &first, &targets)?;
+    cover(mounts, subject, &work)?;
+    let inner = prepare(mounts, subject, clones, &later, &targets)
+        .and_then(|inner| cover(mounts, subject, &inner).map(|()| inner));
+    let inner = inner.inspect_err(|_| uncover_all(mounts, subject, &work))?;
     let grafted = work
         .iter()
         .chain(&inner)
         .map(|(row, _, _)| row.path.clone())
         .collect();
     let seen = root.is_none() || progress.unmasked;
-    if seen && let Err(error) = spare::lay(place, subject, &targets) {
+    if seen && let Err(error) = spare::lay(mounts, subject, &targets) {
         tracing::warn!(%error, pid = subject.pid, "user namespaces in it cannot mount a procfs, ignoring");
     }
     Ok(Outcome { grafted })
@@ -124,7 +128,7 @@ type Work<'a> = (&'a Row, Target, OwnedFd);
 
 /// Find the targets of `rows` and clone their mounts.
 fn prepare<'a>(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     clones: &mut Clones,
     rows: &[&'a Row],
@@ -137,7 +141,7 @@ fn prepare<'a>(
         };
         // What a dead graft is of cannot be asked of it.
         let dead = target.lies == Lies::Foreign;
-        if dead && !place.is_dead(&target.entry)? {
+        if dead && !mounts.is_dead(&target.entry)? {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
@@ -148,7 +152,7 @@ fn prepare<'a>(
             .remedy("detach it there first, with the --runtime-dir of that one"));
         }
         if target.directory == row.directory {
-            let clone = clones.of(place, row)?;
+            let clone = clones.of(mounts, row)?;
             // The mount keeps its id when it is moved: so it is known again when it is walked into.
             targets.add_fresh(at(&clone, &row.path)?.mount);
             work.push((*row, target, clone));
@@ -158,8 +162,8 @@ fn prepare<'a>(
 }
 
 /// Move the mounts onto their targets: all, or none.
-fn cover(place: &Place, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
-    place.inside(&subject.pidfd, || {
+fn cover(mounts: &SourceMounts, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
+    mounts.inside(&subject.pidfd, || {
         for (done, (row, target, clone)) in work.iter().enumerate() {
             let moved = match target.lies {
                 Lies::Foreign => replace_dead(clone, target),
@@ -198,8 +202,8 @@ fn replace_dead(clone: &OwnedFd, target: &Target) -> std::result::Result<(), Err
     }
 }
 
-fn uncover_all(place: &Place, subject: &Subject, work: &[Work<'_>]) {
-    let result = place.inside(&subject.pidfd, || {
+fn uncover_all(mounts: &SourceMounts, subject: &Subject, work: &[Work<'_>]) {
+    let result = mounts.inside(&subject.pidfd, || {
         uncover_here(subject, work);
         Ok(())
     });
@@ -223,25 +227,25 @@ fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
 /// # Errors
 /// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
 pub fn detach(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
-    in_network(place, subject, || {
-        detach_there(place, subject, root, slot, paths)
+    in_network(mounts, subject, || {
+        detach_there(mounts, subject, root, slot, paths)
     })
 }
 
 fn detach_there(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
-    let open = |root| Targets::open(&place.proc, subject, root, &place.devices);
+    let open = |root| Targets::open(&mounts.proc, subject, root, &mounts.devices);
     // It has mostly entered its root since, and then the path leads nowhere.
     let before = root.and_then(|root| open(Some(root)).ok());
     let targets = match before.filter(Targets::has_proc) {
@@ -261,7 +265,7 @@ fn detach_there(
         };
         let its = match slot {
             Some(slot) => target.lies == Lies::Graft(slot),
-            None => target.lies == Lies::Foreign && place.is_dead(&target.entry)?,
+            None => target.lies == Lies::Foreign && mounts.is_dead(&target.entry)?,
         };
         if its {
             work.push(target);
@@ -273,7 +277,7 @@ fn detach_there(
             );
         }
     }
-    place.inside(&subject.pidfd, || {
+    mounts.inside(&subject.pidfd, || {
         spare::take_away(&targets);
         for target in &work {
             uncover(target)?;
@@ -283,7 +287,7 @@ fn detach_there(
     // Dead ones, which ours have covered; where the kernel cannot put a mount beneath another, they may lie in layers.
     if (slot.is_some() || !work.is_empty()) && targets.has_foreign() {
         drop(targets);
-        detach_there(place, subject, root, None, paths)?;
+        detach_there(mounts, subject, root, None, paths)?;
     }
     Ok(work.len())
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
 
-use super::place::{Place, SOURCE, do_mount, open_dir};
+use super::source_mounts::{SOURCE, SourceMounts, do_mount, open_dir};
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::Row;
 
@@ -23,8 +23,8 @@ const RECURSIVE: OpenTreeFlags = OpenTreeFlags::AT_RECURSIVE;
 ///
 /// # Errors
 /// When a mount is refused; then nothing is left of it.
-pub fn expose(
-    place: &Place,
+pub fn mount_inspection(
+    mounts: &SourceMounts,
     slot: u64,
     rows: &[Row],
     dir: &OwnedFd,
@@ -32,8 +32,8 @@ pub fn expose(
 ) -> Result<usize> {
     let stage = PathBuf::from(format!("/mounts/{slot}"));
     fs::create_dir_all(&stage).map_err(|e| Error::io("create", &stage, e))?;
-    let result = build(place, slot, rows, &stage).and_then(|tree| {
-        place.inside(pidfd, || {
+    let result = build(mounts, slot, rows, &stage).and_then(|tree| {
+        mounts.inside(pidfd, || {
             let flags =
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             move_mount(&tree, "", dir, "", flags)
@@ -46,7 +46,7 @@ pub fn expose(
     result.map(|()| rows.len())
 }
 
-fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
+fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let text = stage.display().to_string();
     do_mount(
@@ -79,7 +79,7 @@ fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd
         .map_err(|e| Error::io("open", &point, e))?;
         let flags =
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(place.clone_of(slot, row)?, "", at, "", flags)
+        move_mount(mounts.clone_of(slot, row)?, "", at, "", flags)
             .map_err(|e| Error::io("mount on", &point, e))?;
     }
     do_mount(
@@ -97,9 +97,9 @@ fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd
 ///
 /// # Errors
 /// When something else is mounted there by now, or nothing is.
-pub fn withdraw(place: &Place, dir: &Path, pidfd: impl AsFd) -> Result<()> {
+pub fn unmount_inspection(mounts: &SourceMounts, dir: &Path, pidfd: impl AsFd) -> Result<()> {
     let dir = dir.to_owned();
-    place.inside(pidfd, || {
+    mounts.inside(pidfd, || {
         rustix::mount::unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
             .map_err(|e| Error::io("unmount", &dir, e))
     })

@@ -1,11 +1,12 @@
 //! Opening what a container decides about: name by name, without following it anywhere.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::container::open_below;
 use eci_fs_protocol::error::{Error, Result};
 
 /// The root file system that a process is about to enter. The way there is the engine's, and may lead over symbolic
@@ -28,21 +29,6 @@ pub(super) fn open_top(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(link_or(e, &format!("/{name}"))),
     }
-}
-
-/// Open a path below `dir`, without links of any kind.
-pub(crate) fn open_below(
-    dir: impl AsFd,
-    path: &str,
-    flags: OFlags,
-) -> std::result::Result<OwnedFd, Errno> {
-    rustix::fs::openat2(
-        dir,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH,
-    )
 }
 
 /// What an error on the way to `path` says.

@@ -17,9 +17,8 @@ use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::place::{duplicate, gone};
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Connection;
 
 /// A question about the descriptor that travels beside.
@@ -170,12 +169,12 @@ fn serve(questions: &Channel, waiting: &Waiting) {
 
 /// Asks the two connections whether somebody serves them.
 #[derive(Debug)]
-pub struct Prober {
+pub struct LivenessProbe {
     probes: Probes,
     roots: [OwnedFd; 2],
 }
 
-impl Prober {
+impl LivenessProbe {
     pub(super) fn new(probes: Probes, roots: [&OwnedFd; 2]) -> Result<Self> {
         let [cached, live] = roots;
         Ok(Self {
@@ -189,7 +188,7 @@ impl Prober {
     ///
     /// # Errors
     /// When the thread that asks has ended.
-    pub fn poke(&self, times: usize, done: &Sender<Connection>) -> Result<()> {
+    pub fn send(&self, times: usize, done: &Sender<Connection>) -> Result<()> {
         for (connection, root) in Connection::ALL.into_iter().zip(&self.roots) {
             for number in 0..times {
                 let done = done.clone();
@@ -205,6 +204,16 @@ impl Prober {
         }
         Ok(())
     }
+}
+
+/// The error of whoever speaks to a thread of this module, or to the grafter, when that has ended.
+pub(super) fn gone() -> Error {
+    Error::new(Kind::System, "the grafter thread has ended").remedy("restart eci-mountd")
+}
+
+pub(super) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone()
+        .map_err(|e| Error::io("duplicate", "a descriptor", e))
 }
 
 #[cfg(test)]
@@ -227,9 +236,9 @@ mod tests {
         let probes = Probes::start().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
-        let prober = Prober::new(probes, [&root, &root]).unwrap();
+        let probe = LivenessProbe::new(probes, [&root, &root]).unwrap();
         let (done, answered) = mpsc::channel();
-        prober.poke(2, &done).unwrap();
+        probe.send(2, &done).unwrap();
         drop(done);
         assert_eq!(answered.iter().count(), 4);
     }

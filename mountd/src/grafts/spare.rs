@@ -18,11 +18,10 @@ use nix::mount::{MntFlags, umount2};
 use rustix::fs::OFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::open::open_below;
-use super::place::Place;
+use super::source_mounts::SourceMounts;
 use super::target::{Targets, Top};
-use crate::container::Subject;
 use crate::container::mountinfo::Mount;
+use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
 
 /// The directory of procfs on which the room is: every kernel has it.
@@ -56,7 +55,7 @@ const EMPTY: &[&str] = &[
 ///
 /// # Errors
 /// When a mount is refused. Nothing is laid then.
-pub(super) fn lay(place: &Place, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
+pub(super) fn lay(mounts: &SourceMounts, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
     let Some(proc) = targets.proc()?.filter(is_whole) else {
         return Ok(());
     };
@@ -64,7 +63,7 @@ pub(super) fn lay(place: &Place, subject: &Subject, targets: &Targets<'_>) -> Re
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let point = open_below(proc.dir, POINT, flags)
         .map_err(|e| Error::io("open the container's", "/proc/fs", e))?;
-    place.inside(&subject.pidfd, || {
+    mounts.inside(&subject.pidfd, || {
         let (room, cover) = (clone(proc.dir)?, clone(&point)?);
         put(&room, &point, "")?;
         let spares = [Some(&proc), sys.as_ref()];

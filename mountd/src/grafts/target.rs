@@ -14,11 +14,11 @@ use std::rc::Rc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::open::{At, at, link_or, open_below, open_root, open_top};
-use super::place::{FSTYPE, SOURCE};
-use crate::container::Subject;
+use super::open::{At, at, link_or, open_root, open_top};
+use super::source_mounts::{FSTYPE, SOURCE};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::{Namespace, Proc};
+use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
 
 /// The /proc and /sys of a container, and what is mounted there.

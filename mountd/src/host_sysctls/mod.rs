@@ -31,7 +31,7 @@ use machine::Machine;
 
 /// What raises; clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Raiser {
+pub struct HostSysctls {
     shared: Arc<Shared>,
 }
 
@@ -53,7 +53,7 @@ struct Inner {
     failed: bool,
 }
 
-impl Raiser {
+impl HostSysctls {
     /// Go on with what is written down in `runtime`, if that was since the machine was booted. Without this nothing
     /// is raised.
     pub fn open(&self, runtime: RuntimeDir, boot_id: &str, ceilings: Ceilings) {

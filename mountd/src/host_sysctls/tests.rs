@@ -55,24 +55,24 @@ impl Rig {
     }
 
     /// A daemon that finds these containers, with this ceiling for all.
-    fn daemon(&self, slots: &[u64], ceiling: u64) -> Raiser {
+    fn daemon(&self, slots: &[u64], ceiling: u64) -> HostSysctls {
         self.booted("this boot", slots, ceiling)
     }
 
-    fn booted(&self, boot_id: &str, slots: &[u64], ceiling: u64) -> Raiser {
+    fn booted(&self, boot_id: &str, slots: &[u64], ceiling: u64) -> HostSysctls {
         let ceilings = HostSysctl::ALL.map(|tunable| (tunable, ceiling));
         let ceilings = ceilings.into_iter().collect();
         self.started(boot_id, slots, ceilings)
     }
 
-    fn started(&self, boot_id: &str, slots: &[u64], ceilings: Ceilings) -> Raiser {
-        let raiser = Raiser::default();
-        raiser.open_at(self.dir.path(), self.runtime(), boot_id, ceilings);
+    fn started(&self, boot_id: &str, slots: &[u64], ceilings: Ceilings) -> HostSysctls {
+        let host_sysctls = HostSysctls::default();
+        host_sysctls.open_at(self.dir.path(), self.runtime(), boot_id, ceilings);
         for slot in slots {
-            raiser.enter(*slot);
+            host_sysctls.enter(*slot);
         }
-        raiser.set_complete();
-        raiser
+        host_sysctls.set_complete();
+        host_sysctls
     }
 }
 
@@ -127,7 +127,7 @@ fn privileged_without_a_ceiling_without_a_container_or_out_of_range_nothing_is_r
     assert_eq!(daemon.wish(1, NR_OPEN, 2000), Err(Errno::PERM));
     assert_eq!(daemon.wish(2, FILE_MAX, 2000), Err(Errno::SRCH));
     assert_eq!(daemon.wish(1, FILE_MAX, u64::MAX), Err(Errno::PERM));
-    let off = Raiser::default();
+    let off = HostSysctls::default();
     off.enter(1);
     off.set_complete();
     assert_eq!(off.tunables(), []);

@@ -14,12 +14,13 @@ use rustix::process::Signal;
 use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::Described;
+use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
 use catalogue::checked;
-use eci_fs_protocol::error::{Error, Kind, Result};
 pub(crate) use threads::threads_of;
 
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
 
@@ -41,32 +42,16 @@ pub struct Program {
     pub settings: Settings,
 }
 
-/// What a server works with or keeps besides the connections.
-#[derive(Debug)]
-pub struct Belongings {
-    /// The memfd in which servers remember what the next one must know. The daemon never looks into it.
-    pub state: OwnedFd,
-    /// What the server keeps for the next daemon; a private daemon has no next one.
-    pub legacy: Option<Legacy>,
-}
-
-/// What a server keeps for the next daemon, beside the connections and the state.
-#[derive(Debug)]
-pub struct Legacy {
-    /// The mount namespace of the source mounts.
-    pub namespace: OwnedFd,
-    /// The socket at which a server that has lost its daemon waits for the next one.
-    pub rendezvous: OwnedFd,
-}
-
-/// What a server without a daemon hands over.
+/// What a server without a daemon hands over to the next one.
 #[derive(Debug)]
 pub struct HandedOver {
     /// The connections.
     pub connections: Connections,
-    /// What else it had.
-    pub belongings: Belongings,
-    /// The containers that it serves.
+    /// The state, as the server has it: nobody has looked yet whether it is one.
+    pub state: OwnedFd,
+    /// The descriptors that the server held.
+    pub held: HeldDescriptors,
+    /// The slots of the containers that it serves.
     pub slots: Vec<u64>,
 }
 
@@ -79,7 +64,7 @@ pub struct Server {
     pidfd: OwnedFd,
     link: Channel,
     /// The daemon's end of the channel over which it asks, for the daemon that takes our place.
-    answers: Option<OwnedFd>,
+    broker_channel: Option<OwnedFd>,
     /// Whether it lives on when the value is dropped.
     released: bool,
 }
@@ -92,7 +77,7 @@ impl Server {
     pub fn start(
         program: &Program,
         connections: &mut Connections,
-        belongings: &Belongings,
+        descriptors: &PersistentDescriptors,
         broker: &Broker,
     ) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
@@ -116,17 +101,17 @@ impl Server {
             cached.as_fd(),
             live.as_fd(),
             asks.as_fd(),
-            belongings.state.as_fd(),
+            descriptors.state.as_fd(),
         ];
-        if let Some(legacy) = &belongings.legacy {
+        if let Some(held) = &descriptors.held {
             fds.extend(connections.descriptors());
-            fds.extend([legacy.namespace.as_fd(), legacy.rendezvous.as_fd()]);
+            fds.extend([held.namespace.as_fd(), held.rendezvous.as_fd()]);
         }
         let start = ToServer::Start {
             version: link::VERSION,
             init: connections.init(),
             settings: program.settings.clone(),
-            held: belongings.legacy.as_ref().map_or(0, |_| link::HELD),
+            held: descriptors.held.as_ref().map_or(0, |_| link::HELD),
         };
         match server.call(&start, &fds)? {
             FromServer::Started { replies } => connections.accept(replies)?,
@@ -177,21 +162,16 @@ impl Server {
         // Only now is the pidfd that of the process which answers.
         server.ping()?;
         let server = server.answering(answers.into_inner(), broker)?;
-        let belongings = Belongings {
+        let handed_over = HandedOver {
+            connections,
             state,
-            legacy: Some(Legacy {
+            held: HeldDescriptors {
                 namespace,
                 rendezvous,
-            }),
-        };
-        Ok((
-            server,
-            HandedOver {
-                connections,
-                belongings,
-                slots,
             },
-        ))
+            slots,
+        };
+        Ok((server, handed_over))
     }
 
     /// Answer what it asks at the other end of `answers`.
@@ -203,7 +183,7 @@ impl Server {
             .try_clone()
             .map_err(|e| Error::io("duplicate", "a socket", e))?;
         broker.answer(Channel::new(answers))?;
-        self.answers = Some(kept);
+        self.broker_channel = Some(kept);
         Ok(self)
     }
 
@@ -219,7 +199,7 @@ impl Server {
             pid,
             pidfd: crate::container::open_pidfd(pid)?,
             link,
-            answers: None,
+            broker_channel: None,
             released: false,
         })
     }
@@ -306,7 +286,7 @@ impl Server {
     }
 
     /// Have it tell what containers set these tunables to.
-    pub fn raise(&mut self, tunables: Vec<HostSysctl>) -> Result<()> {
+    pub fn watch_host_sysctls(&mut self, tunables: Vec<HostSysctl>) -> Result<()> {
         match self.call(&ToServer::HostSysctls { tunables }, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
@@ -336,8 +316,8 @@ impl Server {
     }
 
     /// The daemon's end of the channel over which the server asks.
-    pub fn answers(&self) -> Option<&OwnedFd> {
-        self.answers.as_ref()
+    pub fn broker_channel(&self) -> Option<&OwnedFd> {
+        self.broker_channel.as_ref()
     }
 
     /// End it, whatever it is doing, and reap it.

@@ -8,12 +8,9 @@ mod clone_device;
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::container::procfs::Proc;
-use crate::grafts::place::{Grafter, Origin};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Connection;
 
@@ -34,25 +31,16 @@ struct One {
 }
 
 impl Connections {
-    /// Open and mount both, in a grafter that is started for them.
+    /// Opens both, has `mount` mount file systems on duplicates of the descriptors, and reads what the kernel then
+    /// sends. Returns the connections, and what `mount` returns.
     ///
     /// # Errors
-    /// When `/dev/fuse` cannot be opened, or a mount is refused.
-    pub fn open(proc: Arc<Proc>) -> Result<(Self, Grafter)> {
-        let fuse = [open_fuse()?, open_fuse()?];
-        let copy = |fd: &OwnedFd| {
-            fd.try_clone()
-                .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
-        };
-        let mounted = Origin::Mount([copy(&fuse[0])?, copy(&fuse[1])?]);
-        let grafter = Grafter::start(proc, mounted)?;
-        let [cached, live] = fuse;
-        Ok((
-            Self {
-                each: [One::new(cached)?, One::new(live)?],
-            },
-            grafter,
-        ))
+    /// When `/dev/fuse` cannot be opened, and the error of `mount`.
+    pub fn open<T>(mount: impl FnOnce([OwnedFd; 2]) -> Result<T>) -> Result<(Self, T)> {
+        let [cached, live] = [open_fuse()?, open_fuse()?];
+        let mounted = mount([duplicate(&cached)?, duplicate(&live)?])?;
+        let each = [One::new(cached)?, One::new(live)?];
+        Ok((Self { each }, mounted))
     }
 
     /// Those of a daemon that is dead, from whoever kept them: the descriptors, the INIT requests and their answers,
@@ -104,9 +92,7 @@ impl Connections {
         let [cached, live] = &self.each;
         let copy = |one: &One| {
             if self.can_resend() {
-                one.fuse
-                    .try_clone()
-                    .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
+                duplicate(&one.fuse)
             } else {
                 let device = open_fuse()?;
                 clone_device::join(&device, &one.fuse)
@@ -123,6 +109,15 @@ impl Connections {
             .iter()
             .filter_map(|one| one.reply.clone())
             .collect()
+    }
+
+    /// Duplicates of the `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn duplicates(&self) -> Result<[OwnedFd; 2]> {
+        let [cached, live] = &self.each;
+        Ok([duplicate(&cached.fuse)?, duplicate(&live.fuse)?])
     }
 
     /// The `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
@@ -148,11 +143,7 @@ impl Connections {
         for ((one, reply), connection) in self.each.iter_mut().zip(replies).zip(Connection::ALL) {
             match &one.reply {
                 None => {
-                    let mut device = std::fs::File::from(
-                        one.fuse
-                            .try_clone()
-                            .map_err(|e| Error::io("duplicate", "/dev/fuse", e))?,
-                    );
+                    let mut device = std::fs::File::from(duplicate(&one.fuse)?);
                     device
                         .write_all(&reply)
                         .map_err(|e| Error::io("answer INIT on", "/dev/fuse", e))?;
@@ -174,10 +165,7 @@ impl Connections {
 
 impl One {
     fn new(fuse: OwnedFd) -> Result<Self> {
-        let mut device = std::fs::File::from(
-            fuse.try_clone()
-                .map_err(|e| Error::io("duplicate", "/dev/fuse", e))?,
-        );
+        let mut device = std::fs::File::from(duplicate(&fuse)?);
         let mut init = vec![0; READ_BUFFER];
         let size = device
             .read(&mut init)
@@ -213,6 +201,11 @@ fn refuse_other_device(fd: &OwnedFd) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn duplicate(fuse: &OwnedFd) -> Result<OwnedFd> {
+    fuse.try_clone()
+        .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
 }
 
 fn open_fuse() -> Result<OwnedFd> {

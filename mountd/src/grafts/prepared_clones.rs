@@ -6,23 +6,23 @@
 
 use std::os::fd::OwnedFd;
 
-use super::place::Place;
 use super::rows::to_be_grafted;
+use super::source_mounts::SourceMounts;
 use eci_fs_protocol::link::Row;
 
 /// Clones for the container that is going to be in a slot.
 #[derive(Debug)]
-pub struct Ready {
+pub struct PreparedClones {
     /// The slot.
     pub slot: u64,
     clones: Vec<(Row, OwnedFd)>,
 }
 
-impl Ready {
+impl PreparedClones {
     /// Make as many of them as can be made; `rows` are those that another container got, and the next one mostly gets.
-    pub fn make(place: &Place, slot: u64, rows: &[Row]) -> Self {
+    pub fn make(mounts: &SourceMounts, slot: u64, rows: &[Row]) -> Self {
         let clones = to_be_grafted(rows).filter_map(|row| {
-            let clone = place.clone_of(slot, row);
+            let clone = mounts.clone_of(slot, row);
             let clone =
                 clone.inspect_err(|error| tracing::debug!(%error, path = row.path, "not ready"));
             Some((row.clone(), clone.ok()?))

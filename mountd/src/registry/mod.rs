@@ -44,12 +44,12 @@ pub struct Container {
     /// The paths that are covered in it.
     pub grafted: Vec<String>,
     /// Where else its views are shown.
-    pub mounts: Vec<Exposure>,
+    pub mounts: Vec<InspectionMount>,
 }
 
 /// A directory of the host under which a container's views are shown.
 #[derive(Debug)]
-pub struct Exposure {
+pub struct InspectionMount {
     /// Its path.
     pub dir: PathBuf,
     /// Whether it was made for this.
