@@ -172,7 +172,7 @@ impl Rig {
         let described = describe(&proc, pidfd.as_fd(), None, choice).unwrap();
         let secrets = Secrets {
             boot_id: [1; 16],
-            machine_secret: [2; 32],
+            host_secret: [2; 32],
         };
         let mut fds: Vec<BorrowedFd<'_>> = described.dirs.iter().map(AsFd::as_fd).collect();
         fds.push(described.subject.pidfd.as_fd());

@@ -31,12 +31,12 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Take over a connected `SOCK_SEQPACKET` socket.
+    /// Returns the channel of a connected `SOCK_SEQPACKET` socket.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
-    /// Two connected ends, both close-on-exec.
+    /// Returns two connected ends, both close-on-exec.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (a, b) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -47,8 +47,8 @@ impl Channel {
         Ok((Self::new(a), Self::new(b)))
     }
 
-    /// Connect to a socket that listens at `path`; none when there is no socket, or nobody holds it any more. With a
-    /// `limit`, nothing is waited for longer, connecting included (EAGAIN).
+    /// Connects to a socket that listens at `path`. Returns none when there is no socket, or no process holds it any
+    /// more. With a `limit`, nothing takes longer, connecting included (EAGAIN).
     ///
     /// # Errors
     /// The kernel's.
@@ -69,12 +69,13 @@ impl Channel {
         }
     }
 
-    /// Give the socket back, for a child's standard input for instance.
+    /// Returns the socket, for a child's standard input for instance.
     pub fn into_inner(self) -> OwnedFd {
         self.socket
     }
 
-    /// Fail a [`Self::recv`] that waits longer than `limit` with [`io::ErrorKind::WouldBlock`].
+    /// Limits the time that each [`Self::send`] and [`Self::recv`] may wait. After `limit` they fail with
+    /// [`io::ErrorKind::WouldBlock`].
     pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         set_socket_timeout(&self.socket, Timeout::Recv, limit)?;
@@ -82,7 +83,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Send one value and its descriptors.
+    /// Sends one value and its descriptors.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] with [`Fault::TooLarge`] when the value does not fit a packet; otherwise the
@@ -115,7 +116,7 @@ impl Channel {
         Ok(())
     }
 
-    /// Receive one value and its descriptors; `None` when the other end has closed.
+    /// Receives one value and its descriptors; `None` when the other end has closed.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] for what is not such a value, and with a [`Fault`] for what did not come whole;
@@ -124,8 +125,8 @@ impl Channel {
         Ok(self.recv_signed()?.map(|packet| (packet.value, packet.fds)))
     }
 
-    /// From now on each packet that comes in says who sent it: [`Self::peer`] tells only who began to listen, which
-    /// may have been another process.
+    /// Has the kernel name the sender of each packet from now on. [`Self::peer`] names only the process that began to
+    /// listen, which may be another one.
     pub fn ask_for_senders(&self) -> io::Result<()> {
         rustix::net::sockopt::set_socket_passcred(&self.socket, true)?;
         Ok(())
@@ -190,11 +191,11 @@ impl Channel {
 /// Why a packet could not be sent or received whole. It is inside of the [`io::Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It was not sent, because it does not fit.
+    /// The packet was not sent, because it does not fit.
     TooLarge {
-        /// Its bytes, of which [`MAX_PACKET`] fit.
+        /// Bytes of the packet, of which [`MAX_PACKET`] fit.
         bytes: usize,
-        /// Its descriptors, of which [`MAX_FDS`] fit.
+        /// Descriptors of the packet, of which [`MAX_FDS`] fit.
         descriptors: usize,
     },
     /// Bytes of it were cut off: the sender has other limits.
@@ -236,18 +237,18 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What came in at once.
+/// A packet that was received.
 #[derive(Debug)]
 pub struct Packet<T> {
     /// The value.
     pub value: T,
     /// The descriptors that came with it.
     pub fds: Vec<OwnedFd>,
-    /// Who sent it, as the kernel says (`SCM_CREDENTIALS`).
+    /// The sender, as the kernel names it (`SCM_CREDENTIALS`).
     pub sender: Option<Peer>,
 }
 
-/// Who is at the other end of a channel (`SO_PEERCRED`), or sent a packet.
+/// The process at the other end of a channel (`SO_PEERCRED`), or the sender of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// User id, in our user namespace.

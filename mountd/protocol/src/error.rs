@@ -1,7 +1,7 @@
-//! The one error type of the mount daemon: what happened, to which path, and what to do about it.
+//! The error type of the mount daemon and the commands: an event, its path, and advice for people.
 //!
-//! It travels over the control protocol as it is, so that the person who typed a command reads the
-//! sentence that the daemon meant. It is not an errno: containers never meet it.
+//! It crosses the control protocol as it is, so that the person who typed a command reads the sentence of the daemon.
+//! Containers never meet it: they are given an errno.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::Fault;
 
-/// What kind of thing went wrong, for programs that act on it.
+/// The kind of a failure, for programs that act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -23,7 +23,7 @@ pub enum Kind {
     Denied,
     /// Somebody else holds it: a socket, a lock, a directory.
     Busy,
-    /// The machine, or a descriptor or memory limit, did not allow it.
+    /// The host, or a limit of descriptors or memory, did not allow it.
     System,
     /// The two programs speak different versions of the protocol.
     Version,
@@ -55,12 +55,12 @@ pub enum Reason {
 pub struct Error {
     /// For programs.
     pub kind: Kind,
-    /// What happened, and to which path or process.
+    /// The sentence for people: the event, and the path or process that it was about.
     pub what: String,
-    /// What the reader can do about it, if there is something.
+    /// The advice for people, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// Which case of [`Self::kind`] it is, where programs tell that apart.
+    /// The case of [`Self::kind`], where programs tell cases apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// The errno of the system call that failed, as the kernel numbers it.
@@ -72,7 +72,7 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error of `kind` that says `what`.
+    /// Returns an error of `kind` that says `what`.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self {
             kind,
@@ -95,17 +95,18 @@ impl Error {
         Self::not_found("the process has ended").because(Reason::ProcessEnded)
     }
 
-    /// [`Kind::Refused`] with `what`.
+    /// Returns an error of [`Kind::Refused`].
     pub fn refused(what: impl Into<String>) -> Self {
         Self::new(Kind::Refused, what)
     }
 
-    /// [`Kind::NotFound`] with `what`.
+    /// Returns an error of [`Kind::NotFound`].
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, what)
     }
 
-    /// A failed system call: `verb` ("open", "mount"), the path it failed on, and the kernel's word.
+    /// Returns the error of a failed system call: `verb` ("open", "mount"), the path it failed on, and the kernel's
+    /// word.
     pub fn io(verb: &str, path: impl AsRef<Path>, error: impl Into<io::Error>) -> Self {
         let error = error.into();
         let kind = match error.kind() {
@@ -124,28 +125,28 @@ impl Error {
         this.with_errno(errno_of(&error))
     }
 
-    /// The same error with the reason on which programs act.
+    /// Returns the error with the reason on which programs act.
     #[must_use]
     pub fn because(mut self, reason: Reason) -> Self {
         self.reason = Some(reason);
         self
     }
 
-    /// The same error with the errno of the system call that failed, if there is one.
+    /// Returns the error with the errno of the system call that failed, if there is one.
     #[must_use]
     pub fn with_errno(mut self, errno: Option<i32>) -> Self {
         self.errno = errno;
         self
     }
 
-    /// The same error with what to do about it.
+    /// Returns the error with advice for people.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// The same error, said about a larger undertaking.
+    /// Returns the error as a part of a larger undertaking.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.what = format!("{context}: {}", self.what);
@@ -160,7 +161,7 @@ fn errno_of(error: &io::Error) -> Option<i32> {
         .or_else(|| Fault::of(error).and_then(Fault::errno))
 }
 
-/// The kernel's word without Rust's "(os error N)", which helps nobody.
+/// Returns the kernel's word without Rust's "(os error N)", which helps nobody.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
@@ -171,7 +172,7 @@ fn plain(error: &io::Error) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One line whatever came in: a path may hold a newline.
+        // The line stays one line: a path may hold a newline.
         let one_line = |s: &str| s.replace(['\n', '\r'], "?");
         f.write_str(&one_line(&self.what))?;
         match &self.remedy {

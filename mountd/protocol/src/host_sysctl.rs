@@ -1,10 +1,10 @@
-//! The tunables of the machine that a container's wish can raise: a fixed list, so that nobody hands the daemon a path.
+//! The sysctls of the host that containers can raise. They are a fixed list, so that nobody hands the daemon a path.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One of them. It is named by its path, in the configuration and on every channel.
+/// A sysctl of the host. Its name is its path, in the configuration and on every channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum HostSysctl {
     /// Files that can be open.
@@ -16,7 +16,7 @@ pub enum HostSysctl {
     /// Connections that are tracked.
     #[serde(rename = "/proc/sys/net/netfilter/nf_conntrack_max")]
     ConntrackMax,
-    /// Buckets of the table in which they are.
+    /// Buckets of the table of connections that are tracked.
     #[serde(rename = "/sys/module/nf_conntrack/parameters/hashsize")]
     ConntrackHashsize,
 }
@@ -25,7 +25,7 @@ pub enum HostSysctl {
 const BUCKET: u64 = size_of::<usize>() as u64;
 
 impl HostSysctl {
-    /// All of them.
+    /// Every such sysctl.
     pub const ALL: [Self; 4] = [
         Self::FileMax,
         Self::NrOpen,
@@ -33,12 +33,12 @@ impl HostSysctl {
         Self::ConntrackHashsize,
     ];
 
-    /// The one at `path`.
+    /// Returns the sysctl at `path`.
     pub fn of_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.path() == path)
     }
 
-    /// Its absolute path.
+    /// Returns the absolute path.
     pub fn path(self) -> &'static str {
         match self {
             Self::FileMax => "/proc/sys/fs/file-max",
@@ -48,7 +48,7 @@ impl HostSysctl {
         }
     }
 
-    /// The highest value that the kernel takes.
+    /// Returns the highest value that the kernel takes.
     pub fn most(self) -> u64 {
         match self {
             Self::FileMax => i64::MAX as u64,
@@ -60,7 +60,8 @@ impl HostSysctl {
         }
     }
 
-    /// The value that the kernel makes of `value`, but no more than `ceiling`: it rounds the buckets up to whole pages.
+    /// Returns the value that the kernel makes of `value`, but no more than `ceiling`: it rounds the buckets up to
+    /// whole pages.
     pub fn rounded(self, value: u64, ceiling: u64) -> u64 {
         let step = match self {
             Self::ConntrackHashsize => rustix::param::page_size() as u64 / BUCKET,

@@ -1,5 +1,5 @@
-//! What the programs say to each other: [`control`] between a command and the daemon, [`link`] between the daemon
-//! and the server, [`handover`] between a daemon and the one that takes its place, all over [`channel`].
+//! The protocols of the programs: [`control`] between a command and the daemon, [`link`] between the daemon and the
+//! server, [`handover`] between a daemon and its successor. All of them use a [`channel`].
 //!
 //! This crate holds values and their encoding, and nothing of any side's internals.
 

@@ -1,8 +1,8 @@
 //! The two FUSE connections: their `/dev/fuse` descriptors, and what was negotiated on them.
 //!
-//! The kernel sends INIT once in the life of a connection. Its bytes are kept, and so is the answer that the
-//! first server gave: a later server is fed the same request, and must give the same answer, because what was
-//! negotiated belongs to the connection and not to the process that serves it.
+//! The kernel sends INIT once in the life of a connection. Its bytes are kept, and so is the answer of the first
+//! server. A later server is fed the same request and must give the same answer: what was negotiated belongs to the
+//! connection, and not to the process that serves it.
 
 mod clone_device;
 
@@ -43,8 +43,8 @@ impl Connections {
         Ok((Self { each }, mounted))
     }
 
-    /// Those of a daemon that is dead, from whoever kept them: the descriptors, the INIT requests and their answers,
-    /// in the order of [`Connection::ALL`].
+    /// Adopts the connections of a daemon that is dead, from whoever has kept them: the descriptors, the INIT requests
+    /// and the answers to these, in the order of [`Connection::ALL`].
     ///
     /// # Errors
     /// When these cannot be the connections.
@@ -77,14 +77,14 @@ impl Connections {
         }
     }
 
-    /// Whether the kernel can send requests again that a dead server had read (Linux 6.9).
+    /// Returns true if the kernel can send requests again that a dead server had read (Linux 6.9).
     pub fn can_resend(&self) -> bool {
         self.each.iter().all(|one| announces_resend(&one.init))
     }
 
-    /// Descriptors for a server to read requests from. A kernel that cannot send requests again would keep for ever
-    /// what a dead server had read, as long as we hold the same description; so there a server gets one of its own,
-    /// and what it had read fails with it (ECONNABORTED).
+    /// Returns descriptors for a server to read requests from. A kernel that cannot send requests again would keep for
+    /// ever what a dead server had read, as long as we hold the same description. So there a server gets a description
+    /// of its own, and what it had read fails with it (ECONNABORTED).
     ///
     /// # Errors
     /// When no more descriptors can be had.
@@ -103,7 +103,7 @@ impl Connections {
         Ok([copy(cached)?, copy(live)?])
     }
 
-    /// The answers to the INIT requests, once there were any.
+    /// Returns the answers to the INIT requests, once there were any.
     pub fn replies(&self) -> Vec<Vec<u8>> {
         self.each
             .iter()
@@ -111,7 +111,7 @@ impl Connections {
             .collect()
     }
 
-    /// Duplicates of the `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
+    /// Returns duplicates of the `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
     ///
     /// # Errors
     /// When no more descriptors can be had.
@@ -120,17 +120,17 @@ impl Connections {
         Ok([duplicate(&cached.fuse)?, duplicate(&live.fuse)?])
     }
 
-    /// The `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
+    /// Returns the `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.each[0].fuse.as_fd(), self.each[1].fuse.as_fd()]
     }
 
-    /// The INIT requests, in the same order.
+    /// Returns the INIT requests, in the same order.
     pub fn init(&self) -> Vec<Vec<u8>> {
         self.each.iter().map(|one| one.init.clone()).collect()
     }
 
-    /// Take a server's answers to the INIT requests: the first go to the kernel, later ones must be the same.
+    /// Takes a server's answers to the INIT requests. The first answers go to the kernel; later ones must be the same.
     ///
     /// # Errors
     /// When an answer differs from the first one: this server cannot serve these connections.
@@ -179,9 +179,9 @@ impl One {
     }
 }
 
-/// FUSE_HAS_RESEND of include/uapi/linux/fuse.h is bit 39 of the flags, bit 7 of their second word, which is valid
-/// with FUSE_INIT_EXT, bit 30 of the first. `struct fuse_in_header` has 40 bytes; the flags are the fourth and fifth
-/// word of `struct fuse_init_in`.
+/// Returns true if an INIT request has FUSE_HAS_RESEND of include/uapi/linux/fuse.h. That is bit 39 of the flags: bit 7
+/// of their second word, which is valid with FUSE_INIT_EXT, bit 30 of the first. `struct fuse_in_header` has 40 bytes;
+/// the flags are the fourth and fifth word of `struct fuse_init_in`.
 fn announces_resend(init: &[u8]) -> bool {
     let word = |at: usize| {
         init.get(at..at + 4)
@@ -191,7 +191,8 @@ fn announces_resend(init: &[u8]) -> bool {
     word(52) & 1 << 30 != 0 && word(56) & 1 << 7 != 0
 }
 
-/// `/dev/fuse` is the character device 10:229 (Documentation/admin-guide/devices.txt).
+/// Refuses a descriptor that is not of `/dev/fuse`, the character device 10:229
+/// (Documentation/admin-guide/devices.txt).
 fn refuse_other_device(fd: &OwnedFd) -> Result<()> {
     let stat = rustix::fs::fstat(fd).map_err(|e| Error::io("look at", "/dev/fuse", e))?;
     let character = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;

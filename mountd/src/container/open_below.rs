@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// Open a path below `dir`, without links of any kind.
+/// Opens a path below `dir`, without links of any kind.
 pub(crate) fn open_below(
     dir: impl AsFd,
     path: &str,

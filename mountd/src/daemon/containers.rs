@@ -17,7 +17,7 @@ use eci_fs_protocol::control::{CgroupChoice, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use eci_fs_protocol::link::{Row, Secrets};
 
-/// Who hears of containers, besides the list and the server.
+/// The parts that hear of containers, besides the list and the server.
 #[derive(Debug)]
 pub(super) struct Containers {
     pub(super) proc: Arc<Proc>,
@@ -26,7 +26,7 @@ pub(super) struct Containers {
     pub(super) journal: Arc<Journal>,
 }
 
-/// What is known of a container when it is put on the list.
+/// A container that is about to be put on the list.
 #[derive(Debug)]
 pub(super) struct NewContainer {
     pub(super) described: Described,

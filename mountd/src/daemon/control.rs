@@ -1,4 +1,4 @@
-//! One control connection: packets in, operations, packets out.
+//! One control connection: packets are received, operations are done, and answers are sent.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -40,17 +40,17 @@ pub(super) struct Daemon {
     pub(super) end: End,
 }
 
-/// Where commands reach the daemon, and the lock that keeps others from it: what a daemon keeps for its successor alone.
+/// The socket of the commands, and the lock of the runtime directory. A daemon keeps the lock for its successor alone.
 #[derive(Debug)]
 pub(super) struct ControlEndpoint {
     pub(super) lock: OwnedFd,
     pub(super) listener: OwnedFd,
 }
 
-/// What ends the daemon, apart from signals.
+/// The flags that end the daemon. Signals end it too.
 #[derive(Debug, Default)]
 pub(super) struct End {
-    /// The command that a private daemon serves is gone, or a successor's user has been answered.
+    /// The command that a private daemon serves is gone; or the command that asked for a successor has been answered.
     over: AtomicBool,
     /// Another daemon has taken the place of this one.
     handed_over: AtomicBool,

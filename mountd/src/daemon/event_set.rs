@@ -54,7 +54,7 @@ impl EventSet {
             .map_err(|e| Error::io("watch", "a descriptor", e))
     }
 
-    /// From now on the loop hears of the next request on the connection `number`, once; or of none.
+    /// Has the loop hear of the next request on the connection `number`, once; or of none.
     pub(super) fn hear_of_request(
         &self,
         number: u64,
@@ -73,7 +73,7 @@ impl EventSet {
         .map_err(|e| Error::io("watch", "/dev/fuse", e))
     }
 
-    /// From now on the loop hears of the end of the container in `slot`, once: its descriptor stays readable.
+    /// Has the loop hear of the end of the container in `slot`, once: its descriptor stays readable.
     pub(super) fn add_container(&self, slot: u64, pidfd: BorrowedFd<'_>) -> Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
         self.epoll

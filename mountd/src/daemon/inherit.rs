@@ -1,4 +1,4 @@
-//! Where a daemon gets the connections from: a server that lost its daemon, the service manager, or `/dev/fuse`.
+//! The origin of the connections: a server that lost its daemon, the service manager, or `/dev/fuse`.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -19,19 +19,19 @@ use crate::supervisor::{HandedOver, Program, Server};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
 
-/// What is known of the connections at the start of a daemon.
+/// The origin of the connections, at the start of a daemon.
 #[derive(Debug)]
 pub(super) enum Connected {
-    /// They have just been made.
+    /// The connections have just been made.
     Anew,
-    /// They are those of the daemon before, with the grafts in the containers.
+    /// The connections are those of the daemon before, with the grafts in the containers.
     Before {
-        /// The containers of the server that serves them; none when it has just been started.
+        /// The slots of the containers of the server that serves them; none when it has just been started.
         server: Option<BTreeSet<u64>>,
     },
 }
 
-/// What a daemon works with.
+/// The connections, and all that a daemon works with on them.
 #[derive(Debug)]
 pub(super) struct Inheritance {
     pub(super) connections: Connections,
@@ -41,7 +41,7 @@ pub(super) struct Inheritance {
     pub(super) connected: Connected,
 }
 
-/// What a daemon finds when it starts.
+/// The parts that a daemon has when it looks for connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'a> {
     pub(super) proc: &'a Arc<Proc>,
@@ -51,11 +51,11 @@ pub(super) struct Found<'a> {
     pub(super) boot_id: &'a str,
 }
 
-/// The file in the runtime directory that says what was negotiated on the connections, for whoever finds these at
+/// The file in the runtime directory that says what was negotiated on the connections, for a daemon that finds these at
 /// the service manager.
 const FILE: &str = "connections.json";
 
-/// What is in it.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Negotiated {
     boot_id: String,
@@ -64,8 +64,8 @@ struct Negotiated {
 }
 
 impl Found<'_> {
-    /// From a server that lost its daemon, if one waits in the runtime directory; from the service manager, if it kept
-    /// the descriptors; anew otherwise.
+    /// Gets the connections from a server that lost its daemon, if one waits in the runtime directory; from the service
+    /// manager, if it kept the descriptors; otherwise it makes them.
     ///
     /// # Errors
     /// When connections cannot be made, or a server cannot be started.
@@ -170,7 +170,7 @@ fn from_server(
     runtime: &RuntimeDir,
     broker: &Broker,
 ) -> Result<Option<Inheritance>> {
-    // A service manager may hold the socket of one that has died: nobody would answer there.
+    // The service manager may hold the socket of a server that has died: nobody would answer there.
     if has_ended_since(proc, runtime)? {
         return Ok(None);
     }
@@ -203,7 +203,7 @@ fn from_server(
     }))
 }
 
-/// Whether the server of the daemon before is known to have ended.
+/// Returns true if the server of the daemon before is known to have ended.
 fn has_ended_since(proc: &Proc, runtime: &RuntimeDir) -> Result<bool> {
     let Some((pid, start_ticks)) = runtime.read_server()? else {
         return Ok(false);
@@ -214,11 +214,11 @@ fn has_ended_since(proc: &Proc, runtime: &RuntimeDir) -> Result<bool> {
     let other = proc
         .process(pid)
         .map_or(true, |process| process.start_ticks != start_ticks);
-    // Nobody may have waited for it yet.
+    // The process may not have been reaped yet.
     Ok(other || has_ended(pidfd.as_fd())?)
 }
 
-/// End a server that waits for a daemon but cannot be gone on with: what it serves is grafted anew.
+/// Ends a server that waits for a daemon and cannot be adopted. Its containers are grafted anew.
 fn end_orphan(proc: &Proc, runtime: &RuntimeDir) {
     let ended = runtime.read_server().and_then(|noted| {
         let Some((pid, start_ticks)) = noted else {

@@ -1,4 +1,4 @@
-//! What the daemon writes down in the runtime directory for the next one. A private daemon writes nothing.
+//! The records in the runtime directory, for the next daemon. A private daemon writes none.
 
 use std::sync::Arc;
 

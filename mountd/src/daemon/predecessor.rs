@@ -21,7 +21,7 @@ use eci_fs_protocol::handover::{Handover, Taken, VERSION};
 /// The time that the daemon which runs has for its packet.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What the daemon that runs has handed over.
+/// The daemon that runs, and all that it has handed over.
 #[derive(Debug)]
 pub(super) struct Predecessor {
     channel: Channel,
@@ -165,7 +165,7 @@ impl Predecessor {
             server.release();
             return Err(Error::io("hear from", "the daemon that ran", error));
         }
-        let server = server.answering(broker_channel, broker)?;
+        let server = server.with_broker(broker_channel, broker)?;
         service_manager::ready();
         let inheritance = Inheritance {
             connections,

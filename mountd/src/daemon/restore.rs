@@ -1,7 +1,7 @@
 //! The containers of the daemon before this one: they are taken over as they are, or grafted anew.
 //!
-//! Nothing here is fatal: a container that has ended meanwhile needs nothing, and one that cannot be taken over must
-//! not keep the others from it.
+//! Most errors here are not fatal. A container that has ended meanwhile needs nothing, and one that cannot be taken
+//! over must not keep the others from it.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -21,10 +21,10 @@ use crate::grafts::{self, Progress, SOURCE, open_dir};
 use crate::registry::{Container, InspectionMount, Intent, Saved, SavedContainer};
 use eci_fs_protocol::error::{Error, Result};
 
-/// Servers that may die, one after the other, while containers are taken over.
+/// The number of servers that may die, one after the other, while containers are taken over.
 const MAX_SERVERS: usize = 10;
 
-/// Take over the containers in `saved`, if that was written since the machine was booted, and begin to serve.
+/// Takes over the containers in `saved`, if that was written since the host was booted, and begins to serve.
 ///
 /// # Errors
 /// When the server does not begin to serve.
@@ -33,7 +33,7 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
     let none = BTreeSet::new();
     let known = match connected {
         Connected::Anew => {
-            // Grafting asks the server for what is grafted. Nobody else can ask it yet.
+            // Grafting makes requests to the server. Nobody else can make any yet.
             daemon.state.lock().slot.server()?.serve(false)?;
             &none
         }
@@ -61,7 +61,7 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
             let Err(error) = restore_one(daemon, container, known, anew) else {
                 break;
             };
-            // The container cannot help it if the server has died: the next one is told of it.
+            // No container can help it if the server has died: the next one is told of it.
             if server_is_gone(daemon) {
                 servers += 1;
                 if servers > MAX_SERVERS {
@@ -98,7 +98,7 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
             if !server_is_gone(daemon) {
                 return Err(error);
             }
-            // That is noticed like any other death of a server, and all are handed over then.
+            // The event loop notices that like any other death of a server, and then all are handed over.
             tracing::error!(%error, "the server died");
             state = daemon.state.lock();
         }
@@ -156,7 +156,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
     );
     drop(state);
     if anew && !saved.grafted.is_empty() {
-        // It has entered its root since it was attached, or the hook that asked has failed.
+        // The container has entered its root since it was attached, or the hook that asked has failed.
         graft(daemon, slot, Progress::default(), None)?;
     }
     for (dir, created) in &saved.mounts {
@@ -181,7 +181,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
     Ok(())
 }
 
-/// Whether anything of ours is mounted where a process is.
+/// Returns true if anything of ours is mounted where a process is.
 fn has_grafts(proc: &Proc, pid: i32) -> Result<bool> {
     let mounts = parse_mountinfo(&proc.read(&format!("{pid}/mountinfo"))?);
     Ok(mounts.iter().any(|mount| mount.source == SOURCE))
@@ -203,7 +203,7 @@ fn find_again(daemon: &Daemon, saved: &SavedContainer) -> Result<Described> {
     Ok(described)
 }
 
-/// What is left of a container that is not taken over.
+/// Removes the rest of a container that is not taken over.
 fn let_go(daemon: &Daemon, saved: &SavedContainer) {
     let mut state = daemon.state.lock();
     if let Some(container) = state.registry.remove(saved.slot) {
@@ -223,7 +223,7 @@ fn let_go(daemon: &Daemon, saved: &SavedContainer) {
     }
 }
 
-/// Take out what a daemon that was killed in the middle of an attach has grafted.
+/// Takes out the grafts of a daemon that was killed in the middle of an attach.
 fn undo_intent(daemon: &Daemon, boot_id: &str, known: &BTreeSet<u64>) -> Result<()> {
     let intent = daemon.journal.unfinished()?;
     if let Some(intent) = intent.filter(|intent| intent.boot_id == boot_id) {

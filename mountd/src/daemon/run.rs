@@ -53,8 +53,9 @@ pub fn main(options: &Options) -> ExitCode {
     }
 }
 
-/// A container costs the daemon and its server several descriptors; what a service manager gives at first (1024)
-/// would be used up by a hundred containers. Where the limit cannot be raised there is room for fewer.
+/// Raises the limit of descriptors. A container costs the daemon and its server several, and what a service manager
+/// gives at first (1024) would be used up by a hundred containers. Where the limit cannot be raised there is room for
+/// fewer.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
@@ -67,7 +68,7 @@ fn raise_descriptor_limit() {
 /// Sets everything up, serves until it is told to end, and undoes everything.
 ///
 /// # Errors
-/// Whatever keeps it from starting, and the loss of the server for good.
+/// The error that keeps it from starting, or that ends the event loop.
 pub fn run(options: &Options) -> Result<()> {
     raise_descriptor_limit();
     if !nix::unistd::geteuid().is_root() {
@@ -80,7 +81,8 @@ pub fn run(options: &Options) -> Result<()> {
     // Before any thread is started, so that every thread has them blocked and the loop alone reads them.
     let signals = block_signals()?;
     if options.background || options.private {
-        // The terminal's signals are for the command that started us. We may be a leader already: no matter.
+        // The terminal's signals are for the command that started us. If we are a leader already, this fails, which
+        // does not matter.
         let _ = nix::unistd::setsid();
     }
     // Before any child could inherit them.

@@ -16,7 +16,7 @@ use crate::registry::Registry;
 use crate::supervisor::{Program, Server};
 use eci_fs_protocol::error::Result;
 
-/// What starting and watching servers takes, besides the connections.
+/// The parts that start and watch servers, besides the connections.
 #[derive(Debug)]
 pub(super) struct Supervision {
     pub(super) proc: Arc<Proc>,

@@ -54,7 +54,7 @@ impl Watchdog {
         }
     }
 
-    /// From now on the server of this pidfd is to answer; or none.
+    /// Has the server of this pidfd watched from now on; or none.
     pub(super) fn watch(&self, pidfd: Option<BorrowedFd<'_>>) {
         // If the descriptor cannot be duplicated, the server is not watched.
         *self.answering.lock() = pidfd

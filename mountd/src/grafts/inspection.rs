@@ -18,8 +18,8 @@ use eci_fs_protocol::link::Row;
 /// Recursive clone: `AT_RECURSIVE`, which open_tree takes beside its own flags.
 const RECURSIVE: OpenTreeFlags = OpenTreeFlags::AT_RECURSIVE;
 
-/// Mount the views `rows` of the container in `slot` on the directory `dir`, in the mount namespace of the
-/// process behind `pidfd`.
+/// Mounts the views `rows` of the container in `slot` on the directory `dir`, in the mount namespace that `pidfd` leads
+/// to. Returns the number of views.
 ///
 /// # Errors
 /// When a mount is refused; then nothing is left of it.
@@ -40,7 +40,7 @@ pub fn mount_inspection(
                 .map_err(|e| Error::io("mount on", "the directory", e))
         })
     });
-    // The stage has served, whatever came of it.
+    // The stage is needed no more, whatever the result is.
     let _ = umount2(&stage, MntFlags::MNT_DETACH);
     let _ = fs::remove_dir(&stage);
     result.map(|()| rows.len())
@@ -58,7 +58,7 @@ fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result
     )?;
     for row in rows {
         let point = stage.join(row.path.trim_start_matches('/'));
-        // It may lie in a directory that is mounted already, and there it is.
+        // It may be in a directory that is mounted already, and exist there.
         if fs::symlink_metadata(&point).is_err() {
             let parent = if row.directory {
                 Some(point.as_path())
@@ -93,7 +93,7 @@ fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result
     open_tree(open_dir(stage)?, ".", flags).map_err(|e| Error::io("clone", stage, e))
 }
 
-/// Unmount such a directory in the mount namespace of the process behind `pidfd`.
+/// Unmounts such a directory in the mount namespace that `pidfd` leads to.
 ///
 /// # Errors
 /// When something else is mounted there by now, or nothing is.

@@ -17,9 +17,9 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags, StatxFlags};
 
 use super::probe::{LivenessProbe, Probes, duplicate};
+use crate::container::in_namespace::{NamespaceKind, in_namespace};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::Proc;
-use crate::container::visit::{Visited, visit};
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{Connection, Row};
 
@@ -34,7 +34,7 @@ pub(super) const FSTYPE: &str = "fuse";
 pub struct SourceMounts {
     /// The host's /proc.
     pub proc: Arc<Proc>,
-    home: OwnedFd,
+    namespace: OwnedFd,
     cached: OwnedFd,
     live: OwnedFd,
     live_read_only: OwnedFd,
@@ -52,7 +52,7 @@ impl SourceMounts {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(|e| {
             Error::io("make", "a mount namespace", e).remedy("run as root with CAP_SYS_ADMIN")
         })?;
-        let home = proc.open_at("thread-self/ns/mnt", OFlags::RDONLY)?;
+        let namespace = proc.open_at("thread-self/ns/mnt", OFlags::RDONLY)?;
         let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         do_mount(None, "/", None, private, None)?;
@@ -96,7 +96,7 @@ impl SourceMounts {
         )?;
         let read_only = plain | MsFlags::MS_RDONLY | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
         do_mount(None, "/live-read-only", None, read_only, None)?;
-        Self::of(proc, probes, home)
+        Self::of(proc, probes, namespace)
     }
 
     /// Moves the calling thread into the namespace of a daemon that is dead. Somebody who is not trusted has kept it,
@@ -104,10 +104,10 @@ impl SourceMounts {
     ///
     /// # Errors
     /// When the namespace cannot be entered, or is not one that [`Self::make`] made.
-    pub(super) fn enter(proc: Arc<Proc>, probes: Probes, home: OwnedFd) -> Result<Self> {
+    pub(super) fn enter(proc: Arc<Proc>, probes: Probes, namespace: OwnedFd) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS)
             .map_err(|e| Error::io("leave", "the root of the other threads", e))?;
-        setns(&home, CloneFlags::CLONE_NEWNS)
+        setns(&namespace, CloneFlags::CLONE_NEWNS)
             .map_err(|e| Error::io("enter", "the mount namespace that was handed over", e))?;
         let mounts = parse_mountinfo(&proc.read("thread-self/mountinfo")?);
         let is_ours = |mount: &Mount| match mount.point.as_str() {
@@ -126,35 +126,35 @@ impl SourceMounts {
                 "the mount namespace that was handed over is not one of eci-mountd",
             ));
         }
-        // What a daemon that died in the middle of a mount has left.
+        // A daemon that died in the middle of a mount has left these.
         for mount in mounts.iter().rev() {
             if mount.point.starts_with("/mounts/") {
                 let _ = umount2(mount.point.as_str(), MntFlags::MNT_DETACH);
             }
         }
-        Self::of(proc, probes, home)
+        Self::of(proc, probes, namespace)
     }
 
-    /// With the thread in the namespace `home`, in which the connections are mounted.
-    fn of(proc: Arc<Proc>, probes: Probes, home: OwnedFd) -> Result<Self> {
+    /// Opens the source mounts. The thread is in the namespace `namespace`, in which the connections are mounted.
+    fn of(proc: Arc<Proc>, probes: Probes, namespace: OwnedFd) -> Result<Self> {
         let (cached, live) = (open_dir("/cached")?, open_dir("/live")?);
         Ok(Self {
             devices: vec![device(&cached)?, device(&live)?],
             cached,
             live,
             live_read_only: open_dir("/live-read-only")?,
-            home,
+            namespace,
             proc,
             probes,
         })
     }
 
-    /// The mount namespace, for the next daemon.
+    /// Returns the mount namespace, for the next daemon.
     ///
     /// # Errors
     /// When no more descriptors can be had.
     pub fn namespace(&self) -> Result<OwnedFd> {
-        duplicate(&self.home)
+        duplicate(&self.namespace)
     }
 
     /// Returns a probe of the connections. It does not use the grafter, which may be waiting for a server itself.
@@ -165,8 +165,9 @@ impl SourceMounts {
         LivenessProbe::new(self.probes.clone(), [&self.cached, &self.live])
     }
 
-    /// Whether what carries our name is a graft of a daemon that was killed: its file system says ENOTCONN then. It
-    /// may be a file system of the container's own, which need not answer, so it is given up after a second.
+    /// Returns true if an entry that carries our name is a graft of a daemon that was killed: its file system says
+    /// ENOTCONN then. It may be a file system of the container's own, which need not answer, so the question is given
+    /// up after a second.
     pub(super) fn is_dead(&self, entry: &OwnedFd) -> Result<bool> {
         let error = self
             .probes
@@ -180,7 +181,7 @@ impl SourceMounts {
         ))
     }
 
-    /// A detached clone of the mount of one row of the container in `slot`, to be moved where it belongs.
+    /// Returns a detached clone of the mount of one row of the container in `slot`, to be moved onto its target.
     pub(super) fn clone_of(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
         use rustix::mount::{OpenTreeFlags, open_tree};
         let path = format!("{slot}{}", row.path);
@@ -194,7 +195,7 @@ impl SourceMounts {
         .map_err(|e| Error::io("clone", format!("{}:/{path}", row.connection.name()), e))
     }
 
-    /// Open one file of the container in `slot` for reading, as a program in the container would.
+    /// Opens one file of the container in `slot` for reading, as a program in the container would.
     pub fn open_view(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
         let path = format!("{slot}{}", row.path);
         rustix::fs::openat(
@@ -214,16 +215,16 @@ impl SourceMounts {
         }
     }
 
-    /// Do `work` in another mount namespace.
+    /// Does `work` in another mount namespace.
     ///
     /// # Errors
-    /// As [`visit`], and what `work` says.
+    /// As [`in_namespace`], and what `work` says.
     pub(super) fn inside<T>(
         &self,
         namespace: impl AsFd,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        visit(Visited::Mount, namespace, &self.home, work)?
+        in_namespace(NamespaceKind::Mount, namespace, &self.namespace, work)?
     }
 }
 
@@ -262,7 +263,7 @@ pub(crate) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
     .map_err(|e| Error::io("open", path, e))
 }
 
-/// `st_dev` of a mount of ours, as mountinfo writes it.
+/// Returns the `st_dev` of a mount of ours, as mountinfo writes it.
 fn device(fd: &OwnedFd) -> Result<String> {
     use rustix::fs::{AtFlags, statx};
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;

@@ -1,4 +1,4 @@
-//! What is written down of raised values in the runtime directory, for the next daemon and for whoever looks.
+//! The record of raised values in the runtime directory, for the next daemon and for people.
 
 use std::collections::BTreeMap;
 
@@ -12,33 +12,35 @@ use eci_fs_protocol::host_sysctl::HostSysctl;
 /// The name of the file.
 pub const FILE: &str = "raised.json";
 
-/// What is written down.
+/// The content of the file.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     version: Version,
-    /// The kernel's boot_id: after a reboot the machine's values are its own again.
+    /// The kernel's boot_id: after a reboot the host has its own values again.
     boot_id: String,
-    /// The tunables that are raised, or that a container wishes to be.
+    /// The sysctls that are raised, or that a container asks to raise.
     tunables: BTreeMap<HostSysctl, Entry>,
 }
 
-/// The daemon that reads it may be a later one. (Not a tag: behind one, serde takes no numbers for keys.)
+/// The version of the record, because the daemon that reads it may be a later one. (It is not a tag: behind one, serde
+/// takes no numbers for keys.)
 #[derive(Debug, Serialize, Deserialize)]
 enum Version {
     #[serde(rename = "1")]
     V1,
 }
 
-/// One tunable.
+/// The record of one sysctl.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What was done to the machine's value; none when it is as somebody else has set it.
+    /// The change of the host's value; none when it is as somebody else has set it.
     pub raised: Option<Raised>,
-    /// What containers have set, by slot, where that is more than the machine's value was.
-    pub wishes: BTreeMap<u64, Wish>,
+    /// The values that containers have set, by slot, where they are above the host's own value.
+    #[serde(rename = "wishes")]
+    pub requests: BTreeMap<u64, Request>,
 }
 
-/// What was done to the machine's value.
+/// A change of the host's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Raised {
     /// The value that is given back.
@@ -50,17 +52,18 @@ pub struct Raised {
     pub before: Option<u64>,
 }
 
-/// What one container has set.
+/// The value that one container has set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wish {
+pub struct Request {
     /// The value.
     pub value: u64,
-    /// Somebody else has set the machine's value since: it counts no more, until the container sets another one.
+    /// True once somebody else has set the host's value: the request counts no more, until the container sets another
+    /// value.
     #[serde(default)]
     pub void: bool,
 }
 
-/// The record of raised values in a runtime directory, if it was written since the machine was booted.
+/// Returns the record of raised values in a runtime directory, if it was written since the host was booted.
 ///
 /// # Errors
 /// When it cannot be read, or is none.
@@ -79,7 +82,7 @@ pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<HostSysctl, 
     })
 }
 
-/// The same of the machine that we run on.
+/// As [`read`], for the host that we run on.
 ///
 /// # Errors
 /// As [`read`].
@@ -88,7 +91,7 @@ pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<HostSysctl, Entry>> {
     read(runtime, boot_id.trim())
 }
 
-/// The text of the record; none when there is nothing to write down.
+/// Returns the text of the record; none when there is nothing to write down.
 ///
 /// # Errors
 /// When it cannot be encoded.

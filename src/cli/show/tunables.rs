@@ -56,8 +56,8 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
         let entry = HostSysctl::of_path(path).and_then(|tunable| raised.get(&tunable));
         if let Some((entry, raised)) = entry.and_then(|entry| Some((entry, entry.raised?))) {
             // What it sees without having set it is the machine's.
-            let wishes = slot.is_some_and(|slot| entry.wishes.contains_key(&slot));
-            if wishes || own != raised.set.to_string() {
+            let asked = slot.is_some_and(|slot| entry.requests.contains_key(&slot));
+            if asked || own != raised.set.to_string() {
                 let Raised { original, set, .. } = raised;
                 let machine = format!("the machine's is raised from {original} to {set}");
                 let _ = writeln!(out, "{path}  {own}  (at first {original}; {machine})");

@@ -35,7 +35,7 @@ fn add(facts: Facts, choices: Choices) -> ToServer {
         slot: 7,
         secrets: Secrets {
             boot_id: [1; 16],
-            machine_secret: [2; 32],
+            host_secret: [2; 32],
         },
         facts: Box::new(facts),
         choices,

@@ -1,4 +1,4 @@
-//! What all three protocols have in common: errors, choices, and names.
+//! Values that all three protocols have: errors, choices, and names.
 
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Part, Selector};

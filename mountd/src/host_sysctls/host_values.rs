@@ -1,4 +1,4 @@
-//! The machine's own values.
+//! The values of the host.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 
-/// Where /proc and /sys are.
+/// The values in /proc and /sys.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(super) struct HostValues {
     root: PathBuf,
 }
 
-impl Machine {
-    /// That whose /proc and /sys are in `root`: a test has others than `/`.
+impl HostValues {
+    /// Returns the values of the host whose /proc and /sys are in `root`. A test has others than `/`.
     pub(super) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -24,7 +24,7 @@ impl Machine {
         self.root.join(tunable.path().trim_start_matches('/'))
     }
 
-    /// The present value.
+    /// Returns the present value.
     ///
     /// # Errors
     /// When the kernel has none, or it is no number.
@@ -36,7 +36,7 @@ impl Machine {
             .map_err(|_| Error::refused(format!("{} says {:?}", path.display(), text.trim())))
     }
 
-    /// Set it.
+    /// Sets the value.
     ///
     /// # Errors
     /// When the kernel refuses, as where /proc/sys is mounted read-only.
