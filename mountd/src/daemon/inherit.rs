@@ -56,7 +56,7 @@ pub(super) struct Found<'a> {
 const FILE: &str = "connections.json";
 
 /// The content of the file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Negotiated {
     boot_id: String,
     init: Vec<Vec<u8>>,
@@ -240,5 +240,24 @@ fn end_orphan(proc: &Proc, runtime: &RuntimeDir) {
     });
     if let Err(error) = ended {
         tracing::warn!(%error, "the server of the daemon before may still run");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon of another release reads it.
+    #[test]
+    fn the_bytes_of_what_was_negotiated_are_kept() {
+        let negotiated = Negotiated {
+            boot_id: "b".to_owned(),
+            init: vec![vec![1], vec![2]],
+            replies: vec![vec![3], vec![4]],
+        };
+        let bytes = r#"{"boot_id":"b","init":[[1],[2]],"replies":[[3],[4]]}"#;
+        assert_eq!(serde_json::to_string(&negotiated).unwrap(), bytes);
+        let read: Negotiated = serde_json::from_str(bytes).unwrap();
+        assert_eq!(read, negotiated);
     }
 }

@@ -13,7 +13,7 @@ use eci_fs_protocol::host_sysctl::HostSysctl;
 pub const FILE: &str = "raised.json";
 
 /// The content of the file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Saved {
     version: Version,
     /// The kernel's boot_id: after a reboot the host has its own values again.
@@ -24,7 +24,7 @@ struct Saved {
 
 /// The version of the record, because the daemon that reads it may be a later one. (It is not a tag: behind one, serde
 /// takes no numbers for keys.)
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Version {
     #[serde(rename = "1")]
     V1,
@@ -110,4 +110,40 @@ pub(super) fn encode(
     serde_json::to_string(&saved)
         .map(Some)
         .map_err(|e| Error::io("encode", FILE, std::io::Error::from(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon of another release reads it.
+    #[test]
+    fn the_bytes_of_the_record_are_kept() {
+        let entry = Entry {
+            raised: Some(Raised {
+                original: 1,
+                set: 3,
+                before: Some(2),
+            }),
+            requests: BTreeMap::from([(
+                7,
+                Request {
+                    value: 3,
+                    void: false,
+                },
+            )]),
+        };
+        let bytes = concat!(
+            r#"{"version":"1","boot_id":"b","tunables":{"/proc/sys/fs/file-max":{"#,
+            r#""raised":{"original":1,"set":3,"before":2},"wishes":{"7":{"value":3,"void":false}}}}}"#,
+        );
+        let tunables = BTreeMap::from([(HostSysctl::FileMax, entry)]);
+        assert_eq!(encode("b", &tunables).unwrap().as_deref(), Some(bytes));
+        let saved: Saved = serde_json::from_str(bytes).unwrap();
+        assert_eq!(saved.tunables, tunables);
+        let least = r#"{"raised":{"original":1,"set":3},"wishes":{"7":{"value":3}}}"#;
+        let entry: Entry = serde_json::from_str(least).unwrap();
+        assert_eq!(entry.raised.unwrap().before, None);
+        assert!(!entry.requests[&7].void);
+    }
 }

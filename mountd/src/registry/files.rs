@@ -20,7 +20,7 @@ const FILE: &str = "containers.json";
 pub const DIR: &str = "containers";
 
 /// The content of [`FILE`]. It has a version, because the daemon that reads it may be a later one.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "version")]
 enum Head {
     /// Everything.
@@ -43,7 +43,7 @@ enum Head {
 }
 
 /// The content of the file of a container.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Entry {
     /// The kernel's boot_id: a file of another boot means nothing.
     boot_id: String,
@@ -289,6 +289,100 @@ mod tests {
         let mut names = runtime.subdirectory(DIR).unwrap().names().unwrap();
         names.sort();
         names
+    }
+
+    /// Asserts that `value` is written as `bytes`, and that `bytes` are read as `value`.
+    #[track_caller]
+    fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+        value: &T,
+        bytes: &str,
+    ) {
+        assert_eq!(serde_json::to_string(value).unwrap(), bytes);
+        assert_eq!(&serde_json::from_str::<T>(bytes).unwrap(), value);
+    }
+
+    fn saved() -> SavedContainer {
+        SavedContainer {
+            id: "a".to_owned(),
+            slot: 1,
+            pid: 7,
+            start_ticks: 9,
+            grafted: vec!["/proc/stat".to_owned()],
+            mounts: vec![("/d".into(), true)],
+            choice: eci_fs_protocol::control::CgroupChoice::Own,
+            cgroups: vec![crate::container::Membership {
+                controllers: vec!["cpu".to_owned()],
+                path: "/c".to_owned(),
+            }],
+            choices: Default::default(),
+            root: Some("/r".into()),
+            boot_id: Some([1; 16]),
+        }
+    }
+
+    const SAVED: &str = concat!(
+        r#"{"id":"a","slot":1,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/d",true]],"#,
+        r#""choice":"own","cgroups":[{"controllers":["cpu"],"path":"/c"}],"choices":{},"root":"/r","#,
+        r#""boot_id":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"#,
+    );
+
+    /// A daemon of another release reads them.
+    #[test]
+    fn the_bytes_of_all_files_are_kept() {
+        let secret = "2,".repeat(31) + "2";
+        assert_bytes(
+            &Head::V1 {
+                boot_id: "b".to_owned(),
+                next_slot: 2,
+                host_secret: Some([2; 32]),
+                containers: vec![saved()],
+            },
+            &format!(
+                r#"{{"version":"1","boot_id":"b","next_slot":2,"machine_secret":[{secret}],"containers":[{SAVED}]}}"#
+            ),
+        );
+        assert_bytes(
+            &Head::V2 {
+                boot_id: "b".to_owned(),
+                next_slot: 2,
+                host_secret: Some([2; 32]),
+            },
+            &format!(
+                r#"{{"version":"2","boot_id":"b","next_slot":2,"machine_secret":[{secret}]}}"#
+            ),
+        );
+        assert_bytes(
+            &Entry {
+                boot_id: "b".to_owned(),
+                container: saved(),
+            },
+            &format!(r#"{{"boot_id":"b","container":{SAVED}}}"#),
+        );
+        assert_bytes(
+            &crate::registry::Intent {
+                boot_id: "b".to_owned(),
+                slot: 1,
+                pid: 7,
+                start_ticks: 9,
+                root: None,
+                paths: vec!["/proc/stat".to_owned()],
+            },
+            r#"{"boot_id":"b","slot":1,"pid":7,"start_ticks":9,"root":null,"paths":["/proc/stat"]}"#,
+        );
+    }
+
+    #[test]
+    fn a_container_of_before_its_later_fields_is_read() {
+        let before = r#"{"id":"a","slot":1,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/d",true]]}"#;
+        let expected = SavedContainer {
+            choice: Default::default(),
+            cgroups: Vec::new(),
+            root: None,
+            boot_id: None,
+            ..saved()
+        };
+        let read: SavedContainer = serde_json::from_str(before).unwrap();
+        assert_eq!(read, expected);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct Saved {
 }
 
 /// A container as it is written down.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedContainer {
     /// The name of the container.
     pub id: String,
@@ -55,7 +55,7 @@ pub struct SavedContainer {
 
 /// The intent of a daemon. It is written down before it is carried out, because a daemon that is killed in the middle
 /// leaves grafts that are on no list.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The kernel's boot_id.
     pub boot_id: String,
