@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::hook_log::{go_on, say, write_log};
@@ -239,12 +239,12 @@ impl Hook {
         let fds = [pidfd.as_fd()];
         let answer = match self.call(Request::Attach(attach.clone()), &fds) {
             // Two engines, or two roots of one, may have a container of the same name.
-            Err(error) if error.kind == Kind::Busy && error.what.contains("is named") => {
+            Err(error) if error.reason == Some(Reason::NameTaken) => {
                 attach.id = attach.id.map(|id| format!("{id:.100}-{}", subject.pid));
                 self.call(Request::Attach(attach), &fds)?
             }
             // Two hooks, of which the first had to give it another name.
-            Err(error) if error.kind == Kind::Busy && error.what.contains("attached already") => {
+            Err(error) if error.reason == Some(Reason::OtherName) => {
                 return Ok(());
             }
             other => other?,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{Ask, AskAnswer};
+use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -58,7 +58,7 @@ impl BrokerClient {
     ///
     /// # Errors
     /// When there is none, or no answer before `until`: then it may not have heard.
-    pub fn tell(&self, ask: &Ask, until: Instant) -> Result<(), NoAnswer> {
+    pub fn tell(&self, ask: &BrokerRequest, until: Instant) -> Result<(), NoAnswer> {
         let line = self.line.lock().clone();
         let line = line.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::NotConnected.into()))?;
         let told = line.ask(ask, until);
@@ -72,9 +72,9 @@ impl BrokerClient {
     ///
     /// # Errors
     /// The errno that the daemon answers; EAGAIN when there is no answer before `until`.
-    pub fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
+    pub fn ask(&self, ask: &BrokerRequest, until: Instant) -> Result<OwnedFd, Errno> {
         match self.answered(ask, until)? {
-            (AskAnswer::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
+            (BrokerReply::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
             _ => Err(Errno::IO),
         }
     }
@@ -83,18 +83,22 @@ impl BrokerClient {
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub fn list(&self, ask: &Ask, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
+    pub fn list(&self, ask: &BrokerRequest, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
         match self.answered(ask, until)? {
-            (AskAnswer::Listed { entries }, _) => Ok(entries),
+            (BrokerReply::Listed { entries }, _) => Ok(entries),
             _ => Err(Errno::IO),
         }
     }
 
-    fn answered(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Errno> {
+    fn answered(
+        &self,
+        ask: &BrokerRequest,
+        until: Instant,
+    ) -> Result<(BrokerReply, Vec<OwnedFd>), Errno> {
         loop {
             let line = self.line(until).ok_or(Errno::AGAIN)?;
             match line.ask(ask, until) {
-                Ok((AskAnswer::Refused { errno }, _)) => return Err(Errno(errno)),
+                Ok((BrokerReply::Refused { errno }, _)) => return Err(Errno(errno)),
                 Ok(answer) => return Ok(answer),
                 Err(NoAnswer::Late) => return Err(Errno::AGAIN),
                 Err(NoAnswer::Gone(error)) => {
@@ -132,7 +136,11 @@ impl Line {
         })
     }
 
-    fn ask(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), NoAnswer> {
+    fn ask(
+        &self,
+        ask: &BrokerRequest,
+        until: Instant,
+    ) -> Result<(BrokerReply, Vec<OwnedFd>), NoAnswer> {
         let mut owed = self.owed.try_lock_until(until).ok_or(NoAnswer::Late)?;
         if *owed {
             self.answer(until)?;
@@ -146,11 +154,11 @@ impl Line {
     }
 
     /// Returns the next answer.
-    fn answer(&self, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), NoAnswer> {
+    fn answer(&self, until: Instant) -> Result<(BrokerReply, Vec<OwnedFd>), NoAnswer> {
         if !self.wait(until).map_err(NoAnswer::Gone)? {
             return Err(NoAnswer::Late);
         }
-        let answer = self.channel.recv::<AskAnswer>().map_err(NoAnswer::Gone)?;
+        let answer = self.channel.recv::<BrokerReply>().map_err(NoAnswer::Gone)?;
         answer.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::UnexpectedEof.into()))
     }
 
@@ -173,8 +181,8 @@ mod tests {
 
     use super::*;
 
-    fn ask(slot: u64) -> Ask {
-        Ask::Trigger {
+    fn ask(slot: u64) -> BrokerRequest {
+        BrokerRequest::Trigger {
             slot,
             resource: Resource::Cpu,
             trigger: b"some 1 2".to_vec(),
@@ -187,9 +195,13 @@ mod tests {
 
     /// Takes the next question and answers it; returns its slot.
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
-        let (Ask::Trigger { slot, .. } | Ask::Raise { slot, .. } | Ask::Network { slot, .. }, _) =
-            daemon.recv().unwrap().unwrap();
-        daemon.send(&AskAnswer::Opened, fds).unwrap();
+        let (
+            BrokerRequest::Trigger { slot, .. }
+            | BrokerRequest::SetHostSysctl { slot, .. }
+            | BrokerRequest::Network { slot, .. },
+            _,
+        ) = daemon.recv().unwrap().unwrap();
+        daemon.send(&BrokerReply::Opened, fds).unwrap();
         slot
     }
 
@@ -252,8 +264,8 @@ mod tests {
         assert_eq!(answer(&daemon, &[]), 1);
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| asks.ask(&ask(2), soon()));
-            let (_, _) = daemon.recv::<Ask>().unwrap().unwrap();
-            let refused = AskAnswer::Refused {
+            let (_, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
+            let refused = BrokerReply::Refused {
                 errno: libc::EINVAL,
             };
             daemon.send(&refused, &[]).unwrap();

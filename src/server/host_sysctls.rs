@@ -8,8 +8,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eci_fs_protocol::link::Ask;
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
+use eci_fs_protocol::link::BrokerRequest;
 use parking_lot::{Condvar, Mutex};
 
 use crate::server::broker::{BrokerClient, NoAnswer};
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub type Answer = Box<dyn FnOnce() + Send>;
 
 /// A tunable of the container in a slot.
-type Key = (u64, Raisable);
+type Key = (u64, HostSysctl);
 
 /// Tells the daemon of the values that containers set.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct HostSysctls {
 #[derive(Default)]
 struct Queue {
     /// The tunables that the daemon wants to hear of.
-    wanted: BTreeSet<Raisable>,
+    wanted: BTreeSet<HostSysctl>,
     /// The values that it has not heard yet, and the writes that wait for that.
     news: BTreeMap<Key, Vec<Answer>>,
     /// The value that was told last, so that all have their turn.
@@ -60,18 +60,18 @@ impl HostSysctls {
     }
 
     /// Tells the daemon of these tunables from now on.
-    pub fn begin(&self, tunables: Vec<Raisable>) {
+    pub fn begin(&self, tunables: Vec<HostSysctl>) {
         self.queue.lock().wanted = tunables.into_iter().collect();
     }
 
     /// Returns whether the daemon wants to hear of a tunable.
-    pub fn wants(&self, tunable: Raisable) -> bool {
+    pub fn wants(&self, tunable: HostSysctl) -> bool {
         self.queue.lock().wanted.contains(&tunable)
     }
 
     /// Tells the daemon that a container has set a tunable, and calls `answer` when the daemon knows, or does not say so in
     /// time.
-    pub fn tell(&self, slot: u64, tunable: Raisable, answer: Option<Answer>) {
+    pub fn tell(&self, slot: u64, tunable: HostSysctl, answer: Option<Answer>) {
         let mut queue = self.queue.lock();
         let silent = queue.silent;
         let waiting = queue.news.entry((slot, tunable)).or_default();
@@ -96,14 +96,14 @@ impl HostSysctls {
     }
 
     /// Tells the daemon until the process ends; `value` returns the value that a container has set, if it is there.
-    pub fn run(&self, value: impl Fn(u64, Raisable) -> Option<u64>) {
+    pub fn run(&self, value: impl Fn(u64, HostSysctl) -> Option<u64>) {
         loop {
             let (key, answers) = self.next();
             let (slot, tunable) = key;
             // The value of this moment, so that the last word is the last value, whoever writes at the same time.
             let told = match value(slot, tunable) {
                 Some(value) => self.broker.tell(
-                    &Ask::Raise {
+                    &BrokerRequest::SetHostSysctl {
                         slot,
                         tunable,
                         value,

@@ -27,7 +27,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::channel::{Channel, Fault};
 use eci_fs_protocol::link::{Connection, FromServer, Settings, ToServer};
 
 use crate::server::broker::BrokerClient;
@@ -58,6 +58,7 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
             link.send(
                 &FromServer::Failed {
                     why: error.to_string(),
+                    errno: error.raw_os_error(),
                 },
                 &[],
             )?;
@@ -123,11 +124,12 @@ impl Server {
             let answer = match link.recv::<ToServer>() {
                 Ok(Some((packet, fds))) => self
                     .answer(packet, fds)
-                    .unwrap_or_else(|why| FromServer::Failed { why }),
+                    .unwrap_or_else(|why| FromServer::Failed { why, errno: None }),
                 Ok(None) => return,
                 // It waits for an answer to what did not come whole.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => FromServer::Failed {
                     why: format!("the server cannot take what it is told: {error}"),
+                    errno: Fault::of(&error).and_then(Fault::errno),
                 },
                 Err(error) => return tracing::warn!(%error, "the link to the daemon broke"),
             };
@@ -168,7 +170,7 @@ impl Server {
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Ping => {}
-            ToServer::Raise { tunables } => fs.raise(tunables),
+            ToServer::HostSysctls { tunables } => fs.raise(tunables),
             ToServer::Serve { resend } => self.begin(resend)?,
             ToServer::Drain => self.drain()?,
             ToServer::Drained => {

@@ -114,7 +114,11 @@ impl Server {
             return Err(io::Error::other("it did not say how it can be asked"));
         };
         if let Err(why) = check_version(version) {
-            link.send(&FromServer::Failed { why: why.clone() }, &[])?;
+            let failed = FromServer::Failed {
+                why: why.clone(),
+                errno: None,
+            };
+            link.send(&failed, &[])?;
             return Err(io::Error::other(why));
         }
         let answer = FromServer::Held {

@@ -1,4 +1,4 @@
-//! What can be set for one container alone.
+//! Settings of one container alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,22 +11,22 @@ pub struct Choices {
     /// Paths that are not grafted, as the catalogue writes them. Who asks resolves patterns: the daemon compares.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
-    /// How old a view may be, in milliseconds; 0 puts every view on the live connection.
+    /// The age that a view may have, in milliseconds; 0 puts every view on the live connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness_ms: Option<u64>,
-    /// How CPUs are numbered.
+    /// The numbering of CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ids: Option<CpuIds>,
 }
 
 impl Choices {
-    /// Those of a catalogue's rows that are grafted.
+    /// Returns the rows of a catalogue that are grafted.
     pub fn chosen(&self, mut rows: Vec<Row>) -> Vec<Row> {
         rows.retain(|row| !self.without.contains(&row.path));
         rows
     }
 
-    /// Whether nothing is chosen.
+    /// Returns true if nothing is chosen.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

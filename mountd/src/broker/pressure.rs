@@ -1,5 +1,5 @@
-//! Pressure triggers: the server may open nothing for writing, so the daemon does, after it has checked what the
-//! server asks as if the container had asked.
+//! Pressure triggers. The server may open nothing for writing, so the daemon does, after it has checked the trigger as
+//! if the container had asked.
 
 use std::os::fd::OwnedFd;
 
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::containers::Entry;
 use eci_fs_protocol::link::Resource;
 
-/// The container's pressure file with a trigger set.
+/// Opens the pressure file of a container, and sets a trigger on it.
 ///
 /// On cgroup v1 there is none: EOPNOTSUPP, which the kernel says where pressure is not accounted for.
 pub(super) fn open_trigger(
@@ -31,8 +31,8 @@ pub(super) fn open_trigger(
     Ok(file)
 }
 
-/// Whether bytes are a trigger as psi_write scans it: "some" or "full", a threshold, a window, both in
-/// microseconds. The kernel's last byte is for a terminator, so one may follow.
+/// Returns true if bytes are a trigger as psi_write scans it: "some" or "full", a threshold, a window, both in
+/// microseconds. The kernel takes the last byte for a terminator, so one may follow.
 fn is_trigger(bytes: &[u8]) -> bool {
     let text = match bytes.split_last() {
         Some((b'\n' | 0, rest)) => rest,

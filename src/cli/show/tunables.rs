@@ -8,7 +8,7 @@ use eci_fs_mountd::host_sysctls::record::{self, Entry, Raised};
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::control::Selector;
 use eci_fs_protocol::error::{Error, Kind, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
 use super::{Options, SLOT, compute, view};
 use crate::cli::client::Client;
@@ -53,11 +53,11 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
             view(options, selector, path)?,
         );
         let own = one_line(&own);
-        let entry = Raisable::of_path(path).and_then(|tunable| raised.get(&tunable));
+        let entry = HostSysctl::of_path(path).and_then(|tunable| raised.get(&tunable));
         if let Some((entry, raised)) = entry.and_then(|entry| Some((entry, entry.raised?))) {
             // What it sees without having set it is the machine's.
-            let wishes = slot.is_some_and(|slot| entry.wishes.contains_key(&slot));
-            if wishes || own != raised.set.to_string() {
+            let asked = slot.is_some_and(|slot| entry.requests.contains_key(&slot));
+            if asked || own != raised.set.to_string() {
                 let Raised { original, set, .. } = raised;
                 let machine = format!("the machine's is raised from {original} to {set}");
                 let _ = writeln!(out, "{path}  {own}  (at first {original}; {machine})");
@@ -70,7 +70,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
 }
 
 /// What is raised on the machine.
-fn raised(options: &Options) -> Result<BTreeMap<Raisable, Entry>> {
+fn raised(options: &Options) -> Result<BTreeMap<HostSysctl, Entry>> {
     let runtime = match RuntimeDir::open(&options.runtime.runtime_dir) {
         Err(error) if error.kind == Kind::NotFound => return Ok(BTreeMap::new()),
         other => other?,

@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use eci_fs_protocol::link::{Ask, Resource};
+use eci_fs_protocol::link::{BrokerRequest, Resource};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use parking_lot::Mutex;
 
@@ -346,8 +346,8 @@ impl Triggers {
 }
 
 impl ArmedTrigger {
-    fn ask(&self) -> Ask {
-        Ask::Trigger {
+    fn ask(&self) -> BrokerRequest {
+        BrokerRequest::Trigger {
             slot: self.slot,
             resource: self.resource,
             trigger: self.trigger.clone(),

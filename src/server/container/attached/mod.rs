@@ -115,7 +115,7 @@ impl Attached {
             pid_max_is_own: facts.pid_max_is_own,
             network: facts.network.as_ref().map(network),
             boot_id: secrets.boot_id,
-            machine_secret: secrets.machine_secret,
+            machine_secret: secrets.host_secret,
         };
         let container = Container {
             cgroup: Cgroup::new(hierarchies),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eci_fs_emulators::{EMULATORS, Host, Settings, Tunable};
+use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{Connection, Row};
-use eci_fs_protocol::raisable::Raisable;
 use rustix::thread::CapabilitySets;
 
 use super::cached::CachedViews;
@@ -236,7 +236,7 @@ impl FileSystem {
     }
 
     /// Tells the daemon of these sysctls of the host from now on, also of what was written already.
-    pub fn raise(&self, tunables: Vec<Raisable>) {
+    pub fn raise(&self, tunables: Vec<HostSysctl>) {
         self.sysctls.raise(tunables);
     }
 

@@ -74,7 +74,7 @@ fn container() -> Attached {
         &facts,
         &Secrets {
             boot_id: [1; 16],
-            machine_secret: [2; 32],
+            host_secret: [2; 32],
         },
         dirs,
     )

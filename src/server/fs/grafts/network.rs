@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eci_fs_emulators::tunable::Capability;
-use eci_fs_protocol::link::{Access, Ask};
+use eci_fs_protocol::link::{Access, BrokerRequest};
 
 use super::passthrough::{Stat, read_whole};
 use super::{DirectoryGrafts, Place};
@@ -36,9 +36,9 @@ impl NetworkFiles {
         Self(broker)
     }
 
-    fn ask(slot: u64, path: &str, access: Access) -> Result<Ask, Errno> {
+    fn ask(slot: u64, path: &str, access: Access) -> Result<BrokerRequest, Errno> {
         let path = path.strip_prefix(ROOT).ok_or(Errno::NOENT)?.to_owned();
-        Ok(Ask::Network { slot, path, access })
+        Ok(BrokerRequest::Network { slot, path, access })
     }
 
     fn open(&self, slot: u64, path: &str, access: Access) -> Result<OwnedFd, Errno> {

@@ -1,12 +1,12 @@
-//! The tunables of the machine that a container's wish can raise: a fixed list, so that nobody hands the daemon a path.
+//! The sysctls of the host that containers can raise. They are a fixed list, so that nobody hands the daemon a path.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One of them. It is named by its path, in the configuration and on every channel.
+/// A sysctl of the host. Its name is its path, in the configuration and on every channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Raisable {
+pub enum HostSysctl {
     /// Files that can be open.
     #[serde(rename = "/proc/sys/fs/file-max")]
     FileMax,
@@ -16,7 +16,7 @@ pub enum Raisable {
     /// Connections that are tracked.
     #[serde(rename = "/proc/sys/net/netfilter/nf_conntrack_max")]
     ConntrackMax,
-    /// Buckets of the table in which they are.
+    /// Buckets of the table of connections that are tracked.
     #[serde(rename = "/sys/module/nf_conntrack/parameters/hashsize")]
     ConntrackHashsize,
 }
@@ -24,8 +24,8 @@ pub enum Raisable {
 /// Bytes of one bucket (struct hlist_nulls_head).
 const BUCKET: u64 = size_of::<usize>() as u64;
 
-impl Raisable {
-    /// All of them.
+impl HostSysctl {
+    /// Every such sysctl.
     pub const ALL: [Self; 4] = [
         Self::FileMax,
         Self::NrOpen,
@@ -33,12 +33,12 @@ impl Raisable {
         Self::ConntrackHashsize,
     ];
 
-    /// The one at `path`.
+    /// Returns the sysctl at `path`.
     pub fn of_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.path() == path)
     }
 
-    /// Its absolute path.
+    /// Returns the absolute path.
     pub fn path(self) -> &'static str {
         match self {
             Self::FileMax => "/proc/sys/fs/file-max",
@@ -48,7 +48,7 @@ impl Raisable {
         }
     }
 
-    /// The highest value that the kernel takes.
+    /// Returns the highest value that the kernel takes.
     pub fn most(self) -> u64 {
         match self {
             Self::FileMax => i64::MAX as u64,
@@ -60,7 +60,8 @@ impl Raisable {
         }
     }
 
-    /// The value that the kernel makes of `value`, but no more than `ceiling`: it rounds the buckets up to whole pages.
+    /// Returns the value that the kernel makes of `value`, but no more than `ceiling`: it rounds the buckets up to
+    /// whole pages.
     pub fn rounded(self, value: u64, ceiling: u64) -> u64 {
         let step = match self {
             Self::ConntrackHashsize => rustix::param::page_size() as u64 / BUCKET,
@@ -75,7 +76,7 @@ impl Raisable {
     }
 }
 
-impl fmt::Display for Raisable {
+impl fmt::Display for HostSysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.path())
     }
@@ -87,22 +88,22 @@ mod tests {
 
     #[test]
     fn each_is_named_by_its_path() {
-        for one in Raisable::ALL {
-            assert_eq!(Raisable::of_path(one.path()), Some(one));
+        for one in HostSysctl::ALL {
+            assert_eq!(HostSysctl::of_path(one.path()), Some(one));
             let said = serde_json::to_string(&one).unwrap();
             assert_eq!(said, format!("{:?}", one.path()));
         }
-        assert_eq!(Raisable::of_path("/proc/sys/kernel/core_pattern"), None);
+        assert_eq!(HostSysctl::of_path("/proc/sys/kernel/core_pattern"), None);
     }
 
     #[test]
     fn buckets_fill_whole_pages_and_never_exceed_the_ceiling() {
         let step = rustix::param::page_size() as u64 / BUCKET;
-        let hashsize = Raisable::ConntrackHashsize;
+        let hashsize = HostSysctl::ConntrackHashsize;
         assert_eq!(hashsize.rounded(step + 1, 10 * step), 2 * step);
         assert_eq!(hashsize.rounded(step + 1, 2 * step - 1), step);
         assert_eq!(hashsize.rounded(50 * step, 3 * step), 3 * step);
-        assert_eq!(Raisable::FileMax.rounded(1001, 1005), 1001);
-        assert_eq!(Raisable::FileMax.rounded(1001, 7), 7);
+        assert_eq!(HostSysctl::FileMax.rounded(1001, 1005), 1001);
+        assert_eq!(HostSysctl::FileMax.rounded(1001, 7), 7);
     }
 }

@@ -1,19 +1,16 @@
 //! The two FUSE connections: their `/dev/fuse` descriptors, and what was negotiated on them.
 //!
-//! The kernel sends INIT once in the life of a connection. Its bytes are kept, and so is the answer that the
-//! first server gave: a later server is fed the same request, and must give the same answer, because what was
-//! negotiated belongs to the connection and not to the process that serves it.
+//! The kernel sends INIT once in the life of a connection. Its bytes are kept, and so is the answer of the first
+//! server. A later server is fed the same request and must give the same answer: what was negotiated belongs to the
+//! connection, and not to the process that serves it.
 
 mod clone_device;
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::container::procfs::Proc;
-use crate::grafts::place::{Grafter, Origin};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Connection;
 
@@ -34,29 +31,20 @@ struct One {
 }
 
 impl Connections {
-    /// Open and mount both, in a grafter that is started for them.
+    /// Opens both, has `mount` mount file systems on duplicates of the descriptors, and reads what the kernel then
+    /// sends. Returns the connections, and what `mount` returns.
     ///
     /// # Errors
-    /// When `/dev/fuse` cannot be opened, or a mount is refused.
-    pub fn open(proc: Arc<Proc>) -> Result<(Self, Grafter)> {
-        let fuse = [open_fuse()?, open_fuse()?];
-        let copy = |fd: &OwnedFd| {
-            fd.try_clone()
-                .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
-        };
-        let mounted = Origin::Mount([copy(&fuse[0])?, copy(&fuse[1])?]);
-        let grafter = Grafter::start(proc, mounted)?;
-        let [cached, live] = fuse;
-        Ok((
-            Self {
-                each: [One::new(cached)?, One::new(live)?],
-            },
-            grafter,
-        ))
+    /// When `/dev/fuse` cannot be opened, and the error of `mount`.
+    pub fn open<T>(mount: impl FnOnce([OwnedFd; 2]) -> Result<T>) -> Result<(Self, T)> {
+        let [cached, live] = [open_fuse()?, open_fuse()?];
+        let mounted = mount([duplicate(&cached)?, duplicate(&live)?])?;
+        let each = [One::new(cached)?, One::new(live)?];
+        Ok((Self { each }, mounted))
     }
 
-    /// Those of a daemon that is dead, from whoever kept them: the descriptors, the INIT requests and their answers,
-    /// in the order of [`Connection::ALL`].
+    /// Adopts the connections of a daemon that is dead, from whoever has kept them: the descriptors, the INIT requests
+    /// and the answers to these, in the order of [`Connection::ALL`].
     ///
     /// # Errors
     /// When these cannot be the connections.
@@ -89,14 +77,14 @@ impl Connections {
         }
     }
 
-    /// Whether the kernel can send requests again that a dead server had read (Linux 6.9).
+    /// Returns true if the kernel can send requests again that a dead server had read (Linux 6.9).
     pub fn can_resend(&self) -> bool {
         self.each.iter().all(|one| announces_resend(&one.init))
     }
 
-    /// Descriptors for a server to read requests from. A kernel that cannot send requests again would keep for ever
-    /// what a dead server had read, as long as we hold the same description; so there a server gets one of its own,
-    /// and what it had read fails with it (ECONNABORTED).
+    /// Returns descriptors for a server to read requests from. A kernel that cannot send requests again would keep for
+    /// ever what a dead server had read, as long as we hold the same description. So there a server gets a description
+    /// of its own, and what it had read fails with it (ECONNABORTED).
     ///
     /// # Errors
     /// When no more descriptors can be had.
@@ -104,9 +92,7 @@ impl Connections {
         let [cached, live] = &self.each;
         let copy = |one: &One| {
             if self.can_resend() {
-                one.fuse
-                    .try_clone()
-                    .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
+                duplicate(&one.fuse)
             } else {
                 let device = open_fuse()?;
                 clone_device::join(&device, &one.fuse)
@@ -117,7 +103,7 @@ impl Connections {
         Ok([copy(cached)?, copy(live)?])
     }
 
-    /// The answers to the INIT requests, once there were any.
+    /// Returns the answers to the INIT requests, once there were any.
     pub fn replies(&self) -> Vec<Vec<u8>> {
         self.each
             .iter()
@@ -125,17 +111,26 @@ impl Connections {
             .collect()
     }
 
-    /// The `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
+    /// Returns duplicates of the `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn duplicates(&self) -> Result<[OwnedFd; 2]> {
+        let [cached, live] = &self.each;
+        Ok([duplicate(&cached.fuse)?, duplicate(&live.fuse)?])
+    }
+
+    /// Returns the `/dev/fuse` descriptors, in the order of [`Connection::ALL`].
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.each[0].fuse.as_fd(), self.each[1].fuse.as_fd()]
     }
 
-    /// The INIT requests, in the same order.
+    /// Returns the INIT requests, in the same order.
     pub fn init(&self) -> Vec<Vec<u8>> {
         self.each.iter().map(|one| one.init.clone()).collect()
     }
 
-    /// Take a server's answers to the INIT requests: the first go to the kernel, later ones must be the same.
+    /// Takes a server's answers to the INIT requests. The first answers go to the kernel; later ones must be the same.
     ///
     /// # Errors
     /// When an answer differs from the first one: this server cannot serve these connections.
@@ -148,11 +143,7 @@ impl Connections {
         for ((one, reply), connection) in self.each.iter_mut().zip(replies).zip(Connection::ALL) {
             match &one.reply {
                 None => {
-                    let mut device = std::fs::File::from(
-                        one.fuse
-                            .try_clone()
-                            .map_err(|e| Error::io("duplicate", "/dev/fuse", e))?,
-                    );
+                    let mut device = std::fs::File::from(duplicate(&one.fuse)?);
                     device
                         .write_all(&reply)
                         .map_err(|e| Error::io("answer INIT on", "/dev/fuse", e))?;
@@ -174,10 +165,7 @@ impl Connections {
 
 impl One {
     fn new(fuse: OwnedFd) -> Result<Self> {
-        let mut device = std::fs::File::from(
-            fuse.try_clone()
-                .map_err(|e| Error::io("duplicate", "/dev/fuse", e))?,
-        );
+        let mut device = std::fs::File::from(duplicate(&fuse)?);
         let mut init = vec![0; READ_BUFFER];
         let size = device
             .read(&mut init)
@@ -191,9 +179,9 @@ impl One {
     }
 }
 
-/// FUSE_HAS_RESEND of include/uapi/linux/fuse.h is bit 39 of the flags, bit 7 of their second word, which is valid
-/// with FUSE_INIT_EXT, bit 30 of the first. `struct fuse_in_header` has 40 bytes; the flags are the fourth and fifth
-/// word of `struct fuse_init_in`.
+/// Returns true if an INIT request has FUSE_HAS_RESEND of include/uapi/linux/fuse.h. That is bit 39 of the flags: bit 7
+/// of their second word, which is valid with FUSE_INIT_EXT, bit 30 of the first. `struct fuse_in_header` has 40 bytes;
+/// the flags are the fourth and fifth word of `struct fuse_init_in`.
 fn announces_resend(init: &[u8]) -> bool {
     let word = |at: usize| {
         init.get(at..at + 4)
@@ -203,7 +191,8 @@ fn announces_resend(init: &[u8]) -> bool {
     word(52) & 1 << 30 != 0 && word(56) & 1 << 7 != 0
 }
 
-/// `/dev/fuse` is the character device 10:229 (Documentation/admin-guide/devices.txt).
+/// Refuses a descriptor that is not of `/dev/fuse`, the character device 10:229
+/// (Documentation/admin-guide/devices.txt).
 fn refuse_other_device(fd: &OwnedFd) -> Result<()> {
     let stat = rustix::fs::fstat(fd).map_err(|e| Error::io("look at", "/dev/fuse", e))?;
     let character = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
@@ -213,6 +202,11 @@ fn refuse_other_device(fd: &OwnedFd) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn duplicate(fuse: &OwnedFd) -> Result<OwnedFd> {
+    fuse.try_clone()
+        .map_err(|e| Error::io("duplicate", "/dev/fuse", e))
 }
 
 fn open_fuse() -> Result<OwnedFd> {

@@ -1,14 +1,14 @@
-//! One control connection: packets in, operations, packets out.
+//! One control connection: packets are received, operations are done, and answers are sent.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
-use super::operations::Daemon;
+use super::daemon::Daemon;
+use super::{attach, ended, inspection_mounts, prepare, upgrade};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Call, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Result};
 
-/// Answer until the other end closes. `after` is called after each answer that may have left nothing attached.
+/// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
 pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut()) {
     let peer = match channel.peer() {
         Ok(peer) => peer,
@@ -51,12 +51,12 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
         if let Err(error) = reply(channel, response, fd) {
             tracing::debug!(%error, "a command did not wait for its answer");
         }
-        if daemon.handed_over.load(Ordering::SeqCst) {
-            // Whoever asked has been answered: nothing is left to do here.
-            daemon.over.store(true, Ordering::SeqCst);
+        if daemon.end.is_handed_over() {
+            // The command has been answered: nothing is left to do here.
+            daemon.end.set_over();
         }
         if attached {
-            daemon.get_ready();
+            prepare::prepare(daemon);
         }
         if ends_something {
             after();
@@ -87,20 +87,30 @@ fn answer(
             .ok_or_else(|| Error::refused(format!("the packet carries no {what}")))
     };
     let response = match request {
-        Request::Attach(attach) => {
-            Response::Attached(daemon.attach(next("pidfd")?.as_fd(), attach)?)
+        Request::Attach(wanted) => {
+            Response::Attached(attach::attach(daemon, next("pidfd")?.as_fd(), wanted)?)
         }
-        Request::Forget { id } => daemon.forget(&id)?,
-        Request::Detach(selector) => daemon.detach(&selector)?,
+        Request::Forget { id } => ended::forget(daemon, &id)?,
+        Request::Detach(selector) => attach::detach(daemon, &selector)?,
         Request::Mount { dir, created } => {
             let pidfd = next("pidfd")?;
-            daemon.mount(pidfd.as_fd(), next("directory")?, &dir, created, client)?
+            inspection_mounts::mount(
+                daemon,
+                pidfd.as_fd(),
+                next("directory")?,
+                &dir,
+                created,
+                client,
+            )?
         }
-        Request::Unmount { dir } => daemon.unmount(&dir)?,
-        Request::List { after } => daemon.list(after),
-        Request::Upgrade { part, path } => daemon.upgrade(part, path)?,
+        Request::Unmount { dir } => inspection_mounts::unmount(daemon, &dir)?,
+        Request::List { after } => attach::list(daemon, after),
+        Request::Upgrade { part, path } => upgrade::upgrade(daemon, part, path)?,
         Request::Open { container, path } => {
-            return Ok((Response::Opened, Some(daemon.open(&container, &path)?)));
+            return Ok((
+                Response::Opened,
+                Some(attach::open(daemon, &container, &path)?),
+            ));
         }
     };
     Ok((response, None))

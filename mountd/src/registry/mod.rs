@@ -1,7 +1,7 @@
 //! The list of attached containers, in memory and in the runtime directory.
 //!
-//! A slot is the number of a container's directory in both connections, and part of every node id: it is not
-//! given out twice before a reboot, so that nothing that still holds an old graft can meet another container.
+//! A slot is the number of a container's directory in both connections, and part of every node id. No slot is given out
+//! twice before a reboot, so that nothing that still holds an old graft can meet another container.
 
 mod files;
 mod saved;
@@ -19,69 +19,69 @@ use eci_fs_protocol::control::{CgroupChoice, Listed, Selector};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::{Row, Secrets, random};
 
-/// The [`Intent`] in the runtime directory; there is none between two operations.
+/// The file of the [`Intent`] in the runtime directory. There is none between two operations.
 pub const INTENT: &str = "attaching.json";
 
 /// A container that the server knows.
 #[derive(Debug)]
 pub struct Container {
-    /// Its name.
+    /// The name of the container.
     pub id: String,
-    /// Who it is.
+    /// The process and its namespaces.
     pub subject: Subject,
-    /// Which of its cgroups counts.
+    /// The choice of its cgroup.
     pub choice: CgroupChoice,
-    /// Those that it had when it was attached.
+    /// The cgroups that it had when it was attached.
     pub cgroups: Vec<Membership>,
-    /// What is set for it alone.
+    /// The settings of this container alone.
     pub choices: Choices,
-    /// Where its root file system lay when it was attached, if that was not its root directory yet.
+    /// The path of its root file system when it was attached, if that was not its root directory yet.
     pub root: Option<PathBuf>,
-    /// What makes its identity.
+    /// The values that make its identity.
     pub secrets: Secrets,
-    /// What the server offers for it.
+    /// The rows that the server offers for it.
     pub rows: Vec<Row>,
-    /// The paths that are covered in it.
+    /// The paths that are grafted in it.
     pub grafted: Vec<String>,
-    /// Where else its views are shown.
-    pub mounts: Vec<Exposure>,
+    /// Its inspection mounts.
+    pub mounts: Vec<InspectionMount>,
 }
 
 /// A directory of the host under which a container's views are shown.
 #[derive(Debug)]
-pub struct Exposure {
-    /// Its path.
+pub struct InspectionMount {
+    /// The path of the directory.
     pub dir: PathBuf,
-    /// Whether it was made for this.
+    /// True if it was made for this.
     pub created: bool,
     /// The mount namespace in which it is mounted.
     pub namespace: OwnedFd,
 }
 
-/// All of them, by slot.
+/// The list of containers, by slot.
 #[derive(Debug)]
 pub struct Registry {
     containers: BTreeMap<u64, Container>,
     next_slot: u64,
     boot_id: String,
-    machine_secret: [u8; 32],
-    /// Those that may not be written down as they are, and those that are gone and may still be.
+    host_secret: [u8; 32],
+    /// Slots whose files may be out of date: of containers that have changed, and of those that are gone.
     changed: BTreeSet<u64>,
-    /// The next slot as it is written down; none while nobody knows what lies in the runtime directory.
+    /// The next slot as it is written down; none while the content of the runtime directory is not known.
     written: Option<u64>,
 }
 
 impl Registry {
-    /// An empty one, going on with the slots and the secret of `saved` if that is of the same boot.
+    /// Returns an empty list. It goes on with the slots and the secret of `saved` if that is of the same boot.
     ///
     /// # Errors
     /// When the kernel has no randomness.
     pub fn new(boot_id: String, saved: Option<&Saved>) -> Result<Self> {
         let (next_slot, secret) = match saved {
-            Some(saved) if saved.boot_id == boot_id => (saved.next_slot, saved.machine_secret),
+            Some(saved) if saved.boot_id == boot_id => (saved.next_slot, saved.host_secret),
             _ => (1, None),
         };
-        let machine_secret = match secret {
+        let host_secret = match secret {
             Some(secret) => secret,
             None => random().map_err(|e| Error::io("get", "random bytes", e))?,
         };
@@ -89,21 +89,21 @@ impl Registry {
             containers: BTreeMap::new(),
             next_slot,
             boot_id,
-            machine_secret,
+            host_secret,
             changed: BTreeSet::new(),
             written: None,
         })
     }
 
-    /// What a new container is known by.
+    /// Returns the secrets of a new container.
     ///
     /// # Errors
     /// When the kernel has no randomness.
     pub fn new_secrets(&self) -> Result<Secrets> {
-        Secrets::new(self.machine_secret).map_err(|e| Error::io("get", "random bytes", e))
+        Secrets::new(self.host_secret).map_err(|e| Error::io("get", "random bytes", e))
     }
 
-    /// The same with the boot_id that the container had before, as far as it is known.
+    /// Returns the secrets of a container that had this boot_id before, as far as that is known.
     ///
     /// # Errors
     /// When the kernel has no randomness.
@@ -111,18 +111,18 @@ impl Registry {
         match boot_id {
             Some(boot_id) => Ok(Secrets {
                 boot_id,
-                machine_secret: self.machine_secret,
+                host_secret: self.host_secret,
             }),
             None => self.new_secrets(),
         }
     }
 
-    /// Give out no slot up to this one.
+    /// Gives out no slot up to this one.
     pub fn skip_slot(&mut self, slot: u64) {
         self.next_slot = self.next_slot.max(slot.saturating_add(1));
     }
 
-    /// What a daemon of this boot is about to do with the container in `slot`.
+    /// Returns what a daemon of this boot is about to do with the container in `slot`.
     pub fn intent(&self, slot: u64) -> Option<Intent> {
         let container = self.containers.get(&slot)?;
         Some(Intent {
@@ -135,64 +135,64 @@ impl Registry {
         })
     }
 
-    /// The kernel's boot_id.
+    /// Returns the kernel's boot_id.
     pub fn boot_id(&self) -> &str {
         &self.boot_id
     }
 
-    /// A slot that nobody had.
+    /// Returns a slot that no container has had.
     pub fn take_slot(&mut self) -> u64 {
         let slot = self.next_slot;
         self.next_slot += 1;
         slot
     }
 
-    /// Enter a container.
+    /// Puts a container on the list.
     pub fn insert(&mut self, slot: u64, container: Container) {
         self.changed.insert(slot);
         self.containers.insert(slot, container);
     }
 
-    /// Strike a container out.
+    /// Removes a container from the list.
     pub fn remove(&mut self, slot: u64) -> Option<Container> {
         self.changed.insert(slot);
         self.containers.remove(&slot)
     }
 
-    /// The container in a slot.
+    /// Returns the container in a slot.
     pub fn get(&self, slot: u64) -> Option<&Container> {
         self.containers.get(&slot)
     }
 
-    /// The same, to change it.
+    /// Returns the container in a slot, to change it.
     pub fn get_mut(&mut self, slot: u64) -> Option<&mut Container> {
         self.changed.insert(slot);
         self.containers.get_mut(&slot)
     }
 
-    /// All, by slot.
+    /// Returns all containers, by slot.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Container)> {
         self.containers
             .iter()
             .map(|(slot, container)| (*slot, container))
     }
 
-    /// Whether there is none.
+    /// Returns true if there is none.
     pub fn is_empty(&self) -> bool {
         self.containers.is_empty()
     }
 
-    /// The slot of the container with the process `pid` that started at `start_ticks`.
+    /// Returns the slot of the container with this process: the pid and its start.
     pub fn find_subject(&self, subject: &Subject) -> Option<u64> {
         self.find(|c| c.subject.pid == subject.pid && c.subject.start_ticks == subject.start_ticks)
     }
 
-    /// The slot that shows its views under `dir`.
+    /// Returns the slot of the container whose views are shown under `dir`.
     pub fn find_mount(&self, dir: &Path) -> Option<u64> {
         self.find(|c| c.mounts.iter().any(|mount| mount.dir == dir))
     }
 
-    /// The slot of the container that `selector` names.
+    /// Returns the slot of the container that `selector` names.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when there is none.
@@ -225,13 +225,13 @@ impl Registry {
             .map(|(slot, _)| slot)
     }
 
-    /// The slot of the container that is named `id`.
+    /// Returns the slot of the container that is named `id`.
     pub fn find_id(&self, id: &str) -> Option<u64> {
         self.find(|c| c.id == id)
     }
 
-    /// As the control protocol lists those that are `there`: at most `count` after the slot `after`, and whether there are
-    /// more.
+    /// Returns the containers that are `there`, as the control protocol lists them: at most `count` after the slot
+    /// `after`, and true if there are more.
     pub fn list(
         &self,
         after: Option<u64>,
@@ -260,7 +260,7 @@ impl Registry {
     }
 }
 
-/// Whether a name can be a container's: what a file name and a log line bear.
+/// Checks that a name can be the name of a container: a file name and a log line must bear it.
 ///
 /// # Errors
 /// [`Kind::Refused`] with the rule.
@@ -292,7 +292,7 @@ mod tests {
         let saved = Saved {
             boot_id: "boot".into(),
             next_slot: registry.next_slot,
-            machine_secret: None,
+            host_secret: None,
             containers: Vec::new(),
         };
         for (boot_id, slot) in [("boot", 3), ("other", 1)] {

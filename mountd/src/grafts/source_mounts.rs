@@ -1,42 +1,40 @@
-//! The place where source mounts live, and the thread that works there.
+//! The source mounts: the mounts of the connections that grafts are clones of, in a mount namespace of their own.
 //!
-//! `open_tree(OPEN_TREE_CLONE)` clones only mounts of the caller's own mount namespace, and `setns` into a
-//! container's wants a thread that shares its root with nobody. So one thread has a mount namespace of its own
-//! that holds nothing but a tmpfs and the source mounts: it pins no mount of the host, shows nothing to it, and
-//! vanishes with the daemon. Work is sent to it as closures and done one after the other.
+//! The namespace holds nothing but a tmpfs and the source mounts. So it pins no mount of the host, shows nothing to the
+//! host, and vanishes with the daemon. It is made in three steps:
 //!
 //! 1. The thread leaves the host's namespace and puts a tmpfs where /proc was (any directory would do).
-//! 2. That tmpfs becomes the root; everything else is let go of.
-//! 3. The connections are mounted: cached read-only, live twice, so that a clone of either kind is at hand.
+//! 2. That tmpfs becomes the root, and all other mounts are unmounted.
+//! 3. The connections are mounted: cached read-only; live twice, read-only and writable, because a clone keeps the
+//!    flags of its mount.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{Mode, OFlags, StatxFlags};
 
-use super::probe::{Prober, Probes};
+use super::probe::{LivenessProbe, Probes, duplicate};
+use crate::container::in_namespace::{NamespaceKind, in_namespace};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::Proc;
-use crate::container::visit::{Visited, visit};
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{Connection, Row};
 
 /// The source of every mount of ours, as mountinfo shows it.
 pub const SOURCE: &str = "eci-fs";
 
 /// The file system type of every graft.
-pub const FSTYPE: &str = "fuse";
+pub(super) const FSTYPE: &str = "fuse";
 
-/// What the thread has at hand.
+/// The source mounts, and what the thread in their namespace works with.
 #[derive(Debug)]
-pub struct Place {
+pub struct SourceMounts {
     /// The host's /proc.
     pub proc: Arc<Proc>,
-    home: OwnedFd,
+    namespace: OwnedFd,
     cached: OwnedFd,
     live: OwnedFd,
     live_read_only: OwnedFd,
@@ -45,77 +43,16 @@ pub struct Place {
     probes: Probes,
 }
 
-/// Where the source mounts come from.
-#[derive(Debug)]
-pub enum Origin {
-    /// They are mounted on these `/dev/fuse` descriptors.
-    Mount([OwnedFd; 2]),
-    /// They are in this mount namespace, which a daemon before this one made.
-    Namespace(OwnedFd),
-}
-
-type Job = Box<dyn FnOnce(&Place) + Send>;
-
-/// A handle on the thread. Dropping the last one ends it, and the namespace with it.
-#[derive(Debug, Clone)]
-pub struct Grafter {
-    jobs: mpsc::Sender<Job>,
-}
-
-impl Grafter {
-    /// Start the thread, and have the two connections mounted there.
+impl SourceMounts {
+    /// Mounts the connections in a namespace of the calling thread's own, from which the host's is not seen.
     ///
     /// # Errors
-    /// When a namespace cannot be made or a mount is refused; it says which. When a namespace that was handed over
-    /// is not such a one.
-    pub fn start(proc: Arc<Proc>, origin: Origin) -> Result<Self> {
-        let (jobs, inbox) = mpsc::channel::<Job>();
-        let probes = Probes::start()?;
-        let (ready, made) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("grafter".to_owned())
-            .spawn(move || {
-                let made = match origin {
-                    Origin::Mount(fuse) => Place::make(proc, probes, &fuse),
-                    Origin::Namespace(home) => Place::enter(proc, probes, home),
-                };
-                let place = match made {
-                    Ok(place) => place,
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
-                drop(ready.send(Ok(())));
-                for job in inbox {
-                    job(&place);
-                }
-            })
-            .map_err(|e| Error::io("start", "the grafter thread", e))?;
-        made.recv().map_err(|_| gone())??;
-        Ok(Self { jobs })
-    }
-
-    /// Run `work` on the thread and wait for what it returns.
-    pub fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Place) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let (done, result) = mpsc::channel();
-        self.jobs
-            .send(Box::new(move |place| drop(done.send(work(place)))))
-            .map_err(|_| gone())?;
-        result.recv().map_err(|_| gone())?
-    }
-}
-
-pub(super) fn gone() -> Error {
-    Error::new(Kind::System, "the grafter thread has ended").remedy("restart eci-mountd")
-}
-
-impl Place {
-    fn make(proc: Arc<Proc>, probes: Probes, fuse: &[OwnedFd; 2]) -> Result<Self> {
+    /// When the namespace cannot be made, or a mount is refused.
+    pub(super) fn make(proc: Arc<Proc>, probes: Probes, fuse: &[OwnedFd; 2]) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(|e| {
             Error::io("make", "a mount namespace", e).remedy("run as root with CAP_SYS_ADMIN")
         })?;
-        let home = proc.open_at("thread-self/ns/mnt", OFlags::RDONLY)?;
+        let namespace = proc.open_at("thread-self/ns/mnt", OFlags::RDONLY)?;
         let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         do_mount(None, "/", None, private, None)?;
@@ -159,15 +96,18 @@ impl Place {
         )?;
         let read_only = plain | MsFlags::MS_RDONLY | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
         do_mount(None, "/live-read-only", None, read_only, None)?;
-        Self::of(proc, probes, home)
+        Self::of(proc, probes, namespace)
     }
 
-    /// Go on with the namespace of a daemon that is dead. It was kept by somebody who is not trusted, so what is in
-    /// it is looked at.
-    fn enter(proc: Arc<Proc>, probes: Probes, home: OwnedFd) -> Result<Self> {
+    /// Moves the calling thread into the namespace of a daemon that is dead. Somebody who is not trusted has kept it,
+    /// so its mounts are checked.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or is not one that [`Self::make`] made.
+    pub(super) fn enter(proc: Arc<Proc>, probes: Probes, namespace: OwnedFd) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS)
             .map_err(|e| Error::io("leave", "the root of the other threads", e))?;
-        setns(&home, CloneFlags::CLONE_NEWNS)
+        setns(&namespace, CloneFlags::CLONE_NEWNS)
             .map_err(|e| Error::io("enter", "the mount namespace that was handed over", e))?;
         let mounts = parse_mountinfo(&proc.read("thread-self/mountinfo")?);
         let is_ours = |mount: &Mount| match mount.point.as_str() {
@@ -186,47 +126,48 @@ impl Place {
                 "the mount namespace that was handed over is not one of eci-mountd",
             ));
         }
-        // What a daemon that died in the middle of a mount has left.
+        // A daemon that died in the middle of a mount has left these.
         for mount in mounts.iter().rev() {
             if mount.point.starts_with("/mounts/") {
                 let _ = umount2(mount.point.as_str(), MntFlags::MNT_DETACH);
             }
         }
-        Self::of(proc, probes, home)
+        Self::of(proc, probes, namespace)
     }
 
-    /// With the thread in the namespace `home`, in which the connections are mounted.
-    fn of(proc: Arc<Proc>, probes: Probes, home: OwnedFd) -> Result<Self> {
+    /// Opens the source mounts. The thread is in the namespace `namespace`, in which the connections are mounted.
+    fn of(proc: Arc<Proc>, probes: Probes, namespace: OwnedFd) -> Result<Self> {
         let (cached, live) = (open_dir("/cached")?, open_dir("/live")?);
         Ok(Self {
             devices: vec![device(&cached)?, device(&live)?],
             cached,
             live,
             live_read_only: open_dir("/live-read-only")?,
-            home,
+            namespace,
             proc,
             probes,
         })
     }
 
-    /// The mount namespace, for the next daemon.
+    /// Returns the mount namespace, for the next daemon.
     ///
     /// # Errors
     /// When no more descriptors can be had.
     pub fn namespace(&self) -> Result<OwnedFd> {
-        duplicate(&self.home)
+        duplicate(&self.namespace)
     }
 
-    /// Asks the connections, without the thread, which may be waiting for a server itself.
+    /// Returns a probe of the connections. It does not use the grafter, which may be waiting for a server itself.
     ///
     /// # Errors
     /// When no more descriptors can be had.
-    pub fn prober(&self) -> Result<Prober> {
-        Prober::new(self.probes.clone(), [&self.cached, &self.live])
+    pub fn liveness_probe(&self) -> Result<LivenessProbe> {
+        LivenessProbe::new(self.probes.clone(), [&self.cached, &self.live])
     }
 
-    /// Whether what carries our name is a graft of a daemon that was killed: its file system says ENOTCONN then. It
-    /// may be a file system of the container's own, which need not answer, so it is given up after a second.
+    /// Returns true if an entry that carries our name is a graft of a daemon that was killed: its file system says
+    /// ENOTCONN then. It may be a file system of the container's own, which need not answer, so the question is given
+    /// up after a second.
     pub(super) fn is_dead(&self, entry: &OwnedFd) -> Result<bool> {
         let error = self
             .probes
@@ -240,7 +181,7 @@ impl Place {
         ))
     }
 
-    /// A detached clone of the mount of one row of the container in `slot`, to be moved where it belongs.
+    /// Returns a detached clone of the mount of one row of the container in `slot`, to be moved onto its target.
     pub(super) fn clone_of(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
         use rustix::mount::{OpenTreeFlags, open_tree};
         let path = format!("{slot}{}", row.path);
@@ -254,7 +195,7 @@ impl Place {
         .map_err(|e| Error::io("clone", format!("{}:/{path}", row.connection.name()), e))
     }
 
-    /// Open one file of the container in `slot` for reading, as a program in the container would.
+    /// Opens one file of the container in `slot` for reading, as a program in the container would.
     pub fn open_view(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
         let path = format!("{slot}{}", row.path);
         rustix::fs::openat(
@@ -274,16 +215,16 @@ impl Place {
         }
     }
 
-    /// Do `work` in another mount namespace.
+    /// Does `work` in another mount namespace.
     ///
     /// # Errors
-    /// As [`visit`], and what `work` says.
+    /// As [`in_namespace`], and what `work` says.
     pub(super) fn inside<T>(
         &self,
         namespace: impl AsFd,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        visit(Visited::Mount, namespace, &self.home, work)?
+        in_namespace(NamespaceKind::Mount, namespace, &self.namespace, work)?
     }
 }
 
@@ -322,16 +263,11 @@ pub(crate) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
     .map_err(|e| Error::io("open", path, e))
 }
 
-/// `st_dev` of a mount of ours, as mountinfo writes it.
+/// Returns the `st_dev` of a mount of ours, as mountinfo writes it.
 fn device(fd: &OwnedFd) -> Result<String> {
     use rustix::fs::{AtFlags, statx};
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = statx(fd, "", flags, StatxFlags::TYPE)
         .map_err(|e| Error::io("look at", "a connection", e))?;
     Ok(format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor))
-}
-
-pub(super) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    fd.try_clone()
-        .map_err(|e| Error::io("duplicate", "a descriptor", e))
 }

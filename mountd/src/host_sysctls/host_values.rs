@@ -1,34 +1,34 @@
-//! The machine's own values.
+//! The values of the host.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
-/// Where /proc and /sys are.
+/// The values in /proc and /sys.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(super) struct HostValues {
     root: PathBuf,
 }
 
-impl Machine {
-    /// That whose /proc and /sys are in `root`: a test has others than `/`.
+impl HostValues {
+    /// Returns the values of the host whose /proc and /sys are in `root`. A test has others than `/`.
     pub(super) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
         }
     }
 
-    fn path(&self, tunable: Raisable) -> PathBuf {
+    fn path(&self, tunable: HostSysctl) -> PathBuf {
         self.root.join(tunable.path().trim_start_matches('/'))
     }
 
-    /// The present value.
+    /// Returns the present value.
     ///
     /// # Errors
     /// When the kernel has none, or it is no number.
-    pub(super) fn read(&self, tunable: Raisable) -> Result<u64> {
+    pub(super) fn read(&self, tunable: HostSysctl) -> Result<u64> {
         let path = self.path(tunable);
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
         text.trim()
@@ -36,11 +36,11 @@ impl Machine {
             .map_err(|_| Error::refused(format!("{} says {:?}", path.display(), text.trim())))
     }
 
-    /// Set it.
+    /// Sets the value.
     ///
     /// # Errors
     /// When the kernel refuses, as where /proc/sys is mounted read-only.
-    pub(super) fn write(&self, tunable: Raisable, value: u64) -> Result<()> {
+    pub(super) fn write(&self, tunable: HostSysctl, value: u64) -> Result<()> {
         let path = self.path(tunable);
         std::fs::File::options()
             .write(true)
