@@ -17,7 +17,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use eci_fs_emulators::cgroup::Limit;
 use eci_fs_emulators::cpulist::CpuSet;
-use eci_fs_emulators::model::memory::parse_machine;
+use eci_fs_emulators::model::memory::parse_host;
 use eci_fs_emulators::{EMULATORS, render_view, text};
 
 /// Each view of the first recorded machine of each cgroup version.
@@ -51,7 +51,7 @@ fn parsers(criterion: &mut Criterion) {
     let stat = std::fs::read(dir.join("host/proc/stat")).unwrap();
     let mut group = criterion.benchmark_group("parse");
     group.bench_function("/proc/meminfo", |bencher| {
-        bencher.iter(|| parse_machine(black_box(&meminfo)));
+        bencher.iter(|| parse_host(black_box(&meminfo)));
     });
     group.bench_function("a key of /proc/stat", |bencher| {
         bencher.iter(|| text::parse_key(black_box(&stat), "procs_blocked"));

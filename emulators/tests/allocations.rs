@@ -73,7 +73,7 @@ fn a_view_that_is_computed_again_allocates_nothing() {
             panic!("no machine with cgroup {version} was recorded");
         };
         fixture.host.share_reads(TICK);
-        fixture.container.cgroup.remember_limits();
+        fixture.container.cgroup.cache_limits();
         for path in HOT {
             let emulator = EMULATORS.iter().find(|e| e.facts().path == *path).unwrap();
             let mut out = Vec::with_capacity(1 << 16);

@@ -51,7 +51,7 @@ impl Machine {
                 controllers: controllers.to_vec(),
                 dir: common::open(&self.path("cgroup/pod/app")),
                 depth: 2,
-                kept: Default::default(),
+                cache: Default::default(),
             }]),
             identity: Identity {
                 start: Duration::from_secs(10),

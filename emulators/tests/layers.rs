@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Each module uses only those before it. Below `proc` and `sys` a file uses only what lies below itself: what two views
 /// share is in `model`.
-const ORDER: &str = "error text cpulist buffer remembered kept host cgroup container context facts view model tunable \
+const ORDER: &str = "error text cpulist buffer limit_cache descriptor_cache host cgroup container context facts view model tunable \
                      emulator directory proc sys registry";
 
 /// A source and its module, as names: src/proc/stat.rs is proc, stat.

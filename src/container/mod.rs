@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, History, Host, Identity, Kept,
-    KeptFiles, Load, Network, Pace, Settings, TUNABLES, Values,
+    Cgroup, Container, Context, Controller, DescriptorCache, EMULATORS, Hierarchy, HierarchyCache,
+    History, Host, Identity, Load, Network, Pace, Settings, TUNABLES, Values,
 };
 use eci_fs_mountd::container::Facts;
 use eci_fs_mountd::container::network::NetworkFacts;
@@ -98,7 +98,7 @@ impl Attached {
                     controllers,
                     dir,
                     depth: hierarchy.depth,
-                    kept: KeptFiles::default(),
+                    cache: HierarchyCache::default(),
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -110,7 +110,7 @@ impl Attached {
             pid_max_is_own: facts.pid_max_is_own,
             network: facts.network.as_ref().map(network),
             boot_id: secrets.boot_id,
-            machine_secret: secrets.machine_secret,
+            host_secret: secrets.machine_secret,
         };
         let container = Container {
             cgroup: Cgroup::new(hierarchies),
@@ -173,9 +173,9 @@ impl Attached {
     }
 
     /// Have the files of its cgroup kept open, for as long as nobody else holds it.
-    pub fn keep_in(&mut self, kept: &Arc<Kept>) {
+    pub fn keep_in(&mut self, cache: &Arc<DescriptorCache>) {
         if let Some(container) = Arc::get_mut(&mut self.container) {
-            container.cgroup.keep_in(kept);
+            container.cgroup.cache_descriptors_in(cache);
         }
     }
 
@@ -208,12 +208,12 @@ impl Attached {
 
     /// Read limits only when one was written, from now on.
     pub fn remember_limits(&self) {
-        self.container.cgroup.remember_limits();
+        self.container.cgroup.cache_limits();
     }
 
     /// A limit was written, or may have been.
     pub fn forget_limits(&self) {
-        self.container.cgroup.forget_limits();
+        self.container.cgroup.invalidate_limits();
     }
 
     /// A container without a cgroup: it has no limit, so what bounds its views bounds those of all others.
@@ -356,6 +356,6 @@ fn network(facts: &NetworkFacts) -> Network {
         tunable.in_network && facts.settable.iter().any(is_settable)
     });
     Network {
-        kept: kept.map(|tunable| tunable.id()).collect(),
+        own_tunables: kept.map(|tunable| tunable.id()).collect(),
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use eci_fs_emulators::{Container, Host, Load, Threads, advance, present, read_threads};
+use eci_fs_emulators::{Container, Host, Load, Threads, initial_load, next_load, read_threads};
 use parking_lot::{Condvar, Mutex};
 
 use super::Attached;
@@ -66,7 +66,7 @@ impl Sampler {
         // Counted without the lock: it reads many files. A second reader may count too, to no harm.
         let threads = count(&attached.container, host);
         let load = Load {
-            avenrun: present(threads.active()),
+            avenrun: initial_load(threads.active()),
             threads,
         };
         let mut state = sampled.state.lock();
@@ -180,7 +180,7 @@ fn sample(sampled: &Sampled, container: &Container, host: &Host, now: Instant) -
     let mut avenrun = before.load.avenrun;
     // After a suspended machine there can be many steps; beyond an hour's the averages have long settled.
     for _ in 0..steps.min(720) {
-        avenrun = advance(avenrun, threads.active());
+        avenrun = next_load(avenrun, threads.active());
     }
     let mut state = sampled.state.lock();
     let Some(state) = state.as_mut() else {

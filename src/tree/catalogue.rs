@@ -10,7 +10,7 @@ impl Tree {
     /// One row for each view and directory graft that exists for this container; directories first, because views
     /// are grafted over what lies in them.
     pub(super) fn catalogue(&self, container: &Attached) -> Vec<Row> {
-        let _together = self.host.look_together();
+        let _batch = self.host.batch_stats();
         let mut rows = Vec::new();
         let cx = self.context(container, directory::NEEDS);
         let mut directories = Vec::new();

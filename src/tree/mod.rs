@@ -127,7 +127,7 @@ impl Tree {
     ) -> Arc<Self> {
         host.share_reads(freshness.min(TICK));
         host.set_hz(freshness::hz());
-        host.kept().keep_at_most(most_kept(&host));
+        host.descriptors().set_capacity(most_kept(&host));
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
         let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
         let unlimited = Attached::unlimited();
@@ -161,7 +161,7 @@ impl Tree {
 
     /// Take in a container; returns what can be grafted into it.
     pub fn add(&self, slot: u64, mut container: Attached) -> Vec<Row> {
-        container.keep_in(self.host.kept());
+        container.keep_in(self.host.descriptors());
         container.set_slot(slot);
         let container = Arc::new(container);
         let rows = self.catalogue(&container);

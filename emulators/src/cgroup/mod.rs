@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
+use crate::descriptor_cache::{DescriptorCache, HierarchyCache};
 use crate::host::file::pread_piece;
-use crate::kept::{Kept, KeptFiles};
 use crate::{Error, Text};
 
 pub(crate) mod cpu;
@@ -105,7 +105,7 @@ pub struct Hierarchy {
     /// Components of the cgroup's path; the root cgroup has 0.
     pub depth: u32,
     /// Its open files.
-    pub kept: KeptFiles,
+    pub cache: HierarchyCache,
 }
 
 impl Hierarchy {
@@ -130,7 +130,7 @@ impl Hierarchy {
             let name = Hierarchy::name(level, file);
             openat(&self.dir, name.as_str(), flags, Mode::empty())
         };
-        match self.kept.read(level, file, open, pread_piece) {
+        match self.cache.read(level, file, open, pread_piece) {
             Ok(text) => Ok(Some(text)),
             Err(Errno::ENOENT) => {
                 self.check_alive(level, file)?;
@@ -148,7 +148,7 @@ impl Hierarchy {
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         let read = || self.read(level, file);
-        match self.kept.limits.limit(level, file, read, parse)? {
+        match self.cache.limits.limit(level, file, read, parse)? {
             None => Ok(None),
             Some(Some(limit)) => Ok(Some(limit)),
             Some(None) => Err(Error::malformed(
@@ -193,24 +193,24 @@ impl Cgroup {
     }
 
     /// Has its files kept open in `kept` from now on.
-    pub fn keep_in(&mut self, kept: &Arc<Kept>) {
+    pub fn cache_descriptors_in(&mut self, cache: &Arc<DescriptorCache>) {
         for hierarchy in &mut self.hierarchies {
-            hierarchy.kept.keep_in(kept);
+            hierarchy.cache.cache_descriptors_in(cache);
         }
     }
 
-    /// From now on limits are read once, and again when [`Cgroup::forget_limits`] was called.
-    pub fn remember_limits(&self) {
+    /// From now on limits are read once, and again when [`Cgroup::invalidate_limits`] was called.
+    pub fn cache_limits(&self) {
         self.hierarchies
             .iter()
-            .for_each(|hierarchy| hierarchy.kept.limits.remember());
+            .for_each(|hierarchy| hierarchy.cache.limits.enable());
     }
 
     /// One of the [`limit_files`] was written, or may have been.
-    pub fn forget_limits(&self) {
+    pub fn invalidate_limits(&self) {
         self.hierarchies
             .iter()
-            .for_each(|hierarchy| hierarchy.kept.limits.forget());
+            .for_each(|hierarchy| hierarchy.cache.limits.invalidate());
     }
 
     /// All hierarchies, in the order given.

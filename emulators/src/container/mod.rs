@@ -42,12 +42,12 @@ pub struct Identity {
     /// Its random boot id, a version 4 UUID.
     pub boot_id: [u8; 16],
     /// A secret of the machine that no container sees, of this boot.
-    pub machine_secret: [u8; 32],
+    pub host_secret: [u8; 32],
 }
 
 /// A network namespace of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Network {
     /// The tunables below /proc/sys/net that the kernel keeps for it, by id: who may can set them there.
-    pub kept: Vec<u16>,
+    pub own_tunables: Vec<u16>,
 }

@@ -16,11 +16,11 @@ use nix::sys::stat::Mode;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::{Error, Kept, Text};
+use crate::{DescriptorCache, Error, Text};
 
 pub(crate) mod file;
-mod look;
 mod release;
+mod stat_batch;
 
 pub use release::Release;
 
@@ -31,9 +31,9 @@ pub struct Host {
     sys: OwnedFd,
     /// /sys/devices/system/cpu, which almost every view begins with; `None` if there is none.
     cpu: Option<OwnedFd>,
-    kept: Arc<Kept>,
-    texts: Texts,
-    looks: look::Looks,
+    descriptors: Arc<DescriptorCache>,
+    texts: TextCache,
+    directories: stat_batch::DirectoryCache,
     /// The version of the kernel, once it was asked.
     release: OnceLock<Release>,
     /// HZ: how many jiffies it has in a second.
@@ -44,14 +44,14 @@ pub struct Host {
 const HZ: u64 = 250;
 
 /// Open files of the machine: more than all views together read on most machines.
-const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+const MOST_DESCRIPTORS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// Texts that are shared, and the bytes of one of them at most.
+/// TextCache that are shared, and the bytes of one of them at most.
 const MOST_TEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const LONGEST_TEXT: usize = 1 << 16;
 
 /// A second, with ticks of USER_HZ.
-const SETTINGS_TICKS: u64 = 100;
+const SYSCTL_TICKS: u64 = 100;
 
 /// The text of a file of the machine, which several views of this tick may share.
 #[derive(Debug, Clone, Default)]
@@ -73,16 +73,16 @@ impl From<Vec<u8>> for HostText {
 
 /// What was read in this tick: the same for all containers.
 #[derive(Debug)]
-struct Texts {
+struct TextCache {
     /// The length of a tick in nanoseconds; 0 when nothing is shared.
     length: AtomicU64,
     now: AtomicU64,
     read: Mutex<LruCache<Box<str>, (u64, HostText)>>,
 }
 
-impl Texts {
-    fn new() -> Texts {
-        Texts {
+impl TextCache {
+    fn new() -> TextCache {
+        TextCache {
             length: AtomicU64::new(0),
             now: AtomicU64::new(0),
             read: Mutex::new(LruCache::new(MOST_TEXTS)),
@@ -90,11 +90,11 @@ impl Texts {
     }
 
     /// The tick in which a file is read now. Settings of the kernel change when somebody turns them: those of
-    /// /proc/sys are shared for [`SETTINGS_TICKS`] of them.
+    /// /proc/sys are shared for [`SYSCTL_TICKS`] of them.
     fn tick(&self, path: &str) -> Option<u64> {
         let now = self.now.load(Ordering::Relaxed);
         let now = if path.starts_with("/proc/sys/") {
-            now / SETTINGS_TICKS
+            now / SYSCTL_TICKS
         } else {
             now
         };
@@ -165,9 +165,9 @@ impl Host {
             proc,
             sys,
             cpu,
-            kept: Arc::new(Kept::new(MOST_KEPT)),
-            texts: Texts::new(),
-            looks: look::Looks::default(),
+            descriptors: Arc::new(DescriptorCache::new(MOST_DESCRIPTORS)),
+            texts: TextCache::new(),
+            directories: stat_batch::DirectoryCache::default(),
             release: OnceLock::new(),
             hz: AtomicU64::new(HZ),
         }
@@ -196,8 +196,8 @@ impl Host {
     }
 
     /// The open files of the machine; a server keeps those of its containers there too.
-    pub fn kept(&self) -> &Arc<Kept> {
-        &self.kept
+    pub fn descriptors(&self) -> &Arc<DescriptorCache> {
+        &self.descriptors
     }
 
     /// From now on reads each file at most once in a tick of this length, for all containers. Zero ends that.
@@ -215,12 +215,12 @@ impl Host {
 
     /// Whether the kernel has this file.
     pub fn exists(&self, path: &str) -> bool {
-        self.look(path).is_ok()
+        self.stat(path).is_ok()
     }
 
     /// The permission bits of a file.
     pub fn mode(&self, path: &str) -> Option<u16> {
-        u16::try_from(self.look(path).ok()?.st_mode & 0o7777).ok()
+        u16::try_from(self.stat(path).ok()?.st_mode & 0o7777).ok()
     }
 
     /// The whole of a file that must be there.
@@ -232,8 +232,8 @@ impl Host {
     pub fn read_of_process(&self, pid: u32, file: &str) -> Result<Vec<u8>, Error> {
         let path = format!("{pid}/{file}");
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        self.kept
-            .make_room(|| openat(&self.proc, path.as_str(), flags, Mode::empty()))
+        self.descriptors
+            .with_room(|| openat(&self.proc, path.as_str(), flags, Mode::empty()))
             .and_then(|fd| file::read_whole(&fd))
             .map_err(|errno| Error::io(&format!("/proc/{path}"), errno))
     }
@@ -265,7 +265,7 @@ impl Host {
         } else {
             file::pread_whole
         };
-        let text = self.kept.read(path, open, read)?;
+        let text = self.descriptors.read(path, open, read)?;
         Ok(self.texts.put(path, tick, text))
     }
 
@@ -293,7 +293,7 @@ impl Host {
     /// of the two directories. openat2(2) would say the same in one call, but a system call filter
     /// cannot see its flags.
     pub fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
-        self.kept.make_room(|| self.try_open(path, flags))
+        self.descriptors.with_room(|| self.try_open(path, flags))
     }
 
     fn try_open(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {

@@ -53,7 +53,7 @@ impl Cpus {
     }
 
     /// The machine's CPU behind a shown number, if it is in C.
-    pub fn machine_id(&self, shown: u32) -> Option<u32> {
+    pub fn host_id(&self, shown: u32) -> Option<u32> {
         match self.ids {
             CpuIds::Physical => Some(shown).filter(|cpu| self.allowed.contains(*cpu)),
             CpuIds::Dense => self.allowed.iter().nth(shown as usize),
@@ -170,8 +170,8 @@ mod tests {
         let cpus = choose(set("2-3,8"), quota(100), CpuIds::Dense);
         assert_eq!(cpus.shown_visible(), set("0"));
         assert_eq!(cpus.shown_allowed(), set("0-2"));
-        assert_eq!(cpus.machine_id(2), Some(8));
-        assert_eq!(cpus.machine_id(3), None);
+        assert_eq!(cpus.host_id(2), Some(8));
+        assert_eq!(cpus.host_id(3), None);
     }
 
     proptest! {
@@ -188,7 +188,7 @@ mod tests {
                 prop_assert!(!cpus.visible.is_empty());
                 prop_assert_eq!(cpus.visible.intersection(&allowed), cpus.visible.clone());
                 for cpu in allowed.iter() {
-                    prop_assert_eq!(cpus.machine_id(cpus.shown_id(cpu)), Some(cpu));
+                    prop_assert_eq!(cpus.host_id(cpus.shown_id(cpu)), Some(cpu));
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! Load averages in the kernel's fixed point (include/linux/sched/loadavg.h,
-//! kernel/sched/loadavg.c). The kernel, and whoever calls [`advance`], takes a step every 5 s.
+//! kernel/sched/loadavg.c). The kernel, and whoever calls [`next_load`], takes a step every 5 s.
 
 /// One, with FSHIFT = 11 fractional bits.
 pub const FIXED_1: u64 = 1 << 11;
@@ -7,7 +7,7 @@ pub const FIXED_1: u64 = 1 << 11;
 const EXP: [u64; 3] = [1884, 2014, 2037];
 
 /// The averages after one more step of 5 s, with so many active threads (calc_load).
-pub fn advance(avenrun: [u64; 3], active: u64) -> [u64; 3] {
+pub fn next_load(avenrun: [u64; 3], active: u64) -> [u64; 3] {
     let active = active.saturating_mul(FIXED_1);
     let mut next = avenrun;
     for (load, exp) in next.iter_mut().zip(EXP) {
@@ -23,7 +23,7 @@ pub fn advance(avenrun: [u64; 3], active: u64) -> [u64; 3] {
 }
 
 /// The averages that a container starts from: its present count of active threads.
-pub fn present(active: u64) -> [u64; 3] {
+pub fn initial_load(active: u64) -> [u64; 3] {
     [active.saturating_mul(FIXED_1); 3]
 }
 
@@ -43,13 +43,13 @@ mod tests {
     fn one_busy_thread_moves_the_average_as_in_the_kernel() {
         // 0.08 after 5 s and 0.15 after 10 s: what uptime(1) shows on an idle Linux machine
         // when a busy loop has just started.
-        let first = advance([0; 3], 1);
+        let first = next_load([0; 3], 1);
         assert_eq!(hundredths(first[0]), (0, 8));
-        let second = advance(first, 1);
+        let second = next_load(first, 1);
         assert_eq!(hundredths(second[0]), (0, 15));
         let mut load = second;
         for _ in 0..200 {
-            load = advance(load, 1);
+            load = next_load(load, 1);
         }
         assert_eq!(hundredths(load[0]), (1, 0));
     }
@@ -60,7 +60,7 @@ mod tests {
             load in 0u64..1 << 40,
             active in 0u64..1 << 30,
         ) {
-            let [next, ..] = advance([load; 3], active);
+            let [next, ..] = next_load([load; 3], active);
             let target = active * FIXED_1;
             prop_assert!(next >= load.min(target).saturating_sub(1));
             prop_assert!(next <= load.max(target));
@@ -68,7 +68,7 @@ mod tests {
 
         #[test]
         fn nothing_overflows(load: [u64; 3], active: u64) {
-            for load in advance(load, active) {
+            for load in next_load(load, active) {
                 prop_assert!(hundredths(load).1 < 100);
             }
         }

@@ -31,7 +31,7 @@ pub struct Totals {
 
 /// What the machine's /proc/meminfo says, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Machine {
+pub struct HostMemory {
     /// MemTotal.
     pub total: u64,
     /// MemAvailable.
@@ -41,10 +41,10 @@ pub struct Machine {
 }
 
 /// Parses the machine's /proc/meminfo.
-pub fn parse_machine(meminfo: &[u8]) -> Result<Machine, Error> {
+pub fn parse_host(meminfo: &[u8]) -> Result<HostMemory, Error> {
     let bytes = |key: &str| meminfo_kib(meminfo, key).map(|kib| kib.saturating_mul(1024));
     let malformed = || Error::malformed("/proc/meminfo", "no MemTotal");
-    Ok(Machine {
+    Ok(HostMemory {
         total: bytes("MemTotal:")
             .filter(|total| *total > 0)
             .ok_or_else(malformed)?,
@@ -62,7 +62,7 @@ pub(crate) fn meminfo_kib(meminfo: &[u8], key: &str) -> Option<u64> {
 }
 
 /// The limits of the container.
-pub fn read_totals(cx: &Context<'_>, machine: &Machine) -> Result<Totals, Error> {
+pub fn read_totals(cx: &Context<'_>, machine: &HostMemory) -> Result<Totals, Error> {
     let limits = match cx.cgroup()?.of(Controller::Memory) {
         Some(hierarchy) => memory::read_limits(hierarchy)?,
         None => UNLIMITED,
@@ -71,7 +71,7 @@ pub fn read_totals(cx: &Context<'_>, machine: &Machine) -> Result<Totals, Error>
 }
 
 /// Limits and usage of the container.
-pub fn read(cx: &Context<'_>, machine: &Machine) -> Result<Memory, Error> {
+pub fn read(cx: &Context<'_>, machine: &HostMemory) -> Result<Memory, Error> {
     let (limits, usage) = match cx.cgroup()?.of(Controller::Memory) {
         Some(hierarchy) => memory::read_usage(hierarchy)?,
         None => (UNLIMITED, MemoryUsage::default()),
@@ -84,7 +84,7 @@ const UNLIMITED: MemoryLimits = MemoryLimits {
     swap: SwapLimit::Unaccounted,
 };
 
-fn totals(machine: &Machine, limits: &MemoryLimits) -> Totals {
+fn totals(machine: &HostMemory, limits: &MemoryLimits) -> Totals {
     let memory = limits.memory.at_most(machine.total);
     let swap = match limits.swap {
         // Nobody knows how much swap the container uses: it has none to count on.
@@ -96,7 +96,7 @@ fn totals(machine: &Machine, limits: &MemoryLimits) -> Totals {
 }
 
 fn combine(
-    machine: &Machine,
+    machine: &HostMemory,
     limits: &MemoryLimits,
     usage: MemoryUsage,
     host_clamp: bool,
@@ -141,8 +141,8 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn machine() -> Machine {
-        Machine {
+    fn machine() -> HostMemory {
+        HostMemory {
             total: 8 * GIB,
             available: 6 * GIB,
             swap_total: 2 * GIB,
@@ -222,7 +222,7 @@ mod tests {
             file: u64,
             host_clamp: bool,
         ) {
-            let machine = Machine { total: host.0, available: host.1, swap_total: host.2 };
+            let machine = HostMemory { total: host.0, available: host.1, swap_total: host.2 };
             let swap = if is_v1 { SwapLimit::MemorySwap(memsw) } else { SwapLimit::Swap(memsw) };
             let usage = MemoryUsage {
                 current_bytes: used.0,
@@ -241,7 +241,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = parse_machine(&bytes);
+            let _ = parse_host(&bytes);
         }
     }
 }

@@ -75,7 +75,7 @@ mod tests {
             total: most,
             last_pid: most,
         };
-        let avenrun = crate::present(u64::from(most));
+        let avenrun = crate::initial_load(u64::from(most));
         let mut out = Vec::new();
         render(&Load { avenrun, threads }, &mut out);
         assert_eq!(out.len(), BOUND);

@@ -25,7 +25,7 @@ const PATH: &str = "/proc/meminfo";
 
 fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let host = cx.host.read(PATH)?;
-    let machine = memory::parse_machine(&host)?;
+    let machine = memory::parse_host(&host)?;
     let memory = memory::read(cx, &machine)?;
     let extra = Extra {
         overcommit_ratio: read_overcommit_ratio(cx)?,

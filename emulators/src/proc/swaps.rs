@@ -21,7 +21,7 @@ pub const VIEW: View = View::new(20, "/proc/swaps", render_view)
     .needs(Needs::CGROUP);
 
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
+    let machine = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
     let memory = memory::read(cx, &machine)?;
     let size_kib = memory.totals.swap / 1024;
     let used_kib = size_kib.saturating_sub(memory.swap_free / 1024);

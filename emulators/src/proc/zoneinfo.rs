@@ -22,7 +22,7 @@ pub const VIEW: View = View::new(27, "/proc/zoneinfo", render_view)
 
 /// The counters of events have no bound.
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
+    let machine = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
     let memory = memory::read(cx, &machine)?;
     let units = vmstat::read_units(cx)?;
     let cpus = cpus::read(cx)?;

@@ -29,7 +29,7 @@ pub struct Tunable {
     pub capability: Option<Capability>,
     /// The namespace for each of which the kernel keeps a value itself, and since when: that is for documents, what
     /// counts is what this kernel was seen to do for the container. There is no graft then.
-    pub kept: Option<(Namespace, Release)>,
+    pub namespaced: Option<(Namespace, Release)>,
     /// Whether it counts only for a container with a network namespace of its own that lacks it, or shows the machine's
     /// and lets nobody set it.
     pub in_network: bool,
@@ -121,7 +121,7 @@ impl Tunable {
             handler,
             policy: Policy::Private,
             capability: None,
-            kept: None,
+            namespaced: None,
             in_network: false,
             older: None,
             highest_is_final: false,
@@ -164,8 +164,8 @@ impl Tunable {
 
     /// That the kernel keeps for each namespace of a kind, from a version on.
     #[must_use]
-    pub const fn kept_by_kernel(mut self, namespace: Namespace, since: Release) -> Tunable {
-        self.kept = Some((namespace, since));
+    pub const fn namespaced_by_kernel(mut self, namespace: Namespace, since: Release) -> Tunable {
+        self.namespaced = Some((namespace, since));
         self
     }
 
@@ -324,14 +324,16 @@ impl Tunable {
 
     /// Returns whether a container is to be shown the emulated file: the kernel does not keep one for it itself.
     pub(crate) fn is_emulated(&self, identity: &Identity) -> bool {
-        let kept = self.kept.is_some_and(|(namespace, _)| match namespace {
-            Namespace::Pid => identity.pid_max_is_own,
-        });
+        let is_kept = self
+            .namespaced
+            .is_some_and(|(namespace, _)| match namespace {
+                Namespace::Pid => identity.pid_max_is_own,
+            });
         let lacked = || match &identity.network {
-            Some(network) => !network.kept.contains(&self.facts.id),
+            Some(network) => !network.own_tunables.contains(&self.facts.id),
             None => false,
         };
-        !kept && (!self.in_network || lacked())
+        !is_kept && (!self.in_network || lacked())
     }
 
     /// Returns the permission bits of the kernel's file.

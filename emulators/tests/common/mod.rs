@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eci_fs_emulators::{
-    Cgroup, Container, Context, CpuIds, Hierarchy, History, Host, Identity, Kept, Load, Settings,
-    Version, present, read_threads,
+    Cgroup, Container, Context, CpuIds, DescriptorCache, Hierarchy, History, Host, Identity, Load,
+    Settings, Version, initial_load, read_threads,
 };
 
 pub(crate) struct Fixture {
@@ -75,7 +75,7 @@ impl Fixture {
                 network: None,
                 pid_max_is_own: dir.to_string_lossy().contains("/6.18-"),
                 boot_id: *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd\xef",
-                machine_secret: [7; 32],
+                host_secret: [7; 32],
             },
             history: History::new(),
             tunables: Default::default(),
@@ -98,7 +98,7 @@ impl Fixture {
             },
             boottime: Duration::from_millis((boottime * 1000.0).round() as u64),
             load: Load {
-                avenrun: present(threads.active()),
+                avenrun: initial_load(threads.active()),
                 threads,
             },
         }
@@ -131,8 +131,8 @@ pub(crate) fn as_in_the_server(version: &str) -> Option<Fixture> {
         .into_iter()
         .find(|dir| dir.display().to_string().contains(&wanted))?;
     let mut fixture = Fixture::open(&dir);
-    let kept = Arc::new(Kept::new(NonZeroUsize::new(1024).unwrap()));
-    fixture.container.cgroup.keep_in(&kept);
+    let cache = Arc::new(DescriptorCache::new(NonZeroUsize::new(1024).unwrap()));
+    fixture.container.cgroup.cache_descriptors_in(&cache);
     Some(fixture)
 }
 
@@ -158,6 +158,6 @@ fn hierarchy(fixture: &Path, recorded: &RecordedHierarchy) -> Hierarchy {
             .collect(),
         dir: open(&fixture.join("cgroup").join(&recorded.dir).join(path)),
         depth: depth.try_into().unwrap(),
-        kept: Default::default(),
+        cache: Default::default(),
     }
 }

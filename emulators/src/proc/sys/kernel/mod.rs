@@ -42,7 +42,7 @@ pub static TUNABLES: &[Tunable] = &[
         Handler::int(0, PID_MAX_LIMIT),
     )
     .at_least(least_pid_max)
-    .kept_by_kernel(Namespace::Pid, Release(6, 14)),
+    .namespaced_by_kernel(Namespace::Pid, Release(6, 14)),
     Tunable::new(
         267,
         "/proc/sys/kernel/threads-max",

@@ -35,8 +35,8 @@ mod tests {
         let open = |name: &str| fs::File::open(root.path().join(name)).unwrap().into();
         let host = Host::from_dirs(open("proc"), open("sys"));
         let identity = Identity {
-            network: network.map(|kept| Network {
-                kept: kept.to_vec(),
+            network: network.map(|own| Network {
+                own_tunables: own.to_vec(),
             }),
             ..Identity::default()
         };

@@ -127,7 +127,7 @@ impl Directory for Cpu {
             return Err(hidden(rel));
         }
         let (name, rest) = split_first(rel);
-        if let Some(cpu) = family(name, "cpu").and_then(|id| cpus.machine_id(id)) {
+        if let Some(cpu) = family(name, "cpu").and_then(|id| cpus.host_id(id)) {
             return cpu_n::render(cx, &cpus, cpu, rest, out);
         }
         if name == "cpufreq" {
@@ -144,7 +144,7 @@ fn entry(cx: &Context<'_>, cpus: &Cpus, rel: &str) -> Result<Decision, Error> {
     let passthrough = || Decision::Passthrough(join(PATH, rel));
     let (name, rest) = split_first(rel);
     if let Some(id) = family(name, "cpu") {
-        return Ok(match cpus.machine_id(id) {
+        return Ok(match cpus.host_id(id) {
             Some(cpu) => cpu_n::entry(cx, cpus, cpu, rest),
             None => Decision::Hidden,
         });

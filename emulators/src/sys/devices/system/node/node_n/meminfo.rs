@@ -18,7 +18,7 @@ pub(super) fn render(
     path: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
+    let machine = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
     let memory = memory::read(cx, &machine)?;
     let share = Share::read(cx, nodes, node)?;
     // Without a limit, some of the machine's nodes have less than the machine. All of them together

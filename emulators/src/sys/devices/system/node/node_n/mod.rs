@@ -151,7 +151,7 @@ pub(super) fn entry(cx: &Context<'_>, node: u32, rest: &str) -> Result<Decision,
 fn cpu_link(cx: &Context<'_>, node: u32, id: u32) -> Result<Decision, Error> {
     let cpus = cpus::read(cx)?;
     let on_machine = |cpu: &u32| cx.host.exists(&path(node, &format!("cpu{cpu}")));
-    Ok(match cpus.machine_id(id).filter(on_machine) {
+    Ok(match cpus.host_id(id).filter(on_machine) {
         None => Decision::Hidden,
         Some(_) if renumbered(cx) => Decision::Link(format!("../../cpu/cpu{id}")),
         Some(cpu) => Decision::Passthrough(path(node, &format!("cpu{cpu}"))),

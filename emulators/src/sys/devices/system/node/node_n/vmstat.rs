@@ -17,7 +17,7 @@ pub(super) fn render(
     path: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
+    let machine = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
     let memory = memory::read(cx, &machine)?;
     let share = Share::read(cx, nodes, node)?;
     let units = vmstat::read_units(cx)?;

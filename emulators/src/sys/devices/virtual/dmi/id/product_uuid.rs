@@ -24,10 +24,10 @@ pub const VIEW: View = View::new(43, "/sys/devices/virtual/dmi/id/product_uuid",
 
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let identity = cx.identity();
-    if identity.machine_secret.iter().all(|byte| *byte == 0) {
+    if identity.host_secret.iter().all(|byte| *byte == 0) {
         return Err(Error::malformed(facts.path, "the machine has no secret"));
     }
-    put_uuid(out, &derive(&identity.machine_secret, &identity.id));
+    put_uuid(out, &derive(&identity.host_secret, &identity.id));
     out.push(b'\n');
     Ok(Bound::Exact)
 }

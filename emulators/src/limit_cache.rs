@@ -1,6 +1,6 @@
 //! Limits that are read again only when one was written.
 //!
-//! Limits change seldom, and somebody is told of each write (inotify). Until then their texts are remembered, so that
+//! Limits change seldom, and somebody is told of each write (inotify). Until then their texts are cache, so that
 //! a view costs no read of a limit of the cgroup or its ancestors.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,9 +11,9 @@ use crate::{Error, Text};
 
 /// The limits of one hierarchy.
 #[derive(Debug, Default)]
-pub(crate) struct Remembered {
+pub(crate) struct LimitCache {
     /// Whether somebody says when a limit is written.
-    told: AtomicBool,
+    enabled: AtomicBool,
     /// How often one was.
     changes: AtomicU64,
     limits: Mutex<Vec<Limit>>,
@@ -29,18 +29,18 @@ struct Limit {
     changes: u64,
 }
 
-impl Remembered {
-    /// From now on limits are remembered until [`Remembered::forget`].
-    pub(crate) fn remember(&self) {
-        self.told.store(true, Ordering::Release);
+impl LimitCache {
+    /// From now on limits are cache until [`LimitCache::forget`].
+    pub(crate) fn enable(&self) {
+        self.enabled.store(true, Ordering::Release);
     }
 
     /// A limit was written, or may have been.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn invalidate(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// What `parse` makes of a limit, which is read with `read` if it is not remembered.
+    /// What `parse` makes of a limit, which is read with `read` if it is not cache.
     pub(crate) fn limit<T>(
         &self,
         level: u32,
@@ -48,7 +48,7 @@ impl Remembered {
         read: impl FnOnce() -> Result<Option<Text>, Error>,
         parse: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, Error> {
-        if !self.told.load(Ordering::Acquire) {
+        if !self.enabled.load(Ordering::Acquire) {
             return Ok(read()?.map(|text| parse(&text)));
         }
         // What is read from here on is of this change at least.
@@ -92,43 +92,43 @@ mod tests {
 
     #[test]
     fn a_limit_is_read_again_when_one_was_written_and_not_before() {
-        let remembered = Remembered::default();
+        let cache = LimitCache::default();
         let reads = Cell::new(0u8);
         let limit = |file| {
             let read = || {
                 reads.set(reads.get() + 1);
                 Ok((file == "memory.max").then(|| Text::from(vec![reads.get()])))
             };
-            remembered.limit(1, file, read, <[u8]>::to_vec).unwrap()
+            cache.limit(1, file, read, <[u8]>::to_vec).unwrap()
         };
         assert_eq!(limit("memory.max"), Some(vec![1]));
         assert_eq!(limit("memory.max"), Some(vec![2]), "nobody is told");
-        remembered.remember();
+        cache.enable();
         assert_eq!(limit("memory.max"), Some(vec![3]));
         assert_eq!(limit("memory.max"), Some(vec![3]));
         assert_eq!(limit("memory.swap.max"), None);
         assert_eq!(limit("memory.swap.max"), None);
         assert_eq!(reads.get(), 4);
-        remembered.forget();
+        cache.invalidate();
         assert_eq!(limit("memory.max"), Some(vec![5]));
     }
 
     #[test]
     fn what_was_read_before_a_write_is_not_remembered_after_it() {
-        let remembered = Remembered::default();
-        remembered.remember();
+        let cache = LimitCache::default();
+        cache.enable();
         let old = || {
-            remembered.forget();
+            cache.invalidate();
             Ok(Some(Text::from(b"old".to_vec())))
         };
         let new = || Ok(Some(Text::from(b"new".to_vec())));
         let text = <[u8]>::to_vec;
         assert_eq!(
-            remembered.limit(0, "cpu.max", old, text),
+            cache.limit(0, "cpu.max", old, text),
             Ok(Some(b"old".to_vec()))
         );
         assert_eq!(
-            remembered.limit(0, "cpu.max", new, text),
+            cache.limit(0, "cpu.max", new, text),
             Ok(Some(b"new".to_vec()))
         );
     }
