@@ -1,8 +1,8 @@
-//! How long it takes to compute each view of a recorded container, and to parse what views are computed from:
-//! `cargo bench -p eci-fs-emulators [-- FILTER]`.
+//! Measures how long it takes to compute each view of a recorded container, and to parse the files that views are
+//! computed from: `cargo bench -p eci-fs-emulators [-- FILTER]`.
 //!
-//! The recorded files lie in an ordinary file system, so what the kernel takes to write its own is not in these
-//! figures: `eci-fs bench` measures that.
+//! The recorded files are in an ordinary file system, so these figures do not include the time that the kernel needs
+//! to write its files. `eci-fs bench` measures that.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ use eci_fs_emulators::cpulist::CpuSet;
 use eci_fs_emulators::model::memory::parse_host;
 use eci_fs_emulators::{EMULATORS, render_view, text};
 
-/// Each view of the first recorded machine of each cgroup version.
+/// Each view of the first recorded host of each cgroup version.
 fn views(criterion: &mut Criterion) {
     for version in ["v1", "v2"] {
         let Some(fixture) = common::as_in_the_server(version) else {
@@ -44,7 +44,7 @@ fn views(criterion: &mut Criterion) {
     }
 }
 
-/// Parsers that have most to read.
+/// The parsers of the longest files.
 fn parsers(criterion: &mut Criterion) {
     let dir = common::all().remove(0);
     let meminfo = std::fs::read(dir.join("host/proc/meminfo")).unwrap();

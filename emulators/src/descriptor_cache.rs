@@ -1,8 +1,8 @@
-//! Descriptors that stay open between reads.
+//! A cache of open descriptors.
 //!
-//! Opening and closing a file of procfs or of a cgroup costs more than reading it. Descriptors are a bounded
-//! resource, so only those are kept that were used last. Whoever reads takes the descriptor out and puts it back
-//! afterwards: no lock is held meanwhile, and no two threads read by the same one.
+//! To open and close a file of procfs or of a cgroup costs more than to read it. Descriptors are a bounded resource,
+//! so the cache holds those that were used last. A reader takes the descriptor out and puts it back afterwards. So no
+//! lock is held during a read, and no two threads read from the same descriptor.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -19,16 +19,16 @@ use crate::Text;
 use crate::buffer::{Buffer, Pool};
 use crate::limit_cache::LimitCache;
 
-/// Open files.
+/// The cache.
 #[derive(Debug)]
 pub struct DescriptorCache {
-    /// None while somebody reads by it.
+    /// The value is `None` while a thread reads from the descriptor.
     files: Mutex<LruCache<Name, Option<OwnedFd>>>,
     owners: AtomicU64,
     pool: Arc<Pool>,
 }
 
-/// Whose file it is, of which level above the owner's directory, and its name.
+/// The key of a descriptor: the owner of the file, the number of directories above the owner's, and the name.
 #[derive(Debug)]
 struct Name {
     owner: u64,
@@ -36,7 +36,7 @@ struct Name {
     file: Box<str>,
 }
 
-/// A name in whatever form: what is looked up is not allocated for it.
+/// A key that is borrowed or owned, so a lookup does not allocate.
 trait Named {
     fn parts(&self) -> (u64, u32, &str);
 }
@@ -87,11 +87,11 @@ impl<'a> Borrow<dyn Named + 'a> for Name {
     }
 }
 
-/// How a whole file is read.
+/// A function that reads a whole file.
 type Read = fn(&OwnedFd, &mut Buffer) -> Result<(), Errno>;
 
 impl DescriptorCache {
-    /// Keeps at most this many.
+    /// Returns a cache for at most `most` descriptors.
     pub fn new(most: NonZeroUsize) -> DescriptorCache {
         DescriptorCache {
             files: Mutex::new(LruCache::new(most)),
@@ -100,13 +100,13 @@ impl DescriptorCache {
         }
     }
 
-    /// Keeps at most this many from now on.
+    /// Sets the capacity.
     pub fn set_capacity(&self, most: NonZeroUsize) {
         self.files.lock().resize(most);
     }
 
-    /// Opens a file; where there are no descriptors left, those that are kept and that nobody reads by are given up
-    /// for it. They are the reserve of a process that has taken in as many containers as it can.
+    /// Calls `open`. If the process has no descriptor left, the cache closes its idle descriptors and calls `open`
+    /// again. They are the reserve of a process that serves as many containers as it can.
     pub(crate) fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         loop {
             match open() {
@@ -116,21 +116,21 @@ impl DescriptorCache {
         }
     }
 
-    /// Whether any was closed.
+    /// Closes the descriptors that no thread reads from. Returns whether there were any.
     fn close_idle(&self) -> bool {
         let mut files = self.files.lock();
         let idle: Vec<OwnedFd> = files.iter_mut().filter_map(|(_, fd)| fd.take()).collect();
         drop(files);
-        // Closed without the lock, when this is dropped.
+        // The descriptors are closed when this is dropped, without the lock.
         !idle.is_empty()
     }
 
-    /// How many are open.
+    /// Returns the number of files in the cache.
     pub fn open_count(&self) -> usize {
         self.files.lock().len()
     }
 
-    /// Reads a file that is nobody's; see [`DescriptorCache::read_owned`].
+    /// Reads a file of the host. See [`DescriptorCache::read_owned`].
     pub(crate) fn read(
         &self,
         path: &str,
@@ -140,10 +140,11 @@ impl DescriptorCache {
         self.read_owned((0, 0, path), open, read)
     }
 
-    /// Reads by the kept descriptor of a file, or by one that `open` opens, which is kept then.
+    /// Reads a file with its cached descriptor. If there is none, `open` opens the file, and the cache keeps the
+    /// descriptor.
     ///
-    /// A descriptor by which nothing can be read is given up: the file behind it may have been removed, and
-    /// another one have its name now.
+    /// A descriptor that cannot be read is closed, and the file is opened again: it may have been removed, and
+    /// another file may have its name.
     fn read_owned(
         &self,
         name: (u64, u32, &str),
@@ -180,12 +181,13 @@ impl DescriptorCache {
             }
         };
         drop(files);
-        // Closed without the lock.
+        // The descriptor is closed without the lock.
         drop(before);
     }
 }
 
-/// The part of one cgroup in [`DescriptorCache`], and its limits. What it has there goes with it.
+/// What is cached of one hierarchy of a container: its descriptors in a [`DescriptorCache`], and its limits. Its
+/// descriptors leave the cache when it is dropped.
 #[derive(Debug, Default)]
 pub struct HierarchyCache {
     owner: Option<(Arc<DescriptorCache>, u64)>,
@@ -193,13 +195,13 @@ pub struct HierarchyCache {
 }
 
 impl HierarchyCache {
-    /// Has its files kept from now on.
+    /// Keeps the descriptors of the hierarchy in `cache` from now on.
     pub fn cache_descriptors_in(&mut self, cache: &Arc<DescriptorCache>) {
         let owner = cache.owners.fetch_add(1, Ordering::Relaxed);
         self.owner = Some((Arc::clone(cache), owner));
     }
 
-    /// As [`DescriptorCache::read_owned`]; without a place to keep them, files are opened each time.
+    /// Reads a file as [`DescriptorCache::read_owned`] does. Without a cache the file is opened each time.
     pub(crate) fn read(
         &self,
         level: u32,
@@ -272,7 +274,7 @@ mod tests {
         };
         cache.read("b", open, |_, _| Ok(())).unwrap();
         assert_eq!(tries.get(), 2);
-        // There is one left to give up, and then none.
+        // One idle descriptor is left, then none.
         let failed = cache.read("c", || Err(Errno::ENFILE), |_, _| Ok(()));
         assert_eq!(failed.err(), Some(Errno::ENFILE));
     }

@@ -1,10 +1,10 @@
-//! What each emulated file of /proc and /sys says.
+//! The text of each emulated file of /proc and /sys.
 //!
-//! An *emulator* computes a *view*, the text that a grafted file shows to one container, from that
-//! container's cgroup, its namespaces and its start time. Readers take a directory descriptor,
-//! parsers take text, and everything else is arithmetic.
+//! An *emulator* computes a *view*: the text that a grafted file shows to one container. It computes the view from
+//! that container's cgroup, namespaces and start time. Readers take a directory descriptor, parsers take text, and
+//! the rest is arithmetic.
 //!
-//! Deliberately absent: FUSE, threads, globals, clocks (the caller says what time it is), writing to any file.
+//! The crate has no FUSE, no threads, no globals and no clock (the caller supplies the time), and writes to no file.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,

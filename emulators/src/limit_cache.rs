@@ -1,7 +1,7 @@
-//! Limits that are read again only when one was written.
+//! A cache of limits. It reads a limit again only after one was written.
 //!
-//! Limits change seldom, and somebody is told of each write (inotify). Until then their texts are cache, so that
-//! a view costs no read of a limit of the cgroup or its ancestors.
+//! Limits change seldom, and inotify reports each write to the server. Until then a view need not read the limits of
+//! the cgroup and its ancestors.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 
 use crate::{Error, Text};
 
-/// The limits of one hierarchy.
+/// The cached limits of one hierarchy.
 #[derive(Debug, Default)]
 pub(crate) struct LimitCache {
-    /// Whether somebody says when a limit is written.
+    /// True if the server reports each write of a limit. Without that nothing is cached.
     enabled: AtomicBool,
-    /// How often one was.
+    /// The number of reported writes.
     changes: AtomicU64,
     limits: Mutex<Vec<Limit>>,
 }
@@ -23,24 +23,24 @@ pub(crate) struct LimitCache {
 struct Limit {
     level: u32,
     file: &'static str,
-    /// None where there is no such file.
+    /// The text is `None` if there is no such file.
     text: Option<Box<[u8]>>,
-    /// The number of changes before it was read.
+    /// The number of reported writes before the limit was read.
     changes: u64,
 }
 
 impl LimitCache {
-    /// From now on limits are cache until [`LimitCache::forget`].
+    /// Caches limits from now on, each until [`LimitCache::invalidate`].
     pub(crate) fn enable(&self) {
         self.enabled.store(true, Ordering::Release);
     }
 
-    /// A limit was written, or may have been.
+    /// Reports that a limit was written, or may have been.
     pub(crate) fn invalidate(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// What `parse` makes of a limit, which is read with `read` if it is not cache.
+    /// Returns the result of `parse` for a limit. `read` reads the limit if it is not cached.
     pub(crate) fn limit<T>(
         &self,
         level: u32,
@@ -51,7 +51,7 @@ impl LimitCache {
         if !self.enabled.load(Ordering::Acquire) {
             return Ok(read()?.map(|text| parse(&text)));
         }
-        // What is read from here on is of this change at least.
+        // What is read from here on is at least as new as this change.
         let changes = self.changes.load(Ordering::Acquire);
         let is_it = |limit: &Limit| limit.level == level && limit.file == file;
         let limits = self.limits.lock();
@@ -64,7 +64,7 @@ impl LimitCache {
         let text = read()?;
         let mut limits = self.limits.lock();
         match limits.iter_mut().find(|limit| is_it(limit)) {
-            // Another reader may have read it after a later change.
+            // Another thread may have read the limit after a later change.
             Some(known) if known.changes > changes => {}
             Some(known) => {
                 known.changes = changes;

@@ -1,4 +1,4 @@
-//! Cgroups that are not as they should be: gone, without controllers, with odd limits.
+//! Faulty cgroups: they are gone, have no controllers, or have odd limits.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -11,7 +11,7 @@ use eci_fs_emulators::{
     Load, Settings, Threads, Version, limit_files, read_threads, render_view,
 };
 
-/// A machine with four CPUs and 8 GiB, and a v2 tree pod/app of which the test writes the files.
+/// A host with four CPUs and 8 GiB, and a v2 tree pod/app whose files the test writes.
 struct Machine {
     dir: tempfile::TempDir,
 }
@@ -202,7 +202,7 @@ fn a_quota_below_one_tick_leaves_one_cpu_and_the_smallest_of_the_tree_binds() {
     assert_eq!(online(&machine), "1\n");
     machine.write("cgroup/pod/app/cpu.max", "max 100000\n");
     assert_eq!(online(&machine), "1,3\n");
-    // Nothing of it is online: the kernel falls back to the parent's.
+    // None of these is online, so the kernel uses the parent's.
     machine.write("cgroup/pod/app/cpuset.cpus.effective", "7-9\n");
     machine.write("cgroup/pod/cpuset.cpus.effective", "2\n");
     assert_eq!(online(&machine), "2\n");

@@ -1,7 +1,7 @@
-//! Looking whether the machine has a file, and what its permission bits are, without opening it.
+//! The attributes of the host's files, without an open file.
 //!
-//! What can be grafted into a container is asked of each view when it is attached, and most views lie in a few
-//! directories: while a [`StatBatch`] lives, those that were walked to are kept.
+//! When a container is attached, the server asks for each view whether the host has the file. Most views lie in a few
+//! directories, so a [`StatBatch`] keeps the descriptors of the directories that were opened while it lives.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{Host, is_name};
 
-/// The directories that are kept, or why they could not be opened.
+/// The directories that are open, or the errors of those that cannot be opened.
 #[derive(Debug, Default)]
 pub(super) struct DirectoryCache {
     known: Mutex<Known>,
@@ -22,12 +22,12 @@ pub(super) struct DirectoryCache {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// How many [`StatBatch`] there are.
+    /// The number of batches that live.
     batches: usize,
     directories: HashMap<Box<str>, Result<Arc<OwnedFd>, Errno>>,
 }
 
-/// While it lives, many files are looked at.
+/// While it lives, the directories of the files that are looked at stay open.
 #[derive(Debug)]
 pub struct StatBatch<'a> {
     directories: &'a DirectoryCache,
@@ -44,7 +44,8 @@ impl Drop for StatBatch<'_> {
 }
 
 impl Host {
-    /// Look at many files, most of which lie in a few directories.
+    /// Begins a batch: from now on the attributes of many files are asked for, most of which lie in a few
+    /// directories.
     pub fn batch_stats(&self) -> StatBatch<'_> {
         self.directories.known.lock().batches += 1;
         StatBatch {
@@ -52,7 +53,7 @@ impl Host {
         }
     }
 
-    /// What the kernel says of an absolute path below /proc or /sys, which is not followed if it is a link.
+    /// Returns the attributes of an absolute path below /proc or /sys. A symbolic link is not followed.
     pub(super) fn stat(&self, path: &str) -> Result<FileStat, Errno> {
         if self.directories.known.lock().batches == 0 {
             let fd = self.open_flags(path, OFlag::O_PATH)?;

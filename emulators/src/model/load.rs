@@ -1,12 +1,12 @@
-//! Load averages in the kernel's fixed point (include/linux/sched/loadavg.h,
-//! kernel/sched/loadavg.c). The kernel, and whoever calls [`next_load`], takes a step every 5 s.
+//! Load averages in the kernel's fixed point (include/linux/sched/loadavg.h, kernel/sched/loadavg.c). The kernel
+//! takes a step every 5 s, and the caller of [`next_load`] has to do the same.
 
-/// One, with FSHIFT = 11 fractional bits.
+/// The number 1 with FSHIFT = 11 fractional bits.
 pub const FIXED_1: u64 = 1 << 11;
 /// exp(-5 s / 1 min), exp(-5 s / 5 min), exp(-5 s / 15 min) in fixed point.
 const EXP: [u64; 3] = [1884, 2014, 2037];
 
-/// The averages after one more step of 5 s, with so many active threads (calc_load).
+/// Returns the averages after one more step of 5 s, with `active` threads (calc_load).
 pub fn next_load(avenrun: [u64; 3], active: u64) -> [u64; 3] {
     let active = active.saturating_mul(FIXED_1);
     let mut next = avenrun;
@@ -22,12 +22,12 @@ pub fn next_load(avenrun: [u64; 3], active: u64) -> [u64; 3] {
     next
 }
 
-/// The averages that a container starts from: its present count of active threads.
+/// Returns the averages that a container begins with: the present number of its active threads.
 pub fn initial_load(active: u64) -> [u64; 3] {
     [active.saturating_mul(FIXED_1); 3]
 }
 
-/// An average as the kernel prints it: whole and hundredths, rounded (loadavg_proc_show).
+/// Returns an average as the kernel prints it: whole and hundredths, rounded (loadavg_proc_show).
 pub(crate) fn hundredths(load: u64) -> (u64, u64) {
     let load = load.saturating_add(FIXED_1 / 200);
     (load / FIXED_1, (load % FIXED_1) * 100 / FIXED_1)

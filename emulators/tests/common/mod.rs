@@ -1,8 +1,8 @@
-//! Fixture trees: a recorded machine, a recorded cgroup, and who the container is.
+//! Fixture trees: a recorded host, a recorded cgroup, and who the container is.
 //!
 //! ```text
 //! fixtures/<kernel>-<v1|v2>-<case>/
-//!   host/proc host/sys          the machine
+//!   host/proc host/sys          the host
 //!   cgroup/<controllers>/...    one tree per hierarchy: "cpu,cpuacct" for v1, "unified" for v2
 //!   container.json              who and when
 //!   expect/proc expect/sys      what the views say
@@ -71,7 +71,7 @@ impl Fixture {
                 start: Duration::from_millis(recorded.init.start_ticks * 10),
                 boottime_offset: recorded.boottime_offset_nsec.map(i128::from),
                 pid_level: u32::try_from(recorded.init.nspid.len()).unwrap() - 1,
-                // As Linux has it from 6.14 on.
+                // Linux has this from 6.14 on.
                 network: None,
                 pid_max_is_own: dir.to_string_lossy().contains("/6.18-"),
                 boot_id: *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd\xef",
