@@ -19,15 +19,19 @@ fn ids_and_paths_are_given_once() {
     let paths: BTreeSet<&str> = all.iter().map(|(_, path)| *path).collect();
     assert_eq!(paths.len(), all.len());
     let ids: BTreeSet<u16> = all.iter().map(|(id, _)| *id).collect();
-    for (id, path) in &all {
-        let others = all.iter().filter(|(other, at)| other == id && at != path);
-        let others: Vec<&str> = others.map(|(_, path)| *path).collect();
-        assert!(
-            *id >= 16 && others.is_empty(),
-            "{path}: the id {id} is not free {others:?}: the next free one is {}",
-            next_free(path, &ids)
-        );
-    }
+    let is_free = |id: u16, path: &str| {
+        let mut others = all.iter().filter(|(_, other)| *other != path);
+        id >= 16 && others.all(|(other, _)| *other != id)
+    };
+    let wrong: Vec<String> = all
+        .iter()
+        .filter(|(id, path)| !is_free(*id, path))
+        .map(|(id, path)| {
+            let next = next_free(path, &ids);
+            format!("{path} has the id {id}: the next free one is {next}")
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(ids.len(), all.len());
 }
 
