@@ -74,7 +74,7 @@ impl From<Vec<u8>> for HostText {
 #[derive(Debug)]
 struct TextCache {
     /// The length of a tick in nanoseconds; 0 if nothing is cached.
-    length: AtomicU64,
+    tick_nsec: AtomicU64,
     now: AtomicU64,
     read: Mutex<LruCache<Box<str>, (u64, HostText)>>,
 }
@@ -82,7 +82,7 @@ struct TextCache {
 impl TextCache {
     fn new() -> TextCache {
         TextCache {
-            length: AtomicU64::new(0),
+            tick_nsec: AtomicU64::new(0),
             now: AtomicU64::new(0),
             read: Mutex::new(LruCache::new(MOST_TEXTS)),
         }
@@ -97,7 +97,7 @@ impl TextCache {
         } else {
             now
         };
-        (self.length.load(Ordering::Relaxed) > 0).then_some(now)
+        (self.tick_nsec.load(Ordering::Relaxed) > 0).then_some(now)
     }
 
     fn get(&self, path: &str) -> Option<HostText> {
@@ -203,12 +203,12 @@ impl Host {
     /// that.
     pub fn share_reads(&self, tick: Duration) {
         let nsec = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX);
-        self.texts.length.store(nsec, Ordering::Relaxed);
+        self.texts.tick_nsec.store(nsec, Ordering::Relaxed);
     }
 
     /// Sets the present time, by any clock that does not go back. This crate has no clock.
     pub fn set_time(&self, now: Duration) {
-        let length = u128::from(self.texts.length.load(Ordering::Relaxed).max(1));
+        let length = u128::from(self.texts.tick_nsec.load(Ordering::Relaxed).max(1));
         let tick = u64::try_from(now.as_nanos() / length).unwrap_or(u64::MAX);
         self.texts.now.store(tick, Ordering::Relaxed);
     }
