@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Each module uses only those before it. Below `proc` and `sys` a file uses only what lies below itself: what two views
+/// Each module uses only those before it. Below `proc` and `sys` a file uses only files below itself: what two views
 /// share is in `model`.
-const ORDER: &str = "error text cpulist buffer remembered kept host cgroup container context facts view model tunable \
+const ORDER: &str = "error text cpulist buffer limit_cache descriptor_cache host cgroup container context facts view model tunable \
                      emulator directory proc sys registry";
 
-/// A source and its module, as names: src/proc/stat.rs is proc, stat.
+/// A source, and its module as names: src/proc/stat.rs is proc, stat.
 struct Source {
     path: PathBuf,
     module: Vec<String>,
@@ -35,7 +35,7 @@ fn sources(dir: &Path, root: &Path, found: &mut Vec<Source>) {
     }
 }
 
-/// The paths that follow `prefix` in a source, with those in braces apart. Comments do not count.
+/// Returns the paths that follow `prefix` in a source, one for each name in braces. Comments are ignored.
 fn paths(text: &str, prefix: &str) -> Vec<Vec<String>> {
     let code: String = text
         .lines()
@@ -52,7 +52,7 @@ fn paths(text: &str, prefix: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Reads `a::{b::c, d}` as a::b::c and a::d; returns what follows.
+/// Adds a::b::c and a::d to `found` for `a::{b::c, d}`. Returns the rest of the text.
 fn expand<'a>(text: &'a str, before: &[String], found: &mut Vec<Vec<String>>) -> &'a str {
     let mut path = before.to_vec();
     let mut rest = text.trim_start();
@@ -83,7 +83,7 @@ fn expand<'a>(text: &'a str, before: &[String], found: &mut Vec<Vec<String>>) ->
     }
 }
 
-/// Where each name that lib.rs exports comes from.
+/// Returns the path of each name that lib.rs exports.
 fn exports(lib: &str) -> BTreeMap<String, Vec<String>> {
     let lines = lib.split("pub use ").skip(1);
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ fn exports(lib: &str) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
-/// All modules that a source uses, from the top of the crate.
+/// Returns the paths that a source uses, from the top of the crate.
 fn used(source: &Source, exports: &BTreeMap<String, Vec<String>>) -> Vec<Vec<String>> {
     let mut used = Vec::new();
     for path in paths(&source.text, "crate::") {

@@ -137,7 +137,7 @@ fn policy(tunable: &Tunable) -> String {
         true => format!("{policy}; where the network namespace lacks it"),
         false => policy,
     };
-    match &tunable.kept {
+    match &tunable.namespaced {
         Some((Namespace::Pid, since)) => format!(
             "{policy}; from Linux {}.{} on no graft: the kernel keeps one for each pid namespace",
             since.0, since.1

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use eci_fs_emulators::{Container, Host, Load, Threads, advance, present, read_threads};
+use eci_fs_emulators::{Container, Host, Load, Threads, initial_load, next_load, read_threads};
 use parking_lot::{Condvar, Mutex};
 
 use super::Attached;
@@ -68,7 +68,7 @@ impl Sampler {
         // Counting reads many files, so no lock is held. A second reader may count too, to no harm.
         let threads = count(&attached.container, host);
         let load = Load {
-            avenrun: present(threads.active()),
+            avenrun: initial_load(threads.active()),
             threads,
         };
         let mut counted = sample.counted.lock();
@@ -181,7 +181,7 @@ fn advance_to(sample: &LoadSample, container: &Container, host: &Host, now: Inst
     let mut avenrun = before.load.avenrun;
     // After the host was suspended there can be many steps; beyond an hour's the averages have long settled.
     for _ in 0..steps.min(720) {
-        avenrun = advance(avenrun, threads.active());
+        avenrun = next_load(avenrun, threads.active());
     }
     let mut counted = sample.counted.lock();
     let Some(counted) = counted.as_mut() else {

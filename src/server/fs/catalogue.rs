@@ -33,7 +33,7 @@ impl Catalogue {
     /// Returns one row for each view and directory graft that exists for a container; directories first, because views
     /// are grafted over what lies in them. The container is told what it has.
     pub(super) fn of(&self, container: &Attached) -> Vec<Row> {
-        let _together = self.renderer.host().look_together();
+        let _together = self.renderer.host().batch_stats();
         let mut rows = Vec::new();
         let cx = self.renderer.context(container, directory::NEEDS);
         let mut directories = Vec::new();

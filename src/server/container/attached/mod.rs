@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, Controller, EMULATORS, Hierarchy, History, Host, Identity, Kept,
-    KeptFiles, Load, Network, Pace, Settings, TUNABLES, Values,
+    Cgroup, Container, Context, Controller, DescriptorCache, EMULATORS, Hierarchy, HierarchyCache,
+    History, Host, Identity, Load, Network, Pace, Settings, TUNABLES, Values,
 };
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::Facts;
@@ -103,7 +103,7 @@ impl Attached {
                     controllers,
                     dir,
                     depth: hierarchy.depth,
-                    kept: KeptFiles::default(),
+                    cache: HierarchyCache::default(),
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -115,7 +115,7 @@ impl Attached {
             pid_max_is_own: facts.pid_max_is_own,
             network: facts.network.as_ref().map(network),
             boot_id: secrets.boot_id,
-            machine_secret: secrets.host_secret,
+            host_secret: secrets.host_secret,
         };
         let container = Container {
             cgroup: Cgroup::new(hierarchies),
@@ -129,7 +129,7 @@ impl Attached {
     pub(crate) fn over(container: Container, uid: u32, gid: u32) -> Self {
         Self {
             slot: 0,
-            paths: Paths::of_container(&container.identity.machine_secret),
+            paths: Paths::of_container(&container.identity.host_secret),
             container: Arc::new(container),
             uid,
             gid,
@@ -179,9 +179,9 @@ impl Attached {
     }
 
     /// Have the files of its cgroup kept open, for as long as nobody else holds it.
-    pub fn keep_in(&mut self, kept: &Arc<Kept>) {
+    pub fn keep_in(&mut self, cache: &Arc<DescriptorCache>) {
         if let Some(container) = Arc::get_mut(&mut self.container) {
-            container.cgroup.keep_in(kept);
+            container.cgroup.cache_descriptors_in(cache);
         }
     }
 
@@ -214,12 +214,12 @@ impl Attached {
 
     /// Caches limits from now on: they are read again only when one was written.
     pub fn cache_limits(&self) {
-        self.container.cgroup.remember_limits();
+        self.container.cgroup.cache_limits();
     }
 
     /// Empties the cache of limits, because one was written or may have been.
     pub fn forget_limits(&self) {
-        self.container.cgroup.forget_limits();
+        self.container.cgroup.invalidate_limits();
     }
 
     /// Returns a container without a cgroup. It has no limit, so the bounds of its views bound those of all others.
@@ -362,6 +362,6 @@ fn network(facts: &NetworkFacts) -> Network {
         tunable.in_network && facts.settable.iter().any(is_settable)
     });
     Network {
-        kept: kept.map(|tunable| tunable.id()).collect(),
+        own_tunables: kept.map(|tunable| tunable.id()).collect(),
     }
 }

@@ -115,7 +115,7 @@ impl FileSystem {
     ) -> Arc<Self> {
         host.share_reads(freshness.min(TICK));
         host.set_hz(container::hz());
-        host.kept().keep_at_most(most_kept(&host));
+        host.descriptors().set_capacity(most_kept(&host));
         let (broker, triggers, host_sysctls, watcher, state, kernel, in_flight) = match services {
             Some(services) => (
                 Some(services.broker),
@@ -183,7 +183,7 @@ impl FileSystem {
 
     /// Takes in a container, and returns what can be grafted into it.
     pub fn add(&self, slot: u64, mut container: Attached) -> Vec<Row> {
-        container.keep_in(self.host.kept());
+        container.keep_in(self.host.descriptors());
         container.set_slot(slot);
         let container = Arc::new(container);
         let rows = self.catalogue.of(&container);

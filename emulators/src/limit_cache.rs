@@ -1,7 +1,7 @@
-//! Limits that are read again only when one was written.
+//! A cache of limits. It reads a limit again only after one was written.
 //!
-//! Limits change seldom, and somebody is told of each write (inotify). Until then their texts are remembered, so that
-//! a view costs no read of a limit of the cgroup or its ancestors.
+//! Limits change seldom, and inotify reports each write to the server. Until then a view need not read the limits of
+//! the cgroup and its ancestors.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -9,12 +9,12 @@ use parking_lot::Mutex;
 
 use crate::{Error, Text};
 
-/// The limits of one hierarchy.
+/// The cached limits of one hierarchy.
 #[derive(Debug, Default)]
-pub(crate) struct Remembered {
-    /// Whether somebody says when a limit is written.
-    told: AtomicBool,
-    /// How often one was.
+pub(crate) struct LimitCache {
+    /// True if the server reports each write of a limit. Without that nothing is cached.
+    enabled: AtomicBool,
+    /// The number of reported writes.
     changes: AtomicU64,
     limits: Mutex<Vec<Limit>>,
 }
@@ -23,24 +23,24 @@ pub(crate) struct Remembered {
 struct Limit {
     level: u32,
     file: &'static str,
-    /// None where there is no such file.
+    /// The text is `None` if there is no such file.
     text: Option<Box<[u8]>>,
-    /// The number of changes before it was read.
+    /// The number of reported writes before the limit was read.
     changes: u64,
 }
 
-impl Remembered {
-    /// From now on limits are remembered until [`Remembered::forget`].
-    pub(crate) fn remember(&self) {
-        self.told.store(true, Ordering::Release);
+impl LimitCache {
+    /// Caches limits from now on, each until [`LimitCache::invalidate`].
+    pub(crate) fn enable(&self) {
+        self.enabled.store(true, Ordering::Release);
     }
 
-    /// A limit was written, or may have been.
-    pub(crate) fn forget(&self) {
+    /// Reports that a limit was written, or may have been.
+    pub(crate) fn invalidate(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// What `parse` makes of a limit, which is read with `read` if it is not remembered.
+    /// Returns the result of `parse` for a limit. `read` reads the limit if it is not cached.
     pub(crate) fn limit<T>(
         &self,
         level: u32,
@@ -48,10 +48,10 @@ impl Remembered {
         read: impl FnOnce() -> Result<Option<Text>, Error>,
         parse: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>, Error> {
-        if !self.told.load(Ordering::Acquire) {
+        if !self.enabled.load(Ordering::Acquire) {
             return Ok(read()?.map(|text| parse(&text)));
         }
-        // What is read from here on is of this change at least.
+        // What is read from here on is at least as new as this change.
         let changes = self.changes.load(Ordering::Acquire);
         let is_it = |limit: &Limit| limit.level == level && limit.file == file;
         let limits = self.limits.lock();
@@ -64,7 +64,7 @@ impl Remembered {
         let text = read()?;
         let mut limits = self.limits.lock();
         match limits.iter_mut().find(|limit| is_it(limit)) {
-            // Another reader may have read it after a later change.
+            // Another thread may have read the limit after a later change.
             Some(known) if known.changes > changes => {}
             Some(known) => {
                 known.changes = changes;
@@ -92,43 +92,43 @@ mod tests {
 
     #[test]
     fn a_limit_is_read_again_when_one_was_written_and_not_before() {
-        let remembered = Remembered::default();
+        let cache = LimitCache::default();
         let reads = Cell::new(0u8);
         let limit = |file| {
             let read = || {
                 reads.set(reads.get() + 1);
                 Ok((file == "memory.max").then(|| Text::from(vec![reads.get()])))
             };
-            remembered.limit(1, file, read, <[u8]>::to_vec).unwrap()
+            cache.limit(1, file, read, <[u8]>::to_vec).unwrap()
         };
         assert_eq!(limit("memory.max"), Some(vec![1]));
         assert_eq!(limit("memory.max"), Some(vec![2]), "nobody is told");
-        remembered.remember();
+        cache.enable();
         assert_eq!(limit("memory.max"), Some(vec![3]));
         assert_eq!(limit("memory.max"), Some(vec![3]));
         assert_eq!(limit("memory.swap.max"), None);
         assert_eq!(limit("memory.swap.max"), None);
         assert_eq!(reads.get(), 4);
-        remembered.forget();
+        cache.invalidate();
         assert_eq!(limit("memory.max"), Some(vec![5]));
     }
 
     #[test]
     fn what_was_read_before_a_write_is_not_remembered_after_it() {
-        let remembered = Remembered::default();
-        remembered.remember();
+        let cache = LimitCache::default();
+        cache.enable();
         let old = || {
-            remembered.forget();
+            cache.invalidate();
             Ok(Some(Text::from(b"old".to_vec())))
         };
         let new = || Ok(Some(Text::from(b"new".to_vec())));
         let text = <[u8]>::to_vec;
         assert_eq!(
-            remembered.limit(0, "cpu.max", old, text),
+            cache.limit(0, "cpu.max", old, text),
             Ok(Some(b"old".to_vec()))
         );
         assert_eq!(
-            remembered.limit(0, "cpu.max", new, text),
+            cache.limit(0, "cpu.max", new, text),
             Ok(Some(b"new".to_vec()))
         );
     }

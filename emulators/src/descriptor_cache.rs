@@ -1,8 +1,8 @@
-//! Descriptors that stay open between reads.
+//! A cache of open descriptors.
 //!
-//! Opening and closing a file of procfs or of a cgroup costs more than reading it. Descriptors are a bounded
-//! resource, so only those are kept that were used last. Whoever reads takes the descriptor out and puts it back
-//! afterwards: no lock is held meanwhile, and no two threads read by the same one.
+//! To open and close a file of procfs or of a cgroup costs more than to read it. Descriptors are a bounded resource,
+//! so the cache holds those that were used last. A reader takes the descriptor out and puts it back afterwards. So no
+//! lock is held during a read, and no two threads read from the same descriptor.
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
@@ -17,18 +17,18 @@ use parking_lot::Mutex;
 
 use crate::Text;
 use crate::buffer::{Buffer, Pool};
-use crate::remembered::Remembered;
+use crate::limit_cache::LimitCache;
 
-/// Open files.
+/// The cache.
 #[derive(Debug)]
-pub struct Kept {
-    /// None while somebody reads by it.
+pub struct DescriptorCache {
+    /// The value is `None` while a thread reads from the descriptor.
     files: Mutex<LruCache<Name, Option<OwnedFd>>>,
     owners: AtomicU64,
     pool: Arc<Pool>,
 }
 
-/// Whose file it is, of which level above the owner's directory, and its name.
+/// The key of a descriptor: the owner of the file, the number of directories above the owner's, and the name.
 #[derive(Debug)]
 struct Name {
     owner: u64,
@@ -36,7 +36,7 @@ struct Name {
     file: Box<str>,
 }
 
-/// A name in whatever form: what is looked up is not allocated for it.
+/// A key that is borrowed or owned, so a lookup does not allocate.
 trait Named {
     fn parts(&self) -> (u64, u32, &str);
 }
@@ -87,82 +87,83 @@ impl<'a> Borrow<dyn Named + 'a> for Name {
     }
 }
 
-/// How a whole file is read.
+/// A function that reads a whole file.
 type Read = fn(&OwnedFd, &mut Buffer) -> Result<(), Errno>;
 
-impl Kept {
-    /// Keeps at most this many.
-    pub fn new(most: NonZeroUsize) -> Kept {
-        Kept {
+impl DescriptorCache {
+    /// Returns a cache for at most `most` descriptors.
+    pub fn new(most: NonZeroUsize) -> DescriptorCache {
+        DescriptorCache {
             files: Mutex::new(LruCache::new(most)),
             owners: AtomicU64::new(1),
             pool: Arc::default(),
         }
     }
 
-    /// Keeps at most this many from now on.
-    pub fn keep_at_most(&self, most: NonZeroUsize) {
+    /// Sets the capacity.
+    pub fn set_capacity(&self, most: NonZeroUsize) {
         self.files.lock().resize(most);
     }
 
-    /// Opens a file; where there are no descriptors left, those that are kept and that nobody reads by are given up
-    /// for it. They are the reserve of a process that has taken in as many containers as it can.
-    pub(crate) fn make_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    /// Calls `open`. If the process has no descriptor left, the cache closes its idle descriptors and calls `open`
+    /// again. They are the reserve of a process that serves as many containers as it can.
+    pub(crate) fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         loop {
             match open() {
-                Err(Errno::EMFILE | Errno::ENFILE) if self.give_up() => {}
+                Err(Errno::EMFILE | Errno::ENFILE) if self.close_idle() => {}
                 other => return other,
             }
         }
     }
 
-    /// Whether any was closed.
-    fn give_up(&self) -> bool {
+    /// Closes the descriptors that no thread reads from. Returns whether there were any.
+    fn close_idle(&self) -> bool {
         let mut files = self.files.lock();
         let idle: Vec<OwnedFd> = files.iter_mut().filter_map(|(_, fd)| fd.take()).collect();
         drop(files);
-        // Closed without the lock, when this is dropped.
+        // The descriptors are closed when this is dropped, without the lock.
         !idle.is_empty()
     }
 
-    /// How many are open.
-    pub fn count(&self) -> usize {
+    /// Returns the number of files in the cache.
+    pub fn open_count(&self) -> usize {
         self.files.lock().len()
     }
 
-    /// Reads a file that is nobody's; see [`Kept::read_of`].
+    /// Reads a file of the host. See [`DescriptorCache::read_owned`].
     pub(crate) fn read(
         &self,
         path: &str,
         open: impl Fn() -> Result<OwnedFd, Errno>,
         read: Read,
     ) -> Result<Text, Errno> {
-        self.read_of((0, 0, path), open, read)
+        self.read_owned((0, 0, path), open, read)
     }
 
-    /// Reads by the kept descriptor of a file, or by one that `open` opens, which is kept then.
+    /// Reads a file with its cached descriptor. If there is none, `open` opens the file, and the cache keeps the
+    /// descriptor.
     ///
-    /// A descriptor by which nothing can be read is given up: the file behind it may have been removed, and
-    /// another one have its name now.
-    fn read_of(
+    /// A descriptor that cannot be read is closed, and the file is opened again: it may have been removed, and
+    /// another file may have its name.
+    fn read_owned(
         &self,
         name: (u64, u32, &str),
         open: impl Fn() -> Result<OwnedFd, Errno>,
         read: Read,
     ) -> Result<Text, Errno> {
         let mut buffer = self.pool.take();
-        let kept = {
+        let cached = {
             let mut files = self.files.lock();
             files.get_mut::<dyn Named>(&name).and_then(Option::take)
         };
-        if let Some(fd) = kept {
+        if let Some(fd) = cached {
             if read(&fd, &mut buffer).is_ok() {
                 self.put(name, fd);
                 return Ok(Text::new(buffer, Some(&self.pool)));
             }
             self.files.lock().pop::<dyn Named>(&name);
         }
-        let fd = self.make_room(open)?;
+        let fd = self.with_room(open)?;
         read(&fd, &mut buffer)?;
         self.put(name, fd);
         Ok(Text::new(buffer, Some(&self.pool)))
@@ -180,26 +181,27 @@ impl Kept {
             }
         };
         drop(files);
-        // Closed without the lock.
+        // The descriptor is closed without the lock.
         drop(before);
     }
 }
 
-/// The part of one cgroup in [`Kept`], and its limits. What it has there goes with it.
+/// What is cached of one hierarchy of a container: its descriptors in a [`DescriptorCache`], and its limits. Its
+/// descriptors leave the cache when it is dropped.
 #[derive(Debug, Default)]
-pub struct KeptFiles {
-    owner: Option<(Arc<Kept>, u64)>,
-    pub(crate) limits: Remembered,
+pub struct HierarchyCache {
+    owner: Option<(Arc<DescriptorCache>, u64)>,
+    pub(crate) limits: LimitCache,
 }
 
-impl KeptFiles {
-    /// Has its files kept from now on.
-    pub fn keep_in(&mut self, kept: &Arc<Kept>) {
-        let owner = kept.owners.fetch_add(1, Ordering::Relaxed);
-        self.owner = Some((Arc::clone(kept), owner));
+impl HierarchyCache {
+    /// Keeps the descriptors of the hierarchy in `cache` from now on.
+    pub fn cache_descriptors_in(&mut self, cache: &Arc<DescriptorCache>) {
+        let owner = cache.owners.fetch_add(1, Ordering::Relaxed);
+        self.owner = Some((Arc::clone(cache), owner));
     }
 
-    /// As [`Kept::read_of`]; without a place to keep them, files are opened each time.
+    /// Reads a file as [`DescriptorCache::read_owned`] does. Without a cache the file is opened each time.
     pub(crate) fn read(
         &self,
         level: u32,
@@ -208,7 +210,7 @@ impl KeptFiles {
         read: Read,
     ) -> Result<Text, Errno> {
         match &self.owner {
-            Some((kept, owner)) => kept.read_of((*owner, level, file), open, read),
+            Some((cache, owner)) => cache.read_owned((*owner, level, file), open, read),
             None => {
                 let mut buffer = Buffer::default();
                 read(&open()?, &mut buffer)?;
@@ -218,12 +220,12 @@ impl KeptFiles {
     }
 }
 
-impl Drop for KeptFiles {
+impl Drop for HierarchyCache {
     fn drop(&mut self) {
-        let Some((kept, owner)) = self.owner.take() else {
+        let Some((cache, owner)) = self.owner.take() else {
             return;
         };
-        let mut files = kept.files.lock();
+        let mut files = cache.files.lock();
         let names: Vec<(u32, Box<str>)> = files
             .iter()
             .filter(|(name, _)| name.owner == owner)
@@ -245,8 +247,8 @@ mod tests {
 
     use super::*;
 
-    fn kept(most: usize) -> Arc<Kept> {
-        Arc::new(Kept::new(NonZeroUsize::new(most).unwrap()))
+    fn cache(most: usize) -> Arc<DescriptorCache> {
+        Arc::new(DescriptorCache::new(NonZeroUsize::new(most).unwrap()))
     }
 
     fn null() -> Result<OwnedFd, Errno> {
@@ -259,9 +261,9 @@ mod tests {
 
     #[test]
     fn where_there_are_no_descriptors_those_that_are_kept_are_given_up() {
-        let kept = kept(4);
+        let cache = cache(4);
         let file = || Ok(File::open("/dev/null").unwrap().into());
-        kept.read("a", file, |_, _| Ok(())).unwrap();
+        cache.read("a", file, |_, _| Ok(())).unwrap();
         let tries = Cell::new(0);
         let open = || {
             tries.set(tries.get() + 1);
@@ -270,50 +272,50 @@ mod tests {
                 _ => file(),
             }
         };
-        kept.read("b", open, |_, _| Ok(())).unwrap();
+        cache.read("b", open, |_, _| Ok(())).unwrap();
         assert_eq!(tries.get(), 2);
-        // There is one left to give up, and then none.
-        let failed = kept.read("c", || Err(Errno::ENFILE), |_, _| Ok(()));
+        // One idle descriptor is left, then none.
+        let failed = cache.read("c", || Err(Errno::ENFILE), |_, _| Ok(()));
         assert_eq!(failed.err(), Some(Errno::ENFILE));
     }
 
     #[test]
     fn a_file_is_opened_once_and_the_bound_holds() {
-        let kept = kept(2);
+        let cache = cache(2);
         let opened = Cell::new(0);
         let open = || {
             opened.set(opened.get() + 1);
             null()
         };
         for name in ["a", "a", "b", "c", "c"] {
-            kept.read(name, open, nothing).unwrap();
+            cache.read(name, open, nothing).unwrap();
         }
-        assert_eq!((opened.get(), kept.count()), (3, 2));
-        kept.read("a", open, nothing).unwrap();
+        assert_eq!((opened.get(), cache.open_count()), (3, 2));
+        cache.read("a", open, nothing).unwrap();
         assert_eq!(opened.get(), 4, "a was the one that was used first");
     }
 
     #[test]
     fn a_descriptor_of_a_removed_file_is_given_up() {
-        let kept = kept(2);
-        kept.read("a", null, nothing).unwrap();
+        let cache = cache(2);
+        cache.read("a", null, nothing).unwrap();
         let gone: Read = |_, _| Err(Errno::ENODEV);
         let none = || Err(Errno::ENOENT);
-        assert_eq!(kept.read("a", none, gone).err(), Some(Errno::ENOENT));
-        assert_eq!(kept.count(), 0);
+        assert_eq!(cache.read("a", none, gone).err(), Some(Errno::ENOENT));
+        assert_eq!(cache.open_count(), 0);
     }
 
     #[test]
     fn what_a_cgroup_had_open_goes_with_it() {
-        let kept = kept(8);
-        let (mut one, mut other) = (KeptFiles::default(), KeptFiles::default());
-        one.keep_in(&kept);
-        other.keep_in(&kept);
+        let cache = cache(8);
+        let (mut one, mut other) = (HierarchyCache::default(), HierarchyCache::default());
+        one.cache_descriptors_in(&cache);
+        other.cache_descriptors_in(&cache);
         for files in [&one, &other] {
             files.read(0, "memory.max", null, nothing).unwrap();
         }
-        assert_eq!(kept.count(), 2);
+        assert_eq!(cache.open_count(), 2);
         drop(one);
-        assert_eq!(kept.count(), 1);
+        assert_eq!(cache.open_count(), 1);
     }
 }

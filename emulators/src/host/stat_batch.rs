@@ -1,7 +1,7 @@
-//! Looking whether the machine has a file, and what its permission bits are, without opening it.
+//! The attributes of the host's files, without an open file.
 //!
-//! What can be grafted into a container is asked of each view when it is attached, and most views lie in a few
-//! directories: while a [`Together`] lives, those that were walked to are kept.
+//! When a container is attached, the server asks for each view whether the host has the file. Most views lie in a few
+//! directories, so a [`StatBatch`] keeps the descriptors of the directories that were opened while it lives.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,45 +14,48 @@ use parking_lot::Mutex;
 
 use super::{Host, is_name};
 
-/// The directories that are kept, or why they could not be opened.
+/// The directories that are open, or the errors of those that cannot be opened.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub(super) struct DirectoryCache {
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// How many [`Together`] there are.
-    wanted: usize,
+    /// The number of batches that live.
+    batches: usize,
     directories: HashMap<Box<str>, Result<Arc<OwnedFd>, Errno>>,
 }
 
-/// While it lives, many files are looked at.
+/// While it lives, the directories of the files that are looked at stay open.
 #[derive(Debug)]
-pub struct Together<'a> {
-    looks: &'a Looks,
+pub struct StatBatch<'a> {
+    directories: &'a DirectoryCache,
 }
 
-impl Drop for Together<'_> {
+impl Drop for StatBatch<'_> {
     fn drop(&mut self) {
-        let mut known = self.looks.known.lock();
-        known.wanted = known.wanted.saturating_sub(1);
-        if known.wanted == 0 {
+        let mut known = self.directories.known.lock();
+        known.batches = known.batches.saturating_sub(1);
+        if known.batches == 0 {
             known.directories.clear();
         }
     }
 }
 
 impl Host {
-    /// Look at many files, most of which lie in a few directories.
-    pub fn look_together(&self) -> Together<'_> {
-        self.looks.known.lock().wanted += 1;
-        Together { looks: &self.looks }
+    /// Begins a batch: from now on the attributes of many files are asked for, most of which lie in a few
+    /// directories.
+    pub fn batch_stats(&self) -> StatBatch<'_> {
+        self.directories.known.lock().batches += 1;
+        StatBatch {
+            directories: &self.directories,
+        }
     }
 
-    /// What the kernel says of an absolute path below /proc or /sys, which is not followed if it is a link.
-    pub(super) fn look(&self, path: &str) -> Result<FileStat, Errno> {
-        if self.looks.known.lock().wanted == 0 {
+    /// Returns the attributes of an absolute path below /proc or /sys. A symbolic link is not followed.
+    pub(super) fn stat(&self, path: &str) -> Result<FileStat, Errno> {
+        if self.directories.known.lock().batches == 0 {
             let fd = self.open_flags(path, OFlag::O_PATH)?;
             return nix::sys::stat::fstat(&fd);
         }
@@ -60,7 +63,7 @@ impl Host {
         if !is_name(name) {
             return Err(Errno::ENOENT);
         }
-        self.kept.make_room(|| {
+        self.descriptors.with_room(|| {
             let dir = match self.top(parent) {
                 Some(top) => return fstatat(top, name, AtFlags::AT_SYMLINK_NOFOLLOW),
                 None => self.directory(parent)?,
@@ -78,13 +81,13 @@ impl Host {
     }
 
     fn directory(&self, path: &str) -> Result<Arc<OwnedFd>, Errno> {
-        if let Some(known) = self.looks.known.lock().directories.get(path) {
+        if let Some(known) = self.directories.known.lock().directories.get(path) {
             return known.clone();
         }
         let opened = self.open_directory(path);
         let full = matches!(opened, Err(Errno::EMFILE | Errno::ENFILE));
         if !full {
-            let mut known = self.looks.known.lock();
+            let mut known = self.directories.known.lock();
             known.directories.insert(path.into(), opened.clone());
         }
         opened
@@ -122,8 +125,8 @@ mod tests {
         symlink("kernel", root.path().join("proc/sys/link")).unwrap();
         let open = || fs::File::open(root.path().join("proc")).unwrap().into();
         let host = Host::from_dirs(open(), open());
-        for together in [false, true] {
-            let _together = together.then(|| host.look_together());
+        for batch in [false, true] {
+            let _batch = batch.then(|| host.batch_stats());
             assert_eq!(host.mode("/proc/sys/kernel/panic"), Some(0o640));
             assert!(host.exists("/proc/sys") && host.exists("/sys/sys/link"));
             for path in [
@@ -150,17 +153,17 @@ mod tests {
         let path = "/sys/module/one/parameters/size";
         let file = root.path().join("module/one/parameters/size");
         for _ in 0..3 {
-            let together = host.look_together();
+            let batch = host.batch_stats();
             assert!(!host.exists(path));
-            drop(together);
+            drop(batch);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(&file, "").unwrap();
-            let together = host.look_together();
+            let batch = host.batch_stats();
             assert!(host.exists(path));
             fs::remove_dir_all(root.path().join("module")).unwrap();
             assert!(!host.exists(path));
-            drop(together);
+            drop(batch);
         }
-        assert!(host.looks.known.lock().directories.is_empty());
+        assert!(host.directories.known.lock().directories.is_empty());
     }
 }
