@@ -67,14 +67,28 @@ const FLOORS: &[Floor] = &[
         ],
     },
     Floor {
-        title: "emulators",
+        title: "what the files say",
         folder: "emulators/src",
         module: "eci_fs_emulators",
         rows: &[
             &["registry"],
             &["proc", "sys"],
+            &["directory"],
+            &["emulator"],
+            &["tunable"],
             &["model"],
-            &["cgroup", "host"],
+            &["view"],
+            &["facts"],
+            &["context"],
+            &["container"],
+            &["cgroup"],
+            &["host"],
+            &["descriptor_cache"],
+            &["limit_cache"],
+            &["buffer"],
+            &["cpulist"],
+            &["text"],
+            &["error"],
         ],
     },
 ];
@@ -374,6 +388,24 @@ fn files_of_one_folder_do_not_run_in_circles() {
         }
         assert!(left.is_empty(), "{folder}: circles in {left:#?}");
     }
+}
+
+/// Two views that share something have it in `model`.
+#[test]
+fn no_view_uses_a_view_beside_or_above_it() {
+    let is_view = |path: &[String]| {
+        let name = child(path, "eci_fs_emulators");
+        matches!(name, Some("proc" | "sys"))
+    };
+    let mut checked = 0;
+    for arrow in arrows("emulators/src", "eci_fs_emulators") {
+        if is_view(&arrow.from) {
+            let beside = is_view(&arrow.to) && !arrow.to.starts_with(&arrow.from);
+            assert!(!beside, "{} uses {}", arrow.file, arrow.to.join("::"));
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked}");
 }
 
 /// Returns the picture: for each folder its rows from the top, and what each name in them uses.

@@ -279,15 +279,3 @@ fn unsafe_code_is_where_the_architecture_says() {
         assert!(!has || named, "{} has unsafe code", relative.display());
     }
 }
-
-#[test]
-fn no_source_file_has_more_than_four_hundred_lines() {
-    for (path, text) in product() {
-        let lines = text.lines().count();
-        assert!(
-            lines <= 400,
-            "{} has {lines} lines: is it one thing?",
-            path.display()
-        );
-    }
-}
