@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::link::{CpuIds, Row};
 
-/// The choices made for a container; what is not chosen is as the daemon was started.
+/// The choices made for a container. Without one the setting is that of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Choices {
-    /// Paths that are not grafted, as the catalogue writes them. Who asks resolves patterns: the daemon compares.
+    /// Paths that are not grafted, as the catalogue writes them. The asking program resolves patterns; the daemon
+    /// compares.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
     /// The age that a view may have, in milliseconds; 0 puts every view on the live connection.

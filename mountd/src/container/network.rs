@@ -25,7 +25,7 @@ pub type Entry = (String, bool);
 /// Does `work` in the network namespace of the process of `pidfd`.
 ///
 /// # Errors
-/// As [`in_namespace`].
+/// When the namespace cannot be entered; `Kind::NotFound` when the process has ended.
 pub fn inside<T>(proc: &Proc, pidfd: impl AsFd, work: impl FnOnce() -> T) -> Result<T> {
     let home = proc.open_at("thread-self/ns/net", OFlags::RDONLY)?;
     in_namespace(NamespaceKind::Network, pidfd, &home, work)
