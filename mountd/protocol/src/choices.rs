@@ -2,7 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::link::{CpuIds, Row};
+/// The numbering of CPUs in every view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuIds {
+    /// As `sched_getaffinity` numbers them.
+    Physical,
+    /// 0 to n-1.
+    Dense,
+}
 
 /// The choices made for a container. Without one the setting is that of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,10 +29,9 @@ pub struct Choices {
 }
 
 impl Choices {
-    /// Returns the rows of a catalogue that are grafted.
-    pub fn chosen(&self, mut rows: Vec<Row>) -> Vec<Row> {
-        rows.retain(|row| !self.without.contains(&row.path));
-        rows
+    /// Returns true if the entry at `path` of a catalogue is grafted.
+    pub fn grafts(&self, path: &str) -> bool {
+        self.without.iter().all(|without| without != path)
     }
 
     /// Returns true if nothing is chosen.

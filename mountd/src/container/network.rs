@@ -20,7 +20,7 @@ const LISTED: [&str; 4] = ["core", "ipv4/neigh/default", "ipv4/vs", "netfilter"]
 const OWNER_WRITES: u32 = 0o200;
 
 /// One entry of a directory: its name, and whether it is a directory itself.
-pub type Entry = (String, bool);
+pub type DirectoryEntry = (String, bool);
 
 /// Does `work` in the network namespace of the process of `pidfd`.
 ///
@@ -76,7 +76,7 @@ pub fn open(proc: &Proc, path: &str, flags: OFlags) -> std::result::Result<Owned
 ///
 /// # Errors
 /// The kernel's; EILSEQ for a name that is no UTF-8, which the kernel has none of.
-pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<Entry>, Errno> {
+pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<DirectoryEntry>, Errno> {
     let mut all = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;

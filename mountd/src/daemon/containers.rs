@@ -147,12 +147,14 @@ impl NewContainer {
             cgroups,
             ..
         } = self.described;
+        let mut rows = self.rows;
+        rows.retain(|row| self.choices.grafts(&row.path));
         Container {
             id: facts.id,
             subject,
             choice: self.choice,
             cgroups,
-            rows: self.choices.chosen(self.rows),
+            rows,
             choices: self.choices,
             root: None,
             secrets: self.secrets,
