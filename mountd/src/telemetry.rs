@@ -1,4 +1,4 @@
-//! Logging, the same in both programs: to standard error, at the level that `ECI_FS_LOG` names.
+//! The log of both programs: standard error, at the level that `ECI_FS_LOG` names.
 
 use tracing_subscriber::EnvFilter;
 

@@ -57,7 +57,8 @@ const FLOORS: &[Floor] = &[
             &["supervisor"],
             &["service_manager"],
             &["registry"],
-            &["persistent_descriptors", "state_file"],
+            &["persistent_descriptors"],
+            &["state_file"],
             &["grafts"],
             &["connections"],
             &["broker"],
@@ -235,7 +236,11 @@ fn shown(name: &str) -> BTreeMap<String, Vec<String>> {
         // In a root, a path that begins with the name of a module leads into that.
         reader.tree(&item.tree, &mut vec!["crate".to_owned()]);
         for path in reader.found.into_iter().filter(|path| path.len() > 2) {
-            shown.insert(path[path.len() - 1].clone(), path);
+            // A module and a function may have one name: it is the module that paths lead through.
+            let name = path[path.len() - 1].clone();
+            if !modules(folder).contains(&name) {
+                shown.insert(name, path);
+            }
         }
     }
     shown

@@ -83,7 +83,7 @@ impl Error {
         }
     }
 
-    /// Returns the error of a daemon that ends: whoever asks again reaches the next one.
+    /// Returns the error of a daemon that ends. Another request reaches the next daemon.
     pub fn ending() -> Self {
         Self::new(Kind::Busy, "eci-mountd is ending")
             .remedy("try again")

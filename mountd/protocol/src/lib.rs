@@ -1,7 +1,8 @@
 //! The protocols of the programs: [`control`] between a command and the daemon, [`link`] between the daemon and the
 //! server, [`handover`] between a daemon and its successor. All of them use a [`channel`].
 //!
-//! This crate holds values and their encoding, and nothing of any side's internals.
+//! This crate holds values and their encoding, and nothing of any side's internals. The order of its modules is
+//! `control, handover, link -> error, facts, choices -> channel, host_sysctl`: each uses only those after it.
 
 pub mod channel;
 pub mod choices;

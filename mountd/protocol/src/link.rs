@@ -8,9 +8,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::choices::Choices;
-use super::host_sysctl::HostSysctl;
+use crate::choices::Choices;
+pub use crate::choices::CpuIds;
 use crate::facts::Facts;
+use crate::host_sysctl::HostSysctl;
 
 /// The version of this protocol.
 pub const VERSION: u32 = 2;
@@ -53,16 +54,6 @@ pub struct Settings {
     pub host_clamp: bool,
     /// The numbering of CPUs: their physical ids, or numbers from 0.
     pub cpu_ids: CpuIds,
-}
-
-/// The numbering of CPUs in every view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CpuIds {
-    /// As `sched_getaffinity` numbers them.
-    Physical,
-    /// 0 to n-1.
-    Dense,
 }
 
 impl Default for Settings {

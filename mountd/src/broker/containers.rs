@@ -13,7 +13,7 @@ use eci_fs_protocol::error::{Error, Result};
 
 /// The descriptors of one container that answers take.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
+pub(super) struct BrokerContainer {
     /// The v2 cgroup directory of the container, where its pressure is, if it has one.
     pub(super) pressure: Option<OwnedFd>,
     /// The network namespace of the container, if that is not that of the host.
@@ -22,7 +22,7 @@ pub(super) struct Entry {
 
 /// The containers by slot. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Containers {
+pub(super) struct BrokerContainers {
     shared: Arc<Shared>,
 }
 
@@ -34,11 +34,11 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: BTreeMap<u64, Arc<Entry>>,
+    entries: BTreeMap<u64, Arc<BrokerContainer>>,
     complete: bool,
 }
 
-impl Entry {
+impl BrokerContainer {
     /// Returns the entry of a container that was just described.
     ///
     /// # Errors
@@ -51,9 +51,9 @@ impl Entry {
     }
 }
 
-impl Containers {
+impl BrokerContainers {
     /// Enters a container.
-    pub(super) fn insert(&self, slot: u64, entry: Entry) {
+    pub(super) fn insert(&self, slot: u64, entry: BrokerContainer) {
         self.shared
             .inner
             .lock()
@@ -74,7 +74,7 @@ impl Containers {
     }
 
     /// Returns the container in `slot`. Waits until all are entered.
-    pub(super) fn get(&self, slot: u64) -> Option<Arc<Entry>> {
+    pub(super) fn get(&self, slot: u64) -> Option<Arc<BrokerContainer>> {
         let mut inner = self.shared.inner.lock();
         while !inner.complete {
             self.shared.complete.wait(&mut inner);

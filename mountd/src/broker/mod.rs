@@ -19,17 +19,17 @@ use rustix::io::Errno;
 use crate::container::Described;
 use crate::container::procfs::Proc;
 use crate::host_sysctls::HostSysctls;
-use containers::{Containers, Entry};
+use containers::{BrokerContainer, BrokerContainers};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
-use network::Found;
+use network::NetworkFile;
 use pressure::open_trigger;
 
 /// The broker. Clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Broker {
-    containers: Containers,
+    containers: BrokerContainers,
     /// The sysctls of the host that containers may raise.
     pub host_sysctls: HostSysctls,
     /// Held while a request is taken and answered.
@@ -42,7 +42,8 @@ impl Broker {
     /// # Errors
     /// When no more descriptors can be had.
     pub fn enter(&self, slot: u64, proc: &Arc<Proc>, described: &Described) -> Result<()> {
-        self.containers.insert(slot, Entry::of(proc, described)?);
+        self.containers
+            .insert(slot, BrokerContainer::of(proc, described)?);
         self.host_sysctls.enter(slot);
         Ok(())
     }
@@ -110,8 +111,8 @@ impl Broker {
                 found
                     .and_then(|network| network.find(&path, access))
                     .map(|found| match found {
-                        Found::Opened(fd) => opened(fd),
-                        Found::Listed(entries) => (BrokerReply::Listed { entries }, None),
+                        NetworkFile::Opened(fd) => opened(fd),
+                        NetworkFile::Listed(entries) => (BrokerReply::Listed { entries }, None),
                     })
             }
         };

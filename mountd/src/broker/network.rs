@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 
-use crate::container::network::{Entry, inside, list, open};
+use crate::container::network::{DirectoryEntry, inside, list, open};
 use crate::container::procfs::{Namespace, Proc};
 use crate::container::{Described, has_ended, open_below};
 use eci_fs_protocol::error::Result;
@@ -27,11 +27,11 @@ pub(super) struct Network {
 
 /// The answer to a request.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum NetworkFile {
     /// Opened.
     Opened(OwnedFd),
     /// Listed.
-    Listed(Vec<Entry>),
+    Listed(Vec<DirectoryEntry>),
 }
 
 impl Network {
@@ -57,7 +57,11 @@ impl Network {
     /// # Errors
     /// EACCES for a path outside of [`DIRECTORIES`], EROFS where the container's own /proc/sys is mounted read-only,
     /// ESRCH when it has ended, EIO when it is in another namespace by now, and the kernel's.
-    pub(super) fn find(&self, path: &str, access: Access) -> std::result::Result<Found, Errno> {
+    pub(super) fn find(
+        &self,
+        path: &str,
+        access: Access,
+    ) -> std::result::Result<NetworkFile, Errno> {
         let directory = directory_of(path).ok_or(Errno::ACCESS)?;
         let found = inside(&self.proc, &self.pidfd, || {
             // The process may have gone to another namespace since it was attached.
@@ -72,10 +76,10 @@ impl Network {
                 Access::Write => OFlags::WRONLY,
                 Access::List => {
                     let dir = open(&self.proc, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    return list(&dir).map(Found::Listed);
+                    return list(&dir).map(NetworkFile::Listed);
                 }
             };
-            open(&self.proc, path, flags).map(Found::Opened)
+            open(&self.proc, path, flags).map(NetworkFile::Opened)
         });
         found.unwrap_or(Err(Errno::SRCH))
     }

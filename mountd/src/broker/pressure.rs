@@ -6,14 +6,14 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::containers::Entry;
+use super::containers::BrokerContainer;
 use eci_fs_protocol::link::Resource;
 
 /// Opens the pressure file of a container, and sets a trigger on it.
 ///
 /// On cgroup v1 there is none: EOPNOTSUPP, which the kernel says where pressure is not accounted for.
 pub(super) fn open_trigger(
-    container: Option<&Entry>,
+    container: Option<&BrokerContainer>,
     resource: Resource,
     trigger: &[u8],
 ) -> Result<OwnedFd, Errno> {
@@ -76,11 +76,11 @@ mod tests {
 
     #[test]
     fn a_container_without_a_v2_cgroup_has_no_triggers() {
-        let none = Entry::default();
+        let none = BrokerContainer::default();
         let got = open_trigger(Some(&none), Resource::Cpu, b"some 150000 2000000");
         assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
         let empty = tempfile::tempdir().unwrap();
-        let entry = Entry {
+        let entry = BrokerContainer {
             pressure: Some(std::fs::File::open(empty.path()).unwrap().into()),
             network: None,
         };

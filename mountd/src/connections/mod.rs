@@ -43,8 +43,8 @@ impl Connections {
         Ok((Self { each }, mounted))
     }
 
-    /// Adopts the connections of a daemon that is dead, from whoever has kept them: the descriptors, the INIT requests
-    /// and the answers to these, in the order of [`Connection::ALL`].
+    /// Adopts the connections of a dead daemon: the descriptors, the INIT requests and the answers to these, in the
+    /// order of [`Connection::ALL`].
     ///
     /// # Errors
     /// When these cannot be the connections.

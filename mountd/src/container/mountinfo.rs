@@ -1,4 +1,4 @@
-//! `/proc/<pid>/mountinfo`: which file system lies at a mount, and who shares it.
+//! The content of `/proc/<pid>/mountinfo`: the file system of each mount, and its peers.
 //!
 //! A container chooses the paths in this file, so only the fields that the kernel chooses are trusted:
 //! numbers, the type of the file system, and the propagation tags.

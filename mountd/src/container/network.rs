@@ -20,12 +20,12 @@ const LISTED: [&str; 4] = ["core", "ipv4/neigh/default", "ipv4/vs", "netfilter"]
 const OWNER_WRITES: u32 = 0o200;
 
 /// One entry of a directory: its name, and whether it is a directory itself.
-pub type Entry = (String, bool);
+pub type DirectoryEntry = (String, bool);
 
 /// Does `work` in the network namespace of the process of `pidfd`.
 ///
 /// # Errors
-/// As [`in_namespace`].
+/// When the namespace cannot be entered; `Kind::NotFound` when the process has ended.
 pub fn inside<T>(proc: &Proc, pidfd: impl AsFd, work: impl FnOnce() -> T) -> Result<T> {
     let home = proc.open_at("thread-self/ns/net", OFlags::RDONLY)?;
     in_namespace(NamespaceKind::Network, pidfd, &home, work)
@@ -76,7 +76,7 @@ pub fn open(proc: &Proc, path: &str, flags: OFlags) -> std::result::Result<Owned
 ///
 /// # Errors
 /// The kernel's; EILSEQ for a name that is no UTF-8, which the kernel has none of.
-pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<Entry>, Errno> {
+pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<DirectoryEntry>, Errno> {
     let mut all = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;

@@ -80,7 +80,7 @@ pub(super) fn accept(
     let spawned = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            control::serve(&daemon, &served, || daemon.events.wake());
+            control::serve(&daemon, &served, || daemon.containers.events.wake());
             held.fetch_sub(1, Ordering::Relaxed);
         });
     if let Err(error) = spawned {
@@ -104,7 +104,7 @@ pub(super) fn serve_standard_input(daemon: &Arc<Daemon>) -> Result<()> {
         .spawn(move || {
             control::serve(&daemon, &Channel::new(socket), || {});
             daemon.end.set_over();
-            daemon.events.wake();
+            daemon.containers.events.wake();
         })
         .map(drop)
         .map_err(|e| Error::io("start", "a thread", e))

@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use super::daemon::{Daemon, vanished};
+use super::containers::Containers;
 use super::ended::remove_if_ended;
+use super::state::vanished;
 use crate::container::{describe, has_ended};
 use crate::grafts::{self, Clones, PreparedClones, Progress};
 use crate::registry::{self, Container};
@@ -15,7 +16,11 @@ use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 ///
 /// # Errors
 /// As [`describe`] and [`grafts::attach`]; the container is as before then.
-pub(super) fn attach(daemon: &Daemon, pidfd: BorrowedFd<'_>, wanted: Attach) -> Result<Attached> {
+pub(super) fn attach(
+    containers: &Containers,
+    pidfd: BorrowedFd<'_>,
+    wanted: Attach,
+) -> Result<Attached> {
     let received = Instant::now();
     let Attach {
         id,
@@ -28,11 +33,11 @@ pub(super) fn attach(daemon: &Daemon, pidfd: BorrowedFd<'_>, wanted: Attach) -> 
     if let Some(id) = &id {
         registry::check_id(id)?;
     }
-    let described = describe(&daemon.proc, pidfd, id.clone(), choice)?;
-    let _operation = daemon.begin()?;
+    let described = describe(&containers.proc, pidfd, id.clone(), choice)?;
+    let _operation = containers.shared.begin()?;
     // The loop may not have heard yet that the last one of this name has ended.
-    remove_if_ended(daemon, &described.facts.id)?;
-    let mut state = daemon.state.lock();
+    remove_if_ended(containers, &described.facts.id)?;
+    let mut state = containers.shared.state();
     let known = state.registry.find_subject(&described.subject);
     if let Some(container) = known.and_then(|slot| state.registry.get(slot)) {
         if let Some(id) = id.filter(|id| *id != container.id) {
@@ -55,15 +60,13 @@ pub(super) fn attach(daemon: &Daemon, pidfd: BorrowedFd<'_>, wanted: Attach) -> 
             });
         }
     }
-    let prepared = daemon.prepared.lock().take_if(|_| known.is_none());
+    let prepared = containers.prepared.lock().take_if(|_| known.is_none());
     let next = prepared.as_ref().map(|prepared| prepared.slot);
-    let slot = daemon
-        .containers
-        .enter(&mut state, described, choice, choices, next)?;
+    let slot = containers.enter(&mut state, described, choice, choices, next)?;
     drop(state);
-    let result = graft(daemon, slot, progress, prepared);
+    let result = graft(containers, slot, progress, prepared);
     if result.is_err() {
-        daemon.containers.remove_if_unused(&daemon.state, slot);
+        containers.remove_if_unused(slot);
     }
     let (id, grafts) = result?;
     let took_usec = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -81,18 +84,18 @@ pub(super) fn attach(daemon: &Daemon, pidfd: BorrowedFd<'_>, wanted: Attach) -> 
 /// # Errors
 /// As [`grafts::attach`]; and when the list cannot be written. The container is as before then.
 pub(super) fn graft(
-    daemon: &Daemon,
+    containers: &Containers,
     slot: u64,
     progress: Progress,
     prepared: Option<PreparedClones>,
 ) -> Result<(String, usize)> {
-    if let Some(container) = daemon.state.lock().registry.get_mut(slot) {
+    if let Some(container) = containers.shared.state().registry.get_mut(slot) {
         container.root.clone_from(&progress.root);
     }
-    let intent = daemon.state.lock().registry.intent(slot);
-    daemon.journal.begin(intent)?;
-    let done = graft_and_save(daemon, slot, progress, prepared);
-    if let Err(error) = daemon.journal.finish() {
+    let intent = containers.shared.state().registry.intent(slot);
+    containers.journal.begin(intent)?;
+    let done = graft_and_save(containers, slot, progress, prepared);
+    if let Err(error) = containers.journal.finish() {
         // The next daemon finds the container on the list, or nothing to undo.
         tracing::debug!(%error, "ignoring");
     }
@@ -100,30 +103,30 @@ pub(super) fn graft(
 }
 
 fn graft_and_save(
-    daemon: &Daemon,
+    containers: &Containers,
     slot: u64,
     progress: Progress,
     prepared: Option<PreparedClones>,
 ) -> Result<(String, usize)> {
     let (rows, subject) = {
-        let state = daemon.state.lock();
+        let state = containers.shared.state();
         let container = state.registry.get(slot).ok_or_else(vanished)?;
         (container.rows.clone(), container.subject.duplicate()?)
     };
     let mut clones = Clones::new(slot, prepared);
-    let outcome = daemon
+    let outcome = containers
         .grafter
         .run(move |mounts| grafts::attach(mounts, &subject, &progress, &mut clones, &rows))?;
     let (done, saved) = {
-        let mut state = daemon.state.lock();
+        let mut state = containers.shared.state();
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         container.grafted = outcome.grafted;
         let done = (container.id.clone(), container.grafted.len());
-        (done, daemon.containers.save(&mut state))
+        (done, containers.save(&mut state))
     };
     // Written before the answer: what the caller believes is attached is found again after a crash.
     if let Err(error) = saved {
-        let ungrafted = ungraft(daemon, slot);
+        let ungrafted = ungraft(containers, slot);
         tracing::warn!(
             ?ungrafted,
             "the list cannot be written: taking the grafts out again"
@@ -137,9 +140,9 @@ fn graft_and_save(
 ///
 /// # Errors
 /// As [`grafts::detach`].
-pub(super) fn ungraft(daemon: &Daemon, slot: u64) -> Result<usize> {
+pub(super) fn ungraft(containers: &Containers, slot: u64) -> Result<usize> {
     let (paths, subject, root) = {
-        let mut state = daemon.state.lock();
+        let mut state = containers.shared.state();
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         (
             std::mem::take(&mut container.grafted),
@@ -150,7 +153,7 @@ pub(super) fn ungraft(daemon: &Daemon, slot: u64) -> Result<usize> {
     if paths.is_empty() {
         return Ok(0);
     }
-    daemon
+    containers
         .grafter
         .run(move |mounts| grafts::detach(mounts, &subject, root.as_deref(), Some(slot), &paths))
 }
@@ -159,11 +162,11 @@ pub(super) fn ungraft(daemon: &Daemon, slot: u64) -> Result<usize> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when no such container is attached.
-pub(super) fn detach(daemon: &Daemon, selector: &Selector) -> Result<Response> {
-    let _operation = daemon.begin()?;
+pub(super) fn detach(containers: &Containers, selector: &Selector) -> Result<Response> {
+    let _operation = containers.shared.begin()?;
     let (slot, id) = {
-        let state = daemon.state.lock();
-        let slot = daemon.containers.select(&state, selector)?;
+        let state = containers.shared.state();
+        let slot = containers.select(&state, selector)?;
         let container = state.registry.get(slot).ok_or_else(vanished)?;
         if container.grafted.is_empty() {
             return Err(Error::not_found(format!(
@@ -174,23 +177,22 @@ pub(super) fn detach(daemon: &Daemon, selector: &Selector) -> Result<Response> {
         }
         (slot, container.id.clone())
     };
-    let grafts = ungraft(daemon, slot)?;
-    daemon.containers.remove_if_unused(&daemon.state, slot);
-    daemon
-        .containers
-        .save(&mut daemon.state.lock())
+    let grafts = ungraft(containers, slot)?;
+    containers.remove_if_unused(slot);
+    containers
+        .save(&mut containers.shared.state())
         .map_err(|error| error.context(format!("{id} is detached, but")))?;
     tracing::info!(%id, slot, grafts, "detached");
     Ok(Response::Detached { id, grafts })
 }
 
 /// Returns one page of the list. A container that has ended is not on it, even if that has not been noticed yet.
-pub(super) fn list(daemon: &Daemon, after: Option<u64>) -> Response {
+pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
     let there = |container: &Container| {
         let ended = has_ended(container.subject.pidfd.as_fd());
         !ended.unwrap_or(false)
     };
-    let state = daemon.state.lock();
+    let state = containers.shared.state();
     let (containers, more) = state.registry.list(after, LIST_PAGE, there);
     Response::Containers { containers, more }
 }
@@ -199,11 +201,11 @@ pub(super) fn list(daemon: &Daemon, after: Option<u64>) -> Response {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when the container has no such view.
-pub(super) fn open(daemon: &Daemon, selector: &Selector, path: &str) -> Result<OwnedFd> {
+pub(super) fn open(containers: &Containers, selector: &Selector, path: &str) -> Result<OwnedFd> {
     let (slot, row) = {
-        let _operation = daemon.begin()?;
-        let state = daemon.state.lock();
-        let slot = daemon.containers.select(&state, selector)?;
+        let _operation = containers.shared.begin()?;
+        let state = containers.shared.state();
+        let slot = containers.select(&state, selector)?;
         let container = state.registry.get(slot).ok_or_else(vanished)?;
         let row = container
             .rows
@@ -215,7 +217,7 @@ pub(super) fn open(daemon: &Daemon, selector: &Selector, path: &str) -> Result<O
         })?;
         (slot, row)
     };
-    daemon
+    containers
         .grafter
         .run(move |mounts| mounts.open_view(slot, &row))
 }

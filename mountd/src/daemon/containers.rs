@@ -1,4 +1,4 @@
-//! Containers that come and go: the list, the server, the broker and the event loop hear of each.
+//! The containers of a daemon: when one comes or goes, the list, the server, the broker and the event loop hear of it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -7,23 +7,28 @@ use parking_lot::Mutex;
 
 use super::event_set::EventSet;
 use super::journal::Journal;
-use super::state::DaemonState;
+use super::state::{DaemonState, Shared};
 use crate::broker::Broker;
 use crate::container::Described;
 use crate::container::procfs::Proc;
+use crate::grafts::{Grafter, PreparedClones};
 use crate::registry::Container;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use eci_fs_protocol::link::{Row, Secrets};
 
-/// The parts that hear of containers, besides the list and the server.
+/// The containers, and the parts of a daemon that operations on them take.
 #[derive(Debug)]
 pub(super) struct Containers {
+    pub(super) shared: Arc<Shared>,
     pub(super) proc: Arc<Proc>,
+    pub(super) grafter: Grafter,
     pub(super) broker: Broker,
     pub(super) events: Arc<EventSet>,
     pub(super) journal: Arc<Journal>,
+    /// Clones for the next container, once there are any.
+    pub(super) prepared: Mutex<Option<PreparedClones>>,
 }
 
 /// A container that is about to be put on the list.
@@ -87,8 +92,8 @@ impl Containers {
     }
 
     /// Removes a container from the list if it has no grafts and is mounted nowhere.
-    pub(super) fn remove_if_unused(&self, state: &Mutex<DaemonState>, slot: u64) {
-        let mut state = state.lock();
+    pub(super) fn remove_if_unused(&self, slot: u64) {
+        let mut state = self.shared.state();
         let used = state
             .registry
             .get(slot)
@@ -142,12 +147,14 @@ impl NewContainer {
             cgroups,
             ..
         } = self.described;
+        let mut rows = self.rows;
+        rows.retain(|row| self.choices.grafts(&row.path));
         Container {
             id: facts.id,
             subject,
             choice: self.choice,
             cgroups,
-            rows: self.choices.chosen(self.rows),
+            rows,
             choices: self.choices,
             root: None,
             secrets: self.secrets,

@@ -55,8 +55,9 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
             // The command has been answered: nothing is left to do here.
             daemon.end.set_over();
         }
-        if attached {
-            prepare::prepare(daemon);
+        // A daemon of a single command has no next container.
+        if attached && daemon.endpoint.is_some() {
+            prepare::prepare(&daemon.containers);
         }
         if ends_something {
             after();
@@ -87,15 +88,17 @@ fn answer(
             .ok_or_else(|| Error::refused(format!("the packet carries no {what}")))
     };
     let response = match request {
-        Request::Attach(wanted) => {
-            Response::Attached(attach::attach(daemon, next("pidfd")?.as_fd(), wanted)?)
-        }
-        Request::Forget { id } => ended::forget(daemon, &id)?,
-        Request::Detach(selector) => attach::detach(daemon, &selector)?,
+        Request::Attach(wanted) => Response::Attached(attach::attach(
+            &daemon.containers,
+            next("pidfd")?.as_fd(),
+            wanted,
+        )?),
+        Request::Forget { id } => ended::forget(&daemon.containers, &id)?,
+        Request::Detach(selector) => attach::detach(&daemon.containers, &selector)?,
         Request::Mount { dir, created } => {
             let pidfd = next("pidfd")?;
             inspection_mounts::mount(
-                daemon,
+                &daemon.containers,
                 pidfd.as_fd(),
                 next("directory")?,
                 &dir,
@@ -103,13 +106,13 @@ fn answer(
                 client,
             )?
         }
-        Request::Unmount { dir } => inspection_mounts::unmount(daemon, &dir)?,
-        Request::List { after } => attach::list(daemon, after),
+        Request::Unmount { dir } => inspection_mounts::unmount(&daemon.containers, &dir)?,
+        Request::List { after } => attach::list(&daemon.containers, after),
         Request::Upgrade { part, path } => upgrade::upgrade(daemon, part, path)?,
         Request::Open { container, path } => {
             return Ok((
                 Response::Opened,
-                Some(attach::open(daemon, &container, &path)?),
+                Some(attach::open(&daemon.containers, &container, &path)?),
             ));
         }
     };

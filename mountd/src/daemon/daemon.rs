@@ -1,42 +1,23 @@
-//! The data of a daemon.
+//! The data of a daemon: its parts, the socket of the commands, and the flags that end it.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::containers::Containers;
-use super::event_set::EventSet;
-use super::journal::Journal;
-use super::state::DaemonState;
+use super::state::Shared;
 use super::supervision::Supervision;
-use crate::broker::Broker;
-use crate::container::procfs::Proc;
-use crate::grafts::{Grafter, PreparedClones};
-use eci_fs_protocol::error::{Error, Result};
 
-/// The parts of a daemon. Operations on them are functions of other files, which take the parts that they need.
-///
-/// One operation runs at a time: they all end in the one grafter anyway, and so each sees the list as the one before
-/// left it. The lock of the state is not held while the grafter works: the grafter may wait for a server that has just
-/// died, and the next one is started under that lock.
+/// A daemon. Operations are functions of other files, which take the parts that they need: most need only
+/// [`Containers`].
 #[derive(Debug)]
 pub(super) struct Daemon {
-    pub(super) proc: Arc<Proc>,
-    pub(super) grafter: Grafter,
-    pub(super) journal: Arc<Journal>,
-    pub(super) events: Arc<EventSet>,
-    pub(super) broker: Broker,
-    pub(super) containers: Containers,
+    pub(super) containers: Arc<Containers>,
     pub(super) supervision: Supervision,
+    /// The locks, which the parts have too.
+    pub(super) shared: Arc<Shared>,
     /// None for a daemon of a single command.
     pub(super) endpoint: Option<ControlEndpoint>,
-    /// Clones for the next container, once there are any.
-    pub(super) prepared: Mutex<Option<PreparedClones>>,
-    /// Held by the one operation that runs. It is taken before the lock of the state.
-    pub(super) operation: Mutex<()>,
-    pub(super) state: Mutex<DaemonState>,
     pub(super) end: End,
 }
 
@@ -56,28 +37,6 @@ pub(super) struct End {
     handed_over: AtomicBool,
 }
 
-impl Daemon {
-    /// Waits for the operation before, and keeps the next one waiting.
-    ///
-    /// # Errors
-    /// [`Error::ending`] when the daemon ends.
-    pub(super) fn begin(&self) -> Result<MutexGuard<'_, ()>> {
-        let operation = self.operation.lock();
-        if self.state.lock().ending {
-            return Err(Error::ending());
-        }
-        Ok(operation)
-    }
-
-    /// Returns true if nothing is attached or mounted. If so, and `claim` is set, nothing new is begun any more.
-    pub(super) fn is_idle(&self, claim: bool) -> bool {
-        let mut state = self.state.lock();
-        let idle = state.registry.is_empty();
-        state.ending |= idle && claim;
-        idle
-    }
-}
-
 impl End {
     pub(super) fn set_over(&self) {
         self.over.store(true, Ordering::SeqCst);
@@ -94,9 +53,4 @@ impl End {
     pub(super) fn is_handed_over(&self) -> bool {
         self.handed_over.load(Ordering::SeqCst)
     }
-}
-
-/// The error of an operation whose container has been removed from the list meanwhile.
-pub(super) fn vanished() -> Error {
-    Error::not_found("the container has ended")
 }

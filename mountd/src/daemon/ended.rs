@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 
-use super::daemon::{Daemon, vanished};
+use super::containers::Containers;
 use super::inspection_mounts;
+use super::state::vanished;
 use crate::container::has_ended;
 use eci_fs_protocol::control::Response;
 use eci_fs_protocol::error::{Error, Result};
@@ -15,34 +16,34 @@ use eci_fs_protocol::error::{Error, Result};
 ///
 /// # Errors
 /// When there are no more threads.
-pub(super) fn start_removing(daemon: &Arc<Daemon>) -> Result<Sender<u64>> {
+pub(super) fn start_removing(containers: &Arc<Containers>) -> Result<Sender<u64>> {
     let (ended, slots) = mpsc::channel();
-    let daemon = Arc::clone(daemon);
+    let containers = Arc::clone(containers);
     std::thread::Builder::new()
         .name("ended".to_owned())
         .spawn(move || {
             for slot in slots {
-                let operation = daemon.operation.lock();
-                remove(&daemon, slot);
+                let operation = containers.shared.operation.lock();
+                remove(&containers, slot);
                 drop(operation);
-                daemon.events.wake();
+                containers.events.wake();
             }
         })
         .map_err(|e| Error::io("start", "a thread", e))?;
     Ok(ended)
 }
 
-fn remove(daemon: &Daemon, slot: u64) {
-    let id = match daemon.state.lock().registry.get_mut(slot) {
+fn remove(containers: &Containers, slot: u64) {
+    let id = match containers.shared.state().registry.get_mut(slot) {
         Some(container) => {
             container.grafted.clear();
             container.id.clone()
         }
         None => return,
     };
-    inspection_mounts::unmount_all(daemon, slot);
-    daemon.containers.remove_if_unused(&daemon.state, slot);
-    if let Err(error) = daemon.containers.save(&mut daemon.state.lock()) {
+    inspection_mounts::unmount_all(containers, slot);
+    containers.remove_if_unused(slot);
+    if let Err(error) = containers.save(&mut containers.shared.state()) {
         tracing::warn!(%error, "the list is out of date, ignoring");
     }
     tracing::info!(%id, slot, "the container has ended");
@@ -53,9 +54,9 @@ fn remove(daemon: &Daemon, slot: u64) {
 ///
 /// # Errors
 /// When the kernel does not say whether it has ended.
-pub(super) fn remove_if_ended(daemon: &Daemon, id: &str) -> Result<bool> {
+pub(super) fn remove_if_ended(containers: &Containers, id: &str) -> Result<bool> {
     let (slot, ended) = {
-        let state = daemon.state.lock();
+        let state = containers.shared.state();
         let Some(slot) = state.registry.find_id(id) else {
             return Ok(false);
         };
@@ -63,7 +64,7 @@ pub(super) fn remove_if_ended(daemon: &Daemon, id: &str) -> Result<bool> {
         (slot, has_ended(container.subject.pidfd.as_fd())?)
     };
     if ended {
-        remove(daemon, slot);
+        remove(containers, slot);
     }
     Ok(ended)
 }
@@ -72,8 +73,8 @@ pub(super) fn remove_if_ended(daemon: &Daemon, id: &str) -> Result<bool> {
 ///
 /// # Errors
 /// As [`remove_if_ended`].
-pub(super) fn forget(daemon: &Daemon, id: &str) -> Result<Response> {
-    let _operation = daemon.begin()?;
-    let ended = remove_if_ended(daemon, id)?;
+pub(super) fn forget(containers: &Containers, id: &str) -> Result<Response> {
+    let _operation = containers.shared.begin()?;
+    let ended = remove_if_ended(containers, id)?;
     Ok(Response::Forgotten { ended })
 }

@@ -28,14 +28,14 @@ const RETRY: Duration = Duration::from_millis(100);
 /// # Errors
 /// When there are no more descriptors or threads, or the epoll set fails.
 pub(super) fn run(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -> Result<()> {
-    let events = &daemon.events;
+    let events = &daemon.containers.events;
     let connections = Arc::new(AtomicUsize::new(0));
     let mut backoff = Backoff::default();
     let (check_timer, start_timer) = (Timer::new()?, Timer::new()?);
     events.add(check_timer.as_fd(), CHECK)?;
     events.add(start_timer.as_fd(), START)?;
     let check = daemon.supervision.watchdog.start()?;
-    let ended = ended::start_removing(daemon)?;
+    let ended = ended::start_removing(&daemon.containers)?;
     daemon.supervision.watchdog.hear_of_requests(true);
     if options.background && !options.successor {
         announce()?;
@@ -65,11 +65,11 @@ pub(super) fn run(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -
                     }
                 }
                 SERVER => {
-                    if !daemon.state.lock().slot.has_died() {
+                    if !daemon.shared.state().slot.has_died() {
                         continue;
                     }
                     tracing::error!("the server died; starting another one");
-                    daemon.supervision.let_go(&daemon.state);
+                    daemon.supervision.let_go();
                     start_server(daemon, &mut backoff, &start_timer);
                 }
                 START => {
@@ -84,7 +84,7 @@ pub(super) fn run(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -
                 }
                 WAKE => {
                     events.clear_wake();
-                    if daemon.end.is_over() || (options.background && daemon.is_idle(true)) {
+                    if daemon.end.is_over() || (options.background && daemon.shared.is_idle(true)) {
                         return Ok(());
                     }
                 }
@@ -112,7 +112,7 @@ fn start_server(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
 }
 
 fn start_server_now(daemon: &Daemon, backoff: &mut Backoff, timer: &Timer) {
-    if let Err(error) = daemon.supervision.start(&daemon.state, true) {
+    if let Err(error) = daemon.supervision.start(true) {
         let delay = backoff.delay(Instant::now()).max(RETRY);
         tracing::error!(%error, ?delay, "no server can be started; trying again");
         timer.set(delay);

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::daemon::{Daemon, vanished};
+use super::containers::Containers;
+use super::state::vanished;
 use crate::container::describe;
 use crate::grafts;
 use crate::registry::InspectionMount;
@@ -19,19 +20,19 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 /// # Errors
 /// As [`describe`] and [`grafts::mount_inspection`].
 pub(super) fn mount(
-    daemon: &Daemon,
+    containers: &Containers,
     pidfd: BorrowedFd<'_>,
     dir: OwnedFd,
     path: &Path,
     created: bool,
     client: i32,
 ) -> Result<Response> {
-    let described = describe(&daemon.proc, pidfd, None, CgroupChoice::NamespaceRoot)?;
-    let namespace = daemon
+    let described = describe(&containers.proc, pidfd, None, CgroupChoice::NamespaceRoot)?;
+    let namespace = containers
         .proc
         .open_at(&format!("{client}/ns/mnt"), OFlags::RDONLY)?;
-    let _operation = daemon.begin()?;
-    let mut state = daemon.state.lock();
+    let _operation = containers.shared.begin()?;
+    let mut state = containers.shared.state();
     if state.registry.find_mount(path).is_some() {
         return Err(Error::new(
             Kind::Busy,
@@ -39,7 +40,7 @@ pub(super) fn mount(
         )
         .remedy("unmount it first, or name another directory"));
     }
-    let slot = daemon.containers.enter(
+    let slot = containers.enter(
         &mut state,
         described,
         CgroupChoice::NamespaceRoot,
@@ -52,9 +53,9 @@ pub(super) fn mount(
         created,
         namespace,
     };
-    let result = show(daemon, slot, dir, inspection);
+    let result = show(containers, slot, dir, inspection);
     if result.is_err() {
-        daemon.containers.remove_if_unused(&daemon.state, slot);
+        containers.remove_if_unused(slot);
     }
     result
 }
@@ -64,13 +65,13 @@ pub(super) fn mount(
 /// # Errors
 /// As [`grafts::mount_inspection`]; and when the list cannot be written. Then the directory is as before.
 pub(super) fn show(
-    daemon: &Daemon,
+    containers: &Containers,
     slot: u64,
     dir: OwnedFd,
     inspection: InspectionMount,
 ) -> Result<Response> {
     let rows = {
-        let state = daemon.state.lock();
+        let state = containers.shared.state();
         let container = state.registry.get(slot).ok_or_else(vanished)?;
         container.rows.clone()
     };
@@ -78,18 +79,18 @@ pub(super) fn show(
         .namespace
         .try_clone()
         .map_err(|e| Error::io("duplicate", "a namespace", e))?;
-    let grafts = daemon
+    let grafts = containers
         .grafter
         .run(move |mounts| grafts::mount_inspection(mounts, slot, &rows, &dir, namespace))?;
     let path = inspection.dir.clone();
     let (id, saved) = {
-        let mut state = daemon.state.lock();
+        let mut state = containers.shared.state();
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         container.mounts.push(inspection);
-        (container.id.clone(), daemon.containers.save(&mut state))
+        (container.id.clone(), containers.save(&mut state))
     };
     if let Err(error) = saved {
-        let unmounted = hide(daemon, slot, &path);
+        let unmounted = hide(containers, slot, &path);
         tracing::warn!(?unmounted, "the list cannot be written: unmounting again");
         return Err(error);
     }
@@ -98,9 +99,9 @@ pub(super) fn show(
 }
 
 /// Unmounts a directory that shows the container in `slot`, and removes it from the list in memory.
-fn hide(daemon: &Daemon, slot: u64, dir: &Path) -> Result<()> {
+fn hide(containers: &Containers, slot: u64, dir: &Path) -> Result<()> {
     let inspection = {
-        let mut state = daemon.state.lock();
+        let mut state = containers.shared.state();
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         let at = container
             .mounts
@@ -109,7 +110,7 @@ fn hide(daemon: &Daemon, slot: u64, dir: &Path) -> Result<()> {
             .ok_or_else(vanished)?;
         container.mounts.remove(at)
     };
-    daemon
+    containers
         .grafter
         .run(move |mounts| {
             grafts::unmount_inspection(mounts, &inspection.dir, &inspection.namespace)?;
@@ -127,27 +128,27 @@ fn hide(daemon: &Daemon, slot: u64, dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is no such directory.
-pub(super) fn unmount(daemon: &Daemon, dir: &Path) -> Result<Response> {
-    let _operation = daemon.begin()?;
-    let slot = daemon.state.lock().registry.find_mount(dir);
+pub(super) fn unmount(containers: &Containers, dir: &Path) -> Result<Response> {
+    let _operation = containers.shared.begin()?;
+    let slot = containers.shared.state().registry.find_mount(dir);
     let slot = slot.ok_or_else(|| {
         Error::not_found(format!("{} shows no container", dir.display()))
             .remedy("see `eci-fs list`")
     })?;
-    hide(daemon, slot, dir)?;
-    daemon.containers.remove_if_unused(&daemon.state, slot);
-    daemon.containers.save(&mut daemon.state.lock())?;
+    hide(containers, slot, dir)?;
+    containers.remove_if_unused(slot);
+    containers.save(&mut containers.shared.state())?;
     Ok(Response::Unmounted)
 }
 
 /// Unmounts all directories that show the container in `slot`. One that stays is logged: nobody waits for an answer.
-pub(super) fn unmount_all(daemon: &Daemon, slot: u64) {
-    let dirs: Vec<_> = match daemon.state.lock().registry.get(slot) {
+pub(super) fn unmount_all(containers: &Containers, slot: u64) {
+    let dirs: Vec<_> = match containers.shared.state().registry.get(slot) {
         Some(container) => container.mounts.iter().map(|m| m.dir.clone()).collect(),
         None => return,
     };
     for dir in dirs {
-        if let Err(error) = hide(daemon, slot, &dir) {
+        if let Err(error) = hide(containers, slot, &dir) {
             tracing::warn!(%error, "a directory stays mounted, ignoring");
         }
     }

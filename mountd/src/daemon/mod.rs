@@ -13,10 +13,10 @@
 //! | `predecessor`, `inherit` | take over the connections, or make them |
 //! | `prepare` | prepares the next attach |
 //! | `attach`, `ended`, `inspection_mounts` | operations on containers, one at a time |
-//! | `daemon` | the data of the daemon: the parts that follow, and the locks |
+//! | `daemon` | the data of the daemon: the parts that follow |
 //! | `supervision` | the life of the server |
-//! | `containers` | containers that come and go |
-//! | `state`: `server_slot` | everything that changes, behind one lock |
+//! | `containers` | containers that come and go, and what operations on them take |
+//! | `state`: `server_slot` | everything that changes, behind one lock, and the lock of operations |
 //! | `journal` | what is written down for the next daemon |
 //! | `watchdog`, `event_set` | the check that the server answers, and what the loop waits for |
 //! | `installed`, `listen`, `standard_streams`, `backoff`, `timer`, [`options`] | what knows of no other file here |

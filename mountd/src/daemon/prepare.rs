@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use super::daemon::Daemon;
+use super::containers::Containers;
 use crate::grafts::PreparedClones;
 use eci_fs_protocol::link::Row;
 
@@ -11,26 +11,25 @@ const SHARE: u64 = 8;
 
 /// Prepares clones for the next container, after one was attached. If anybody waits, that is not done: it would take as
 /// long as it saves.
-pub(super) fn prepare(daemon: &Daemon) {
-    // A daemon of a single command has no next container.
-    if daemon.endpoint.is_none() || daemon.prepared.lock().is_some() {
+pub(super) fn prepare(containers: &Containers) {
+    if containers.prepared.lock().is_some() {
         return;
     }
-    let Some(_operation) = daemon.operation.try_lock() else {
+    let Some(_operation) = containers.shared.operation.try_lock() else {
         return;
     };
-    let Some((slot, rows)) = expect_next(daemon) else {
+    let Some((slot, rows)) = expect_next(containers) else {
         return;
     };
-    let made = daemon
+    let made = containers
         .grafter
         .run(move |mounts| Ok(PreparedClones::make(mounts, slot, &rows)));
-    *daemon.prepared.lock() = made.ok();
+    *containers.prepared.lock() = made.ok();
 }
 
 /// Tells the server of the slot of the next container. Returns the slot, and the rows that the last container got.
-fn expect_next(daemon: &Daemon) -> Option<(u64, Vec<Row>)> {
-    let mut state = daemon.state.lock();
+fn expect_next(containers: &Containers) -> Option<(u64, Vec<Row>)> {
+    let mut state = containers.shared.state();
     let rows = state.registry.iter().last()?.1.rows.clone();
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if state.ending || rows.len() as u64 > limit / SHARE {

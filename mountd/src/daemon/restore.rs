@@ -11,9 +11,10 @@ use rustix::fs::OFlags;
 
 use super::attach::graft;
 use super::containers::NewContainer;
-use super::daemon::{Daemon, vanished};
+use super::daemon::Daemon;
 use super::inherit::Connected;
 use super::inspection_mounts;
+use super::state::vanished;
 use crate::container::mountinfo::parse_mountinfo;
 use crate::container::procfs::Proc;
 use crate::container::{Described, Subject, describe, describe_again, open_pidfd};
@@ -29,12 +30,12 @@ const MAX_SERVERS: usize = 10;
 /// # Errors
 /// When the server does not begin to serve.
 pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connected) -> Result<()> {
-    let _operation = daemon.operation.lock();
+    let _operation = daemon.shared.operation.lock();
     let none = BTreeSet::new();
     let known = match connected {
         Connected::Anew => {
             // Grafting makes requests to the server. Nobody else can make any yet.
-            daemon.state.lock().slot.server()?.serve(false)?;
+            daemon.shared.state().slot.server()?.serve(false)?;
             &none
         }
         Connected::Before { server: None } => &none,
@@ -43,7 +44,7 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
         } => slots,
     };
     let boot_id = {
-        let mut state = daemon.state.lock();
+        let mut state = daemon.shared.state();
         known
             .iter()
             .for_each(|slot| state.registry.skip_slot(*slot));
@@ -68,8 +69,8 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
                     return Err(error);
                 }
                 tracing::error!(%error, "the server died; starting another one");
-                daemon.supervision.let_go(&daemon.state);
-                if let Err(error) = daemon.supervision.start(&daemon.state, anew) {
+                daemon.supervision.let_go();
+                if let Err(error) = daemon.supervision.start(anew) {
                     tracing::error!(%error, "there is still none");
                 }
                 continue;
@@ -80,7 +81,7 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
         }
     }
     undo_intent(daemon, &boot_id, known)?;
-    let mut state = daemon.state.lock();
+    let mut state = daemon.shared.state();
     for slot in known.iter().filter(|_| servers == 0) {
         if state.registry.get(*slot).is_none() {
             // Its process has ended, or it was about to be attached.
@@ -100,7 +101,7 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
             }
             // The event loop notices that like any other death of a server, and then all are handed over.
             tracing::error!(%error, "the server died");
-            state = daemon.state.lock();
+            state = daemon.shared.state();
         }
     }
     if !containers.is_empty() {
@@ -112,20 +113,23 @@ pub(super) fn restore(daemon: &Daemon, saved: Option<&Saved>, connected: &Connec
 }
 
 fn server_is_gone(daemon: &Daemon) -> bool {
-    daemon.state.lock().slot.is_gone()
+    daemon.shared.state().slot.is_gone()
 }
 
 fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool) -> Result<()> {
     let described = find_again(daemon, saved)?;
     let unknown = !anew && !known && !saved.grafted.is_empty();
-    if unknown && !has_grafts(&daemon.proc, saved.pid)? {
+    if unknown && !has_grafts(&daemon.containers.proc, saved.pid)? {
         // The list could not be written when that was done.
         return Err(Error::not_found("it was detached"));
     }
     let slot = saved.slot;
-    let mut state = daemon.state.lock();
+    let mut state = daemon.shared.state();
     let secrets = state.registry.secrets_of(saved.boot_id)?;
-    daemon.broker.enter(slot, &daemon.proc, &described)?;
+    daemon
+        .containers
+        .broker
+        .enter(slot, &daemon.containers.proc, &described)?;
     let rows = if known {
         state.slot.server()?.catalogue(slot)?
     } else {
@@ -133,7 +137,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
         server.add(slot, secrets, &described, &saved.choices)?
     };
     let pidfd = described.subject.pidfd.as_fd();
-    daemon.events.add_container(slot, pidfd)?;
+    daemon.containers.events.add_container(slot, pidfd)?;
     let grafted = if anew {
         Vec::new()
     } else {
@@ -157,23 +161,28 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
     drop(state);
     if anew && !saved.grafted.is_empty() {
         // The container has entered its root since it was attached, or the hook that asked has failed.
-        graft(daemon, slot, Progress::default(), None)?;
+        graft(&daemon.containers, slot, Progress::default(), None)?;
     }
     for (dir, created) in &saved.mounts {
         let inspection = InspectionMount {
             dir: dir.clone(),
             created: *created,
-            namespace: daemon.proc.open_at("self/ns/mnt", OFlags::RDONLY)?,
+            namespace: daemon
+                .containers
+                .proc
+                .open_at("self/ns/mnt", OFlags::RDONLY)?,
         };
         if !anew {
-            let mut state = daemon.state.lock();
+            let mut state = daemon.shared.state();
             let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
             container.mounts.push(inspection);
             continue;
         }
-        let shown = unmount(&daemon.proc, dir)
+        let shown = unmount(&daemon.containers.proc, dir)
             .and_then(|()| open_dir(dir))
-            .and_then(|opened| inspection_mounts::show(daemon, slot, opened, inspection));
+            .and_then(|opened| {
+                inspection_mounts::show(&daemon.containers, slot, opened, inspection)
+            });
         if let Err(error) = shown {
             tracing::warn!(%error, dir = %dir.display(), "a directory shows its container no more, ignoring");
         }
@@ -191,7 +200,7 @@ fn find_again(daemon: &Daemon, saved: &SavedContainer) -> Result<Described> {
     let pidfd = open_pidfd(saved.pid)?;
     let id = Some(saved.id.clone());
     let described = describe_again(
-        &daemon.proc,
+        &daemon.containers.proc,
         pidfd.as_fd(),
         id,
         saved.choice,
@@ -205,17 +214,20 @@ fn find_again(daemon: &Daemon, saved: &SavedContainer) -> Result<Described> {
 
 /// Removes the rest of a container that is not taken over.
 fn let_go(daemon: &Daemon, saved: &SavedContainer) {
-    let mut state = daemon.state.lock();
+    let mut state = daemon.shared.state();
     if let Some(container) = state.registry.remove(saved.slot) {
-        daemon.events.remove(container.subject.pidfd.as_fd());
+        daemon
+            .containers
+            .events
+            .remove(container.subject.pidfd.as_fd());
         if let Ok(server) = state.slot.server() {
             let _ = server.remove(saved.slot);
         }
     }
     drop(state);
-    daemon.broker.leave(saved.slot);
+    daemon.containers.broker.leave(saved.slot);
     for (dir, created) in &saved.mounts {
-        if let Err(error) = unmount(&daemon.proc, dir) {
+        if let Err(error) = unmount(&daemon.containers.proc, dir) {
             tracing::debug!(%error, dir = %dir.display(), "nothing is mounted there");
         } else if *created {
             let _ = std::fs::remove_dir(dir);
@@ -225,10 +237,10 @@ fn let_go(daemon: &Daemon, saved: &SavedContainer) {
 
 /// Takes out the grafts of a daemon that was killed in the middle of an attach.
 fn undo_intent(daemon: &Daemon, boot_id: &str, known: &BTreeSet<u64>) -> Result<()> {
-    let intent = daemon.journal.unfinished()?;
+    let intent = daemon.containers.journal.unfinished()?;
     if let Some(intent) = intent.filter(|intent| intent.boot_id == boot_id) {
         let listed = {
-            let mut state = daemon.state.lock();
+            let mut state = daemon.shared.state();
             state.registry.skip_slot(intent.slot);
             state.registry.get(intent.slot).is_some()
         };
@@ -244,18 +256,19 @@ fn undo_intent(daemon: &Daemon, boot_id: &str, known: &BTreeSet<u64>) -> Result<
             }
         }
     }
-    daemon.journal.finish()
+    daemon.containers.journal.finish()
 }
 
 fn undo(daemon: &Daemon, intent: &Intent, slot: Option<u64>) -> Result<usize> {
     let pidfd = open_pidfd(intent.pid)?;
     let choice = eci_fs_protocol::control::CgroupChoice::Own;
-    let subject: Subject = describe(&daemon.proc, pidfd.as_fd(), None, choice)?.subject;
+    let subject: Subject = describe(&daemon.containers.proc, pidfd.as_fd(), None, choice)?.subject;
     if subject.start_ticks != intent.start_ticks {
         return Ok(0);
     }
     let (paths, root) = (intent.paths.clone(), intent.root.clone());
     daemon
+        .containers
         .grafter
         .run(move |mounts| grafts::detach(mounts, &subject, root.as_deref(), slot, &paths))
 }

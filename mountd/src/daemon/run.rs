@@ -19,7 +19,7 @@ use super::options::Options;
 use super::predecessor::Predecessor;
 use super::server_slot::ServerSlot;
 use super::standard_streams::write_to_log;
-use super::state::DaemonState;
+use super::state::{DaemonState, Shared};
 use super::supervision::Supervision;
 use super::watchdog::Watchdog;
 use super::{event_loop, restore, shutdown};
@@ -159,14 +159,10 @@ pub fn run(options: &Options) -> Result<()> {
     let probe = grafter.run(|mounts| mounts.liveness_probe())?;
     let journal = Arc::new(Journal::new(Arc::clone(&proc), runtime));
     let watchdog = Watchdog::new(Arc::clone(&proc), probe, requests, Arc::clone(&events));
+    let shared = Arc::new(Shared::new(state));
     let daemon = Arc::new(Daemon {
-        containers: Containers {
-            proc: Arc::clone(&proc),
-            broker: broker.clone(),
-            events: Arc::clone(&events),
-            journal: Arc::clone(&journal),
-        },
         supervision: Supervision {
+            shared: Arc::clone(&shared),
             proc: Arc::clone(&proc),
             program: Mutex::new(program),
             broker: broker.clone(),
@@ -174,22 +170,24 @@ pub fn run(options: &Options) -> Result<()> {
             watchdog: Arc::new(watchdog),
             journal: Arc::clone(&journal),
         },
-        proc,
-        grafter,
-        journal,
-        events,
-        broker,
+        containers: Arc::new(Containers {
+            shared: Arc::clone(&shared),
+            proc,
+            grafter,
+            broker,
+            events,
+            journal,
+            prepared: Mutex::default(),
+        }),
+        shared,
         endpoint,
-        prepared: Mutex::default(),
-        operation: Mutex::new(()),
-        state: Mutex::new(state),
         end: End::default(),
     });
     daemon
         .supervision
-        .install(&mut daemon.state.lock(), server)?;
+        .install(&mut daemon.shared.state(), server)?;
     restore::restore(&daemon, saved.as_ref(), &connected)?;
-    daemon.broker.set_complete();
+    daemon.containers.broker.set_complete();
 
     if options.private {
         serve_standard_input(&daemon)?;

@@ -12,38 +12,38 @@ const LAST_OPERATION: Duration = Duration::from_secs(10);
 
 /// Takes everything out of all containers, ends the server, and removes what is in the runtime directory.
 pub(super) fn shut_down(daemon: &Daemon) {
-    daemon.journal.remove_socket();
+    daemon.containers.journal.remove_socket();
     undo_all(daemon);
-    daemon.journal.remove_rest();
+    daemon.containers.journal.remove_rest();
 }
 
 fn undo_all(daemon: &Daemon) {
-    daemon.state.lock().ending = true;
+    daemon.shared.state().ending = true;
     // What lies in a directory graft is only found with a server that answers.
-    let dead = daemon.state.lock().slot.present().is_none();
-    if dead && let Err(error) = daemon.supervision.start(&daemon.state, true) {
+    let dead = daemon.shared.state().slot.present().is_none();
+    if dead && let Err(error) = daemon.supervision.start(true) {
         tracing::warn!(%error, "grafts in directories may stay behind");
     }
     // Held until all is undone.
-    let operation = daemon.operation.try_lock_for(LAST_OPERATION);
+    let operation = daemon.shared.operation.try_lock_for(LAST_OPERATION);
     if operation.is_none() {
         tracing::warn!("an operation does not come to its end, ignoring");
     }
     let slots: Vec<u64> = {
-        let state = daemon.state.lock();
+        let state = daemon.shared.state();
         state.registry.iter().map(|(slot, _)| slot).collect()
     };
     for slot in slots {
-        if let Err(error) = ungraft(daemon, slot) {
+        if let Err(error) = ungraft(&daemon.containers, slot) {
             tracing::debug!(%error, slot, "its grafts are gone with it");
         }
-        unmount_all(daemon, slot);
-        daemon.containers.remove_if_unused(&daemon.state, slot);
+        unmount_all(&daemon.containers, slot);
+        daemon.containers.remove_if_unused(slot);
     }
-    if let Err(error) = daemon.containers.save(&mut daemon.state.lock()) {
+    if let Err(error) = daemon.containers.save(&mut daemon.shared.state()) {
         tracing::warn!(%error, "the list is out of date, ignoring");
     }
     // There is nothing left to serve, and no later daemon shall find a server waiting.
-    daemon.supervision.let_go(&daemon.state);
+    daemon.supervision.let_go();
     service_manager::forget();
 }

@@ -38,10 +38,11 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
         None => as_installed("/proc/self/exe".as_ref()).map_err(stays)?,
     };
     release_of(&path).map_err(stays)?;
-    let mut state = daemon.state.lock();
-    let pause = daemon.broker.pause();
+    let mut state = daemon.shared.state();
+    let pause = daemon.containers.broker.pause();
     // The successor goes on with what is written down.
     daemon
+        .containers
         .journal
         .save_whole(&mut state.registry)
         .map_err(stays)?;
@@ -68,7 +69,7 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
     match taken {
         Ok(release) => {
             if let Some(server) = state.slot.take() {
-                daemon.events.remove(server.pidfd());
+                daemon.containers.events.remove(server.pidfd());
                 server.release();
             }
             state.ending = true;

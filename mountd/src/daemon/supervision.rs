@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::event_set::{EventSet, SERVER};
 use super::journal::Journal;
-use super::state::DaemonState;
+use super::state::{DaemonState, Shared};
 use super::watchdog::Watchdog;
 use crate::broker::Broker;
 use crate::container::describe_again;
@@ -19,6 +19,7 @@ use eci_fs_protocol::error::Result;
 /// The parts that start and watch servers, besides the connections.
 #[derive(Debug)]
 pub(super) struct Supervision {
+    pub(super) shared: Arc<Shared>,
     pub(super) proc: Arc<Proc>,
     pub(super) program: Mutex<Program>,
     pub(super) broker: Broker,
@@ -29,9 +30,9 @@ pub(super) struct Supervision {
 
 impl Supervision {
     /// Lets go of a server that has died or is to die: it is ended and reaped.
-    pub(super) fn let_go(&self, state: &Mutex<DaemonState>) {
+    pub(super) fn let_go(&self) {
         self.watchdog.watch(None);
-        drop(state.lock().slot.take());
+        drop(self.shared.state().slot.take());
     }
 
     /// Starts a server on the connections that the one before it served, and hands all containers over to it. Without
@@ -39,8 +40,8 @@ impl Supervision {
     ///
     /// # Errors
     /// When none can be started now. The requests of readers wait meanwhile.
-    pub(super) fn start(&self, state: &Mutex<DaemonState>, serve: bool) -> Result<()> {
-        let mut guard = state.lock();
+    pub(super) fn start(&self, serve: bool) -> Result<()> {
+        let mut guard = self.shared.state();
         let state = &mut *guard;
         let mut server = state.slot.start(&self.program.lock(), &self.broker)?;
         self.hand_over(&state.registry, &mut server)?;

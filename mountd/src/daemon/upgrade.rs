@@ -12,11 +12,11 @@ use eci_fs_protocol::error::Result;
 /// # Errors
 /// When it cannot be started or does not answer: then all is as before.
 pub(super) fn upgrade(daemon: &Daemon, part: Part, path: Option<PathBuf>) -> Result<Response> {
-    let _operation = daemon.begin()?;
+    let _operation = daemon.shared.begin()?;
     let upgraded = match part {
         Part::Daemon => successor::start(daemon, path)?,
         Part::Server => {
-            upgrade_server::upgrade(&daemon.supervision, &mut daemon.state.lock(), path)?
+            upgrade_server::upgrade(&daemon.supervision, &mut daemon.shared.state(), path)?
         }
     };
     Ok(Response::Upgraded(upgraded))

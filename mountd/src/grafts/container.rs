@@ -46,7 +46,7 @@ pub struct Progress {
 }
 
 /// Grafts `rows` into the container. Entries that the container does not have are left out. If nothing of its /proc is
-/// hidden, it gets [`spare`] mounts.
+/// hidden, it gets spare mounts.
 ///
 /// # Errors
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
@@ -83,7 +83,7 @@ impl Clones {
 }
 
 /// Does `work` in the network namespace of a container. Each namespace has another directory below /proc/sys/net, and a
-/// mount on that of another one would not be seen.
+/// mount on the directory of another namespace would not be seen.
 fn in_network<T>(
     mounts: &SourceMounts,
     subject: &Subject,

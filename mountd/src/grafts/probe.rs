@@ -169,7 +169,7 @@ fn serve(questions: &Channel, waiting: &Waiting) {
     }
 }
 
-/// The check whether somebody serves the two connections.
+/// The check whether a server answers on the two connections.
 #[derive(Debug)]
 pub struct LivenessProbe {
     probes: Probes,
@@ -196,7 +196,7 @@ impl LivenessProbe {
                 let done = done.clone();
                 let hears = move |answer| {
                     if answer == Some(Errno::NOENT) {
-                        // Nobody may wait for it any more.
+                        // The receiver may have gone.
                         let _ = done.send(connection);
                     }
                 };
@@ -208,7 +208,7 @@ impl LivenessProbe {
     }
 }
 
-/// The error of whoever speaks to a thread of this module, or to the grafter, when that has ended.
+/// Returns the error for a thread of this module, or the grafter, that has ended.
 pub(super) fn gone() -> Error {
     Error::new(Kind::System, "the grafter thread has ended").remedy("restart eci-mountd")
 }
@@ -229,7 +229,7 @@ mod tests {
         let file = OwnedFd::from(tempfile::tempfile().unwrap());
         assert_eq!(probes.state(&file).unwrap().recv().unwrap(), None);
         drop(write);
-        // If the prober had the other end, this would wait for ever.
+        // If the thread had the other end, this would wait for ever.
         assert_eq!(std::io::Read::read(&mut read, &mut [0; 1]).unwrap(), 0);
     }
 

@@ -82,8 +82,8 @@ impl<'a> Targets<'a> {
     /// while it has not entered it.
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::error::Kind::Refused) when the namespace is the host's, when /proc is not a procfs, or when
-    /// what is mounted there would appear outside of the container too.
+    /// [`Refused`](eci_fs_protocol::error::Kind::Refused) when the namespace is the host's, when /proc is not a procfs, or
+    /// when what is mounted there would appear outside of the container too.
     pub fn open(
         proc: &'a Proc,
         subject: &'a Subject,
@@ -179,9 +179,9 @@ impl<'a> Targets<'a> {
         self.fresh.borrow_mut().insert(mount);
     }
 
-    /// Opens the entry at `path`. Returns none where the container does not have it, where something of its own lies on
-    /// the way, or where it has mounted a deleted file, as systemd-nspawn does with a boot_id: the kernel mounts
-    /// nothing over that.
+    /// Opens the entry at `path`. Returns none in three cases: the container does not have the entry; a mount of its
+    /// own lies on the way; or it has mounted a deleted file there, as systemd-nspawn does with a boot_id. The kernel
+    /// mounts nothing over a deleted file.
     ///
     /// # Errors
     /// When the path is not one of /proc or /sys, leads over a symbolic link, or is mounted shared.

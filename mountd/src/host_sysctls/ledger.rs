@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::host_values::HostValues;
-use super::record::{self, Entry, Raised, Request};
+use super::record::{self, Raised, Request, SysctlRecord};
 use crate::config::Ceilings;
 use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::{Kind, Result};
@@ -20,7 +20,7 @@ pub(super) struct Ledger {
     pub(super) runtime: RuntimeDir,
     pub(super) boot_id: String,
     pub(super) ceilings: Ceilings,
-    pub(super) entries: BTreeMap<HostSysctl, Entry>,
+    pub(super) entries: BTreeMap<HostSysctl, SysctlRecord>,
     /// The text of the file.
     pub(super) written: Option<String>,
 }

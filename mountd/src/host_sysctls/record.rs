@@ -19,7 +19,7 @@ struct Saved {
     /// The kernel's boot_id: after a reboot the host has its own values again.
     boot_id: String,
     /// The sysctls that are raised, or that a container asks to raise.
-    tunables: BTreeMap<HostSysctl, Entry>,
+    tunables: BTreeMap<HostSysctl, SysctlRecord>,
 }
 
 /// The version of the record, because the daemon that reads it may be a later one. (It is not a tag: behind one, serde
@@ -32,7 +32,7 @@ enum Version {
 
 /// The record of one sysctl.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct SysctlRecord {
     /// The change of the host's value; none when it is as somebody else has set it.
     pub raised: Option<Raised>,
     /// The values that containers have set, by slot, where they are above the host's own value.
@@ -67,7 +67,7 @@ pub struct Request {
 ///
 /// # Errors
 /// When it cannot be read, or is none.
-pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<HostSysctl, Entry>> {
+pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<HostSysctl, SysctlRecord>> {
     let Some(text) = runtime.read(FILE)? else {
         return Ok(BTreeMap::new());
     };
@@ -86,7 +86,7 @@ pub fn read(runtime: &RuntimeDir, boot_id: &str) -> Result<BTreeMap<HostSysctl, 
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<HostSysctl, Entry>> {
+pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<HostSysctl, SysctlRecord>> {
     let boot_id = Proc::open()?.read("sys/kernel/random/boot_id")?;
     read(runtime, boot_id.trim())
 }
@@ -97,7 +97,7 @@ pub fn read_here(runtime: &RuntimeDir) -> Result<BTreeMap<HostSysctl, Entry>> {
 /// When it cannot be encoded.
 pub(super) fn encode(
     boot_id: &str,
-    tunables: &BTreeMap<HostSysctl, Entry>,
+    tunables: &BTreeMap<HostSysctl, SysctlRecord>,
 ) -> Result<Option<String>> {
     if tunables.is_empty() {
         return Ok(None);
@@ -119,7 +119,7 @@ mod tests {
     /// A daemon of another release reads it.
     #[test]
     fn the_bytes_of_the_record_are_kept() {
-        let entry = Entry {
+        let entry = SysctlRecord {
             raised: Some(Raised {
                 original: 1,
                 set: 3,
@@ -142,7 +142,7 @@ mod tests {
         let saved: Saved = serde_json::from_str(bytes).unwrap();
         assert_eq!(saved.tunables, tunables);
         let least = r#"{"raised":{"original":1,"set":3},"wishes":{"7":{"value":3}}}"#;
-        let entry: Entry = serde_json::from_str(least).unwrap();
+        let entry: SysctlRecord = serde_json::from_str(least).unwrap();
         assert_eq!(entry.raised.unwrap().before, None);
         assert!(!entry.requests[&7].void);
     }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::record::{self, Entry};
+use super::record::{self, SysctlRecord};
 use super::*;
 
 const NR_OPEN: HostSysctl = HostSysctl::NrOpen;
@@ -49,7 +49,7 @@ impl Rig {
         self.dir.path().join("run").join(record::FILE)
     }
 
-    fn entry(&self, tunable: HostSysctl) -> Option<Entry> {
+    fn entry(&self, tunable: HostSysctl) -> Option<SysctlRecord> {
         let mut all = record::read(&self.runtime(), "this boot").unwrap();
         all.remove(&tunable)
     }

@@ -44,7 +44,7 @@ enum Head {
 
 /// The content of the file of a container.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Entry {
+struct ContainerFile {
     /// The kernel's boot_id: a file of another boot means nothing.
     boot_id: String,
     container: SavedContainer,
@@ -93,7 +93,7 @@ impl Saved {
         slots.dedup();
         for slot in slots {
             saved.next_slot = saved.next_slot.max(slot.saturating_add(1));
-            match parse_or_set_aside::<Entry>(&dir, &file_of(slot))? {
+            match parse_or_set_aside::<ContainerFile>(&dir, &file_of(slot))? {
                 Some(entry) if entry.boot_id == saved.boot_id && entry.container.slot == slot => {
                     saved.containers.push(entry.container);
                 }
@@ -144,7 +144,7 @@ impl Registry {
         let Some(container) = self.containers.get(&slot) else {
             return dir.remove(&file_of(slot));
         };
-        let entry = Entry {
+        let entry = ContainerFile {
             boot_id: self.boot_id.clone(),
             container: container.saved(slot),
         };
@@ -352,7 +352,7 @@ mod tests {
             ),
         );
         assert_bytes(
-            &Entry {
+            &ContainerFile {
                 boot_id: "b".to_owned(),
                 container: saved(),
             },

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use eci_fs_emulators::TUNABLES;
-use eci_fs_mountd::host_sysctls::record::{self, Entry, Raised};
+use eci_fs_mountd::host_sysctls::record::{self, Raised, SysctlRecord};
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::control::Selector;
 use eci_fs_protocol::error::{Error, Kind, Result};
@@ -70,7 +70,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
 }
 
 /// What is raised on the machine.
-fn raised(options: &Options) -> Result<BTreeMap<HostSysctl, Entry>> {
+fn raised(options: &Options) -> Result<BTreeMap<HostSysctl, SysctlRecord>> {
     let runtime = match RuntimeDir::open(&options.runtime.runtime_dir) {
         Err(error) if error.kind == Kind::NotFound => return Ok(BTreeMap::new()),
         other => other?,
