@@ -1,20 +1,20 @@
-//! What a process costs: memory, CPU time, and how often it wakes up.
+//! The costs of a process: memory, CPU time, and wake-ups.
 
 use std::fs;
 use std::time::Duration;
 
 use eci_fs_protocol::error::{Error, Result};
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 pub(super) fn resident_kib(pid: u32) -> Result<u64> {
     Ok(status(&format!("/proc/{pid}/status"), "VmRSS:")?.unwrap_or(0))
 }
 
-/// CPU time of all threads.
+/// Returns the CPU time of all threads.
 pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     let mut nsec = 0;
     for task in tasks(pid)? {
-        // The first number of schedstat is in nanoseconds; stat has only ticks. A thread may end meanwhile.
+        // The first number of schedstat is in nanoseconds; stat only has ticks. A thread may end meanwhile.
         if let Ok(text) = fs::read_to_string(format!("{task}/schedstat")) {
             nsec += text
                 .split_ascii_whitespace()
@@ -26,7 +26,7 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nsec))
 }
 
-/// How often its threads have waited for something and were woken up.
+/// Returns the number of voluntary context switches of all threads: each is a wake-up.
 pub(super) fn wake_ups(pid: u32) -> Result<u64> {
     let mut sum = 0;
     for task in tasks(pid)? {
@@ -39,7 +39,7 @@ pub(super) fn wake_ups(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
-/// Open descriptors.
+/// Returns the number of open descriptors.
 pub(super) fn descriptors(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/fd");
     let count = fs::read_dir(&path)
@@ -48,7 +48,7 @@ pub(super) fn descriptors(pid: u32) -> Result<u64> {
     Ok(count as u64)
 }
 
-/// The first child of a process: the server is the daemon's.
+/// Returns the first child of a process. The first child of the daemon is the server.
 pub(super) fn child(parent: u32) -> Result<u32> {
     let wanted = u64::from(parent);
     let entries = fs::read_dir("/proc").map_err(|e| Error::io("read", "/proc", e))?;
@@ -80,7 +80,7 @@ fn tasks(pid: u32) -> Result<Vec<String>> {
         .collect())
 }
 
-/// A number of a status file.
+/// Returns the number after `key` in a status file.
 fn status(path: &str, key: &str) -> Result<Option<u64>> {
     let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     Ok(text.lines().find_map(|line| {
