@@ -15,7 +15,7 @@ use crate::cli::client::{about_process, call_or_start, unexpected_answer};
 pub(super) struct Options {
     /// Any process of the container
     pid: i32,
-    /// The name that the container shall have; `pid-PID` otherwise
+    /// The name of the container; `pid-PID` by default
     #[arg(long)]
     id: Option<String>,
     #[command(flatten)]

@@ -115,10 +115,7 @@ pub fn eci_runc_main() -> ExitCode {
 }
 
 /// Runs the whole program.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the program's last word to its user"
-)]
+#[allow(clippy::print_stderr, reason = "errors are printed for the user")]
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().map(PathBuf::from).unwrap_or_default();

@@ -63,10 +63,7 @@ pub(super) fn main(options: &Options) -> ExitCode {
 }
 
 /// Edits the bundle if there is one, and executes the real runtime. Returns only when that fails.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the program's last word to its engine"
-)]
+#[allow(clippy::print_stderr, reason = "errors are printed for the engine")]
 pub(super) fn become_runtime(arguments: Vec<OsString>) -> ExitCode {
     let line = CommandLine::parse(arguments);
     let Err(error) = execute(&line);

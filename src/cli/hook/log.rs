@@ -19,7 +19,7 @@ pub(in crate::cli) fn continue_without_views(runtime_dir: &Path, error: &Error) 
 }
 
 /// Prints why a container starts without its views.
-#[allow(clippy::print_stderr, reason = "a hook's word to whoever keeps it")]
+#[allow(clippy::print_stderr, reason = "a hook reports on standard error")]
 pub(super) fn print_reason(error: &Error) {
     eprintln!("eci-fs: going on without views: {error}");
 }

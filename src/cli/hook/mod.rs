@@ -116,10 +116,7 @@ pub(super) fn main_of_command_line() -> ExitCode {
 }
 
 /// Runs the hook with these options.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the program's last word to its runtime"
-)]
+#[allow(clippy::print_stderr, reason = "errors are printed for the runtime")]
 pub(super) fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,

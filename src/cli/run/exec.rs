@@ -30,7 +30,10 @@ pub(in super::super) struct ExecOptions {
 }
 
 /// Executes the command in the place of this process. Returns only when that fails.
-#[allow(clippy::print_stderr, reason = "the last word before the command")]
+#[allow(
+    clippy::print_stderr,
+    reason = "an error is printed before the command would start"
+)]
 pub(in super::super) fn exec(what: &ExecOptions) -> ExitCode {
     let Some(program) = what.command.first() else {
         return ExitCode::from(FAILED);

@@ -49,7 +49,7 @@ fn prepare(channel: &Channel) -> Result<signals::Signals> {
         .map_err(|e| Error::io("set", "the death signal", e))?;
     wait_for_parent(channel)?;
     let signals = signals::Signals::block_with(&[nix::sys::signal::Signal::SIGCHLD])?;
-    // Later mounts of the host shall appear here, and mounts made here shall not appear on the host.
+    // Later mounts of the host must appear here, and mounts made here must not appear on the host.
     let downstream = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
     mount_change("/", downstream).map_err(|e| Error::io("make", "the mounts private", e))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -98,10 +98,7 @@ enum ChildMessage {
 }
 
 /// Runs the whole command.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the command's last word to its user"
-)]
+#[allow(clippy::print_stderr, reason = "errors are printed for the user")]
 pub(super) fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(code) => ExitCode::from(code),
