@@ -1,7 +1,7 @@
-//! How long it takes to attach a container: `cargo bench --bench attach [-- CONTAINERS]`.
+//! The time to attach a container: `cargo bench --bench attach [-- CONTAINERS]`.
 //!
-//! From the daemon's receipt of the request to all grafts in place, as the daemon measures it, and from the
-//! command's side, over the control socket. Each container is a process in mount and pid namespaces of its own.
+//! Two times are printed: from the daemon's receipt of the request to all grafts in place, as the daemon measures it,
+//! and the whole call of the command over the control socket. Each container is a process in its own mount namespace.
 //! Needs root.
 #![allow(
     clippy::print_stdout,
@@ -20,10 +20,10 @@ use eci_fs_protocol::control::{Attach, Request, Response, Selector};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// A child that is ended with its scope.
-struct Ending(Child);
+/// A child that is killed when this value is dropped.
+struct KillOnDrop(Child);
 
-impl Drop for Ending {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -31,7 +31,7 @@ impl Drop for Ending {
 }
 
 fn main() -> Result<()> {
-    // `cargo bench` passes --bench; a number is ours.
+    // `cargo bench` passes --bench; a number is the count.
     let count: usize = std::env::args()
         .skip(1)
         .find_map(|arg| arg.parse().ok())
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
         .env("ECI_FS_LOG", "eci_fs_mountd=info")
         .stderr(Stdio::piped())
         .spawn()?;
-    let mut daemon = Ending(daemon);
+    let mut daemon = KillOnDrop(daemon);
     let log = daemon.0.stderr.take().ok_or("no standard error")?;
     let mut log = BufReader::new(log);
     let mut line = String::new();
@@ -54,7 +54,7 @@ fn main() -> Result<()> {
             return Err("eci-mountd ended before it was ready".into());
         }
     }
-    // What it logs from now on is read away, or it would stop at a full pipe.
+    // A thread reads the rest of the log, so that the daemon does not block on a full pipe.
     std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
     let client = Client::connect(&runtime_dir)?.ok_or("eci-mountd does not listen")?;
 
@@ -89,15 +89,15 @@ fn main() -> Result<()> {
         each.as_secs_f64() * 1000.0
     );
     drop(containers);
-    // Gone by its own hand, so that it takes its mounts with it.
+    // SIGTERM lets the daemon remove its mounts.
     let pid = rustix::process::Pid::from_child(&daemon.0);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
     daemon.0.wait()?;
     Ok(())
 }
 
-/// A process in a mount namespace of its own, waiting on its standard input.
-fn container() -> Result<(Ending, i32)> {
+/// Starts a process in its own mount namespace, which waits on its standard input.
+fn container() -> Result<(KillOnDrop, i32)> {
     let mut child = Command::new("unshare")
         .args([
             "--mount",
@@ -113,7 +113,7 @@ fn container() -> Result<(Ending, i32)> {
     let mut line = String::new();
     BufReader::new(child.stdout.take().ok_or("no standard output")?).read_line(&mut line)?;
     let pid = i32::try_from(child.id())?;
-    Ok((Ending(child), pid))
+    Ok((KillOnDrop(child), pid))
 }
 
 fn print(what: &str, times: &mut [Duration]) {

@@ -1,8 +1,8 @@
-//! What eci-fs adds to `docker run` and `podman run`: `cargo bench --bench engines [-- STARTS]`.
+//! The time that eci-fs adds to `docker run` and `podman run`: `cargo bench --bench engines [-- STARTS]`.
 //!
-//! A container that does nothing is run to its end and removed, without us and with us in turn, so that whatever else
-//! the machine does is shared by both. The engine does far more than to start the container; what is added counts.
-//! Needs root, docker and podman.
+//! A container that does nothing is run to its end and removed, without eci-fs and with it in turns, so that other
+//! load on the host affects both alike. The engine does far more than starting the container; the difference is the
+//! result. Needs root, docker and podman.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use support::engines::CommandLine;
 use support::{Ran, Scene};
 
 fn main() {
-    // `cargo bench` passes --bench; a number is ours.
+    // `cargo bench` passes --bench; a number is the count.
     let count: usize = std::env::args()
         .skip(1)
         .find_map(|arg| arg.parse().ok())
@@ -49,18 +49,18 @@ fn main() {
     measure("podman", count, || again(&plain), || again(&wired));
 }
 
-/// The same command once more.
+/// Returns a copy of the command.
 fn again(command: &Command) -> Command {
     let mut copy = Command::new(command.get_program());
     copy.args(command.get_args());
     copy
 }
 
-/// Time both, and print the medians and what lies between them.
+/// Times both commands, and prints the medians and their difference.
 fn measure(name: &str, count: usize, plain: impl Fn() -> Command, wired: impl Fn() -> Command) {
     let mut times: [Vec<Duration>; 2] = Default::default();
     for turn in 0..count * 2 {
-        // Each comes after the other and after itself equally often.
+        // Each command runs equally often after the other one and after itself.
         let which = (turn + turn / 2) % 2;
         let mut command = if which == 0 { plain() } else { wired() };
         let begun = Instant::now();
@@ -76,7 +76,7 @@ fn measure(name: &str, count: usize, plain: impl Fn() -> Command, wired: impl Fn
     );
 }
 
-/// In milliseconds.
+/// Returns the median in milliseconds.
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     let middle = times.get(times.len() / 2);

@@ -1,7 +1,7 @@
-//! What the hook adds to the start of a container: `cargo bench --bench start [-- STARTS]`.
+//! The time that the hook adds to the start of a container: `cargo bench --bench start [-- STARTS]`.
 //!
-//! A container is started (`run --detach`): without us, with the hooks in its bundle, and through `eci-runc`, which
-//! puts them there each time. The three take turns, so that whatever else the machine does is shared among them.
+//! A container is started (`run --detach`) in three ways: without eci-fs, with the hooks in its bundle, and through
+//! `eci-runc`, which adds the hooks each time. The three take turns, so that other load on the host affects all alike.
 //! Needs root, runc, crun and youki.
 #![allow(
     clippy::print_stdout,
@@ -15,13 +15,13 @@ use rustix::mount::{MountFlags, mount};
 use support::{Bundle, Engine, Limits, Ran, Scene, find_program};
 
 fn main() {
-    // `cargo bench` passes --bench; a number is ours.
+    // `cargo bench` passes --bench; a number is the count.
     let count: usize = std::env::args()
         .skip(1)
         .find_map(|arg| arg.parse().ok())
         .unwrap_or(50);
     let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
-    // Engines keep their bundles in /run, which is one too.
+    // Engines keep their bundles in /run, which is a tmpfs, too.
     let flags = MountFlags::empty();
     if let Err(error) = mount("tmpfs", scene.dir(), "tmpfs", flags, None) {
         panic!("a tmpfs cannot be mounted: {error}");
@@ -54,10 +54,11 @@ fn main() {
         let mut times: [Vec<Duration>; 3] = Default::default();
         let bundles = [&plain, &hooked, &wrapped];
         for turn in 0..count * bundles.len() {
-            // Each comes after each other one equally often: the kernel takes down the last one meanwhile.
+            // Each runs equally often after each other one, because the kernel still takes down the container before
+            // it.
             let (round, place) = (turn / bundles.len(), turn % bundles.len());
             let which = (if round % 2 == 0 { place } else { 2 - place } + round) % bundles.len();
-            // As an engine writes it for each container.
+            // An engine writes the configuration anew for each container.
             wrapped.change(|config| config["hooks"] = serde_json::Value::Null);
             times[which].push(start(bundles[which]));
         }
@@ -73,7 +74,7 @@ fn main() {
     daemon.end();
 }
 
-/// Start a container and take it away again; how long the start took.
+/// Starts a container and removes it again. Returns the time of the start.
 fn start(bundle: &Bundle) -> Duration {
     let pid_file = bundle.dir().join("pid");
     let mut command = bundle.runtime(&["run", "--detach", "--pid-file"]);
@@ -92,7 +93,7 @@ fn start(bundle: &Bundle) -> Duration {
     took
 }
 
-/// In milliseconds.
+/// Returns the median in milliseconds.
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times

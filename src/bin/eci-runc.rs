@@ -1,10 +1,10 @@
-//! `eci-runc`: of `eci-fs` what engines call, as a program of its own.
+//! `eci-runc`: the part of `eci-fs` that engines call, as a separate program.
 //!
-//! An engine executes it several times for each container, and a program takes time by its size before it begins: this
-//! one has neither the server in it nor the daemon.
+//! An engine executes it several times for each container, and a larger program takes longer to start. This program
+//! contains neither the server nor the daemon.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eci_fs::cli::called_by_engines()
+    eci_fs::cli::eci_runc_main()
 }

@@ -1,4 +1,4 @@
-//! `eci-fs attach`: graft all views into a running container.
+//! `eci-fs attach`: grafts all views into a running container.
 
 use std::os::fd::AsFd;
 
@@ -8,14 +8,14 @@ use eci_fs_protocol::control::{Attach, Request, Response};
 use eci_fs_protocol::error::Result;
 
 use super::Runtime;
-use crate::cli::client::{about_process, call_or_start, out_of_turn};
+use crate::cli::client::{about_process, call_or_start, unexpected_answer};
 
 /// Options of `eci-fs attach`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Any process of the container
     pid: i32,
-    /// The name that the container shall have; `pid-PID` otherwise
+    /// The name of the container; `pid-PID` by default
     #[arg(long)]
     id: Option<String>,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
                 attached.id, attached.grafts
             );
         }
-        other => return Err(out_of_turn(&other)),
+        other => return Err(unexpected_answer(&other)),
     }
     Ok(())
 }

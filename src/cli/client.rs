@@ -1,4 +1,4 @@
-//! The commands' side of the control protocol, and the starting of a daemon where there is none.
+//! The commands' side of the control protocol. It also starts a daemon where none runs.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -15,37 +15,37 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::cli::program;
 
-/// How long a command waits for one answer. Attaching takes milliseconds; this is for a daemon that hangs.
+/// The time that a command waits for one answer. Attaching takes milliseconds; the limit is for a daemon that hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a command waits for the daemon that holds the lock to end, before it tries to reach it again: it may be
-/// one that is starting.
+/// The time that a command waits for the daemon that holds the lock to end. Then it connects again, because that
+/// daemon may be starting and not ending.
 const ENDING_LIMIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
 
-/// How often a command tries again when a daemon begins or ends just as it is asked: for five seconds in all.
+/// The number of attempts when a daemon starts or ends while it is asked: five seconds in all.
 const ATTEMPTS: usize = 100;
 
 /// A connection to a daemon.
 #[derive(Debug)]
 pub struct Client {
     channel: Channel,
-    /// How long an answer is waited for.
+    /// The time limit for one answer.
     limit: Duration,
 }
 
 impl Client {
-    /// Connect to the daemon of a runtime directory; none when there is none.
+    /// Connects to the daemon of a runtime directory. Returns none when no daemon runs.
     ///
     /// # Errors
-    /// When the directory is not one that can be trusted, or the socket cannot be connected to.
+    /// When the directory cannot be trusted, or the socket cannot be connected to.
     pub fn connect(runtime_dir: &Path) -> Result<Option<Self>> {
         Self::connect_within(runtime_dir, ANSWER_LIMIT)
     }
 
-    /// The same, waiting no longer than `limit` for anything.
+    /// Connects like [`Self::connect`], with `limit` as the time limit for each step.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -58,7 +58,7 @@ impl Client {
         let path = runtime.socket();
         match Channel::connect(&path, Some(limit)) {
             Ok(Some(channel)) => Self::over(channel, limit).map(Some),
-            // No socket, or one that a killed daemon left.
+            // There is no socket, or a killed daemon left it.
             Ok(None) => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(no_answer(limit)),
             Err(error) => Err(Error::io("connect to", &path, error)),
@@ -72,11 +72,12 @@ impl Client {
         Ok(Self { channel, limit })
     }
 
-    /// Send one request, and wait for no answer. A daemon that turns us away says so to who asks for one.
+    /// Sends one request and does not wait for an answer. A daemon that refuses the connection says so in the next
+    /// answer.
     ///
     /// # Errors
-    /// When it cannot be sent.
-    pub fn tell(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    /// When the request cannot be sent.
+    pub fn send(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<()> {
         let version = VERSION;
         match self.channel.send(&Call { version, request }, fds) {
             Err(error) if !is_closed(&error) => Err(Error::io("speak to", "eci-mountd", error)),
@@ -84,19 +85,20 @@ impl Client {
         }
     }
 
-    /// Ask one thing, with descriptors.
+    /// Sends one request with descriptors, and returns the answer.
     ///
     /// # Errors
-    /// What the daemon answered, or that it did not. [`Kind::Busy`] when it ends just now.
+    /// The error that the daemon answered, or that it gave no answer. [`Kind::Busy`] when the daemon is ending.
     pub fn call(
         &self,
         request: Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Response, Vec<OwnedFd>)> {
-        self.tell(request, fds)?;
+        self.send(request, fds)?;
         let mut answer = self.channel.recv::<Answer>();
         if answer.as_ref().is_err_and(is_closed) {
-            // A daemon that turns us away says why; that it has closed the connection is told before.
+            // A daemon that refuses the connection sends the reason first. The closed connection is reported before
+            // that answer.
             answer = self.channel.recv();
         }
         match answer {
@@ -127,7 +129,8 @@ impl Client {
         }
     }
 
-    /// All containers of the daemon of a runtime directory; none when there is no daemon, or it ends just now.
+    /// Returns all containers of the daemon of a runtime directory. The list is empty when no daemon runs or it is
+    /// ending.
     ///
     /// # Errors
     /// As [`Self::connect`] and [`Self::call`].
@@ -141,7 +144,7 @@ impl Client {
         }
     }
 
-    /// All containers of the daemon.
+    /// Returns all containers of the daemon.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -157,7 +160,7 @@ impl Client {
                         return Ok(all);
                     }
                 }
-                other => return Err(out_of_turn(&other)),
+                other => return Err(unexpected_answer(&other)),
             }
         }
     }
@@ -171,12 +174,12 @@ fn no_answer(limit: Duration) -> Error {
     .remedy("see its log, and restart it")
 }
 
-/// Whether this says that the daemon ends just now.
+/// Returns whether the error says that the daemon is ending.
 fn is_ending(error: &Error) -> bool {
     error.reason == Some(Reason::Ending)
 }
 
-/// What the daemon says of a pidfd, said of the pid that a person typed.
+/// Replaces the daemon's words about a pidfd by words about the pid that the user typed.
 pub fn about_process(error: Error, pid: i32) -> Error {
     match error.reason {
         Some(Reason::ProcessEnded) => Error::not_found(format!("process {pid} has ended"))
@@ -185,22 +188,21 @@ pub fn about_process(error: Error, pid: i32) -> Error {
     }
 }
 
-/// An answer that is none to what was asked.
-pub fn out_of_turn(response: &Response) -> Error {
+/// Returns the error for an answer of the wrong kind.
+pub fn unexpected_answer(response: &Response) -> Error {
     Error::refused(format!("eci-mountd answered out of turn: {response:?}"))
 }
 
-/// Whether the other end is closed.
+/// Returns whether the other end is closed.
 fn is_closed(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     matches!(error.kind(), BrokenPipe | ConnectionReset)
 }
 
-/// Ask the daemon of `runtime_dir`; if there is none, start one in the background that ends with its last
-/// container.
+/// Calls the daemon of `runtime_dir`. If none runs, starts one in the background, which ends with its last container.
 ///
 /// # Errors
-/// What keeps a daemon from starting, and what it answers.
+/// When the daemon does not start, and any error that it answers.
 pub fn call_or_start(
     runtime_dir: &Path,
     request: &Request,
@@ -209,7 +211,7 @@ pub fn call_or_start(
     call_or_start_within(runtime_dir, request, fds, ANSWER_LIMIT)
 }
 
-/// The same, waiting for no answer longer than `limit`.
+/// Calls the daemon like [`call_or_start`], with `limit` as the time limit for an answer.
 ///
 /// # Errors
 /// As [`call_or_start`].
@@ -244,7 +246,7 @@ pub fn call_or_start_within(
     Err(last.unwrap_or_else(|| Error::new(Kind::Busy, "eci-mountd keeps ending")))
 }
 
-/// Wait until the daemon that holds the lock has ended, if it is about to.
+/// Waits until the daemon that holds the lock has ended, if it is ending.
 fn wait_for_holder(runtime_dir: &Path) {
     let holder = RuntimeDir::open(runtime_dir)
         .ok()
@@ -252,7 +254,7 @@ fn wait_for_holder(runtime_dir: &Path) {
     let Some(pidfd) = holder.and_then(|pid| open_pidfd(pid).ok()) else {
         return;
     };
-    // Whether it ended or the time ran out is seen at the next attempt.
+    // The next attempt shows whether the daemon ended or the time ran out.
     let _ = rustix::event::poll(
         &mut [PollFd::new(&pidfd, PollFlags::IN)],
         Some(&ENDING_LIMIT),
@@ -260,7 +262,7 @@ fn wait_for_holder(runtime_dir: &Path) {
 }
 
 fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
-    // Made here too, so that what is wrong with it is said in this command's words.
+    // The directory is created here too, so that this command reports what is wrong with it.
     RuntimeDir::create(runtime_dir)?;
     let mut child = daemon()
         .arg("--background")
@@ -277,7 +279,7 @@ fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
             .map_err(|e| Error::io("hear from", "eci-mountd", e))?;
     }
     if line.trim() != "ready" {
-        // It has ended, or is about to.
+        // The daemon has ended, or is about to.
         let _ = child.wait();
         return Err(serde_json::from_str(&line).unwrap_or_else(|_| {
             Error::new(Kind::System, "eci-mountd ended before it was ready")
@@ -287,19 +289,19 @@ fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
     Client::connect_within(runtime_dir, limit)?.ok_or_else(Error::ending)
 }
 
-/// A daemon for one command. It ends when the command does; [`Private::end`] waits for that.
+/// A daemon for one command. It ends when the command does; [`PrivateDaemon::end`] waits for that.
 #[derive(Debug)]
-pub struct Private {
+pub struct PrivateDaemon {
     child: Child,
-    /// The connection to it.
+    /// The connection to the daemon.
     pub client: Client,
 }
 
-impl Private {
-    /// Start one.
+impl PrivateDaemon {
+    /// Starts a daemon.
     ///
     /// # Errors
-    /// When it cannot be executed. What else keeps it from starting it says itself on standard error.
+    /// When the program cannot be executed. The daemon prints all other reasons on standard error.
     pub fn start() -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let child = daemon()
@@ -314,21 +316,21 @@ impl Private {
         })
     }
 
-    /// Its process id.
+    /// Returns the process id of the daemon.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Close the connection and wait until the daemon has undone everything.
+    /// Closes the connection and waits until the daemon has undone everything.
     pub fn end(self) {
         let Self { mut child, client } = self;
         drop(client);
-        // It fails only for a child that was waited for already.
+        // This fails only for a child that was waited for already.
         let _ = child.wait();
     }
 }
 
-/// `eci-fs`, as the mount daemon.
+/// Returns the command line of `eci-fs mountd`.
 fn daemon() -> Command {
     let mut command = Command::new(program::with_all_commands());
     command.arg("mountd");

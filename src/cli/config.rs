@@ -1,4 +1,4 @@
-//! The configuration of the host: `/etc/eci-fs/config.toml`. Nothing needs one.
+//! The configuration of the host: `/etc/eci-fs/config.toml`. The file is optional.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::oci::annotations::Choice;
 /// The longest time limit of a hook, in seconds.
 const MAX_TIMEOUT: u64 = 600;
 
-/// What can be configured. A file that has anything else is refused, so that a slip of the pen is no silent default.
+/// The whole configuration. A file with any other key is refused, so that a misspelled key is not ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
-    /// Of `eci-fs hook`.
+    /// The settings of `eci-fs hook`.
     pub hook: Hook,
-    /// Of `eci-fs runtime`.
+    /// The settings of `eci-fs runtime`.
     pub runtime: Runtime,
-    /// Of the daemon.
+    /// The limits up to which the daemon raises sysctls of the host.
     pub raise: Ceilings,
 }
 
@@ -31,15 +31,15 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Hook {
-    /// What becomes of a container whose views cannot be grafted.
+    /// The reaction to a container whose views cannot be grafted.
     pub on_error: OnError,
-    /// How long the hook may take, in seconds.
+    /// The time limit of the hook, in seconds.
     pub timeout: u64,
-    /// What containers may choose by annotations.
+    /// The choices that containers may make by annotations.
     pub allow: Vec<Choice>,
-    /// Where the daemon is.
+    /// The runtime directory of the daemon.
     pub runtime_dir: PathBuf,
-    /// Whether a daemon is started where none listens.
+    /// If true, the hook starts a daemon where none listens.
     pub start: bool,
 }
 
@@ -47,17 +47,17 @@ pub struct Hook {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Runtime {
-    /// The runtime that is executed: a path, or a name that is looked for in PATH.
+    /// The runtime that is executed: a path, or a name that is looked up in PATH.
     pub path: Option<PathBuf>,
 }
 
-/// What becomes of a container whose views cannot be grafted.
+/// The reaction to a container whose views cannot be grafted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
-    /// It does not start.
+    /// The container does not start.
     Fail,
-    /// It starts with the kernel's files, and the reason is logged.
+    /// The container starts with the kernel's files, and the reason is logged.
     Ignore,
 }
 
@@ -74,17 +74,17 @@ impl Default for Hook {
 }
 
 impl Hook {
-    /// How long the hook may take.
+    /// Returns the time limit of the hook.
     pub fn limit(&self) -> Duration {
         Duration::from_secs(self.timeout)
     }
 }
 
 impl Config {
-    /// Read the file at `path`; all defaults when there is none.
+    /// Reads the file at `path`. Returns the defaults when there is no file.
     ///
     /// # Errors
-    /// When it cannot be read, or says what means nothing here.
+    /// When the file cannot be read, or has an unknown key or an invalid value.
     pub fn read(path: &Path) -> Result<Self> {
         config::read::<Self>(path)?
             .checked()

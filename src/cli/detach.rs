@@ -1,11 +1,11 @@
-//! `eci-fs detach`: take all grafts out of a container again.
+//! `eci-fs detach`: removes all grafts from a container.
 
 use clap::Args;
 use eci_fs_protocol::control::{Request, Response};
 use eci_fs_protocol::error::Result;
 
 use super::Runtime;
-use crate::cli::client::{Client, out_of_turn};
+use crate::cli::client::{Client, unexpected_answer};
 
 /// Options of `eci-fs detach`.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
         .0
     {
         Response::Detached { id, grafts } => println!("{id}: {grafts} grafts removed"),
-        other => return Err(out_of_turn(&other)),
+        other => return Err(unexpected_answer(&other)),
     }
     Ok(())
 }

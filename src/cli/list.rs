@@ -1,4 +1,4 @@
-//! `eci-fs list`: what is attached and mounted.
+//! `eci-fs list`: prints the attached and the mounted containers.
 
 use clap::Args;
 use eci_fs_protocol::error::{Error, Result};
@@ -19,7 +19,7 @@ pub(super) struct Options {
 #[allow(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) fn main(options: &Options) -> Result<()> {
     super::need_root("list")?;
-    // No daemon is no error: then nothing is attached, and that is the list.
+    // Without a daemon nothing is attached, so the list is empty. That is no error.
     let containers = Client::list_of(&options.runtime.runtime_dir)?;
     if options.json {
         let text = serde_json::to_string_pretty(&containers)

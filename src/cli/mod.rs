@@ -1,4 +1,4 @@
-//! The command line. One file a command; this one says which there are, and how an error is shown.
+//! The command line. Each subcommand has one file or one folder; this file lists them and prints errors.
 
 mod attach;
 mod bench;
@@ -7,7 +7,6 @@ pub mod config;
 mod detach;
 mod doctor;
 mod hook;
-mod hook_log;
 mod install;
 mod list;
 mod mount;
@@ -26,7 +25,7 @@ use eci_fs_mountd::{daemon, runtime_dir, telemetry};
 use eci_fs_protocol::control::Selector;
 use eci_fs_protocol::error::{Error, Kind, Result};
 
-use crate::oci::edit;
+use crate::oci::hooks;
 
 /// Show containers their own /proc and /sys.
 ///
@@ -76,25 +75,25 @@ enum Command {
     Serve,
     /// The outer process of `run`
     #[command(hide = true)]
-    RunStage(run::Inside),
+    RunStage(run::ChildOptions),
     /// The init process of `run`
     #[command(hide = true)]
-    RunInit(run::Inside),
-    /// What becomes the command of `run`
+    RunInit(run::ChildOptions),
+    /// The process that executes the command of `run`
     #[command(hide = true)]
-    RunExec(run::Become),
+    RunExec(run::ExecOptions),
     /// The outer process of a reader of `bench`
     #[command(hide = true)]
-    BenchStage(bench::Inside),
+    BenchStage(bench::ReaderOptions),
     /// A reader of `bench`
     #[command(hide = true)]
-    BenchRead(bench::Inside),
-    /// A container of `bench` that only is there
+    BenchRead(bench::ReaderOptions),
+    /// An idle container of `bench`
     #[command(hide = true)]
     BenchIdle,
 }
 
-/// Where the daemon is.
+/// The location of the daemon.
 #[derive(Debug, Clone, Args)]
 struct Runtime {
     /// The runtime directory of eci-mountd
@@ -102,20 +101,21 @@ struct Runtime {
     runtime_dir: PathBuf,
 }
 
-/// The program `eci-runc`: a runtime, or the hook that it put into a bundle, which is called by the name `eci-fs`.
-pub fn called_by_engines() -> ExitCode {
+/// Runs `eci-runc`: as a runtime, or as the hook that it added to a bundle. The hook's name for the program is
+/// `eci-fs`.
+pub fn eci_runc_main() -> ExitCode {
     let mut arguments = std::env::args_os();
-    if arguments.next().is_some_and(|name| name == edit::NAME) {
-        return hook::alone();
+    if arguments
+        .next()
+        .is_some_and(|name| name == hooks::HOOK_NAME)
+    {
+        return hook::main_of_command_line();
     }
     runtime::become_runtime(arguments.collect())
 }
 
-/// The whole program.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the program's last word to its user"
-)]
+/// Runs the whole program.
+#[allow(clippy::print_stderr, reason = "errors are printed for the user")]
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let name = arguments.next().map(PathBuf::from).unwrap_or_default();
@@ -126,7 +126,7 @@ pub fn main() -> ExitCode {
         .next()
         .is_some_and(|command| command == hook::NAME)
     {
-        return hook::alone();
+        return hook::main_of_command_line();
     }
     let line = CommandLine::parse();
     telemetry::start();
@@ -175,14 +175,15 @@ fn serve() -> Result<()> {
         return Err(Error::refused("`serve` is started by eci-mountd only")
             .remedy("use `eci-fs run` or `attach`"));
     }
-    // The daemon reads its signals from a descriptor, and has them blocked; the server shall end by them.
+    // The daemon blocks its signals and reads them from a descriptor. The server shall end by signals, so it unblocks
+    // them.
     nix::sys::signal::SigSet::all()
         .thread_unblock()
         .map_err(|e| Error::io("unblock", "signals", e))?;
     crate::server::serve(link).map_err(|e| Error::io("serve", "the FUSE connections", e))
 }
 
-/// Refuse to go on without root, before anything else fails in words that do not say so.
+/// Refuses to run without root. Without this check a later step fails with a less clear error.
 fn need_root(command: &str) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -193,7 +194,7 @@ fn need_root(command: &str) -> Result<()> {
     )
 }
 
-/// A container as a person names it: digits are a pid, all else is a name.
+/// Parses the name of a container: digits are a pid, anything else is an id.
 fn selector(text: &str) -> Selector {
     match text.parse() {
         Ok(pid) => Selector::Pid(pid),
@@ -201,7 +202,7 @@ fn selector(text: &str) -> Selector {
     }
 }
 
-/// There is no daemon, and this command starts none.
+/// Returns the error for a command that needs a daemon and starts none.
 fn no_daemon(runtime: &Runtime) -> Error {
     Error::not_found(format!(
         "no eci-mountd is running on {}, so nothing is attached",

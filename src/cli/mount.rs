@@ -1,4 +1,4 @@
-//! `eci-fs mount`: show under a directory what a process would see.
+//! `eci-fs mount`: mounts the views of a process below a directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 use rustix::fs::{Mode, OFlags};
 
 use super::Runtime;
-use crate::cli::client::{about_process, call_or_start, out_of_turn};
+use crate::cli::client::{about_process, call_or_start, unexpected_answer};
 
 /// Options of `eci-fs mount`.
 #[derive(Debug, Args)]
@@ -50,10 +50,10 @@ pub(super) fn main(options: &Options) -> Result<()> {
             );
             Ok(())
         }
-        Ok((other, _)) => Err(out_of_turn(&other)),
+        Ok((other, _)) => Err(unexpected_answer(&other)),
         Err(error) => {
             if created {
-                // Nothing was mounted: the directory that was made for it goes again.
+                // Nothing was mounted, so the directory that was made for it is removed.
                 let _ = std::fs::remove_dir(&wanted);
             }
             Err(about_process(error, options.pid))
@@ -72,7 +72,7 @@ fn default_dir(runtime_dir: &Path, pid: i32) -> Result<PathBuf> {
     }
 }
 
-/// Create the directory; false when it is there already.
+/// Creates the directory. Returns false when it exists already.
 fn create(dir: &Path) -> Result<bool> {
     match std::fs::create_dir(dir) {
         Ok(()) => Ok(true),
@@ -81,7 +81,7 @@ fn create(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Open the directory, and find the path by which it is listed and unmounted.
+/// Opens the directory, and returns the path by which it is listed and unmounted.
 fn open(dir: &Path) -> Result<(OwnedFd, PathBuf)> {
     let path = std::fs::canonicalize(dir).map_err(|e| Error::io("resolve", dir, e))?;
     let mut entries = std::fs::read_dir(&path).map_err(|e| Error::io("list", &path, e))?;

@@ -1,4 +1,4 @@
-//! The program that runs, and the ones that lie beside it.
+//! The paths of this program and of the programs beside it.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ const ALL: &str = "eci-fs";
 /// The program that engines call as a runtime.
 pub const RUNTIME: &str = "eci-runc";
 
-/// The program that runs, by the path at which another process finds it.
+/// Returns the path of the running program, as another process finds it.
 ///
 /// # Errors
-/// When the kernel does not say.
+/// When /proc/self/exe cannot be read.
 pub fn path() -> Result<PathBuf> {
     let path = std::env::current_exe().map_err(|e| Error::io("find", "/proc/self/exe", e))?;
-    // An upgrade puts the new one where the old one was; the kernel marks the old one.
+    // An upgrade replaces the file, and the kernel then marks the path of the old one.
     let text = path.as_os_str().to_string_lossy();
     Ok(match text.strip_suffix(" (deleted)") {
         Some(there) => there.into(),
@@ -24,8 +24,8 @@ pub fn path() -> Result<PathBuf> {
     })
 }
 
-/// What to execute for a command of `eci-fs`: ourselves, or what lies beside us if we are `eci-runc`, which has no
-/// other.
+/// Returns the program that has all commands: this program, or the `eci-fs` beside it if this is `eci-runc`, which has
+/// no other command.
 pub fn with_all_commands() -> PathBuf {
     match path() {
         Ok(path) if path.file_name() == Some(RUNTIME.as_ref()) => path.with_file_name(ALL),

@@ -1,7 +1,7 @@
-//! `eci-runc`, which is `eci-fs runtime` too: an OCI runtime for engines that have no directory of hooks.
+//! `eci-runc`, also called `eci-fs runtime`: an OCI runtime for engines that have no directory of hooks.
 //!
-//! It adds the hook to the bundle that a container is made from, and becomes the real runtime. Everything else is
-//! that one's: it gets the same arguments, descriptors, environment and signals, and its parent is ours.
+//! It adds the hook to the bundle of a new container, and then executes the real runtime in its own place. The real
+//! runtime gets the same arguments, descriptors, environment, signals and parent process.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -19,13 +19,13 @@ use crate::cli::program::{self, RUNTIME as PROGRAM};
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::command_line::CommandLine;
 use crate::oci::decision::{Decision, decide};
-use crate::oci::edit::{self, Hook, NAME};
+use crate::oci::hooks::{self, HOOK_NAME, Hook};
 use crate::oci::runtime_log;
 
-/// The runtimes that are looked for when none is configured.
+/// The runtimes that are looked for when the configuration names none.
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
 
-/// Where they are looked for besides PATH, which engines may give their runtimes without /usr/sbin.
+/// The directories that are searched besides PATH. Engines may start their runtimes with a PATH without /usr/sbin.
 const USUAL: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -35,11 +35,12 @@ const USUAL: [&str; 6] = [
     "/bin",
 ];
 
-/// Seconds that a runtime waits for a hook longer than that gives itself: it says more than the runtime can.
+/// The seconds that a runtime waits for the hook beyond the hook's own time limit. The hook's own error says more than
+/// the runtime's.
 const GRACE: u64 = 5;
 
-/// When the hook is called. There is none at poststop: the daemon sees the end of a container by itself, and a program
-/// that would have to be executed for it takes longer than that.
+/// The point at which the hook is called. There is no poststop hook: the daemon notices the end of a container earlier
+/// than a new program could report it.
 const STAGE: &str = "createRuntime";
 
 /// Options of `eci-fs runtime`.
@@ -56,16 +57,13 @@ pub(super) struct Options {
     arguments: Vec<OsString>,
 }
 
-/// Run as `eci-fs runtime ARG...`.
+/// Runs as `eci-fs runtime ARG...`.
 pub(super) fn main(options: &Options) -> ExitCode {
     become_runtime(options.arguments.clone())
 }
 
-/// Edit the bundle if there is one, and become the runtime; returns only when that fails.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the program's last word to its engine"
-)]
+/// Edits the bundle if there is one, and executes the real runtime. Returns only when that fails.
+#[allow(clippy::print_stderr, reason = "errors are printed for the engine")]
 pub(super) fn become_runtime(arguments: Vec<OsString>) -> ExitCode {
     let line = CommandLine::parse(arguments);
     let Err(error) = execute(&line);
@@ -87,12 +85,14 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
         .or_else(|| environment("ECI_FS_RUNTIME"))
         .or_else(|| config.runtime.path.clone());
     let runtime = find_runtime(wanted.as_deref())?;
-    if line.makes() {
+    if line.creates_container() {
         let added = add_hook(line, &path, &config.hook);
         if let Err(error) = added {
             match config.hook.on_error {
                 OnError::Fail => return Err(error),
-                OnError::Ignore => super::hook_log::go_on(&config.hook.runtime_dir, &error),
+                OnError::Ignore => {
+                    super::hook::continue_without_views(&config.hook.runtime_dir, &error)
+                }
             }
         }
     }
@@ -101,30 +101,30 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
         .remedy("name one that is there: [runtime] path in the configuration"))
 }
 
-/// Have the hook called for the container that is about to be made.
+/// Adds the hook to the bundle of the container that is about to be created.
 fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Result<()> {
     let path = line.bundle.join(&line.config);
     if !path.exists() {
-        // The runtime says so, in words that its engine knows.
+        // The real runtime reports this, in words that its engine knows.
         return Ok(());
     }
     let bundle = Bundle::read(&line.bundle, &line.config)?;
     match decide(&bundle.annotations, &config.allow) {
         Ok(Decision::LeaveAlone) => return Ok(()),
         Ok(Decision::Attach(_)) => {}
-        // Then it is for the hook to say so, and to attach all the same.
+        // The hook logs this error, and attaches without any choice.
         Err(_) if config.on_error == OnError::Ignore => {}
         Err(error) => return Err(error),
     }
     if config.on_error == OnError::Fail && !config.start {
-        // Said here, since not every runtime passes on what a hook says.
+        // This is checked here because some runtimes do not pass on the error of a hook.
         let client = Client::connect_within(&config.runtime_dir, config.limit());
         if super::hook::is_rootless() && !matches!(client, Ok(Some(_))) {
             return Ok(());
         }
         client?.ok_or_else(|| super::hook::no_daemon(&config.runtime_dir))?;
     }
-    let mut args = vec![NAME.to_owned(), "hook".to_owned()];
+    let mut args = vec![HOOK_NAME.to_owned(), "hook".to_owned()];
     let mut option = |name: &str, value: &Path, default: &str| {
         if value != Path::new(default) {
             args.extend([name.to_owned(), value.display().to_string()]);
@@ -140,10 +140,10 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
         timeout: config.timeout + GRACE,
     };
-    edit::add_hooks(&path, &[(STAGE, hook)])
+    hooks::add_hooks(&path, &[(STAGE, hook)])
 }
 
-/// The runtime that is executed: a path as it is, a name in PATH, or one of the usual ones.
+/// Returns the runtime that is executed: the given path, the given name in PATH, or one of the usual runtimes.
 fn find_runtime(wanted: Option<&Path>) -> Result<PathBuf> {
     let found = match wanted {
         Some(path) if path.as_os_str().as_encoded_bytes().contains(&b'/') => Some(path.to_owned()),

@@ -1,4 +1,4 @@
-//! `eci-fs unmount`: take a directory away that shows a container.
+//! `eci-fs unmount`: removes a directory that `eci-fs mount` made.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use eci_fs_protocol::control::{Request, Response};
 use eci_fs_protocol::error::{Error, Result};
 
 use super::Runtime;
-use crate::cli::client::{Client, out_of_turn};
+use crate::cli::client::{Client, unexpected_answer};
 
 /// Options of `eci-fs unmount`.
 #[derive(Debug, Args)]
@@ -26,6 +26,6 @@ pub(super) fn main(options: &Options) -> Result<()> {
         std::fs::canonicalize(&options.dir).map_err(|e| Error::io("resolve", &options.dir, e))?;
     match client.call(Request::Unmount { dir }, &[])?.0 {
         Response::Unmounted => Ok(()),
-        other => Err(out_of_turn(&other)),
+        other => Err(unexpected_answer(&other)),
     }
 }

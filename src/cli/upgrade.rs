@@ -1,4 +1,4 @@
-//! `eci-fs upgrade`: other versions of the programs in the place of those that run, while containers read.
+//! `eci-fs upgrade`: replaces the running programs by other versions, while containers read.
 
 use std::path::PathBuf;
 
@@ -7,9 +7,9 @@ use eci_fs_protocol::control::{Part, Request, Response, Upgraded};
 use eci_fs_protocol::error::{Error, Result};
 
 use super::Runtime;
-use crate::cli::client::{Client, out_of_turn};
+use crate::cli::client::{Client, unexpected_answer};
 
-/// Options of `upgrade`.
+/// Options of `eci-fs upgrade`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// The new eci-mountd (or eci-fs), if it does not lie where the running one was started from
@@ -40,7 +40,7 @@ enum Only {
 #[allow(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) fn main(options: &Options) -> Result<()> {
     super::need_root("upgrade")?;
-    // The daemon first: it is the new one that knows how to start the new server.
+    // The daemon comes first: the new daemon knows how to start the new server.
     for (part, path) in [
         (Part::Daemon, &options.daemon),
         (Part::Server, &options.server),
@@ -58,7 +58,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
             .ok_or_else(|| super::no_daemon(&options.runtime))?;
         let Upgraded { pid, release } = match client.call(Request::Upgrade { part, path }, &[])?.0 {
             Response::Upgraded(upgraded) => upgraded,
-            other => return Err(out_of_turn(&other)),
+            other => return Err(unexpected_answer(&other)),
         };
         let name = match part {
             Part::Daemon => "daemon",
@@ -69,7 +69,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The daemon has another working directory.
+/// Returns the absolute path. The daemon has another working directory.
 fn absolute(path: &std::path::Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Error::io("find", path, e))
 }

@@ -1,4 +1,4 @@
-//! The annotations by which a container chooses its views.
+//! The annotations with which a container chooses its views.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,32 +10,31 @@ use eci_fs_protocol::link::CpuIds;
 use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Serialize};
 
-/// What all names of ours begin with.
+/// The prefix of all annotations of eci-fs.
 pub const PREFIX: &str = "eci-fs.";
 
 /// The longest freshness that a container can choose, in milliseconds: an hour.
 const MAX_FRESHNESS_MS: u64 = 3_600_000;
 
-/// What a container can choose. The names are those of the annotations without [`PREFIX`], and those of the
-/// configuration.
+/// A choice of a container. Its name is that of the annotation without [`PREFIX`], and the one in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
-    /// Whether there are views at all.
+    /// Turns all views on or off.
     Enabled,
-    /// Which views.
+    /// Selects views.
     Views,
-    /// How old they may be.
+    /// Sets the greatest age of views.
     Freshness,
-    /// How CPUs are numbered.
+    /// Sets the numbering of CPUs.
     CpuIds,
 }
 
 impl Choice {
-    /// All of them.
+    /// All choices.
     pub const ALL: [Self; 4] = [Self::Enabled, Self::Views, Self::Freshness, Self::CpuIds];
 
-    /// Its name, without [`PREFIX`].
+    /// Returns the name, without [`PREFIX`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Enabled => "enabled",
@@ -52,21 +51,21 @@ impl fmt::Display for Choice {
     }
 }
 
-/// What a container's annotations ask for.
+/// The choices in a container's annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// Whether there are views at all.
+    /// True if the container gets views.
     pub enabled: bool,
-    /// The rest.
+    /// The choices about the views.
     pub choices: Choices,
-    /// What was chosen, whatever it is.
+    /// The choices that were made, with any value.
     pub chosen: Vec<Choice>,
 }
 
-/// Read what `annotations` ask for; those of others are left alone.
+/// Parses the annotations of eci-fs in `annotations`; all others are ignored.
 ///
 /// # Errors
-/// For a name that begins with [`PREFIX`] and is none of ours, and for a value that means nothing.
+/// For an unknown name that begins with [`PREFIX`], and for an invalid value.
 pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
     let mut wanted = Wanted {
         enabled: true,
@@ -127,15 +126,15 @@ fn parse_cpu_ids(value: &str) -> Result<CpuIds> {
     }
 }
 
-/// All paths that can be grafted.
+/// Returns the paths of all views and directories.
 fn paths() -> impl Iterator<Item = &'static str> {
     let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
     views.chain(DIRECTORIES.iter().map(|directory| directory.facts().path))
 }
 
-/// The paths that a list leaves out: patterns, separated by commas or spaces, of which the last that matches a path
-/// counts; those that begin with "!" leave out. A pattern that matches a directory matches all below it. Without a
-/// pattern that does not leave out, everything else is in.
+/// Returns the paths that a list of patterns leaves out. Commas or spaces separate the patterns, and a pattern that
+/// begins with "!" leaves out. The last pattern that matches a path decides. A pattern that matches a directory
+/// matches everything below it. If all patterns leave out, all other paths are kept.
 fn parse_views(list: &str) -> Result<Vec<String>> {
     let options = MatchOptions {
         case_sensitive: true,

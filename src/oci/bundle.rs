@@ -1,4 +1,4 @@
-//! The bundle of a container: as much of its config.json as decides about the views.
+//! The bundle of a container: the parts of its config.json that affect the views.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
 
-/// The configuration in a bundle.
+/// The name of the configuration in a bundle.
 pub const CONFIG: &str = "config.json";
 
-/// What is read of a bundle.
+/// The parts of a bundle that are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// Where the root file system lies, absolute.
+    /// The absolute path of the root file system.
     pub root: PathBuf,
     /// The annotations of the container.
     pub annotations: BTreeMap<String, String>,
-    /// Whether nothing of /proc and /sys is masked or made read-only.
+    /// True if nothing of /proc and /sys is masked or read-only.
     pub unmasked: bool,
 }
 
-/// The fields of config.json that are read; the many others are the runtime's.
+/// The fields of config.json that are read. All others are for the runtime.
 #[derive(Debug, Deserialize)]
 struct Config {
     root: Option<Root>,
@@ -45,7 +45,7 @@ struct Root {
 }
 
 impl Bundle {
-    /// Read the configuration `file` of the bundle `dir`.
+    /// Reads the configuration `file` of the bundle `dir`.
     ///
     /// # Errors
     /// When it cannot be read, or names no root file system.

@@ -1,9 +1,9 @@
-//! The command line of an OCI runtime, as far as it must be understood to find the bundle.
+//! The command line of an OCI runtime, parsed as far as needed to find the bundle.
 //!
-//! runc, crun and youki take much the same options, each in its library's dialect: runc (urfave/cli) `--log X`,
-//! `-log X` and `--log=X`; crun (argp) `--log X`, `--log=X`, `-b X` and `-bX`; youki (clap) all but the single dash.
-//! What is not known is taken for an option without a value. Nothing is changed here but that our own options are
-//! taken out: the runtime says itself what is wrong with its command line.
+//! runc, crun and youki take much the same options, each in its library's syntax: runc (urfave/cli) `--log X`, `-log
+//! X` and `--log=X`; crun (argp) `--log X`, `--log=X`, `-b X` and `-bX`; youki (clap) all of these but the single dash
+//! before a long name. An unknown option is taken for one without a value. Only the options of eci-fs are removed;
+//! everything else is passed on, and the runtime reports errors in its command line.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use super::bundle::CONFIG;
 
-/// Options before the subcommand that have a value.
-const GLOBAL: &[(&str, Option<u8>)] = &[
+/// The options with a value before the subcommand, and their short forms.
+const GLOBAL_OPTIONS: &[(&str, Option<u8>)] = &[
     ("log", Some(b'l')),
     ("log-format", None),
     ("log-level", None),
@@ -24,8 +24,8 @@ const GLOBAL: &[(&str, Option<u8>)] = &[
     (CONFIG_PATH, None),
 ];
 
-/// Options of the subcommands that make a container, if they have a value.
-const MAKING: &[(&str, Option<u8>)] = &[
+/// The options with a value of the subcommands that create a container, and their short forms.
+const CREATE_OPTIONS: &[(&str, Option<u8>)] = &[
     ("bundle", Some(b'b')),
     ("config", Some(b'f')),
     ("console-socket", None),
@@ -34,35 +34,35 @@ const MAKING: &[(&str, Option<u8>)] = &[
     ("preserve-fds", None),
 ];
 
-/// Our own: the runtime that is executed.
+/// The option of eci-fs that names the runtime to execute.
 const RUNTIME_PATH: &str = "eci-runtime-path";
 
-/// Our own: the configuration of the host.
+/// The option of eci-fs that names the configuration of the host.
 const CONFIG_PATH: &str = "eci-config";
 
-/// What a command line says.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandLine {
     /// The subcommand, if there is one.
     pub subcommand: Option<String>,
-    /// The directory of the bundle, for [`Self::makes`].
+    /// The directory of the bundle, if [`Self::creates_container`].
     pub bundle: PathBuf,
-    /// The configuration in it.
+    /// The name of the configuration in the bundle.
     pub config: PathBuf,
     /// The file that the runtime logs to.
     pub log: Option<PathBuf>,
-    /// Whether it logs JSON.
+    /// True if the runtime logs JSON.
     pub log_json: bool,
-    /// The runtime that is executed, if it is named.
+    /// The runtime to execute, if it is given.
     pub runtime: Option<PathBuf>,
-    /// The configuration of the host, if it is named.
+    /// The configuration of the host, if it is given.
     pub host_config: Option<PathBuf>,
-    /// What the runtime gets.
+    /// The arguments for the runtime.
     pub rest: Vec<OsString>,
 }
 
 impl CommandLine {
-    /// Understand the arguments of a runtime.
+    /// Parses the arguments of a runtime.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Self {
         let mut this = Self {
             bundle: ".".into(),
@@ -73,8 +73,8 @@ impl CommandLine {
         let mut options = true;
         while let Some(argument) = arguments.next() {
             let table = match this.subcommand {
-                None => GLOBAL,
-                Some(_) if this.makes() => MAKING,
+                None => GLOBAL_OPTIONS,
+                Some(_) if this.creates_container() => CREATE_OPTIONS,
                 Some(_) => &[],
             };
             if !options || !argument.as_bytes().starts_with(b"-") || argument == "-" {
@@ -85,14 +85,14 @@ impl CommandLine {
                 continue;
             }
             options = argument != "--";
-            let Some((name, inline)) = split(&argument, table) else {
+            let Some((name, inline)) = split_option(&argument, table) else {
                 this.rest.push(argument);
                 continue;
             };
             let ours = [RUNTIME_PATH, CONFIG_PATH].contains(&name);
             let separate = inline.is_none().then(|| arguments.next()).flatten();
             if let Some(value) = inline.as_ref().or(separate.as_ref()) {
-                this.take(name, value);
+                this.set_option(name, value);
             }
             if !ours {
                 this.rest.push(argument);
@@ -102,12 +102,13 @@ impl CommandLine {
         this
     }
 
-    /// Whether it makes a container from a bundle. (`restore` does too, but its mounts come from the checkpoint.)
-    pub fn makes(&self) -> bool {
+    /// Returns whether the command creates a container from a bundle. (`restore` does too, but its mounts come from
+    /// the checkpoint.)
+    pub fn creates_container(&self) -> bool {
         matches!(self.subcommand.as_deref(), Some("create" | "run"))
     }
 
-    fn take(&mut self, name: &str, value: &OsStr) {
+    fn set_option(&mut self, name: &str, value: &OsStr) {
         match name {
             "bundle" => self.bundle = value.into(),
             "config" => self.config = value.into(),
@@ -120,8 +121,8 @@ impl CommandLine {
     }
 }
 
-/// The name of an option in `table`, and its value if that stands in the same argument.
-fn split(
+/// Returns the name of an option in `table`, and its value if that is in the same argument.
+fn split_option(
     argument: &OsStr,
     table: &'static [(&'static str, Option<u8>)],
 ) -> Option<(&'static str, Option<OsString>)> {
@@ -145,7 +146,7 @@ fn split(
     if more.is_empty() {
         return Some((*name, value));
     }
-    // What stands behind the letter is the value, with whatever is in it.
+    // The value is everything after the letter.
     Some((*name, Some(OsString::from_vec(body[1..].to_vec()))))
 }
 
@@ -189,7 +190,7 @@ mod tests {
             "--log-level debug run --bundle=/b web",
         ] {
             let parsed = parse(line);
-            assert!(parsed.makes(), "{line}");
+            assert!(parsed.creates_container(), "{line}");
             assert_eq!(parsed.bundle, Path::new("/b"), "{line}");
             assert_eq!(parsed.config, Path::new("config.json"), "{line}");
             assert_eq!(parsed.rest.join(OsStr::new(" ")), line);
@@ -219,7 +220,7 @@ mod tests {
         ] {
             let parsed = parse(line);
             assert_eq!(parsed.subcommand.as_deref(), subcommand, "{line}");
-            assert!(!parsed.makes(), "{line}");
+            assert!(!parsed.creates_container(), "{line}");
             assert_eq!(parsed.rest.join(OsStr::new(" ")), line);
         }
     }
@@ -263,6 +264,6 @@ mod tests {
         let odd = OsString::from_vec(vec![b'-', b'-', 0xff, b'=', 0xfe]);
         let parsed = CommandLine::parse([odd.clone(), "run".into(), "web".into()]);
         assert_eq!(parsed.rest[0], odd);
-        assert!(parsed.makes());
+        assert!(parsed.creates_container());
     }
 }

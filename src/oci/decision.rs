@@ -1,4 +1,4 @@
-//! What is done about a container: the one function that decides, whoever asks.
+//! The decision about a container: one function decides for all callers.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,20 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 
 use super::annotations::{self, Choice, PREFIX};
 
-/// What is done about a container.
+/// The decision about a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing: it keeps the kernel's files.
+    /// The container keeps the kernel's files.
     LeaveAlone,
-    /// It gets its views, with these choices.
+    /// The container gets its views, with these choices.
     Attach(Choices),
 }
 
-/// Decide about a container with `annotations`, which may choose what is in `allow`.
+/// Decides about a container with `annotations`. `allow` lists the choices that it may make.
 ///
 /// # Errors
-/// When an annotation means nothing, or chooses what the host does not let a container choose. Who goes on all the
-/// same must attach without any choice: a container must not come by the host's figures by a wrong annotation.
+/// When an annotation is invalid, or the host does not allow the choice. A caller that ignores the error must attach
+/// without any choice: a wrong annotation must not give a container the host's figures.
 pub fn decide(annotations: &BTreeMap<String, String>, allow: &[Choice]) -> Result<Decision> {
     let wanted = annotations::parse(annotations)?;
     if let Some(choice) = wanted.chosen.iter().find(|choice| !allow.contains(choice)) {

@@ -1,12 +1,12 @@
-//! What OCI runtimes hand over and take: the state of a container, its bundle, its annotations, their command lines.
+//! The input of OCI runtimes and engines: the state of a container, its bundle, its annotations, and command lines.
 //!
-//! None of this runs in the daemon: hook and runtime read what an engine wrote, decide, and ask the daemon for one
-//! thing only. What decides about a container is [`decision::decide`], for all of them.
+//! None of this runs in the daemon. The hook and the runtime read what an engine wrote, decide, and send one request
+//! to the daemon. Both decide by [`decision::decide`].
 
 pub mod annotations;
 pub mod bundle;
 pub mod command_line;
 pub mod decision;
-pub mod edit;
+pub mod hooks;
 pub mod runtime_log;
 pub mod state;

@@ -1,4 +1,4 @@
-//! The log of a runtime, which engines read to say why a container did not start.
+//! The log of a runtime. Engines read it to find out why a container did not start.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,8 +15,8 @@ struct Line<'a> {
     time: String,
 }
 
-/// Append `error` to the log at `path`, as runc and crun write theirs. What cannot be written is said on standard
-/// error anyway.
+/// Appends `error` to the log at `path`, in the format of runc and crun. A failure to write is ignored, because the
+/// error is also printed on standard error.
 pub fn write(path: &Path, json: bool, error: &Error) {
     let line = line(json, &error.to_string(), SystemTime::now());
     let file = File::options().append(true).create(true).open(path);
@@ -33,7 +33,7 @@ fn line(json: bool, msg: &str, time: SystemTime) -> String {
     format!("time=\"{time}\" level=error msg={msg:?}\n")
 }
 
-/// A time in UTC, in whole seconds.
+/// Formats a time in UTC, in whole seconds.
 fn rfc3339(time: SystemTime) -> String {
     let seconds = time
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -44,7 +44,8 @@ fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// The date that is so many days after 1970-01-01: eras of 400 years, and years that begin in March.
+/// Returns the year, the month and the day of a number of days after 1970-01-01. It counts eras of 400 years, and
+/// years that begin in March.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -7,15 +7,15 @@ use eci_fs_mountd::registry::check_id;
 use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
 
-/// As much of it as is used. Runtimes add fields of their own.
+/// The fields of the state that are used. Runtimes add fields of their own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct State {
     /// The name that the engine gave.
     pub id: String,
-    /// Its process on the host; some runtimes leave it out, or write 0, when there is none (any more).
+    /// The pid on the host. Some runtimes leave it out or write 0 when there is no process.
     #[serde(default)]
     pub pid: i32,
-    /// The directory with the configuration.
+    /// The directory of the bundle.
     pub bundle: PathBuf,
     /// The annotations of the configuration; some runtimes leave them out.
     #[serde(default)]
@@ -23,10 +23,10 @@ pub struct State {
 }
 
 impl State {
-    /// Parse it.
+    /// Parses the state.
     ///
     /// # Errors
-    /// When it is no state.
+    /// When the text is no state of a container.
     pub fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).map_err(|error| {
             Error::refused(format!(
@@ -37,7 +37,7 @@ impl State {
     }
 }
 
-/// The name of a container for lists and logs: that of the engine, with what cannot stand in one replaced.
+/// Returns the name of a container for lists and logs: that of the engine, with invalid characters replaced.
 pub fn name_of(id: &str) -> String {
     if check_id(id).is_ok() {
         return id.to_owned();
@@ -49,7 +49,7 @@ pub fn name_of(id: &str) -> String {
         .take(120)
         .collect();
     if check_id(&name).is_err() {
-        // It is empty, reads like a pid, or begins with what no name begins with.
+        // The name is empty, is a number like a pid, or begins with an invalid character.
         name.insert_str(0, "c-");
     }
     name

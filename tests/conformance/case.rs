@@ -1,4 +1,4 @@
-//! The containers that programs are run in, and what they are seen to say there.
+//! The containers in which programs run, and the reports of the programs there.
 
 use std::time::Instant;
 

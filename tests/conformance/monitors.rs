@@ -1,4 +1,4 @@
-//! What monitors: sysstat's mpstat and sar, and Prometheus' node_exporter.
+//! Monitoring programs: sysstat's mpstat and sar, and Prometheus' node_exporter.
 
 use std::net::TcpListener;
 

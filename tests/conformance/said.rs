@@ -1,4 +1,4 @@
-//! What a program said, and what of it is the container's and what the machine's.
+//! The output of a program, and the parts of it that describe the container or the host.
 
 use crate::Case;
 

@@ -1,4 +1,4 @@
-//! A container by `eci-fs run`, and a shell in it that is told what to run.
+//! A container by `eci-fs run`, and a shell in it that runs commands of the test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout};

@@ -1,4 +1,4 @@
-//! Pids, names and limits that are none.
+//! Invalid pids, names and limits.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,4 @@
-//! Tests take nothing for their own that another eci-fs on the same host has made.
+//! Tests leave the mounts and processes of another eci-fs on the same host alone.
 
 use std::process::{Child, Command, Stdio};
 

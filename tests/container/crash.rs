@@ -260,7 +260,7 @@ fn privileged_a_server_that_does_not_answer_the_next_daemon_is_replaced_with_all
     let server = daemon.server();
     daemon.die();
     let mut daemon = scene.daemon(&[]);
-    let said = daemon.said().join("\n");
+    let said = daemon.log_lines().join("\n");
     assert!(
         said.contains("the server does not answer its daemon: ending it"),
         "{said}"

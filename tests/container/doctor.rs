@@ -1,4 +1,4 @@
-//! `eci-fs doctor`: what it finds on this machine, and on one where something is missing.
+//! `eci-fs doctor`: its findings on this host, and on one with missing parts.
 
 use std::path::{Path, PathBuf};
 

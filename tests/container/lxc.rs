@@ -1,4 +1,4 @@
-//! `eci-fs hook --lxc`: what LXC's start-host hook is for.
+//! `eci-fs hook --lxc`: the start-host hook of LXC.
 
 use std::path::Path;
 use std::process::Command;

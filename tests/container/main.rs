@@ -1,4 +1,4 @@
-//! Containers of all kinds: what they see, and what is refused.
+//! Containers of all kinds: their views, and the requests that are refused.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

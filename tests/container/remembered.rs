@@ -1,4 +1,4 @@
-//! What readers have been shown before a program dies is what the next one goes on with.
+//! After a program dies, the next one continues with the texts and figures that readers have seen.
 
 use std::collections::BTreeMap;
 use std::fs::File;

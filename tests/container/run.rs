@@ -1,4 +1,4 @@
-//! `eci-fs run`: what its container sees, and that the machine is as before.
+//! `eci-fs run`: the views of its container. Afterwards the host is unchanged.
 
 use std::path::PathBuf;
 

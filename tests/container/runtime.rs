@@ -1,4 +1,4 @@
-//! `eci-fs runtime`: an engine that calls it gets what it would get of the real runtime, and its containers their views.
+//! `eci-fs runtime`: an engine gets the same results as from the real runtime, and its containers get their views.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

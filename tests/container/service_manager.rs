@@ -1,4 +1,4 @@
-//! A service manager that keeps descriptors, as systemd does, played by the test.
+//! A service manager that keeps descriptors, as systemd does. The test plays its part.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;

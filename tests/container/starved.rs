@@ -1,5 +1,5 @@
-//! Nothing left: of descriptors, processes, memory, or space. What is served is served on, what is new is refused,
-//! and when there is enough again all is as before.
+//! Exhausted descriptors, processes, memory, or space. Existing containers are still served, and new ones are refused.
+//! Once there is enough again, everything works as before.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

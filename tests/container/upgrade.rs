@@ -1,4 +1,4 @@
-//! Other versions of the programs take the place of those that run.
+//! Other versions of the programs replace the running ones.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! The arrows between the folders of the source: read from the paths that the code names, compared with the order that is
-//! meant, and drawn in docs/architecture.md.
+//! The arrows between the folders of the source. They are read from the paths in the code, compared with the intended
+//! order, and drawn in docs/architecture.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! The documents agree with the code: generated tables are what the registry says, and words are used as defined.
+//! Checks that the documents agree with the code: generated tables match the registry, and words are used as defined.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test binary")]
 
 mod arrows;

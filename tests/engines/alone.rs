@@ -1,5 +1,5 @@
-//! Engines as they are, so that a failure of another test is known to be ours: containers run, and the machine is as
-//! before.
+//! Engines without eci-fs: containers run, and the host is unchanged afterwards. If these tests pass, a failure of
+//! another test is the fault of eci-fs.
 
 use serde_json::json;
 use support::engines::{CommandLine, Containerd, Docker, IMAGE, Podman};

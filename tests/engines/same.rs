@@ -1,4 +1,4 @@
-//! That an engine behaves with eci-fs as it does without: the same script on both, and the same transcript.
+//! Checks that an engine behaves with eci-fs as without: the same script gives the same transcript on both.
 
 use std::io::Write;
 use std::process::Stdio;

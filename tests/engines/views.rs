@@ -1,4 +1,4 @@
-//! What containers of each engine see.
+//! The views in containers of each engine.
 
 use std::collections::BTreeMap;
 

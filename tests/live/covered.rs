@@ -1,4 +1,4 @@
-//! That every view which this machine has is asserted here, and which ones it does not have.
+//! Checks that every view of this host is asserted here, and lists the views that this host lacks.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Who the machine is, what is hidden, and what stays the kernel's.
+//! The identity of the host, the files that are hidden, and the files that stay the kernel's.
 
 use std::path::Path;
 

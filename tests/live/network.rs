@@ -1,4 +1,4 @@
-//! What a container's network namespace lacks, beside what it has itself: directory grafts in /proc/sys/net.
+//! Directory grafts in /proc/sys/net: the files that a container's network namespace lacks, beside those that it has.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! A container in a cgroup of a cgroup: what is above limits it, and what is beside it uses of that.
+//! A container in a nested cgroup: the cgroups above limit it, and the cgroups beside it use a part of those limits.
 
 use support::{Cgroup, Limits};
 

@@ -1,4 +1,4 @@
-//! What the kernel says: of a cgroup, and of the machine.
+//! The kernel's values for a cgroup and for the host.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,6 @@
-//! Tunables: what a container writes it reads back, and nobody else sees it.
+//! Tunables: a container reads the values that it wrote, and nobody else sees them.
 //!
-//! Containers here have a user namespace: where a graft is missing, the kernel refuses them its own file.
+//! Containers here have a user namespace. Where a graft is missing, the kernel refuses them its own file.
 
 mod clusters;
 mod reading;

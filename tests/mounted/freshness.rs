@@ -1,4 +1,4 @@
-//! How old a view may be.
+//! The greatest age of a view.
 
 use std::time::{Duration, Instant};
 

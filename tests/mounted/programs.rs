@@ -1,4 +1,4 @@
-//! What programs make of the views: those that stat first, that seek, that use sendfile(2).
+//! Programs that read views in special ways: after stat(2), after seeks, and by sendfile(2).
 
 use support::form;
 

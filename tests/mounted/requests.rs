@@ -1,4 +1,4 @@
-//! What a refreshed read costs the server: its system calls, counted by strace.
+//! The cost of a refreshed read for the server: its system calls, counted by strace.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,5 @@
-//! A server dies after it has done what was asked, and before it says so: the kernel asks the next one again.
+//! A server dies after it has handled a request and before it answers: the kernel sends the request to the next
+//! server.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! Tunables that may be raised on the machine: what the server tells its daemon, which is the test and raises nothing.
+//! Tunables that may be raised on the host: the requests of the server to its daemon. The test is the daemon, and
+//! raises nothing.
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What a server showed, the next one goes on with.
+//! A new server continues with the texts and figures that the last one showed.
 
 use std::fs::File;
 use std::io::Read;

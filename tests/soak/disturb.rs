@@ -278,7 +278,7 @@ impl Run<'_> {
     /// How many servers have had a fault on purpose.
     #[cfg(debug_assertions)]
     fn count_faults(&mut self) -> usize {
-        let lines = self.daemons.iter_mut().flat_map(Daemon::said);
+        let lines = self.daemons.iter_mut().flat_map(Daemon::log_lines);
         lines
             .filter(|line| [PANICKED, HANGS].iter().any(|words| line.contains(words)))
             .count()
@@ -300,7 +300,11 @@ impl Run<'_> {
 
     /// The last words of the programs.
     fn log(&mut self) -> String {
-        let lines: Vec<&String> = self.daemons.iter_mut().flat_map(Daemon::said).collect();
+        let lines: Vec<&String> = self
+            .daemons
+            .iter_mut()
+            .flat_map(Daemon::log_lines)
+            .collect();
         let last = lines.len().saturating_sub(LAST_LINES);
         lines[last..]
             .iter()

@@ -1,4 +1,4 @@
-//! What a process occupies: descriptors, threads, inotify watches, mounts and memory.
+//! The resources of a process: descriptors, threads, inotify watches, mounts and memory.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Whether a text is right for the container that it was read in: the numbers that name the container, the layout,
-//! and counters that do not fall.
+//! Checks of a text against the container in which it was read: the numbers that identify the container, the layout,
+//! and counters that never fall.
 
 use support::{count_cpus, number_after};
 

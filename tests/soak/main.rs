@@ -1,7 +1,7 @@
-//! Readers in many containers, while what serves them is killed at random moments: none may notice.
+//! Readers in many containers, while the programs that serve them are killed at random moments. No reader may notice.
 //!
-//! A run is short where nothing says otherwise, and long by `cargo xtask soak --minutes N`. Its moments come from a
-//! seed, which is printed, and can be set with `--seed` or `ECI_FS_SOAK_SEED`.
+//! A run is short by default, and long by `cargo xtask soak --minutes N`. Its moments come from a seed, which is
+//! printed, and can be set with `--seed` or `ECI_FS_SOAK_SEED`.
 
 #![allow(
     clippy::unwrap_used,

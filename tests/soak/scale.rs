@@ -1,4 +1,4 @@
-//! How long a run is, how often it is disturbed, and from which seed its moments come.
+//! The length of a run, the rate of its disturbances, and the seed of their moments.
 
 use std::time::Duration;
 

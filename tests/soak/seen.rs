@@ -1,4 +1,4 @@
-//! What all readers have seen, and the figures of a run.
+//! The results of all readers, and the figures of a run.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

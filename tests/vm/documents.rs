@@ -1,5 +1,5 @@
-//! docs/engines.md and docs/operating.md followed word for word on a fresh Debian 12 with systemd, in a virtual machine:
-//! what is executed is what lies in the pages.
+//! docs/engines.md and docs/operating.md, followed word for word on a fresh Debian 12 with systemd in a virtual
+//! machine. The test executes the commands that are written there.
 
 use std::collections::BTreeMap;
 use std::fs;

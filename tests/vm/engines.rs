@@ -1,4 +1,4 @@
-//! Engines on cgroup v2 alone: this machine's programs and their libraries, in a virtual machine.
+//! Engines on cgroup v2 alone: the host's programs and their libraries, in a virtual machine.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

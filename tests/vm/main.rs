@@ -1,6 +1,6 @@
-//! What containers are shown on machines whose only hierarchy is cgroup v2, with each kernel that
-//! the project knows: virtual machines run `vm-guest`, which compares every view with the files of
-//! the container's cgroup. The checks are in `guest/src/checks`.
+//! Views on hosts whose only hierarchy is cgroup v2, with each kernel that the project knows. Virtual machines run
+//! `vm-guest`, which compares every view with the files of the container's cgroup. The checks are in
+//! `guest/src/checks`.
 
 #![allow(
     clippy::print_stdout,

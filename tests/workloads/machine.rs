@@ -1,5 +1,5 @@
-//! A container that is a machine: with a user namespace, all capabilities in it, cgroups of its own, and the programs
-//! of a Debian.
+//! A container that serves as a virtual machine: it has a user namespace, all capabilities in it, its own cgroups, and
+//! the programs of a Debian.
 
 use std::fs;
 use std::os::unix::fs::{lchown, symlink};

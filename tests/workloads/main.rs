@@ -1,5 +1,5 @@
-//! Programs that take their container for a machine: they are run unmodified, with a user namespace, in a container
-//! that is attached and in one that is not.
+//! Programs that expect a whole machine. They run unmodified, with a user namespace, in an attached container and in
+//! one that is not attached.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

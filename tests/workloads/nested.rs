@@ -1,4 +1,4 @@
-//! User namespaces in a container: they mount a procfs and a sysfs of their own exactly where they may without grafts.
+//! User namespaces in a container: they can mount a procfs and a sysfs exactly where they can without grafts.
 
 use serde_json::json;
 use support::{Bundle, Container, Engine, Limits, Scene};

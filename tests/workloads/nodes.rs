@@ -1,5 +1,5 @@
-//! What programs of a cluster's node set when they start, in their order and in their way: a file is written whole if
-//! it does not say what is wanted.
+//! The tunables that programs of a cluster's node set when they start, in the same order and way: a file is written as
+//! a whole if it has another value.
 
 use std::collections::BTreeMap;
 use std::fs;

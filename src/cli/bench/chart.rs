@@ -1,4 +1,4 @@
-//! The report as a picture: for each view a bar of each subject, on a logarithmic scale.
+//! The report as a picture: a bar for each view and subject, on a logarithmic scale.
 
 use super::report::{Report, Times};
 
@@ -8,14 +8,14 @@ const BAR: f64 = 11.0;
 const GAP: f64 = 8.0;
 const TOP: f64 = 64.0;
 
-/// The colours can be told apart by everybody, on white and on black.
+/// The subjects and their colours. Colour-blind people can tell them apart, on white and on black.
 const SUBJECTS: [(&str, &str); 3] = [
     ("the kernel's own file", "#888888"),
     ("eci-fs", "#1a7f37"),
     ("lxcfs", "#bc4c00"),
 ];
 
-/// Draw the loops of open, read and close.
+/// Draws the times to open, read and close each view.
 pub(super) fn draw(report: &Report) -> String {
     let rows: Vec<(String, [Option<Times>; 3])> = report
         .views
@@ -90,7 +90,7 @@ fn all_have_no_peer(rows: &[(String, [Option<Times>; 3])]) -> bool {
     rows.iter().all(|(_, [_, _, lxcfs])| lxcfs.is_none())
 }
 
-/// The power of ten below.
+/// Returns the exponent of the power of ten at or below a time.
 fn decade(usec: f64) -> i32 {
     if usec.is_finite() && usec > 0.0 {
         usec.log10().floor() as i32
@@ -107,7 +107,7 @@ fn number(usec: f64) -> String {
     }
 }
 
-/// Nothing that is drawn here has a character that XML would take for its own.
+/// Returns a text element. No text that is drawn here needs escaping in XML.
 fn text(x: f64, y: f64, anchor: &str, text: &str) -> String {
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>\n")
 }

@@ -1,11 +1,11 @@
-//! Times, counted in the buckets of an HDR histogram: cheap to count into, exact enough to compare.
+//! Times in an HDR histogram, which is fast to record and exact enough to compare.
 
 use hdrhistogram::Histogram as Buckets;
 
-/// Significant decimal digits of a counted time: a bucket is at most a thousandth of its value wide.
+/// The number of significant decimal digits: a bucket is at most a thousandth of its value wide.
 const DIGITS: u8 = 3;
 
-/// Counted times, in nanoseconds.
+/// Recorded times, in nanoseconds.
 #[derive(Debug, Clone)]
 pub(super) struct Histogram(Buckets<u64>);
 
@@ -22,7 +22,7 @@ impl Histogram {
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
-        // Both have the same bounds, so that every time of the other fits.
+        // Both have the same bounds, so all times of the other fit.
         self.0 += &other.0;
     }
 
@@ -30,13 +30,14 @@ impl Histogram {
         self.0.len()
     }
 
-    /// The time that this share of all did not exceed, as the middle of its bucket; 0 of none.
+    /// Returns the quantile of the times in nanoseconds, as the middle of its bucket. Returns 0 when there are no
+    /// times.
     pub(super) fn quantile(&self, share: f64) -> u64 {
         self.0.median_equivalent(self.0.value_at_quantile(share))
     }
 }
 
-/// The middle of some numbers; 0 of none.
+/// Returns the median. Returns 0 when there are no numbers.
 pub(super) fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
     let mut all: Vec<f64> = numbers.into_iter().collect();
     all.sort_by(f64::total_cmp);

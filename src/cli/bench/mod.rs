@@ -1,18 +1,16 @@
-//! `eci-fs bench`: how long reads of views take, beside the kernel's own files and beside lxcfs.
+//! `eci-fs bench`: measures reads of views, beside the kernel's own files and beside lxcfs.
 //!
-//! It brings its own daemon and its own containers, and leaves nothing behind. Every figure is a ratio of
-//! measurements that were taken in turns, round after round: a machine that is busy with something else is so for
-//! all that are compared.
+//! It starts its own daemon and its own containers, and leaves nothing behind. Every figure is a ratio of measurements
+//! that were taken in turns, round after round, so that other load on the host affects all subjects alike.
 //!
-//! - [`contained`] starts the processes that read, each in a mount and a pid namespace of its own; [`reader`] is
-//!   what runs in them.
-//! - [`views`] measures each view, [`tunables`] those that are written to, [`scale`] a daemon with up to a thousand
-//!   containers. [`harmless`] keeps writes from the machine.
-//! - [`report`] is what comes out; [`table`] and [`chart`] are how it is shown.
+//! - [`containers`] starts the processes that read, each in its own mount and pid namespaces; [`reader`] is the code
+//!   that runs in them.
+//! - [`views`] measures each view, [`tunables`] measures tunables that are written to, [`scale`] measures a daemon
+//!   with up to a thousand containers. [`write_guard`] keeps writes away from the host.
+//! - [`report`] holds the results; [`table`] and [`chart`] show them.
 
 mod chart;
-mod contained;
-mod harmless;
+mod containers;
 mod histogram;
 mod peer;
 mod process;
@@ -22,6 +20,7 @@ mod scale;
 mod table;
 mod tunables;
 mod views;
+mod write_guard;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +32,7 @@ use nix::sys::signal::Signal;
 use super::run::cgroup::Cgroups;
 use super::run::limits::Limits;
 use super::run::signals::Signals;
-pub(super) use contained::{idle, stage};
+pub(super) use containers::{idle, stage};
 pub(super) use reader::read;
 
 /// Options of `eci-fs bench`.
@@ -48,7 +47,7 @@ pub(super) struct Options {
     /// Draw the reads of each view to a file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// How many containers are attached when attaching, memory and reading are measured; 0 to leave that out
+    /// The numbers of attached containers with which attaching, memory and reading are measured; 0 to leave that out
     #[arg(
         long,
         value_name = "LIST",
@@ -72,26 +71,26 @@ enum Peer {
     Lxcfs,
 }
 
-/// What a hidden process of the bench is told at its start.
+/// Options of the hidden subcommands of the bench.
 #[derive(Debug, Args)]
-pub(super) struct Inside {
+pub(super) struct ReaderOptions {
     /// With lxcfs
     #[arg(long)]
     lxcfs: bool,
 }
 
-/// How long and how often is measured.
+/// The lengths and the numbers of measurements.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
-    /// Turns that each subject has.
+    /// The rounds: the turns of each subject.
     rounds: usize,
-    /// One measurement of a loop.
+    /// The length of one measurement of a loop.
     span: Duration,
-    /// Silences in one measurement of first reads.
+    /// The number of pauses in one measurement of first reads.
     silences: u64,
-    /// Attachments that are timed with one number of containers.
+    /// The number of timed attachments with one number of containers.
     attachments: usize,
-    /// How long nobody reads, to count what wakes up.
+    /// The time without reads in which wake-ups are counted.
     idle: Duration,
 }
 
@@ -117,7 +116,7 @@ impl Effort {
     }
 }
 
-/// The whole command.
+/// Runs the whole command.
 pub(super) fn main(options: &Options) -> Result<()> {
     super::need_root("bench")?;
     if options.peer == Some(Peer::Lxcfs) {
@@ -128,8 +127,8 @@ pub(super) fn main(options: &Options) -> Result<()> {
     };
     let effort = Effort::of(options);
     let mut report = report::Report::begin(options.quick);
-    // The daemon of many containers comes first, and is another: nothing has ever been read from it, so what
-    // wakes it up is not a sampler that somebody's read has started.
+    // Many containers are measured first, with another daemon: nothing has been read from that one, so no sampler
+    // wakes it up.
     let counts: Vec<usize> = options
         .containers
         .iter()
@@ -165,8 +164,8 @@ fn measure(
     views::measure(options, cgroups, effort, stop, report)
 }
 
-/// What the containers are limited to: there is a limit of each kind, so that views have all to compute, and none
-/// that would slow the measurement down.
+/// Returns the limits of the containers. There is a limit of each kind, so that views compute everything, and none
+/// slows the measurement down.
 fn limits() -> Limits {
     Limits {
         memory: Some(4 << 30),
@@ -179,13 +178,16 @@ fn write(path: &std::path::Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(|e| Error::io("write", path, e))
 }
 
-/// Whether somebody wants the bench to end. Asked between measurements: what was begun is then undone in order.
+/// The request of the user to end the bench. It is checked between measurements, so that everything is undone in
+/// order.
 #[derive(Debug)]
 struct Stop {
     signals: Signals,
 }
 
 impl Stop {
+    /// Checks for a signal.
+    ///
     /// # Errors
     /// When a signal has come that asks to end.
     fn check(&self) -> Result<()> {

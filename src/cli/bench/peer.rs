@@ -1,4 +1,4 @@
-//! lxcfs, started on a mount that only the bench's own mount namespace has.
+//! lxcfs, mounted only in the bench's own mount namespace.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -8,16 +8,16 @@ use eci_fs_protocol::error::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::{MountFlags, mount, mount_bind};
 
-/// Where it is mounted, in that namespace.
+/// The mount point of lxcfs in that namespace.
 const DIR: &str = "/run/eci-fs-bench";
 
-/// How long it may take to mount.
+/// The time limit for lxcfs to mount.
 const START_LIMIT: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
 
-/// Whether it is installed.
+/// Checks that lxcfs is installed.
 pub(super) fn check() -> Result<()> {
     Command::new("lxcfs")
         .arg("--version")
@@ -29,21 +29,21 @@ pub(super) fn check() -> Result<()> {
         .map_err(|e| Error::io("start", "lxcfs", e).remedy("install lxcfs, or leave --peer out"))
 }
 
-/// lxcfs that ends with this value.
+/// A running lxcfs. It is killed when this value is dropped.
 #[derive(Debug)]
-pub(super) struct Running(Child);
+pub(super) struct Lxcfs(Child);
 
-impl Drop for Running {
+impl Drop for Lxcfs {
     fn drop(&mut self) {
-        // Either fails only when it has ended already.
+        // Both calls fail only when lxcfs has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Start it and wait until it is mounted. The mount namespace must be the caller's own.
-pub(super) fn start() -> Result<Running> {
-    // What it keeps in /run goes with the namespace.
+/// Starts lxcfs and waits until it is mounted. The caller must be in its own mount namespace.
+pub(super) fn start() -> Result<Lxcfs> {
+    // The files that lxcfs keeps in /run disappear with the namespace.
     mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None)
         .map_err(|e| Error::io("mount", "/run", e))?;
     std::fs::create_dir_all(DIR).map_err(|e| Error::io("create", DIR, e))?;
@@ -56,8 +56,8 @@ pub(super) fn start() -> Result<Running> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| Error::io("start", "lxcfs", e))?;
-    let running = Running(child);
-    // The kernel says POLLPRI when the list of mounts has changed.
+    let running = Lxcfs(child);
+    // The kernel reports POLLPRI when the list of mounts has changed.
     while !Path::new(DIR).join("proc/meminfo").exists() {
         let fd = mounts.as_fd();
         let changed =
@@ -71,7 +71,7 @@ pub(super) fn start() -> Result<Running> {
     Ok(running)
 }
 
-/// Bind its files over those of /proc and /sys, as container engines do.
+/// Binds the files of lxcfs over those of /proc and /sys, as container engines do.
 pub(super) fn bind() -> Result<()> {
     let proc = Path::new(DIR).join("proc");
     let entries = std::fs::read_dir(&proc).map_err(|e| Error::io("read", &proc, e))?;

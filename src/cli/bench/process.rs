@@ -1,4 +1,4 @@
-//! What a process costs: memory, CPU time, and how often it wakes up.
+//! The costs of a process: memory, CPU time, and wake-ups.
 
 use std::io;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use procfs::ProcError;
 use procfs::process::{Process, Task, all_processes};
 use rustix::io::Errno;
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 pub(super) fn resident_kib(pid: u32) -> Result<u64> {
     let status = process(pid)?.status().map_err(|e| trouble(pid, e))?;
     Ok(status.vmrss.unwrap_or(0))
 }
 
-/// CPU time of all threads.
+/// Returns the CPU time of all threads.
 pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
     // schedstat counts in nanoseconds; stat has only ticks. A thread may end meanwhile.
     let of_one = |task: Task| task.schedstat().map_or(0, |stat| stat.sum_exec_runtime);
     Ok(Duration::from_nanos(tasks(pid)?.map(of_one).sum()))
 }
 
-/// How often its threads have waited for something and were woken up.
+/// Returns the number of voluntary context switches of all threads: each is a wake-up.
 pub(super) fn wake_ups(pid: u32) -> Result<u64> {
     // A thread may end meanwhile.
     let of_one = |task: Task| task.status().ok()?.voluntary_ctxt_switches;
     Ok(tasks(pid)?.filter_map(of_one).sum())
 }
 
-/// Open descriptors.
+/// Returns the number of open descriptors.
 pub(super) fn descriptors(pid: u32) -> Result<u64> {
     let count = process(pid)?.fd_count().map_err(|e| trouble(pid, e))?;
     Ok(count as u64)
 }
 
-/// The first child of a process: the server is the daemon's.
+/// Returns the first child of a process. The first child of the daemon is the server.
 pub(super) fn child(parent: u32) -> Result<u32> {
     let all = all_processes().map_err(|e| Error::io("read", "/proc", plain(e)))?;
     // One that ends meanwhile is none of them.

@@ -1,4 +1,4 @@
-//! The reader: pid 1 of a container, which reads or writes what it is told and says how long that took.
+//! The reader: pid 1 of a container. It reads or writes on request and reports the times.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -17,34 +17,34 @@ use rustix::time::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::harmless::{self, Contained};
 use super::histogram::Histogram;
-use super::{Inside, peer};
+use super::write_guard::{self, WriteGuard};
+use super::{ReaderOptions, peer};
 
-/// How long nobody reads before a first read.
+/// The time without reads before a first read.
 const SILENCE: Duration = Duration::from_millis(20);
 
-/// What a reader is told.
+/// A request to a reader.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToReader {
-    /// Say what is grafted.
+    /// Report the grafts.
     Grafts,
-    /// Read.
+    /// Measure.
     Measure(Job),
 }
 
-/// What a reader says.
+/// A message of a reader or its stage.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromReader {
-    /// It is there, with this pid outside.
+    /// The reader has started, with this pid on the host.
     Started(i32),
-    /// It has its namespaces.
+    /// The reader has its namespaces.
     Ready,
-    /// The mounts over its files.
+    /// The mounts over files of /proc and /sys.
     Grafts(Vec<Graft>),
-    /// How long it took.
+    /// The measured times.
     Measured(Sample),
-    /// It could not.
+    /// The request failed.
     Failed(Error),
 }
 
@@ -52,11 +52,11 @@ pub(super) enum FromReader {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Graft {
     pub(super) path: String,
-    /// Whether the page cache holds it.
+    /// True if the page cache holds it.
     pub(super) cached: bool,
 }
 
-/// What to read, and how.
+/// One measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Job {
     pub(super) path: String,
@@ -65,25 +65,25 @@ pub(super) struct Job {
     pub(super) limit: Limit,
 }
 
-/// How to read.
+/// The way to read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Way {
     /// Open, read to the end, close.
     Open,
-    /// pread(2) of all of it on a descriptor that is held open.
+    /// pread(2) of the whole file on a descriptor that is held open.
     Held,
-    /// As `Open`, after a time in which nobody read.
+    /// Like `Open`, after a time without reads.
     Quiet,
     /// Open, write a number, close.
     Write,
 }
 
-/// When to stop.
+/// The end of a measurement.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) enum Limit {
     /// After this time.
     Span(Duration),
-    /// After so many reads in each thread.
+    /// After this number of reads in each thread.
     Count(u64),
 }
 
@@ -93,19 +93,19 @@ pub(super) struct Sample {
     pub(super) p50: f64,
     pub(super) p99: f64,
     pub(super) count: u64,
-    /// From the first to the last, silences included.
+    /// The time from the first read to the last, pauses included.
     pub(super) elapsed: f64,
 }
 
-/// The whole process. Its channel is standard input.
-pub(in super::super) fn read(inside: &Inside) -> ExitCode {
-    let Ok(channel) = super::contained::channel_of_stdin() else {
+/// Runs the reader process. Its channel is standard input.
+pub(in super::super) fn read(options: &ReaderOptions) -> ExitCode {
+    let Ok(channel) = super::containers::channel_of_stdin() else {
         return ExitCode::FAILURE;
     };
-    let contained = match prepare(inside) {
-        Ok(contained) => contained,
+    let guard = match prepare(options) {
+        Ok(guard) => guard,
         Err(error) => {
-            // If nobody listens there is nobody to tell.
+            // Without the bench nobody needs the error.
             let _ = channel.send(&FromReader::Failed(error), &[]);
             return ExitCode::FAILURE;
         }
@@ -113,32 +113,32 @@ pub(in super::super) fn read(inside: &Inside) -> ExitCode {
     if channel.send(&FromReader::Ready, &[]).is_err() {
         return ExitCode::FAILURE;
     }
-    // The bench closes its end when it is done, or is no more.
-    while let Ok(Some((told, _))) = channel.recv::<ToReader>() {
-        let result = match told {
+    // The channel is closed when the bench is done or has ended.
+    while let Ok(Some((request, _))) = channel.recv::<ToReader>() {
+        let result = match request {
             ToReader::Grafts => grafts().map(FromReader::Grafts),
-            ToReader::Measure(job) => measure(&job, &contained).map(FromReader::Measured),
+            ToReader::Measure(job) => measure(&job, &guard).map(FromReader::Measured),
         };
-        let said = result.unwrap_or_else(FromReader::Failed);
-        if channel.send(&said, &[]).is_err() {
+        let message = result.unwrap_or_else(FromReader::Failed);
+        if channel.send(&message, &[]).is_err() {
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
 }
 
-fn prepare(inside: &Inside) -> Result<Contained> {
+fn prepare(options: &ReaderOptions) -> Result<WriteGuard> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
-    private()?;
-    let contained = Contained::begin()?;
-    if inside.lxcfs {
+    make_private()?;
+    let guard = WriteGuard::begin()?;
+    if options.lxcfs {
         peer::bind()?;
     }
-    Ok(contained)
+    Ok(guard)
 }
 
-/// No mount of ours shall be seen elsewhere.
-pub(super) fn private() -> Result<()> {
+/// Makes all mounts make_private, so that no mount made here appears elsewhere.
+pub(super) fn make_private() -> Result<()> {
     let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", flags).map_err(|e| Error::io("make private", "/", e))
 }
@@ -152,25 +152,25 @@ fn grafts() -> Result<Vec<Graft>> {
         .filter(|mount| mount.fstype.starts_with("fuse") && below(&mount.point))
         .filter(|mount| Path::new(&mount.point).is_file())
         .map(|mount| Graft {
-            // The cached connection is mounted read-only as a whole; of the live one, only some mounts are.
+            // The cached connection is mounted read-only as a whole; only some mounts of the live one are.
             cached: mount.super_options.split(',').any(|option| option == "ro"),
             path: mount.point,
         })
         .collect())
 }
 
-fn measure(job: &Job, contained: &Contained) -> Result<Sample> {
+fn measure(job: &Job, guard: &WriteGuard) -> Result<Sample> {
     if job.way == Way::Write {
-        contained.check(&job.path)?;
+        guard.check(&job.path)?;
     }
     let started = Instant::now();
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..job.threads.max(1))
-            .map(|_| scope.spawn(|| one(job)))
+            .map(|_| scope.spawn(|| run_job(job)))
             .collect();
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(died())))
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(thread_ended())))
             .collect::<Result<Vec<_>>>()
     })?;
     let elapsed = started.elapsed();
@@ -184,15 +184,16 @@ fn measure(job: &Job, contained: &Contained) -> Result<Sample> {
     })
 }
 
-fn died() -> Error {
+fn thread_ended() -> Error {
     Error::refused("a reading thread ended")
 }
 
-fn one(job: &Job) -> Result<Histogram> {
+fn run_job(job: &Job) -> Result<Histogram> {
     let mut times = Histogram::new();
-    let mut buffer = vec![0; room(&job.path)];
+    let mut buffer = vec![0; buffer_size(&job.path)];
     let timer = Timer::new()?;
-    // Only for those who read it: who writes to a tunable that somebody holds open waits until that one is told.
+    // The file is held open only in this case: a write to a tunable waits for the notification of each process that
+    // holds it open.
     let held = (job.way == Way::Held)
         .then(|| open(&job.path))
         .transpose()?;
@@ -202,16 +203,16 @@ fn one(job: &Job) -> Result<Histogram> {
     loop {
         match job.way {
             Way::Held => {
-                let held = held.as_ref().ok_or_else(died)?;
+                let held = held.as_ref().ok_or_else(thread_ended)?;
                 rustix::io::pread(held, &mut buffer, 0)
                     .map_err(|e| Error::io("read", &job.path, e))?;
             }
-            Way::Open => whole(&job.path, &mut buffer)?,
-            Way::Write => harmless::write(&job.path, times.total())?,
+            Way::Open => read_whole(&job.path, &mut buffer)?,
+            Way::Write => write_guard::write(&job.path, times.total())?,
             Way::Quiet => {
                 timer.wait(SILENCE)?;
                 before = Instant::now();
-                whole(&job.path, &mut buffer)?;
+                read_whole(&job.path, &mut buffer)?;
             }
         }
         let now = Instant::now();
@@ -227,9 +228,9 @@ fn one(job: &Job) -> Result<Histogram> {
     }
 }
 
-/// Bytes of the buffer: more than any view has. The kernel clears as much for each read of a tunable
-/// (proc_sys_call_handler), so that a longer one than programs have would measure that.
-fn room(path: &str) -> usize {
+/// Returns the size of the buffer in bytes, which is more than any view has. The kernel clears as many bytes for each
+/// read of a tunable (proc_sys_call_handler), so a buffer larger than that of usual programs would distort the times.
+fn buffer_size(path: &str) -> usize {
     if path.starts_with("/proc/sys/") {
         1 << 12
     } else {
@@ -242,14 +243,14 @@ fn open(path: &str) -> Result<std::os::fd::OwnedFd> {
         .map_err(|e| Error::io("open", path, e))
 }
 
-/// As cat(1) does: to the end, which is a read of nothing.
-fn whole(path: &str, buffer: &mut [u8]) -> Result<()> {
+/// Reads a file until a read returns nothing, as cat(1) does.
+fn read_whole(path: &str, buffer: &mut [u8]) -> Result<()> {
     let file = open(path)?;
     while rustix::io::read(&file, &mut *buffer).map_err(|e| Error::io("read", path, e))? > 0 {}
     Ok(())
 }
 
-/// Lets time pass.
+/// A timer to wait with.
 #[derive(Debug)]
 pub(super) struct Timer(OwnedFd);
 

@@ -1,11 +1,11 @@
-//! What the bench has found. Times are in microseconds.
+//! The results of the bench. Times are in microseconds.
 
 use serde::Serialize;
 
-/// All of it.
+/// All results.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// Of `eci-fs`.
+    /// The version of `eci-fs`.
     pub(super) version: &'static str,
     pub(super) quick: bool,
     pub(super) kernel: String,
@@ -16,11 +16,11 @@ pub(super) struct Report {
     pub(super) threads: Vec<Threads>,
     pub(super) cpu: Vec<Cpu>,
     pub(super) scale: Option<Scale>,
-    /// Views that could not be measured, and why.
+    /// The views that could not be measured, each with the reason.
     pub(super) skipped: Vec<(String, String)>,
 }
 
-/// One way to read one view.
+/// The times of one view.
 #[derive(Debug, Serialize)]
 pub(super) struct View {
     pub(super) path: String,
@@ -28,33 +28,33 @@ pub(super) struct View {
     pub(super) ways: Vec<Compared>,
 }
 
-/// A tunable, read and written.
+/// The times of one tunable that is read and written.
 #[derive(Debug, Serialize)]
 pub(super) struct Tunable {
     pub(super) path: String,
     pub(super) read: Compared,
-    /// The kernel's is [`Self::written`], in a namespace of its own.
+    /// The kernel's time is that of [`Self::written`], in its own namespace.
     pub(super) write: Compared,
     pub(super) written: &'static str,
-    /// What both shall be of the kernel's at most.
+    /// The goal for both ratios: at most this multiple of the kernel's time.
     pub(super) goal: f64,
 }
 
-/// The same work done by all subjects in turns.
+/// The times of the same work by all subjects, which take turns.
 #[derive(Debug, Serialize)]
 pub(super) struct Compared {
-    /// "open", "held", "quiet" or "write".
+    /// The way to read: "open", "held", "quiet" or "write".
     pub(super) way: &'static str,
     pub(super) kernel: Times,
     pub(super) ours: Times,
     pub(super) lxcfs: Option<Times>,
-    /// Ours / the kernel's: the median over the rounds.
+    /// The time of eci-fs divided by the kernel's: the median over the rounds.
     pub(super) ours_to_kernel: f64,
-    /// lxcfs / ours.
+    /// The time of lxcfs divided by that of eci-fs.
     pub(super) lxcfs_to_ours: Option<f64>,
 }
 
-/// Medians over the rounds.
+/// The medians over the rounds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Times {
     pub(super) p50_usec: f64,
@@ -62,7 +62,7 @@ pub(super) struct Times {
     pub(super) reads_per_sec: f64,
 }
 
-/// A view read by several threads.
+/// The times of a view that several threads read.
 #[derive(Debug, Serialize)]
 pub(super) struct Threads {
     pub(super) path: String,
@@ -70,41 +70,41 @@ pub(super) struct Threads {
     pub(super) compared: Compared,
 }
 
-/// What reads cost the server.
+/// The costs of reads for the server.
 #[derive(Debug, Serialize)]
 pub(super) struct Cpu {
     pub(super) path: String,
     pub(super) cached: bool,
     pub(super) way: &'static str,
     pub(super) reads: u64,
-    /// CPU seconds of the server per million reads.
+    /// The CPU seconds of the server for a million reads.
     pub(super) sec_per_million: f64,
 }
 
-/// What both programs take when each view of each container has been read.
+/// The memory of both programs when each view of each container has been read.
 #[derive(Debug, Serialize)]
 pub(super) struct AllRead {
     pub(super) containers: usize,
-    /// Of one container.
+    /// The number of views of one container.
     pub(super) views: usize,
     pub(super) daemon_kib: u64,
     pub(super) server_kib: u64,
     pub(super) server_descriptors: u64,
 }
 
-/// A daemon with many containers.
+/// The costs of a daemon with many containers.
 #[derive(Debug, Serialize)]
 pub(super) struct Scale {
-    /// Both programs after each view of each container was read.
+    /// The memory of both programs when each view of each container has been read.
     pub(super) all_read: AllRead,
     pub(super) path: String,
     pub(super) steps: Vec<Step>,
-    /// Wake-ups of both programs in a second in which nobody reads, with all containers attached.
+    /// The wake-ups of both programs in a second without reads, with all containers attached.
     pub(super) idle_wake_ups_per_sec: f64,
     pub(super) idle_sec: f64,
 }
 
-/// With one number of containers.
+/// The costs with one number of containers.
 #[derive(Debug, Serialize)]
 pub(super) struct Step {
     pub(super) containers: usize,

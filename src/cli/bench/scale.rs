@@ -1,24 +1,24 @@
-//! One daemon with more and more containers: attaching, memory, reading, and waking up.
+//! Measurements of one daemon with more and more containers: attaching, memory, reading, and wake-ups.
 
 use std::time::{Duration, Instant};
 
 use eci_fs_protocol::error::Result;
 
 use super::super::run::cgroup::Cgroups;
-use super::contained::{Crowd, Daemon, Reader};
+use super::containers::{Daemon, IdleContainers, Reader};
 use super::histogram::median;
 use super::reader::{Timer, Way};
 use super::report::{AllRead, Scale, Step};
 use super::views::{Subjects, job};
 use super::{Effort, Stop, process};
 
-/// What is read with many containers attached. It counts no threads, so that no sampler begins to run.
+/// The view that is read with many containers attached. It counts no threads, so that no sampler starts.
 const PATH: &str = "/proc/meminfo";
 
-/// How long after the last read nothing is counted: twice what the daemon's watchdog waits.
+/// The time after the last read before wake-ups are counted: twice the interval of the daemon's watchdog.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// Measure with each number of containers, from the smallest to the largest.
+/// Measures with each number of containers, from the smallest to the largest.
 pub(super) fn measure(
     counts: &[usize],
     cgroups: &Cgroups,
@@ -33,9 +33,9 @@ pub(super) fn measure(
     let daemon = Daemon::start()?;
     let kernel = Reader::start(cgroups, false)?;
     let ours = Reader::start(cgroups, false)?;
-    let mut crowd = Crowd::new()?;
-    // The one whose attaching is timed, again and again. The reader is the first container.
-    let newcomer = crowd.grow(cgroups)?;
+    let mut idle = IdleContainers::new()?;
+    // This container is attached and timed, again and again. The reader is the first container.
+    let timed = idle.add(cgroups)?;
     daemon.attach(ours.pid)?;
     let mut attached = vec![ours.pid];
     let subjects = Subjects {
@@ -47,18 +47,18 @@ pub(super) fn measure(
     for count in counts {
         while attached.len() < count {
             stop.check()?;
-            let pid = crowd.grow(cgroups)?;
+            let pid = idle.add(cgroups)?;
             daemon.attach(pid)?;
             attached.push(pid);
         }
-        let (took, grafts) = attachments(&daemon, newcomer, effort, stop)?;
+        let (took, grafts) = attachments(&daemon, timed, effort, stop)?;
         let open = subjects.compare(&job(PATH, Way::Open, effort), effort.rounds, stop)?;
         let quiet = subjects.compare(&job(PATH, Way::Quiet, effort), effort.rounds, stop)?;
         steps.push(Step {
             containers: attached.len(),
             grafts,
             attach_p50_usec: median(took.iter().copied()),
-            attach_p99_usec: highest(&took),
+            attach_p99_usec: percentile_99(&took),
             daemon_kib: process::resident_kib(daemon.pid)?,
             server_kib: process::resident_kib(daemon.server)?,
             server_descriptors: process::descriptors(daemon.server)?,
@@ -67,16 +67,16 @@ pub(super) fn measure(
         });
     }
     stop.check()?;
-    let woken = || -> Result<u64> {
+    let wake_ups = || -> Result<u64> {
         Ok(process::wake_ups(daemon.pid)? + process::wake_ups(daemon.server)?)
     };
-    // After the last read the daemon asks once more whether the server answers.
+    // After the last read the daemon checks the server once more.
     let timer = Timer::new()?;
     timer.wait(SETTLING)?;
-    let (before, started) = (woken()?, Instant::now());
+    let (before, started) = (wake_ups()?, Instant::now());
     timer.wait(effort.idle)?;
     let idle_sec = started.elapsed().as_secs_f64();
-    let wake_ups = woken()?.saturating_sub(before);
+    let wake_ups = wake_ups()?.saturating_sub(before);
     let views = read_all(&attached, &ours, stop)?;
     let all_read = AllRead {
         containers: attached.len(),
@@ -94,7 +94,7 @@ pub(super) fn measure(
     }))
 }
 
-/// Read each view of each container once; how many views one has.
+/// Reads each view of each container once. Returns the number of views of one container.
 fn read_all(pids: &[i32], ours: &Reader, stop: &Stop) -> Result<usize> {
     let mut views = 0;
     let grafts = ours.grafts()?;
@@ -102,7 +102,7 @@ fn read_all(pids: &[i32], ours: &Reader, stop: &Stop) -> Result<usize> {
         stop.check()?;
         views = 0;
         for graft in &grafts {
-            // A file that the kernel has, but reads to nobody, is none that could take memory.
+            // A file that the kernel refuses to read takes no memory of the server.
             if std::fs::read(format!("/proc/{pid}/root{}", graft.path)).is_ok() {
                 views += 1;
             }
@@ -111,7 +111,8 @@ fn read_all(pids: &[i32], ours: &Reader, stop: &Stop) -> Result<usize> {
     Ok(views)
 }
 
-/// Attach and detach one container; how long each attaching took, in microseconds, and how many grafts it made.
+/// Attaches and detaches one container several times. Returns the time of each attachment in microseconds, and the
+/// number of grafts.
 fn attachments(
     daemon: &Daemon,
     pid: i32,
@@ -129,8 +130,8 @@ fn attachments(
     Ok((took, grafts))
 }
 
-/// The 99th percentile.
-fn highest(took: &[f64]) -> f64 {
+/// Returns the 99th percentile.
+fn percentile_99(took: &[f64]) -> f64 {
     let mut sorted = took.to_vec();
     sorted.sort_by(f64::total_cmp);
     let index = (sorted.len() as f64 * 0.99).ceil() as usize;

@@ -1,11 +1,11 @@
-//! The report, for a person.
+//! The report as text.
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, ColumnConstraint, Table, Width};
 
 use super::report::{Compared, Report};
 
-/// Print it.
+/// Prints the report.
 #[allow(clippy::print_stdout, reason = "the table is what the command is for")]
 pub(super) fn print(report: &Report) {
     println!("{}", text(report));
@@ -118,24 +118,24 @@ fn text(report: &Report) -> String {
     out
 }
 
-/// The least width of the names of views.
+/// The least width of the column with names of views.
 const TITLE: u16 = 42;
 
 /// The least widths of the columns of [`comparison`].
 const COMPARED: [u16; 6] = [TITLE, 18, 18, 20, 8, 8];
 
-/// A table that compares times.
+/// Returns a table that compares times.
 fn comparison(first: &str) -> Table {
     let mut table = Table::new();
     table.set_header([first, "kernel", "eci-fs", "lxcfs", "to kern.", "lxcfs to"]);
     table
 }
 
-/// A line for each row. Names stand at the left of their column, numbers at the right.
+/// Returns a line for each row. Names are aligned to the left, numbers to the right.
 fn lines(mut table: Table, widths: &[u16]) -> String {
     table.load_style(NOTHING);
     table.discover_columns();
-    // With the space that divides each from the next one.
+    // The width includes the space before the next column.
     let constraint = |width: &u16| ColumnConstraint::LowerBoundary(Width::Fixed(width + 1));
     table.set_constraints(widths.iter().map(constraint));
     for (column, width) in table.column_iter_mut().zip(widths) {

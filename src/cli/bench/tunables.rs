@@ -1,25 +1,25 @@
-//! Tunables, which are written, too.
+//! Measurements of tunables, which are also written.
 
 use eci_fs_protocol::error::Result;
 
-use super::contained::Reader;
-use super::harmless::KERNELS;
+use super::containers::Reader;
 use super::reader::Way;
 use super::report::Tunable;
 use super::views::{Subjects, job};
+use super::write_guard::KERNEL_TUNABLE;
 use super::{Effort, Options, Stop};
 
-/// What stands for all: a number in a range, any number, and one whose handler wants a capability.
+/// The measured tunables: a number in a range, any number, and one whose handler requires a capability.
 const TUNABLES: [&str; 3] = [
     "/proc/sys/vm/swappiness",
     "/proc/sys/kernel/panic",
     "/proc/sys/kernel/dmesg_restrict",
 ];
 
-/// How long reading and writing may take, of the kernel's own time.
+/// The goal for reading and writing: at most this multiple of the kernel's time.
 const GOAL: f64 = 6.0;
 
-/// Measure them, or those that were asked for.
+/// Measures all tunables, or the requested ones.
 pub(super) fn measure(
     kernel: &Reader,
     ours: &Reader,
@@ -36,13 +36,13 @@ pub(super) fn measure(
         .into_iter()
         .filter(|path| options.views.is_empty() || options.views.iter().any(|view| view == path))
         .map(|path| {
-            let kernels = job(KERNELS, Way::Write, effort);
+            let kernel_job = job(KERNEL_TUNABLE, Way::Write, effort);
             let write = job(path, Way::Write, effort);
             Ok(Tunable {
                 path: path.to_owned(),
                 read: subjects.compare(&job(path, Way::Open, effort), effort.rounds, stop)?,
-                write: subjects.compare_with(&write, &kernels, effort.rounds, stop)?,
-                written: KERNELS,
+                write: subjects.compare_with(&write, &kernel_job, effort.rounds, stop)?,
+                written: KERNEL_TUNABLE,
                 goal: GOAL,
             })
         })

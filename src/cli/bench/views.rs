@@ -1,18 +1,18 @@
-//! Each view, in each way, by each subject.
+//! Measurements of each view, in each way, by each subject.
 
 use eci_fs_protocol::error::Result;
 
 use super::super::run::cgroup::Cgroups;
-use super::contained::{Daemon, Reader};
+use super::containers::{Daemon, Reader};
 use super::histogram::median;
 use super::reader::{Job, Limit, Sample, Way};
 use super::report::{Compared, Cpu, Report, Threads, Times, View};
 use super::{Effort, Options, Stop, process, tunables};
 
-/// With how many threads the first view is read.
+/// The numbers of threads that read a view at once.
 const THREADS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
-/// Those who read the same file, each its own version of it.
+/// The readers of the kernel's file, of the view, and of lxcfs's file.
 pub(super) struct Subjects<'a> {
     pub(super) kernel: &'a Reader,
     pub(super) ours: &'a Reader,
@@ -20,23 +20,23 @@ pub(super) struct Subjects<'a> {
 }
 
 impl Subjects<'_> {
-    /// Have all of them do the same, in turns.
+    /// Measures the same job in all subjects, in turns.
     pub(super) fn compare(&self, job: &Job, rounds: usize, stop: &Stop) -> Result<Compared> {
         self.compare_with(job, job, rounds, stop)
     }
 
-    /// The same, where the kernel's own is another file.
+    /// Measures like [`Self::compare`], with another job for the kernel.
     pub(super) fn compare_with(
         &self,
         job: &Job,
-        kernels: &Job,
+        kernel_job: &Job,
         rounds: usize,
         stop: &Stop,
     ) -> Result<Compared> {
         let (mut kernel, mut ours, mut lxcfs) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds.max(1) {
             stop.check()?;
-            kernel.push(self.kernel.measure(kernels)?);
+            kernel.push(self.kernel.measure(kernel_job)?);
             ours.push(self.ours.measure(job)?);
             if let Some(reader) = self.lxcfs {
                 lxcfs.push(reader.measure(job)?);
@@ -81,7 +81,7 @@ fn name(way: Way) -> &'static str {
     }
 }
 
-/// A job of one thread that takes as long as the effort says.
+/// Returns a job for one thread, as long as the effort says.
 pub(super) fn job(path: &str, way: Way, effort: Effort) -> Job {
     Job {
         path: path.to_owned(),
@@ -94,7 +94,7 @@ pub(super) fn job(path: &str, way: Way, effort: Effort) -> Job {
     }
 }
 
-/// Measure all views, or those that were asked for.
+/// Measures all views, or the requested ones.
 pub(super) fn measure(
     options: &Options,
     cgroups: &Cgroups,
@@ -134,7 +134,7 @@ pub(super) fn measure(
                 cached: graft.cached,
                 ways,
             }),
-            // A file that this kernel has, but reads to nobody.
+            // The kernel has this file but refuses to read it.
             Err(error) => {
                 stop.check()?;
                 report.skipped.push((graft.path.clone(), error.to_string()));
@@ -142,7 +142,7 @@ pub(super) fn measure(
         }
     }
     report.tunables = tunables::measure(&kernel, &ours, options, effort, stop)?;
-    // Several threads, and what the server pays: of one view of each connection.
+    // Several threads and the server's costs are measured for one view of each connection.
     for cached in [true, false] {
         let Some(path) = typical(report, cached) else {
             continue;
@@ -185,7 +185,7 @@ pub(super) fn measure(
     Ok(())
 }
 
-/// The view that stands for a connection: what programs read most, or the first there is.
+/// Returns a typical view of a connection: one that programs read often, or else the first one.
 fn typical(report: &Report, cached: bool) -> Option<String> {
     let known = ["/proc/meminfo", "/proc/vmstat", "/proc/pressure/cpu"];
     let mut measured = report.views.iter().filter(|view| view.cached == cached);

@@ -1,4 +1,4 @@
-//! Whether the daemon is there, and speaks our language.
+//! Checks of the daemon: whether it runs, and whether it speaks the same version of the protocol.
 
 use std::path::Path;
 
@@ -21,13 +21,13 @@ pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path, root: &Path, 
             "eci-mountd is running on {at}, and has {} containers",
             containers.len()
         )),
-        // Of another version, or it hangs.
+        // The daemon is of another version, or it hangs.
         Err(error) => findings.error(error),
     }
     raised(findings, runtime_dir);
 }
 
-/// What the machine has because containers have set it.
+/// Notes the sysctls of the host that are raised for containers.
 fn raised(findings: &mut Findings, runtime_dir: &Path) {
     let record = RuntimeDir::open(runtime_dir).and_then(|runtime| record::read_here(&runtime));
     match record {
@@ -50,11 +50,11 @@ fn raised(findings: &mut Findings, runtime_dir: &Path) {
     }
 }
 
-/// There is none: what that means depends on who would call it.
+/// Reports that no daemon runs. The finding depends on whether an engine is set up to call it.
 fn absent(findings: &mut Findings, runtime_dir: &Path, root: &Path, wired: bool) {
     let says = format!("no eci-mountd is running on {}", runtime_dir.display());
     let config = root.join(config::DEFAULT.trim_start_matches('/'));
-    // A configuration that cannot be read is said where the engines are looked at.
+    // The check of the engines reports a configuration that cannot be read.
     let hook = Config::read(&config).unwrap_or_default().hook;
     let start = "start the service eci-mountd";
     if !wired {

@@ -1,4 +1,4 @@
-//! Which engines are there, and which of them use eci-fs.
+//! Checks of the engines: which are installed, and which use eci-fs.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use super::Findings;
 use crate::cli::config::{self, Config};
-use crate::cli::install::{Engine, RUNTIME, Wish, wired};
+use crate::cli::install::{Engine, Installation, RUNTIME, installation};
 
-/// Engines, and the programs by which they are known.
+/// The engines and runtimes, and the programs by which they are found.
 const ENGINES: [(&str, &str, Option<Engine>); 8] = [
     ("docker", "dockerd", Some(Engine::Docker)),
     ("podman", "podman", Some(Engine::Podman)),
@@ -20,7 +20,7 @@ const ENGINES: [(&str, &str, Option<Engine>); 8] = [
     ("lxc", "lxc-start", None),
 ];
 
-/// Where programs are besides PATH, which need not have those of root.
+/// The directories that are searched besides PATH. A user's PATH may lack the directories of root.
 const USUAL: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -30,21 +30,21 @@ const USUAL: [&str; 6] = [
     "/bin",
 ];
 
-/// Look at all; whether one of them has been set up to use eci-fs.
+/// Checks all engines. Returns whether one of them is set up to use eci-fs.
 pub(super) fn examine(findings: &mut Findings, root: &Path) -> bool {
     let mut any = false;
     let mut runtimes = false;
     for (name, program, engine) in ENGINES {
         let found = find(program);
         let Some(engine) = engine else {
-            // Runtimes and LXC: whoever calls them is what is set up.
+            // Runtimes and LXC are not set up themselves; their callers are.
             if let Some(path) = found {
                 runtimes |= name != "lxc";
                 findings.ok(format!("{name} {}", version(&path)));
             }
             continue;
         };
-        let set_up = match wired(engine, root) {
+        let set_up = match installation(engine, root) {
             Ok(set_up) => set_up,
             Err(error) => {
                 findings.error(error);
@@ -54,15 +54,15 @@ pub(super) fn examine(findings: &mut Findings, root: &Path) -> bool {
         any |= set_up.is_some();
         let version = found.as_deref().map(version);
         match (version, set_up) {
-            (Some(version), Some(wish)) => {
-                say_wired(findings, engine, &format!("{name} {version}"), &wish, root);
+            (Some(version), Some(found)) => {
+                report_installation(findings, engine, &format!("{name} {version}"), &found, root);
             }
-            (None, Some(wish)) => {
-                say_wired(
+            (None, Some(found)) => {
+                report_installation(
                     findings,
                     engine,
                     &format!("{name}, which is not in PATH,"),
-                    &wish,
+                    &found,
                     root,
                 );
             }
@@ -83,9 +83,15 @@ pub(super) fn examine(findings: &mut Findings, root: &Path) -> bool {
     any
 }
 
-/// An engine is set up: whether what it is to call is there.
-fn say_wired(findings: &mut Findings, engine: Engine, name: &str, wish: &Wish, root: &Path) {
-    let programs = wish.programs(engine);
+/// Reports how an engine is set up, and whether the programs that it calls exist.
+fn report_installation(
+    findings: &mut Findings,
+    engine: Engine,
+    name: &str,
+    installation: &Installation,
+    root: &Path,
+) {
+    let programs = installation.programs(engine);
     let missing = programs
         .iter()
         .find(|path| !is_program(&root.join(path.trim_start_matches('/'))));
@@ -95,7 +101,7 @@ fn say_wired(findings: &mut Findings, engine: Engine, name: &str, wish: &Wish, r
             "install eci-fs and eci-runc there, or `eci-fs install` again",
         );
     }
-    let how = match (engine, wish.is_default()) {
+    let how = match (engine, installation.is_default()) {
         (Engine::Podman, _) => "for every container".to_owned(),
         (_, true) => "for every container that names no other runtime".to_owned(),
         (_, false) => format!("for containers that name the runtime {RUNTIME}"),
@@ -116,7 +122,7 @@ fn is_program(path: &Path) -> bool {
     found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// What a program says of its version.
+/// Returns the version that a program prints.
 fn version(path: &Path) -> String {
     let output = Command::new(path)
         .arg("--version")
@@ -129,7 +135,8 @@ fn version(path: &Path) -> String {
     number(&text).unwrap_or_else(|| "of unknown version".to_owned())
 }
 
-/// The first word that is a version: "20.10.24+dfsg1," in "Docker version 20.10.24+dfsg1, build 297e128".
+/// Returns the first word that is a version number: "20.10.24+dfsg1" in "Docker version 20.10.24+dfsg1, build
+/// 297e128".
 fn number(text: &str) -> Option<String> {
     let word = text.split_whitespace().find(|word| {
         let word = word.trim_start_matches('v');

@@ -1,4 +1,4 @@
-//! What the kernel has, asked of it where it can be asked, and not read off its version.
+//! Checks of the kernel. Each tries the feature itself where possible, instead of comparing versions.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,10 @@ use rustix::process::PidfdFlags;
 
 use super::Findings;
 
-/// The first kernel that sends again what a dead server had read (FUSE_NOTIFY_RESEND).
+/// The first kernel version that resends the requests that a dead server had read (FUSE_NOTIFY_RESEND).
 const RESEND: (u32, u32) = (6, 9);
 
-/// Controllers that views take their figures from.
+/// The controllers that views read.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "cpuset"];
 
 pub(super) fn examine(findings: &mut Findings) {
@@ -91,7 +91,7 @@ fn needs(findings: &mut Findings, what: &str, since: &str, has: bool) {
     }
 }
 
-/// Whether a rule set can be made; nothing is restricted by that.
+/// Returns whether a Landlock rule set can be created. Creating one restricts nothing.
 fn has_landlock() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -100,7 +100,7 @@ fn has_landlock() -> bool {
         .is_ok()
 }
 
-/// "6.12.3-cloud" as (6, 12).
+/// Returns the major and the minor version: (6, 12) of "6.12.3-cloud".
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -145,18 +145,18 @@ pub(super) fn examine_cgroups(findings: &mut Findings) {
     }
 }
 
-/// How cgroups are mounted.
+/// The mounted cgroup hierarchies.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Layout {
     v1: bool,
     v2: bool,
-    /// Whether controllers are in both.
+    /// True if both versions have controllers.
     split: bool,
     controllers: Vec<String>,
 }
 
 impl Layout {
-    /// From a mountinfo, and the controllers of the v2 hierarchy that is mounted at a path.
+    /// Parses a mountinfo. `controllers` returns the controllers of the v2 hierarchy that is mounted at a path.
     fn of(mountinfo: &str, controllers: impl Fn(&str) -> String) -> Self {
         let mut this = Self::default();
         for (left, right) in mountinfo.lines().filter_map(|line| line.split_once(" - ")) {

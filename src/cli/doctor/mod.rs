@@ -1,7 +1,7 @@
-//! `eci-fs doctor`: whether this machine has what eci-fs needs, whether engines use it, and what to change.
+//! `eci-fs doctor`: checks the host and the engines, and says what to change.
 //!
-//! A finding is wrong when a container would fail to start or would not see its own limits; anything else that is
-//! worth knowing is a note.
+//! A finding is wrong when a container would fail to start or would not see its own limits. All other findings that
+//! are worth knowing are notes.
 
 mod daemon;
 mod engines;
@@ -30,29 +30,29 @@ pub(super) struct Options {
     runtime: Runtime,
 }
 
-/// How a finding is.
+/// The result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum Status {
     Ok,
     Note,
     Wrong,
 }
 
-/// One thing that was looked at.
+/// One finding.
 #[derive(Debug, Serialize)]
 struct Finding {
-    /// What it belongs to: "kernel", "engines".
+    /// The part of the host that was checked, as "kernel" or "engines".
     part: &'static str,
-    state: State,
-    /// What was found.
+    state: Status,
+    /// The text of the finding.
     says: String,
-    /// What to do about it.
+    /// The way to solve the problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
 }
 
-/// All findings, in the order in which they are said.
+/// All findings, in the order of the output.
 #[derive(Debug, Default)]
 struct Findings {
     part: &'static str,
@@ -60,28 +60,28 @@ struct Findings {
 }
 
 impl Findings {
-    /// What follows belongs to this.
+    /// Begins a part: all findings that follow belong to it.
     fn begin(&mut self, part: &'static str) {
         self.part = part;
     }
 
     fn ok(&mut self, says: impl Into<String>) {
-        self.add(State::Ok, says.into(), None);
+        self.add(Status::Ok, says.into(), None);
     }
 
     fn note(&mut self, says: impl Into<String>, remedy: &str) {
-        self.add(State::Note, says.into(), Some(remedy.to_owned()));
+        self.add(Status::Note, says.into(), Some(remedy.to_owned()));
     }
 
     fn wrong(&mut self, says: impl Into<String>, remedy: &str) {
-        self.add(State::Wrong, says.into(), Some(remedy.to_owned()));
+        self.add(Status::Wrong, says.into(), Some(remedy.to_owned()));
     }
 
     fn error(&mut self, error: Error) {
-        self.add(State::Wrong, error.what, error.remedy);
+        self.add(Status::Wrong, error.what, error.remedy);
     }
 
-    fn add(&mut self, state: State, says: String, remedy: Option<String>) {
+    fn add(&mut self, state: Status, says: String, remedy: Option<String>) {
         self.all.push(Finding {
             part: self.part,
             state,
@@ -91,7 +91,9 @@ impl Findings {
     }
 
     fn is_well(&self) -> bool {
-        self.all.iter().all(|finding| finding.state != State::Wrong)
+        self.all
+            .iter()
+            .all(|finding| finding.state != Status::Wrong)
     }
 
     fn text(&self) -> String {
@@ -103,9 +105,9 @@ impl Findings {
                 text += &format!("{part}\n");
             }
             let state = match finding.state {
-                State::Ok => "ok",
-                State::Note => "note",
-                State::Wrong => "WRONG",
+                Status::Ok => "ok",
+                Status::Note => "note",
+                Status::Wrong => "WRONG",
             };
             text += &format!("  {state:<6} {}\n", finding.says);
             if let Some(remedy) = &finding.remedy {

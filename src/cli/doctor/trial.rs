@@ -1,11 +1,11 @@
-//! A real container, as `eci-fs run` makes it, that has to see its limit.
+//! The check of a real container: `eci-fs run` starts one, and it has to see its memory limit.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::Findings;
 
-/// The limit of memory, in mebibytes. A shell runs in far less.
+/// The memory limit, in MiB. A shell needs far less.
 const MEBIBYTES: u64 = 64;
 
 pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path) {
@@ -48,7 +48,7 @@ pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path) {
     }
 }
 
-/// MemTotal, in kibibytes.
+/// Returns MemTotal in KiB.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo
         .lines()

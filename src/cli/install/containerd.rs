@@ -1,10 +1,10 @@
-//! containerd: a runtime of its CRI plugin, which Kubernetes names by a RuntimeClass. What speaks to containerd
-//! directly, as `ctr`, names the program at each call and needs no configuration.
+//! containerd: a runtime of its CRI plugin, which Kubernetes names by a RuntimeClass. Direct clients, as `ctr`, name
+//! the program at each call and need no configuration.
 
 use eci_fs_protocol::error::{Error, Result};
 use toml_edit::{Decor, DocumentMut, Item, Table, value};
 
-use super::{Edit, RUNTIME, RUNTIME_PROGRAM, Wish};
+use super::{EngineConfig, Installation, RUNTIME, RUNTIME_PROGRAM};
 
 /// `/etc/containerd/config.toml`.
 #[derive(Debug)]
@@ -15,18 +15,18 @@ const RUNTIMES: &str = "runtimes";
 const OPTIONS: &str = "options";
 const BINARY: &str = "BinaryName";
 
-/// The runtime that containerd has of its own.
+/// The name of containerd's built-in runtime.
 const STOCK: &str = "runc";
 
-/// The kind of runtime that calls a program with the command line of runc.
+/// The type of a runtime that is called with the command line of runc.
 const SHIM: &str = "io.containerd.runc.v2";
 
-impl Edit for ConfigToml {
+impl EngineConfig for ConfigToml {
     fn path(&self) -> &'static str {
         "/etc/containerd/config.toml"
     }
 
-    fn installed(&self, text: &str) -> Result<Option<Wish>> {
+    fn installed(&self, text: &str) -> Result<Option<Installation>> {
         let config = parse(text)?;
         let mut section = Some(config.as_item());
         for key in section_of(&config)? {
@@ -37,13 +37,13 @@ impl Edit for ConfigToml {
             .and_then(|all| all.get(RUNTIME)?.get(OPTIONS)?.get(BINARY))
             .and_then(Item::as_str);
         let default = at(DEFAULT).and_then(Item::as_str) == Some(RUNTIME);
-        Ok(path.and_then(|path| Wish::of(path, RUNTIME_PROGRAM, default)))
+        Ok(path.and_then(|path| Installation::of(path, RUNTIME_PROGRAM, default)))
     }
 
-    fn install(&self, text: Option<&str>, wish: &Wish) -> Result<String> {
+    fn install(&self, text: Option<&str>, installation: &Installation) -> Result<String> {
         let text = text.unwrap_or("version = 2\n");
         let installed = self.installed(text)?;
-        if installed.as_ref() == Some(wish) {
+        if installed.as_ref() == Some(installation) {
             return Ok(text.to_owned());
         }
         let mut config = parse(text)?;
@@ -51,7 +51,7 @@ impl Edit for ConfigToml {
         for key in section_of(&parse(text)?)? {
             section = table(section, key)?;
         }
-        if wish.default {
+        if installation.default {
             match section.get(DEFAULT).map(Item::as_str) {
                 None | Some(Some(STOCK | RUNTIME | "")) => set(section, DEFAULT, RUNTIME),
                 Some(other) => {
@@ -77,13 +77,13 @@ impl Edit for ConfigToml {
         if !all.contains_key(RUNTIME) {
             let stock = all.get(STOCK).and_then(Item::as_table).cloned();
             if stock.is_none() && names_stock {
-                // A list of runtimes takes the place of the one that containerd has of its own, which has the stock one.
-                all.insert(STOCK, Item::Table(of_shim()));
+                // A list of runtimes replaces containerd's built-in list, so the built-in runtime is added to it.
+                all.insert(STOCK, Item::Table(shim_runtime()));
             }
-            all.insert(RUNTIME, Item::Table(like(stock)?));
+            all.insert(RUNTIME, Item::Table(runtime_like(stock)?));
         }
         let options = table(table(all, RUNTIME)?, OPTIONS)?;
-        set(options, BINARY, &wish.runtime());
+        set(options, BINARY, &installation.runtime());
         Ok(config.to_string())
     }
 
@@ -110,15 +110,15 @@ impl Edit for ConfigToml {
         let all = table(section, RUNTIMES)?;
         all.remove(RUNTIME);
         let stock = all.get(STOCK).and_then(Item::as_table);
-        if stock.is_some_and(|stock| stock.to_string() == of_shim().to_string()) {
-            // It says nothing; most likely it is ours.
+        if stock.is_some_and(|stock| stock.to_string() == shim_runtime().to_string()) {
+            // The entry only repeats the default, so it is most likely the one that was added by `install`.
             all.remove(STOCK);
         }
         Ok(Some(config.to_string()))
     }
 }
 
-/// A document, or the line on which it is none.
+/// Parses a document. An error names the line.
 pub(super) fn parse(text: &str) -> Result<DocumentMut> {
     text.parse().map_err(|error: toml_edit::TomlError| {
         let line = error
@@ -130,7 +130,7 @@ pub(super) fn parse(text: &str) -> Result<DocumentMut> {
     })
 }
 
-/// Where the runtimes of CRI are, which depends on the version of the file.
+/// Returns the section of the CRI runtimes, which depends on the version of the file.
 fn section_of(config: &DocumentMut) -> Result<&'static [&'static str; 3]> {
     match config.get("version").map(Item::as_integer) {
         Some(Some(2)) => Ok(&["plugins", "io.containerd.grpc.v1.cri", "containerd"]),
@@ -148,10 +148,10 @@ fn section_of(config: &DocumentMut) -> Result<&'static [&'static str; 3]> {
     }
 }
 
-/// The table of this name, made if missing.
+/// Returns the table of this name, and creates it if it is missing.
 fn table<'a>(parent: &'a mut Table, key: &str) -> Result<&'a mut Table> {
     let mut new = Table::new();
-    // Without a line of its own, unless something other than tables is put into it.
+    // The table has no header line unless something other than tables is put into it.
     new.set_implicit(true);
     let item = parent.entry(key).or_insert(Item::Table(new));
     item.as_table_mut().ok_or_else(|| {
@@ -161,7 +161,7 @@ fn table<'a>(parent: &'a mut Table, key: &str) -> Result<&'a mut Table> {
     })
 }
 
-/// Set a key to a text, and leave the rest of its line as it is.
+/// Sets a key to a text, and keeps the rest of its line.
 fn set(table: &mut Table, key: &str, text: &str) {
     match table.get_mut(key) {
         Some(Item::Value(old)) => {
@@ -180,16 +180,16 @@ fn set(table: &mut Table, key: &str, text: &str) {
     }
 }
 
-/// A runtime of which nothing is said but its type.
-fn of_shim() -> Table {
+/// Returns a runtime with a type and no other setting.
+fn shim_runtime() -> Table {
     let mut table = Table::new();
     table["runtime_type"] = value(SHIM);
     table
 }
 
-/// A runtime with all the settings of the stock one, as the driver of cgroups; its comments are its own.
-fn like(stock: Option<Table>) -> Result<Table> {
-    let mut runtime = stock.unwrap_or_else(of_shim);
+/// Returns a runtime with all the settings of the stock one, as the cgroup driver, but without its comments.
+fn runtime_like(stock: Option<Table>) -> Result<Table> {
+    let mut runtime = stock.unwrap_or_else(shim_runtime);
     match runtime.get("runtime_type").and_then(Item::as_str) {
         Some(SHIM) => {}
         other => {
@@ -202,19 +202,19 @@ fn like(stock: Option<Table>) -> Result<Table> {
             )));
         }
     }
-    plain(&mut runtime);
+    strip_comments(&mut runtime);
     table(&mut runtime, OPTIONS)?;
     Ok(runtime)
 }
 
-/// Take comments and the place in the document from a table, and leave the indentation.
-fn plain(table: &mut Table) {
+/// Removes comments and the position in the document from a table, and keeps the indentation.
+fn strip_comments(table: &mut Table) {
     table.set_position(None);
     let header = format!("\n{}", indentation(table.decor()));
     table.decor_mut().set_prefix(header);
     for (mut key, item) in table.iter_mut() {
         if let Some(table) = item.as_table_mut() {
-            plain(table);
+            strip_comments(table);
             continue;
         }
         let blanks = indentation(key.leaf_decor());
@@ -222,7 +222,7 @@ fn plain(table: &mut Table) {
     }
 }
 
-/// The blanks before a line.
+/// Returns the indentation of a line.
 fn indentation(decor: &Decor) -> String {
     let prefix = decor.prefix().and_then(|prefix| prefix.as_str());
     let last = prefix.unwrap_or_default().rsplit('\n').next();

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Value, json};
 
-use super::{Edit, RUNTIME, RUNTIME_PROGRAM, Wish};
+use super::{EngineConfig, Installation, RUNTIME, RUNTIME_PROGRAM};
 
 /// `/etc/docker/daemon.json`.
 #[derive(Debug)]
@@ -14,25 +14,25 @@ pub(in crate::cli) struct DaemonJson;
 const RUNTIMES: &str = "runtimes";
 const DEFAULT: &str = "default-runtime";
 
-/// What dockerd takes by default; naming it says nothing.
+/// The default runtime of dockerd. A configuration that names it changes nothing.
 const STOCK: &str = "runc";
 
-impl Edit for DaemonJson {
+impl EngineConfig for DaemonJson {
     fn path(&self) -> &'static str {
         "/etc/docker/daemon.json"
     }
 
-    fn installed(&self, text: &str) -> Result<Option<Wish>> {
+    fn installed(&self, text: &str) -> Result<Option<Installation>> {
         let config = parse(text)?;
         let Some(runtime) = runtimes(&config)?.and_then(|all| all.get(RUNTIME)) else {
             return Ok(None);
         };
         let default = config.get(DEFAULT).and_then(Value::as_str) == Some(RUNTIME);
         let path = runtime.get("path").and_then(Value::as_str);
-        Ok(path.and_then(|path| Wish::of(path, RUNTIME_PROGRAM, default)))
+        Ok(path.and_then(|path| Installation::of(path, RUNTIME_PROGRAM, default)))
     }
 
-    fn install(&self, text: Option<&str>, wish: &Wish) -> Result<String> {
+    fn install(&self, text: Option<&str>, installation: &Installation) -> Result<String> {
         let text = text.unwrap_or_default();
         let mut config = parse(text)?;
         let taken = runtimes(&config)?.is_some_and(|all| all.contains_key(RUNTIME));
@@ -42,7 +42,7 @@ impl Edit for DaemonJson {
             ))
             .remedy("rename it"));
         }
-        if wish.default {
+        if installation.default {
             match config.get(DEFAULT).map(|value| value.as_str()) {
                 None | Some(Some(STOCK | RUNTIME)) => {}
                 Some(other) => {
@@ -56,8 +56,8 @@ impl Edit for DaemonJson {
             config.insert(DEFAULT.to_owned(), json!(RUNTIME));
         }
         let all = config.entry(RUNTIMES).or_insert_with(|| json!({}));
-        // One that is there keeps its other settings, as runtimeArgs.
-        all[RUNTIME]["path"] = json!(wish.runtime());
+        // An existing entry keeps its other settings, as runtimeArgs.
+        all[RUNTIME]["path"] = json!(installation.runtime());
         if parse(text)? == config {
             return Ok(text.to_owned());
         }
@@ -110,7 +110,7 @@ fn runtimes(config: &Map<String, Value>) -> Result<Option<&Map<String, Value>>> 
     }
 }
 
-/// Print with the indentation that `like` has.
+/// Prints the configuration with the indentation of `like`.
 fn print(config: &Map<String, Value>, like: &str) -> Result<String> {
     let indent = like.lines().find_map(|line| {
         let inner = line.trim_start();

@@ -1,4 +1,4 @@
-//! A file that is changed: read once, shown, kept a copy of, and replaced in one step.
+//! A configuration file: it is read once, shown as a diff, copied, and replaced atomically.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -9,10 +9,10 @@ use eci_fs_protocol::error::{Error, Result};
 use similar::TextDiff;
 use tempfile::NamedTempFile;
 
-/// What is added to the name of a file for the copy of what it was.
+/// The suffix of the copy of the original file.
 const BACKUP: &str = ".before-eci-fs";
 
-/// A file of an engine's configuration, and what stands in it.
+/// A file of an engine's configuration, and its text.
 #[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
@@ -20,29 +20,29 @@ pub(super) struct File {
 }
 
 impl File {
-    /// Read the file at `path` below `root`, if there is one.
+    /// Reads the file at `path` below `root`, if there is one.
     pub(super) fn read(root: &Path, path: &str) -> Result<Self> {
         let path = below(root, path)?;
         let text = read(&path)?;
         Ok(Self { path, text })
     }
 
-    /// Its path, as it is for this program.
+    /// Returns the path of the file, below the root.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What stood in it; none if it is not there.
+    /// Returns the text that was read. Returns none if the file does not exist.
     pub(super) fn text(&self) -> Option<&str> {
         self.text.as_deref()
     }
 
-    /// What it was before, if a copy was kept.
+    /// Returns the text of the copy, if there is one.
     pub(super) fn backup(&self) -> Result<Option<String>> {
         read(&self.backup_path())
     }
 
-    /// How it would change, as `diff -u` has it.
+    /// Returns the change in the format of `diff -u`.
     pub(super) fn diff(&self, after: Option<&str>) -> String {
         let name = |there: bool| match there {
             true => self.path.display().to_string(),
@@ -55,10 +55,10 @@ impl File {
             .to_string()
     }
 
-    /// Keep a copy beside it, and say where; none when there is nothing to keep.
+    /// Copies the file, and returns the path of the copy. Returns none when the file does not exist.
     pub(super) fn back_up(&self) -> Result<Option<PathBuf>> {
         let Some(text) = self.text() else {
-            // One that is left of an earlier time would be taken for what was there now.
+            // A stale copy would be taken for the current text.
             self.remove_backup()?;
             return Ok(None);
         };
@@ -67,17 +67,17 @@ impl File {
         Ok(Some(copy))
     }
 
-    /// Remove the copy.
+    /// Removes the copy.
     pub(super) fn remove_backup(&self) -> Result<()> {
         remove(&self.backup_path())
     }
 
-    /// Write it anew: whoever reads it meanwhile sees the old text or the new one.
+    /// Replaces the text atomically: a reader sees the old text or the new one.
     pub(super) fn write(&self, text: &str) -> Result<()> {
         self.replace(&self.path, text)
     }
 
-    /// Remove it.
+    /// Removes the file.
     pub(super) fn remove(&self) -> Result<()> {
         remove(&self.path)
     }
@@ -88,7 +88,7 @@ impl File {
         path.into()
     }
 
-    /// Put a file with the mode and the owner of this one in the place of `path`.
+    /// Replaces `path` by a file with the mode and the owner of this one.
     fn replace(&self, path: &Path, text: &str) -> Result<()> {
         let trouble = |e: std::io::Error| Error::io("write", path, e);
         let dir = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -119,7 +119,7 @@ impl File {
     }
 }
 
-/// The text of a file; none if it is not there.
+/// Returns the text of a file. Returns none if it does not exist.
 fn read(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -138,8 +138,8 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// `path` below `root`. A directory on the way that is a symbolic link to somewhere outside is refused: it would be
-/// the machine's own file that is changed, and not that of the other root.
+/// Returns `path` below `root`. A symbolic link to a directory outside of `root` is refused: the change would hit a
+/// file of the host.
 fn below(root: &Path, path: &str) -> Result<PathBuf> {
     let root = root
         .canonicalize()

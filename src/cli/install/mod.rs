@@ -1,9 +1,9 @@
-//! `eci-fs install` and `eci-fs uninstall`: the change to an engine's configuration that gives every container of it
-//! its views, and the way back.
+//! `eci-fs install` and `eci-fs uninstall`: a change to an engine's configuration that gives its containers views, and
+//! the way back.
 //!
-//! What a configuration becomes is a function from text to text, one file for each engine. What is here reads, shows
-//! and writes. Nothing is kept about what was done but a copy of the file as it was: what is ours is known by its name,
-//! and by the programs that it calls.
+//! For each engine one file has a function from the old text to the new text. This file reads, shows and writes. The
+//! only record of a change is a copy of the original file. An entry of eci-fs is known by its name and by the programs
+//! that it calls.
 
 pub(super) mod containerd;
 pub(super) mod crio;
@@ -21,7 +21,7 @@ use eci_fs_protocol::error::{Error, Result};
 
 use file::File;
 
-/// The name of our runtime in the configurations of engines: `docker run --runtime=eci`.
+/// The name of the runtime in the configurations of engines: `docker run --runtime=eci`.
 pub(super) const RUNTIME: &str = "eci";
 
 /// The program that engines call as a runtime.
@@ -34,11 +34,11 @@ const HOOK_PROGRAM: &str = "eci-fs";
 #[derive(Debug, Args)]
 pub(super) struct Install {
     #[command(flatten)]
-    what: What,
+    target: Target,
     /// Use it for every container for which no runtime is named
     #[arg(long)]
     default_runtime: bool,
-    /// Where eci-fs and eci-runc are, as the engine sees it; where this program is otherwise
+    /// The directory of eci-fs and eci-runc, as the engine sees it; by default that of this program
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
 }
@@ -47,12 +47,12 @@ pub(super) struct Install {
 #[derive(Debug, Args)]
 pub(super) struct Uninstall {
     #[command(flatten)]
-    what: What,
+    target: Target,
 }
 
-/// What both commands are about.
+/// Options of both commands.
 #[derive(Debug, Args)]
-struct What {
+struct Target {
     /// The engine
     #[arg(long, value_enum)]
     engine: Engine,
@@ -77,27 +77,27 @@ pub(super) enum Engine {
     Crio,
 }
 
-/// What is to stand in a configuration.
+/// An installation in an engine's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wish {
-    /// The directory of our programs, as the engine sees it.
+pub(super) struct Installation {
+    /// The directory of the programs, as the engine sees it.
     pub(super) bin_dir: String,
-    /// Whether our runtime is the one that is used when none is named.
+    /// True if containers that name no runtime use this one.
     pub(super) default: bool,
 }
 
-impl Wish {
-    /// The path of our runtime.
+impl Installation {
+    /// Returns the path of the runtime.
     fn runtime(&self) -> String {
         format!("{}/{RUNTIME_PROGRAM}", self.bin_dir)
     }
 
-    /// The path of our hook.
+    /// Returns the path of the hook.
     fn hook(&self) -> String {
         format!("{}/{HOOK_PROGRAM}", self.bin_dir)
     }
 
-    /// The programs of ours that this engine calls.
+    /// Returns the programs of eci-fs that the engine calls.
     pub(super) fn programs(&self, engine: Engine) -> Vec<String> {
         match engine {
             Engine::Podman => vec![self.hook()],
@@ -105,12 +105,12 @@ impl Wish {
         }
     }
 
-    /// Whether containers for which no runtime is named use ours.
+    /// Returns whether containers that name no runtime use this one.
     pub(super) fn is_default(&self) -> bool {
         self.default
     }
 
-    /// The wish that a path of a program of ours tells; none if it is somebody else's.
+    /// Returns the installation that the path of a program tells. Returns none for another program.
     fn of(path: &str, program: &str, default: bool) -> Option<Self> {
         let bin_dir = path.strip_suffix(program)?.strip_suffix('/')?.to_owned();
         Some(Self { bin_dir, default })
@@ -118,24 +118,25 @@ impl Wish {
 }
 
 /// A file of an engine's configuration.
-pub(super) trait Edit: Sync {
-    /// Its path on the engine's file system.
+pub(super) trait EngineConfig: Sync {
+    /// Returns the path in the engine's file system.
     fn path(&self) -> &'static str;
 
-    /// What of ours is in it.
-    fn installed(&self, text: &str) -> Result<Option<Wish>>;
+    /// Returns the installation that is in the text.
+    fn installed(&self, text: &str) -> Result<Option<Installation>>;
 
-    /// The file with what is ours; the same text if it is there already. There may be no file yet.
-    fn install(&self, text: Option<&str>, wish: &Wish) -> Result<String>;
+    /// Returns the text with the installation added. Returns the same text if it is there already. `text` is none if
+    /// there is no file yet.
+    fn install(&self, text: Option<&str>, installation: &Installation) -> Result<String>;
 
-    /// The file without what is ours, if anything is left of it. `before` is what it was when ours was added, if that
-    /// is known.
+    /// Returns the text with the installation removed, or none if nothing else is left. `before` is the text before
+    /// the installation, if it is known.
     fn uninstall(&self, text: &str, before: Option<&str>) -> Result<Option<String>>;
 }
 
 impl Engine {
-    /// The files that are changed.
-    pub(super) fn edits(self) -> &'static [&'static dyn Edit] {
+    /// Returns the files of the engine that are changed.
+    pub(super) fn config_files(self) -> &'static [&'static dyn EngineConfig] {
         match self {
             Self::Docker => &[&docker::DaemonJson],
             Self::Podman => &[&podman::CREATE, &podman::STOP],
@@ -144,13 +145,13 @@ impl Engine {
         }
     }
 
-    /// Whether its containers can be given our runtime by default, instead of all having a hook.
+    /// Returns whether the engine can use the runtime by default. Otherwise all its containers have a hook.
     fn has_default_runtime(self) -> bool {
         self != Self::Podman
     }
 
-    /// What is left to be done by the reader, after the configuration was changed.
-    fn then(self) -> &'static str {
+    /// Returns the last step, which the user has to do.
+    fn next_step(self) -> &'static str {
         match self {
             Self::Docker => "to make it known: systemctl reload docker",
             Self::Podman => "every container that starts from now on has its views",
@@ -162,37 +163,37 @@ impl Engine {
 
 #[allow(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) fn install(options: &Install) -> Result<()> {
-    let engine = options.what.engine;
+    let engine = options.target.engine;
     if options.default_runtime && !engine.has_default_runtime() {
         return Err(Error::refused(
             "podman needs no default runtime: its hook is for every container",
         )
         .remedy("leave out --default-runtime"));
     }
-    let wish = Wish {
+    let installation = Installation {
         bin_dir: bin_dir(options.bin_dir.as_deref())?,
         default: options.default_runtime,
     };
     let mut changes = Vec::new();
-    for edit in engine.edits() {
-        let file = File::read(&options.what.root, edit.path())?;
+    for config in engine.config_files() {
+        let file = File::read(&options.target.root, config.path())?;
         let inside = |error: Error| error.context(file.path().display());
-        let wish = match file.text() {
-            // What was chosen before stays chosen.
+        let installation = match file.text() {
+            // A default runtime that was chosen before stays.
             Some(text) => {
-                let was = edit.installed(text).map_err(inside)?;
-                let default = wish.default || was.is_some_and(|was| was.default);
-                Wish {
+                let was = config.installed(text).map_err(inside)?;
+                let default = installation.default || was.is_some_and(|was| was.default);
+                Installation {
                     default,
-                    ..wish.clone()
+                    ..installation.clone()
                 }
             }
-            None => wish.clone(),
+            None => installation.clone(),
         };
-        let text = edit.install(file.text(), &wish).map_err(inside)?;
-        // A copy of a file in which ours is already would be no way back.
+        let text = config.install(file.text(), &installation).map_err(inside)?;
+        // A file that has an installation already must not be copied as the original.
         let ours = match file.text() {
-            Some(text) => edit.installed(text).map_err(inside)?.is_some(),
+            Some(text) => config.installed(text).map_err(inside)?.is_some(),
             None => false,
         };
         if file.text() != Some(&text) {
@@ -203,7 +204,7 @@ pub(super) fn install(options: &Install) -> Result<()> {
         println!("installed already: nothing was changed");
         return Ok(());
     }
-    if options.what.dry_run {
+    if options.target.dry_run {
         for (file, text, _) in &changes {
             print!("{}", file.diff(Some(text)));
         }
@@ -216,30 +217,30 @@ pub(super) fn install(options: &Install) -> Result<()> {
         file.write(text)?;
         println!("{}: written", file.path().display());
     }
-    println!("{}", engine.then());
+    println!("{}", engine.next_step());
     Ok(())
 }
 
 #[allow(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) fn uninstall(options: &Uninstall) -> Result<()> {
-    let engine = options.what.engine;
+    let engine = options.target.engine;
     let mut changes = Vec::new();
-    for edit in engine.edits() {
-        let file = File::read(&options.what.root, edit.path())?;
+    for config in engine.config_files() {
+        let file = File::read(&options.target.root, config.path())?;
         let inside = |error: Error| error.context(file.path().display());
         let Some(text) = file.text() else { continue };
-        let Some(wish) = edit.installed(text).map_err(inside)? else {
+        let Some(installation) = config.installed(text).map_err(inside)? else {
             continue;
         };
         let before = file.backup()?;
-        // If that is all that has happened to the file, it is undone to the byte.
-        let undone = edit
-            .install(before.as_deref(), &wish)
+        // If nothing else has changed in the file, the original is restored byte for byte.
+        let undone = config
+            .install(before.as_deref(), &installation)
             .is_ok_and(|installed| installed == text);
         let after = if undone {
             before
         } else {
-            edit.uninstall(text, before.as_deref()).map_err(inside)?
+            config.uninstall(text, before.as_deref()).map_err(inside)?
         };
         changes.push((file, after));
     }
@@ -247,7 +248,7 @@ pub(super) fn uninstall(options: &Uninstall) -> Result<()> {
         println!("not installed: nothing was changed");
         return Ok(());
     }
-    if options.what.dry_run {
+    if options.target.dry_run {
         for (file, after) in &changes {
             print!("{}", file.diff(after.as_deref()));
         }
@@ -267,25 +268,25 @@ pub(super) fn uninstall(options: &Uninstall) -> Result<()> {
         println!("{}: {done}", file.path().display());
     }
     if engine != Engine::Podman {
-        println!("{}", engine.then());
+        println!("{}", engine.next_step());
     }
     Ok(())
 }
 
-/// What of ours is in an engine's configuration below `root`.
-pub(super) fn wired(engine: Engine, root: &Path) -> Result<Option<Wish>> {
-    let mut wired = None;
-    for edit in engine.edits() {
-        let file = File::read(root, edit.path())?;
+/// Returns the installation in an engine's configuration below `root`.
+pub(super) fn installation(engine: Engine, root: &Path) -> Result<Option<Installation>> {
+    let mut found = None;
+    for config in engine.config_files() {
+        let file = File::read(root, config.path())?;
         let inside = |error: Error| error.context(file.path().display());
         if let Some(text) = file.text() {
-            wired = wired.or(edit.installed(text).map_err(inside)?);
+            found = found.or(config.installed(text).map_err(inside)?);
         }
     }
-    Ok(wired)
+    Ok(found)
 }
 
-/// Where our programs are.
+/// Returns the directory of the programs.
 fn bin_dir(given: Option<&Path>) -> Result<String> {
     let dir = match given {
         Some(dir) => dir.to_owned(),

@@ -1,4 +1,4 @@
-//! Whole changes, in a file system of the test's own.
+//! Installations in temporary file systems, and configurations that are refused.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-mod refused;
-
-/// A root with this configuration of the engine, if it has one.
+/// Returns a root directory, with this configuration of the engine if there is one.
 fn root(engine: Engine, text: Option<&str>) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir
         .path()
-        .join(engine.edits()[0].path().trim_start_matches('/'));
+        .join(engine.config_files()[0].path().trim_start_matches('/'));
     if let Some(text) = text {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(&file, text).unwrap();
@@ -21,8 +19,8 @@ fn root(engine: Engine, text: Option<&str>) -> (tempfile::TempDir, PathBuf) {
     (dir, file)
 }
 
-fn what(engine: Engine, root: &Path) -> What {
-    What {
+fn target(engine: Engine, root: &Path) -> Target {
+    Target {
         engine,
         dry_run: false,
         root: root.to_owned(),
@@ -31,19 +29,19 @@ fn what(engine: Engine, root: &Path) -> What {
 
 fn options(engine: Engine, root: &Path) -> Install {
     Install {
-        what: what(engine, root),
+        target: target(engine, root),
         default_runtime: false,
         bin_dir: Some("/opt/eci/bin".into()),
     }
 }
 
-fn take_back(engine: Engine, root: &Path) -> Result<()> {
+fn uninstall_all(engine: Engine, root: &Path) -> Result<()> {
     uninstall(&Uninstall {
-        what: what(engine, root),
+        target: target(engine, root),
     })
 }
 
-/// All files below a directory, with what they hold.
+/// Returns all files below a directory, with their contents.
 fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).unwrap().map(std::result::Result::unwrap) {
@@ -74,7 +72,7 @@ const CONTAINERD: &[&str] = &[
     "version = 3\nroot = '/data'\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n",
 ];
 
-/// The engines with the configurations that they may have already.
+/// Returns the engines, each with configurations that it may have already.
 fn cases() -> Vec<(Engine, Option<&'static str>)> {
     let mut all: Vec<(Engine, Option<&str>)> = vec![
         (Engine::Docker, None),
@@ -101,10 +99,13 @@ fn what_is_installed_is_taken_back_to_the_byte() {
             options.default_runtime = default && engine.has_default_runtime();
             install(&options).unwrap();
             let installed = fs::read_to_string(&file).unwrap();
-            let wish = engine.edits()[0].installed(&installed).unwrap().unwrap();
-            assert_eq!(wish.bin_dir, "/opt/eci/bin");
-            assert_eq!(wish.default, options.default_runtime, "{installed}");
-            take_back(engine, dir.path()).unwrap();
+            let installation = engine.config_files()[0]
+                .installed(&installed)
+                .unwrap()
+                .unwrap();
+            assert_eq!(installation.bin_dir, "/opt/eci/bin");
+            assert_eq!(installation.default, options.default_runtime, "{installed}");
+            uninstall_all(engine, dir.path()).unwrap();
             assert_eq!(files(dir.path()), before, "{engine:?} {text:?} {installed}");
         }
     }
@@ -132,15 +133,15 @@ fn a_dry_run_writes_nothing() {
         let (dir, _) = root(engine, text);
         let before = files(dir.path());
         let mut options = options(engine, dir.path());
-        options.what.dry_run = true;
+        options.target.dry_run = true;
         install(&options).unwrap();
         assert_eq!(files(dir.path()), before);
-        options.what.dry_run = false;
+        options.target.dry_run = false;
         install(&options).unwrap();
         let installed = files(dir.path());
-        let mut what = what(engine, dir.path());
-        what.dry_run = true;
-        uninstall(&Uninstall { what }).unwrap();
+        let mut target = target(engine, dir.path());
+        target.dry_run = true;
+        uninstall(&Uninstall { target }).unwrap();
         assert_eq!(files(dir.path()), installed);
     }
 }
@@ -157,7 +158,7 @@ fn programs_that_have_moved_are_installed_anew_and_the_way_back_is_kept() {
         let installed = fs::read_to_string(&file).unwrap();
         assert!(!installed.contains("/opt/eci"), "{installed}");
         assert!(installed.contains("\"/usr/bin/eci-"), "{installed}");
-        take_back(engine, dir.path()).unwrap();
+        uninstall_all(engine, dir.path()).unwrap();
         assert_eq!(files(dir.path()), before, "{engine:?} {text:?}");
     }
 }
@@ -173,7 +174,7 @@ fn what_others_write_after_us_stays() {
     install(&options).unwrap();
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("true", "false")).unwrap();
-    take_back(Engine::Docker, dir.path()).unwrap();
+    uninstall_all(Engine::Docker, dir.path()).unwrap();
     let text = fs::read_to_string(&file).unwrap();
     assert_eq!(
         text,
@@ -181,7 +182,7 @@ fn what_others_write_after_us_stays() {
     );
 
     let (dir, file) = root(Engine::Containerd, Some(CONTAINERD[2]));
-    options.what = what(Engine::Containerd, dir.path());
+    options.target = target(Engine::Containerd, dir.path());
     install(&options).unwrap();
     let text = fs::read_to_string(&file).unwrap();
     fs::write(
@@ -189,7 +190,7 @@ fn what_others_write_after_us_stays() {
         text.replace("address = \"\"", "address = \"[::1]:9\""),
     )
     .unwrap();
-    take_back(Engine::Containerd, dir.path()).unwrap();
+    uninstall_all(Engine::Containerd, dir.path()).unwrap();
     let text = fs::read_to_string(&file).unwrap();
     assert_eq!(
         text,
@@ -203,12 +204,12 @@ fn without_anything_installed_uninstall_changes_nothing() {
     for (engine, text) in cases() {
         let (dir, _) = root(engine, text);
         let before = files(dir.path());
-        take_back(engine, dir.path()).unwrap();
+        uninstall_all(engine, dir.path()).unwrap();
         assert_eq!(files(dir.path()), before);
     }
     let other = "{\"runtimes\": {\"eci\": {\"path\": \"/bin/other\"}}}";
     let (dir, file) = root(Engine::Docker, Some(other));
-    take_back(Engine::Docker, dir.path()).unwrap();
+    uninstall_all(Engine::Docker, dir.path()).unwrap();
     assert_eq!(fs::read_to_string(file).unwrap(), other);
 }
 
@@ -258,7 +259,7 @@ fn containerd_keeps_its_stock_runtime_where_the_file_named_none() {
          BinaryName = \"/opt/eci/bin/eci-runc\"\n"
     );
     fs::write(&file, format!("# mine\n{text}")).unwrap();
-    take_back(Engine::Containerd, dir.path()).unwrap();
+    uninstall_all(Engine::Containerd, dir.path()).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\nversion = 2\n");
 }
 
@@ -283,4 +284,131 @@ fn the_files_of_podman_and_crio_are_what_these_programs_read() {
          runtime_path = \"/opt/eci/bin/eci-runc\"\nruntime_type = \"oci\"\n\
          runtime_root = \"/run/eci-runc\"\n"
     );
+}
+
+#[test]
+fn a_configuration_that_is_wrong_or_taken_is_refused_and_left() {
+    let docker = Engine::Docker;
+    let containerd = Engine::Containerd;
+    for (engine, text, word) in [
+        (docker, "{", "daemon.json: this is no JSON"),
+        (docker, "[]", "no JSON object"),
+        (docker, "{\"a\": 1,}", "line 1 column 9"),
+        (docker, "{\"runtimes\": []}", "no table of runtimes"),
+        (
+            docker,
+            "{\"runtimes\": {\"eci\": {\"path\": \"/bin/other\"}}}",
+            "not ours",
+        ),
+        (
+            docker,
+            "{\"runtimes\": {\"eci\": {\"runtimeType\": \"x\"}}}",
+            "not ours",
+        ),
+        (
+            docker,
+            "{\"runtimes\": {\"eci\": 1}}",
+            "no table of runtimes",
+        ),
+        (docker, "{\"default-runtime\": \"nvidia\"}", "\"nvidia\""),
+        (docker, "{\"default-runtime\": 5}", "no longer be used"),
+        (
+            containerd,
+            "version = \n",
+            "config.toml: this is no TOML at line 1",
+        ),
+        (containerd, "version = 2\n\n[a\n", "at line 3"),
+        (containerd, "root = 'x'\n", "version 1"),
+        (containerd, "version = 9\n", "version 9"),
+        (
+            containerd,
+            "version = 2\nplugins = {}\n",
+            "plugins is written in one line",
+        ),
+        (
+            containerd,
+            "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\ndefault_runtime_name = 'kata'\n",
+            "kata",
+        ),
+        (
+            containerd,
+            "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.eci]\nruntime_type = 'x'\n",
+            "not ours",
+        ),
+        (
+            containerd,
+            "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]\nruntime_type = 'x'\n",
+            "by hand",
+        ),
+        (Engine::Podman, "{", "no JSON"),
+        (
+            Engine::Podman,
+            "{\"hook\": {\"path\": \"/bin/other\"}}",
+            "another program",
+        ),
+        (Engine::Crio, "[crio]\n", "not ours"),
+        (Engine::Crio, "[crio\n", "no TOML"),
+    ] {
+        let (dir, _) = root(engine, Some(text));
+        let before = files(dir.path());
+        let mut options = options(engine, dir.path());
+        options.default_runtime = engine.has_default_runtime();
+        let error = install(&options).unwrap_err().to_string();
+        assert!(error.contains(word), "{text:?}: {error}");
+        assert_eq!(files(dir.path()), before);
+    }
+}
+
+#[test]
+fn links_that_lead_elsewhere_are_not_followed() {
+    let (dir, file) = root(Engine::Docker, Some("{}\n"));
+    let elsewhere = dir.path().join("managed.json");
+    fs::rename(&file, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    let error = install(&options(Engine::Docker, dir.path())).unwrap_err();
+    assert!(error.to_string().contains("symbolic link"), "{error}");
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "{}\n");
+
+    let other = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(dir.path().join("etc"), other.path().join("etc")).unwrap();
+    let error = install(&options(Engine::Docker, other.path())).unwrap_err();
+    assert!(error.to_string().contains("leads out of"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_read_or_written_is_named() {
+    let (dir, file) = root(Engine::Docker, Some("{}"));
+    fs::write(&file, b"{\"a\": \"\xff\"}").unwrap();
+    let error = install(&options(Engine::Docker, dir.path())).unwrap_err();
+    assert!(
+        error.to_string().contains("daemon.json is not UTF-8"),
+        "{error}"
+    );
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let error = install(&options(Engine::Docker, dir.path())).unwrap_err();
+    assert!(error.to_string().contains("cannot read"), "{error}");
+    // A file is at the place of the directory.
+    fs::remove_dir(&file).unwrap();
+    fs::remove_dir(file.parent().unwrap()).unwrap();
+    fs::write(file.parent().unwrap(), "").unwrap();
+    let error = install(&options(Engine::Docker, dir.path())).unwrap_err();
+    assert!(error.to_string().contains("etc/docker"), "{error}");
+    let missing = dir.path().join("missing");
+    let error = install(&options(Engine::Docker, &missing)).unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
+    let mut options = options(Engine::Docker, dir.path());
+    options.bin_dir = Some("bin".into());
+    let error = install(&options).unwrap_err();
+    assert!(error.to_string().contains("--bin-dir"), "{error}");
+}
+
+#[test]
+fn podman_needs_no_default_runtime_and_says_so() {
+    let (dir, _) = root(Engine::Podman, None);
+    let mut options = options(Engine::Podman, dir.path());
+    options.default_runtime = true;
+    let error = install(&options).unwrap_err();
+    assert!(error.to_string().contains("for every container"), "{error}");
+    assert_eq!(files(dir.path()), []);
 }

@@ -1,7 +1,7 @@
-//! The cgroups of a container that `run` makes: one in each hierarchy that a view or a limit asks.
+//! The cgroups of a container that `run` makes: one in each hierarchy that a view or a limit needs.
 //!
-//! They lie at /eci-fs/run-PID, directly below the root of each hierarchy, so that no limit of the caller's own
-//! cgroup is met by surprise, and are removed when the container has ended.
+//! They lie at /eci-fs/run-PID, directly below the root of each hierarchy, so that no limit of the caller's own cgroup
+//! applies. They are removed when the container has ended.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,13 +15,13 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::limits::{Limits, PERIOD_USEC};
 
-/// How often the cgroup that runs share is made again when another run removes it.
+/// The number of attempts to make the shared parent cgroup, which another run may remove meanwhile.
 const ATTEMPTS: usize = 100;
 
-/// The parent of all of them, in each hierarchy.
+/// The name of the parent cgroup in each hierarchy.
 const PARENT: &str = "eci-fs";
 
-/// Controllers that a view reads or a limit sets.
+/// The controllers that a view reads or a limit sets.
 const WANTED: [&str; 8] = [
     "cpu", "cpuacct", "cpuset", "memory", "pids", "blkio", "io", "hugetlb",
 ];
@@ -29,22 +29,22 @@ const WANTED: [&str; 8] = [
 /// The cgroups of one container.
 #[derive(Debug)]
 pub(in super::super) struct Cgroups {
-    /// (version, controllers, directory)
+    /// The version, the controllers and the directory of each cgroup.
     dirs: Vec<(u8, Vec<String>, PathBuf)>,
 }
 
 impl Cgroups {
-    /// Make them, and set the limits.
+    /// Makes the cgroups and sets the limits.
     ///
     /// # Errors
-    /// When a limit has no controller here, or the kernel does not take it. Then nothing is left.
+    /// When a limit has no controller here, or the kernel refuses it. Then no cgroup is left.
     pub(in super::super) fn create(limits: &Limits) -> Result<Self> {
         let mut this = Self { dirs: Vec::new() };
         let result = this.make().and_then(|()| this.limit(limits));
         match result {
             Ok(()) => Ok(this),
             Err(error) => {
-                // What could not be made is the news; what cannot be removed then is not.
+                // The first error is returned; an error of the removal is ignored.
                 let _ = this.remove();
                 Err(error)
             }
@@ -66,8 +66,8 @@ impl Cgroups {
                 ),
                 _ => continue,
             };
-            // A hierarchy may be mounted twice. On a hybrid machine v2 has few controllers, or none: without one
-            // there is nothing that could be read or set in it.
+            // A hierarchy may be mounted twice. On a hybrid host v2 may have no controller, and then nothing can be
+            // read or set in it.
             if controllers.is_empty() || controllers.iter().any(|c| seen.contains(c)) {
                 continue;
             }
@@ -155,17 +155,17 @@ impl Cgroups {
             })
     }
 
-    /// Put a process into all of them.
+    /// Puts a process into all cgroups.
     pub(in super::super) fn join(&self, pid: i32) -> Result<()> {
         self.dirs
             .iter()
             .try_for_each(|(_, _, dir)| set(dir, "cgroup.procs", &pid.to_string()))
     }
 
-    /// Remove them, and their parents if these are empty now.
+    /// Removes the cgroups, and their parents if these are empty now.
     ///
     /// # Errors
-    /// When one is still in use; the others are removed all the same.
+    /// When one is still in use. The others are removed all the same.
     pub(in super::super) fn remove(&self) -> Result<()> {
         let mut result = Ok(());
         for (_, _, dir) in &self.dirs {
@@ -175,7 +175,7 @@ impl Cgroups {
                 result = Err(error);
             }
             if let Some(parent) = dir.parent() {
-                // Others may be running in it.
+                // Another run may still use the parent.
                 let _ = fs::remove_dir(parent);
             }
         }
@@ -183,7 +183,7 @@ impl Cgroups {
     }
 }
 
-/// Remove a cgroup and those that the container made below it.
+/// Removes a cgroup and the cgroups that the container made below it.
 fn remove(dir: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Ok(());
@@ -208,7 +208,8 @@ fn remove(dir: &Path) -> Result<()> {
     }
 }
 
-/// Kill what is left in a cgroup, and wait until it is gone: a container whose start failed may still be ending.
+/// Kills the processes that are left in a cgroup, and waits for their end. A container whose start failed may still be
+/// ending.
 fn end_processes(dir: &Path) {
     let limit = rustix::event::Timespec {
         tv_sec: 5,
@@ -221,13 +222,13 @@ fn end_processes(dir: &Path) {
         let Some(pidfd) = pid.parse().ok().and_then(|pid| open_pidfd(pid).ok()) else {
             continue;
         };
-        // Either fails only for a process that has ended.
+        // Both calls fail only for a process that has ended.
         let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
         let _ = rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
     }
 }
 
-/// Remove what runs that were killed have left: a run removes its own, but not after SIGKILL.
+/// Removes the cgroups of runs that were killed. A run removes its own cgroups, except after SIGKILL.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
@@ -238,7 +239,7 @@ fn sweep(parent: &Path) {
             .to_str()
             .and_then(|name| name.strip_prefix("run-")?.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // A cgroup that somebody is in stays.
+            // A cgroup with processes stays.
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -251,8 +252,8 @@ fn wanted<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
         .collect()
 }
 
-/// Create a cgroup in one that all runs share. Another run that ends removes that as soon as it is empty: from when
-/// ours is in it, it stays.
+/// Creates a cgroup in the parent that all runs share. Another run that ends removes the parent when it is empty. Once
+/// this cgroup exists, the parent stays.
 fn create_both(parent: &Path, dir: &Path) -> Result<()> {
     let mut last = Ok(());
     for _ in 0..ATTEMPTS {
@@ -275,8 +276,8 @@ fn create(dir: &Path) -> Result<()> {
     }
 }
 
-/// Enable the controllers for the children of a v2 cgroup. One that cannot be enabled is missed when a limit
-/// wants it.
+/// Enables the controllers for the children of a v2 cgroup. A controller that cannot be enabled is reported when a
+/// limit needs it.
 fn enable(dir: &Path, controllers: &[String]) -> Result<()> {
     for controller in controllers {
         if let Err(error) = set(dir, "cgroup.subtree_control", &format!("+{controller}")) {
@@ -286,7 +287,8 @@ fn enable(dir: &Path, controllers: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A new v1 cpuset is empty, and takes no process before it has CPUs and memory nodes.
+/// Fills an empty v1 cpuset from another one. A new v1 cpuset is empty, and takes no process before it has CPUs and
+/// memory nodes.
 fn copy_cpuset(from: &Path, to: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if read(&to.join(file))?.trim().is_empty() {

@@ -1,7 +1,7 @@
-//! The step between the init and the command: unblocks signals, and becomes the command.
+//! The step between the init and the command: unblocks signals, and executes the command.
 //!
-//! The init has them blocked, and a child inherits that. They cannot be unblocked in the init for the moment of the
-//! start: a signal that came just then would be lost, because the kernel drops what pid 1 has no handler for.
+//! The init blocks its signals, and its child inherits that. The init must not unblock them for the moment of the
+//! start: the kernel drops signals for which pid 1 has no handler, so a signal that came just then would be lost.
 
 use std::ffi::CString;
 use std::process::ExitCode;
@@ -14,24 +14,27 @@ use nix::unistd::execv;
 
 use super::FAILED;
 
-/// The command is there and cannot be executed, and it is not there: as shells exit.
+/// The exit codes of shells for a command that cannot be executed, and for one that does not exist.
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// Where programs are looked for without a PATH.
+/// The directories to search when PATH is not set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What becomes of this process.
+/// Options of the hidden subcommand `run-exec`.
 #[derive(Debug, Args)]
-pub(in super::super) struct Become {
+pub(in super::super) struct ExecOptions {
     /// The command and its arguments
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
 
-/// Become the command; returns only when that fails.
-#[allow(clippy::print_stderr, reason = "the last word before the command")]
-pub(in super::super) fn exec(what: &Become) -> ExitCode {
+/// Executes the command in the place of this process. Returns only when that fails.
+#[allow(
+    clippy::print_stderr,
+    reason = "an error is printed before the command would start"
+)]
+pub(in super::super) fn exec(what: &ExecOptions) -> ExitCode {
     let Some(program) = what.command.first() else {
         return ExitCode::from(FAILED);
     };
@@ -48,7 +51,7 @@ pub(in super::super) fn exec(what: &Become) -> ExitCode {
     })
 }
 
-/// As execvp(3) looks for a program, but for one thing: a file that is no program is not given to a shell.
+/// Executes a program as execvp(3) does, except that a file in an unknown format is not given to a shell.
 fn become_command(program: &str, command: &[String]) -> Errno {
     let Ok(arguments) = command
         .iter()
@@ -73,7 +76,7 @@ fn become_command(program: &str, command: &[String]) -> Errno {
         let Err(errno) = execv(&candidate, &arguments);
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => {}
-            // Another directory may have one that can be executed.
+            // Another directory may have a program that can be executed.
             Errno::EACCES => failed = errno,
             _ => return errno,
         }

@@ -1,12 +1,12 @@
-//! A descriptor that a child inherits by number: standard input, output and error belong to the command.
+//! Descriptors that a child inherits by number. Standard input, output and error belong to the command.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::Command;
 
 use eci_fs_protocol::error::{Error, Result};
 
-/// Have the child of `command` inherit `fd`, and tell it the number with `--channel`. To be called where no other
-/// thread starts children: for a moment the descriptor would go to those too.
+/// Lets the child of `command` inherit `fd`, and tells it the number with `--channel`. No other thread may start
+/// children meanwhile, because they would inherit the descriptor too.
 pub(super) fn pass(command: &mut Command, fd: &OwnedFd) -> Result<()> {
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())
         .map_err(|e| Error::io("pass on", "a descriptor", e))?;
@@ -16,13 +16,13 @@ pub(super) fn pass(command: &mut Command, fd: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Take over the descriptor that the parent passed on; once in a process.
+/// Takes ownership of the descriptor that the parent passed on. Must be called once in a process.
 #[allow(
     unsafe_code,
     reason = "an inherited descriptor is known by its number only"
 )]
 pub(super) fn take(number: i32) -> Result<OwnedFd> {
-    // A number that the parent did not pass on is caught here, before it is believed.
+    // This check catches a number that the parent did not pass on.
     if number <= 2 || std::fs::read_link(format!("/proc/self/fd/{number}")).is_err() {
         return Err(Error::refused(
             "this command is started by `eci-fs run` only",

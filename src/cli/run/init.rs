@@ -1,4 +1,4 @@
-//! The init: pid 1 of the container. Mounts /proc, starts the command, reaps what is left to it.
+//! The init: pid 1 of the container. It mounts /proc, starts the command, and reaps orphans.
 
 use std::process::{Child, Command, ExitCode};
 
@@ -11,15 +11,15 @@ use rustix::mount::{
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
-use super::{FAILED, FromInside, Inside, inherited, report, signals, wait_for_go};
+use super::{ChildMessage, ChildOptions, FAILED, inherited, report, signals, wait_for_parent};
 
-/// The whole process.
+/// Runs the init process.
 #[allow(
     clippy::print_stderr,
     reason = "without a channel there is no other way to say it"
 )]
-pub(in super::super) fn init(inside: Inside) -> ExitCode {
-    let channel = match inherited::take(inside.channel) {
+pub(in super::super) fn init(options: ChildOptions) -> ExitCode {
+    let channel = match inherited::take(options.channel) {
         Ok(fd) => Channel::new(fd),
         Err(error) => {
             eprintln!("eci-fs: {error}");
@@ -33,7 +33,7 @@ pub(in super::super) fn init(inside: Inside) -> ExitCode {
     drop(channel);
     let command = Command::new("/proc/self/exe")
         .args(["run-exec", "--"])
-        .args(&inside.command)
+        .args(&options.command)
         .spawn();
     match command {
         Ok(child) => ExitCode::from(reap(&signals, &child)),
@@ -47,28 +47,28 @@ pub(in super::super) fn init(inside: Inside) -> ExitCode {
 fn prepare(channel: &Channel) -> Result<signals::Signals> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|e| Error::io("set", "the death signal", e))?;
-    wait_for_go(channel)?;
+    wait_for_parent(channel)?;
     let signals = signals::Signals::block_with(&[nix::sys::signal::Signal::SIGCHLD])?;
-    // What is mounted on the host later shall appear here, and nothing of ours there.
+    // Later mounts of the host must appear here, and mounts made here must not appear on the host.
     let downstream = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
     mount_change("/", downstream).map_err(|e| Error::io("make", "the mounts private", e))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None)
         .map_err(|e| Error::io("mount", "proc on /proc", e))?;
     mount_cgroups();
-    // In a user namespace the directory of the caller may be out of reach.
+    // In a user namespace the caller's directory may be unreachable.
     if std::env::current_dir().and_then(std::fs::read_dir).is_err() {
         rustix::process::chdir("/").map_err(|e| Error::io("enter", "/", e))?;
     }
     channel
-        .send(&FromInside::Ready, &[])
+        .send(&ChildMessage::Ready, &[])
         .map_err(|e| Error::io("speak to", "the parent", e))?;
-    wait_for_go(channel)?;
+    wait_for_parent(channel)?;
     Ok(signals)
 }
 
-/// Mount each cgroup hierarchy anew over the host's, so that programs find their own cgroup at its root, as they
-/// do in other engines' containers. Where the kernel does not let us, they see the host's tree.
+/// Mounts each cgroup hierarchy anew over the host's, so that programs find their own cgroup at its root, as in other
+/// engines' containers. Where the kernel refuses that, programs see the host's tree.
 fn mount_cgroups() {
     let Ok(text) = std::fs::read_to_string("/proc/self/mountinfo") else {
         return;
@@ -84,7 +84,8 @@ fn mount_cgroups() {
     }
 }
 
-/// Not by mount(2): that refuses to put a file system onto itself, even where another part of it shows.
+/// Mounts one hierarchy by fsopen(2). mount(2) refuses to mount a file system over itself, even where another part of
+/// it shows.
 fn mount_hierarchy(hierarchy: &Mount) -> rustix::io::Result<()> {
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
@@ -106,8 +107,8 @@ fn mount_hierarchy(hierarchy: &Mount) -> rustix::io::Result<()> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    // Programs that take the first mount of a hierarchy for theirs, as Java does, must not find the host's. In a user
-    // namespace it is locked, and stays beneath.
+    // Some programs, as Java, use the first mount of a hierarchy, which must not be the host's. In a user namespace
+    // that mount is locked and stays below.
     let _ = unmount(hierarchy.point.as_str(), UnmountFlags::DETACH);
     move_mount(
         &tree,
@@ -118,7 +119,7 @@ fn mount_hierarchy(hierarchy: &Mount) -> rustix::io::Result<()> {
     )
 }
 
-/// Pass signals on and reap, until the command has ended; the kernel then ends everything else.
+/// Passes signals on and reaps children, until the command has ended. The kernel then ends all other processes.
 fn reap(signals: &signals::Signals, command: &Child) -> u8 {
     let command = Pid::from_child(command);
     loop {
@@ -134,12 +135,12 @@ fn reap(signals: &signals::Signals, command: &Child) -> u8 {
             }
         }
         let signal_fd = signals.as_fd();
-        // It fails with EINTR only, and then there is something to look at.
+        // This fails with EINTR only, and then a signal has come.
         let _ = rustix::event::poll(&mut [PollFd::new(&signal_fd, PollFlags::IN)], None);
         while let Some(info) = signals.next() {
             let signal = signals::sent_by_a_process(&info);
             if let Some(signal) = signal.and_then(|signal| Signal::from_named_raw(signal as i32)) {
-                // It fails only when the command has just ended.
+                // This fails only when the command has just ended.
                 let _ = kill_process(command, signal);
             }
         }

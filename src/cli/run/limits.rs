@@ -1,4 +1,4 @@
-//! The limits that a person can set, and their units.
+//! The limits that a user can set, and their units.
 
 use clap::Args;
 use eci_fs_protocol::error::{Error, Result};
@@ -30,7 +30,7 @@ pub(in super::super) struct Limits {
 }
 
 impl Limits {
-    /// What cannot be seen from one option alone.
+    /// Checks that the limits fit together.
     ///
     /// # Errors
     /// When swap is limited and memory is not: cgroup v1 limits only their sum.
@@ -44,14 +44,15 @@ impl Limits {
         Ok(())
     }
 
-    /// The CPU quota in microseconds a period.
+    /// Returns the CPU quota, in microseconds in each period.
     pub(super) fn quota_usec(&self) -> Option<u64> {
         self.cpus
             .map(|cpus| ((cpus * PERIOD_USEC as f64).round() as u64).max(MIN_QUOTA_USEC))
     }
 }
 
-/// Bytes: digits, or a decimal number with a suffix K, M, G or T (1024s), with or without B or iB.
+/// Parses a size: digits, or a decimal number with a suffix K, M, G or T (powers of 1024), with or without B or iB.
+/// Returns bytes.
 fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let wrong =
         || format!("{text:?} is no size; write bytes, or a number with K, M, G or T, as 256M");

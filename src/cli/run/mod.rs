@@ -1,13 +1,14 @@
-//! `eci-fs run`: a command in a new container with limits, and with its own view of them.
+//! `eci-fs run`: runs a command in a new container with limits, and with its own view of them.
 //!
 //! Four processes take part:
-//! - the **parent**, this command: makes the cgroups, writes the id maps and the clock offsets, has the views
+//! - the **parent**, this command: it makes the cgroups, writes the id maps and the clock offsets, has the views
 //!   grafted, passes signals on, and cleans up;
-//! - the **stage**, which unshares the namespaces and waits (only its children are in the new pid and time ones);
-//! - the **init**, pid 1 of the container, which mounts /proc, starts the command, and reaps;
+//! - the **stage**: it unshares the namespaces and waits, because only its children are in the new pid and time
+//!   namespaces;
+//! - the **init**, pid 1 of the container: it mounts /proc, starts the command, and reaps;
 //! - the **command**, which an exec of this program becomes.
 //!
-//! Stage and init are this program again; they speak with the parent over one channel that they inherit.
+//! Stage and init run this program too. They speak with the parent over one channel that they inherit.
 
 pub(super) mod cgroup;
 mod exec;
@@ -28,16 +29,16 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
-use crate::cli::client::{Client, Private, call_or_start, out_of_turn};
-pub(super) use exec::{Become, exec};
+use crate::cli::client::{Client, PrivateDaemon, call_or_start, unexpected_answer};
+pub(super) use exec::{ExecOptions, exec};
 pub(super) use init::init;
 use limits::Limits;
 pub(super) use stage::stage;
 
-/// What `run` exits with when it fails itself, as other engines do.
+/// The exit code of `run` when it fails itself, as of other engines.
 const FAILED: u8 = 125;
 
-/// Host ids that a container's user namespace gets with `--userns`: 0 to 65535 are these.
+/// The first host id of a container's user namespace with `--userns`, and the number of ids from there on.
 const USERNS_FIRST: u32 = 100_000;
 const USERNS_COUNT: u32 = 65_536;
 
@@ -60,9 +61,9 @@ pub(super) struct Options {
     command: Vec<String>,
 }
 
-/// What the stage and the init are given.
+/// Options of the hidden subcommands `run-stage` and `run-init`.
 #[derive(Debug, Args)]
-pub(super) struct Inside {
+pub(super) struct ChildOptions {
     /// The number of the inherited channel
     #[arg(long)]
     channel: i32,
@@ -74,33 +75,30 @@ pub(super) struct Inside {
     command: Vec<String>,
 }
 
-/// What the parent says.
+/// A message of the parent to the stage or the init.
 #[derive(Debug, Serialize, Deserialize)]
-enum ToInside {
-    /// Go on with the next step.
+enum ParentMessage {
+    /// The next step may begin.
     Go,
 }
 
-/// What stage and init say.
+/// A message of the stage or the init to the parent.
 #[derive(Debug, Serialize, Deserialize)]
-enum FromInside {
-    /// The stage has its user namespace: the maps can be written.
+enum ChildMessage {
+    /// The stage has its user namespace, so the id maps can be written.
     HasUserNamespace,
-    /// The stage has all others: the clock can be set.
+    /// The stage has all other namespaces, so the clock offsets can be written.
     HasNamespaces,
     /// The stage has started the init, with this pid.
     Started(i32),
-    /// The init has mounted what there is to mount.
+    /// The init has made its mounts.
     Ready,
-    /// Something failed.
+    /// A step failed.
     Failed(Error),
 }
 
-/// The whole command.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the command's last word to its user"
-)]
+/// Runs the whole command.
+#[allow(clippy::print_stderr, reason = "errors are printed for the user")]
 pub(super) fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(code) => ExitCode::from(code),
@@ -114,12 +112,12 @@ pub(super) fn main(options: &Options) -> ExitCode {
 fn run(options: &Options) -> Result<u8> {
     super::need_root("run")?;
     options.limits.check()?;
-    // Blocked from here on, so that none is lost between the start of the container and its end.
+    // Signals are blocked from here on, so that none is lost before the container has ended.
     let signals = signals::Signals::block()?;
-    // With a daemon running, it is used; otherwise one is started that ends with us.
+    // A running daemon is used. Otherwise a private one is started, which ends with this command.
     let (private, running) = match Client::connect(&options.runtime.runtime_dir)? {
         Some(client) => (None, Some(client)),
-        None => (Some(Private::start()?), None),
+        None => (Some(PrivateDaemon::start()?), None),
     };
     let result = with_cgroups(options, private.as_ref(), &signals);
     drop(running);
@@ -131,12 +129,12 @@ fn run(options: &Options) -> Result<u8> {
 
 fn with_cgroups(
     options: &Options,
-    private: Option<&Private>,
+    private: Option<&PrivateDaemon>,
     signals: &signals::Signals,
 ) -> Result<u8> {
     let cgroups = cgroup::Cgroups::create(&options.limits)?;
     let result = contain(options, private, signals, &cgroups);
-    // All processes of the container have ended: pid 1 of its pid namespace has.
+    // Pid 1 of the pid namespace has ended, and so have all other processes of the container.
     let removed = cgroups.remove();
     let code = result?;
     removed.map(|()| code)
@@ -144,53 +142,53 @@ fn with_cgroups(
 
 fn contain(
     options: &Options,
-    private: Option<&Private>,
+    private: Option<&PrivateDaemon>,
     signals: &signals::Signals,
     cgroups: &cgroup::Cgroups,
 ) -> Result<u8> {
     let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-    let mut stage = Ending(spawn_stage(options, theirs.into_inner())?);
+    let mut stage = KillOnDrop(spawn_stage(options, theirs.into_inner())?);
     let stage_pid = i32::try_from(stage.0.id()).unwrap_or(0);
     cgroups.join(stage_pid)?;
-    go(&ours)?;
+    allow_next_step(&ours)?;
     if options.userns {
-        expect(&ours, |said| {
-            matches!(said, FromInside::HasUserNamespace).then_some(())
+        expect(&ours, |message| {
+            matches!(message, ChildMessage::HasUserNamespace).then_some(())
         })?;
         let map = format!("0 {USERNS_FIRST} {USERNS_COUNT}\n");
         for file in ["uid_map", "gid_map"] {
             write_proc(stage_pid, file, &map)?;
         }
-        go(&ours)?;
+        allow_next_step(&ours)?;
     }
-    expect(&ours, |said| {
-        matches!(said, FromInside::HasNamespaces).then_some(())
+    expect(&ours, |message| {
+        matches!(message, ChildMessage::HasNamespaces).then_some(())
     })?;
     set_clocks(stage_pid)?;
-    go(&ours)?;
-    let init_pid = expect(&ours, |said| match said {
-        FromInside::Started(pid) => Some(*pid),
+    allow_next_step(&ours)?;
+    let init_pid = expect(&ours, |message| match message {
+        ChildMessage::Started(pid) => Some(*pid),
         _ => None,
     })?;
     let init = open_pidfd(init_pid)?;
-    // Only now does the init begin to speak: the stage has said its last.
-    go(&ours)?;
-    expect(&ours, |said| {
-        matches!(said, FromInside::Ready).then_some(())
+    // The stage has sent its last message; only the init sends from here on.
+    allow_next_step(&ours)?;
+    expect(&ours, |message| {
+        matches!(message, ChildMessage::Ready).then_some(())
     })?;
     attach(options, private, &init)?;
-    go(&ours)?;
+    allow_next_step(&ours)?;
     drop(ours);
     let status = signals::pass_on_until_end(signals, &init, &mut stage.0)?;
     Ok(status)
 }
 
-/// A child that is killed when it is given up: with it the init, and so the whole container.
-struct Ending(Child);
+/// A child that is killed when this value is dropped. The init ends with it, and so does the whole container.
+struct KillOnDrop(Child);
 
-impl Drop for Ending {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Both fail only when it has been waited for.
+        // Both calls fail only after the child was waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -209,8 +207,8 @@ fn spawn_stage(options: &Options, channel: OwnedFd) -> Result<Child> {
         .map_err(|e| Error::io("start", "/proc/self/exe", e))
 }
 
-/// Graft the views: by the private daemon, or by the one that is running.
-fn attach(options: &Options, private: Option<&Private>, init: &OwnedFd) -> Result<()> {
+/// Has the views grafted, by the private daemon or by the running one.
+fn attach(options: &Options, private: Option<&PrivateDaemon>, init: &OwnedFd) -> Result<()> {
     let request = Request::Attach(Attach {
         id: options.id.clone(),
         ..Attach::default()
@@ -222,12 +220,12 @@ fn attach(options: &Options, private: Option<&Private>, init: &OwnedFd) -> Resul
     };
     match response {
         Response::Attached(_) => Ok(()),
-        other => Err(out_of_turn(&other)),
+        other => Err(unexpected_answer(&other)),
     }
 }
 
-/// Set the clocks of the new time namespace to zero, so that uptime, the ages of processes and the kernel's
-/// clocks agree. A kernel without time namespaces has no such file; then the views alone count from the start.
+/// Sets the clocks of the new time namespace to zero, so that uptime, the ages of processes and the kernel's clocks
+/// agree. A kernel without time namespaces has no such file; then only the views count from the start.
 fn set_clocks(pid: i32) -> Result<()> {
     let file = format!("/proc/{pid}/timens_offsets");
     if !std::path::Path::new(&file).exists() {
@@ -235,7 +233,7 @@ fn set_clocks(pid: i32) -> Result<()> {
     }
     let offset = |clock, name| {
         let now = rustix::time::clock_gettime(clock);
-        // The kernel adds seconds and nanoseconds, and wants the latter not to be negative.
+        // The kernel adds seconds and nanoseconds, and refuses negative nanoseconds.
         let (seconds, nanoseconds) = match now.tv_nsec {
             0 => (now.tv_sec, 0),
             nanoseconds => (now.tv_sec + 1, 1_000_000_000 - nanoseconds),
@@ -252,21 +250,21 @@ fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {
     std::fs::write(&path, text).map_err(|e| Error::io("write", path, e))
 }
 
-fn go(channel: &Channel) -> Result<()> {
+fn allow_next_step(channel: &Channel) -> Result<()> {
     channel
-        .send(&ToInside::Go, &[])
+        .send(&ParentMessage::Go, &[])
         .map_err(|e| Error::io("speak to", "the new container", e))
 }
 
-/// Wait for what `wanted` knows.
-fn expect<T>(channel: &Channel, wanted: impl Fn(&FromInside) -> Option<T>) -> Result<T> {
-    let heard = channel
-        .recv::<FromInside>()
+/// Receives a message, and returns the value that `wanted` finds in it.
+fn expect<T>(channel: &Channel, wanted: impl Fn(&ChildMessage) -> Option<T>) -> Result<T> {
+    let received = channel
+        .recv::<ChildMessage>()
         .map_err(|e| Error::io("hear from", "the new container", e))?;
-    match heard {
-        Some((FromInside::Failed(error), _)) => Err(error),
-        Some((said, _)) => wanted(&said).ok_or_else(|| {
-            Error::refused(format!("the new container spoke out of turn: {said:?}"))
+    match received {
+        Some((ChildMessage::Failed(error), _)) => Err(error),
+        Some((message, _)) => wanted(&message).ok_or_else(|| {
+            Error::refused(format!("the new container spoke out of turn: {message:?}"))
         }),
         None => Err(
             Error::new(Kind::System, "the new container ended before it began")
@@ -275,18 +273,18 @@ fn expect<T>(channel: &Channel, wanted: impl Fn(&FromInside) -> Option<T>) -> Re
     }
 }
 
-/// Wait, inside, until the parent says so.
-fn wait_for_go(channel: &Channel) -> Result<()> {
-    match channel.recv::<ToInside>() {
-        Ok(Some((ToInside::Go, _))) => Ok(()),
+/// Waits in the stage or the init until the parent allows the next step.
+fn wait_for_parent(channel: &Channel) -> Result<()> {
+    match channel.recv::<ParentMessage>() {
+        Ok(Some((ParentMessage::Go, _))) => Ok(()),
         Ok(None) => Err(Error::new(Kind::System, "the parent has ended")),
         Err(error) => Err(Error::io("hear from", "the parent", error)),
     }
 }
 
-/// Tell the parent, inside, what went wrong; exit with its code.
+/// Sends an error from the stage or the init to the parent, and returns the exit code.
 fn report(channel: &Channel, error: Error) -> ExitCode {
-    // If the parent is gone there is nobody to tell.
-    let _ = channel.send(&FromInside::Failed(error), &[]);
+    // Without a parent nobody needs the error.
+    let _ = channel.send(&ChildMessage::Failed(error), &[]);
     ExitCode::from(FAILED)
 }

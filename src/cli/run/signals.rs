@@ -1,4 +1,4 @@
-//! Signals: passed on to the container, but for those that the terminal has sent to its processes already.
+//! Passing signals on to the container, except those that the terminal sent to its processes already.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use rustix::event::{PollFd, PollFlags};
 
-/// What is passed on.
+/// The signals that are passed on.
 const PASSED_ON: [Signal; 8] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -21,14 +21,14 @@ const PASSED_ON: [Signal; 8] = [
     Signal::SIGWINCH,
 ];
 
-/// The signals that are passed on, blocked, and a descriptor to read them from.
+/// The signals that are passed on: blocked, and readable from a descriptor.
 #[derive(Debug)]
 pub(in super::super) struct Signals {
     fd: SignalFd,
 }
 
 impl Signals {
-    /// Block them, and those in `also`, for this thread and those after it.
+    /// Blocks these signals and those in `also`, for this thread and for threads that it starts later.
     pub(in super::super) fn block_with(also: &[Signal]) -> Result<Self> {
         let trouble = |e| Error::io("block", "signals", e);
         let mut set = SigSet::empty();
@@ -41,24 +41,24 @@ impl Signals {
         Ok(Self { fd })
     }
 
-    /// Block them.
+    /// Blocks the signals that are passed on.
     pub(super) fn block() -> Result<Self> {
         Self::block_with(&[])
     }
 
-    /// The next one that has come.
+    /// Returns the next pending signal.
     pub(in super::super) fn next(&self) -> Option<siginfo> {
         self.fd.read_signal().ok().flatten()
     }
 
-    /// Readable when one has come.
+    /// Returns a descriptor that is readable when a signal is pending.
     pub(super) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// The signal to pass on, if it is one that a process has sent. What the terminal sends (SI_KERNEL) goes to all
-/// processes of the foreground group, so the command has it already.
+/// Returns the signal if a process sent it. The terminal sends its signals (SI_KERNEL) to the whole foreground process
+/// group, so the command has those already.
 pub(super) fn sent_by_a_process(info: &siginfo) -> Option<Signal> {
     let signal = i32::try_from(info.ssi_signo)
         .ok()
@@ -66,7 +66,7 @@ pub(super) fn sent_by_a_process(info: &siginfo) -> Option<Signal> {
     (info.ssi_code <= 0 && PASSED_ON.contains(&signal)).then_some(signal)
 }
 
-/// Pass signals on to the init until the stage has ended; returns the exit code.
+/// Passes signals on to the init until the stage has ended. Returns the exit code.
 pub(super) fn pass_on_until_end(
     signals: &Signals,
     init: &OwnedFd,
@@ -88,7 +88,7 @@ pub(super) fn pass_on_until_end(
             if let Some(signal) = sent_by_a_process(&info)
                 && let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32)
             {
-                // It fails only when the container has just ended.
+                // This fails only when the container has just ended.
                 let _ = rustix::process::pidfd_send_signal(init, signal);
             }
         }
@@ -101,7 +101,7 @@ pub(super) fn pass_on_until_end(
     }
 }
 
-/// As shells have it: the code, or 128 and the number of the signal.
+/// Returns the exit code as shells do: the code, or 128 and the number of the signal.
 pub(super) fn exit_code(status: std::process::ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
     let code = status

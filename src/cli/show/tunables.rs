@@ -1,4 +1,4 @@
-//! `eci-fs show --tunables`: what a container has made of its tunables.
+//! `eci-fs show --tunables`: the tunables that a container changed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use eci_fs_protocol::host_sysctl::HostSysctl;
 use super::{Options, SLOT, compute, view};
 use crate::cli::client::Client;
 
-/// A line for each tunable whose value is not what it began with: the path, the value, and the first one.
+/// Returns a line for each tunable with a changed value: the path, the value, and the first value.
 pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
     let containers = Client::list_of(&options.runtime.runtime_dir)?;
     let is_it = |id: &str, pid: i32| match selector {
@@ -23,7 +23,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
     let found = containers.iter().find(|c| is_it(&c.id, c.pid));
     let pid = match (found, selector) {
         (Some(container), _) => container.pid,
-        // Any other process of it.
+        // The pid is that of another process of the container.
         (None, Selector::Pid(pid)) => *pid,
         (None, Selector::Id(id)) => {
             return Err(Error::not_found(format!("no container {id} is attached"))
@@ -44,7 +44,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
             let error = std::io::Error::from_raw_os_error(errno.0);
             Error::io("compute the view of", path, error)
         })?;
-        // What only can be written has no value.
+        // A tunable that can only be written has no value.
         if first.is_empty() {
             continue;
         }
@@ -55,7 +55,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
         let own = one_line(&own);
         let entry = HostSysctl::of_path(path).and_then(|tunable| raised.get(&tunable));
         if let Some((entry, raised)) = entry.and_then(|entry| Some((entry, entry.raised?))) {
-            // What it sees without having set it is the machine's.
+            // A value that the container sees and did not set is the host's.
             let asked = slot.is_some_and(|slot| entry.requests.contains_key(&slot));
             if asked || own != raised.set.to_string() {
                 let Raised { original, set, .. } = raised;
@@ -69,7 +69,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
     Ok(out)
 }
 
-/// What is raised on the machine.
+/// Returns the sysctls that are raised on the host.
 fn raised(options: &Options) -> Result<BTreeMap<HostSysctl, SysctlRecord>> {
     let runtime = match RuntimeDir::open(&options.runtime.runtime_dir) {
         Err(error) if error.kind == Kind::NotFound => return Ok(BTreeMap::new()),
@@ -78,7 +78,7 @@ fn raised(options: &Options) -> Result<BTreeMap<HostSysctl, SysctlRecord>> {
     record::read_here(&runtime)
 }
 
-/// A vector has tabs between its numbers.
+/// Returns the text in one line: the tabs between the numbers of a vector become spaces.
 fn one_line(text: &str) -> String {
     text.trim_end().replace('\t', " ")
 }

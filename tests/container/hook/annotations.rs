@@ -1,4 +1,4 @@
-//! What the annotations of a container choose.
+//! The effects of a container's annotations.
 
 use serde_json::{Value, json};
 use support::{Container, Engine};

@@ -1,4 +1,4 @@
-//! What programs of clusters want a node to be set to, set in a container.
+//! The tunables that programs of clusters set on a node, set in a container.
 
 use super::{file, scene, start};
 

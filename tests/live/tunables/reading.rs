@@ -1,4 +1,4 @@
-//! What readers see of a tunable whose length has changed.
+//! Readers of a tunable whose length has changed.
 
 use super::{PANIC, scene, start};
 

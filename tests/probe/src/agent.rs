@@ -1,4 +1,4 @@
-//! The commands, and the conversation in which they are given.
+//! The commands of the probe, and the dialogue of the agent.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::answer::{self, Answer, text, wrong};
 use crate::{facts, files, stress, tune, ways, work};
 
-/// What is remembered from one command to the next.
+/// The state that is kept between commands.
 #[derive(Debug, Default)]
 pub(crate) struct Agent {
     held: BTreeMap<String, File>,
@@ -18,7 +18,7 @@ pub(crate) struct Agent {
     others: BTreeMap<String, Other>,
 }
 
-/// A process that was started and can be spoken to.
+/// A process that `start` started. Lines can be sent to it.
 #[derive(Debug)]
 struct Other {
     child: Child,
@@ -26,9 +26,9 @@ struct Other {
 }
 
 impl Agent {
-    /// Answer lines until there are no more.
+    /// Answers commands until the input ends.
     pub(crate) fn serve(mut self) -> ExitCode {
-        // Whoever started us waits for this: the container is there, and nothing has been read yet.
+        // The parent waits for this line: the container is ready, and nothing has been read yet.
         println!(
             "{}",
             answer::line(&Ok(json!({ "pid": std::process::id() })))
@@ -44,7 +44,7 @@ impl Agent {
         ExitCode::SUCCESS
     }
 
-    /// Do one command.
+    /// Executes one command.
     pub(crate) fn answer(&mut self, arguments: &[String]) -> Answer {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match arguments.as_slice() {
@@ -98,7 +98,7 @@ impl Agent {
                 self.others.insert((*name).to_owned(), other);
                 Ok(hello)
             }
-            // A line for a process that `start` started; answered with the line that it says.
+            // Sends a line to a process that `start` started. The answer is the line that the process prints.
             ["tell", name, line] => {
                 let other = self.others.get_mut(*name);
                 other.ok_or_else(|| wrong("not started"))?.tell(line)
@@ -150,13 +150,13 @@ impl Other {
 
 impl Drop for Other {
     fn drop(&mut self) {
-        // Both fail only when it has been waited for.
+        // Both calls fail only when the process has been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The answers for several paths; one that fails does not keep the others from being answered.
+/// Returns the answers for several paths. An error for one path does not affect the others.
 fn each(paths: &[&str], what: impl Fn(&str) -> Answer) -> Answer {
     let answers = paths.iter().map(|path| {
         let answer = match what(path) {

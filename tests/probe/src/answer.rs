@@ -5,10 +5,10 @@ use std::io;
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
-/// What a command comes to.
+/// The result of a command.
 pub(crate) type Answer = io::Result<Value>;
 
-/// The line that is printed.
+/// Returns the line that is printed.
 pub(crate) fn line(answer: &Answer) -> String {
     match answer {
         Ok(value) => json!({ "ok": value }).to_string(),
@@ -16,7 +16,7 @@ pub(crate) fn line(answer: &Answer) -> String {
     }
 }
 
-/// The kernel's name of an error ("EROFS"), or the words of one that is not the kernel's.
+/// Returns the kernel's name of an error ("EROFS"), or the words of one that is not the kernel's.
 pub(crate) fn name(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => format!("{:?}", Errno::from_raw(number)),
@@ -24,12 +24,12 @@ pub(crate) fn name(error: &io::Error) -> String {
     }
 }
 
-/// An error in the caller's words.
+/// Returns an error with this message.
 pub(crate) fn wrong(why: impl Into<String>) -> io::Error {
     io::Error::other(why.into())
 }
 
-/// Bytes as text. The files that are read are ASCII; what is not shows as a replacement character.
+/// Returns bytes as text. The files are ASCII; any other byte becomes a replacement character.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,9 +1,9 @@
-//! A container of plain namespaces, as small as one can be: the machine's files, and a /proc of its own.
+//! A minimal container of plain namespaces: the host's files, and its own /proc.
 //!
-//! 1. `contain` waits for a line: it is in its cgroups then.
-//! 2. With `--user` it takes a user namespace and waits for a line: that is mapped then.
-//! 3. It takes the other namespaces and starts `inside`, which is pid 1 in them.
-//! 4. `inside` mounts what is wanted on /proc, and becomes the command.
+//! 1. `contain` waits for a line, which says that it is in its cgroups.
+//! 2. With `--user` it makes a user namespace and waits for a line, which says that the ids are mapped.
+//! 3. It makes the other namespaces and starts `inside`, which is pid 1 in them.
+//! 4. `inside` makes the requested mounts on /proc, and executes the command.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -18,14 +18,16 @@ use serde_json::json;
 use crate::answer;
 use crate::ways::flush;
 
-/// `contain [--at-once] [--user] [--shared] [--host-cgroup] [--host-pids] [--network] [--proc KIND] -- CMD [ARGUMENT...]`
+/// Runs `contain [OPTION...] -- CMD [ARGUMENT...]`.
 ///
-/// `--at-once`: nobody puts it into cgroups, it stays in those that it is in. `--shared`: the mounts have peers in the namespace of `contain` itself, which is not the container's.
+/// The options are `--at-once`, `--user`, `--shared`, `--host-cgroup`, `--host-pids`, `--network` and `--proc KIND`.
+/// With `--at-once` it does not wait, and stays in its present cgroups. With `--shared` the mounts have peers in the
+/// mount namespace of `contain` itself, which is not the container's.
 pub(crate) fn contain(arguments: &[String]) -> ExitCode {
     finish(start(arguments))
 }
 
-/// `inside KIND CMD [ARGUMENT...]`
+/// Runs `inside KIND CMD [ARGUMENT...]`.
 pub(crate) fn inside(arguments: &[String]) -> ExitCode {
     finish(become_command(arguments))
 }
@@ -57,7 +59,7 @@ fn start(arguments: &[String]) -> io::Result<ExitCode> {
         nix::unistd::setgroups(&[])?;
         nix::unistd::setresgid(0.into(), 0.into(), 0.into())?;
         nix::unistd::setresuid(0.into(), 0.into(), 0.into())?;
-        // The change of user made /proc/self root's alone, where the parent of the namespace is root.
+        // After the change of user only root owns /proc/self, which here is root of the parent user namespace.
         nix::sys::prctl::set_dumpable(true)?;
     }
     if has("--shared") {
@@ -85,7 +87,7 @@ fn start(arguments: &[String]) -> io::Result<ExitCode> {
         propagate(MsFlags::MS_PRIVATE)?;
         inner(&[proc], command).spawn()?
     };
-    // When the test ends without a word, so does the container.
+    // The container ends when the test is killed.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let status = child.wait()?;
     Ok(ExitCode::from(
@@ -104,7 +106,7 @@ fn inner(options: &[&str], command: &[String]) -> Command {
 }
 
 fn become_command(arguments: &[String]) -> io::Result<ExitCode> {
-    // When `contain` is killed, so is pid 1, and with it the container.
+    // Pid 1, and with it the container, ends when `contain` is killed.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
     let arguments = match arguments.split_first() {
         Some((first, rest)) if first == "--unshare-mounts" => {
@@ -127,7 +129,7 @@ fn mount_proc(kind: &str) -> io::Result<()> {
     match kind {
         "kernel" => on_proc("proc")?,
         "inherited" => {}
-        // What an engine in a container does.
+        // The mounts that an engine in a container makes.
         "kernel-and-sys" => {
             on_proc("proc")?;
             let none = None::<&str>;
@@ -135,7 +137,7 @@ fn mount_proc(kind: &str) -> io::Result<()> {
             umount2("/sys", MntFlags::MNT_DETACH)?;
             mount(Some("sysfs"), "/sys", Some("sysfs"), plain, none)?;
         }
-        // What a container does that wants our mounts somewhere else.
+        // A container that redirects the paths of grafts by symbolic links.
         "links" => {
             on_proc("tmpfs")?;
             for name in ["meminfo", "uptime", "stat", "cpuinfo"] {
@@ -165,7 +167,7 @@ fn propagate(how: MsFlags) -> io::Result<()> {
 
 fn wait_for_a_line() -> io::Result<()> {
     let mut line = Vec::new();
-    // Byte by byte: what follows is for the command.
+    // The line is read byte by byte, because all bytes after it are for the command.
     let mut byte = [0];
     while nix::unistd::read(io::stdin(), &mut byte)? == 1 && byte[0] != b'\n' {
         line.push(byte[0]);

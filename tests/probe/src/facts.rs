@@ -1,4 +1,4 @@
-//! What system calls say that views must not contradict.
+//! The results of system calls that views must not contradict.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::answer::{Answer, wrong};
 
-/// The affinity, the counts that sysconf(3) finds, the clocks, and who we are.
+/// Returns the affinity, the counts of sysconf(3), the clocks, and the identity of the process.
 pub(crate) fn facts() -> Answer {
     let affinity = sched_getaffinity(Pid::from_raw(0))?;
     let affinity: Vec<usize> = (0..CpuSet::count())

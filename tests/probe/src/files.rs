@@ -1,4 +1,4 @@
-//! What is known of a file without reading it.
+//! Facts about a file that need no read.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
 
-/// stat, fstat and statfs.
+/// Returns the results of stat, fstat and statfs.
 pub(crate) fn stat(path: &str) -> Answer {
     let by_path = fs::metadata(path)?;
     let opened = File::open(path).and_then(|file| file.metadata());
@@ -27,7 +27,7 @@ pub(crate) fn stat(path: &str) -> Answer {
     Ok(value)
 }
 
-/// The sorted names in a directory.
+/// Returns the sorted names in a directory.
 pub(crate) fn list(path: &str) -> Answer {
     let mut names = fs::read_dir(path)?
         .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
@@ -36,7 +36,7 @@ pub(crate) fn list(path: &str) -> Answer {
     Ok(json!(names))
 }
 
-/// What comes of each way to open a file for writing: "opened", or the kernel's name of the error.
+/// Returns the result of each way to open a file for writing: "opened", or the kernel's name of the error.
 pub(crate) fn open_for_writing(path: &str) -> Answer {
     let ways: [(&str, bool, OFlag); 5] = [
         ("write", false, OFlag::empty()),
@@ -60,7 +60,7 @@ pub(crate) fn open_for_writing(path: &str) -> Answer {
     Ok(Value::Object(outcomes.collect()))
 }
 
-/// "opened", or the kernel's name of the error.
+/// Opens a file below a directory. Returns "opened", or the kernel's name of the error.
 pub(crate) fn open_beneath(dir: &File, path: &str) -> Value {
     let how = OpenHow::new().flags(OFlag::O_RDONLY).resolve(
         ResolveFlag::RESOLVE_BENEATH

@@ -1,8 +1,8 @@
-//! Runs inside containers, without any other file there, and reports facts as JSON. It judges nothing.
+//! Runs inside containers, needs no other file there, and reports facts as JSON. It judges nothing.
 //!
-//! `probe COMMAND [ARGUMENT...]` prints one answer. `probe agent` takes commands as lines of JSON arrays on
-//! standard input and answers each with a line, until its input ends; a test thus speaks with a container whose
-//! pid 1 it is. `probe contain` makes such a container out of plain namespaces.
+//! `probe COMMAND [ARGUMENT...]` prints one answer. `probe agent` reads commands from standard input, each a line with
+//! a JSON array, and answers each with a line until its input ends. In this way a test speaks with a container whose
+//! pid 1 is the agent. `probe contain` makes such a container out of plain namespaces.
 
 #![allow(
     clippy::print_stdout,

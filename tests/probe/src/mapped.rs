@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-/// The bytes of a file by mmap(2). A file on direct I/O has none: ENODEV.
+/// Returns the bytes of a file by mmap(2). A file on direct I/O has none: ENODEV.
 pub(crate) fn read(file: &File) -> io::Result<Vec<u8>> {
     let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
     let Some(length) = NonZeroUsize::new(size) else {

@@ -10,13 +10,13 @@ use serde_json::json;
 use crate::answer::{self, Answer, text};
 use crate::ways::WAYS;
 
-/// What was seen, and how often.
+/// The texts and lengths that were read, each with its number.
 type Tally = BTreeMap<String, u64>;
 
-/// Read `path` on so many threads for so long; tells how often each form and each length was seen.
+/// Reads `path` on this number of threads for this time. Returns how often each form and each length was read.
 ///
-/// The form of a text is the text with every run of digits, dots and blanks replaced by one mark: it is the
-/// same for all versions of a view, and another one for a text that is torn or cut.
+/// The form of a text is the text with every run of digits, dots and blanks replaced by one mark. All versions of a
+/// view have the same form; a torn or cut text has another one.
 pub(crate) fn stress(path: &str, threads: usize, milliseconds: u64) -> Answer {
     let end = Instant::now() + Duration::from_millis(milliseconds);
     let tallies: Vec<io::Result<(Tally, Tally)>> = std::thread::scope(|scope| {
@@ -46,7 +46,7 @@ pub(crate) fn stress(path: &str, threads: usize, milliseconds: u64) -> Answer {
 }
 
 fn read_until(path: &str, thread: usize, end: Instant) -> io::Result<(Tally, Tally)> {
-    // Each thread in its own way, but in large pieces: a pass in small ones may see two versions.
+    // Each thread reads in its own way, and in large pieces, because a pass in small pieces may see two versions.
     let whole = ["whole", "readv", "sendfile to a file", "splice"];
     let name = whole[thread % whole.len()];
     let (_, way) = WAYS

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::answer::{Answer, text, wrong};
 use crate::ways::sendfile_to_a_file;
 
-/// One write(2), as `printf TEXT > PATH` makes it; the bytes that were taken.
+/// Makes one write(2), as `printf TEXT > PATH` does. Returns the number of bytes that were taken.
 pub(crate) fn write(path: &str, what: &str) -> Answer {
     let mut file = File::options()
         .write(true)
@@ -19,19 +19,19 @@ pub(crate) fn write(path: &str, what: &str) -> Answer {
     Ok(json!(file.write(what.as_bytes())?))
 }
 
-/// One write at the end of the file, as `printf TEXT >> PATH` makes it.
+/// Makes one write at the end of the file, as `printf TEXT >> PATH` does.
 pub(crate) fn append(path: &str, what: &str) -> Answer {
     let mut file = File::options().append(true).open(path)?;
     Ok(json!(file.write(what.as_bytes())?))
 }
 
-/// One write in the middle of the file.
+/// Makes one write in the middle of the file.
 pub(crate) fn write_at(path: &str, offset: u64, what: &str) -> Answer {
     let file = File::options().write(true).open(path)?;
     Ok(json!(file.write_at(what.as_bytes(), offset)?))
 }
 
-/// Write each of `all`, and each time right after it have the kernel copy the file.
+/// Writes each of `all`, and after each write has the kernel copy the file.
 pub(crate) fn write_and_copy(path: &str, all: &[&str]) -> Answer {
     let mut copies = Vec::new();
     for what in all {
@@ -42,7 +42,7 @@ pub(crate) fn write_and_copy(path: &str, all: &[&str]) -> Answer {
     Ok(json!(copies))
 }
 
-/// Open a file, write to it, and read it from its beginning by the same descriptor.
+/// Opens a file, writes to it, and reads it from its beginning by the same descriptor.
 pub(crate) fn write_and_read(path: &str, what: &str) -> Answer {
     let mut file = File::options().read(true).write(true).open(path)?;
     let mut before = String::new();
@@ -56,7 +56,8 @@ pub(crate) fn write_and_read(path: &str, what: &str) -> Answer {
     ]))
 }
 
-/// A thread for each path that writes numbers from `first` on and reads each back; how often another one was read.
+/// Starts a thread for each path, which writes numbers from `first` on and reads each back. Returns how often another
+/// number was read.
 pub(crate) fn compete(first: u64, times: u64, paths: &[&str]) -> Answer {
     let mixed = std::thread::scope(|scope| {
         let threads: Vec<_> = paths

@@ -1,4 +1,4 @@
-//! Every way in which a program reads a file. Each opens it anew.
+//! Every way in which a program reads a file. Each way opens the file anew.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Read, Seek, Write};
@@ -13,13 +13,13 @@ use serde_json::{Map, Value, json};
 use crate::answer::{self, Answer, text};
 use crate::mapped;
 
-/// More than any view has.
+/// A size in bytes that no view reaches.
 const PLENTY: usize = 64 * 1024;
 
-/// A way to read what is there.
+/// A function that reads a file in one way.
 pub(crate) type Way = fn(&File) -> io::Result<Vec<u8>>;
 
-/// All of them, by name.
+/// All ways, by name.
 pub(crate) const WAYS: &[(&str, Way)] = &[
     ("whole", |file| in_pieces(file, PLENTY)),
     ("read 1", |file| in_pieces(file, 1)),
@@ -38,7 +38,7 @@ pub(crate) const WAYS: &[(&str, Way)] = &[
     ("rewind", rewind),
 ];
 
-/// {way: {"text", "size" (of fstat after open)}}, and what pread(2) says at and past the end.
+/// Returns {way: {"text", "size" (of fstat after open)}}, and the results of pread(2) at and past the end.
 pub(crate) fn ways(path: &str) -> Answer {
     let mut ways = Map::new();
     for (name, way) in WAYS {
@@ -52,7 +52,7 @@ pub(crate) fn ways(path: &str) -> Answer {
     Ok(json!({ "ways": Value::Object(ways), "past_the_end": past_the_end(path)? }))
 }
 
-/// Bytes that pread(2) returns at the end and at distances behind it.
+/// Returns the numbers of bytes that pread(2) returns at the end and at distances behind it.
 fn past_the_end(path: &str) -> Answer {
     let mut file = File::open(path)?;
     let mut bytes = Vec::new();
@@ -78,7 +78,7 @@ fn in_pieces(mut file: &File, size: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// One byte from every offset.
+/// Reads one byte from every offset.
 fn pread_bytes(file: &File) -> io::Result<Vec<u8>> {
     let (mut bytes, mut byte) = (Vec::new(), [0]);
     while pread(file, &mut byte, bytes.len() as i64)? == 1 {
@@ -87,7 +87,7 @@ fn pread_bytes(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// All that follows every offset, of which the first byte is kept; it fails where some is missing.
+/// Reads the rest of the file from every offset, and keeps the first byte of each. Fails where a rest is too short.
 fn pread_rests(file: &File) -> io::Result<Vec<u8>> {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; PLENTY]);
     let mut expected = None;
@@ -108,7 +108,7 @@ fn pread_rests(file: &File) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Seven bytes at a time, from the end to the beginning.
+/// Reads seven bytes at a time, from the end to the beginning.
 fn pread_backwards(file: &File) -> io::Result<Vec<u8>> {
     let mut buffer = [0; 7];
     let mut offset = i64::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
@@ -144,7 +144,7 @@ fn readv(mut file: &File) -> io::Result<Vec<u8>> {
     }
 }
 
-/// As busybox does it: sixteen megabytes at a time.
+/// Copies sixteen megabytes at a time, as busybox does.
 pub(crate) fn sendfile_to_a_file(file: &File) -> io::Result<Vec<u8>> {
     let mut copy = File::from(memfd_create("copy", MFdFlags::MFD_CLOEXEC)?);
     while sendfile(copy.as_fd(), file.as_fd(), None, 16 << 20)? > 0 {}
@@ -162,7 +162,7 @@ fn splice_to_a_pipe(file: &File) -> io::Result<Vec<u8>> {
     through_a_pipe(|pipe| splice(file, None, pipe, None, 4096, SpliceFFlags::empty()))
 }
 
-/// Collect what `fill` puts into a pipe, a portion that fits at a time, until it puts nothing.
+/// Collects the bytes that `fill` puts into a pipe, one portion at a time, until it puts none.
 fn through_a_pipe(fill: impl Fn(&io::PipeWriter) -> nix::Result<usize>) -> io::Result<Vec<u8>> {
     let (mut reader, writer) = io::pipe()?;
     let mut bytes = Vec::new();
@@ -177,15 +177,15 @@ fn through_a_pipe(fill: impl Fn(&io::PipeWriter) -> nix::Result<usize>) -> io::R
     }
 }
 
-/// The second pass of a descriptor that was read to its end and rewound.
+/// Reads a file to its end, rewinds it, and returns the second pass.
 fn rewind(mut file: &File) -> io::Result<Vec<u8>> {
     in_pieces(file, PLENTY)?;
     file.rewind()?;
     in_pieces(file, PLENTY)
 }
 
-/// Standard output gets what was asked for before the process goes on.
+/// Flushes standard output before the process goes on.
 pub(crate) fn flush() {
-    // A reader that is gone does not matter to a process that is about to end.
+    // Without a reader the process is about to end.
     let _ = io::stdout().flush();
 }

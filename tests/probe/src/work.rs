@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::answer::Answer;
 
-/// Use so much CPU time, however long that takes.
+/// Uses this amount of CPU time.
 pub(crate) fn burn(milliseconds: u64) -> Answer {
     let used =
         || -> io::Result<Duration> { Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into()) };
@@ -26,11 +26,11 @@ pub(crate) fn burn(milliseconds: u64) -> Answer {
     }))
 }
 
-/// Memory of which every page has been written to.
+/// Returns memory of which every page has been written.
 pub(crate) fn allocate(bytes: usize) -> io::Result<Vec<u8>> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(bytes).map_err(io::Error::other)?;
-    // Not zero: pages of zeros need not be there.
+    // The bytes are not zero, because pages of zeros need no memory.
     memory.resize(bytes, 1);
     Ok(black_box(memory))
 }

@@ -1,4 +1,4 @@
-//! The conversation with a `probe agent`: a line with a command, a line with the answer.
+//! The dialogue with a `probe agent`: a line for each command, and a line for each answer.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Ran;
 
-/// The test's end of the conversation.
+/// The test's end of the dialogue.
 #[derive(Debug)]
 pub struct Agent {
     input: ChildStdin,
@@ -15,7 +15,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Speak over these pipes.
+    /// Returns an agent behind these pipes.
     pub fn new(input: ChildStdin, output: ChildStdout) -> Self {
         Self {
             input,
@@ -23,7 +23,7 @@ impl Agent {
         }
     }
 
-    /// Do one command; what it comes to, or the name of the error.
+    /// Sends one command. Returns its value, or the name of the error.
     ///
     /// # Panics
     /// When the agent has ended.
@@ -33,10 +33,10 @@ impl Agent {
         self.hear()
     }
 
-    /// Do one command that must not fail.
+    /// Sends one command that must succeed. Returns its value.
     ///
     /// # Panics
-    /// When it fails.
+    /// When the command fails.
     #[track_caller]
     pub fn ask(&mut self, command: &[&str]) -> Value {
         match self.try_ask(command) {
@@ -45,10 +45,10 @@ impl Agent {
         }
     }
 
-    /// The text of a file, as one read gives it.
+    /// Returns the text of a file from one read.
     ///
     /// # Panics
-    /// When it cannot be read.
+    /// When the file cannot be read.
     #[track_caller]
     pub fn read(&mut self, path: &str) -> String {
         match self.try_read(path) {
@@ -57,7 +57,7 @@ impl Agent {
         }
     }
 
-    /// The text of a file, or the name of the error.
+    /// Returns the text of a file, or the name of the error.
     ///
     /// # Panics
     /// When the agent has ended.
@@ -70,19 +70,19 @@ impl Agent {
         }
     }
 
-    /// Run a program that must end well; what it prints.
+    /// Runs a program that must succeed. Returns its output.
     ///
     /// # Panics
-    /// When it fails.
+    /// When the program fails.
     #[track_caller]
     pub fn run(&mut self, program: &[&str]) -> String {
         self.try_run(program).ok()
     }
 
-    /// Run a program.
+    /// Runs a program. Returns its result.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the program cannot be started.
     #[track_caller]
     pub fn try_run(&mut self, program: &[&str]) -> Ran {
         let answer = self.ask(&[&["run"], program].concat());
@@ -97,7 +97,7 @@ impl Agent {
         }
     }
 
-    /// A bare line, as the probe expects it before it is an agent.
+    /// Sends a plain line, which the probe expects before it is an agent.
     #[track_caller]
     pub(crate) fn say(&mut self, line: &str) {
         if let Err(error) = writeln!(self.input, "{line}") {
@@ -105,7 +105,7 @@ impl Agent {
         }
     }
 
-    /// The next answer.
+    /// Returns the next answer.
     #[track_caller]
     pub(crate) fn hear(&mut self) -> Result<Value, String> {
         let mut line = String::new();

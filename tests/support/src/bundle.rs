@@ -8,27 +8,27 @@ use serde_json::{Value, json};
 use crate::config::config;
 use crate::{Cgroup, Engine, Limits, Ran, Scene, find_program};
 
-/// A bundle whose container has a pid 1 that is `probe agent`, unless its configuration is changed. What the runtime
-/// has made is deleted with the value.
+/// A bundle whose container runs `probe agent` as pid 1, unless its configuration is changed. The container is deleted
+/// when this value is dropped.
 #[derive(Debug)]
 pub struct Bundle {
     dir: PathBuf,
     name: String,
     engine: Engine,
-    /// Where the runtime is: found before there is anything to take away, which takes the runtime, too.
+    /// The path of the runtime. It is found at first, because deleting the container needs the runtime, too.
     program: PathBuf,
     wrapper: Vec<String>,
     cgroup: Cgroup,
 }
 
 impl Bundle {
-    /// Make one.
+    /// Makes a bundle.
     ///
     /// # Panics
     /// When it cannot be written, or the runtime is not installed.
     #[track_caller]
     pub fn new(scene: &Scene, engine: Engine, limits: &Limits, user: bool) -> Self {
-        // Nothing of it is there yet; it is a guard for what the runtime makes.
+        // The cgroup does not exist yet. This value removes what the runtime makes.
         let cgroup = Cgroup::named(Cgroup::fresh_path());
         let name = cgroup.path().trim_start_matches('/').to_owned();
         let this = Self {
@@ -46,27 +46,27 @@ impl Bundle {
         this
     }
 
-    /// Have the runtime called by another one: its program and first arguments.
+    /// Sets a wrapper that calls the runtime: a program and its first arguments.
     pub fn wrap(&mut self, wrapper: &[&str]) {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
     }
 
-    /// Its directory.
+    /// Returns the directory of the bundle.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The name of its container.
+    /// Returns the name of the container.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The cgroup of its container.
+    /// Returns the cgroup of the container.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
-    /// Its configuration.
+    /// Returns the configuration.
     ///
     /// # Panics
     /// When it cannot be read.
@@ -79,7 +79,7 @@ impl Bundle {
         }
     }
 
-    /// Change its configuration.
+    /// Changes the configuration.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -97,7 +97,7 @@ impl Bundle {
         }
     }
 
-    /// Have `eci-fs hook` called when it is made and when it is gone, with options.
+    /// Adds hooks that call `eci-fs hook` with options when the container is created and when it has ended.
     ///
     /// # Panics
     /// As [`Self::change`].
@@ -119,7 +119,7 @@ impl Bundle {
         });
     }
 
-    /// A command line of its runtime, with the state in the bundle.
+    /// Returns a command of the runtime, with the state in the bundle.
     pub fn runtime(&self, arguments: &[&str]) -> Command {
         let mut command = match (self.engine.enter(), self.wrapper.split_first()) {
             (Some(mut enter), _) => {
@@ -141,7 +141,7 @@ impl Bundle {
         command
     }
 
-    /// The command line that makes and starts its container.
+    /// Returns the command that creates and starts the container.
     #[track_caller]
     pub fn run_command(&self) -> Command {
         let mut command = self.runtime(&["run", "--bundle"]);
@@ -149,7 +149,7 @@ impl Bundle {
         command
     }
 
-    /// Run its container to the end.
+    /// Runs the container to its end.
     ///
     /// # Panics
     /// When the runtime cannot be started.
@@ -158,7 +158,7 @@ impl Bundle {
         Ran::run(&mut self.run_command())
     }
 
-    /// Have its container do nothing but this.
+    /// Sets the command of the container.
     ///
     /// # Panics
     /// As [`Self::change`].
@@ -170,7 +170,7 @@ impl Bundle {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
-        // With --force it does not mind that nothing is left.
+        // With --force, the runtime succeeds when nothing is left.
         let ran = Ran::run(&mut self.runtime(&["delete", "--force", &self.name]));
         if !std::thread::panicking() {
             assert_eq!(ran.code, Some(0), "{ran:?}");

@@ -1,4 +1,4 @@
-//! Cgroups with limits, on whatever hierarchies the machine has.
+//! Cgroups with limits, in all hierarchies of the host.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -11,10 +11,10 @@ use crate::process::{kill, mounts_of};
 /// The period of every quota, in microseconds.
 const PERIOD_USEC: u64 = 100_000;
 
-/// Controllers that a limit or a view needs.
+/// The controllers that a limit or a view needs.
 const WANTED: [&str; 5] = ["memory", "cpu", "cpuacct", "cpuset", "pids"];
 
-/// What a container may use.
+/// The limits of a container.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
     /// Bytes of memory.
@@ -27,7 +27,8 @@ pub struct Limits {
     pub cpuset: Option<&'static str>,
 }
 
-/// The cgroups of one path, one in each hierarchy. They are removed with the value, and what is in them killed.
+/// The cgroups of one path, one in each hierarchy. When this value is dropped, they are removed and their processes
+/// are killed.
 #[derive(Debug)]
 pub struct Cgroup {
     path: String,
@@ -43,7 +44,7 @@ struct Hierarchy {
 }
 
 impl Cgroup {
-    /// Make cgroups of a name that nobody else has.
+    /// Makes cgroups with a unique name.
     ///
     /// # Panics
     /// When the kernel refuses.
@@ -55,7 +56,7 @@ impl Cgroup {
         this
     }
 
-    /// The cgroups of a path that an engine makes.
+    /// Returns the cgroups of a path that an engine will make.
     pub fn named(path: String) -> Self {
         Self {
             path,
@@ -63,21 +64,21 @@ impl Cgroup {
         }
     }
 
-    /// A path directly below the roots, for no limit of the caller's own cgroup is to count.
+    /// Returns a unique path directly below the roots, so that no limit of the caller's own cgroup applies.
     pub fn fresh_path() -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        // In another pid namespace, somebody else may have the same pid.
+        // Pids are not unique across pid namespaces, so the name has a random number too.
         static RANDOM: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(()));
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         format!("/eci-test-{}-{count}-{:x}", std::process::id(), *RANDOM)
     }
 
-    /// Its path in every hierarchy.
+    /// Returns its path in every hierarchy.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Cgroups below these.
+    /// Makes cgroups below these.
     ///
     /// # Panics
     /// When the kernel refuses.
@@ -101,7 +102,8 @@ impl Cgroup {
                     .iter()
                     .filter(|c| WANTED.contains(&c.as_str()))
                 {
-                    // Refused while there are processes in the parent; a limit that needs it then fails.
+                    // The kernel refuses this while the parent has processes. A limit that needs the controller then
+                    // fails.
                     let _ = fs::write(
                         parent.join("cgroup.subtree_control"),
                         format!("+{controller}"),
@@ -121,10 +123,10 @@ impl Cgroup {
         }
     }
 
-    /// Set limits, or change them.
+    /// Sets or changes limits.
     ///
     /// # Panics
-    /// When the kernel refuses, or has no such controller.
+    /// When the kernel refuses, or lacks the controller.
     #[track_caller]
     pub fn limit(&self, limits: &Limits) {
         if let Some(bytes) = limits.memory {
@@ -159,7 +161,7 @@ impl Cgroup {
         }
     }
 
-    /// Put a process into all of them.
+    /// Puts a process into all cgroups.
     ///
     /// # Panics
     /// When the kernel refuses.
@@ -171,7 +173,7 @@ impl Cgroup {
         }
     }
 
-    /// The processes in them.
+    /// Returns the pids of the processes in these cgroups.
     pub fn processes(&self) -> Vec<u32> {
         let mut pids: Vec<u32> = self
             .hierarchies
@@ -183,7 +185,7 @@ impl Cgroup {
         pids
     }
 
-    /// The directories of the cgroups that are there.
+    /// Returns the directories of the cgroups that exist.
     pub fn dirs(&self) -> Vec<PathBuf> {
         let dirs = self
             .hierarchies
@@ -236,12 +238,12 @@ impl Hierarchy {
     }
 }
 
-/// A number of CPUs as a quota.
+/// Returns the quota for a number of CPUs, in microseconds.
 pub(crate) fn quota_usec(cpus: f64) -> u64 {
     (cpus * PERIOD_USEC as f64) as u64
 }
 
-/// Whether v1 and v2 are both mounted.
+/// Returns the mount point of v2 if both v1 and v2 are mounted.
 pub(crate) fn hybrid() -> Option<PathBuf> {
     let all = hierarchies();
     let v2 = all.iter().find(|hierarchy| hierarchy.version == 2)?;
@@ -249,7 +251,7 @@ pub(crate) fn hybrid() -> Option<PathBuf> {
     v1.then(|| v2.top.clone())
 }
 
-/// All hierarchies that are mounted, the named ones too.
+/// Returns all mounted hierarchies, including the named ones.
 fn hierarchies() -> Vec<Hierarchy> {
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut all: Vec<Hierarchy> = Vec::new();

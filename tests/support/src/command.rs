@@ -1,11 +1,11 @@
-//! A command that has been run to its end.
+//! Commands that have run to their end.
 
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 
-/// How it ended and what it said.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub struct Ran {
     /// The command line, for messages.
@@ -19,10 +19,10 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Run a command. What it says goes to files, so that a process which it leaves behind holds up nobody.
+    /// Runs a command. Its output goes to files, so that nobody waits for a process that it leaves behind.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the command cannot be started.
     #[track_caller]
     pub fn run(command: &mut Command) -> Self {
         match Running::start(command).and_then(Running::end) {
@@ -31,10 +31,10 @@ impl Ran {
         }
     }
 
-    /// Run commands at once, each to its end; in their order.
+    /// Runs all commands at once, each to its end. Returns the results in the same order.
     ///
     /// # Panics
-    /// When one cannot be started.
+    /// When a command cannot be started.
     #[track_caller]
     pub fn all(commands: impl IntoIterator<Item = Command>) -> Vec<Self> {
         let running: Vec<_> = commands
@@ -50,7 +50,7 @@ impl Ran {
         }
     }
 
-    /// What a child came to that was waited for.
+    /// Returns the result of a child that was waited for.
     pub fn from_output(what: String, output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let signal = output.status.signal();
@@ -66,20 +66,20 @@ impl Ran {
         }
     }
 
-    /// What it printed, if it ended well.
+    /// Returns standard output of a command that succeeded.
     ///
     /// # Panics
-    /// When it did not.
+    /// When the command failed.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }
 
-    /// That it failed with one line on standard error, in which all of `words` stand.
+    /// Checks that the command failed with one line on standard error, and that the line has all of `words`.
     ///
     /// # Panics
-    /// When one of that is not so.
+    /// When the check fails.
     #[track_caller]
     pub fn refused(&self, words: &[&str]) {
         assert!(self.code.is_some_and(|code| code != 0), "{self:?}");
@@ -94,7 +94,7 @@ impl Ran {
     }
 }
 
-/// A command that runs.
+/// A running command.
 struct Running {
     what: String,
     child: Child,

@@ -1,4 +1,4 @@
-//! The configuration of a container for OCI runtimes, in the shape that `runc spec` gives it.
+//! The configuration of a container for OCI runtimes, in the format of `runc spec`.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use crate::Limits;
 use crate::cgroup::quota_usec;
 
-/// The first host id of a user namespace, and how many there are.
+/// The first host id of a user namespace, and the number of ids.
 pub(crate) const HOST_ID: u32 = 100_000;
 pub(crate) const HOST_IDS: u32 = 65_536;
 
-/// A container whose pid 1 is `probe agent`.
+/// Returns the configuration of a container whose pid 1 is `probe agent`.
 pub(crate) fn config(root: &Path, cgroup: &str, limits: &Limits, user: bool) -> Value {
     let mut namespaces: Vec<Value> = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
         .iter()

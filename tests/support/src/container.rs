@@ -1,4 +1,4 @@
-//! Containers whose pid 1 is a `probe agent`: of plain namespaces, or made by an OCI runtime.
+//! Containers whose pid 1 is a `probe agent`: made of plain namespaces, or by an OCI runtime.
 
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use crate::config::{HOST_ID, HOST_IDS};
 use crate::process::{children_of, kill, open_pidfd, wait_for_end};
 use crate::{Agent, Bundle, Cgroup, Limits, Scene, find_program, mounts_of};
 
-/// What makes a container.
+/// The program that makes a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// The probe, of namespaces alone; it keeps the root file system of the host.
+    /// The probe. It uses namespaces alone, and keeps the root file system of the host.
     Plain,
     /// runc.
     Runc,
@@ -24,7 +24,7 @@ pub enum Engine {
     Bubblewrap,
 }
 
-/// A container that is not there yet.
+/// A description of a container that can be started.
 #[derive(Debug)]
 pub struct Builder<'a> {
     scene: &'a Scene,
@@ -45,38 +45,38 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Made by `engine`.
+    /// Sets the program that makes the container.
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = engine;
         self
     }
 
-    /// With limits.
+    /// Sets the limits.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// With a user namespace or without one.
+    /// Sets whether the container has a user namespace.
     #[must_use]
     pub fn user_namespace(mut self, user: bool) -> Self {
         self.user = user;
         self
     }
 
-    /// With options of `probe contain`, for a plain container.
+    /// Adds options of `probe contain`, for a plain container.
     #[must_use]
     pub fn options(mut self, options: &[&'static str]) -> Self {
         self.options.extend(options);
         self
     }
 
-    /// Start it, and wait until its pid 1 speaks.
+    /// Starts the container, and waits until its pid 1 answers.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it does not answer.
     #[track_caller]
     pub fn start(self) -> Container {
         match self.engine {
@@ -165,10 +165,10 @@ impl<'a> Builder<'a> {
 }
 
 impl Engine {
-    /// The runtimes.
+    /// The OCI runtimes.
     pub const RUNTIMES: [Self; 3] = [Self::Runc, Self::Crun, Self::Youki];
 
-    /// The name of its program.
+    /// Returns the name of the program.
     pub fn program(self) -> &'static str {
         match self {
             Self::Plain => "unshare",
@@ -179,9 +179,9 @@ impl Engine {
         }
     }
 
-    /// What has to execute it on this machine, if it does not work as it is: crun refuses a hybrid layout while v2
-    /// has a controller; where it looks, it has none then. `youki run` waits for ever for a container that has ended
-    /// before it listens to signals (0.7.0), unless the signal that says so waits for it.
+    /// Returns a program that has to execute the runtime on this host, if it does not work by itself. crun refuses a
+    /// hybrid layout while v2 has a controller; the wrapper hides the controllers of v2. `youki run` (0.7.0) waits for
+    /// ever for a container that ends before youki listens to signals; the wrapper keeps the signal pending.
     #[track_caller]
     pub(crate) fn enter(self) -> Option<Command> {
         if self == Self::Youki {
@@ -218,7 +218,8 @@ fn hello(agent: &mut Agent) {
     }
 }
 
-/// A running container. It is ended with the value. The agent's commands can be asked of it directly.
+/// A running container. It is ended when this value is dropped. The commands of the agent can be called on it
+/// directly.
 #[derive(Debug)]
 pub struct Container {
     agent: Agent,
@@ -228,7 +229,7 @@ pub struct Container {
     of: Of,
 }
 
-/// What is taken away with a container.
+/// The resources that are removed with a container.
 #[derive(Debug)]
 enum Of {
     Cgroup(Cgroup),
@@ -236,10 +237,10 @@ enum Of {
 }
 
 impl Container {
-    /// Start the container of a bundle, and wait until its pid 1 speaks.
+    /// Starts the container of a bundle, and waits until its pid 1 answers.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it does not answer.
     #[track_caller]
     pub fn of_bundle(bundle: Bundle) -> Self {
         let (child, mut agent) = spawn(&mut bundle.run_command());
@@ -255,17 +256,17 @@ impl Container {
         }
     }
 
-    /// Its pid 1, as the host has it.
+    /// Returns the host's pid of pid 1 of the container.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// What made it: its parent on the host.
+    /// Returns the pid of the parent on the host, which made the container.
     pub fn launcher(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its cgroup.
+    /// Returns the cgroup.
     pub fn cgroup(&self) -> &Cgroup {
         match &self.of {
             Of::Cgroup(cgroup) => cgroup,
@@ -273,19 +274,19 @@ impl Container {
         }
     }
 
-    /// Its mounts.
+    /// Returns the mounts of the container.
     ///
     /// # Panics
-    /// When it has ended.
+    /// When the container has ended.
     #[track_caller]
     pub fn mounts(&self) -> Vec<String> {
         mounts_of(self.pid)
     }
 
-    /// The paths that are grafted in it.
+    /// Returns the grafted paths.
     ///
     /// # Panics
-    /// When it has ended.
+    /// When the container has ended.
     #[track_caller]
     pub fn grafts(&self) -> Vec<String> {
         let is_graft = |line: &&String| line.contains(" - fuse eci-fs ");
@@ -297,22 +298,22 @@ impl Container {
         paths.map(str::to_owned).collect()
     }
 
-    /// The path of a program of the probe's directory in the container.
+    /// Returns the path in the container of a program in the probe's directory.
     pub fn program(&self, name: &str) -> String {
         self.bin.join(name).display().to_string()
     }
 
-    /// Run an applet of busybox in it; what it prints.
+    /// Runs an applet of busybox in the container. Returns its output.
     ///
     /// # Panics
-    /// When it fails.
+    /// When the applet fails.
     #[track_caller]
     pub fn busybox(&mut self, arguments: &[&str]) -> String {
         let program = self.program("busybox");
         self.agent.run(&[&[program.as_str()], arguments].concat())
     }
 
-    /// Kill its pid 1, and wait until the kernel has taken it down.
+    /// Kills pid 1, and waits until the kernel has removed it.
     ///
     /// # Panics
     /// When it does not end.
@@ -321,7 +322,7 @@ impl Container {
         let pidfd = open_pidfd(self.pid);
         kill(self.pid);
         wait_for_end(&pidfd);
-        // Its parent has nothing left to wait for.
+        // The parent ends with its only child.
         let _ = self.child.wait();
     }
 }
@@ -343,7 +344,7 @@ impl DerefMut for Container {
 impl Drop for Container {
     fn drop(&mut self) {
         kill(self.pid);
-        // A bundle deletes what is left when it is dropped.
+        // A bundle removes the rest when it is dropped.
         let _ = self.child.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! A mount daemon in the foreground, whose log can be waited for.
+//! A mount daemon in the foreground. Tests can wait for lines of its log.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::process::{end_within, kill, open_pidfd, status_field};
 use crate::{Logged, PATIENCE, Ran};
 
-/// A running daemon. It is ended with the value.
+/// A running daemon. It is ended when this value is dropped.
 #[derive(Debug)]
 pub struct Daemon {
     process: Logged,
@@ -19,7 +19,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Start one and wait until it is ready.
+    /// Starts a daemon and waits until it is ready.
     #[track_caller]
     pub(crate) fn start(mut command: Command, runtime_dir: PathBuf) -> Self {
         command.env("ECI_FS_LOG", "info");
@@ -31,29 +31,29 @@ impl Daemon {
         }
     }
 
-    /// Wait for a line of the log, from where the last one was found.
+    /// Waits for a line of the log that contains `text`, after the last line that was found.
     ///
     /// # Panics
-    /// When none comes.
+    /// When no such line comes.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) -> String {
         self.process.wait_for(words)
     }
 
-    /// What its log has said so far.
-    pub fn said(&mut self) -> &[String] {
-        self.process.said()
+    /// Returns the lines of the log so far.
+    pub fn log_lines(&mut self) -> &[String] {
+        self.process.log_lines()
     }
 
-    /// Its process.
+    /// Returns the pid of the daemon.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// The server that it has now, which may have been started by a daemon before it.
+    /// Returns the pid of the current server. An earlier daemon may have started it.
     ///
     /// # Panics
-    /// When it has none.
+    /// When there is no server.
     #[track_caller]
     pub fn server(&self) -> u32 {
         match self.living_server() {
@@ -62,20 +62,20 @@ impl Daemon {
         }
     }
 
-    /// As the daemon has noted it.
+    /// Returns the pid of the server that the daemon has noted, if it lives.
     fn living_server(&self) -> Option<u32> {
         noted_server(&self.runtime_dir)
     }
 
-    /// Wait until none of its threads is at work for a command any more, or for the container that comes next.
+    /// Waits until no thread of the daemon works for a command or prepares for the next container.
     ///
     /// # Panics
-    /// When one is for long.
+    /// When a thread works for too long.
     #[track_caller]
     pub fn wait_for_rest(&self) {
         let is_at_work = || {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
-            // One that has left meanwhile has no name.
+            // A thread that has ended meanwhile has no name.
             tasks.into_iter().flatten().flatten().any(|task| {
                 let name = std::fs::read_to_string(task.path().join("comm"));
                 name.is_ok_and(|name| name.starts_with("control"))
@@ -87,13 +87,13 @@ impl Daemon {
         }
     }
 
-    /// Kill the server.
+    /// Kills the server.
     #[track_caller]
     pub fn kill_server(&self) {
         kill(self.server());
     }
 
-    /// Kill the daemon and its server, as a crash of both would.
+    /// Kills the daemon and its server, like a crash of both.
     #[track_caller]
     pub fn crash(self) {
         let server = self.server();
@@ -101,48 +101,51 @@ impl Daemon {
         kill(server);
     }
 
-    /// Kill the daemon alone.
+    /// Kills the daemon alone.
     #[track_caller]
     pub fn die(mut self) {
         kill(self.pid());
         self.process.wait();
     }
 
-    /// End it as a service manager would.
+    /// Ends the daemon with SIGTERM, as a service manager does.
     ///
     /// # Panics
-    /// When it does not end well.
+    /// When the daemon fails or does not end.
     #[track_caller]
     pub fn end(mut self) {
         let status = self.process.terminate();
-        assert!(status.success(), "{status:?}: {:#?}", self.process.said());
+        assert!(
+            status.success(),
+            "{status:?}: {:#?}",
+            self.process.log_lines()
+        );
     }
 
-    /// Let it do nothing until [`Self::go_on`].
+    /// Stops the daemon until [`Self::go_on`] is called.
     pub fn stop(&self) {
         self.process.signal(Signal::STOP);
     }
 
-    /// Let it do what it was about to.
+    /// Lets a stopped daemon continue.
     pub fn go_on(&self) {
         self.process.signal(Signal::CONT);
     }
 }
 
-/// The server that the daemon of a runtime directory has noted, if it lives.
+/// Returns the server that the daemon of a runtime directory has noted, if it lives.
 pub(crate) fn noted_server(runtime_dir: &Path) -> Option<u32> {
     let noted = std::fs::read_to_string(runtime_dir.join("server")).ok()?;
     let pid = noted.split(' ').next()?.parse().ok()?;
     is_alive(pid).then_some(pid)
 }
 
-/// End a daemon of which only the pid is known; what is left of its log is of no interest.
+/// Returns whether a process exists and is no zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     status_field(pid, "State:").is_some_and(|state| !state.starts_with('Z'))
 }
 
-/// A command that is not waited for yet. Its standard error goes to a file, so that a process which it leaves behind
-/// holds up nobody.
+/// A running command. Its standard error goes to a file, so that nobody waits for a process that it leaves behind.
 #[derive(Debug)]
 pub struct Pending {
     what: String,
@@ -171,10 +174,10 @@ impl Pending {
         }
     }
 
-    /// The child, to write to it or to read from it.
+    /// Returns the child, whose streams can be written to and read from.
     ///
     /// # Panics
-    /// When it has been waited for.
+    /// When the child has been waited for.
     #[track_caller]
     pub fn child(&mut self) -> &mut Child {
         match &mut self.child {
@@ -183,7 +186,7 @@ impl Pending {
         }
     }
 
-    /// Its process.
+    /// Returns the pid of the command.
     #[track_caller]
     pub fn pid(&self) -> u32 {
         match &self.child {
@@ -192,7 +195,7 @@ impl Pending {
         }
     }
 
-    /// Send it a signal.
+    /// Sends a signal to the command.
     #[track_caller]
     pub fn signal(&mut self, signal: Signal) {
         let pid = i32::try_from(self.child().id())
@@ -202,14 +205,14 @@ impl Pending {
         assert!(matches!(sent, Some(Ok(()))), "{}: {sent:?}", self.what);
     }
 
-    /// Wait for its end.
+    /// Waits for the end of the command.
     ///
     /// # Panics
-    /// When it cannot be waited for.
+    /// When the command does not end or cannot be waited for.
     #[track_caller]
     pub fn wait(mut self) -> Ran {
         let pidfd = open_pidfd(self.pid());
-        // Given up, it is killed by its drop.
+        // If the assertion fails, `drop` kills the command.
         assert!(end_within(&pidfd, PATIENCE), "{} does not end", self.what);
         let Some(child) = self.child.take() else {
             panic!("{} has been waited for", self.what);
@@ -229,7 +232,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // Both fail only when it has ended.
+            // Both calls fail only when the command has ended.
             let _ = child.kill();
             let _ = child.wait();
         }

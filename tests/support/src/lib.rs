@@ -1,11 +1,10 @@
-//! What the tests with mounts and containers share.
+//! The parts that tests with mounts and containers share.
 //!
-//! A test begins with a [`Scene`]: a mount namespace and a directory of its own, in which it starts containers,
-//! daemons and commands. When the scene ends it looks whether a mount, a process or a cgroup is left, and fails
-//! the test if one is. Nothing here has a name that two tests could share, and nothing sleeps: what is waited
-//! for is a pipe or a pidfd.
+//! A test begins with a [`Scene`]: its own mount namespace and directory, in which it starts containers, daemons and
+//! commands. At its end the scene looks for mounts, processes and cgroups that are left, and fails the test if it
+//! finds any. No name here is shared by two tests. Nothing sleeps: tests wait for pipes and pidfds.
 //!
-//! A requirement that is missing fails the test, and says what to install.
+//! A missing requirement fails the test, and the message says what to install.
 
 mod agent;
 mod bundle;
@@ -38,5 +37,5 @@ pub use rustix::process::Signal;
 pub use scene::Scene;
 pub use text::{count_cpus, cpu_list, form, number_after, uptime};
 
-/// How long anything is waited for that takes milliseconds when all is well.
+/// The time limit for anything that normally takes milliseconds.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

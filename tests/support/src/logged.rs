@@ -1,4 +1,4 @@
-//! A program in the foreground, whose log can be waited for.
+//! A program in the foreground. Tests can wait for lines of its log.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::PATIENCE;
 use crate::process::{end_within, open_pidfd, wait_for_end};
 
-/// A running program. It is ended with the value.
+/// A running program. It is ended when this value is dropped.
 #[derive(Debug)]
 pub struct Logged {
     child: Child,
@@ -19,10 +19,10 @@ pub struct Logged {
 }
 
 impl Logged {
-    /// Start one. Its log is its standard error.
+    /// Starts a program. Its standard error is the log.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the program cannot be started.
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stderr(Stdio::piped());
@@ -34,7 +34,7 @@ impl Logged {
         if let Some(stderr) = child.stderr.take() {
             std::thread::spawn(move || {
                 for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                    // A test that is over does not read on.
+                    // A test that is over no longer reads.
                     let _ = lines.send(line);
                 }
             });
@@ -46,10 +46,10 @@ impl Logged {
         }
     }
 
-    /// Wait for a line of the log, from where the last one was found.
+    /// Waits for a line of the log, after the last line that was found.
     ///
     /// # Panics
-    /// When none comes.
+    /// When no such line comes.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) -> String {
         let end = Instant::now() + PATIENCE;
@@ -67,21 +67,21 @@ impl Logged {
         }
     }
 
-    /// What the log has said so far.
-    pub fn said(&mut self) -> &[String] {
+    /// Returns the lines of the log so far.
+    pub fn log_lines(&mut self) -> &[String] {
         self.said.extend(self.log.try_iter());
         &self.said
     }
 
-    /// Its process.
+    /// Returns the pid of the program.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Wait for its end, which somebody has seen to.
+    /// Waits for the end of the program, which the caller has caused.
     ///
     /// # Panics
-    /// When it cannot be waited for.
+    /// When the program cannot be waited for.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         match self.child.wait() {
@@ -90,15 +90,15 @@ impl Logged {
         }
     }
 
-    /// End it as a service manager would.
+    /// Ends the program with SIGTERM, as a service manager does.
     ///
     /// # Panics
-    /// When it does not end.
+    /// When the program does not end.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         let pidfd = open_pidfd(self.pid());
         self.signal(Signal::TERM);
-        // One that is stopped would not hear of it.
+        // A stopped program does not receive SIGTERM.
         self.signal(Signal::CONT);
         wait_for_end(&pidfd);
         self.wait()
@@ -106,10 +106,10 @@ impl Logged {
 }
 
 impl Logged {
-    /// Send it a signal.
+    /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {
-            // It fails only when the program has ended.
+            // This fails only when the program has ended.
             let _ = kill_process(pid, signal);
         }
     }
@@ -127,9 +127,14 @@ impl Drop for Logged {
         if !ended {
             self.signal(Signal::KILL);
         }
-        // While the test fails already, this is not to end the process before the rest is taken away.
+        // In a test that is failing, a second panic would abort the process before the cleanup is done.
         if !std::thread::panicking() {
-            assert!(ended, "{} does not end: {:#?}", self.pid(), self.said());
+            assert!(
+                ended,
+                "{} does not end: {:#?}",
+                self.pid(),
+                self.log_lines()
+            );
             self.wait();
         }
     }

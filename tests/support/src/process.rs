@@ -9,10 +9,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_se
 
 use crate::PATIENCE;
 
-/// A pidfd of a process that must be there.
+/// Returns a pidfd of a process that must exist.
 ///
 /// # Panics
-/// When there is none.
+/// When there is no such process.
 #[track_caller]
 pub fn open_pidfd(pid: u32) -> OwnedFd {
     match try_pidfd(pid) {
@@ -21,13 +21,13 @@ pub fn open_pidfd(pid: u32) -> OwnedFd {
     }
 }
 
-/// A pidfd of a process, if it is there.
+/// Returns a pidfd of a process, if it exists.
 pub fn try_pidfd(pid: u32) -> Option<OwnedFd> {
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
-/// Whether the process of a pidfd ends within `limit`.
+/// Returns whether the process of a pidfd ends within `limit`.
 pub fn end_within(pidfd: &OwnedFd, limit: Duration) -> bool {
     let end = Instant::now() + limit;
     loop {
@@ -41,7 +41,7 @@ pub fn end_within(pidfd: &OwnedFd, limit: Duration) -> bool {
     }
 }
 
-/// Whether the other end of a pipe is closed, by all who had it.
+/// Returns whether all holders of the other end of a pipe have closed it.
 ///
 /// # Panics
 /// When the descriptor cannot be polled.
@@ -54,39 +54,39 @@ pub fn has_ended(pipe: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Wait for the end of a process that is about to end.
+/// Waits for the end of a process that is ending.
 ///
 /// # Panics
-/// When it does not.
+/// When the process does not end.
 #[track_caller]
 pub fn wait_for_end(pidfd: &OwnedFd) {
     assert!(end_within(pidfd, PATIENCE), "a process does not end");
 }
 
-/// Kill a process, and wait until it is gone.
+/// Kills a process, and waits until it is gone.
 pub(crate) fn kill(pid: u32) {
     if let Some(pidfd) = try_pidfd(pid) {
-        // It fails only when the process has just ended.
+        // This fails only when the process has just ended.
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         end_within(&pidfd, PATIENCE);
     }
 }
 
-/// Send a process a signal.
+/// Sends a signal to a process.
 ///
 /// # Panics
-/// When there is none.
+/// When there is no such process.
 #[track_caller]
 pub fn signal(pid: u32, signal: Signal) {
     let sent = pidfd_send_signal(open_pidfd(pid), signal);
     assert!(sent.is_ok(), "process {pid}: {sent:?}");
 }
 
-/// Wait for a process that has become a child of ours, and for all that end before: pid 1 of a pid namespace is
-/// there until all others of it have been waited for.
+/// Waits for an orphan that has become a child of this process, and for all children that end before it. Pid 1 of a
+/// pid namespace ends only after all its other processes have been waited for.
 ///
 /// # Panics
-/// When it has not.
+/// When the process does not end.
 #[track_caller]
 pub fn reap(pid: u32) {
     loop {
@@ -98,11 +98,11 @@ pub fn reap(pid: u32) {
     }
 }
 
-/// Where time itself is what is tested, and there is nothing to wait for.
+/// Sleeps. Only tests of time itself may use this, where there is no event to wait for.
 pub fn let_time_pass(time: Duration) {
     let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
-        // A signal is no reason to stop waiting.
+        // After a signal the rest of the time is waited for.
         let _ = poll(&mut [], Some(&timespec(left)));
     }
 }
@@ -114,7 +114,7 @@ fn timespec(time: Duration) -> Timespec {
     }
 }
 
-/// The children of a process, but for zombies.
+/// Returns the children of a process, without zombies.
 pub fn children_of(pid: u32) -> Vec<u32> {
     let all = procfs::process::all_processes().into_iter().flatten();
     // One that ends meanwhile is none of them.
@@ -124,21 +124,21 @@ pub fn children_of(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// A line of `/proc/<pid>/status`; none when the process is gone.
+/// Returns the value of a line of `/proc/<pid>/status`. Returns none when the process has ended.
 pub fn status_field(pid: u32, key: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     Some(line.trim().to_owned())
 }
 
-/// The mounts of a process, as its mountinfo has them. `thread-self` are those of the test.
+/// Returns the mounts of a process from its mountinfo. `thread-self` names the thread of the test.
 ///
 /// # Panics
-/// When they cannot be read.
+/// When the mounts cannot be read.
 #[track_caller]
 pub fn mounts_of(process: impl std::fmt::Display) -> Vec<String> {
     match fs::read(format!("/proc/{process}/mountinfo")) {
-        // What others mount may have any name.
+        // Mount points of others may be no UTF-8.
         Ok(text) => {
             let text = String::from_utf8_lossy(&text);
             text.lines().map(str::to_owned).collect()

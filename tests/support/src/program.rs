@@ -1,4 +1,4 @@
-//! The programs that tests need: those of the machine, and the probe.
+//! The programs that tests need: those of the host, and the probe.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -8,10 +8,10 @@ use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// Where a program is that `cargo xtask setup` installs.
+/// Returns the path of a program that `cargo xtask setup` installs.
 ///
 /// # Panics
-/// When it is not there; it says how to get it.
+/// When it is missing. The message says how to install it.
 #[track_caller]
 pub fn find(name: &str) -> PathBuf {
     let path = std::env::var("PATH").unwrap_or_default();
@@ -35,18 +35,18 @@ pub fn find(name: &str) -> PathBuf {
     }
 }
 
-/// Where `cargo install` puts programs.
+/// Returns the directory in which `cargo install` puts programs.
 fn of_cargo() -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     home.map(|home| home.join("bin"))
 }
 
-/// The probe, built for containers that have no library: static, in a directory of its own below the target
-/// directory `target`, once for all tests.
+/// Builds the probe statically, for containers without libraries, in a directory below the target directory `target`.
+/// Returns its path. It is built once for all tests.
 ///
 /// # Panics
-/// When it cannot be built; it says why.
+/// When it cannot be built. The message says why.
 #[track_caller]
 pub fn probe(target: &Path) -> PathBuf {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
@@ -75,7 +75,7 @@ pub fn probe(target: &Path) -> PathBuf {
     if !fresh {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
-        // With a target, or the flag would be for build scripts and procedural macros too, which cannot have it.
+        // Without a target, the flag would also apply to build scripts and procedural macros, which do not support it.
         build
             .args([
                 "build",
@@ -95,12 +95,12 @@ pub fn probe(target: &Path) -> PathBuf {
         crate::Ran::run(&mut build).ok();
         must("marking it as built", fs::write(&stamp, ""));
     }
-    // Held until here, so that nobody runs what is just being written.
+    // The lock is held until here, so that nobody runs a program that is being written.
     let _ = lock.as_fd();
     program
 }
 
-/// The latest change of a file below `dir`.
+/// Returns the time of the latest change below `dir`.
 fn newest(dir: &Path) -> SystemTime {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
@@ -112,7 +112,8 @@ fn newest(dir: &Path) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// When a file was changed; now, if that cannot be told, so that what depends on it is built.
+/// Returns the time of the last change of a file. Returns the current time if it is unknown, so that the probe is
+/// built.
 fn modified(path: &Path) -> SystemTime {
     fs::metadata(path)
         .and_then(|metadata| metadata.modified())

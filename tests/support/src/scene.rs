@@ -1,11 +1,11 @@
-//! What one test makes, and the look at its end whether something of it is left.
+//! The environment of one test, and the check at its end that nothing is left.
 //!
-//! 1. The test's thread gets a mount namespace of its own, from which the mounts of every other eci-fs on the host
-//!    are taken away. All mounts of ours that are seen in it, or in a container that is made from it, belong to this
-//!    test, and what a test leaves behind is found by comparing.
-//! 2. The process becomes the reaper of all that it starts: an orphan is found among its children.
-//! 3. At the end, after all that the test has made is dropped: daemons in the background must have ended by
-//!    themselves; then children, mounts and cgroups are looked for.
+//! 1. The test's thread gets its own mount namespace, without the mounts of any other eci-fs on the host. So all
+//!    mounts of eci-fs in it, and in containers that are made from it, belong to this test. A comparison at the end
+//!    finds those that are left.
+//! 2. The process becomes the reaper of everything that it starts, so orphans become its children.
+//! 3. At the end, everything that the test made has been dropped. Daemons in the background must end by themselves.
+//!    Then the scene looks for children, mounts and cgroups.
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -24,7 +24,7 @@ use crate::daemon::{Pending, is_alive, noted_server};
 use crate::process::{end_within, kill, mounts_of, try_pidfd};
 use crate::{Builder, Container, Daemon, PATIENCE, Ran, children_of, find_program};
 
-/// A test's surroundings. Make it first, so that it is dropped last.
+/// The environment of a test. A test makes it first, so that it is dropped last.
 #[derive(Debug)]
 pub struct Scene {
     program: PathBuf,
@@ -35,17 +35,17 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// The surroundings of a test of `program`, the `eci-fs` that cargo built for it.
+    /// Returns an environment for a test of `program`, the `eci-fs` that cargo built for it.
     ///
     /// # Panics
-    /// When the test is not run by root, or /dev/fuse is missing.
+    /// When the test does not run as root, or /dev/fuse is missing.
     #[track_caller]
     pub fn new(program: &str) -> Self {
         Self::with_propagation(program, MountPropagationFlags::PRIVATE)
     }
 
-    /// The same, with mounts that are shared, as those of a host are: what somebody mounts in a namespace that is
-    /// copied from the test's appears in the test's too, unless it is made private there.
+    /// Returns an environment with shared mounts, as a host has them. A mount in a copy of the test's mount namespace
+    /// then appears in the test's namespace too, unless the copy is made private.
     ///
     /// # Panics
     /// As [`Self::new`].
@@ -64,7 +64,7 @@ impl Scene {
             Path::new("/dev/fuse").exists(),
             "this test needs /dev/fuse: `modprobe fuse`; in a container, pass the device in"
         );
-        // The thread of a test has its name.
+        // The test harness names the thread after the test.
         if let Some((_, name)) = std::thread::current()
             .name()
             .and_then(|n| n.rsplit_once("::"))
@@ -78,19 +78,19 @@ impl Scene {
             "becoming the reaper of orphans",
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())),
         );
-        // Short, because the path of a socket is at most 107 bytes long.
+        // The name is short, because the path of a socket is at most 107 bytes long.
         let dir = tempfile::Builder::new()
             .prefix("eci-test-")
             .tempdir_in("/tmp");
         let dir = must("making a directory", dir);
-        // Root of a user namespace is somebody else on the way to its files.
+        // Root of a user namespace has no rights on the path except those of others.
         let mode = fs::Permissions::from_mode(0o755);
         must(
             "opening the directory",
             fs::set_permissions(dir.path(), mode),
         );
         must("making a mount namespace", unshare(CloneFlags::CLONE_NEWNS));
-        // Private first, so that nothing comes from the host any more, and nothing goes there.
+        // Private mounts come first, so that the mounts of the host and of the test are separate.
         propagate(MountPropagationFlags::PRIVATE);
         leave_out_mounts_of_others();
         propagate(propagation);
@@ -103,22 +103,22 @@ impl Scene {
         }
     }
 
-    /// The `eci-fs` that is tested.
+    /// Returns the `eci-fs` that is tested.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// A directory of the test's own.
+    /// Returns the directory of the test.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The runtime directory that all commands get; it is not made beforehand.
+    /// Returns the runtime directory that all commands use. It does not exist at first.
     pub fn runtime_dir(&self) -> PathBuf {
         self.dir().join("run")
     }
 
-    /// A small root file system with `probe` and `busybox` in /bin, and nothing else.
+    /// Returns a small root file system with `probe` and `busybox` in /bin, and nothing else.
     ///
     /// # Panics
     /// When busybox is missing or the probe cannot be built.
@@ -141,7 +141,7 @@ impl Scene {
         })
     }
 
-    /// A command line of `eci-fs` with the test's runtime directory.
+    /// Returns a command of `eci-fs` with the test's runtime directory.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
@@ -151,7 +151,8 @@ impl Scene {
         command
     }
 
-    /// The same, of an `eci-fs` at a path that everybody may execute, whatever the directory of the build is.
+    /// Returns a command like [`Self::command`], of an `eci-fs` at a path that everybody may execute. The build
+    /// directory may be closed to others.
     ///
     /// # Panics
     /// When it cannot be mounted there.
@@ -170,7 +171,7 @@ impl Scene {
         command
     }
 
-    /// Wait until the orphans of what was killed have ended.
+    /// Waits until the orphans of killed processes have ended.
     pub fn wait_for_children(&self) {
         for child in children_of(std::process::id()) {
             if let Some(pidfd) = try_pidfd(child) {
@@ -179,7 +180,7 @@ impl Scene {
         }
     }
 
-    /// Run `eci-fs` to its end.
+    /// Runs `eci-fs` to its end.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -190,7 +191,7 @@ impl Scene {
         ran
     }
 
-    /// Start `eci-fs` and do not wait for it.
+    /// Starts `eci-fs` and does not wait for it.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -199,68 +200,68 @@ impl Scene {
         Pending::start(self.command(arguments))
     }
 
-    /// Attach a container.
+    /// Attaches a container.
     ///
     /// # Panics
-    /// When that fails.
+    /// When the command fails.
     #[track_caller]
     pub fn attach(&self, container: &Container) -> String {
         self.eci_fs(&["attach", &container.pid().to_string()]).ok()
     }
 
-    /// Detach a container.
+    /// Detaches a container.
     ///
     /// # Panics
-    /// When that fails.
+    /// When the command fails.
     #[track_caller]
     pub fn detach(&self, container: &Container) -> String {
         self.eci_fs(&["detach", &container.pid().to_string()]).ok()
     }
 
-    /// The list of attached containers.
+    /// Returns the list of attached containers.
     ///
     /// # Panics
-    /// When it is none.
+    /// When the output is no list.
     #[track_caller]
     pub fn list(&self) -> Vec<Value> {
         let text = self.eci_fs(&["list", "--json"]).ok();
         must("reading the list", serde_json::from_str(&text))
     }
 
-    /// A daemon in the foreground, with options.
+    /// Starts a daemon in the foreground, with options.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// When the daemon does not become ready.
     #[track_caller]
     pub fn daemon(&self, options: &[&str]) -> Daemon {
         let command = self.command(&[&["mountd"], options].concat());
         Daemon::start(command, self.runtime_dir())
     }
 
-    /// The daemon that a command of the test's own starts in the foreground.
+    /// Starts the daemon that this command runs in the foreground.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// When the daemon does not become ready.
     #[track_caller]
     pub fn daemon_of(&self, command: Command) -> Daemon {
         Daemon::start(command, self.runtime_dir())
     }
 
-    /// The daemon that holds the runtime directory, if there is one.
+    /// Returns the pid of the daemon that holds the runtime directory, if there is one.
     pub fn daemon_pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.runtime_dir().join("lock")).ok()?;
         text.trim().parse().ok().filter(|pid| is_alive(*pid))
     }
 
-    /// The server that serves, whichever daemon started it; none while there is none.
+    /// Returns the pid of the current server, if there is one. Any daemon may have started it.
     pub fn server_pid(&self) -> Option<u32> {
         noted_server(&self.runtime_dir())
     }
 
-    /// Wait until there is a server that serves.
+    /// Waits until a server runs.
     ///
     /// # Panics
-    /// When there is none for long.
+    /// When no server starts in time.
     #[track_caller]
     pub fn wait_for_server(&self) -> u32 {
         let end = Instant::now() + PATIENCE;
@@ -273,12 +274,12 @@ impl Scene {
         }
     }
 
-    /// A container, to be described and started.
+    /// Returns the description of a new container.
     pub fn container(&self) -> Builder<'_> {
         Builder::new(self)
     }
 
-    /// Remember the daemon that is in the background now: it must end with its last container.
+    /// Remembers the daemon in the background, which must end with its last container.
     pub fn note_background(&self) {
         let mut known = self.background.borrow_mut();
         if let Some(pid) = self.daemon_pid()
@@ -288,19 +289,19 @@ impl Scene {
         }
     }
 
-    /// What is left, in words.
+    /// Returns a line for each thing that is left.
     fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         self.note_background();
         for pid in self.background.borrow().iter() {
-            // It ends with its last container, which has ended just now.
+            // The daemon ends with its last container, which has just ended.
             if is_alive(*pid) && try_pidfd(*pid).is_some_and(|pidfd| !end_within(&pidfd, PATIENCE))
             {
                 left.push(format!("the daemon {pid} in the background"));
                 kill(*pid);
             }
         }
-        // In a process that several tests share, children may be another test's.
+        // In a process that several tests share, children may belong to another test.
         if std::env::var("NEXTEST_EXECUTION_MODE").is_ok_and(|mode| mode == "process-per-test") {
             left.extend(leftover_children());
         }
@@ -315,29 +316,29 @@ impl Scene {
     }
 }
 
-/// Whether a line of mountinfo is of a mount that eci-fs makes, of whichever daemon it is: a graft, or the directory
-/// that `eci-fs mount` fills.
+/// Returns whether a line of mountinfo is a mount of any eci-fs daemon: a graft, or the directory of an `eci-fs
+/// mount`.
 fn is_of_eci_fs(line: &str) -> bool {
     let of_the_file_system = line.split_once(" - ").map(|(_, rest)| rest.split(' '));
     of_the_file_system.is_some_and(|mut words| words.nth(1) == Some("eci-fs"))
 }
 
-/// Sets how all mounts of the test's namespace pass on what is mounted below them.
+/// Sets the propagation of all mounts in the test's namespace.
 #[track_caller]
 fn propagate(propagation: MountPropagationFlags) {
     let set = mount_change("/", MountPropagationFlags::REC | propagation);
     must("setting the propagation of mounts", set);
 }
 
-/// Unmounts, in the test's namespace alone, what other daemons have mounted on the host: `eci-fs mount` is seen there
-/// by everybody.
+/// Unmounts, in the test's namespace alone, the mounts that other daemons made on the host. Everybody sees those of
+/// `eci-fs mount`.
 #[track_caller]
 fn leave_out_mounts_of_others() {
     let first = || {
         let mut mounts = mounts_of("thread-self").into_iter();
         mounts.find(|line| is_of_eci_fs(line))
     };
-    // What is mounted below it goes with it.
+    // The mounts below it are removed with it.
     while let Some(line) = first() {
         let point = unescape(line.split(' ').nth(4).unwrap_or_default());
         let unmounted = unmount(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
@@ -345,13 +346,13 @@ fn leave_out_mounts_of_others() {
     }
 }
 
-/// The path of a line of mountinfo, where a space is written as `\040`.
+/// Returns a path of mountinfo, in which a space is written as `\040`.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::new();
     let mut parts = text.split('\\');
     bytes.extend(parts.next().unwrap_or_default().bytes());
     for part in parts {
-        // The kernel writes a backslash as a number too, so that there are three digits after each.
+        // The kernel escapes a backslash too, so three digits follow each backslash.
         let (number, rest) = part.split_at(part.len().min(3));
         bytes.extend(u8::from_str_radix(number, 8));
         bytes.extend(rest.bytes());
@@ -359,14 +360,14 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// Children that do not end by themselves. They are killed.
+/// Kills the children that do not end by themselves, and returns a line for each.
 fn leftover_children() -> Vec<String> {
     children_of(std::process::id())
         .into_iter()
         .filter_map(|pid| {
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let pidfd = try_pidfd(pid)?;
-            // An orphan may be about to end, like the processes of a container whose pid 1 has just ended.
+            // An orphan may still be ending, as the processes of a container whose pid 1 has just ended.
             if end_within(&pidfd, PATIENCE / 4) {
                 return None;
             }
@@ -379,11 +380,11 @@ fn leftover_children() -> Vec<String> {
 impl Drop for Scene {
     fn drop(&mut self) {
         let left = self.leftovers();
-        // What a test mounts on files of its own directory would keep that from being removed.
+        // A mount on a file of the test's directory would prevent its removal.
         for mount in mounts_of("thread-self").iter().rev() {
             let point = mount.split(' ').nth(4).unwrap_or_default();
             if Path::new(point).starts_with(self.dir()) {
-                // Nothing else can be done about one that stays.
+                // Nothing more can be done about a mount that stays.
                 let _ = unmount(point, UnmountFlags::DETACH);
             }
         }

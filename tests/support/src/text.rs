@@ -1,9 +1,9 @@
-//! Numbers out of the texts that views and commands show.
+//! Numbers in the texts of views and commands.
 
-/// The first number after `key`: "MemTotal:" in /proc/meminfo.
+/// Returns the first number after `key`, for example "MemTotal:" in /proc/meminfo.
 ///
 /// # Panics
-/// When there is none.
+/// When there is no number.
 #[track_caller]
 pub fn number_after(text: &str, key: &str) -> u64 {
     let found = text.lines().find_map(|line| {
@@ -16,10 +16,10 @@ pub fn number_after(text: &str, key: &str) -> u64 {
     }
 }
 
-/// The CPUs of a list like "0-2,7".
+/// Returns the CPUs of a list like "0-2,7".
 ///
 /// # Panics
-/// When it is none.
+/// When the text is no list.
 #[track_caller]
 pub fn cpu_list(text: &str) -> Vec<u64> {
     let number = |text: &str| match text.parse::<u64>() {
@@ -36,7 +36,7 @@ pub fn cpu_list(text: &str) -> Vec<u64> {
         .collect()
 }
 
-/// The processors of a /proc/cpuinfo.
+/// Returns the number of processors in a /proc/cpuinfo.
 pub fn count_cpus(cpuinfo: &str) -> usize {
     cpuinfo
         .lines()
@@ -44,10 +44,10 @@ pub fn count_cpus(cpuinfo: &str) -> usize {
         .count()
 }
 
-/// The first number of a /proc/uptime.
+/// Returns the first number of a /proc/uptime.
 ///
 /// # Panics
-/// When there is none.
+/// When there is no number.
 #[track_caller]
 pub fn uptime(text: &str) -> f64 {
     match text.split_whitespace().next().map(str::parse) {
@@ -56,8 +56,8 @@ pub fn uptime(text: &str) -> f64 {
     }
 }
 
-/// A text with every run of digits, dots and blanks replaced by one mark: the same for all versions of a view,
-/// and another one for a text that is torn or cut.
+/// Returns the text with every run of digits, dots and blanks replaced by one mark. All versions of a view have the
+/// same form; a torn or cut text has another one.
 pub fn form(text: &str) -> String {
     let mut form = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,9 +1,9 @@
-//! Where things are: the work tree, and the target directory below which all that is made stays.
+//! The paths of the work tree, and of the target directory, which holds everything that is made.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The top of the work tree.
+/// Returns the top of the work tree.
 pub fn workspace_root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     // tests/xtask is two levels down; were it moved, the manifest's own folder is still inside.

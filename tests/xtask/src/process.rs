@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A command without standard input, so that no program can wait for an answer.
+/// Returns a command without standard input, so that no program can wait for an answer.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
@@ -39,12 +39,12 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What to say about a program that did not start.
+/// Returns the message for a program that did not start.
 fn cannot_start(name: &str) -> String {
     format!("cannot start {name}; `cargo xtask setup` installs what the tasks need")
 }
 
-/// The program and its first arguments: enough to know which call it was.
+/// Returns the program and its first arguments: enough to know which call it was.
 fn name_of(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let mut name = program

@@ -1,5 +1,5 @@
-//! Virtual machines, as the tests of the project use them. They need QEMU, and on the first run
-//! the archive that the kernels are fetched from: `cargo xtask setup` installs the former.
+//! Tests of the virtual machines. They need QEMU, which `cargo xtask setup` installs. The first run fetches the
+//! kernels from the Debian archive.
 
 use std::fs;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use xtask::vm::{Kernel, Vm, packages};
 
-/// Boots one kernel and looks at everything that a machine promises.
+/// Boots one kernel and checks all properties of a virtual machine.
 fn check(kernel: Kernel) -> Result<()> {
     let dir = tempfile::tempdir()?;
     fs::write(dir.path().join("given"), "from outside\n")?;

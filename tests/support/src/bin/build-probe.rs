@@ -1,4 +1,4 @@
-//! Builds the probe before the tests run, so that no test's time goes into it.
+//! Builds the probe before the tests run, so that no test spends time on it.
 
 fn main() {
     let target = std::env::args_os()

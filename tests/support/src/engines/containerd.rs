@@ -1,4 +1,4 @@
-//! containerd: a daemon of the test's own, and `ctr`, which speaks to it.
+//! containerd: a private daemon for one test, and its client `ctr`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,18 +6,18 @@ use std::process::Command;
 use super::{IMAGE, Image, prepare, without_network};
 use crate::{Cgroup, Logged, Ran, Scene, find_program};
 
-/// A running containerd. It is ended with the value, and its containers with it.
+/// A running containerd. When this value is dropped, the daemon and its containers end.
 #[derive(Debug)]
 pub struct Containerd {
-    // Before the cgroup, in which the containers are.
+    // Fields are dropped in order: the daemon before the cgroup with the containers.
     daemon: Logged,
     cgroup: Cgroup,
     dir: PathBuf,
 }
 
 impl Containerd {
-    /// What a `config.toml` has to say for containerd to be the test's own. Pods keep to the badness that they have:
-    /// a lower one takes a capability that not every root has.
+    /// Returns the start of a `config.toml` that keeps containerd within the directory of the test. Pods keep their
+    /// OOM score, because lowering it needs a capability that not every root has.
     pub fn config(scene: &Scene) -> String {
         let dir = scene.dir().join("containerd");
         let path = |name: &str| dir.join(name).display().to_string();
@@ -31,10 +31,10 @@ impl Containerd {
         )
     }
 
-    /// Start one with a `config.toml` that begins with [`Self::config`], and import the image.
+    /// Starts containerd with a `config.toml` that begins with [`Self::config`], and imports the image.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// When containerd does not become ready.
     #[track_caller]
     pub fn start(scene: &Scene, config: &Path) -> Self {
         prepare();
@@ -57,27 +57,27 @@ impl Containerd {
         this
     }
 
-    /// The socket that clients speak to.
+    /// Returns the socket for clients.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("socket")
     }
 
-    /// The cgroup that containers are in.
+    /// Returns the cgroup of the containers.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
-    /// A command of `ctr`.
+    /// Returns a command of `ctr`.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(find_program("ctr"));
         command.arg("--address").arg(self.socket()).args(arguments);
         command
     }
 
-    /// Run a command of `ctr` to its end.
+    /// Runs a command of `ctr` to its end.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the command cannot be started.
     #[track_caller]
     pub fn ctr(&self, arguments: &[&str]) -> Ran {
         Ran::run(&mut self.command(arguments))
@@ -86,7 +86,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // What a failed test has left.
+        // A failed test may have left containers.
         for namespace in ["default", "k8s.io"] {
             let list = |what| {
                 self.ctr(&["--namespace", namespace, what, "list", "--quiet"])

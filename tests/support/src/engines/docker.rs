@@ -1,4 +1,4 @@
-//! Docker: a dockerd of the test's own, and the client that speaks to it.
+//! Docker: a private dockerd for one test, and its client.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,20 +8,20 @@ use serde_json::Value;
 use super::{CommandLine, Image, prepare, without_network, write};
 use crate::{Cgroup, Logged, Scene, find_program};
 
-/// A running dockerd. It is ended with the value, and its containers with it.
+/// A running dockerd. When this value is dropped, the daemon and its containers end.
 #[derive(Debug)]
 pub struct Docker {
-    // Before the cgroup, in which the containers are.
+    // Fields are dropped in order: the daemon before the cgroup with the containers.
     daemon: Logged,
     cgroup: Cgroup,
     dir: PathBuf,
 }
 
 impl Docker {
-    /// Start one with this `daemon.json`, and load the image.
+    /// Starts dockerd with this `daemon.json`, and loads the image.
     ///
     /// # Panics
-    /// When it does not become ready.
+    /// When dockerd does not become ready.
     #[track_caller]
     pub fn start(scene: &Scene, config: &Value) -> Self {
         prepare();
@@ -40,39 +40,39 @@ impl Docker {
         this
     }
 
-    /// End the daemon as a service manager would, and start it again.
+    /// Ends the daemon as a service manager does, and starts it again.
     ///
     /// # Panics
-    /// When it does not end, or does not become ready.
+    /// When dockerd does not end, or does not become ready.
     #[track_caller]
     pub fn restart(&mut self) {
         self.daemon.terminate();
         self.daemon = daemon(&self.dir, self.cgroup.path());
     }
 
-    /// The cgroup that containers are in.
+    /// Returns the cgroup of the containers.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
-    /// The daemon's process.
+    /// Returns the pid of the daemon.
     pub fn pid(&self) -> u32 {
         self.daemon.pid()
     }
 
-    /// What the daemon has logged.
+    /// Returns the lines of the daemon's log so far.
     pub fn log(&mut self) -> &[String] {
-        self.daemon.said()
+        self.daemon.log_lines()
     }
 }
 
-/// A dockerd that is ready.
+/// Starts dockerd and waits until it is ready.
 #[track_caller]
 fn daemon(dir: &Path, cgroup: &str) -> Logged {
     let mut command = without_network(find_program("dockerd"));
     command.arg("--config-file").arg(dir.join("daemon.json"));
     command.arg("--data-root").arg(dir.join("data"));
-    // Where it is without the option: on a file system in memory, in which bundles are.
+    // This is the default directory: it is in a tmpfs, and holds the bundles.
     command.args(["--exec-root", "/run/docker"]);
     command.arg("--pidfile").arg(dir.join("pid"));
     let socket = format!("unix://{}", dir.join("socket").display());
@@ -95,7 +95,7 @@ impl CommandLine for Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        // A failed test may have left some; dockerd would give each of them ten seconds.
+        // A failed test may have left containers. dockerd would give each of them ten seconds to end.
         let all = self.call(&["ps", "--all", "--quiet"]).stdout;
         let all: Vec<&str> = all.lines().collect();
         if !all.is_empty() {

@@ -1,5 +1,5 @@
-//! The one image of the tests, made without a registry: busybox with all its names, and the probe. Its own
-//! command is to wait, so it is the pause image of pods too.
+//! The image of the tests, made without a registry: busybox with all its names, and the probe. Its default command
+//! waits, so it serves as the pause image of pods too.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,17 +12,17 @@ use crate::{Ran, Scene, find_program};
 /// The name of the image.
 pub const IMAGE: &str = "localhost/eci-test:1";
 
-/// An archive as `docker save` writes it, which all engines load.
+/// An archive in the format of `docker save`, which all engines load.
 #[derive(Debug)]
 pub struct Image {
-    /// The archive.
+    /// The path of the archive.
     pub archive: PathBuf,
-    /// The root file system that it was made of.
+    /// The root file system in the image.
     pub root: PathBuf,
 }
 
 impl Image {
-    /// Make it in the directory of the scene.
+    /// Makes the image in the directory of the scene.
     ///
     /// # Panics
     /// When a program is missing.
@@ -73,7 +73,7 @@ impl Image {
     }
 }
 
-/// Pack files of a directory.
+/// Packs the files of a directory.
 #[track_caller]
 fn tar(archive: &Path, dir: &Path, files: &[&str]) {
     let mut tar = Command::new(find_program("tar"));

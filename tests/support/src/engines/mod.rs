@@ -1,5 +1,5 @@
-//! Container engines, each started privately for one test: with directories, a socket, a network namespace and
-//! cgroups of its own, so that neither another test nor the machine's own engine is touched.
+//! Container engines, each started privately for one test, with its own directories, socket, network namespace and
+//! cgroups. So neither another test nor the host's own engine is affected.
 
 mod containerd;
 mod docker;
@@ -20,17 +20,17 @@ pub use docker::Docker;
 pub use image::{IMAGE, Image};
 pub use podman::Podman;
 
-/// What a test asks of any engine that has a command line like Docker's.
+/// The operations of engines with a command line like Docker's.
 pub trait CommandLine {
-    /// A command of the engine's program.
+    /// Returns a command of the engine's program.
     fn command(&self, arguments: &[&str]) -> Command;
 
-    /// Options of `run` that containers need in tests, whatever they are for.
+    /// Returns the options of `run` that all containers of the tests need.
     fn run_options(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// `run` with the options that all containers need, on the image of the tests.
+    /// Returns a command for `run` with the options that all containers need, on the image of the tests.
     fn run_command(&self, options: &[&str], command: &[&str]) -> Command {
         let mut run = self.command(&["run"]);
         run.args(self.run_options());
@@ -38,16 +38,16 @@ pub trait CommandLine {
         run
     }
 
-    /// Run a command to its end.
+    /// Runs a command to its end.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// When the command cannot be started.
     #[track_caller]
     fn call(&self, arguments: &[&str]) -> crate::Ran {
         crate::Ran::run(&mut self.command(arguments))
     }
 
-    /// A container that is run to its end.
+    /// Runs a container to its end.
     ///
     /// # Panics
     /// When the engine cannot be started.
@@ -57,7 +57,7 @@ pub trait CommandLine {
     }
 }
 
-/// A program in a network namespace of its own, so that what an engine does to the network meets nobody.
+/// Returns a command in its own network namespace, so that an engine changes no network of the host.
 #[track_caller]
 fn without_network(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(find_program("unshare"));
@@ -65,10 +65,10 @@ fn without_network(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Make the mount namespace of the test a machine of its own, as far as engines go: with an empty /run.
+/// Isolates the engines of the test: mounts an empty /run and an empty /dev/shm in its mount namespace.
 ///
 /// # Panics
-/// When that cannot be mounted.
+/// When they cannot be mounted.
 #[track_caller]
 pub fn prepare() {
     // Engines keep their state, and podman its locks, at paths that no option changes.
@@ -78,8 +78,8 @@ pub fn prepare() {
             mount_over(dir.as_ref(), SOURCE, Some("tmpfs"));
         }
     }
-    // crun starts no container where v1 and v2 are both mounted and v2 has a controller. The file that says so shall
-    // be empty.
+    // crun starts no container where v1 and v2 are both mounted and v2 has a controller. An empty file hides the
+    // controllers of v2.
     if let Some(v2) = hybrid() {
         let file = v2.join("cgroup.controllers");
         if !std::fs::read_to_string(&file).is_ok_and(|text| text.trim().is_empty()) {
@@ -88,10 +88,10 @@ pub fn prepare() {
     }
 }
 
-/// What the mounts of [`prepare`] are called.
+/// The source in the mounts of [`prepare`].
 const SOURCE: &str = "eci-test-engines";
 
-/// Mount a file system of this kind, or without a kind the file `source`.
+/// Mounts a file system of this type, or bind mounts the file `source` without a type.
 #[track_caller]
 fn mount_over(target: &Path, source: &str, kind: Option<&str>) {
     let mounted = match kind {
@@ -103,7 +103,7 @@ fn mount_over(target: &Path, source: &str, kind: Option<&str>) {
     }
 }
 
-/// Write a file, and the directories that it lies in.
+/// Writes a file, and creates its directories.
 #[track_caller]
 fn write(path: &Path, text: &str) {
     let dir = path.parent().unwrap_or_else(|| Path::new("/"));

@@ -1,4 +1,4 @@
-//! Podman, which has no daemon: its directories and its configuration are the test's.
+//! Podman, which has no daemon. Its directories and its configuration belong to the test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::process::Command;
 use super::{CommandLine, Image, mount_over, prepare, without_network, write};
 use crate::{Cgroup, Scene, find_program};
 
-/// Host ids for `--userns=auto`.
+/// The host ids for `--userns=auto`.
 const IDS: &str = "containers:200000:1000000\n";
 
-/// Podman with storage of its own. Its containers end with the value.
+/// Podman with its own storage. Its containers end when this value is dropped.
 #[derive(Debug)]
 pub struct Podman {
     cgroup: Cgroup,
@@ -18,7 +18,7 @@ pub struct Podman {
 }
 
 impl Podman {
-    /// Make the directories, and load the image. With `hooks`, that is the directory of hooks.
+    /// Makes the directories, and loads the image. `hooks` is the directory of hooks.
     ///
     /// # Panics
     /// When podman fails.
@@ -26,7 +26,7 @@ impl Podman {
     pub fn start(scene: &Scene, hooks: Option<&Path>) -> Self {
         prepare();
         let dir = scene.dir().join("podman");
-        // The machine's files of ids are as they were, but in the mount namespace of the test.
+        // The host's files of ids stay unchanged; the mount namespace of the test gets others.
         for file in ["/etc/subuid", "/etc/subgid"] {
             let ours = dir.join(file.trim_start_matches('/'));
             write(&ours, IDS);
@@ -43,12 +43,12 @@ impl Podman {
         this
     }
 
-    /// The cgroup that containers are in.
+    /// Returns the cgroup of the containers.
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
-    /// The directory of hooks from now on, or none; what it was is returned.
+    /// Sets the directory of hooks, or none. Returns the old one.
     pub fn hooks(&mut self, hooks: Option<&Path>) -> Option<PathBuf> {
         std::mem::replace(&mut self.hooks, hooks.map(Path::to_owned))
     }
@@ -73,7 +73,7 @@ impl CommandLine for Podman {
     }
 
     fn run_options(&self) -> Vec<String> {
-        // Podman raises limits of its own accord, which takes a capability that not every root has.
+        // By default podman raises limits, which needs a capability that not every root has.
         vec![
             "--network=none".to_owned(),
             "--ulimit=nofile=1024:4096".to_owned(),

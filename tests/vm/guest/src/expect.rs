@@ -1,4 +1,4 @@
-//! What the files of a cgroup say that a container is to be shown, worked out here once more.
+//! The expected views of a container, computed a second time from the files of its cgroup.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,9 +1,8 @@
-//! What runs in the virtual machine, as root: makes containers, and compares what they are shown
-//! with the files of their cgroups. Prints one line for each check: `ok`, `skip` or `FAIL`, its
-//! name, and what was expected.
+//! The program that runs in the virtual machine, as root. It makes containers, and compares their views with the files
+//! of their cgroups. It prints one line for each check: `ok`, `skip` or `FAIL`, its name, and the expected value.
 //!
-//! The same program is what runs in the containers (`agent`), and what makes those that `eci-fs
-//! run` does not make (`contain`, `inside`).
+//! The same program runs in the containers (`agent`), and makes the containers that `eci-fs run` does not make
+//! (`contain`, `inside`).
 
 #![allow(clippy::print_stdout, reason = "the lines are what it is for")]
 

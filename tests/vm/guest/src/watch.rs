@@ -1,4 +1,4 @@
-//! A thread that reads files over and over, and notices whatever no reader should ever see.
+//! A thread that reads files over and over, and reports every text that no reader may ever see.
 
 use std::collections::BTreeMap;
 use std::fs;

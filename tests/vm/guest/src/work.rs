@@ -1,4 +1,4 @@
-//! What a container does to be measured: it uses memory and CPU time.
+//! The work of a container that is measured: it uses memory and CPU time.
 
 use std::fs::File;
 use std::io::Read;

@@ -14,10 +14,10 @@ use crate::fixture::{guest, record, workload};
 use crate::paths::workspace_root;
 use crate::vm::Kernel;
 
-/// What to do with fixtures.
+/// The action on fixtures.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Record on this machine; needs root.
+    /// Record on this host; needs root.
     Record {
         /// The cases and where they go.
         #[command(flatten)]
@@ -49,12 +49,12 @@ pub enum Action {
         /// The archive.
         archive: PathBuf,
     },
-    /// What runs in a cgroup while it is recorded.
+    /// The workload of a cgroup while it is recorded.
     #[command(hide = true)]
     Work(workload::Arguments),
 }
 
-/// What to record.
+/// The cases to record.
 #[derive(Debug, Args)]
 pub struct What {
     /// The case; all of them if none is given.
@@ -66,7 +66,7 @@ pub struct What {
 }
 
 impl What {
-    /// The cases that were asked for.
+    /// Returns the cases that were asked for.
     fn cases(&self) -> &[Case] {
         if self.case.is_empty() {
             Case::value_variants()
@@ -75,7 +75,7 @@ impl What {
         }
     }
 
-    /// The folder of the fixtures, made if missing.
+    /// Returns the folder of the fixtures, made if missing.
     fn out(&self) -> Result<PathBuf> {
         let out = self.out.clone();
         let out = out.unwrap_or_else(|| workspace_root().join("emulators/tests/fixtures"));

@@ -1,5 +1,5 @@
-//! `cargo xtask instructions`: how many instructions rendering each view takes, counted by callgrind. Unlike time,
-//! they are nearly the same on a busy machine and on an idle one.
+//! `cargo xtask instructions`: counts the instructions that rendering each view takes, with callgrind. Unlike times,
+//! the counts hardly depend on the load.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +13,10 @@ use super::setup;
 use crate::paths::{target_dir, workspace_root};
 use crate::process::{command, output, run as run_command};
 
-/// What is counted, as emulators/examples/instructions.rs names it: each return from it ends one profile.
+/// The function that is counted, as emulators/examples/instructions.rs names it. Each return from it ends one profile.
 const COUNTED: &str = "instructions::render_times";
 
-/// How long valgrind may take; it takes a second.
+/// The time limit of valgrind, which takes a second.
 const SECONDS: &str = "60";
 
 /// Instructions of one rendering, by view, on v1 and on v2; the versions of cgroups differ in some views.
@@ -52,13 +52,14 @@ pub(super) fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The profile of the `call`th call, from 1.
+/// Returns the profile of the `call`th call, from 1.
 fn read_part(profile: &Path, call: usize) -> Result<String> {
     let path = format!("{}.{call}", profile.display());
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
 }
 
-/// `calls` has a line for each call: the version of cgroups, how many renderings it makes, and the view.
+/// Returns the table. `calls` has a line for each call: the version of cgroups, the number of renderings, and the
+/// view.
 fn table(calls: &str, part: impl Fn(usize) -> Result<String>) -> Result<Table> {
     let mut table = Table::new();
     for (index, line) in calls.lines().enumerate() {
@@ -79,7 +80,7 @@ fn table(calls: &str, part: impl Fn(usize) -> Result<String>) -> Result<Table> {
     Ok(table)
 }
 
-/// The instructions of one profile of callgrind.
+/// Returns the instructions of one profile of callgrind.
 fn total(profile: &str) -> Result<u64> {
     let mut lines = profile.lines();
     let found = lines.find_map(|line| line.strip_prefix("totals: "));

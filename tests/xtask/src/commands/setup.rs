@@ -76,7 +76,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("zstd", "unpacks modules of kernels"),
 ];
 
-/// Packages of which the tests want the programs alone, and the services that come with them.
+/// The packages of which the tests need only the programs, and the services that come with them.
 const SERVICES: [(&str, &[&str]); 6] = [
     (
         "docker.io",
@@ -103,7 +103,7 @@ const SERVICES: [(&str, &[&str]); 6] = [
     ("sysstat", &["sysstat.service"]),
 ];
 
-/// What packages ask whether they may start services (`invoke-rc.d(8)`).
+/// The program that packages ask whether they may start services (`invoke-rc.d(8)`).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Subcommands of cargo, and what they are for.
@@ -154,7 +154,7 @@ fn install_packages() -> Result<()> {
             "packages are missing; as root, run: apt-get install --no-install-recommends {names}"
         );
     }
-    // Always: an old index names versions that the archive no longer has.
+    // The index is always updated: an old one names versions that the archive no longer has.
     println!("setup: apt-get update");
     run_command(apt_get().args(["-qq", "update"]))?;
     println!("setup: apt-get install {names}");
@@ -163,7 +163,7 @@ fn install_packages() -> Result<()> {
     let installed = run_command(apt_get().args(options).args(&missing));
     drop(policy);
     for (_, services) in SERVICES.iter().filter(|(name, _)| missing.contains(name)) {
-        // Nor at the next boot. Where there is no systemd, nothing has been enabled.
+        // The services shall not start at the next boot either. Without systemd nothing has been enabled.
         let _ = command("systemctl")
             .args(["--quiet", "disable"])
             .args(*services)
@@ -172,14 +172,14 @@ fn install_packages() -> Result<()> {
     installed
 }
 
-/// While it lives, packages that are installed start no services.
+/// A policy that no package starts a service. It is removed when this value is dropped.
 struct NoServices {
     ours: bool,
 }
 
 impl NoServices {
     fn begin() -> Result<Self> {
-        // A machine that has a policy keeps it.
+        // A host that has a policy keeps it.
         let ours = !Path::new(POLICY).exists();
         if ours {
             let not_allowed = "#!/bin/sh\nexit 101\n";
@@ -201,18 +201,18 @@ impl Drop for NoServices {
     }
 }
 
-/// apt-get that asks nothing.
+/// Returns a command of apt-get that asks no questions.
 fn apt_get() -> std::process::Command {
     let mut apt = command("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive");
     apt
 }
 
-/// Whether dpkg has unpacked and configured this package.
+/// Returns whether dpkg has unpacked and configured this package.
 fn is_installed(package: &str) -> Result<bool> {
     let mut query = command("dpkg-query");
     query.args(["--show", "--showformat=${db:Status-Status}", package]);
-    // It fails for a package that it has never heard of.
+    // dpkg-query fails for an unknown package.
     let output = query
         .output()
         .context("cannot start dpkg-query; is this Debian?")?;
@@ -245,14 +245,15 @@ fn install_programs() -> Result<()> {
             continue;
         }
         println!("setup: {name} {version} is missing ({reason})");
-        // In the place of another version of it.
+        // The program replaces an older version.
         let choice = ["--no-default-features", "--features", features, "--force"];
         cargo_install(&[&[*name, "--version", version], &choice[..]].concat())?;
     }
     Ok(())
 }
 
-/// Whether the program that tests find says that it is of this version: one of PATH, or one that cargo has installed.
+/// Returns whether the program that tests find says that it is of this version: one of PATH, or one that cargo has
+/// installed.
 fn says(name: &str, version: &str) -> bool {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
@@ -276,14 +277,14 @@ fn cargo_install(arguments: &[&str]) -> Result<()> {
     let mut install = command(cargo());
     install.args(["install", "--locked", "--quiet"]);
     install.args(arguments);
-    // Of no use to the builds of this work tree, and larger than all of them.
+    // The artifacts are larger than those of all other builds, and of no use to them.
     install
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTFLAGS");
     run_command(&mut install)
 }
 
-/// The cargo that runs this, or the one on the path.
+/// Returns the cargo that runs this, or the one on the path.
 pub(super) fn cargo() -> std::ffi::OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

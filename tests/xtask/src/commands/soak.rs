@@ -9,14 +9,14 @@ use super::setup;
 use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
 
-/// How long, and which moments.
+/// The length of the run, its random moments, and its tests.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// How long the readers of each test read
+    /// The time that the readers of each test read
     #[arg(long, value_name = "N", default_value_t = 20.0)]
     minutes: f64,
 
-    /// Where the random moments come from, to repeat a run; each run prints its own
+    /// The seed of the random moments, to repeat a run; each run prints its own
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
 

@@ -12,7 +12,7 @@ use super::{instructions, setup};
 use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
 
-/// What to leave out.
+/// The options of `cargo xtask test`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only what needs neither root nor a network nor /dev/fuse. Nothing is installed.
@@ -27,7 +27,7 @@ pub struct Arguments {
 struct Step {
     name: &'static str,
     arguments: &'static [&'static str],
-    /// Whether it is done for `--unprivileged` too.
+    /// True if the step is done for `--unprivileged` too.
     unprivileged: bool,
 }
 
@@ -49,7 +49,7 @@ const STEPS: &[Step] = &[
         ],
         unprivileged: true,
     },
-    // Not advisories: their data base comes from a network that may not be there.
+    // Advisories are left out: their database needs a network.
     Step {
         name: "dependencies",
         arguments: &[
@@ -67,7 +67,7 @@ const STEPS: &[Step] = &[
         arguments: &["doc", "--workspace", "--no-deps", "--quiet"],
         unprivileged: true,
     },
-    // What runs inside containers, before a test waits for it to be built.
+    // The programs for containers are built before a test has to wait for them.
     Step {
         name: PROBE,
         arguments: &[
@@ -159,7 +159,7 @@ fn timed(name: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// The profile of nextest for continuous integration, if this is one and there is such a profile.
+/// Returns the profile of nextest for continuous integration, if this is one and there is such a profile.
 fn profile() -> Result<Option<&'static str>> {
     if env::var("CI").as_deref() != Ok("true") {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! `cargo xtask vm`: a command in a virtual machine with another kernel.
+//! `cargo xtask vm`: runs a command in a virtual machine with another kernel.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use clap::Args;
 use crate::process::{command, output};
 use crate::vm::{Kernel, Vm, system};
 
-/// What to run, and in what machine.
+/// The command, and the virtual machine that runs it.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The kernel: 5.10, 6.1 or 6.12.
@@ -38,7 +38,7 @@ pub struct Arguments {
     /// The number of processors.
     #[arg(long, value_name = "N", default_value_t = 2)]
     cpus: u32,
-    /// How long the machine may take.
+    /// The time limit of the machine.
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
     /// A folder, to be made, for what the command left in /out of the guest.

@@ -1,5 +1,5 @@
-//! Packages of any Debian release, fetched through apt with a configuration of its own, so that the
-//! sources of the machine itself stay as they are.
+//! Packages of any Debian release, fetched through apt with a separate configuration. The host's own sources stay
+//! unchanged.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,23 +11,23 @@ use super::Kernel;
 use crate::paths::target_dir;
 use crate::process::{command, output};
 
-/// The keys that the releases are checked with, whatever the machine's own sources say.
+/// The keys that all releases are checked with, also when the host's own sources name other keys.
 pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The folder into which these packages of the release that `kernel` is of are unpacked. Fetched
-/// unless an earlier call has left them in the target directory.
+/// Returns the folder with these packages, unpacked, from the release of `kernel`. They are fetched unless an earlier
+/// call has left them in the target directory.
 ///
-/// Nothing is installed, and what the packages depend on has to be named too.
+/// Nothing is installed, and dependencies have to be named too.
 pub fn packages(kernel: Kernel, names: &[&str]) -> Result<PathBuf> {
     unpacked(kernel.suite(), names, Extent::Alone)
 }
 
-/// The same, of any Debian release, and with all that the packages depend on.
+/// Returns the folder with these packages and all their dependencies, from any Debian release.
 pub fn packages_and_dependencies(suite: &str, names: &[&str]) -> Result<PathBuf> {
     unpacked(suite, names, Extent::WithDependencies)
 }
 
-/// What is unpacked beside what is named.
+/// The packages that are unpacked besides the named ones.
 #[derive(Debug, Clone, Copy)]
 enum Extent {
     Alone,
@@ -116,8 +116,8 @@ impl Apt {
         let line = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?);
         fs::write(&sources, line).with_context(|| format!("cannot write {}", sources.display()))?;
         let config = dir.join("apt.conf");
-        // Proxies and the like still come from the machine's own configuration. Sandbox::User:
-        // the unprivileged user of apt may not be able to reach the target directory.
+        // The host's own configuration still sets proxies and the like. Sandbox::User: the unprivileged user of apt
+        // may not be able to reach the target directory.
         let text = format!(
             r#"Dir::Etc::sourcelist "{dir}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
@@ -142,7 +142,7 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
         Ok(apt)
     }
 
-    /// An apt program with this configuration.
+    /// Returns an apt program with this configuration.
     fn command(&self, program: &str) -> std::process::Command {
         let mut apt = command(program);
         apt.arg("--config-file")
@@ -151,7 +151,7 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
         apt
     }
 
-    /// One field of a package in the index, which apt has checked against the signed release.
+    /// Returns one field of a package in the index, which apt has checked against the signed release.
     pub(super) fn field(&self, package: &str, name: &str) -> Result<String> {
         let shown = output(
             self.command("apt-cache")
@@ -170,7 +170,7 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
         extract(&self.download(package)?, into)
     }
 
-    /// The same with packages and all that they depend on, which apt compares with the index itself.
+    /// Downloads and unpacks packages with all their dependencies. apt compares them with the index itself.
     fn unpack_all(&self, packages: &[&str], into: &Path) -> Result<()> {
         let options = ["-qq", "--yes", "--no-install-recommends", "--download-only"];
         let mut install = self.command("apt-get");
@@ -221,7 +221,7 @@ fn extract(archive: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The Debian mirror that this machine uses.
+/// Returns the Debian mirror that the host uses.
 pub(super) fn mirror() -> Result<String> {
     let mut list = command("apt-get");
     list.args([

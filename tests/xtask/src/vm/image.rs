@@ -1,5 +1,5 @@
-//! What a guest boots from: an initramfs with busybox and the modules, and a disk that holds the
-//! files of the guest as a tar archive.
+//! The images that a guest boots from: an initramfs with busybox and the modules, and a disk that holds the files of
+//! the guest as a tar archive.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::process::{command, output};
 /// The static shell and tools of the guest.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// What every guest needs: its disks and ports, FUSE, and overlayfs for OCI engines.
+/// The modules of every guest: for its disks and ports, FUSE, and overlayfs for OCI engines.
 const MODULES: [&str; 5] = [
     "virtio_pci",
     "virtio_blk",
@@ -96,7 +96,7 @@ pub(super) fn files_disk(
     Ok(())
 }
 
-/// The tools of a guest that has nothing else, and its users.
+/// Writes the tools and the users of a guest that has no system of its own.
 fn small_system(tree: &Path) -> Result<()> {
     for sub in ["bin", "etc"] {
         let path = tree.join(sub);
@@ -146,7 +146,7 @@ fn place(source: &Path, tree: &Path, destination: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Busybox and a link for each of its tools.
+/// Installs busybox, and a link for each of its tools.
 fn install_busybox(bin: &Path) -> Result<()> {
     fs::copy(BUSYBOX, bin.join("busybox")).with_context(|| {
         format!("cannot copy {BUSYBOX}; `cargo xtask setup` installs busybox-static")
@@ -160,7 +160,7 @@ fn install_busybox(bin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A script that can be executed.
+/// Writes an executable script.
 fn write_script(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))

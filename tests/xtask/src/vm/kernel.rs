@@ -29,7 +29,7 @@ impl Kernel {
     /// All kernels, oldest first.
     pub const ALL: [Self; 3] = [Self::V5_10, Self::V6_1, Self::V6_12];
 
-    /// The version as it is written on the command line.
+    /// Returns the version as it is written on the command line.
     pub fn version(self) -> &'static str {
         match self {
             Self::V5_10 => "5.10",
@@ -38,7 +38,7 @@ impl Kernel {
         }
     }
 
-    /// The Debian release that the kernel is of.
+    /// Returns the Debian release that the kernel is of.
     pub(super) fn suite(self) -> &'static str {
         match self {
             Self::V5_10 => "bullseye",
@@ -72,12 +72,12 @@ pub struct KernelFiles {
     pub vmlinuz: PathBuf,
     /// The folder that holds `lib/modules/<release>`.
     pub root: PathBuf,
-    /// What `uname -r` says.
+    /// The release, as `uname -r` prints it.
     pub release: String,
 }
 
 impl KernelFiles {
-    /// The unpacked kernel, fetched unless an earlier call has left it in the target directory.
+    /// Returns the unpacked kernel, fetched unless an earlier call has left it in the target directory.
     pub fn fetch(kernel: Kernel) -> Result<Self> {
         let dir = target_dir().join("vm").join(kernel.version());
         let _lock = lock(&dir)?;
@@ -122,7 +122,7 @@ impl KernelFiles {
         remove_tree(&dir.join("apt"))
     }
 
-    /// A kernel that was unpacked earlier.
+    /// Returns a kernel that was unpacked earlier.
     fn open(root: PathBuf) -> Result<Self> {
         let release = release_of(&root)?;
         let vmlinuz = root.join("boot").join(format!("vmlinuz-{release}"));
@@ -140,14 +140,15 @@ impl KernelFiles {
         })
     }
 
-    /// The files of a module and of those it needs, in the order of insertion. None if built in.
+    /// Returns the files of a module and of those it needs, in the order of insertion. Returns none for a built-in
+    /// module.
     pub fn module(&self, name: &str) -> Result<Vec<PathBuf>> {
         let mut modprobe = command("modprobe");
         modprobe
             .arg("--dirname")
             .arg(&self.root)
             .args(["--set-version", &self.release]);
-        // The configuration of this machine (a blacklist, an `install` line) is not the guest's.
+        // The host's configuration of modules (a blacklist, an `install` line) must not apply to the guest.
         modprobe.args(["--config", "/dev/null", "--show-depends", name]);
         let lines = output(&mut modprobe)
             .with_context(|| format!("the kernel {} has no module {name}", self.release))?;
@@ -158,7 +159,7 @@ impl KernelFiles {
     }
 }
 
-/// The only folder in `lib/modules`.
+/// Returns the only folder in `lib/modules`.
 fn release_of(root: &Path) -> Result<String> {
     let modules = root.join("lib/modules");
     let mut entries = fs::read_dir(&modules).with_context(|| {

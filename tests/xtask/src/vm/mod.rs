@@ -53,7 +53,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// A machine with this kernel, 512 MiB of memory, no swap, two processors.
+    /// Returns a machine with this kernel, 512 MiB of memory, no swap, two processors.
     pub fn new(kernel: Kernel) -> Self {
         // Debian builds pressure accounting in and leaves it off; the memory controller of 5.10
         // accounts swap only when asked.
@@ -76,7 +76,7 @@ impl Vm {
         }
     }
 
-    /// Puts a file or folder of this machine into the guest. Programs have to be static.
+    /// Puts a file or folder of the host into the guest. Programs have to be static.
     pub fn file(mut self, source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
         self.files.push((source.into(), destination.into()));
         self
@@ -125,7 +125,7 @@ impl Vm {
         self
     }
 
-    /// Sets how long the machine may take from start to power-off.
+    /// Sets the time limit from start to power-off.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -162,7 +162,7 @@ impl Vm {
         let kernel = KernelFiles::fetch(self.kernel)?;
         let base = target_dir().join("vm/run");
         fs::create_dir_all(&base).with_context(|| format!("cannot make {}", base.display()))?;
-        // In the target directory, since disks may be too large for a /tmp in memory.
+        // The directory is in the target directory, because disks may be too large for a /tmp in memory.
         let dir = TempDir::with_prefix_in(format!("{}-", self.kernel), &base)
             .with_context(|| format!("cannot make a folder in {}", base.display()))?;
         let mut modules = self.modules.clone();
@@ -203,30 +203,30 @@ impl Vm {
     }
 }
 
-/// What a kernel says that died of an exception of the processor, and not of what it was told to do.
+/// The message of a kernel that died of an exception of the processor.
 const FATAL_EXCEPTION: &str = "Kernel panic - not syncing: Fatal exception";
 
-/// What became of a script in a guest.
+/// The outcome of a script in a guest.
 #[derive(Debug)]
 pub struct Outcome {
     /// The exit status of the script.
     pub status: i32,
-    /// What it printed.
+    /// Standard output of the script.
     pub stdout: String,
-    /// What it printed as errors.
+    /// Standard error of the script.
     pub stderr: String,
-    /// What the console of the guest said: messages of the kernel, mostly.
+    /// The output on the guest's console, mostly messages of the kernel.
     pub serial: String,
-    /// How long it took from power-on to the start of the script.
+    /// The time from power-on to the start of the script.
     pub booted_after: Duration,
-    /// How long it took from power-on to power-off.
+    /// The time from power-on to power-off.
     pub ended_after: Duration,
     out: PathBuf,
     _dir: TempDir,
 }
 
 impl Outcome {
-    /// What the script left in /out: a folder that lasts as long as this value.
+    /// Returns the folder with the files that the script left in /out. It lasts as long as this value.
     pub fn out(&self) -> &Path {
         &self.out
     }

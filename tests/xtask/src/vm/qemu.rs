@@ -1,4 +1,4 @@
-//! Running QEMU: its command line, what the guest says, and the limit on its time.
+//! Running QEMU: its command line, the output of the guest, and the time limit.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -18,10 +18,10 @@ use super::stream::{Stream, wait};
 use crate::paths::target_dir;
 use crate::process::{command, output};
 
-/// What the guest's scripts put before a line that is meant for this module.
+/// The prefix of the lines that the guest's scripts print for this module.
 const MARK: &str = "@eci-vm ";
 
-/// A guest that came to its end.
+/// A guest that has ended.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) status: i32,
@@ -38,7 +38,7 @@ struct Machine(Child);
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Both fail only when it has ended and has been waited for.
+        // Both calls fail only when QEMU has ended and has been waited for.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -120,7 +120,7 @@ pub(super) fn run(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Result<Ended> {
     })
 }
 
-/// The command line of QEMU. setpriv ends it when this thread ends, however that comes.
+/// Returns the command line of QEMU. setpriv ends it when this thread ends, however that comes.
 fn qemu_command(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Command {
     let mut qemu = command("setpriv");
     qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
@@ -186,8 +186,8 @@ fn qemu_command(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Command {
     qemu
 }
 
-/// A FIFO, open before QEMU opens it. For writing too: one without a writer reads as ended, and
-/// QEMU may say something before it opens this one.
+/// Returns a FIFO that is open before QEMU opens it. It is open for writing too: a FIFO without a writer reads as
+/// ended, and QEMU may write before it opens this one.
 fn fifo(path: &Path) -> Result<Stream> {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)
         .with_context(|| format!("cannot make the FIFO {}", path.display()))?;
@@ -199,7 +199,7 @@ fn fifo(path: &Path) -> Result<Stream> {
     Stream::new(file.with_context(|| format!("cannot open {}", path.display()))?)
 }
 
-/// Unpacks what the guest handed back; a guest with an empty /out hands back nothing.
+/// Unpacks the files that the guest left in /out. A guest with an empty /out leaves no archive.
 pub(super) fn unpack_out(archive: &Path, dir: &Path) -> Result<()> {
     let out = dir.join("out");
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
@@ -213,19 +213,19 @@ pub(super) fn unpack_out(archive: &Path, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The console as text, without the carriage returns of a terminal.
+/// Returns the console as text, without the carriage returns of a terminal.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace('\r', "")
 }
 
-/// What follows the last mark of this kind.
+/// Returns the text after the last mark of this kind.
 fn marked(console: &str, kind: &str) -> Option<String> {
     let lines = console.lines().rev();
     let mut found = lines.filter_map(|line| line.strip_prefix(MARK)?.strip_prefix(kind));
     found.next().map(|rest| rest.trim().to_owned())
 }
 
-/// An error with the reason, the last words of the guest, and where all of them are.
+/// Returns an error with the reason, the last words of the guest, and the path of its whole log.
 fn failed(vm: &Vm, dir: &Path, serial: &Stream, errors: &Stream, reason: &str) -> anyhow::Error {
     let mut log = text(&serial.bytes);
     log.push_str(&text(&errors.bytes));
@@ -247,7 +247,7 @@ fn failed(vm: &Vm, dir: &Path, serial: &Stream, errors: &Stream, reason: &str) -
     )
 }
 
-/// Keeps the log of a machine that failed: its folder does not outlive it.
+/// Keeps the log of a virtual machine that failed, because the folder of the machine is removed.
 fn keep(dir: &Path, log: &str) -> Result<PathBuf> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("failed-{name}.log");

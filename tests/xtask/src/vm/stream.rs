@@ -28,7 +28,7 @@ impl Stream {
         })
     }
 
-    /// Whether all writers have gone.
+    /// Returns whether all writers have gone.
     pub(super) fn ended(&self) -> bool {
         self.file.is_none()
     }

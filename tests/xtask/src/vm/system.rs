@@ -15,11 +15,11 @@ const SUITE: &str = "bookworm";
 /// The size of the disk, most of which is a hole.
 const SIZE: &str = "3G";
 
-/// What a system is that boots: the rest of `packages` comes besides.
+/// The packages that a bootable system needs, besides the requested ones.
 const BOOTS: [&str; 5] = ["systemd-sysv", "dbus", "udev", "kmod", "iproute2"];
 
-/// A disk with Debian 12 and these packages, as their own scripts install them. Made unless an earlier call has left
-/// it in the target directory.
+/// Returns a disk with Debian 12 and these packages, as their own scripts install them. Made unless an earlier call
+/// has left it in the target directory.
 pub fn system(packages: &[&str]) -> Result<PathBuf> {
     let list = BOOTS.iter().chain(packages).copied().collect::<Vec<_>>();
     let list = list.join(",");
@@ -42,7 +42,7 @@ fn make(packages: &str, dir: &Path, disk: &Path) -> Result<()> {
     let mut install = command("mmdebstrap");
     install.args(["--quiet", "--variant=minbase", "--mode=root"]);
     install.arg(format!("--keyring={KEYRING}"));
-    // Nobody reads it, and it is half of all files.
+    // These directories are half of all files, and no test reads them.
     for path in ["doc", "man", "locale"] {
         install.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }

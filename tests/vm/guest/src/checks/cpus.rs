@@ -1,4 +1,4 @@
-//! Which CPUs a container is shown: the same ones in every file.
+//! The CPUs of a container: all files show the same ones.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What the emulators make of writes to tunables, against the machine's own: each write is made to both. The machine
-//! is thrown away afterwards, so it takes them all.
+//! Writes to tunables by the emulators and by the kernel: each write is made to both, and the results are compared.
+//! The virtual machine is discarded afterwards, so it can take all writes.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, PermissionsExt};

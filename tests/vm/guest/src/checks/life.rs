@@ -1,4 +1,4 @@
-//! What happens to a container: its limits change, its processes move, its cgroup goes.
+//! Events in the life of a container: its limits change, its processes move, its cgroup is removed.
 
 use std::fs;
 use std::time::Duration;

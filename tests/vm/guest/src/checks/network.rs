@@ -1,4 +1,4 @@
-//! /proc/sys/net: what a network namespace lacks, beside what it has.
+//! /proc/sys/net: the files that a network namespace lacks, beside those that it has.
 
 use std::collections::BTreeSet;
 use std::path::Path;

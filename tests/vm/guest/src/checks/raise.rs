@@ -1,4 +1,4 @@
-//! Tunables of the machine that are raised to what containers set, and given back.
+//! Tunables of the host that are raised to the values of containers, and restored.
 
 use std::fs;
 

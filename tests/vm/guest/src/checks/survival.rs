@@ -1,7 +1,7 @@
-//! What readers notice when a program dies, hangs or is replaced.
+//! The effects on readers when a program dies, hangs or is replaced.
 //!
-//! From Linux 6.9 on the kernel sends the requests again that a dead server had read, and nothing is lost. Before, what
-//! was being answered fails, and only that.
+//! From Linux 6.9 on, the kernel resends the requests that a dead server had read, and nothing is lost. On older
+//! kernels only the requests that were being answered fail.
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! What lies below /sys, and who the machine is: directories of CPUs and nodes, identities, the
-//! kernel's own trees, tunables.
+//! Files below /sys, and identities: directories of CPUs and nodes, the identities of the host, the kernel's own
+//! trees, tunables.
 
 use crate::Result;
 use crate::cgroup::Cgroup;

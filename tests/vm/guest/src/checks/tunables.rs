@@ -1,4 +1,4 @@
-//! /proc/sys: what a container writes there it reads back, and nobody else sees it.
+//! /proc/sys: a container reads the values that it wrote, and nobody else sees them.
 
 use crate::Result;
 use crate::cgroup::Cgroup;

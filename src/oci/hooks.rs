@@ -1,7 +1,7 @@
 //! The hooks in a bundle's config.json.
 //!
-//! Only the hooks are taken apart. Everything else is kept as the text that it is, so that the order of fields, the
-//! digits of numbers and whatever a later specification adds come out as they went in.
+//! Only the hooks are parsed. All other text is kept byte for byte, so that the order of fields, the digits of numbers
+//! and later extensions of the specification stay.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,79 +18,78 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// The first argument of our hooks, by which they are known again.
-pub const NAME: &str = "eci-fs";
+/// The first argument of the hooks of eci-fs. It identifies them in a list of hooks.
+pub const HOOK_NAME: &str = "eci-fs";
 
-/// Seconds after which the kernel has written a change to the disk: twice what it takes unless it is told otherwise.
+/// The seconds after which the kernel has written a change to the disk: twice the default.
 const WRITTEN_WITHIN: u64 = 60;
 
-/// A hook, as config.json has it.
+/// A hook of config.json.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hook {
-    /// The program, absolute.
+    /// The absolute path of the program.
     pub path: PathBuf,
-    /// Its arguments, [`NAME`] and "hook" first.
+    /// The arguments; the first two are [`HOOK_NAME`] and "hook".
     pub args: Vec<String>,
-    /// Its environment.
+    /// The environment.
     pub env: Vec<String>,
-    /// Seconds until the runtime gives it up.
+    /// The seconds after which the runtime gives up the hook.
     pub timeout: u64,
 }
 
-/// A JSON object whose values are left as they are.
+/// A JSON object whose values stay unparsed.
 #[derive(Debug, Default)]
-struct Object(Vec<(String, Box<RawValue>)>);
+struct RawObject(Vec<(String, Box<RawValue>)>);
 
-/// As much of a hook as tells whether it is ours.
+/// The part of a hook that identifies it.
 #[derive(Deserialize)]
-struct Known {
+struct HookArguments {
     #[serde(default)]
     args: Vec<String>,
 }
 
-/// Put `hooks`, each with the name of its stage, behind the others of the configuration `text`; those of ours that
-/// are there already are replaced. None when nothing has to be changed.
+/// Adds `hooks`, each with the name of its stage, after the other hooks of the configuration `text`. Older hooks of
+/// eci-fs are replaced. Returns none when nothing has to be changed.
 ///
 /// # Errors
-/// When `text` is no JSON object, or its hooks are none.
+/// When `text` is no JSON object, or its hooks have another form.
 pub fn with_hooks(text: &str, hooks: &[(&str, Hook)]) -> Result<Option<String>> {
-    let odd = |error: serde_json::Error| {
+    let invalid = |error: serde_json::Error| {
         Error::refused(format!("not the configuration of a container: {error}"))
     };
-    let mut config: Object = serde_json::from_str(text).map_err(odd)?;
-    let mut stages: Object = config.read("hooks").map_err(odd)?.unwrap_or_default();
+    let mut config: RawObject = serde_json::from_str(text).map_err(invalid)?;
+    let mut stages: RawObject = config.read("hooks").map_err(invalid)?.unwrap_or_default();
     let mut changed = false;
     for (stage, hook) in hooks {
-        let wanted = serde_json::value::to_raw_value(hook).map_err(odd)?;
-        let mut list: Vec<Box<RawValue>> = stages.read(stage).map_err(odd)?.unwrap_or_default();
+        let wanted = serde_json::value::to_raw_value(hook).map_err(invalid)?;
+        let mut list: Vec<Box<RawValue>> = stages.read(stage).map_err(invalid)?.unwrap_or_default();
         let ours = list.iter().filter(|entry| is_ours(entry));
         if ours.map(|entry| entry.get()).eq([wanted.get()]) {
             continue;
         }
         list.retain(|entry| !is_ours(entry));
         list.push(wanted);
-        stages.write(stage, &list).map_err(odd)?;
+        stages.write(stage, &list).map_err(invalid)?;
         changed = true;
     }
     if !changed {
         return Ok(None);
     }
-    config.write("hooks", &stages).map_err(odd)?;
-    serde_json::to_string(&config).map(Some).map_err(odd)
+    config.write("hooks", &stages).map_err(invalid)?;
+    serde_json::to_string(&config).map(Some).map_err(invalid)
 }
 
 fn is_ours(entry: &RawValue) -> bool {
-    serde_json::from_str::<Known>(entry.get()).is_ok_and(|known| {
-        known
-            .args
-            .starts_with(&[NAME.to_owned(), "hook".to_owned()])
+    serde_json::from_str::<HookArguments>(entry.get()).is_ok_and(|hook| {
+        hook.args
+            .starts_with(&[HOOK_NAME.to_owned(), "hook".to_owned()])
     })
 }
 
-/// Change the configuration at `path` so, atomically: a reader sees the old one or the new one.
+/// Adds `hooks` to the configuration at `path` atomically: a reader sees the old one or the new one.
 ///
 /// # Errors
-/// When it cannot be read or written; it is as before then.
+/// When the file cannot be read or written. It is unchanged then.
 pub fn add_hooks(path: &Path, hooks: &[(&str, Hook)]) -> Result<()> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     let about = |error: Error| error.context(path.display());
@@ -101,7 +100,7 @@ pub fn add_hooks(path: &Path, hooks: &[(&str, Hook)]) -> Result<()> {
 }
 
 fn replace(path: &Path, text: &str) -> Result<()> {
-    // Where a link leads: the link itself is somebody's wish.
+    // A symbolic link stays, and its target is replaced.
     let path = std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e))?;
     let trouble = |e: std::io::Error| Error::io("replace", &path, e);
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
@@ -113,7 +112,7 @@ fn replace(path: &Path, text: &str) -> Result<()> {
     new.push(format!(".eci-fs-{}", std::process::id()));
     let written = write_beside(&dir, name, &new, text);
     if written.is_err() {
-        // If it was not made there is nothing to remove.
+        // The file may not exist.
         let _ = rustix::fs::unlinkat(&dir, &new, AtFlags::empty());
     }
     written.map_err(trouble)
@@ -126,9 +125,10 @@ fn write_beside(dir: &OwnedFd, name: &OsStr, new: &OsStr, text: &str) -> std::io
     let mut file = File::from(file);
     file.write_all(text.as_bytes())?;
     std::os::unix::fs::fchown(&file, Some(stat.st_uid), Some(stat.st_gid))?;
-    // After the owner, whose change takes bits away.
+    // The mode is set after the owner, because a change of owner clears bits.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    // What has been safe stays so. An engine writes the file just before it calls us, and does not wait for the disk.
+    // An older file is on the disk already, so its replacement must be, too. An engine writes the file just before the
+    // call, and does not wait for the disk.
     if !is_fresh(stat.st_mtime) {
         file.sync_all()?;
     }
@@ -136,24 +136,24 @@ fn write_beside(dir: &OwnedFd, name: &OsStr, new: &OsStr, text: &str) -> std::io
     Ok(())
 }
 
-/// Whether the kernel may not have written to the disk yet what was changed at `time`, in seconds since 1970.
+/// Returns whether a change at `time`, in seconds since 1970, may not be on the disk yet.
 fn is_fresh(time: i64) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
     u64::try_from(time).is_ok_and(|time| now.saturating_sub(time) < WRITTEN_WITHIN)
 }
 
-impl Object {
-    /// The value of `name`; none when there is none, or it is null.
+impl RawObject {
+    /// Returns the value of `name`. Returns none when it is missing or null.
     fn read<'a, T: Deserialize<'a>>(&'a self, name: &str) -> serde_json::Result<Option<T>> {
-        // Of two of one name the last counts, as for the runtimes.
+        // The last of two equal names counts, as in the runtimes.
         match self.0.iter().rfind(|(key, _)| key == name) {
             Some((_, value)) => serde_json::from_str(value.get()),
             None => Ok(None),
         }
     }
 
-    /// Set the value of `name`, where it stands or at the end.
+    /// Sets the value of `name`, at its place or at the end.
     fn write(&mut self, name: &str, value: &impl Serialize) -> serde_json::Result<()> {
         let value = serde_json::value::to_raw_value(value)?;
         match self.0.iter_mut().rfind(|(key, _)| key == name) {
@@ -164,12 +164,12 @@ impl Object {
     }
 }
 
-impl<'de> Deserialize<'de> for Object {
+impl<'de> Deserialize<'de> for RawObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = Object;
+            type Value = RawObject;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -178,12 +178,12 @@ impl<'de> Deserialize<'de> for Object {
             fn visit_map<A: MapAccess<'de>>(
                 self,
                 mut map: A,
-            ) -> std::result::Result<Object, A::Error> {
+            ) -> std::result::Result<RawObject, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
-                Ok(Object(fields))
+                Ok(RawObject(fields))
             }
         }
 
@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-impl Serialize for Object {
+impl Serialize for RawObject {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (key, value) in &self.0 {
@@ -210,7 +210,7 @@ mod tests {
     fn hook(stage: &str) -> Hook {
         Hook {
             path: "/usr/bin/eci-fs".into(),
-            args: [NAME, "hook", stage].map(str::to_owned).to_vec(),
+            args: [HOOK_NAME, "hook", stage].map(str::to_owned).to_vec(),
             env: Vec::new(),
             timeout: 15,
         }

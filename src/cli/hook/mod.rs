@@ -1,7 +1,10 @@
-//! `eci-fs hook`: what runtimes call while they make a container.
+//! `eci-fs hook`: the program that runtimes call while they create a container.
 //!
-//! It is light, because every start of a container waits for it: it reads what it is given, asks the daemon one thing,
-//! and returns when that is done. It leaves no process behind that has its outputs, for which a runtime would wait.
+//! Every start of a container waits for the hook, so it does little: it reads its input, sends one request to the
+//! daemon, and returns. It leaves no process behind that holds its outputs, because a runtime would wait for that
+//! process.
+
+mod log;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
@@ -17,29 +20,31 @@ use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::hook_log::{go_on, say, write_log};
-use crate::cli::client::{Client, call_or_start_within, out_of_turn};
+use crate::cli::client::{Client, call_or_start_within, unexpected_answer};
 use crate::cli::config::{self, Config, OnError};
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
+pub(super) use log::continue_without_views;
+use log::{print_reason, write_log};
 
-/// The command.
+/// The name of the subcommand.
 pub(super) const NAME: &str = "hook";
 
-/// Bytes that a state may have; runtimes write a few hundred, and the annotations.
+/// The limit of the state in bytes. Runtimes write a few hundred bytes and the annotations.
 const MAX_STATE: u64 = 16 << 20;
 
-/// Options of `eci-fs hook`. What is not given is taken from the configuration.
+/// Options of `eci-fs hook`. The configuration of the host gives the values of missing options.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// When it is called: createRuntime (or prestart) attaches, poststop forgets; for LXC, NAME lxc start-host
+    /// The point at which it is called: createRuntime (or prestart) attaches, poststop forgets; for LXC, NAME lxc
+    /// start-host
     #[arg(value_name = "STAGE")]
     words: Vec<String>,
-    /// What becomes of a container whose views cannot be grafted
+    /// The reaction to a container whose views cannot be grafted
     #[arg(long, value_enum, value_name = "WHAT")]
     on_error: Option<OnError>,
-    /// How long it may take
+    /// The time limit of the hook
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: Option<u64>,
     /// Start a daemon where none listens; it ends with its last container
@@ -62,59 +67,56 @@ pub(super) struct Options {
     runtime_dir: Option<PathBuf>,
 }
 
-/// What the hook is called for.
+/// The action of the hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Action {
     Attach,
     Forget,
 }
 
-/// What is done, and how.
+/// One call of the hook.
 #[derive(Debug)]
-struct Hook {
+struct HookCall {
     config: config::Hook,
-    /// When the time is up.
-    end: Instant,
+    /// The time at which the time limit is over.
+    deadline: Instant,
 }
 
 /// The container, as the engine describes it.
 #[derive(Debug)]
-struct Subject {
+struct ContainerInfo {
     name: String,
     pid: i32,
-    /// Where its root file system lies, while it has not entered it.
+    /// The root file system on the host, if the container has not entered it yet.
     root: Option<PathBuf>,
     unmasked: bool,
     annotations: BTreeMap<String, String>,
 }
 
-/// The command line of a hook, by itself: all commands take longer to describe than one.
+/// The command line with this one subcommand. Parsing it takes less time than parsing that of all commands.
 #[derive(Debug, Parser)]
 #[command(name = "eci-fs", max_term_width = 100, disable_help_subcommand = true)]
-struct Alone {
+struct HookCommandLine {
     #[command(subcommand)]
-    command: Called,
+    command: HookCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Called {
+enum HookCommand {
     /// Attach a container while its runtime makes it: an OCI or LXC hook
     Hook(Options),
 }
 
-/// Run as `eci-fs hook`, which the first argument says.
-pub(super) fn alone() -> ExitCode {
-    let Alone {
-        command: Called::Hook(options),
-    } = Alone::parse();
+/// Parses the command line of `eci-fs hook`, and runs it.
+pub(super) fn main_of_command_line() -> ExitCode {
+    let HookCommandLine {
+        command: HookCommand::Hook(options),
+    } = HookCommandLine::parse();
     main(&options)
 }
 
-/// Run with these options.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the program's last word to its runtime"
-)]
+/// Runs the hook with these options.
+#[allow(clippy::print_stderr, reason = "errors are printed for the runtime")]
 pub(super) fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -137,41 +139,42 @@ fn run(options: &Options) -> Result<()> {
     if let Some(dir) = &options.runtime_dir {
         config.runtime_dir.clone_from(dir);
     }
-    let end = begun + config.limit();
-    let hook = Hook { config, end };
-    let result = read.and_then(|()| hook.run(options));
+    let deadline = begun + config.limit();
+    let call = HookCall { config, deadline };
+    let result = read.and_then(|()| call.run(options));
     let Err(error) = result else {
         return Ok(());
     };
     let error = error.context("hook");
-    match hook.config.on_error {
+    match call.config.on_error {
         OnError::Ignore => {
-            go_on(&hook.config.runtime_dir, &error);
+            continue_without_views(&call.config.runtime_dir, &error);
             Ok(())
         }
         OnError::Fail => {
-            write_log(&hook.config.runtime_dir, &error);
+            write_log(&call.config.runtime_dir, &error);
             Err(error)
         }
     }
 }
 
-/// There is no daemon, and none is started.
+/// Returns the error for a missing daemon that the hook is not allowed to start.
 pub(super) fn no_daemon(runtime_dir: &Path) -> Error {
     let dir = runtime_dir.display();
     Error::not_found(format!("no eci-mountd is listening on {dir}"))
         .remedy("start the service eci-mountd, or set on-error to ignore")
 }
 
-/// What is to be done at the moment that `words` name. LXC adds the name of the container and "lxc" before it.
-fn stage(words: &[String], lxc: bool) -> Result<Stage> {
+/// Returns the action for the arguments of the hook. LXC puts the name of the container and "lxc" before the hook
+/// type.
+fn action_for(words: &[String], lxc: bool) -> Result<Action> {
     let from_environment = std::env::var("LXC_HOOK_TYPE").ok().filter(|_| lxc);
     let word = words.last().cloned().or(from_environment);
     match (word.as_deref(), lxc) {
         (None | Some("createRuntime" | "prestart"), false) | (None | Some("start-host"), true) => {
-            Ok(Stage::Attach)
+            Ok(Action::Attach)
         }
-        (Some("poststop"), false) | (Some("post-stop"), true) => Ok(Stage::Forget),
+        (Some("poststop"), false) | (Some("post-stop"), true) => Ok(Action::Forget),
         (Some(other), false) => Err(Error::refused(format!("there is nothing to do at {other}"))
             .remedy("call it as a createRuntime hook, and as a poststop hook")),
         (Some(other), true) => Err(Error::refused(format!("there is nothing to do at {other}"))
@@ -179,35 +182,35 @@ fn stage(words: &[String], lxc: bool) -> Result<Stage> {
     }
 }
 
-impl Hook {
+impl HookCall {
     fn run(&self, options: &Options) -> Result<()> {
-        let stage = stage(&options.words, options.lxc)?;
-        let mut subject = if options.lxc {
-            of_environment()?
+        let action = action_for(&options.words, options.lxc)?;
+        let mut container = if options.lxc {
+            container_of_lxc()?
         } else {
-            let state = State::parse(&read_state(self.end)?)?;
-            if stage == Stage::Forget {
-                // The bundle may be gone by now.
+            let state = State::parse(&read_state(self.deadline)?)?;
+            if action == Action::Forget {
+                // The bundle may be removed already.
                 return self.forget(&name_of(&state.id));
             }
-            of_state(state, &options.bundle_config)?
+            container_of_state(state, &options.bundle_config)?
         };
-        if stage == Stage::Forget {
-            return self.forget(&subject.name);
+        if action == Action::Forget {
+            return self.forget(&container.name);
         }
         for pair in &options.annotations {
             let (key, value) = pair
                 .split_once('=')
                 .ok_or_else(|| Error::refused(format!("--annotation {pair:?} is no KEY=VALUE")))?;
-            subject.annotations.insert(key.into(), value.into());
+            container.annotations.insert(key.into(), value.into());
         }
-        let name = subject.name.clone();
-        self.decide_and_attach(subject)
+        let name = container.name.clone();
+        self.decide_and_attach(container)
             .map_err(|error| error.context(format!("container {name}")))
     }
 
-    fn decide_and_attach(&self, subject: Subject) -> Result<()> {
-        let decision = match decide(&subject.annotations, &self.config.allow) {
+    fn decide_and_attach(&self, container: ContainerInfo) -> Result<()> {
+        let decision = match decide(&container.annotations, &self.config.allow) {
             Err(error) if self.config.on_error == OnError::Ignore => {
                 write_log(&self.config.runtime_dir, &error);
                 Decision::Attach(Choices::default())
@@ -217,33 +220,33 @@ impl Hook {
         let Decision::Attach(choices) = decision else {
             return Ok(());
         };
-        match self.attach(subject, choices) {
+        match self.attach(container, choices) {
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied) && is_rootless() => {
-                // It is a user's own, out of the daemon's reach as the daemon is out of the user's.
-                say(&error);
+                // The container belongs to a user, and the daemon of the host cannot reach it.
+                print_reason(&error);
                 Ok(())
             }
             other => other,
         }
     }
 
-    fn attach(&self, subject: Subject, choices: Choices) -> Result<()> {
-        let pidfd = open_pidfd(subject.pid)?;
+    fn attach(&self, container: ContainerInfo, choices: Choices) -> Result<()> {
+        let pidfd = open_pidfd(container.pid)?;
         let mut attach = Attach {
-            id: Some(subject.name),
+            id: Some(container.name),
             cgroup: CgroupChoice::Own,
-            root: subject.root,
-            unmasked: subject.unmasked,
+            root: container.root,
+            unmasked: container.unmasked,
             choices,
         };
         let fds = [pidfd.as_fd()];
         let answer = match self.call(Request::Attach(attach.clone()), &fds) {
-            // Two engines, or two roots of one, may have a container of the same name.
+            // Two engines, or two roots of one engine, may have containers of the same name.
             Err(error) if error.reason == Some(Reason::NameTaken) => {
-                attach.id = attach.id.map(|id| format!("{id:.100}-{}", subject.pid));
+                attach.id = attach.id.map(|id| format!("{id:.100}-{}", container.pid));
                 self.call(Request::Attach(attach), &fds)?
             }
-            // Two hooks, of which the first had to give it another name.
+            // Two hooks were called, and the first had to give the container another name.
             Err(error) if error.reason == Some(Reason::OtherName) => {
                 return Ok(());
             }
@@ -251,34 +254,36 @@ impl Hook {
         };
         match answer {
             Response::Attached(_) => Ok(()),
-            other => Err(out_of_turn(&other)),
+            other => Err(unexpected_answer(&other)),
         }
     }
 
-    /// The daemon sees for itself when a container ends; it is told all the same, and not waited for.
+    /// Tells the daemon that the container has ended, and does not wait for the answer. The daemon also notices the
+    /// end by itself.
     fn forget(&self, name: &str) -> Result<()> {
-        let client = match Client::connect_within(&self.config.runtime_dir, self.left()?) {
+        let client = match Client::connect_within(&self.config.runtime_dir, self.time_left()?) {
             Ok(Some(client)) => client,
             Ok(None) => return Ok(()),
             Err(_) if is_rootless() => return Ok(()),
             Err(error) => return Err(error),
         };
-        // Who asks for the name or the list before that is done is told of no container that has ended.
-        client.tell(Request::Forget { id: name.into() }, &[])
+        // Lists and requests by name never show a container that has ended, even before this request is handled.
+        client.send(Request::Forget { id: name.into() }, &[])
     }
 
     fn call(&self, request: Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<Response> {
         let dir = &self.config.runtime_dir;
         if self.config.start {
-            return Ok(call_or_start_within(dir, &request, fds, self.left()?)?.0);
+            return Ok(call_or_start_within(dir, &request, fds, self.time_left()?)?.0);
         }
-        let client = Client::connect_within(dir, self.left()?)?.ok_or_else(|| no_daemon(dir))?;
+        let client =
+            Client::connect_within(dir, self.time_left()?)?.ok_or_else(|| no_daemon(dir))?;
         Ok(client.call(request, fds)?.0)
     }
 
-    /// What is left of its time.
-    fn left(&self) -> Result<Duration> {
-        let left = self.end.saturating_duration_since(Instant::now());
+    /// Returns the time that is left.
+    fn time_left(&self) -> Result<Duration> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
         if left < Duration::from_millis(1) {
             return Err(Error::new(
                 Kind::System,
@@ -290,8 +295,8 @@ impl Hook {
     }
 }
 
-/// The state that the runtime writes.
-fn read_state(end: Instant) -> Result<Vec<u8>> {
+/// Reads the state that the runtime writes to standard input.
+fn read_state(deadline: Instant) -> Result<Vec<u8>> {
     let mut input = std::io::stdin().lock();
     if input.is_terminal() {
         return Err(
@@ -302,7 +307,7 @@ fn read_state(end: Instant) -> Result<Vec<u8>> {
     let mut state = Vec::new();
     let mut part = [0; 4096];
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).map_err(|_| Error::refused("the time limit"))?;
         let ready = rustix::event::poll(&mut [PollFd::new(&input, PollFlags::IN)], Some(&left));
         if ready.is_ok_and(|ready| ready == 0) {
@@ -322,7 +327,7 @@ fn read_state(end: Instant) -> Result<Vec<u8>> {
     }
 }
 
-fn of_state(state: State, config: &Path) -> Result<Subject> {
+fn container_of_state(state: State, config: &Path) -> Result<ContainerInfo> {
     let name = name_of(&state.id);
     if state.pid <= 0 {
         return Err(Error::refused(format!(
@@ -333,7 +338,7 @@ fn of_state(state: State, config: &Path) -> Result<Subject> {
     let bundle = Bundle::read(&state.bundle, config)?;
     let mut annotations = bundle.annotations;
     annotations.extend(state.annotations.unwrap_or_default());
-    Ok(Subject {
+    Ok(ContainerInfo {
         name,
         pid: state.pid,
         root: Some(bundle.root),
@@ -342,9 +347,9 @@ fn of_state(state: State, config: &Path) -> Result<Subject> {
     })
 }
 
-/// What LXC tells a hook (lxc.container.conf(5), "Container hooks environment variables"). Its init has entered its
-/// root by the time of start-host, and waits.
-fn of_environment() -> Result<Subject> {
+/// Returns the container that LXC describes in the environment (lxc.container.conf(5), "Container hooks environment
+/// variables"). At start-host the container's init has entered its root and waits.
+fn container_of_lxc() -> Result<ContainerInfo> {
     let get = |name: &str| {
         std::env::var(name).map_err(|_| {
             Error::refused(format!("{name} is not set"))
@@ -352,7 +357,7 @@ fn of_environment() -> Result<Subject> {
         })
     };
     let pid = std::env::var("LXC_PID").unwrap_or_default();
-    Ok(Subject {
+    Ok(ContainerInfo {
         name: name_of(&get("LXC_NAME")?),
         pid: pid.parse().unwrap_or(0),
         root: None,
@@ -361,7 +366,7 @@ fn of_environment() -> Result<Subject> {
     })
 }
 
-/// Whether we are in a user namespace of somebody who is not root on the host.
+/// Returns whether this process is in a user namespace other than the host's.
 pub(super) fn is_rootless() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let all = ["0", "0", "4294967295"];
@@ -376,21 +381,21 @@ mod tests {
     fn stages_are_known_by_the_names_of_runtimes_and_of_lxc() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         for (text, lxc, wanted) in [
-            ("createRuntime", false, Stage::Attach),
-            ("prestart", false, Stage::Attach),
-            ("poststop", false, Stage::Forget),
-            ("web lxc start-host", true, Stage::Attach),
-            ("web lxc post-stop", true, Stage::Forget),
+            ("createRuntime", false, Action::Attach),
+            ("prestart", false, Action::Attach),
+            ("poststop", false, Action::Forget),
+            ("web lxc start-host", true, Action::Attach),
+            ("web lxc post-stop", true, Action::Forget),
         ] {
-            assert_eq!(stage(&words(text), lxc).unwrap(), wanted, "{text}");
+            assert_eq!(action_for(&words(text), lxc).unwrap(), wanted, "{text}");
         }
-        assert_eq!(stage(&[], false).unwrap(), Stage::Attach);
+        assert_eq!(action_for(&[], false).unwrap(), Action::Attach);
         for (text, lxc) in [
             ("poststart", false),
             ("web lxc mount", true),
             ("start-host", false),
         ] {
-            assert!(stage(&words(text), lxc).is_err(), "{text}");
+            assert!(action_for(&words(text), lxc).is_err(), "{text}");
         }
     }
 }

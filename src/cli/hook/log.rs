@@ -1,4 +1,4 @@
-//! What hooks could not do: `hook.log` in the runtime directory.
+//! The log of hooks that failed: `hook.log` in the runtime directory.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,32 +6,33 @@ use std::path::Path;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::Error;
 
-/// The log of what hooks could not do, in the runtime directory.
+/// The name of the log in the runtime directory.
 const LOG: &str = "hook.log";
 
-/// Bytes that the log may have before it is begun anew.
+/// The size in bytes at which the log is rotated.
 const MAX_LOG: u64 = 1 << 20;
 
-/// Let a container go without its views.
-pub(super) fn go_on(runtime_dir: &Path, error: &Error) {
+/// Logs and prints why a container starts without its views.
+pub(in crate::cli) fn continue_without_views(runtime_dir: &Path, error: &Error) {
     write_log(runtime_dir, error);
-    say(error);
+    print_reason(error);
 }
 
-/// Say why a container goes without its views.
-#[allow(clippy::print_stderr, reason = "a hook's word to whoever keeps it")]
-pub(super) fn say(error: &Error) {
+/// Prints why a container starts without its views.
+#[allow(clippy::print_stderr, reason = "a hook reports on standard error")]
+pub(super) fn print_reason(error: &Error) {
     eprintln!("eci-fs: going on without views: {error}");
 }
 
-/// Write an error down: crun throws away what hooks say, and engines what a hook says that ended well.
+/// Appends an error to the log. crun discards the output of hooks, and engines discard the output of a hook that
+/// succeeds.
 pub(super) fn write_log(runtime_dir: &Path, error: &Error) {
     let Ok(runtime) = RuntimeDir::create(runtime_dir) else {
         return;
     };
     let path = runtime.path().join(LOG);
     if std::fs::metadata(&path).is_ok_and(|file| file.len() > MAX_LOG) {
-        // The last but one is enough to look back.
+        // One older log is kept.
         let _ = std::fs::rename(&path, path.with_extension("log.old"));
     }
     let file = std::fs::File::options()
@@ -42,6 +43,6 @@ pub(super) fn write_log(runtime_dir: &Path, error: &Error) {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    // It has been said once already; where it cannot be written nothing more can be done.
+    // The error is also printed or returned, so a log that cannot be written is ignored.
     let _ = file.and_then(|mut file| file.write_all(format!("{time} {error}\n").as_bytes()));
 }

@@ -1,4 +1,4 @@
-//! Containers to measure in: one whose pid 1 reads, and many that only are there.
+//! The containers of the benchmark: one whose pid 1 reads, and many idle ones.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,38 +14,39 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::super::run::cgroup::Cgroups;
-use super::reader::{FromReader, Graft, Job, Sample, ToReader, private};
-use super::{Inside, peer, process};
-use crate::cli::client::{Private, out_of_turn};
+use super::reader::{FromReader, Graft, Job, Sample, ToReader, make_private};
+use super::{ReaderOptions, peer, process};
+use crate::cli::client::{PrivateDaemon, unexpected_answer};
 
-/// How long one measurement may take, and then some.
+/// The time limit of one measurement, with a margin.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a reader has to end by itself.
+/// The time limit for a reader to end by itself.
 const END_LIMIT: Timespec = Timespec {
     tv_sec: 5,
     tv_nsec: 0,
 };
 
-/// A process of the bench's own, in a process group of its own: what Ctrl-C ends is the bench, which ends them.
+/// Returns a command of this program in its own process group, so that Ctrl-C ends only the bench, which then ends its
+/// processes.
 fn command(name: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(name).process_group(0);
     command
 }
 
-/// A daemon of the bench's own, and its server.
+/// A daemon of the bench, and its server.
 #[derive(Debug)]
 pub(super) struct Daemon {
-    daemon: Option<Private>,
+    daemon: Option<PrivateDaemon>,
     pub(super) pid: u32,
     pub(super) server: u32,
 }
 
 impl Daemon {
     pub(super) fn start() -> Result<Self> {
-        let daemon = Private::start()?;
-        // It answers when it has its server.
+        let daemon = PrivateDaemon::start()?;
+        // The daemon answers when it has its server.
         daemon.client.list()?;
         let pid = daemon.pid();
         let server = process::child(pid)?;
@@ -65,7 +66,7 @@ impl Daemon {
         Ok(daemon.client.call(request, &fds)?.0)
     }
 
-    /// Attach the container of a process; returns how long the daemon took, and how many grafts there are.
+    /// Attaches the container of a process. Returns the time that the daemon took, and the number of grafts.
     pub(super) fn attach(&self, pid: i32) -> Result<(Duration, usize)> {
         let pidfd = open_pidfd(pid)?;
         let request = Request::Attach(Attach::default());
@@ -73,7 +74,7 @@ impl Daemon {
             Response::Attached(attached) => {
                 Ok((Duration::from_micros(attached.took_usec), attached.grafts))
             }
-            other => Err(out_of_turn(&other)),
+            other => Err(unexpected_answer(&other)),
         }
     }
 
@@ -85,7 +86,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It takes its mounts with it before it ends.
+        // The daemon removes its mounts before it ends.
         if let Some(daemon) = self.daemon.take() {
             daemon.end();
         }
@@ -102,7 +103,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Start one in `cgroups`, with lxcfs or without.
+    /// Starts a reader in `cgroups`, with lxcfs or without.
     pub(super) fn start(cgroups: &Cgroups, lxcfs: bool) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let mut command = command("bench-stage");
@@ -117,13 +118,13 @@ impl Reader {
         let started = ours
             .set_timeout(Some(ANSWER_LIMIT))
             .map_err(|e| Error::io("set up", "a channel", e))
-            .and_then(|()| both_said(&ours))
+            .and_then(|()| started_and_ready(&ours))
             .and_then(|pid| Ok((pid, open_pidfd(pid)?)));
         let (pid, init) = match started {
             Ok(started) => started,
             Err(error) => {
                 drop(ours);
-                // It ends by itself when nobody listens.
+                // The stage ends by itself when the channel is closed.
                 let _ = stage.wait();
                 return Err(error);
             }
@@ -144,29 +145,29 @@ impl Reader {
             .ok_or_else(|| Error::refused("the reader has ended"))
     }
 
-    fn heard(&self) -> Result<FromReader> {
-        hear(self.channel()?)
+    fn receive(&self) -> Result<FromReader> {
+        receive(self.channel()?)
     }
 
-    fn ask(&self, what: &ToReader) -> Result<FromReader> {
+    fn request(&self, what: &ToReader) -> Result<FromReader> {
         self.channel()?
             .send(what, &[])
             .map_err(|e| Error::io("speak to", "a reader", e))?;
-        self.heard()
+        self.receive()
     }
 
-    /// The files that are not the kernel's.
+    /// Returns the files that are grafted.
     pub(super) fn grafts(&self) -> Result<Vec<Graft>> {
-        match self.ask(&ToReader::Grafts)? {
+        match self.request(&ToReader::Grafts)? {
             FromReader::Grafts(grafts) => Ok(grafts),
-            other => Err(surprise(&other)),
+            other => Err(unexpected(&other)),
         }
     }
 
     pub(super) fn measure(&self, job: &Job) -> Result<Sample> {
-        match self.ask(&ToReader::Measure(job.clone()))? {
+        match self.request(&ToReader::Measure(job.clone()))? {
             FromReader::Measured(sample) => Ok(sample),
-            other => Err(surprise(&other)),
+            other => Err(unexpected(&other)),
         }
     }
 }
@@ -179,84 +180,84 @@ impl Drop for Reader {
             Some(&END_LIMIT),
         );
         if ended != Ok(1) {
-            // It hangs in a read that is never answered. Its stage then ends too, and lxcfs with it.
+            // The reader hangs in a read that is never answered. The stage and lxcfs end with it.
             let _ = rustix::process::pidfd_send_signal(&self.init, rustix::process::Signal::KILL);
         }
         let _ = self.stage.wait();
     }
 }
 
-fn hear(channel: &Channel) -> Result<FromReader> {
+fn receive(channel: &Channel) -> Result<FromReader> {
     match channel.recv::<FromReader>() {
         Ok(Some((FromReader::Failed(error), _))) => Err(error),
-        Ok(Some((said, _))) => Ok(said),
+        Ok(Some((message, _))) => Ok(message),
         Ok(None) => Err(Error::new(Kind::System, "a reader has ended")),
         Err(error) => Err(Error::io("hear from", "a reader", error)),
     }
 }
 
-/// The stage says which pid the reader has, the reader that it is ready: either may be the first.
-fn both_said(channel: &Channel) -> Result<i32> {
-    match (hear(channel)?, hear(channel)?) {
+/// Waits until the stage has sent the reader's pid and the reader is ready, in either order. Returns the pid.
+fn started_and_ready(channel: &Channel) -> Result<i32> {
+    match (receive(channel)?, receive(channel)?) {
         (FromReader::Started(pid), FromReader::Ready)
         | (FromReader::Ready, FromReader::Started(pid)) => Ok(pid),
-        (FromReader::Started(_), other) | (other, _) => Err(surprise(&other)),
+        (FromReader::Started(_), other) | (other, _) => Err(unexpected(&other)),
     }
 }
 
-fn surprise(said: &FromReader) -> Error {
-    Error::refused(format!("a reader spoke out of turn: {said:?}"))
+fn unexpected(message: &FromReader) -> Error {
+    Error::refused(format!("a reader spoke out of turn: {message:?}"))
 }
 
-/// Standard input, as the channel that it is.
+/// Returns standard input, which is a channel.
 pub(super) fn channel_of_stdin() -> std::io::Result<Channel> {
     rustix::stdio::stdin()
         .try_clone_to_owned()
         .map(Channel::new)
 }
 
-/// The outer process of a reader: lxcfs runs beside it, and its child is pid 1.
-pub(in super::super) fn stage(inside: &Inside) -> ExitCode {
+/// Runs the stage: the outer process of a reader. lxcfs runs beside it, and its child is pid 1.
+pub(in super::super) fn stage(options: &ReaderOptions) -> ExitCode {
     let Ok(channel) = channel_of_stdin() else {
         return ExitCode::FAILURE;
     };
-    match contain(inside, channel) {
+    match contain(options, channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err((channel, error)) => {
-            // If nobody listens there is nobody to tell.
+            // Without the bench nobody needs the error.
             let _ = channel.send(&FromReader::Failed(error), &[]);
             ExitCode::FAILURE
         }
     }
 }
 
-fn contain(inside: &Inside, channel: Channel) -> std::result::Result<(), (Channel, Error)> {
-    let started = start(inside, &channel);
+fn contain(options: &ReaderOptions, channel: Channel) -> std::result::Result<(), (Channel, Error)> {
+    let started = start(options, &channel);
     let (mut init, _lxcfs) = match started {
         Ok(started) => started,
         Err(error) => return Err((channel, error)),
     };
     let pid = i32::try_from(init.id()).unwrap_or(0);
-    let told = channel.send(&FromReader::Started(pid), &[]);
+    let sent = channel.send(&FromReader::Started(pid), &[]);
     drop(channel);
-    if told.is_err() {
+    if sent.is_err() {
         let _ = init.kill();
     }
     let _ = init.wait();
     Ok(())
 }
 
-fn start(inside: &Inside, channel: &Channel) -> Result<(Child, Option<peer::Running>)> {
+fn start(options: &ReaderOptions, channel: &Channel) -> Result<(Child, Option<peer::Lxcfs>)> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
-    private()?;
-    let lxcfs = inside.lxcfs.then(peer::start).transpose()?;
+    make_private()?;
+    let lxcfs = options.lxcfs.then(peer::start).transpose()?;
     unshare(CloneFlags::CLONE_NEWPID).map_err(|e| Error::io("make", "a pid namespace", e))?;
     let theirs = channel
         .as_fd()
         .try_clone_to_owned()
         .map_err(|e| Error::io("duplicate", "a channel", e))?;
     let mut command = command("bench-read");
-    if inside.lxcfs {
+    if options.lxcfs {
         command.arg("--lxcfs");
     }
     let init = command
@@ -266,15 +267,16 @@ fn start(inside: &Inside, channel: &Channel) -> Result<(Child, Option<peer::Runn
     Ok((init, lxcfs))
 }
 
-/// Containers that only are there. They end when this value does, or the bench: their standard input ends then.
+/// Idle containers. They end when this value is dropped or the bench ends, because their standard input is closed
+/// then.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(super) struct IdleContainers {
     children: Vec<Child>,
     alive: Option<std::io::PipeWriter>,
     stdin: std::io::PipeReader,
 }
 
-impl Crowd {
+impl IdleContainers {
     pub(super) fn new() -> Result<Self> {
         let (stdin, alive) = std::io::pipe().map_err(|e| Error::io("make", "a pipe", e))?;
         Ok(Self {
@@ -284,8 +286,8 @@ impl Crowd {
         })
     }
 
-    /// Start one more, in `cgroups`; returns its pid.
-    pub(super) fn grow(&mut self, cgroups: &Cgroups) -> Result<i32> {
+    /// Starts one more container in `cgroups`. Returns its pid.
+    pub(super) fn add(&mut self, cgroups: &Cgroups) -> Result<i32> {
         let stdin = self
             .stdin
             .try_clone()
@@ -308,7 +310,7 @@ impl Crowd {
     }
 }
 
-impl Drop for Crowd {
+impl Drop for IdleContainers {
     fn drop(&mut self) {
         self.alive = None;
         for child in &mut self.children {
@@ -317,10 +319,10 @@ impl Drop for Crowd {
     }
 }
 
-/// A container that only is there.
+/// Runs an idle container.
 pub(in super::super) fn idle() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
-    private()?;
+    make_private()?;
     rustix::io::write(rustix::stdio::stdout(), b".")
         .map_err(|e| Error::io("speak to", "the bench", e))?;
     let mut rest = Vec::new();

@@ -1,7 +1,7 @@
-//! `eci-fs show`: print one view of a container, or all that there are, or the tunables it has changed.
+//! `eci-fs show`: prints one view of a container, the paths of all views, or the tunables that the container changed.
 //!
-//! An attached container's view is read from the server, so that it is what the container sees. For any other
-//! process it is computed here, from the same facts; no daemon is needed for that.
+//! The view of an attached container is read from the server, so that the output is what the container sees. The view
+//! of any other process is computed here from the same facts, and needs no daemon.
 
 mod tunables;
 
@@ -27,12 +27,12 @@ pub(super) struct Options {
     /// The container: any process of it, or its name
     #[arg(value_name = "PID|ID")]
     container: String,
-    /// The path in the container, as /proc/meminfo; without it, the paths of all views are printed
+    /// The path in the container, for example /proc/meminfo; without it, the paths of all views are printed
     path: Option<String>,
     /// Beside the host's own file, with a mark at each line that differs
     #[arg(long, requires = "path")]
     diff: bool,
-    /// The tunables that the container has changed, and what they were at first
+    /// The tunables that the container has changed, and their first values
     #[arg(long, conflicts_with = "path")]
     tunables: bool,
     #[command(flatten)]
@@ -85,7 +85,7 @@ fn view(options: &Options, selector: &Selector, path: &str) -> Result<String> {
                     .map_err(|e| Error::io("read", path, e).remedy("see the log of eci-mountd"))?;
                 return Ok(text);
             }
-            // A process that is not attached can be shown all the same.
+            // A process that is not attached has computed views.
             (Err(error), Selector::Pid(_)) if error.kind == Kind::NotFound => {}
             (Err(error), _) => return Err(error),
         }
@@ -107,7 +107,7 @@ fn view(options: &Options, selector: &Selector, path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The slot of the one container of a tree that nobody serves.
+/// The slot of the only container in a tree that no server serves.
 const SLOT: u64 = 1;
 
 fn compute(pid: i32) -> Result<(std::sync::Arc<FileSystem>, Vec<eci_fs_protocol::link::Row>)> {
@@ -118,7 +118,7 @@ fn compute(pid: i32) -> Result<(std::sync::Arc<FileSystem>, Vec<eci_fs_protocol:
         None,
         CgroupChoice::NamespaceRoot,
     )?;
-    // Of a container that is not attached nothing is known yet that would make its identity.
+    // A container that is not attached has no secrets of its own yet, so random ones do.
     let secrets = random()
         .and_then(Secrets::new)
         .map_err(|e| Error::io("get", "random bytes", e))?;
@@ -138,7 +138,7 @@ fn compute(pid: i32) -> Result<(std::sync::Arc<FileSystem>, Vec<eci_fs_protocol:
     Ok((fs, rows))
 }
 
-/// Two texts in columns, a mark between the lines that differ.
+/// Prints two texts in columns, with a mark between lines that differ.
 fn side_by_side(container: &str, host: &str) -> String {
     const WIDTH: usize = 48;
     let cut = |line: &str| -> String {
