@@ -132,8 +132,8 @@ impl FileSystem {
         match self.target(id)? {
             Target::Directory => Ok((self.directories.attr(id)?, DIRECTORY_TIMEOUT)),
             Target::View(view) => {
-                // As it was announced last: the kernel believes the size, also for a reader who is in the middle of the
-                // view.
+                // The size is that which was announced last: the kernel believes it, also for a reader who is in the
+                // middle of the view.
                 let (size, mtime) = view
                     .container
                     .version(view.index)
@@ -144,7 +144,8 @@ impl FileSystem {
             }
             Target::Graft(place) => {
                 let attr = self.grafts.attr(id, &place, false)?;
-                // Of a file neither the name nor the attributes; but of one that is grafted over nobody sees those.
+                // The kernel believes neither the name nor the attributes of a file; but nobody sees those of a file that
+                // is grafted over.
                 let is_believed = attr.kind == Kind::Directory || self.grafts.is_covered(&place);
                 let timeout = match is_believed {
                     true => self.grafts.directory_timeout(&place),
@@ -360,7 +361,7 @@ impl FileSystem {
         }
         match self.containers.view(id) {
             Ok(view) => self.live.poll(&view, handle, wake),
-            // What is no view is ready at all times.
+            // A file that is no view is ready at all times.
             Err(_) => Polled::Quiet,
         }
     }
