@@ -367,6 +367,8 @@ fn most_kept(host: &Host) -> NonZeroUsize {
 }
 
 #[cfg(test)]
+mod prepared_tests;
+#[cfg(test)]
 mod sysctl_tests;
 #[cfg(test)]
 mod tests;
