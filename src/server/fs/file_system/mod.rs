@@ -1,6 +1,7 @@
 //! The file system: it owns the parts, knows which of them a node belongs to, and hands each request to that.
 
 mod operations;
+mod perform;
 
 use std::fmt::Debug;
 use std::io;
