@@ -24,7 +24,7 @@ pub struct BrokerClient {
 #[derive(Debug)]
 struct Line {
     channel: Channel,
-    /// Whether an answer is still to come to a question that nobody waits for any more. It is locked while a thread asks, so
+    /// True if an answer is still to come to a question that nobody waits for any more. It is locked while a thread asks, so
     /// that each answer comes to the thread that asked. A daemon that hangs has one question before it, however often it is
     /// asked.
     owed: Mutex<bool>,
@@ -208,12 +208,12 @@ mod tests {
     #[test]
     fn what_is_asked_while_there_is_no_daemon_is_answered_by_the_next() {
         let (first, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         drop(first);
         std::thread::scope(|scope| {
-            let asked = scope.spawn(|| asks.ask(&ask(7), soon()));
+            let asked = scope.spawn(|| broker.ask(&ask(7), soon()));
             let (next, server) = Channel::pair().unwrap();
-            asks.replace(server);
+            broker.replace(server);
             let null = std::fs::File::open("/dev/null").unwrap();
             assert_eq!(answer(&next, &[null.as_fd()]), 7);
             assert!(asked.join().unwrap().is_ok());
@@ -223,19 +223,19 @@ mod tests {
     #[test]
     fn without_a_daemon_one_is_told_to_try_again() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         drop(daemon);
-        let got = asks.ask(&ask(1), Instant::now());
+        let got = broker.ask(&ask(1), Instant::now());
         assert_eq!(got.unwrap_err(), Errno::AGAIN);
     }
 
     #[test]
     fn who_tells_does_not_wait_for_the_next_daemon() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         drop(daemon);
         for _ in 0..2 {
-            let told = asks.tell(&ask(1), soon());
+            let told = broker.tell(&ask(1), soon());
             assert!(matches!(told, Err(NoAnswer::Gone(_))), "{told:?}");
         }
     }
@@ -243,14 +243,14 @@ mod tests {
     #[test]
     fn a_daemon_that_hangs_has_one_question_before_it() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         for slot in 1..=3 {
-            let told = asks.tell(&ask(slot), Instant::now());
+            let told = broker.tell(&ask(slot), Instant::now());
             assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
         }
         assert_eq!(answer(&daemon, &[]), 1);
         std::thread::scope(|scope| {
-            let told = scope.spawn(|| asks.tell(&ask(4), soon()));
+            let told = scope.spawn(|| broker.tell(&ask(4), soon()));
             assert_eq!(answer(&daemon, &[]), 4);
             assert!(told.join().unwrap().is_ok());
         });
@@ -259,11 +259,14 @@ mod tests {
     #[test]
     fn an_answer_that_comes_too_late_is_nobody_elses() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
-        assert_eq!(asks.ask(&ask(1), Instant::now()).unwrap_err(), Errno::AGAIN);
+        let broker = BrokerClient::new(server);
+        assert_eq!(
+            broker.ask(&ask(1), Instant::now()).unwrap_err(),
+            Errno::AGAIN
+        );
         assert_eq!(answer(&daemon, &[]), 1);
         std::thread::scope(|scope| {
-            let asked = scope.spawn(|| asks.ask(&ask(2), soon()));
+            let asked = scope.spawn(|| broker.ask(&ask(2), soon()));
             let (_, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
             let refused = BrokerReply::Refused {
                 errno: libc::EINVAL,

@@ -39,7 +39,7 @@ struct Queue {
     news: BTreeMap<Key, Vec<Answer>>,
     /// The value that was told last, so that all have their turn.
     last: Option<Key>,
-    /// Whether it has not answered in time: no write waits for it until it does.
+    /// True if it has not answered in time: no write waits for it until it does.
     silent: bool,
 }
 

@@ -1,9 +1,13 @@
-//! The server process: hears from the daemon on the link, and serves both connections.
+//! The server process: it hears from the daemon on the link, and serves both connections.
 //!
-//! It is started by the daemon only. Everything it works with comes to it as descriptors, so it opens nothing
-//! by a container's name, and once it is set up it holds no privilege ([`crate::server::sandbox`]).
+//! Only the daemon starts it. It gets everything that it works with as descriptors, so it opens nothing by a container's
+//! name, and once it is set up it holds no privilege ([`crate::server::sandbox`]).
 //!
 //! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
+//!
+//! A folder uses only those below it: this file with `start.rs` and `orphan.rs`, `fuse`, `fs`, `psi` and `host_sysctls`,
+//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `sandbox`, `faults`, `clock` and `error`, which
+//! use nothing but `error`.
 
 pub mod broker;
 pub mod clock;
@@ -37,7 +41,7 @@ use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
 use crate::server::state::State;
 
-/// Serve until there is neither a daemon nor a container. `link` is the server's end of the link.
+/// Serves until there is neither a daemon nor a container. `link` is the server's end of the link.
 ///
 /// # Errors
 /// When the first packet is not what it must be, or the connections cannot be served.
@@ -74,7 +78,8 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// A thread that panics would leave a server that answers some requests and not others. The daemon starts another.
+/// Has the process end when a thread panics: the server would answer some requests and not others. The daemon starts
+/// another.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         tracing::error!(%info, "the server panicked");
@@ -82,43 +87,47 @@ fn abort_on_panic() {
     }));
 }
 
+/// The server, as the daemon speaks to it.
 struct Server {
     fs: Arc<FileSystem>,
     backend: fuse::Backend,
     in_flight: InFlight,
     broker: Arc<BrokerClient>,
     triggers: Arc<Triggers>,
-    /// The descriptors that it serves by, and the INIT requests and the answers to them, all in the order of
-    /// [`Connection::ALL`].
+    /// The descriptors that it serves by, in the order of [`Connection::ALL`].
     fuse: [OwnedFd; 2],
+    /// The INIT requests, in the same order.
     init: Vec<Vec<u8>>,
+    /// The answers to them, in the same order.
     replies: Vec<Vec<u8>>,
     settings: Settings,
     state: Arc<State>,
-    /// What is kept for the next daemon.
+    /// The descriptors that it keeps for the next daemon.
     held: Option<Held>,
     /// The process of each container, by slot.
     containers: BTreeMap<u64, OwnedFd>,
     sessions: Sessions,
 }
 
-/// What is kept for the next daemon.
+/// Descriptors that the server keeps for the next daemon, and does not use.
 struct Held {
     fuse: [OwnedFd; 2],
     namespace: OwnedFd,
     rendezvous: OwnedFd,
 }
 
+/// The sessions, one for each connection.
 enum Sessions {
-    /// They do not serve yet.
+    /// The sessions do not serve yet.
     Prepared(Vec<fuse::Prepared>),
+    /// The sessions take requests.
     Serving(Vec<fuse::Serving>),
-    /// They take no more requests.
+    /// The sessions take no more requests.
     Draining(Vec<fuse::Serving>),
 }
 
 impl Server {
-    /// Do what the daemon says until the link ends.
+    /// Does what the daemon says until the link ends.
     fn follow(&mut self, link: &Channel) {
         loop {
             let answer = match link.recv::<ToServer>() {
@@ -126,7 +135,7 @@ impl Server {
                     .answer(packet, fds)
                     .unwrap_or_else(|why| FromServer::Failed { why, errno: None }),
                 Ok(None) => return,
-                // It waits for an answer to what did not come whole.
+                // The daemon waits for an answer to a packet that did not come whole.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => FromServer::Failed {
                     why: format!("the server cannot take what it is told: {error}"),
                     errno: Fault::of(&error).and_then(Fault::errno),
@@ -186,7 +195,7 @@ impl Server {
         self.containers.remove(&slot);
     }
 
-    /// Begin to answer requests, for the first time or after they were drained.
+    /// Begins to answer requests, for the first time or after the sessions were drained.
     fn begin(&mut self, resend: bool) -> Result<(), String> {
         let says = |error: io::Error| error.to_string();
         if matches!(self.sessions, Sessions::Serving(_)) {
@@ -204,7 +213,7 @@ impl Server {
                     .0
             }
         };
-        // Before anything is read: what this server has read itself would come to it twice.
+        // This comes before anything is read: a request that this server has read itself would come to it twice.
         for fuse in self.fuse.iter().filter(|_| resend) {
             if let Err(error) = fuse::resend(fuse) {
                 tracing::warn!(%error, "requests of the dead server cannot be sent again");
@@ -221,7 +230,7 @@ impl Server {
         Ok(())
     }
 
-    /// Take no more requests.
+    /// Has the sessions take no more requests.
     fn drain(&mut self) -> Result<(), String> {
         match std::mem::replace(&mut self.sessions, Sessions::Draining(Vec::new())) {
             Sessions::Prepared(prepared) => {
@@ -239,15 +248,15 @@ impl Server {
         }
     }
 
-    /// Session threads that have not left, and requests that are not answered. When there are none, another server
-    /// may serve.
+    /// Returns the number of session threads that have not left and of requests that are not answered. When it is 0,
+    /// another server may serve.
     fn busy(&mut self) -> Result<u64, String> {
         let Sessions::Draining(sessions) = &self.sessions else {
             return Err("the server was not told to leave".to_owned());
         };
         let threads = fuse::count_threads().map_err(|error| error.to_string())?;
         let in_flight = self.in_flight.count();
-        // Looked at last: what a thread or a worker answered before it was gone is seen here.
+        // The sessions are looked at last, so that an answer is seen which a thread or a worker gave before it was gone.
         let sessions = sessions.iter().filter(|session| session.is_busy()).count();
         let busy = (threads + in_flight).max(sessions as u64);
         if busy == 0 {
@@ -258,7 +267,7 @@ impl Server {
     }
 }
 
-/// A session for each connection, and the answers to the INIT requests.
+/// Returns a session for each connection, and the answers to the INIT requests.
 fn prepare(
     backend: &fuse::Backend,
     fuse: &[OwnedFd; 2],
@@ -275,7 +284,7 @@ fn prepare(
 }
 
 impl Held {
-    /// What is handed to the next daemon, in the order of [`FromServer::Held`].
+    /// Returns what is handed to the next daemon, in the order of [`FromServer::Held`].
     fn hand_over<'a>(&'a self, state: &'a State) -> [BorrowedFd<'a>; 5] {
         let [cached, live] = &self.fuse;
         [

@@ -1,4 +1,4 @@
-//! From the first packet to a server that is ready to serve.
+//! The start: from the first packet to a server that is ready to serve.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,7 +30,7 @@ struct Given {
     held: Option<Held>,
 }
 
-/// Set the server up, and give up all privileges.
+/// Sets the server up, and gives up all privileges.
 ///
 /// # Errors
 /// When the packet is not what it must be; the words are for the daemon's log.
@@ -105,7 +105,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     })
 }
 
-/// Whether a daemon of this version can be spoken to.
+/// Checks that a daemon of this version can be spoken to.
 ///
 /// # Errors
 /// In words, when it cannot.
@@ -120,6 +120,7 @@ pub(super) fn check_version(version: u32) -> Result<(), String> {
 }
 
 impl Given {
+    /// Returns the descriptors by their meaning; none when they are not as many as there must be.
     fn from(fds: Vec<OwnedFd>, held: u32) -> Option<Self> {
         let mut fds = fds.into_iter();
         let mut next = || fds.next();
@@ -152,5 +153,5 @@ fn start_threads(fs: &Arc<FileSystem>) -> io::Result<()> {
     };
     spawn("limits", FileSystem::watch_forever)?;
     spawn("sampler", FileSystem::sample_forever)?;
-    spawn("raises", FileSystem::report_forever)
+    spawn("host-sysctls", FileSystem::report_forever)
 }

@@ -107,7 +107,7 @@ fn view(options: &Options, selector: &Selector, path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The slot of the only container in a tree that no server serves.
+/// The slot of the one container of a file system that nobody serves.
 const SLOT: u64 = 1;
 
 fn compute(pid: i32) -> Result<(std::sync::Arc<FileSystem>, Vec<eci_fs_protocol::link::Row>)> {

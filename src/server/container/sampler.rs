@@ -156,11 +156,11 @@ impl Sampler {
 
 /// The result of bringing a container up to the present.
 enum Advanced {
-    /// It was counted, and this is its load.
+    /// The container was counted, and this is its load.
     To(Counted),
-    /// It was counted less than a step ago.
+    /// The container was counted less than a step ago.
     Same,
-    /// Nobody reads its load any more.
+    /// Nobody reads the load any more.
     Forgotten,
 }
 

@@ -20,15 +20,15 @@ pub enum Kind {
 pub struct Attr {
     /// The node, whose id is the inode number too.
     pub id: NodeId,
-    /// Its type.
+    /// The type.
     pub kind: Kind,
-    /// Its size in bytes; exact for a view.
+    /// The size in bytes; exact for a view.
     pub size: u64,
     /// Permission bits.
     pub mode: u16,
     /// Root of the container's user namespace, by the host's numbers.
     pub uid: u32,
-    /// Its group.
+    /// The group.
     pub gid: u32,
     /// The time at which this version of the view was computed; for a directory, the epoch.
     pub mtime: SystemTime,
@@ -52,10 +52,10 @@ impl Attr {
 /// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
-    /// Its node.
+    /// The node.
     pub id: NodeId,
-    /// Its type.
+    /// The type.
     pub kind: Kind,
-    /// Its name.
+    /// The name.
     pub name: String,
 }

@@ -19,9 +19,9 @@ pub(super) struct Containers(DashMap<u64, Arc<Attached>>);
 /// A view of an attached container.
 #[derive(Debug)]
 pub(super) struct View {
-    /// Its node.
+    /// The node.
     pub(super) id: NodeId,
-    /// Its container.
+    /// The container.
     pub(super) container: Arc<Attached>,
     /// The index of its emulator in [`EMULATORS`].
     pub(super) index: usize,

@@ -1,4 +1,4 @@
-//! Which thread answers a request.
+//! The choice of the thread that answers a request.
 
 use std::sync::Arc;
 

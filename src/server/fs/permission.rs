@@ -24,11 +24,11 @@ const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
 /// The thread that makes a request, by the host's numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
-    /// Its user.
+    /// The user.
     pub uid: u32,
-    /// Its group.
+    /// The group.
     pub gid: u32,
-    /// Its number.
+    /// The number.
     pub pid: u32,
 }
 

@@ -56,7 +56,7 @@ pub enum Operation<'a, R: Replies> {
     },
     SetAttr {
         handle: Option<Handle>,
-        /// Whether the owner, the group or the permission bits are to be changed.
+        /// True if the owner, the group or the permission bits are to be changed.
         is_access: bool,
         reply: R::Attr,
     },
@@ -110,7 +110,7 @@ pub struct FsRequest<'a, R: Replies> {
     pub id: NodeId,
     /// The operation on that.
     pub operation: Operation<'a, R>,
-    /// Whether it may sleep: for a driver of the host, or for the daemon.
+    /// True if it may sleep: for a driver of the host, or for the daemon.
     pub can_sleep: bool,
 }
 

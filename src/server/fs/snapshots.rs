@@ -27,7 +27,7 @@ pub enum Opened {
     Direct(Handle),
     /// Through the page cache.
     Paged {
-        /// Whether the page cache holds the present text. If not, the kernel drops what it holds.
+        /// True if the page cache holds the present text. If not, the kernel drops what it holds.
         keep: bool,
     },
 }
@@ -129,7 +129,7 @@ impl Snapshots {
     /// Opens a file of a container with the text that `text` returns.
     ///
     /// # Errors
-    /// Those of `text`; ENFILE when the container has too many files open.
+    /// The errors of `text`; ENFILE when the container has too many files open.
     pub(super) fn open(
         &self,
         id: NodeId,
@@ -173,7 +173,7 @@ impl Snapshots {
     /// Returns the bytes that a read at `offset` of an open file is served from. `present` returns the present text.
     ///
     /// # Errors
-    /// Those of `present`; ENOENT when the container is gone.
+    /// The errors of `present`; ENOENT when the container is gone.
     pub(super) fn read(
         &self,
         id: NodeId,

@@ -46,8 +46,8 @@ impl Adapter {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // A kernel that lacks one of these works without it: lookups are serialised, or pages are dropped at
-        // their next use and not at once.
+        // A kernel that lacks one of these works without it: lookups are serialised, or pages are dropped at their next
+        // use and not at once.
         let wanted = InitFlags::FUSE_AUTO_INVAL_DATA | InitFlags::FUSE_PARALLEL_DIROPS;
         for flag in wanted.iter() {
             if config.add_capabilities(flag).is_err() {
@@ -243,7 +243,7 @@ impl Filesystem for Adapter {
     refused!();
 
     fn statfs(&self, _request: &Request, _id: INodeNo, reply: ReplyStatfs) {
-        // As procfs answers: no blocks, no inodes, names of 255 bytes (simple_statfs).
+        // The answer of procfs: no blocks, no inodes, names of 255 bytes (simple_statfs).
         reply.statfs(0, 0, 0, 0, 0, 4096, 255, 4096);
     }
 }

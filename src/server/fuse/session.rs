@@ -6,7 +6,7 @@
 //! 2. the answer is taken out there,
 //! 3. `dup2` puts the `/dev/fuse` descriptor in the place of the socket.
 //!
-//! A first start and a takeover are thus the same code; what is done with the answer is the daemon's business.
+//! A first start and a takeover are thus the same code. The daemon decides what becomes of the answer.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -22,12 +22,12 @@ use super::drain::Relay;
 use super::notifier::KernelNotifier;
 use crate::server::fs::Dispatcher;
 
-/// Threads that serve one connection: half as many as can run at once, but for very large machines. The other half
-/// are those who ask. With more, requests of one reader go to threads in turn, each of which has to be woken up, and
-/// finds little of what it needs in its CPU's cache: an open on the live connection then takes a third longer.
+/// The most threads that serve one connection. There are half as many as can run at once, because the other half are
+/// readers. With more, requests of one reader go to threads in turn, each of which has to be woken up, and finds little of
+/// what it needs in its CPU's cache: an open on the live connection then takes a third longer.
 const MAX_THREADS: usize = 8;
 
-/// What the FUSE library calls its threads, before their number.
+/// The name of the threads of the FUSE library, before their number.
 const THREAD_NAME: &str = "fuser-";
 
 /// The answer to an INIT request, as it goes to the kernel.
@@ -57,7 +57,7 @@ pub struct Backend {
     pub notifier: Arc<KernelNotifier>,
 }
 
-/// Make a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
+/// Makes a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
 ///
 /// # Errors
 /// When the kept INIT request is not one.
@@ -81,7 +81,7 @@ pub fn prepare(
         .div_ceil(2)
         .min(MAX_THREADS);
     config.n_threads = Some(threads);
-    // Never clone_fd: what was read through a cloned descriptor dies with the process.
+    // A request that was read through a cloned descriptor dies with the process.
     config.clone_fd = false;
     let session = Session::from_fd(
         Adapter::new(Arc::clone(&backend.dispatcher), connection),
@@ -104,7 +104,7 @@ pub fn prepare(
 }
 
 impl Prepared {
-    /// Serve, on threads of its own; `ended` is called when the connection is no more, unless the session was drained.
+    /// Serves on threads of its own. `ended` is called when the connection is no more, unless the session was drained.
     ///
     /// # Errors
     /// When threads cannot be started.
@@ -149,7 +149,7 @@ pub struct Serving {
     progress: Arc<Progress>,
 }
 
-/// How far a session is.
+/// The progress of a session.
 #[derive(Debug, Default)]
 struct Progress {
     draining: AtomicBool,
@@ -157,7 +157,7 @@ struct Progress {
 }
 
 impl Serving {
-    /// Take no more requests from the `/dev/fuse` descriptor `fuse`: each thread leaves after the one that it waits for.
+    /// Takes no more requests from the `/dev/fuse` descriptor `fuse`: each thread leaves after the one that it waits for.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
@@ -172,28 +172,28 @@ impl Serving {
         Ok(())
     }
 
-    /// Whether a thread of it has not left, or an answer is not with the kernel.
+    /// Returns whether a thread of the session has not left, or an answer is not with the kernel.
     pub fn is_busy(&self) -> bool {
         !self.progress.over.load(Ordering::SeqCst)
             || self.relay.as_ref().is_some_and(|relay| relay.is_busy())
     }
 }
 
-/// How many threads serve sessions, drained ones included.
+/// Returns the number of threads that serve sessions, drained ones included.
 ///
 /// # Errors
 /// When /proc cannot be read.
 pub fn count_threads() -> io::Result<u64> {
     let mut count = 0;
     for task in std::fs::read_dir("/proc/self/task")? {
-        // One that has left meanwhile has no name.
+        // A thread that has left meanwhile has no name.
         let name = std::fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
         count += u64::from(name.starts_with(THREAD_NAME));
     }
     Ok(count)
 }
 
-/// Put `fuse` where a session has its descriptor.
+/// Puts `fuse` in the place of a session's descriptor.
 #[allow(
     unsafe_code,
     reason = "dup2 onto a descriptor that the library owns and only lends"

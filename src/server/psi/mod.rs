@@ -89,7 +89,7 @@ struct Status {
     poll: Option<u64>,
     fired: bool,
     broken: bool,
-    /// Whether it is to be written to the state no more.
+    /// True if it is to be written to the state no more.
     closed: bool,
     /// The `poll` and `fired` that the state has.
     recorded: Option<(Option<u64>, bool)>,
@@ -104,7 +104,7 @@ enum Job {
 struct Write {
     armed: ArmedTrigger,
     until: Instant,
-    /// Whether the kernel sends it again.
+    /// True if the kernel sends it again.
     again: bool,
     done: Done,
 }
@@ -132,7 +132,7 @@ impl Triggers {
         });
         let opening = Arc::clone(&this);
         std::thread::Builder::new()
-            .name("trigger-asks".to_owned())
+            .name("trigger-open".to_owned())
             .spawn(move || opening.work(&todo))?;
         let waiting = Arc::clone(&this);
         std::thread::Builder::new()

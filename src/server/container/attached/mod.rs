@@ -55,13 +55,13 @@ pub struct Attached {
     pub freshness: Option<Freshness>,
     /// The settings of its views, if they are set for it alone.
     pub settings: Option<Settings>,
-    /// Its load, if somebody reads that.
+    /// The load, if somebody reads that.
     pub(super) sample: Arc<LoadSample>,
     views: Vec<View>,
     directories: Mutex<Vec<u16>>,
     /// The number of its open snapshots.
     snapshots: AtomicIsize,
-    /// Whether [`Self::expire`] is called at each change of its limits.
+    /// True if [`Self::expire`] is called at each change of its limits.
     watched: AtomicBool,
     /// The time of the last call.
     expired: Mutex<Option<Instant>>,
@@ -178,7 +178,7 @@ impl Attached {
         &self.container.history
     }
 
-    /// Have the files of its cgroup kept open, for as long as nobody else holds it.
+    /// Keeps the files of its cgroup open in a descriptor cache. Nobody else may hold the container yet.
     pub fn keep_in(&mut self, cache: &Arc<DescriptorCache>) {
         if let Some(container) = Arc::get_mut(&mut self.container) {
             container.cgroup.cache_descriptors_in(cache);

@@ -12,7 +12,7 @@ pub struct Version {
     pub mtime: SystemTime,
     /// The time at which the view was last found to say this.
     looked: Instant,
-    /// Whether a limit has changed since then.
+    /// True if a limit has changed since then.
     stale: bool,
 }
 

@@ -16,7 +16,7 @@ pub(super) struct View {
     pub(super) connection: Mutex<Option<Connection>>,
     /// Permission bits.
     pub(super) mode: AtomicU16,
-    /// Whether the last attempt failed: each failure is logged once, not at every read.
+    /// True if the last attempt failed: each failure is logged once, not at every read.
     pub(super) failing: AtomicBool,
     /// The rest, once it is needed: a container has more than a hundred views, and few of them are ever read.
     used: OnceLock<Box<Used>>,
@@ -31,7 +31,7 @@ pub(super) struct Used {
     pub(super) written: Mutex<Option<Instant>>,
     /// The size that the kernel may believe; 0 where it is to ask first.
     pub(super) announced: AtomicU64,
-    /// What the page cache has, if this is a tunable.
+    /// The part that the page cache has, if this is a tunable.
     pub(super) paged: Mutex<Paged>,
 }
 

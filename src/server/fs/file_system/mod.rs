@@ -1,6 +1,7 @@
 //! The file system: it owns the parts, knows which of them a node belongs to, and hands each request to that.
 
 mod operations;
+mod perform;
 
 use std::fmt::Debug;
 use std::io;
@@ -35,7 +36,7 @@ use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
 use crate::server::state::{Begin, NO_SLOT, Record, Remembered, State};
 
-/// One tick of USER_HZ, the resolution of these files.
+/// One tick of USER_HZ, which is the resolution of these files.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The most files of cgroups that are kept open, and the share that they may take of the descriptors of the process.
@@ -58,13 +59,15 @@ pub struct FileSystem {
     sysctls: Sysctls,
     grafts: DirectoryGrafts,
     in_flight: InFlight,
-    /// The services that only a file system has which is served.
+    /// The watcher of limits. This and the next two are there only where the file system is served.
     watcher: Option<Arc<Watcher>>,
+    /// The pressure triggers.
     triggers: Option<Arc<Triggers>>,
+    /// The kernel's cache, which is told what it may not believe.
     kernel: Option<Arc<dyn KernelCache>>,
 }
 
-/// What the kernel keeps of the answers that it was given.
+/// The kernel's cache of the answers that it was given.
 pub trait KernelCache: Debug + Send + Sync {
     /// Has the kernel believe the attributes of a node no more, nor those that it is being told.
     fn distrust(&self, connection: Connection, id: NodeId);
@@ -309,7 +312,7 @@ impl FileSystem {
         self.snapshots.persist_read();
     }
 
-    /// Takes over what a record of the server before this one says.
+    /// Takes over a record of the server before this one.
     fn restore(&self, Remembered { record, text }: Remembered) {
         if let Record::Path {
             number,
@@ -331,7 +334,7 @@ impl FileSystem {
             Record::Load {
                 load, counted_nsec, ..
             } => {
-                // It may be of another boot.
+                // The record may be of another boot.
                 if let Some(counted) = clock::from_nsec(counted_nsec) {
                     self.renderer.restore_load(&container, load, counted);
                 }
@@ -375,6 +378,8 @@ fn most_kept(host: &Host) -> NonZeroUsize {
     NonZeroUsize::new(most.min(MOST_KEPT)).unwrap_or(NonZeroUsize::MIN)
 }
 
+#[cfg(test)]
+mod prepared_tests;
 #[cfg(test)]
 mod sysctl_tests;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::server::fs::containers::View;
 use crate::server::fs::directories::DIRECTORY_TIMEOUT;
 use crate::server::fs::grafts::Place;
 use crate::server::fs::permission::Caller;
-use crate::server::fs::request::{FsRequest, Operation, Replies, Reply};
+use crate::server::fs::request::Reply;
 use crate::server::fs::snapshots::{Opened, Write};
 use crate::server::ids::{Handle, Node, NodeId, Request};
 use crate::server::psi::Polled;
@@ -29,75 +29,6 @@ pub(super) enum Target {
 }
 
 impl FileSystem {
-    /// Answers a request.
-    pub fn perform<R: Replies>(&self, request: FsRequest<'_, R>) {
-        let FsRequest {
-            connection,
-            id,
-            operation,
-            ..
-        } = request;
-        match operation {
-            Operation::Lookup { name, reply } => {
-                let name = name.to_str().ok_or(Errno::NOENT);
-                let found = name.and_then(|name| self.find(connection, id, name));
-                reply.send(found.and_then(|id| self.entry(id)));
-            }
-            Operation::Attr { handle, reply } => reply.send(self.attr(connection, id, handle)),
-            Operation::SetAttr {
-                handle,
-                is_access,
-                reply,
-            } => reply.send(self.set_attr(connection, id, handle, is_access)),
-            Operation::ReadLink { reply } => match self.read_link(id) {
-                Ok(target) => reply.send(Ok(&target)),
-                Err(errno) => reply.send(Err(errno)),
-            },
-            Operation::Open {
-                caller,
-                flags,
-                request,
-                reply,
-            } => reply.send(self.open(connection, id, caller, flags, request)),
-            Operation::Read {
-                handle,
-                offset,
-                size,
-                reply,
-            } => match self.read(connection, id, handle, offset) {
-                Ok(text) => reply.send(Ok(part(&text, offset, size))),
-                Err(errno) => reply.send(Err(errno)),
-            },
-            Operation::Write {
-                handle,
-                caller,
-                flags,
-                offset,
-                bytes,
-                request,
-                reply,
-            } => {
-                let write = Write {
-                    caller,
-                    flags,
-                    offset,
-                    bytes: &bytes,
-                };
-                self.write(connection, id, handle, write, request, reply);
-            }
-            Operation::Poll {
-                handle,
-                wake,
-                reply,
-            } => reply.send(Ok(self.poll(connection, id, handle, wake))),
-            Operation::Release { handle, reply } => {
-                self.release(id, handle);
-                reply.send(Ok(()));
-            }
-            Operation::Entries { reply } => reply.send(self.entries(connection, id)),
-        }
-    }
-
     /// Returns the node named `name` in the directory `parent` of a connection.
     ///
     /// # Errors
@@ -132,8 +63,8 @@ impl FileSystem {
         match self.target(id)? {
             Target::Directory => Ok((self.directories.attr(id)?, DIRECTORY_TIMEOUT)),
             Target::View(view) => {
-                // As it was announced last: the kernel believes the size, also for a reader who is in the middle of the
-                // view.
+                // The size is that which was announced last: the kernel believes it, also for a reader who is in the
+                // middle of the view.
                 let (size, mtime) = view
                     .container
                     .version(view.index)
@@ -144,7 +75,8 @@ impl FileSystem {
             }
             Target::Graft(place) => {
                 let attr = self.grafts.attr(id, &place, false)?;
-                // Of a file neither the name nor the attributes; but of one that is grafted over nobody sees those.
+                // The kernel believes neither the name nor the attributes of a file; but nobody sees those of a file that
+                // is grafted over.
                 let is_believed = attr.kind == Kind::Directory || self.grafts.is_covered(&place);
                 let timeout = match is_believed {
                     true => self.grafts.directory_timeout(&place),
@@ -360,7 +292,7 @@ impl FileSystem {
         }
         match self.containers.view(id) {
             Ok(view) => self.live.poll(&view, handle, wake),
-            // What is no view is ready at all times.
+            // A file that is no view is ready at all times.
             Err(_) => Polled::Quiet,
         }
     }
@@ -429,13 +361,4 @@ impl FileSystem {
             None => Err(Errno::ISDIR),
         }
     }
-}
-
-/// Returns the bytes of a text that a READ of `size` bytes at `offset` gets.
-fn part(text: &[u8], offset: u64, size: u32) -> &[u8] {
-    let start = usize::try_from(offset)
-        .unwrap_or(usize::MAX)
-        .min(text.len());
-    let end = start.saturating_add(size as usize).min(text.len());
-    &text[start..end]
 }

@@ -1,4 +1,4 @@
-//! Who may write, on a machine that is made for it.
+//! Permissions and sizes of tunables, on a host that is made for it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,17 +18,17 @@ use crate::server::fs::sysctls::Written;
 use crate::server::fs::{Caller, Opened, Write};
 use crate::server::ids::{Handle, NodeId};
 
-/// Root of the container on the machine.
+/// Root of the container, by the host's numbers.
 const UID: u32 = 100_000;
 const GID: u32 = 100_001;
 
 const USERS: &str = "0 100000 65536\n";
 
-struct Machine {
+struct MadeHost {
     proc: tempfile::TempDir,
 }
 
-/// The process that may nothing.
+/// The process that has no capability.
 const UNABLE: u32 = 1001;
 
 /// The process that gets another capability.
@@ -50,7 +50,7 @@ fn capabilities(pid: u32) -> CapabilitySets {
     }
 }
 
-impl Machine {
+impl MadeHost {
     fn new() -> Self {
         let proc = tempfile::tempdir().unwrap();
         let this = Self { proc };
@@ -68,7 +68,7 @@ impl Machine {
         fs::write(path, text).unwrap();
     }
 
-    /// A tunable with these permission bits.
+    /// Makes a tunable with these permission bits.
     fn tunable(&self, name: &str, mode: u32) {
         self.put(&format!("sys/{name}"), "0\n");
         let path = self.proc.path().join("sys").join(name);
@@ -81,10 +81,10 @@ impl Machine {
         self.put(&format!("{pid}/uid_map"), users);
     }
 
-    fn tree(&self) -> Arc<FileSystem> {
+    fn file_system(&self) -> Arc<FileSystem> {
         let dir = || fs::File::open(self.proc.path()).unwrap().into();
         let host = Host::from_dirs(dir(), dir());
-        let tree = FileSystem::assemble(
+        let fs = FileSystem::assemble(
             host,
             None,
             Settings::default(),
@@ -100,51 +100,44 @@ impl Machine {
         };
         let mut attached = Attached::over(container, UID, GID);
         attached.uid_map = USERS.as_bytes().to_vec();
-        tree.add(7, attached);
-        tree
+        fs.add(7, attached);
+        fs
     }
 }
 
-fn node(tree: &FileSystem, path: &str) -> NodeId {
+fn node(fs: &FileSystem, path: &str) -> NodeId {
     format!("7/proc/sys/{path}")
         .split('/')
-        .try_fold(NodeId::ROOT, |at, name| {
-            tree.find(Connection::Live, at, name)
-        })
+        .try_fold(NodeId::ROOT, |at, name| fs.find(Connection::Live, at, name))
         .unwrap()
 }
 
 /// Writes "1", as one who has it open.
-fn write(tree: &FileSystem, path: &str, caller: Caller) -> Result<usize, i32> {
+fn write(fs: &FileSystem, path: &str, caller: Caller) -> Result<usize, i32> {
     let write = Write {
         caller,
         flags: libc::O_WRONLY,
         offset: 0,
         bytes: b"1",
     };
-    let written = set(tree, node(tree, path), write);
+    let written = set(fs, node(fs, path), write);
     let answer = written.and_then(|written| written.answer);
     answer.map_err(|errno| errno.0)
 }
 
-fn view(tree: &FileSystem, id: NodeId) -> View {
-    tree.containers.view(id).unwrap()
+fn view(fs: &FileSystem, id: NodeId) -> View {
+    fs.containers.view(id).unwrap()
 }
 
-fn set(tree: &FileSystem, id: NodeId, write: Write<'_>) -> Result<Written, Errno> {
-    let view = view(tree, id);
+fn set(fs: &FileSystem, id: NodeId, write: Write<'_>) -> Result<Written, Errno> {
+    let view = view(fs, id);
     let tunable = view.tunable().unwrap();
-    tree.sysctls.write(&view, tunable, Handle::NONE, write)
+    fs.sysctls.write(&view, tunable, Handle::NONE, write)
 }
 
-/// How a tunable is opened, where that needs no snapshot.
-fn open(
-    tree: &FileSystem,
-    id: NodeId,
-    caller: Caller,
-    flags: i32,
-) -> Result<Option<Opened>, Errno> {
-    tree.sysctls.open(&view(tree, id), caller, flags)
+/// Opens a tunable, where that needs no snapshot.
+fn open(fs: &FileSystem, id: NodeId, caller: Caller, flags: i32) -> Result<Option<Opened>, Errno> {
+    fs.sysctls.open(&view(fs, id), caller, flags)
 }
 
 fn caller(uid: u32, gid: u32, pid: u32) -> Caller {
@@ -153,13 +146,13 @@ fn caller(uid: u32, gid: u32, pid: u32) -> Caller {
 
 #[test]
 fn a_supplementary_group_counts_where_groups_may_do_other_than_others() {
-    let machine = Machine::new();
-    machine.tunable("vm/swappiness", 0o664);
-    machine.tunable("kernel/panic", 0o644);
-    machine.tunable("kernel/sysrq", 0o606);
-    machine.process(1000, "5 100001 7", USERS);
-    machine.process(1001, "5 1000010", USERS);
-    let tree = machine.tree();
+    let host = MadeHost::new();
+    host.tunable("vm/swappiness", 0o664);
+    host.tunable("kernel/panic", 0o644);
+    host.tunable("kernel/sysrq", 0o606);
+    host.process(1000, "5 100001 7", USERS);
+    host.process(1001, "5 1000010", USERS);
+    let fs = host.file_system();
     let (group, member, stranger) = (
         caller(100_005, GID, 1),
         caller(100_005, 100_005, 1000),
@@ -180,8 +173,8 @@ fn a_supplementary_group_counts_where_groups_may_do_other_than_others() {
             (self::caller(100_005, 100_005, 0), stranger_may),
         ] {
             let wanted = if may { Ok(1) } else { Err(libc::EPERM) };
-            assert_eq!(write(&tree, path, caller), wanted, "{path} {caller:?}");
-            let opened = open(&tree, node(&tree, path), caller, libc::O_WRONLY);
+            assert_eq!(write(&fs, path, caller), wanted, "{path} {caller:?}");
+            let opened = open(&fs, node(&fs, path), caller, libc::O_WRONLY);
             let wanted = if may {
                 Ok(Some(Opened::Direct(Handle::NONE)))
             } else {
@@ -194,15 +187,15 @@ fn a_supplementary_group_counts_where_groups_may_do_other_than_others() {
 
 #[test]
 fn a_capability_counts_in_the_containers_user_namespace_and_in_the_machines() {
-    let machine = Machine::new();
-    machine.tunable("kernel/dmesg_restrict", 0o644);
-    machine.process(1000, "", USERS);
-    machine.process(UNABLE, "", USERS);
-    machine.process(1002, "", "0 100000 1\n");
-    machine.process(1003, "", "0 0 4294967295\n");
-    // It ended while it was looked at.
-    machine.process(1004, "", "");
-    let tree = machine.tree();
+    let host = MadeHost::new();
+    host.tunable("kernel/dmesg_restrict", 0o644);
+    host.process(1000, "", USERS);
+    host.process(UNABLE, "", USERS);
+    host.process(1002, "", "0 100000 1\n");
+    host.process(1003, "", "0 0 4294967295\n");
+    // This process ended while it was looked at.
+    host.process(1004, "", "");
+    let fs = host.file_system();
     for (pid, wanted) in [
         (1000, Ok(1)),
         (UNABLE, Err(libc::EPERM)),
@@ -212,25 +205,25 @@ fn a_capability_counts_in_the_containers_user_namespace_and_in_the_machines() {
         (1005, Err(libc::EPERM)),
         (0, Err(libc::EPERM)),
     ] {
-        let answer = write(&tree, "kernel/dmesg_restrict", caller(UID, GID, pid));
+        let answer = write(&fs, "kernel/dmesg_restrict", caller(UID, GID, pid));
         assert_eq!(answer, wanted, "{pid}");
     }
 }
 
 #[test]
 fn who_gets_capabilities_is_looked_at_again_and_everybody_is_after_a_moment() {
-    let machine = Machine::new();
-    machine.tunable("kernel/dmesg_restrict", 0o644);
-    machine.process(CHANGING, "", USERS);
-    let tree = machine.tree();
-    let write = || write(&tree, "kernel/dmesg_restrict", caller(UID, GID, CHANGING));
+    let host = MadeHost::new();
+    host.tunable("kernel/dmesg_restrict", 0o644);
+    host.process(CHANGING, "", USERS);
+    let fs = host.file_system();
+    let write = || write(&fs, "kernel/dmesg_restrict", caller(UID, GID, CHANGING));
     assert_eq!(write(), Ok(1));
-    // It enters a user namespace of its own, in which it has all capabilities.
-    machine.process(CHANGING, "", "0 100000 1\n");
+    // The process enters a user namespace of its own, in which it has all capabilities.
+    host.process(CHANGING, "", "0 100000 1\n");
     CHANGED.store(true, Ordering::Relaxed);
     assert_eq!(write(), Err(libc::EPERM));
     // And it comes back with what it has.
-    machine.process(CHANGING, "", USERS);
+    host.process(CHANGING, "", USERS);
     let began = Instant::now();
     while write() != Ok(1) {
         assert!(
@@ -242,10 +235,10 @@ fn who_gets_capabilities_is_looked_at_again_and_everybody_is_after_a_moment() {
 
 #[test]
 fn a_size_is_believed_until_a_write_makes_it_another() {
-    let machine = Machine::new();
-    machine.tunable("vm/max_map_count", 0o644);
-    let tree = machine.tree();
-    let id = node(&tree, "vm/max_map_count");
+    let host = MadeHost::new();
+    host.tunable("vm/max_map_count", 0o644);
+    let fs = host.file_system();
+    let id = node(&fs, "vm/max_map_count");
     let root = caller(UID, GID, 1);
     let resized = |offset: u64, bytes: &[u8]| {
         let flags = libc::O_WRONLY;
@@ -255,11 +248,11 @@ fn a_size_is_believed_until_a_write_makes_it_another() {
             offset,
             bytes,
         };
-        let written = set(&tree, id, write);
+        let written = set(&fs, id, write);
         written.unwrap().is_distrusted
     };
     let believe = || {
-        let (attr, timeout) = tree.attr(Connection::Live, id, None).unwrap();
+        let (attr, timeout) = fs.attr(Connection::Live, id, None).unwrap();
         (attr.size, !timeout.is_zero())
     };
     assert!(resized(0, b"1\n"), "it was never told");
@@ -278,12 +271,12 @@ fn a_size_is_believed_until_a_write_makes_it_another() {
 
 #[test]
 fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
-    let machine = Machine::new();
-    machine.tunable("vm/max_map_count", 0o644);
-    let tree = machine.tree();
-    let id = node(&tree, "vm/max_map_count");
+    let host = MadeHost::new();
+    host.tunable("vm/max_map_count", 0o644);
+    let fs = host.file_system();
+    let id = node(&fs, "vm/max_map_count");
     let root = caller(UID, GID, 1);
-    let open = || self::open(&tree, id, root, libc::O_RDONLY).unwrap();
+    let open = || self::open(&fs, id, root, libc::O_RDONLY).unwrap();
     let set = |bytes: &[u8]| {
         let write = Write {
             caller: root,
@@ -291,14 +284,14 @@ fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
             offset: 0,
             bytes,
         };
-        let written = set(&tree, id, write);
+        let written = set(&fs, id, write);
         written.unwrap().is_distrusted
     };
     let read = || {
-        let text = tree.read(Connection::Live, id, Handle::PAGED, 0);
+        let text = fs.read(Connection::Live, id, Handle::PAGED, 0);
         text.unwrap().to_vec()
     };
-    let ask = || tree.attr(Connection::Live, id, None).unwrap().1;
+    let ask = || fs.attr(Connection::Live, id, None).unwrap().1;
     assert_eq!(open(), None, "the kernel knows no size");
     ask();
     assert_eq!(open(), Some(Opened::Paged { keep: false }));
@@ -313,7 +306,7 @@ fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
     assert_eq!(open(), Some(Opened::Paged { keep: false }));
     assert_eq!(read(), b"1\n");
     for _ in 0..5 {
-        tree.release(id, Handle::PAGED);
+        fs.release(id, Handle::PAGED);
     }
     assert!(!set(b"2\n"), "it is not");
     assert_eq!(open(), Some(Opened::Paged { keep: false }));
@@ -329,10 +322,10 @@ fn the_page_cache_keeps_what_it_holds_while_nothing_else_is_written() {
 
 #[test]
 fn the_most_seconds_are_those_of_this_kernels_jiffies() {
-    let machine = Machine::new();
-    machine.tunable("kernel/hung_task_timeout_secs", 0o644);
-    let tree = machine.tree();
-    let id = node(&tree, "kernel/hung_task_timeout_secs");
+    let host = MadeHost::new();
+    host.tunable("kernel/hung_task_timeout_secs", 0o644);
+    let fs = host.file_system();
+    let id = node(&fs, "kernel/hung_task_timeout_secs");
     let answer = |number: u64| {
         let text = number.to_string();
         let write = Write {
@@ -341,11 +334,11 @@ fn the_most_seconds_are_those_of_this_kernels_jiffies() {
             offset: 0,
             bytes: text.as_bytes(),
         };
-        let written = set(&tree, id, write);
+        let written = set(&fs, id, write);
         written.unwrap().answer
     };
     for hz in [100, 250, 300, 1000] {
-        tree.host.set_hz(hz);
+        fs.host.set_hz(hz);
         let most = i64::MAX.unsigned_abs() / hz;
         assert!(answer(most).is_ok(), "{hz}");
         assert_eq!(answer(most + 1), Err(Errno(libc::EINVAL)), "{hz}");

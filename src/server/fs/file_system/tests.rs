@@ -1,4 +1,4 @@
-//! The tree without a mount, on a recorded machine.
+//! The file system without a mount, on a recorded host.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -43,7 +43,7 @@ fn dir(path: PathBuf) -> OwnedFd {
         .into()
 }
 
-/// A container with 256 MiB and half a CPU, recorded on Linux 6.18 with cgroup v1.
+/// Returns a container with 256 MiB and half a CPU, recorded on Linux 6.18 with cgroup v1.
 fn container() -> Attached {
     let recorded: serde_json::Value =
         serde_json::from_reader(File::open(fixture("container.json")).unwrap()).unwrap();
@@ -81,7 +81,7 @@ fn container() -> Attached {
     .unwrap()
 }
 
-fn tree(freshness_ms: u64) -> Arc<FileSystem> {
+fn file_system(freshness_ms: u64) -> Arc<FileSystem> {
     let host = Host::from_dirs(dir(fixture("host/proc")), dir(fixture("host/sys")));
     FileSystem::new(
         host,
@@ -92,7 +92,7 @@ fn tree(freshness_ms: u64) -> Arc<FileSystem> {
     )
 }
 
-/// A request that is not sent again.
+/// Returns a request that is not sent again.
 fn request() -> Request {
     Request {
         number: 0,
@@ -101,33 +101,33 @@ fn request() -> Request {
 }
 
 /// Opens with a snapshot, on the live connection.
-fn open(tree: &FileSystem, id: NodeId) -> Result<Handle, Errno> {
-    match tree.target(id)? {
+fn open(fs: &FileSystem, id: NodeId) -> Result<Handle, Errno> {
+    match fs.target(id)? {
         Target::Directory => Err(Errno::ISDIR),
-        Target::View(view) => tree.live.open(&view, request()),
-        Target::Graft(place) => tree.grafts.open(id, &place, request()),
+        Target::View(view) => fs.live.open(&view, request()),
+        Target::Graft(place) => fs.grafts.open(id, &place, request()),
     }
 }
 
-/// The attributes on the live connection, however long they may be believed.
-fn live_attr(tree: &FileSystem, id: NodeId) -> Result<Attr, Errno> {
-    tree.attr(Connection::Live, id, None).map(|(attr, _)| attr)
+/// Returns the attributes on the live connection, however long they may be believed.
+fn live_attr(fs: &FileSystem, id: NodeId) -> Result<Attr, Errno> {
+    fs.attr(Connection::Live, id, None).map(|(attr, _)| attr)
 }
 
-fn walk(tree: &FileSystem, connection: Connection, path: &str) -> Result<NodeId, Errno> {
+fn walk(fs: &FileSystem, connection: Connection, path: &str) -> Result<NodeId, Errno> {
     path.split('/')
-        .try_fold(NodeId::ROOT, |at, name| tree.find(connection, at, name))
+        .try_fold(NodeId::ROOT, |at, name| fs.find(connection, at, name))
 }
 
 #[test]
 fn every_view_of_the_catalogue_is_found_on_its_connection_and_on_no_other() {
     for freshness in [10, 0] {
-        let tree = tree(freshness);
-        let rows = tree.add(SLOT, container());
+        let fs = file_system(freshness);
+        let rows = fs.add(SLOT, container());
         assert!(rows.iter().any(|row| row.path == "/proc/meminfo"));
         for row in rows.iter().filter(|row| !row.directory) {
             for connection in Connection::ALL {
-                let found = walk(&tree, connection, &format!("{SLOT}{}", row.path));
+                let found = walk(&fs, connection, &format!("{SLOT}{}", row.path));
                 // On the live connection the same path may lie in a directory graft.
                 let elsewhere = rows
                     .iter()
@@ -147,8 +147,8 @@ fn every_view_of_the_catalogue_is_found_on_its_connection_and_on_no_other() {
 
 #[test]
 fn what_is_not_there_is_enoent_and_a_file_is_no_directory() {
-    let tree = tree(10);
-    tree.add(SLOT, container());
+    let fs = file_system(10);
+    fs.add(SLOT, container());
     for path in [
         "8",
         "07",
@@ -159,26 +159,26 @@ fn what_is_not_there_is_enoent_and_a_file_is_no_directory() {
         "7/proc/pressure/nonsense",
     ] {
         assert_eq!(
-            walk(&tree, Connection::Cached, path),
+            walk(&fs, Connection::Cached, path),
             Err(Errno::NOENT),
             "{path}"
         );
     }
     assert_eq!(
-        walk(&tree, Connection::Cached, "7/proc/meminfo/x"),
+        walk(&fs, Connection::Cached, "7/proc/meminfo/x"),
         Err(Errno::NOTDIR)
     );
 }
 
 #[test]
 fn a_listing_and_the_lookups_agree() {
-    let tree = tree(10);
-    tree.add(SLOT, container());
-    let mut open = vec![walk(&tree, Connection::Cached, "7").unwrap()];
+    let fs = file_system(10);
+    fs.add(SLOT, container());
+    let mut open = vec![walk(&fs, Connection::Cached, "7").unwrap()];
     let mut files = 0;
     while let Some(id) = open.pop() {
-        for entry in tree.entries(Connection::Cached, id).unwrap() {
-            assert_eq!(tree.find(Connection::Cached, id, &entry.name), Ok(entry.id));
+        for entry in fs.entries(Connection::Cached, id).unwrap() {
+            assert_eq!(fs.find(Connection::Cached, id, &entry.name), Ok(entry.id));
             match entry.kind {
                 Kind::Directory => open.push(entry.id),
                 Kind::File => files += 1,
@@ -189,7 +189,7 @@ fn a_listing_and_the_lookups_agree() {
     assert!(files > 0 && files <= EMULATORS.len());
     // Nobody learns from the root who else is there.
     assert!(
-        tree.entries(Connection::Cached, NodeId::ROOT)
+        fs.entries(Connection::Cached, NodeId::ROOT)
             .unwrap()
             .is_empty()
     );
@@ -197,19 +197,19 @@ fn a_listing_and_the_lookups_agree() {
 
 #[test]
 fn a_read_serves_what_the_attributes_announced() {
-    let tree = tree(10);
-    let rows = tree.add(SLOT, container());
+    let fs = file_system(10);
+    let rows = fs.add(SLOT, container());
     for row in rows
         .iter()
         .filter(|row| row.connection == Connection::Cached)
     {
-        let id = walk(&tree, Connection::Cached, &format!("{SLOT}{}", row.path)).unwrap();
-        let (attr, timeout) = tree
+        let id = walk(&fs, Connection::Cached, &format!("{SLOT}{}", row.path)).unwrap();
+        let (attr, timeout) = fs
             .attr(Connection::Cached, id, None)
             .unwrap_or_else(|e| panic!("{row:?}: {e}"));
-        let text = tree.read(Connection::Cached, id, Handle::NONE, 0).unwrap();
+        let text = fs.read(Connection::Cached, id, Handle::NONE, 0).unwrap();
         assert_eq!(attr.size, text.len() as u64, "{row:?}");
-        let looked_up = tree.entry(id).unwrap().0;
+        let looked_up = fs.entry(id).unwrap().0;
         assert_eq!(
             (looked_up.size, looked_up.mtime),
             (attr.size, attr.mtime),
@@ -219,7 +219,7 @@ fn a_read_serves_what_the_attributes_announced() {
         assert!(timeout <= Duration::from_millis(10));
         // A reader that holds the file open keeps the version for much longer than one that opens it.
         assert_eq!(
-            tree.attr(Connection::Cached, id, Some(Handle(1)))
+            fs.attr(Connection::Cached, id, Some(Handle(1)))
                 .unwrap()
                 .0
                 .mtime,
@@ -230,28 +230,26 @@ fn a_read_serves_what_the_attributes_announced() {
 
 #[test]
 fn a_live_open_serves_the_size_that_was_measured_before_it_and_a_rewind_the_present() {
-    let tree = tree(0);
-    let rows = tree.add(SLOT, container());
+    let fs = file_system(0);
+    let rows = fs.add(SLOT, container());
     for row in rows.iter().filter(|row| !row.directory) {
-        let id = walk(&tree, Connection::Live, &format!("{SLOT}{}", row.path)).unwrap();
-        let size = live_attr(&tree, id).unwrap().size;
-        let handle = open(&tree, id).unwrap();
-        let first = tree.read(Connection::Live, id, handle, 0).unwrap();
+        let id = walk(&fs, Connection::Live, &format!("{SLOT}{}", row.path)).unwrap();
+        let size = live_attr(&fs, id).unwrap().size;
+        let handle = open(&fs, id).unwrap();
+        let first = fs.read(Connection::Live, id, handle, 0).unwrap();
         assert_eq!(first.len() as u64, size, "{row:?}");
         assert!(
-            Arc::ptr_eq(&first, &tree.read(Connection::Live, id, handle, 1).unwrap()),
+            Arc::ptr_eq(&first, &fs.read(Connection::Live, id, handle, 1).unwrap()),
             "one open is one version"
         );
         assert!(
-            !Arc::ptr_eq(&first, &tree.read(Connection::Live, id, handle, 0).unwrap()),
+            !Arc::ptr_eq(&first, &fs.read(Connection::Live, id, handle, 0).unwrap()),
             "a rewind is a new one"
         );
-        tree.release(id, handle);
+        fs.release(id, handle);
         // A handle of a server that is dead is served all the same.
         assert_eq!(
-            tree.read(Connection::Live, id, Handle(999), 0)
-                .unwrap()
-                .len() as u64,
+            fs.read(Connection::Live, id, Handle(999), 0).unwrap().len() as u64,
             size
         );
     }
@@ -259,40 +257,35 @@ fn a_live_open_serves_the_size_that_was_measured_before_it_and_a_rewind_the_pres
 
 #[test]
 fn a_container_that_is_removed_is_gone_from_everywhere() {
-    let tree = tree(0);
-    tree.add(SLOT, container());
-    let id = walk(&tree, Connection::Live, "7/proc/meminfo").unwrap();
-    let handle = open(&tree, id).unwrap();
-    tree.remove(SLOT);
-    assert_eq!(walk(&tree, Connection::Live, "7"), Err(Errno::NOENT));
-    assert_eq!(live_attr(&tree, id), Err(Errno::NOENT));
+    let fs = file_system(0);
+    fs.add(SLOT, container());
+    let id = walk(&fs, Connection::Live, "7/proc/meminfo").unwrap();
+    let handle = open(&fs, id).unwrap();
+    fs.remove(SLOT);
+    assert_eq!(walk(&fs, Connection::Live, "7"), Err(Errno::NOENT));
+    assert_eq!(live_attr(&fs, id), Err(Errno::NOENT));
+    assert_eq!(fs.read(Connection::Live, id, handle, 0), Err(Errno::NOENT));
     assert_eq!(
-        tree.read(Connection::Live, id, handle, 0),
-        Err(Errno::NOENT)
-    );
-    assert_eq!(
-        tree.read(Connection::Cached, id, Handle::NONE, 0),
+        fs.read(Connection::Cached, id, Handle::NONE, 0),
         Err(Errno::NOENT)
     );
 }
 
 #[test]
 fn open_snapshots_are_bounded() {
-    let tree = tree(0);
-    tree.add(SLOT, container());
-    let id = walk(&tree, Connection::Live, "7/sys/devices/system/cpu/online").unwrap();
-    let handles: Vec<_> = (0..MAX_SNAPSHOTS)
-        .map(|_| open(&tree, id).unwrap())
-        .collect();
-    assert_eq!(open(&tree, id), Err(Errno::NFILE));
-    tree.release(id, handles[0]);
-    assert!(open(&tree, id).is_ok());
+    let fs = file_system(0);
+    fs.add(SLOT, container());
+    let id = walk(&fs, Connection::Live, "7/sys/devices/system/cpu/online").unwrap();
+    let handles: Vec<_> = (0..MAX_SNAPSHOTS).map(|_| open(&fs, id).unwrap()).collect();
+    assert_eq!(open(&fs, id), Err(Errno::NFILE));
+    fs.release(id, handles[0]);
+    assert!(open(&fs, id).is_ok());
 }
 
 #[test]
 fn any_number_names_something_if_only_something_that_is_not_there() {
-    let tree = tree(10);
-    tree.add(SLOT, container());
+    let fs = file_system(10);
+    fs.add(SLOT, container());
     for raw in [
         0,
         2,
@@ -304,27 +297,27 @@ fn any_number_names_something_if_only_something_that_is_not_there() {
     ] {
         let id = NodeId::from_raw(raw);
         assert!(
-            tree.attr(Connection::Cached, id, None).is_err()
-                || tree.entries(Connection::Cached, id).is_ok(),
+            fs.attr(Connection::Cached, id, None).is_err()
+                || fs.entries(Connection::Cached, id).is_ok(),
             "{raw:#x}"
         );
-        assert!(open(&tree, id).is_err(), "{raw:#x}");
+        assert!(open(&fs, id).is_err(), "{raw:#x}");
         assert!(
-            tree.read(Connection::Cached, id, Handle::NONE, 0).is_err(),
+            fs.read(Connection::Cached, id, Handle::NONE, 0).is_err(),
             "{raw:#x}"
         );
     }
 }
 
-/// All nodes below a directory graft, by path.
-fn below(tree: &FileSystem, top: &str) -> Vec<(String, Kind, NodeId)> {
+/// Returns all nodes below a directory graft, by path.
+fn below(fs: &FileSystem, top: &str) -> Vec<(String, Kind, NodeId)> {
     let mut all = Vec::new();
-    let mut open = vec![(top.to_owned(), walk(tree, Connection::Live, top).unwrap())];
+    let mut open = vec![(top.to_owned(), walk(fs, Connection::Live, top).unwrap())];
     while let Some((path, id)) = open.pop() {
-        for entry in tree.entries(Connection::Live, id).unwrap() {
+        for entry in fs.entries(Connection::Live, id).unwrap() {
             let path = format!("{path}/{}", entry.name);
             assert_eq!(
-                tree.find(Connection::Live, id, &entry.name),
+                fs.find(Connection::Live, id, &entry.name),
                 Ok(entry.id),
                 "{path}"
             );
@@ -339,44 +332,44 @@ fn below(tree: &FileSystem, top: &str) -> Vec<(String, Kind, NodeId)> {
 
 #[test]
 fn a_directory_graft_lists_what_can_be_looked_up_and_read() {
-    let tree = tree(10);
-    let rows = tree.add(SLOT, container());
+    let fs = file_system(10);
+    let rows = fs.add(SLOT, container());
     let (mut files, mut links) = (0, 0);
     for row in rows.iter().filter(|row| row.directory) {
-        let top = walk(&tree, Connection::Live, &format!("{SLOT}{}", row.path)).unwrap();
+        let top = walk(&fs, Connection::Live, &format!("{SLOT}{}", row.path)).unwrap();
         let facts = eci_fs_emulators::DIRECTORIES
             .iter()
             .map(|directory| directory.facts())
             .find(|facts| facts.path == row.path)
             .unwrap();
         assert_eq!(
-            live_attr(&tree, top).unwrap().mode,
+            live_attr(&fs, top).unwrap().mode,
             facts.mode,
             "{}",
             row.path
         );
-        for (path, kind, id) in below(&tree, &format!("{SLOT}{}", row.path)) {
-            let attr = live_attr(&tree, id).unwrap_or_else(|e| panic!("{path}: {e}"));
+        for (path, kind, id) in below(&fs, &format!("{SLOT}{}", row.path)) {
+            let attr = live_attr(&fs, id).unwrap_or_else(|e| panic!("{path}: {e}"));
             assert_eq!((attr.kind, attr.uid), (kind, 100_000), "{path}");
             match kind {
                 Kind::File => {
-                    let looked_up = tree.entry(id).unwrap().0;
+                    let looked_up = fs.entry(id).unwrap().0;
                     assert_eq!(looked_up.size, attr.size, "{path}: a lookup would cut it");
-                    let handle = open(&tree, id).unwrap_or_else(|e| panic!("{path}: {e}"));
-                    let text = tree.read(Connection::Live, id, handle, 0).unwrap();
+                    let handle = open(&fs, id).unwrap_or_else(|e| panic!("{path}: {e}"));
+                    let text = fs.read(Connection::Live, id, handle, 0).unwrap();
                     assert!(
                         text.len() as u64 <= attr.size,
                         "{path}: sendfile would cut it"
                     );
-                    tree.release(id, handle);
+                    fs.release(id, handle);
                     files += 1;
                 }
                 Kind::Symlink => {
-                    assert!(!tree.read_link(id).unwrap().is_empty(), "{path}");
+                    assert!(!fs.read_link(id).unwrap().is_empty(), "{path}");
                     links += 1;
                 }
                 Kind::Directory => {
-                    assert_eq!(open(&tree, id).err(), Some(Errno::ISDIR), "{path}")
+                    assert_eq!(open(&fs, id).err(), Some(Errno::ISDIR), "{path}")
                 }
             }
         }
@@ -386,9 +379,9 @@ fn a_directory_graft_lists_what_can_be_looked_up_and_read() {
 
 #[test]
 fn a_server_that_takes_over_knows_the_nodes_of_the_one_before() {
-    let before = tree(10);
+    let before = file_system(10);
     before.add(SLOT, container());
-    let after = tree(10);
+    let after = file_system(10);
     after.add(SLOT, container());
     // The second has looked nothing up; the kernel asks it by number.
     for (path, kind, id) in below(&before, &format!("{SLOT}/sys/devices/system/cpu")) {
@@ -399,63 +392,13 @@ fn a_server_that_takes_over_knows_the_nodes_of_the_one_before() {
 
 #[test]
 fn what_a_directory_graft_hides_is_not_there() {
-    let tree = tree(10);
-    tree.add(SLOT, container());
+    let fs = file_system(10);
+    fs.add(SLOT, container());
     for path in [
         "7/sys/devices/system/cpu/cpu99",
         "7/sys/devices/system/cpu/../cpu",
         "7/sys/kernel/debug/x",
     ] {
-        assert!(walk(&tree, Connection::Live, path).is_err(), "{path}");
+        assert!(walk(&fs, Connection::Live, path).is_err(), "{path}");
     }
-}
-
-fn tree_of_this_host() -> Arc<FileSystem> {
-    let (settings, freshness) = (Settings::default(), Duration::from_millis(10));
-    FileSystem::new(Host::open().unwrap(), None, settings, true, freshness)
-}
-
-/// Walk to a path of a slot.
-fn walk_and_look(tree: &FileSystem, connection: Connection, path: &str) -> Result<NodeId, Errno> {
-    let mut names = path.split('/');
-    names.try_fold(NodeId::ROOT, |at, name| {
-        let id = tree.find(connection, at, name)?;
-        tree.entry(id).map(|_| id)
-    })
-}
-
-#[test]
-fn what_is_expected_is_walked_to_by_the_nodes_that_it_has_later_and_not_read() {
-    let tree = tree_of_this_host();
-    let cached = |path| walk_and_look(&tree, Connection::Cached, path);
-    let live = |path| walk_and_look(&tree, Connection::Live, path);
-    assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
-    tree.prepare(7);
-    let (view, tunable) = (cached("7/proc/meminfo"), live("7/proc/sys/kernel/panic"));
-    let directory = live("7/sys/devices/system/cpu");
-    let beside = cached("7/sys/devices/system/cpu/online");
-    for id in [view, tunable, directory, beside] {
-        let (attr, timeout) = tree.entry(id.unwrap()).unwrap();
-        assert_eq!((attr.size, timeout), (0, Duration::ZERO));
-        assert_eq!(attr.kind == Kind::Directory, id == directory);
-    }
-    assert_eq!(
-        tree.attr(Connection::Cached, view.unwrap(), None).err(),
-        Some(Errno::NOENT)
-    );
-    assert_eq!(
-        tree.attr(Connection::Live, tunable.unwrap(), None).err(),
-        Some(Errno::NOENT)
-    );
-    assert_eq!(live("7/proc/none"), Err(Errno::NOENT));
-    assert_eq!(live("8/proc/meminfo"), Err(Errno::NOENT));
-
-    tree.add(7, Attached::unlimited());
-    assert_eq!(cached("7/proc/meminfo"), view);
-    assert_eq!(live("7/proc/sys/kernel/panic"), tunable);
-    assert_eq!(live("7/sys/devices/system/cpu"), directory);
-    // It is on one connection now.
-    assert_eq!(live("7/proc/meminfo"), Err(Errno::NOENT));
-    tree.remove(7);
-    assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
 }

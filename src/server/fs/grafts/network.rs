@@ -31,7 +31,7 @@ const ROOT: &str = "/proc/sys/net/";
 pub(super) struct NetworkFiles(Option<Arc<BrokerClient>>);
 
 impl NetworkFiles {
-    /// Asks by `broker`; without one, nothing is there.
+    /// Makes the part, which asks by `broker`. Without one, nothing is there.
     pub(super) fn new(broker: Option<Arc<BrokerClient>>) -> Self {
         Self(broker)
     }
@@ -94,7 +94,7 @@ impl DirectoryGrafts {
             return Err(Errno(libc::EACCES));
         }
         if wanted & 2 != 0 {
-            // Whether it can be written to; a write opens it anew, and asks again.
+            // The open tells whether the file can be written to. A write opens it anew, and asks again.
             self.network.open(place.slot, &path, Access::Write)?;
         }
         Ok((wanted == 2).then_some(Opened::Direct(Handle::NONE)))

@@ -41,7 +41,7 @@ pub(super) struct Sysctls {
 pub(super) struct Written {
     /// The number of bytes that were taken, or the error of the kernel's handler.
     pub(super) answer: Result<usize, Errno>,
-    /// Whether the kernel would be wrong about the size, or about the text that it holds. It must believe its attributes
+    /// True if the kernel would be wrong about the size, or about the text that it holds. It must believe its attributes
     /// no more before it is answered.
     pub(super) is_distrusted: bool,
 }
