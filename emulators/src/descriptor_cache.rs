@@ -186,7 +186,7 @@ impl DescriptorCache {
     }
 }
 
-/// What is cached of one hierarchy of a container: its descriptors in a [`DescriptorCache`], and its limits. Its
+/// The cache of one hierarchy of a container: its descriptors in a [`DescriptorCache`], and its limits. Its
 /// descriptors leave the cache when it is dropped.
 #[derive(Debug, Default)]
 pub struct HierarchyCache {

@@ -104,7 +104,7 @@ pub struct Hierarchy {
     pub dir: OwnedFd,
     /// The number of components of the cgroup's path; the root cgroup has 0.
     pub depth: u32,
-    /// What is cached of it: descriptors and limits.
+    /// The cached descriptors and limits of this hierarchy.
     pub cache: HierarchyCache,
 }
 

@@ -5,9 +5,9 @@
 pub struct Handle(pub u64);
 
 impl Handle {
-    /// That of all open files that need none. No other has it: numbers begin at the nanoseconds since boot.
+    /// The number of all open files that need none. No other file has it: numbers begin at the nanoseconds since boot.
     pub const NONE: Self = Self(0);
 
-    /// That of all files that are read from the page cache.
+    /// The number of all files that are read from the page cache.
     pub const PAGED: Self = Self(u64::MAX);
 }

@@ -1,7 +1,7 @@
 //! Node ids: computed from what they name, never allocated.
 //!
-//! A graft holds its node id for as long as the container lives, over the deaths of servers; a server that
-//! computes them needs no table to know what it is asked for.
+//! A graft holds its node id as long as the container lives, also when servers die. A server that computes node ids needs
+//! no table to know the file of a request.
 //!
 //! Bits 40 to 63 are the container's slot, bits 32 to 39 are 0, and bits 0 to 31 are the *entry*:
 //!
@@ -45,7 +45,7 @@ pub enum Owner {
     Container,
 }
 
-/// What a node id names.
+/// The thing that a node id names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Node {
     /// The root of a connection.
@@ -79,7 +79,7 @@ impl NodeId {
     /// The root of a connection (`FUSE_ROOT_ID`).
     pub const ROOT: Self = Self(1);
 
-    /// Returns the id that the kernel sent. Any number names something, if only something that is not there.
+    /// Makes an id of the number that the kernel sent. A number that no server gives out names a view that does not exist.
     pub fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
@@ -202,7 +202,7 @@ mod tests {
         );
     }
 
-    /// Grafts outlive servers: what one release called a node, the next must call it too.
+    /// Grafts outlive servers, so the next release must keep the ids of this one.
     #[test]
     fn the_numbers_themselves_are_kept() {
         assert_eq!(NodeId::view(1, 16).raw(), 0x100_0000_0010);

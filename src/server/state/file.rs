@@ -5,8 +5,8 @@
 //! record   magic, length, sequence number, checksum, body       a run of blocks
 //! ```
 //!
-//! A server that is killed while it writes a record leaves one whose checksum is wrong, which is none. The checksum takes the key, which is random: nothing that a container has written into a
-//! view can pass for a record.
+//! A server that is killed during a write leaves a record with a wrong checksum, which counts as no record. The checksum
+//! takes a random key, so nothing that a container makes a view say can pass for a record.
 
 use std::hash::Hasher;
 use std::io;
@@ -19,44 +19,44 @@ use siphasher::sip::SipHasher13;
 use super::memory::Memory;
 use super::space::Place;
 
-/// Bytes of a block.
+/// The size of a block in bytes.
 pub(super) const BLOCK: usize = 256;
 
-/// Blocks of the header.
+/// The number of blocks of the header.
 pub(super) const HEADER_BLOCKS: u32 = 16;
 
-/// The version of the format. What is before it and after it in the header means the same in all versions.
+/// The version of the format. The other fields of the header mean the same in all versions.
 pub(super) const VERSION: u32 = 1;
 
 const MAGIC: &[u8; 8] = b"eci-fs\0S";
 const RECORD_MAGIC: &[u8; 4] = b"eciR";
 
-/// Bytes of the header that have a meaning, and those that its checksum is of.
+/// The number of bytes of the header, and of those that its checksum covers.
 const HEADER: usize = 40;
 const SUMMED: usize = 32;
 
-/// Bytes of a record before its body.
+/// The number of bytes of a record before its body.
 const RECORD_HEADER: usize = 24;
 
-/// What is looked at in one go when records are looked for.
+/// The number of bytes that one read takes in during the search for records.
 const WINDOW: usize = 256 * 1024;
 
-/// How a state is written.
+/// The format of one state: its key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Format {
     key: [u8; 16],
 }
 
-/// What the header of a file says.
+/// The meaning of the header of a file.
 #[derive(Debug)]
 pub(super) enum Header {
-    /// Nothing was ever written.
+    /// The file is empty.
     Empty,
-    /// It is no state, or one that somebody spoiled.
+    /// The file is no state, or a damaged one.
     Foreign,
-    /// A state of another version.
+    /// The file is a state of another version.
     Version(u32),
-    /// A state.
+    /// The file is a state of this version.
     Known(Format),
 }
 
@@ -69,7 +69,7 @@ pub(super) struct Found {
 }
 
 impl Header {
-    /// Read it.
+    /// Reads the header of a file.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -96,7 +96,7 @@ impl Header {
 }
 
 impl Format {
-    /// Begin a new state. What was in the file before has another key, so none of it is a record any more.
+    /// Begins a new state. The old content of the file has another key, so no part of it is a record any more.
     ///
     /// # Errors
     /// When the file has no room for it, or there is no randomness.
@@ -116,12 +116,12 @@ impl Format {
         header
     }
 
-    /// Blocks that a record with a body of this length takes; none when it is too long for any.
+    /// Returns the number of blocks of a record with a body of this length in bytes; none if the body is too long.
     pub(super) fn blocks(body: usize) -> Option<u32> {
         u32::try_from((RECORD_HEADER + body).div_ceil(BLOCK)).ok()
     }
 
-    /// Write a record.
+    /// Writes a record.
     ///
     /// # Errors
     /// When the file has no room for it.
@@ -142,15 +142,15 @@ impl Format {
         memory.write(&[&header, body], offset(place.block))
     }
 
-    /// Make a record none.
+    /// Erases a record.
     ///
     /// # Errors
-    /// When it is not in the file.
+    /// When its place is not in the file.
     pub(super) fn erase(memory: &Memory, place: Place) -> io::Result<()> {
         memory.write(&[&[0; RECORD_MAGIC.len()]], offset(place.block))
     }
 
-    /// All records among the first `blocks`.
+    /// Returns all records in the first `blocks`.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -163,7 +163,7 @@ impl Format {
             let length = read_at(file, &mut window, offset(block))?;
             let mut next = block + u32::try_from(WINDOW / BLOCK).map_err(io::Error::other)?;
             for (at, bytes) in (block..blocks).zip(window[..length].chunks(BLOCK)) {
-                // The rest of a record that was found is not looked at.
+                // The search goes on after a record that was found.
                 if at < block || !bytes.starts_with(RECORD_MAGIC) {
                     continue;
                 }
@@ -178,7 +178,7 @@ impl Format {
         Ok(found)
     }
 
-    /// The record at a block, if there is one.
+    /// Returns the record at a block, if there is one.
     fn record(self, file: &OwnedFd, block: u32, blocks: u32) -> io::Result<Option<Found>> {
         let mut header = [0; RECORD_HEADER];
         read_at(file, &mut header, offset(block))?;
@@ -214,7 +214,7 @@ fn offset(block: u32) -> u64 {
     u64::from(block) * BLOCK as u64
 }
 
-/// The next block at or after `block` that is no hole.
+/// Returns the next block at or after `block` that is not in a hole of the file.
 fn next_data(file: &OwnedFd, block: u32) -> io::Result<Option<u32>> {
     match rustix::fs::seek(file, SeekFrom::Data(offset(block))) {
         Ok(data) => Ok(u32::try_from(data / BLOCK as u64).ok()),
@@ -223,7 +223,7 @@ fn next_data(file: &OwnedFd, block: u32) -> io::Result<Option<u32>> {
     }
 }
 
-/// Read until the buffer is full or the file ends; returns how much.
+/// Reads until the buffer is full or the file ends. Returns the number of bytes.
 fn read_at(file: impl AsFd, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(rustix::io::pwrite(file, bytes, at), Ok(bytes.len()));
     }
 
-    /// What this version writes, every later one must know as its own or as another's.
+    /// Every later version must know a state of this one, as its own or as another's.
     #[test]
     fn the_header_of_version_1_is_kept() {
         let format = Format { key: [7; 16] };

@@ -1,5 +1,5 @@
-//! Who serves: the server that has the lock of the state. In an upgrade two servers have the same connections, and
-//! only one may answer and write down what it answered.
+//! The lock of the state. The server that holds it serves. In an upgrade two servers have the same connections, and only
+//! one of them may answer and write to the state.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,26 +7,25 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
-/// The lock of one process on the state. It is of the kind that belongs to the process and ends with it
-/// (`F_SETLK`), because both servers have the file by one open file description. Closing any descriptor of the
-/// file ends it too, so there is one.
+/// The lock of one process on the state. It belongs to the process and ends with it (`F_SETLK`), because both servers
+/// share one open file description. Closing any descriptor of the file ends the lock too, so a server has only one.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: OwnedFd,
 }
 
 impl Lock {
-    /// Of the state `file`; not taken yet.
+    /// Makes the lock of the state `file`. It is not taken yet.
     pub(super) fn new(file: OwnedFd) -> Self {
         Self { file }
     }
 
-    /// The state.
+    /// Returns the file of the state.
     pub(super) fn file(&self) -> &OwnedFd {
         &self.file
     }
 
-    /// Take it; false when another process has it.
+    /// Takes the lock. Returns false if another process has it.
     ///
     /// # Errors
     /// When the file has no locks.
@@ -38,7 +37,7 @@ impl Lock {
         }
     }
 
-    /// Let go of it.
+    /// Releases the lock.
     ///
     /// # Errors
     /// When the file has no locks.

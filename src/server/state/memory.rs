@@ -1,7 +1,6 @@
-//! The state as memory: a record is written without a system call, so that who waits for what is remembered waits
-//! less.
+//! The state as memory. A record is written without a system call, so that requests wait less.
 //!
-//! The pages belong to the file, not to the process: what was written is there when the process has been killed.
+//! The pages belong to the file and not to the process, so a write stays when the process is killed.
 
 #![allow(
     unsafe_code,
@@ -13,27 +12,27 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-/// The file, mapped. Nothing is read from it here, and no reference to it is ever made.
+/// The mapped file. Nothing reads from this memory, and no reference to it is ever made.
 #[derive(Debug)]
 pub(super) struct Memory(MmapRaw);
 
 impl Memory {
-    /// The first `length` bytes of the file, which never becomes shorter.
+    /// Maps the first `length` bytes of the file, which never becomes shorter.
     ///
     /// # Errors
-    /// When it cannot be mapped.
+    /// When the file cannot be mapped.
     pub(super) fn of(file: &OwnedFd, length: usize) -> io::Result<Self> {
-        // By the number of the descriptor: one that is closed would end the lock.
+        // The raw descriptor: closing a copy of it would end the lock.
         MmapOptions::new()
             .len(length)
             .map_raw(file.as_raw_fd())
             .map(Self)
     }
 
-    /// Copy all `parts` to `at`, one behind the other.
+    /// Copies all `parts` to the offset `at`, one behind the other.
     ///
     /// # Errors
-    /// When that is not in the file.
+    /// When that range is not in the file.
     pub(super) fn write(&self, parts: &[&[u8]], at: u64) -> io::Result<()> {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let is_in_file = |at: &usize| {

@@ -1,8 +1,8 @@
-//! The state that outlives a server: what the next one must know so that no reader notices, in a memory file that the
-//! daemon made.
+//! The state that outlives a server: a memory file that the daemon made. It holds what the next server must know so that
+//! no reader notices the change.
 //!
-//! What a container is told is written here before it is told. What does not fit is not remembered: the file has a
-//! fixed size, of which one container can fill a share with what it has open.
+//! A server writes to the state before it answers a container. The file has a fixed size, and the open files of one
+//! container can fill a share of it. A record that does not fit is not written.
 //!
 //! A server reads the state when it begins to serve, and only the server that has the lock writes.
 
@@ -27,13 +27,13 @@ use memory::Memory;
 pub use record::{Key, NO_SLOT, Record, Snapshot, Trigger};
 use space::{MAX_ORDER, Place, Space};
 
-/// Which part of the file open snapshots and paths may not fill: it is for what is remembered of containers.
+/// One in this many blocks is reserved for the records of containers. Open snapshots and paths may not fill these.
 const RESERVED: u32 = 4;
 
-/// Which part of what open snapshots may fill one container may fill, and all paths of the host.
+/// One container may fill one in this many of the blocks for open snapshots, and so may all paths of the host.
 const SHARE: u32 = 8;
 
-/// Blocks of the smallest file that is of use: a longest record fits.
+/// The number of blocks of the smallest usable file: the longest record fits.
 const MIN_BLOCKS: u32 = (RESERVED * 2) << MAX_ORDER;
 
 /// The state.
@@ -41,9 +41,9 @@ const MIN_BLOCKS: u32 = (RESERVED * 2) << MAX_ORDER;
 pub struct State {
     lock: Lock,
     blocks: u32,
-    /// What this server writes to while it serves. Locked for reading while something is written.
+    /// The file as this server writes to it while it serves. The lock is held for reading during a write.
     begun: RwLock<Option<Begun>>,
-    /// Whether it was said that not all is remembered: it is said once, not at every read.
+    /// True after the warning that a record could not be written. The warning is logged once.
     said: AtomicBool,
 }
 
@@ -53,46 +53,46 @@ struct Begun {
     memory: Memory,
     format: Format,
     entries: DashMap<Key, Entry>,
-    /// For what is remembered of containers, and for what they have open.
+    /// The blocks for the records of containers, and those for what containers have open.
     spaces: [Mutex<Space>; 2],
-    /// Blocks that the snapshots of each container take, by slot, and how many they may.
+    /// The number of blocks that the snapshots of each container take, by slot.
     shares: DashMap<u64, u32>,
     share: u32,
 }
 
-/// Where a record is. It is written to two places in turn, so that there is a whole one at any time.
+/// The places of a record. A record is written to two places in turn, so that one of them is whole at any time.
 #[derive(Debug, Default)]
 struct Entry {
     slot: u64,
     sequence: u64,
-    /// Which version of a history it is.
+    /// The version of a history.
     generation: u64,
-    /// The last one is in the second.
+    /// The second place holds the present record, the first one the record before.
     places: [Option<Place>; 2],
 }
 
-/// What came of [`State::begin`].
+/// The result of [`State::begin`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Begin {
     /// Another server serves.
     Another,
-    /// This one did not end.
+    /// This server has begun already.
     Already,
-    /// This is what was remembered last.
+    /// This server begins, with the present records.
     Read(Vec<Remembered>),
 }
 
-/// What a server before this one remembered, and the text that belongs to it.
+/// A record of the server before this one, and its text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// The record.
     pub record: Record,
-    /// Of a snapshot, what it shows.
+    /// The text of a snapshot; empty for other records.
     pub text: Vec<u8>,
 }
 
 impl State {
-    /// Of the file that the daemon handed over. It is not read yet: another server may write to it.
+    /// Opens the file that the daemon handed over. It is not read yet, because another server may still write to it.
     ///
     /// # Errors
     /// When the file is a state of a version that this server does not know, or cannot be read.
@@ -113,15 +113,15 @@ impl State {
         })
     }
 
-    /// The file.
+    /// Returns the file.
     pub fn file(&self) -> &OwnedFd {
         self.lock.file()
     }
 
-    /// Be the one that serves. Reads what was remembered of the containers that `is_served`, and forgets the rest.
+    /// Takes the lock, so that this server serves. Reads the records of slots that `is_served`, and erases the others.
     ///
     /// # Errors
-    /// When the file has no locks. A file that cannot be read or written is no error: then nothing is remembered.
+    /// When the file has no locks. A file that cannot be read or written is no error: then no record is written.
     pub fn begin(&self, is_served: impl Fn(u64) -> bool) -> io::Result<Begin> {
         if !self.lock.take()? {
             return Ok(Begin::Another);
@@ -143,7 +143,7 @@ impl State {
         Ok(Begin::Read(remembered))
     }
 
-    /// Write no more, so that another server can begin.
+    /// Stops writing and releases the lock, so that another server can begin.
     ///
     /// # Errors
     /// When the file has no locks.
@@ -152,7 +152,7 @@ impl State {
         self.lock.release()
     }
 
-    /// Remember something, with the text that belongs to it, instead of what had its key.
+    /// Writes a record and its text in the place of the record with the same key.
     pub fn put(&self, record: &Record, text: &[u8]) {
         self.with(|begun| {
             let mut entry = begun.entries.entry(record.key()).or_default();
@@ -162,7 +162,7 @@ impl State {
         });
     }
 
-    /// Remember the counters that a container was shown, unless they are.
+    /// Writes the counters that a container was shown, unless they are written already.
     pub fn put_history(&self, slot: u64, history: &History) {
         let (key, generation) = (Key::History(slot), history.generation());
         self.with(|begun| {
@@ -171,7 +171,7 @@ impl State {
                 return;
             }
             let mut entry = begun.entries.entry(key).or_default();
-            // Another thread may have been here meanwhile, with what this one showed and more.
+            // Another thread may have written these counters meanwhile, or later ones.
             if entry.generation >= generation {
                 return;
             }
@@ -182,7 +182,7 @@ impl State {
         });
     }
 
-    /// Forget what has this key.
+    /// Erases the record with a key.
     pub fn forget(&self, key: Key) {
         self.with(|begun| {
             if let Some((key, entry)) = begun.entries.remove(&key) {
@@ -191,7 +191,7 @@ impl State {
         });
     }
 
-    /// Forget all about a container.
+    /// Erases all records of a container.
     pub fn forget_slot(&self, slot: u64) {
         self.with(|begun| {
             begun.entries.retain(|key, entry| {
@@ -270,19 +270,19 @@ impl Begun {
         Ok((this, remembered.into_values().collect()))
     }
 
-    /// Take a record that was found for the present one of its key; false where it cannot be.
+    /// Takes a record that was found as the present one of its key. Returns false if it cannot be that.
     fn enter(&self, record: &Record, found: &Found) -> bool {
         let (key, slot) = (record.key(), record.slot());
         let mut entry = self.entries.entry(key).or_default();
         let newer = entry.sequence < found.sequence || entry.places == [None; 2];
-        // What was written lies where it belongs, and nothing lies where something else does.
+        // A record lies in a place of its size, and no two records overlap.
         if !newer || !self.space(key).lock().claim(found.place) {
             return false;
         }
         self.count(key, slot, i64::from(found.place.blocks()));
         entry.places.swap(0, 1);
         if let Some(third) = entry.places[1].replace(found.place) {
-            // Nobody writes three; what cannot be erased is older than the other two.
+            // No server writes three. A third that cannot be erased is older than the other two.
             let _ = Format::erase(&self.memory, third);
             self.give(key, slot, third);
         }
@@ -294,7 +294,7 @@ impl Begun {
         &self.spaces[usize::from(has_share(key))]
     }
 
-    /// Write a record to the place that its last one is not in.
+    /// Writes a record to the place that does not hold the present one.
     fn write(&self, key: Key, entry: &mut Entry, body: &[u8]) -> io::Result<()> {
         let order = Format::blocks(body.len()).and_then(Place::order_for);
         entry.places.swap(0, 1);
@@ -310,7 +310,7 @@ impl Begun {
             None => Err(io::ErrorKind::StorageFull.into()),
         };
         if written.is_err() {
-            // What was true before is not any more.
+            // The record before is out of date.
             for place in &mut entry.places {
                 self.clear_one(key, entry.slot, place)?;
             }
@@ -329,7 +329,7 @@ impl Begun {
         let Some(place) = place.take() else {
             return Ok(());
         };
-        // One that cannot be erased is never used again.
+        // A place that cannot be erased is never used again.
         Format::erase(&self.memory, place)?;
         self.give(key, slot, place);
         Ok(())
@@ -360,7 +360,7 @@ impl Begun {
     }
 }
 
-/// Whether there can be so many of these that there is a share for each container.
+/// Returns whether there can be so many records of this kind that each container has a share.
 fn has_share(key: Key) -> bool {
     matches!(key, Key::Snapshot(_) | Key::Path(_) | Key::OwnPath(..))
 }

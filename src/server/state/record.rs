@@ -1,11 +1,11 @@
-//! What is remembered: the values of the records.
+//! The records of the state, as values.
 
 use eci_fs_emulators::{Load, Shown};
 use eci_fs_protocol::link::Resource;
 use serde::{Deserialize, Serialize};
 
-/// One thing that the next server must know. The order of the variants and of their fields is the format: new ones
-/// come last, and anything else is a new version.
+/// One fact that the next server must know. The order of the variants and of their fields is the format. New variants
+/// come last; any other change is a new version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {
     /// The counters that a container was shown last.
@@ -21,14 +21,14 @@ pub enum Record {
         slot: u64,
         /// Averages and threads.
         load: Load,
-        /// Up to when it is counted: nanoseconds of CLOCK_MONOTONIC.
+        /// The time of the last count, in nanoseconds of CLOCK_MONOTONIC.
         counted_nsec: u64,
     },
     /// A file that is open on the live connection. Its text follows.
     Snapshot(Snapshot),
     /// A pressure trigger.
     Trigger(Trigger),
-    /// What a container has written to a tunable.
+    /// The value that a container has written to a tunable.
     Tunable {
         /// Its slot.
         slot: u64,
@@ -68,7 +68,7 @@ pub struct Snapshot {
     pub node: u64,
     /// The request that opened it, as the kernel numbers them.
     pub request: u64,
-    /// When its text was computed: nanoseconds of CLOCK_MONOTONIC.
+    /// The time at which its text was computed, in nanoseconds of CLOCK_MONOTONIC.
     pub taken_nsec: u64,
 }
 
@@ -79,32 +79,32 @@ pub struct Trigger {
     pub slot: u64,
     /// The open file.
     pub handle: u64,
-    /// Of which resource.
+    /// The resource.
     pub resource: Resource,
-    /// What was written.
+    /// The bytes that the container wrote.
     pub trigger: Vec<u8>,
-    /// By which number the kernel knows who polls it.
+    /// The number by which the kernel wants to be woken, if somebody polls.
     pub poll: Option<u64>,
-    /// Whether it has fired, and nobody was told for sure.
+    /// True if it has fired, and it is not certain that a reader was told.
     pub fired: bool,
 }
 
-/// What tells one record from the others.
+/// The key of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// Of the container in this slot.
+    /// The history of the container in this slot.
     History(u64),
-    /// Of the container in this slot.
+    /// The load of the container in this slot.
     Load(u64),
-    /// Of the open file with this number.
+    /// The snapshot of the open file with this number.
     Snapshot(u64),
-    /// Of the open file with this number.
+    /// The trigger of the open file with this number.
     Trigger(u64),
-    /// Of the container in this slot, by the id of the emulator.
+    /// A tunable of the container in this slot, by the id of the emulator.
     Tunable(u64, u16),
-    /// Of the node ids with this number.
+    /// The path of the host with this number.
     Path(u64),
-    /// Of the container in this slot, by the number in the node id.
+    /// A name of the container in this slot, by the number in the node id.
     OwnPath(u64, u32),
 }
 
@@ -112,7 +112,7 @@ pub enum Key {
 pub const NO_SLOT: u64 = 0;
 
 impl Record {
-    /// Its key.
+    /// Returns its key.
     pub fn key(&self) -> Key {
         match self {
             Self::History { slot, .. } => Key::History(*slot),
@@ -125,7 +125,7 @@ impl Record {
         }
     }
 
-    /// The slot of the container that it is of; [`NO_SLOT`] for what is of no container.
+    /// Returns the slot of its container; [`NO_SLOT`] if it belongs to none.
     pub fn slot(&self) -> u64 {
         match self {
             Self::History { slot, .. }
@@ -138,16 +138,16 @@ impl Record {
         }
     }
 
-    /// As bytes, with what follows it.
+    /// Returns the record as bytes, followed by its text.
     pub(super) fn encode(&self, text: &[u8]) -> Vec<u8> {
         let room = Vec::with_capacity(text.len() + 128);
-        // Into memory it cannot fail; without a record, what is remembered is nothing.
+        // Writing to memory cannot fail. Empty bytes would be no record.
         let mut bytes = postcard::to_extend(self, room).unwrap_or_default();
         bytes.extend_from_slice(text);
         bytes
     }
 
-    /// From bytes, with what follows it; none when they are no record.
+    /// Returns the record in some bytes, and its text; none if they are no record.
     pub(super) fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         postcard::take_from_bytes(bytes).ok()
     }
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    /// What a release wrote, the next must read.
+    /// The next release must read the records of this one.
     #[test]
     fn the_bytes_of_version_1_are_kept() {
         let snapshot = Record::Snapshot(Snapshot {

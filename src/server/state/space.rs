@@ -1,10 +1,10 @@
-//! Which blocks of the state are free: a buddy allocator. What it gives are runs of blocks, as many as a power of two
-//! and aligned to that, the lowest first, so that little of the file is ever used.
+//! The free blocks of the state: a buddy allocator. It gives out runs of blocks. The length of a run is a power of two,
+//! and the run is aligned to its length. The lowest free run comes first, so that little of the file is ever used.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// Runs have at most two to this many blocks.
+/// A run has at most two to this power blocks.
 pub(super) const MAX_ORDER: u8 = 13;
 
 /// A run of blocks: two to the `order`, from `block` on.
@@ -15,7 +15,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The smallest run of at least `blocks` that begins at `block`; none where no run can.
+    /// Returns the smallest run of at least `blocks` blocks at `block`; none if no run can begin there.
     pub(super) fn at(block: u32, blocks: u32) -> Option<Self> {
         let order = Self::order_for(blocks)?;
         block
@@ -23,18 +23,18 @@ impl Place {
             .then_some(Self { block, order })
     }
 
-    /// The order of the smallest run of at least `blocks`.
+    /// Returns the order of the smallest run of at least `blocks` blocks.
     pub(super) fn order_for(blocks: u32) -> Option<u8> {
         let order = blocks.checked_next_power_of_two()?.trailing_zeros();
         u8::try_from(order).ok().filter(|order| *order <= MAX_ORDER)
     }
 
-    /// How many blocks it has.
+    /// Returns the number of its blocks.
     pub(super) fn blocks(self) -> u32 {
         1 << self.order
     }
 
-    /// The block after it.
+    /// Returns the block after it.
     pub(super) fn end(self) -> u32 {
         self.block + self.blocks()
     }
@@ -48,7 +48,7 @@ pub(super) struct Space {
 }
 
 impl Space {
-    /// All of a range is free.
+    /// Makes a space of a range that is free.
     pub(super) fn new(blocks: Range<u32>) -> Self {
         let mut this = Self {
             free: Default::default(),
@@ -63,7 +63,7 @@ impl Space {
         this
     }
 
-    /// A run of this order; none when there is no more.
+    /// Takes a run of this order; none if there is no more.
     pub(super) fn take(&mut self, order: u8) -> Option<Place> {
         let larger = self.free.get(usize::from(order)..)?;
         let has = larger.iter().position(|runs| !runs.is_empty())?;
@@ -73,7 +73,7 @@ impl Space {
         Some(Place { block, order })
     }
 
-    /// Take this very run; false when not all of it is free.
+    /// Takes this run. Returns false if it is not free as a whole.
     pub(super) fn claim(&mut self, place: Place) -> bool {
         for order in place.order..=MAX_ORDER {
             let block = place.block & !((1 << order) - 1);
@@ -85,7 +85,7 @@ impl Space {
         false
     }
 
-    /// Of the run at `block`, which was free, keep `place` and give the rest back.
+    /// Keeps `place` of the free run at `block`, and gives the rest back.
     fn give_halves(&mut self, mut block: u32, order: u8, place: Place) {
         for order in (place.order..order).rev() {
             let upper = block + (1 << order);
@@ -98,7 +98,7 @@ impl Space {
         }
     }
 
-    /// Give a run back.
+    /// Gives a run back.
     pub(super) fn give(&mut self, place: Place) {
         let Place { mut block, order } = place;
         for order in order..=MAX_ORDER {
