@@ -1,8 +1,8 @@
-//! How long it takes to compute each view of a recorded container, and to parse what views are computed from:
-//! `cargo bench -p eci-fs-emulators [-- FILTER]`.
+//! Measures how long it takes to compute each view of a recorded container, and to parse the files that views are
+//! computed from: `cargo bench -p eci-fs-emulators [-- FILTER]`.
 //!
-//! The recorded files lie in an ordinary file system, so what the kernel takes to write its own is not in these
-//! figures: `eci-fs bench` measures that.
+//! The recorded files are in an ordinary file system, so these figures do not include the time that the kernel needs
+//! to write its files. `eci-fs bench` measures that.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -17,10 +17,10 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use eci_fs_emulators::cgroup::Limit;
 use eci_fs_emulators::cpulist::CpuSet;
-use eci_fs_emulators::model::memory::parse_machine;
+use eci_fs_emulators::model::memory::parse_host;
 use eci_fs_emulators::{EMULATORS, render_view, text};
 
-/// Each view of the first recorded machine of each cgroup version.
+/// Each view of the first recorded host of each cgroup version.
 fn views(criterion: &mut Criterion) {
     for version in ["v1", "v2"] {
         let Some(fixture) = common::as_in_the_server(version) else {
@@ -44,14 +44,14 @@ fn views(criterion: &mut Criterion) {
     }
 }
 
-/// Parsers that have most to read.
+/// The parsers of the longest files.
 fn parsers(criterion: &mut Criterion) {
     let recorded = common::recorded(&common::all()[0]);
     let meminfo = recorded.file("host/proc/meminfo").unwrap();
     let stat = recorded.file("host/proc/stat").unwrap();
     let mut group = criterion.benchmark_group("parse");
     group.bench_function("/proc/meminfo", |bencher| {
-        bencher.iter(|| parse_machine(black_box(meminfo)));
+        bencher.iter(|| parse_host(black_box(meminfo)));
     });
     group.bench_function("a key of /proc/stat", |bencher| {
         bencher.iter(|| text::parse_key(black_box(stat), "procs_blocked"));

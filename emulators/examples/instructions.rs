@@ -1,6 +1,7 @@
-//! Renders each view of a recorded container a number of times, for callgrind to count: `cargo xtask instructions`.
+//! Renders each view of a recorded container a number of times, so that callgrind can count instructions: `cargo
+//! xtask instructions`.
 //!
-//! What it prints names one call of [`render_times`] a line, in the order in which they are made.
+//! The output has one line for each call of [`render_times`], in order.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -15,7 +16,7 @@ use std::hint::black_box;
 use common::Fixture;
 use eci_fs_emulators::{EMULATORS, Emulator, render_view};
 
-/// Renderings in each call.
+/// The number of renderings in each call.
 const TIMES: u32 = 10;
 
 fn main() {
@@ -28,7 +29,7 @@ fn main() {
                 continue;
             }
             let mut out = Vec::new();
-            // Not counted: the first one opens the files.
+            // The first rendering opens the files and is not counted.
             render(*emulator, &fixture, &mut out);
             render_times(*emulator, &fixture, &mut out);
             println!("{version} {TIMES} {}", emulator.facts().path);
@@ -36,7 +37,7 @@ fn main() {
     }
 }
 
-/// What is counted; callgrind finds it by its name.
+/// The function that callgrind counts; it finds it by its name.
 #[inline(never)]
 fn render_times(emulator: &dyn Emulator, fixture: &Fixture, out: &mut Vec<u8>) {
     for _ in 0..TIMES {

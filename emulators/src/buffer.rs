@@ -1,46 +1,46 @@
-//! Room for the texts of files, used again and again: a view that is computed once more allocates nothing.
+//! Buffers for the texts of files. They are reused, so a view that is computed again allocates nothing.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Room for a first read: most files fit. It doubles when it is full.
+/// The size of a new buffer in bytes. Most files fit. A buffer doubles when it is full.
 pub(crate) const CHUNK: usize = 4096;
 
-/// Buffers that wait for the next reader, and the longest that is kept: some for each thread that computes.
+/// The pool holds at most this many buffers, a few for each thread that computes, and none that is longer.
 const MOST_WAITING: usize = 64;
 const LONGEST: usize = 1 << 16;
 
-/// Room for one text, and for what is found in it.
+/// A buffer for one text, and for the rows that a parser finds in it.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
-    /// Always initialised, so that a read needs no zeros first.
+    /// The whole vector is always initialised, so a read need not write zeros first.
     pub(crate) bytes: Vec<u8>,
-    /// How much of it is text.
+    /// The length of the text in `bytes`.
     pub(crate) len: usize,
-    /// What a parser found.
+    /// The rows that a parser found.
     rows: Vec<Row>,
 }
 
 /// A line of a flat-keyed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Where its key is.
+    /// The range of the key in the text.
     pub(crate) key: Range<usize>,
-    /// What the key is called instead.
+    /// The name that replaces the key.
     pub(crate) renamed: Option<&'static [u8]>,
     pub(crate) value: u64,
 }
 
-/// Buffers that nobody uses at the moment.
+/// The buffers that are not in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     waiting: Mutex<Vec<Buffer>>,
 }
 
 impl Pool {
-    /// One that was used before, if there is one.
+    /// Returns a buffer that was used before, or else a new one.
     pub(crate) fn take(&self) -> Buffer {
         self.waiting.lock().pop().unwrap_or_default()
     }
@@ -58,7 +58,7 @@ impl Pool {
     }
 }
 
-/// The text of a file. Its buffer goes back to where it came from.
+/// The text of a file. When it is dropped, its buffer returns to the pool.
 #[derive(Debug, Default)]
 pub struct Text {
     buffer: Buffer,
@@ -66,7 +66,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// What was read into `buffer`.
+    /// Returns the text that was read into `buffer`.
     pub(crate) fn new(buffer: Buffer, pool: Option<&Arc<Pool>>) -> Text {
         Text {
             buffer,
@@ -74,12 +74,12 @@ impl Text {
         }
     }
 
-    /// What a parser found.
+    /// The rows that a parser found.
     pub(crate) fn rows(&self) -> &[Row] {
         &self.buffer.rows
     }
 
-    /// The text, and room for what is found in it.
+    /// Returns the text, and the list for the rows that a parser finds.
     pub(crate) fn parts(&mut self) -> (&[u8], &mut Vec<Row>) {
         let text = self.buffer.bytes.get(..self.buffer.len).unwrap_or_default();
         (text, &mut self.buffer.rows)

@@ -1,4 +1,4 @@
-//! Everything that an emulator may look at.
+//! The input of emulators.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::container::Container;
 use crate::{Cgroup, Error, History, Host, Identity, Values};
 
-/// What a view is computed from. The caller gathers it once per view.
+/// The input from which one view is computed. The caller collects it once per view.
 ///
-/// What costs something to have at hand is there only where it was supplied: see [`Needs`].
+/// The cgroup and the load cost something, so they are present only if the caller supplies them. See [`Needs`].
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The machine.
+    /// The host.
     pub host: &'a Host,
     /// The configuration.
     pub settings: &'a Settings,
@@ -23,12 +23,12 @@ pub struct Context<'a> {
     load: Option<Load>,
 }
 
-/// What a view is computed from beside the host and the identity of the container.
+/// The parts of a [`Context`] that a view needs beside the host and the identity of the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
-    /// The container's cgroup: its limits, which whoever supplies them has to know to be current, and its figures.
+    /// The container's cgroup: limits and usage. The caller makes sure that cached limits are current.
     pub cgroup: bool,
-    /// The container's load averages and threads, which somebody has to count.
+    /// The container's load averages and threads. The caller has to count them.
     pub load: bool,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Returns what tells the container from others.
+    /// Returns the identity of the container.
     pub fn identity(&self) -> &'a Identity {
         &self.container.identity
     }
@@ -111,7 +111,7 @@ impl<'a> Context<'a> {
         &self.container.history
     }
 
-    /// Returns what the container has written.
+    /// Returns the values that the container has written to tunables.
     pub fn tunables(&self) -> &'a Values {
         &self.container.tunables
     }
@@ -137,8 +137,8 @@ impl<'a> Context<'a> {
             .ok_or(Error::Undeclared { what: "the load" })
     }
 
-    /// T of the semantics: how long the container runs. With a time namespace of its own it is the
-    /// kernel's boot time in it, so that uptime, stat and the processes' start times agree.
+    /// Returns the age of the container, which docs/semantics.md calls T. In a time namespace of its own the age is
+    /// the kernel's boot time there, so uptime, stat and the start times of processes agree.
     pub fn age(&self) -> Duration {
         match self.identity().boottime_offset {
             None => self.boottime.saturating_sub(self.identity().start),
@@ -151,12 +151,12 @@ impl<'a> Context<'a> {
     }
 }
 
-/// The configuration, as far as it changes what views say.
+/// The part of the configuration that changes the text of views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// How the container's CPUs are numbered.
+    /// The numbering of the container's CPUs.
     pub cpu_ids: CpuIds,
-    /// Whether MemFree and MemAvailable are never more than the machine has left.
+    /// True if MemFree and MemAvailable are limited to what the host has left.
     pub host_clamp: bool,
 }
 
@@ -169,13 +169,13 @@ impl Default for Settings {
     }
 }
 
-/// How CPUs are numbered, in every view alike.
+/// The numbering of CPUs. It is the same in all views.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CpuIds {
-    /// As the kernel numbers them, which sched_getaffinity(2) and getcpu(2) confirm.
+    /// The kernel's numbers, which sched_getaffinity(2) and getcpu(2) return too.
     #[default]
     Physical,
-    /// From 0 without holes, for programs that insist on it.
+    /// Numbers from 0 without holes, for programs that need that.
     Dense,
 }
 
@@ -185,7 +185,7 @@ pub struct Load {
     /// Load averages over 1, 5 and 15 minutes, as fixed-point numbers with 11 fractional bits
     /// (FSHIFT of include/linux/sched/loadavg.h).
     pub avenrun: [u64; 3],
-    /// Its threads when they were last counted.
+    /// Its threads at the last count.
     pub threads: Threads,
 }
 
@@ -198,12 +198,12 @@ pub struct Threads {
     pub uninterruptible: u32,
     /// All threads.
     pub total: u32,
-    /// The highest pid among them, as their own pid namespace numbers them.
+    /// The highest pid among them, in their own pid namespace.
     pub last_pid: u32,
 }
 
 impl Threads {
-    /// What the load averages count: runnable and uninterruptible threads.
+    /// Returns the number of threads that the load averages count: those that are runnable or uninterruptible.
     pub fn active(&self) -> u64 {
         u64::from(self.running).saturating_add(u64::from(self.uninterruptible))
     }

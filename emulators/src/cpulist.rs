@@ -1,23 +1,22 @@
-//! Sets of CPUs (or memory nodes) and the kernel's two ways to write them: `%*pbl` lists
-//! ("0-3,8") and `%*pb` masks ("00000000,0000010f"), lib/vsprintf.c bitmap_list_string and
-//! bitmap_string.
+//! Sets of CPUs or memory nodes, in the two formats of the kernel: `%*pbl` lists ("0-3,8") and `%*pb` masks
+//! ("00000000,0000010f"). See bitmap_list_string and bitmap_string in lib/vsprintf.c.
 
 use smallvec::SmallVec;
 
 use crate::text::{parse_u64, put};
 
-/// More than any kernel's NR_CPUS; a list beyond it is malformed, not a reason to allocate.
+/// A bound that is higher than any kernel's NR_CPUS. A list with higher numbers is malformed.
 const MAX_CPUS: u64 = 1 << 16;
 
 /// A set of small numbers.
 #[derive(Debug, Clone, Default)]
 pub struct CpuSet {
-    /// Without an allocation on machines of up to 256 CPUs.
+    /// The bits of the set. On hosts with up to 256 CPUs they need no allocation.
     words: SmallVec<[u64; 4]>,
 }
 
 impl CpuSet {
-    /// Parses a list; an empty one is the empty set. `None` if it is malformed.
+    /// Parses a list. An empty list is the empty set. Returns `None` if it is malformed.
     pub fn parse_list(text: &[u8]) -> Option<CpuSet> {
         let text = text.trim_ascii();
         let mut set = CpuSet::default();
@@ -38,7 +37,8 @@ impl CpuSet {
         Some(set)
     }
 
-    /// Parses a mask: hexadecimal words of 32 bits, the highest first.
+    /// Parses a mask, which consists of hexadecimal words of 32 bits, the highest first. Returns `None` if it is
+    /// malformed.
     pub fn parse_mask(text: &[u8]) -> Option<CpuSet> {
         let mut set = CpuSet::default();
         let mut base = 0u32;
@@ -58,7 +58,7 @@ impl CpuSet {
         Some(set)
     }
 
-    /// Puts a number into the set; one past all kernels' limits is left out.
+    /// Adds a number to the set. A number that is higher than any kernel allows is ignored.
     pub fn insert(&mut self, cpu: u32) {
         if u64::from(cpu) >= MAX_CPUS {
             return;
@@ -72,14 +72,14 @@ impl CpuSet {
         }
     }
 
-    /// Whether the number is in the set.
+    /// Returns whether the set contains the number.
     pub fn contains(&self, cpu: u32) -> bool {
         self.words
             .get(cpu as usize / 64)
             .is_some_and(|word| word >> (cpu % 64) & 1 == 1)
     }
 
-    /// How many there are.
+    /// Returns the size of the set.
     pub fn len(&self) -> usize {
         self.words
             .iter()
@@ -87,12 +87,12 @@ impl CpuSet {
             .sum()
     }
 
-    /// Whether there are none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
 
-    /// The numbers in ascending order.
+    /// Returns the numbers in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().enumerate().flat_map(|(index, word)| {
             let base = u32::try_from(index).unwrap_or(u32::MAX).saturating_mul(64);
@@ -102,7 +102,7 @@ impl CpuSet {
         })
     }
 
-    /// What is in both sets.
+    /// Returns the numbers that are in both sets.
     pub fn intersection(&self, other: &CpuSet) -> CpuSet {
         let words = self
             .words
@@ -113,17 +113,18 @@ impl CpuSet {
         CpuSet { words }
     }
 
-    /// What is in this set and not in the other.
+    /// Returns the numbers that are in this set and not in the other one.
     pub fn difference(&self, other: &CpuSet) -> CpuSet {
         self.iter().filter(|cpu| !other.contains(*cpu)).collect()
     }
 
-    /// The `count` lowest.
+    /// Returns the `count` lowest numbers.
     pub fn first(&self, count: usize) -> CpuSet {
         self.iter().take(count).collect()
     }
 
-    /// How many are lower than `cpu`: its number when the set is renumbered without holes.
+    /// Returns how many numbers are lower than `cpu`. This is the number of `cpu` when the set is renumbered without
+    /// holes.
     pub fn rank(&self, cpu: u32) -> u32 {
         let below = self.iter().take_while(|other| *other < cpu).count();
         u32::try_from(below).unwrap_or(u32::MAX)
@@ -147,7 +148,7 @@ impl CpuSet {
         }
     }
 
-    /// Appends the mask in the shape of another one, which tells how many bits the kernel prints.
+    /// Appends the mask with as many bits as the kernel's mask `model` has.
     pub fn render_mask_like(&self, model: &[u8], out: &mut Vec<u8>) {
         let model = model.trim_ascii();
         let words = model.split(|&byte| byte == b',').count();
@@ -165,8 +166,8 @@ impl CpuSet {
         );
     }
 
-    /// Appends the mask of `width` bits (the kernel's nr_cpu_ids), without a newline. The first
-    /// word is as short as the width leaves it.
+    /// Appends the mask with `width` bits (the kernel's nr_cpu_ids), without a newline. The first word has only the
+    /// digits that the width needs.
     pub fn render_mask(&self, width: u32, out: &mut Vec<u8>) {
         let words = width.div_ceil(32).max(1);
         for index in (0..words).rev() {

@@ -1,4 +1,4 @@
-//! The interface of all emulated files, and how their text is served.
+//! The interface of all emulated files.
 
 use crate::{Bound, Context, Error, Facts, Pace, Tunable, View};
 
@@ -10,10 +10,10 @@ pub trait Emulator: Send + Sync {
     /// Appends the text of the file to `out`, unpadded, and returns its bound.
     ///
     /// # Errors
-    /// When a file that it is computed from cannot be read, or does not hold what the kernel writes there.
+    /// Fails when a file that it reads is missing or does not have the kernel's format.
     fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error>;
 
-    /// Returns whether the container has the file: the kernel of this host has it.
+    /// Returns whether the container has the file. It has a file that the kernel of this host has.
     fn exists(&self, cx: &Context<'_>) -> bool {
         cx.host.exists(self.facts().path)
     }
@@ -50,18 +50,18 @@ impl Emulator for Tunable {
         self.facts()
     }
 
-    /// A tunable has no bound and is not padded: it is on the live connection.
+    /// A tunable has no bound and is not padded, because it is served on the live connection.
     fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
         self.read(cx, out)?;
         Ok(Bound::None)
     }
 
-    /// The kernel has it, and does not keep one for this container itself.
+    /// The container has a tunable if the kernel has the file, and does not itself keep a value for this container.
     fn exists(&self, cx: &Context<'_>) -> bool {
         self.is_emulated(cx.identity()) && cx.host.exists(self.path())
     }
 
-    /// The kernel's, which differ from version to version.
+    /// Returns the bits of the kernel's file, which differ between versions.
     fn mode(&self, cx: &Context<'_>) -> u16 {
         self.mode_on(cx.host)
     }
@@ -71,13 +71,14 @@ impl Emulator for Tunable {
     }
 }
 
-/// Appends the text of `emulator` to `out`, computed from what its row says that it needs.
+/// Appends the text of `emulator` to `out`. The emulator gets only those parts of `cx` that its row names.
 ///
-/// With `padding`, a ticking view ends its last line with spaces, up to the emulator's bound: the
-/// size of a file in the page cache must not change while a reader is between two reads.
+/// With `padding`, spaces at the end of the last line lengthen a ticking view to its bound. The size of a file in the
+/// page cache must not change between two reads of one reader.
 ///
 /// # Errors
-/// As [`Emulator::render`]; [`Error::Undeclared`] when it reads what its row does not name.
+/// Fails as [`Emulator::render`] does, and with [`Error::Undeclared`] when the emulator reads a part that its row
+/// does not name.
 pub fn render_view(
     emulator: &dyn Emulator,
     cx: &Context<'_>,
@@ -95,8 +96,8 @@ pub fn render_view(
     }
     Ok(())
 }
-/// Lengthens the text from `start` on to `bound` bytes, with spaces before its final newline.
-/// A text that is longer than its bound stays whole: a wrong size is better than a wrong number.
+/// Lengthens the text from `start` on to `bound` bytes, with spaces before its final newline. A text that is longer
+/// than its bound is not cut: a wrong size is better than a wrong number.
 fn pad(out: &mut Vec<u8>, start: usize, bound: usize) {
     let missing = bound.saturating_sub(out.len().saturating_sub(start));
     if missing == 0 || out.len() <= start {

@@ -1,32 +1,32 @@
-//! Why a view could not be computed. Every variant about a file names it.
+//! The errors of the crate. A variant about a file names it.
 
 use nix::errno::Errno;
 
-/// A failure to compute a view. It is logged once and becomes one errno; the host's file is never
-/// shown instead.
+/// The reason why a view cannot be computed. The server logs it once and returns an errno. It never shows the host's
+/// file instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The kernel refused to open or read a file.
     #[error("{path}: {errno}")]
     Io {
-        /// The file, absolute for the machine's, relative to the cgroup for a cgroup's.
+        /// The path of the file: absolute for a file of the host, relative to the cgroup for a file of a cgroup.
         path: String,
-        /// What the kernel said.
+        /// The error of the system call.
         errno: Errno,
     },
-    /// A file does not hold what the kernel writes there.
+    /// A file does not have the kernel's format.
     #[error("{path}: {what}")]
     Malformed {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The fault.
         what: &'static str,
     },
-    /// The cgroup is gone: its container has ended.
+    /// The cgroup was removed, because its container has ended.
     #[error("{path}: the cgroup was removed")]
     Removed {
-        /// The file that was looked for.
+        /// The file that was to be read.
         path: String,
     },
     /// A path below a directory emulator does not exist in the view.
@@ -35,16 +35,16 @@ pub enum Error {
         /// The path, relative to the directory.
         path: String,
     },
-    /// A view is computed from what its row does not name, so it was not supplied.
+    /// A view reads a part of the context that its row does not name.
     #[error("the row of the view does not say that it needs {what}")]
     Undeclared {
-        /// What is missing.
+        /// The part that was not supplied.
         what: &'static str,
     },
 }
 
 impl Error {
-    /// The errno that a reader of the view gets: EIO, or ENOENT for what the view does not have.
+    /// Returns the errno for readers of the view: ENOENT for a path that the view does not have, else EIO.
     pub fn errno(&self) -> i32 {
         match self {
             Error::Hidden { .. } => Errno::ENOENT as i32,
@@ -52,7 +52,7 @@ impl Error {
         }
     }
 
-    /// A failed system call on `path`.
+    /// Returns the error of a system call on `path`.
     pub(crate) fn io(path: &str, errno: Errno) -> Error {
         Error::Io {
             path: path.to_owned(),
@@ -60,7 +60,7 @@ impl Error {
         }
     }
 
-    /// Unexpected content of `path`.
+    /// Returns the error for a file with unexpected content.
     pub(crate) fn malformed(path: &str, what: &'static str) -> Error {
         Error::Malformed {
             path: path.to_owned(),

@@ -1,45 +1,45 @@
-//! What is known about a virtual file without looking at a container.
+//! The facts about a virtual file that are the same for all containers.
 
 use crate::Needs;
 
-/// The row of a file in the table of all files: what it is, what it needs and what it can do.
+/// The row of a file: what it is, what it needs, and what it can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
-    /// Part of the FUSE node ids. Given once and never again to another file; from 16 on.
+    /// The id, a part of the FUSE node ids. It is at least 16, and is never given to another file.
     pub id: u16,
     /// The absolute path of the virtual file.
     pub path: &'static str,
-    /// Permission bits, the kernel's.
+    /// The permission bits of the kernel's file.
     pub mode: u16,
-    /// How often the content changes.
+    /// The events that change the content.
     pub pace: Pace,
-    /// Where the numbers come from with cgroup v1.
+    /// The source of the numbers with cgroup v1, for documents.
     pub source_v1: &'static str,
-    /// Where the numbers come from with cgroup v2.
+    /// The source of the numbers with cgroup v2, for documents.
     pub source_v2: &'static str,
-    /// What no kernel figure stands behind; empty if nothing.
+    /// The part of the text that no figure of the kernel stands behind, for documents; empty if there is none.
     pub invented: &'static str,
-    /// What its text is computed from. [`crate::render_view`] hands out nothing else.
+    /// The parts of the context that the text is computed from. [`crate::render_view`] supplies no others.
     pub needs: Needs,
-    /// The resource whose pressure it shows: PSI triggers for it can be written here, and polled.
+    /// The resource whose pressure the file shows. PSI triggers can be written to such a file, and it can be polled.
     pub pressure: Option<PressureResource>,
 }
 
-/// How often a view changes.
+/// The events that change a view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Only with limits, CPUs or hotplug.
+    /// The view changes only with limits, CPUs or hotplug.
     Static,
-    /// With every look.
+    /// The view changes all the time.
     Ticking,
 }
 
-/// How long a view can become until a limit or the CPUs of the container change.
+/// The highest length of a view until a limit or the CPUs of the container change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// As long as it is now.
+    /// The view stays as long as it is now.
     Exact,
-    /// At most this many bytes.
+    /// The view has at most this many bytes.
     Bytes(usize),
     /// There is no bound.
     None,

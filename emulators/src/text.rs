@@ -1,33 +1,34 @@
-//! Small pieces of text: numbers in, numbers out. Nothing here does I/O or fails on any input.
+//! Parsers and formats for small pieces of text. No function does I/O, and none fails on any input.
 
 use std::fmt::Arguments;
 use std::io::Write;
 
-/// Appends formatted text. Writing to a `Vec` cannot fail.
+/// Appends formatted text. A write to a `Vec` cannot fail.
 pub fn put(out: &mut Vec<u8>, text: Arguments<'_>) {
     let _ = out.write_fmt(text);
 }
 
-/// The lines of a file, without their newlines and without the empty rest after the last one.
+/// Returns the lines of a file without their newlines, and without the empty rest after the last newline.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let body = text.strip_suffix(b"\n").unwrap_or(text);
     let empty = text.is_empty();
     body.split(|&byte| byte == b'\n').filter(move |_| !empty)
 }
 
-/// The fields of a line: what spaces and tabs separate.
+/// Returns the fields of a line, which spaces and tabs separate.
 pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| byte.is_ascii_whitespace())
         .filter(|field| !field.is_empty())
 }
 
-/// `text` without leading and trailing ASCII whitespace, or "" if it is not UTF-8: the kernel's
-/// files that are parsed here are ASCII.
+/// Returns `text` without leading and trailing ASCII whitespace, or "" if it is not UTF-8. The files of the kernel
+/// that are parsed here are ASCII.
 pub fn trimmed(text: &[u8]) -> &str {
     std::str::from_utf8(text).unwrap_or("").trim_ascii()
 }
 
-/// A decimal number, digits only. More than 64 bits saturate; anything else is no number.
+/// Parses a decimal number, which consists of digits only. A number of more than 64 bits saturates. Returns `None`
+/// for any other text.
 pub fn parse_u64(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii();
     if text.is_empty() {
@@ -55,12 +56,12 @@ pub fn put_uuid(out: &mut Vec<u8>, uuid: &[u8; 16]) {
     }
 }
 
-/// How many digits a number has in decimal; 0 has one.
+/// Returns the number of decimal digits; 0 has one.
 pub fn digits(value: u64) -> usize {
     value.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// The value of a key in a flat-keyed file (`key value` on each line), as cgroup-v2.rst calls it.
+/// Returns the value of a key in a flat-keyed file, which has `key value` on each line (cgroup-v2.rst).
 pub fn parse_key(text: &[u8], key: &str) -> Option<u64> {
     lines(text).find_map(|line| {
         let rest = line.strip_prefix(key.as_bytes())?.strip_prefix(b" ")?;

@@ -1,8 +1,8 @@
-//! The rows of views that nobody can set: constant files, and files whose text is computed.
+//! The rows of files that containers cannot set: constant files, and files whose text is computed.
 
 use crate::{Bound, Context, Error, Facts, Needs, Pace, PressureResource};
 
-/// One virtual file that is computed for each container, or is the same for all.
+/// The row of one virtual file. Its text is computed for each container, or is the same for all.
 #[derive(Debug, Clone, Copy)]
 pub struct View {
     facts: Facts,
@@ -14,16 +14,16 @@ pub type Render = fn(&Facts, &Context<'_>, &mut Vec<u8>) -> Result<Bound, Error>
 
 #[derive(Debug, Clone, Copy)]
 enum Content {
-    /// The same text for all containers.
+    /// All containers get this text.
     Constant(&'static [u8]),
     Computed(Render),
 }
 
 impl View {
-    /// Returns a row for a file that everybody may read and whose text changes all the time.
+    /// Returns the row of a file that everybody may read and whose text changes all the time.
     ///
-    /// `id` is a free one: with 0, the test of the registry names the next. The row needs nothing and has no sources
-    /// until it says so.
+    /// `id` is a free id. With the id 0 the test of the registry fails and names the next free one. The row has no
+    /// needs and no sources until the other functions set them.
     pub const fn new(id: u16, path: &'static str, render: Render) -> View {
         View {
             facts: Facts {
@@ -41,8 +41,7 @@ impl View {
         }
     }
 
-    /// Returns a row for a file that says the same to all containers; `invented` says what no kernel figure stands
-    /// behind.
+    /// Returns the row of a file that has the same text for all containers. `invented` is for documents.
     pub const fn constant(
         id: u16,
         path: &'static str,
@@ -56,12 +55,12 @@ impl View {
         this
     }
 
-    /// Returns a row for a file that is empty for all containers, and for root alone.
+    /// Returns the row of a file that is empty for all containers, and that only root may read.
     pub const fn hidden(id: u16, path: &'static str) -> View {
         View::constant(id, path, 0o400, b"", "empty, where the kernel has text")
     }
 
-    /// The text changes with limits, CPUs or hotplug only.
+    /// Declares that the text changes only with limits, CPUs or hotplug.
     #[must_use]
     pub const fn steady(mut self) -> View {
         self.facts.pace = Pace::Static;
@@ -75,14 +74,14 @@ impl View {
         self
     }
 
-    /// Sets what the text is computed from. What is not named here cannot be read when it is computed.
+    /// Declares the parts of the context that the text is computed from. The render function cannot read any other.
     #[must_use]
     pub const fn needs(mut self, needs: Needs) -> View {
         self.facts.needs = needs;
         self
     }
 
-    /// Sets where the numbers come from, with cgroup v1 and v2, for documents.
+    /// Sets the sources of the numbers with cgroup v1 and v2, for documents.
     #[must_use]
     pub const fn sources(mut self, v1: &'static str, v2: &'static str) -> View {
         self.facts.source_v1 = v1;
@@ -90,21 +89,21 @@ impl View {
         self
     }
 
-    /// Sets what no kernel figure stands behind, for documents.
+    /// Sets the part of the text that no figure of the kernel stands behind, for documents.
     #[must_use]
     pub const fn invented(mut self, what: &'static str) -> View {
         self.facts.invented = what;
         self
     }
 
-    /// PSI triggers for `resource` can be written to the file, and polled.
+    /// Declares that PSI triggers for `resource` can be written to the file, and that it can be polled.
     #[must_use]
     pub const fn pressure(mut self, resource: PressureResource) -> View {
         self.facts.pressure = Some(resource);
         self
     }
 
-    /// Returns the number of the file.
+    /// Returns the id of the file.
     pub const fn id(&self) -> u16 {
         self.facts.id
     }
@@ -117,7 +116,7 @@ impl View {
     /// Appends the text of the view to `out`, unpadded, and returns its bound.
     ///
     /// # Errors
-    /// When a file that it is computed from cannot be read, or does not hold what the kernel writes there.
+    /// Fails when a file that it reads is missing or does not have the kernel's format.
     pub fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
         match self.content {
             Content::Constant(text) => {

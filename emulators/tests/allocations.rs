@@ -1,5 +1,5 @@
-//! How often a view that is computed once more asks for memory: never, so that it neither waits for the allocator
-//! nor takes its lines of the CPU's cache.
+//! A view that is computed again allocates nothing. So it neither waits for the allocator nor uses its lines of the
+//! CPU's cache.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(
     unsafe_code,
@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use eci_fs_emulators::{EMULATORS, render_view};
 
-/// The system's, with a count.
+/// The system's allocator with a count.
 struct Counting;
 
 thread_local! {
-    /// How often this thread has asked. Other threads of the test runner do not count.
+    /// The number of allocations of this thread. Those of other threads of the test runner do not count.
     static ASKED: Cell<u64> = const { Cell::new(0) };
 }
 
 fn count() {
-    // A thread that ends has no count any more.
+    // A thread that ends has no counter any more.
     let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
 }
 
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What programs read all the time.
+/// The files that programs read all the time.
 const HOT: &[&str] = &[
     "/proc/meminfo",
     "/proc/stat",
@@ -64,7 +64,7 @@ const HOT: &[&str] = &[
     "/proc/loadavg",
 ];
 
-/// Of the recorded machines, which have at most 16 CPUs; with more, their rows do not fit on the stack.
+/// The recorded hosts have at most 16 CPUs. With more CPUs the rows do not fit on the stack.
 #[test]
 fn a_view_that_is_computed_again_allocates_nothing() {
     const TICK: Duration = Duration::from_millis(10);
@@ -73,13 +73,13 @@ fn a_view_that_is_computed_again_allocates_nothing() {
             panic!("no machine with cgroup {version} was recorded");
         };
         fixture.host.share_reads(TICK);
-        fixture.container.cgroup.remember_limits();
+        fixture.container.cgroup.cache_limits();
         for path in HOT {
             let emulator = EMULATORS.iter().find(|e| e.facts().path == *path).unwrap();
             let mut out = Vec::with_capacity(1 << 16);
             let mut counts = Vec::with_capacity(8);
             for turn in 1..=6 {
-                // Each in a tick of its own, so that the machine's files are read again.
+                // Each turn has a tick of its own, so the host's files are read again.
                 fixture.host.set_time(fixture.boottime + TICK * turn);
                 out.clear();
                 let before = ASKED.get();
@@ -87,7 +87,7 @@ fn a_view_that_is_computed_again_allocates_nothing() {
                 counts.push(ASKED.get() - before);
             }
             assert!(!out.is_empty());
-            // The first opens files, and the pool of buffers fills.
+            // The first turns open files and fill the pool of buffers.
             assert_eq!(counts[2..], [0; 4], "{path} with {version}: {counts:?}");
         }
     }

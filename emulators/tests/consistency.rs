@@ -21,7 +21,7 @@ fn set(list: &str) -> CpuSet {
     CpuSet::parse_list(list.as_bytes()).unwrap()
 }
 
-/// The numbers after `stem` in the words of a line, or in the first words of lines.
+/// Returns the numbers that follow `stem` in `words`.
 fn numbers<'a>(words: impl Iterator<Item = &'a str>, stem: &str) -> CpuSet {
     words
         .filter_map(|word| word.strip_prefix(stem)?.parse().ok())

@@ -1,4 +1,4 @@
-//! Cgroups that are not as they should be: gone, without controllers, with odd limits.
+//! Faulty cgroups: they are gone, have no controllers, or have odd limits.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -6,12 +6,14 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
+use eci_fs_emulators::view::Render;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, Controller, EMULATORS, Error, Hierarchy, History, Host, Identity,
-    Load, Settings, Threads, Version, limit_files, read_threads, render_view,
+    Bound, Cgroup, Container, Context, Controller, EMULATORS, Error, Hierarchy, History, Host,
+    Identity, Load, Needs, Settings, Threads, Version, View, limit_files, read_threads,
+    render_view,
 };
 
-/// A machine with four CPUs and 8 GiB, and a v2 tree pod/app of which the test writes the files.
+/// A host with four CPUs and 8 GiB, and a v2 tree pod/app whose files the test writes.
 struct Machine {
     dir: tempfile::TempDir,
 }
@@ -51,7 +53,7 @@ impl Machine {
                 controllers: controllers.to_vec(),
                 dir: common::open(&self.path("cgroup/pod/app")),
                 depth: 2,
-                kept: Default::default(),
+                cache: Default::default(),
             }]),
             identity: Identity {
                 start: Duration::from_secs(10),
@@ -202,7 +204,7 @@ fn a_quota_below_one_tick_leaves_one_cpu_and_the_smallest_of_the_tree_binds() {
     assert_eq!(online(&machine), "1\n");
     machine.write("cgroup/pod/app/cpu.max", "max 100000\n");
     assert_eq!(online(&machine), "1,3\n");
-    // Nothing of it is online: the kernel falls back to the parent's.
+    // None of these is online, so the kernel uses the parent's.
     machine.write("cgroup/pod/app/cpuset.cpus.effective", "7-9\n");
     machine.write("cgroup/pod/cpuset.cpus.effective", "2\n");
     assert_eq!(online(&machine), "2\n");
@@ -279,5 +281,31 @@ fn threads_are_counted_in_all_cgroups_below_and_those_that_ended_are_not() {
                 last_pid
             }
         );
+    }
+}
+
+#[test]
+fn what_a_row_does_not_name_cannot_be_read() {
+    let machine = Machine::new();
+    let container = machine.container(ALL);
+    let open = |name: &str| common::open(&machine.path(name));
+    let host = Host::from_dirs(open("proc"), open("sys"));
+    let settings = Settings::default();
+    let cx = Context::new(&host, &container, &settings, Duration::from_secs(110))
+        .with_cgroup()
+        .with_load(Load::default());
+    let load: Render = |_, cx, _| cx.load().map(|_| Bound::Exact);
+    let cgroup: Render = |_, cx, _| cx.cgroup().map(|_| Bound::Exact);
+    for (render, needs) in [(load, Needs::LOAD), (cgroup, Needs::CGROUP)] {
+        let view = View::new(16, "/proc/any", render);
+        let rendered = |view: View| render_view(&view, &cx, false, &mut Vec::new());
+        let error = rendered(view).unwrap_err();
+        assert!(matches!(error, Error::Undeclared { .. }), "{error}");
+        assert_eq!(error.errno(), 5);
+        rendered(view.needs(needs)).unwrap();
+        // What a row names and nobody supplies is no zero either.
+        let nothing = Context::new(&host, &container, &settings, Duration::ZERO);
+        let view = view.needs(needs);
+        render_view(&view, &nothing, false, &mut Vec::new()).unwrap_err();
     }
 }

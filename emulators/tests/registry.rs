@@ -1,4 +1,4 @@
-//! The table of emulators and the tree of sources say the same.
+//! The tables of files agree with the tree of sources.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -19,19 +19,24 @@ fn ids_and_paths_are_given_once() {
     let paths: BTreeSet<&str> = all.iter().map(|(_, path)| *path).collect();
     assert_eq!(paths.len(), all.len());
     let ids: BTreeSet<u16> = all.iter().map(|(id, _)| *id).collect();
-    for (id, path) in &all {
-        let others = all.iter().filter(|(other, at)| other == id && at != path);
-        let others: Vec<&str> = others.map(|(_, path)| *path).collect();
-        assert!(
-            *id >= 16 && others.is_empty(),
-            "{path}: the id {id} is not free {others:?}: the next free one is {}",
-            next_free(path, &ids)
-        );
-    }
+    let is_free = |id: u16, path: &str| {
+        let mut others = all.iter().filter(|(_, other)| *other != path);
+        id >= 16 && others.all(|(other, _)| *other != id)
+    };
+    let wrong: Vec<String> = all
+        .iter()
+        .filter(|(id, path)| !is_free(*id, path))
+        .map(|(id, path)| {
+            let next = next_free(path, &ids);
+            format!("{path} has the id {id}: the next free one is {next}")
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
     assert_eq!(ids.len(), all.len());
 }
 
-/// The next id for a file: after the highest of its table, for a tunable; views are below 128, directories below 256.
+/// Returns the next free id for a file. For a tunable it follows the highest of its table. Ids of views are below
+/// 128, those of directories below 256.
 fn next_free(path: &str, ids: &BTreeSet<u16>) -> u16 {
     let table = TUNABLES
         .iter()
@@ -63,8 +68,8 @@ fn a_file_is_found_by_its_id() {
     }
 }
 
-/// The sources in which the view at a path can be: /proc/uptime in src/proc/uptime.rs, or as a row of the table in
-/// src/proc/mod.rs, with the path in the row.
+/// Returns the source of a view. That of /proc/uptime is src/proc/uptime.rs, or else a row with this path in
+/// src/proc/mod.rs.
 fn source_of_view(path: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let file = source(path);
@@ -74,7 +79,7 @@ fn source_of_view(path: &str) -> PathBuf {
     }
 }
 
-/// The mod.rs of the directory in which a path lies.
+/// Returns the mod.rs of the directory of a path.
 fn folder_of(path: &str) -> PathBuf {
     let directory = Path::new(path).parent().unwrap();
     Path::new(directory.to_str().unwrap().trim_start_matches('/')).join("mod.rs")
@@ -95,7 +100,7 @@ fn every_view_has_a_file_of_its_name_or_a_row_in_its_directory() {
             .iter()
             .any(|dir| dir.facts().path == path && dir.is_namespaced());
         let file = match namespaced {
-            // What a directory of /proc/sys/net has is in its own table.
+            // The files of a directory of /proc/sys/net are in the table of that directory.
             true => table(path),
             false => source_of_view(path),
         };
@@ -118,7 +123,7 @@ fn every_view_has_a_file_of_its_name_or_a_row_in_its_directory() {
     }
 }
 
-/// /proc/pressure/io is src/proc/pressure/io.rs.
+/// Returns the file with the name of a view: src/proc/pressure/io.rs for /proc/pressure/io.
 fn source(path: &str) -> PathBuf {
     PathBuf::from(format!(
         "{}.rs",
@@ -126,8 +131,8 @@ fn source(path: &str) -> PathBuf {
     ))
 }
 
-/// cpuN/topology/* in /sys/devices/system/cpu is in cpu_n/mod.rs there, which names it, or has a source of its own;
-/// the views at the top are in the mod.rs of the directory.
+/// Checks that the views of a directory have sources, and adds those that are files to `wanted`. For cpuN/topology/*
+/// this is a file below cpu_n, or cpu_n/mod.rs names it. The views at the top are in the mod.rs of the directory.
 fn check_views_of_directory(path: &str, views: &[&str], wanted: &mut BTreeSet<PathBuf>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let path = path.trim_start_matches('/');
@@ -140,7 +145,7 @@ fn check_views_of_directory(path: &str, views: &[&str], wanted: &mut BTreeSet<Pa
             Some(stem) => format!("{stem}_n"),
             None => name.to_owned(),
         };
-        // policyN/*_cpus is policy_n.rs: the files of a family that has no other.
+        // policyN/*_cpus is in policy_n.rs.
         let folder = format!("{path}/{}", stem(first));
         let file = source(&format!("{folder}/{}", stem(second)));
         if root.join(&file).exists() {
@@ -163,8 +168,8 @@ fn sources(dir: &Path, root: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// The source of the table of a directory that has tunables: /proc/sys/vm is src/proc/sys/vm.rs, or the mod.rs of
-/// a folder of that name where there is one.
+/// Returns the source of the table of a directory with tunables. For /proc/sys/vm this is src/proc/sys/vm/mod.rs if
+/// it exists, else src/proc/sys/vm.rs.
 fn table(path: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let folder = Path::new(path.trim_start_matches('/')).join("mod.rs");
@@ -230,7 +235,7 @@ fn the_tree_of_sources_mirrors_the_tree_of_views() {
     assert_eq!(found, wanted);
 }
 
-/// The sources of all views: those of the trees, and the mod.rs of directories.
+/// All sources below src/proc and src/sys except mod.rs have the four lines.
 #[test]
 fn every_source_says_where_its_format_and_its_numbers_come_from() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -1,5 +1,5 @@
-//! No number of the machine gets into a view: every one of a recorded machine is replaced by a
-//! number that occurs nowhere else, and then must not be shown.
+//! No number of the host gets into a view. The test replaces each number of a recorded host by one that occurs
+//! nowhere else, which must not be shown.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -9,11 +9,10 @@ use std::path::Path;
 use common::Fixture;
 use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory, EMULATORS, render_view};
 
-/// Large enough not to be a limit.
+/// The replacement. It is too large to act as a limit.
 const SENTINEL: &str = "31415926535";
 
-/// Constants of the machine that are meant to be shown: the path of the view and the first word of
-/// the line.
+/// The constants of the host that are shown: the path of the view, and the first word of the line.
 const SHOWN: &[(&str, &str)] = &[
     ("/proc/meminfo", "VmallocTotal:"),
     ("/proc/meminfo", "Hugepagesize:"),
@@ -42,8 +41,8 @@ const FILES: &[&str] = &[
     "sys/devices/system/node/node0/vmstat",
 ];
 
-/// Replaces every number that is a word of its own. Names with digits in them ("cpu0", "Node 0,",
-/// "24:") stay, and so do the numbers of devices and nodes that begin a line.
+/// Replaces each number that is a word of its own. Names with digits ("cpu0", "Node 0,", "24:") stay. The numbers of
+/// devices and nodes at the beginning of a line stay, too.
 fn poison(file: &str, text: &str) -> String {
     let kept = match file {
         "proc/diskstats" | "sys/devices/system/node/node0/meminfo" => 2,
@@ -111,7 +110,7 @@ fn no_number_of_the_machine_is_shown() {
     assert_eq!(cases.iter().filter(with_limits).count(), 4);
     for case in cases.iter().filter(with_limits) {
         let dir = common::unpack(case);
-        // The time of the fixture is that of the machine.
+        // The time of the fixture is that of the host.
         let mut fixture = Fixture::open(case);
         for file in FILES {
             let path = dir.path().join("host").join(file);

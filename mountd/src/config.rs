@@ -7,12 +7,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
-/// Where it is unless said otherwise.
+/// The path of the file, unless an option names another one.
 pub const DEFAULT: &str = "/etc/eci-fs/config.toml";
 
-/// What the daemon reads of it. The other tables are for the other programs, which refuse what means nothing there.
+/// The tables that the daemon reads. The other tables are for the other programs, which refuse what means nothing
+/// there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -20,26 +21,26 @@ pub struct Config {
     pub raise: Ceilings,
 }
 
-/// The table `[raise]`: up to which value the machine's may be raised. One that is not in it is never raised.
+/// The table `[raise]`: the ceiling of each sysctl of the host. One that is not in it is never raised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct Ceilings(BTreeMap<Raisable, u64>);
+pub struct Ceilings(BTreeMap<HostSysctl, u64>);
 
 impl Ceilings {
-    /// The ceiling of one.
-    pub fn of(&self, tunable: Raisable) -> Option<u64> {
+    /// Returns the ceiling of one.
+    pub fn of(&self, tunable: HostSysctl) -> Option<u64> {
         self.0.get(&tunable).copied()
     }
 
-    /// Those that may be raised.
-    pub fn tunables(&self) -> Vec<Raisable> {
+    /// Returns the sysctls that may be raised.
+    pub fn tunables(&self) -> Vec<HostSysctl> {
         self.0.keys().copied().collect()
     }
 
-    /// Whether the kernel takes all of them.
+    /// Checks that the kernel takes all of them.
     ///
     /// # Errors
-    /// Names the first that it does not.
+    /// The error names the first that it does not take.
     pub fn check(&self) -> Result<()> {
         for (tunable, ceiling) in &self.0 {
             let most = tunable.most();
@@ -54,14 +55,14 @@ impl Ceilings {
     }
 }
 
-impl FromIterator<(Raisable, u64)> for Ceilings {
-    fn from_iter<T: IntoIterator<Item = (Raisable, u64)>>(ceilings: T) -> Self {
+impl FromIterator<(HostSysctl, u64)> for Ceilings {
+    fn from_iter<T: IntoIterator<Item = (HostSysctl, u64)>>(ceilings: T) -> Self {
         Self(ceilings.into_iter().collect())
     }
 }
 
 impl Config {
-    /// Read the file at `path`; all defaults when there is none.
+    /// Reads the file at `path`. Returns all defaults when there is none.
     ///
     /// # Errors
     /// When it cannot be read, or says what means nothing here.
@@ -75,7 +76,7 @@ impl Config {
     }
 }
 
-/// Read the file at `path`; the default when there is none.
+/// Reads the file at `path`. Returns the default when there is none.
 ///
 /// # Errors
 /// When it cannot be read, or is no such configuration: then with the line.
@@ -87,7 +88,7 @@ pub fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T> {
     }
 }
 
-/// Understand the text of such a file.
+/// Parses the text of such a file.
 ///
 /// # Errors
 /// With the line that means nothing.
@@ -123,8 +124,8 @@ mod tests {
     fn each_ceiling_is_of_one_path() {
         let text = "[raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n";
         let raise = read_text(text).unwrap().raise;
-        assert_eq!(raise.of(Raisable::FileMax), Some(10_000_000));
-        assert_eq!(raise.of(Raisable::NrOpen), None);
+        assert_eq!(raise.of(HostSysctl::FileMax), Some(10_000_000));
+        assert_eq!(raise.of(HostSysctl::NrOpen), None);
     }
 
     #[test]

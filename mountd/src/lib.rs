@@ -1,9 +1,25 @@
 //! The mount daemon of eci-fs.
 //!
-//! It is privileged, small and long-running: it opens and mounts the two FUSE connections, holds every
-//! descriptor that must outlive a server, keeps the list of containers, grafts into their mount namespaces,
-//! and starts the server. It parses its own protocol, from root peers, and what the kernel says of a process;
-//! it reads nothing that a container wrote, and knows neither the server's internals nor the emulators.
+//! It is privileged, small and long-running. It opens and mounts the two FUSE connections, holds every descriptor that
+//! must outlive a server, keeps the list of containers, grafts into their mount namespaces, and starts the server. It
+//! parses its own protocol, from root peers, and what the kernel says of a process. It reads nothing that a container
+//! wrote, and knows neither the server's internals nor the emulators.
+//!
+//! The modules in their order: each uses only those after it, and the protocol crate.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`daemon`] | the event loop, the operations, start and end |
+//! | [`supervisor`] | the daemon's end of a server |
+//! | [`service_manager`] | what systemd keeps and is told |
+//! | [`registry`] | the list of containers |
+//! | [`persistent_descriptors`], [`state_file`] | the descriptors that outlive a server |
+//! | [`grafts`] | the mounts in containers, and those that they are clones of |
+//! | [`connections`] | the two FUSE connections |
+//! | [`broker`] | answers what the server asks of the daemon |
+//! | [`host_sysctls`] | sysctls of the host that are raised for containers |
+//! | [`runtime_dir`], [`config`], [`telemetry`] | the runtime directory, the configuration, the log |
+//! | [`container`] | what the kernel says of a container's process |
 
 pub mod broker;
 pub mod config;
@@ -12,6 +28,7 @@ pub mod container;
 pub mod daemon;
 pub mod grafts;
 pub mod host_sysctls;
+pub mod persistent_descriptors;
 pub mod registry;
 pub mod runtime_dir;
 pub mod service_manager;

@@ -1,6 +1,6 @@
 //! The runtime directory: the lock, the socket, the list of containers, and the log of a background daemon.
 //!
-//! Whoever can write there can speak for the daemon, so a directory that others can write to, or that is a
+//! A process that can write there can speak for the daemon. So a directory that others can write to, or that is a
 //! symbolic link, is refused before anything is put in it.
 
 use std::fs::File;
@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 
 use eci_fs_protocol::error::{Error, Kind, Result};
 
-/// Where it is unless said otherwise.
+/// The path, unless an option names another one.
 pub const DEFAULT: &str = "/run/eci-fs";
 
 /// An opened and checked runtime directory.
@@ -24,7 +24,7 @@ pub struct RuntimeDir {
 }
 
 impl RuntimeDir {
-    /// Open `path`, and create it (0700) when it is not there.
+    /// Opens `path`, and creates it (0700) when it is not there.
     ///
     /// # Errors
     /// When it is a symbolic link, no directory, belongs to another user or is writable by others.
@@ -44,7 +44,7 @@ impl RuntimeDir {
         Self::open(path)
     }
 
-    /// Open `path` as it is.
+    /// Opens `path` as it is.
     ///
     /// # Errors
     /// As [`Self::create`], and [`Kind::NotFound`] when it is not there.
@@ -75,7 +75,7 @@ impl RuntimeDir {
         })
     }
 
-    /// A directory in it, created when it is not there.
+    /// Opens a directory in it, and creates it when it is not there.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -87,7 +87,7 @@ impl RuntimeDir {
         }
     }
 
-    /// The names of the files in it, but for those that are no UTF-8, which are not ours.
+    /// Returns the names of the files in it, but for those that are no UTF-8, which are not ours.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -102,32 +102,32 @@ impl RuntimeDir {
         names.collect::<std::io::Result<_>>().map_err(trouble)
     }
 
-    /// Its path.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The control socket.
+    /// Returns the path of the control socket.
     pub fn socket(&self) -> PathBuf {
         self.path.join("control.sock")
     }
 
-    /// Where a server whose daemon has died waits for the next one.
+    /// Returns the path of the socket at which a server whose daemon has died waits for the next one.
     pub fn rendezvous(&self) -> PathBuf {
         self.path.join("server.sock")
     }
 
-    /// The log of a daemon in the background.
+    /// Returns the path of the log of a daemon in the background.
     pub fn log(&self) -> PathBuf {
         self.path.join("eci-mountd.log")
     }
 
-    /// Where `eci-fs mount` puts directories that nobody named.
+    /// Returns the path below which `eci-fs mount` makes directories that nobody named.
     pub fn mounts(&self) -> PathBuf {
         self.path.join("mounts")
     }
 
-    /// Hold the lock that one daemon has at a time. The kernel lets go of it when the process ends.
+    /// Takes the lock that one daemon has at a time. The kernel releases it when the process ends.
     ///
     /// # Errors
     /// [`Kind::Busy`] when another daemon holds it.
@@ -161,7 +161,7 @@ impl RuntimeDir {
         Ok(lock)
     }
 
-    /// Write into the lock that it is ours now: another daemon has handed it over.
+    /// Writes into the lock that this process has it now: another daemon has handed it over.
     ///
     /// # Errors
     /// When the disk is full.
@@ -171,7 +171,7 @@ impl RuntimeDir {
             .map_err(|e| Error::io("write", self.path.join("lock"), e))
     }
 
-    /// The process that holds the lock, as far as the file tells.
+    /// Returns the process that holds the lock, as far as the file tells.
     pub fn lock_holder(&self) -> Option<i32> {
         std::fs::read_to_string(self.path.join("lock"))
             .ok()?
@@ -180,7 +180,7 @@ impl RuntimeDir {
             .ok()
     }
 
-    /// Replace the file `name` by `text`, atomically: a reader, or the next daemon, sees the old or the new.
+    /// Replaces the file `name` by `text`, atomically: a reader, or the next daemon, sees the old or the new.
     ///
     /// # Errors
     /// When the disk is full or the directory is read-only.
@@ -201,26 +201,26 @@ impl RuntimeDir {
                 )?)
             })
             .map_err(|e| {
-                // What was begun takes space.
+                // The file that was begun takes space.
                 let _ = self.remove(&new);
                 Error::io("write", &path, e).remedy("free space there")
             })
     }
 
-    /// Note which process is the server, and when it started, for a daemon that cannot speak to it.
+    /// Notes which process is the server, and when it started, for a daemon that cannot speak to it.
     ///
     /// # Errors
     /// As [`Self::write`]. Nothing is noted then: the note of the server before would say that this one has ended.
     pub fn note_server(&self, pid: i32, start_ticks: u64) -> Result<()> {
         let noted = self.write("server", &format!("{pid} {start_ticks}\n"));
         if noted.is_err() {
-            // Where nothing can be written something can be removed, unless the directory is read-only.
+            // Where nothing can be written a file can still be removed, unless the directory is read-only.
             self.remove("server")?;
         }
         noted
     }
 
-    /// What [`Self::note_server`] noted last.
+    /// Returns the last note of [`Self::note_server`]: the pid, and the start in clock ticks.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -231,15 +231,15 @@ impl RuntimeDir {
         }))
     }
 
-    /// There is no server any more, and nothing of the connections that it served.
+    /// Removes the note about the server and about the connections that it served.
     pub fn forget_server(&self) {
         for name in ["server", "connections.json"] {
-            // It is written anew by the next daemon.
+            // The next daemon writes it anew.
             let _ = self.remove(name);
         }
     }
 
-    /// Remove the file `name`, if it is there.
+    /// Removes the file `name`, if it is there.
     ///
     /// # Errors
     /// When the directory is read-only.
@@ -250,7 +250,7 @@ impl RuntimeDir {
         }
     }
 
-    /// The text of the file `name`; none when it is not there.
+    /// Returns the text of the file `name`; none when it is not there.
     pub fn read(&self, name: &str) -> Result<Option<String>> {
         match std::fs::read_to_string(self.path.join(name)) {
             Ok(text) => Ok(Some(text)),
@@ -266,11 +266,11 @@ impl AsFd for RuntimeDir {
     }
 }
 
-/// The file says who holds it.
+/// Writes this process into the lock as its holder.
 fn note_holder(lock: &mut File) -> std::io::Result<()> {
     use std::os::unix::fs::FileExt;
     let pid = std::process::id().to_string();
-    // In this order: whoever reads meanwhile finds no empty file, as if nobody held it.
+    // The order matters: a reader meanwhile finds no empty file, as if nobody held the lock.
     lock.write_all_at(pid.as_bytes(), 0)?;
     lock.set_len(pid.len() as u64)
 }

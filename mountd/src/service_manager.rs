@@ -1,4 +1,4 @@
-//! The service manager, where there is one (systemd): it is told that the daemon is ready, and keeps the descriptors
+//! The service manager (systemd), where there is one. It is told that the daemon is ready, and keeps the descriptors
 //! that must outlive both programs (`FileDescriptorStoreMax=` in systemd.service(5)).
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use sd_notify::NotifyState;
 
 use crate::connections::Connections;
-use crate::supervisor::{Belongings, Legacy};
+use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
 
 /// The names under which descriptors are kept, in the order in which [`Stored`] has them.
 const NAMES: [&str; 5] = [
@@ -19,7 +19,7 @@ const NAMES: [&str; 5] = [
     "eci-fs-rendezvous",
 ];
 
-/// What tells a process that a service manager started it.
+/// The environment variables of a process that a service manager started.
 const ENVIRONMENT: [&str; 4] = [
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
@@ -27,44 +27,44 @@ const ENVIRONMENT: [&str; 4] = [
     "LISTEN_FDNAMES",
 ];
 
-/// What was kept.
+/// The descriptors that the service manager has kept.
 #[derive(Debug)]
 pub struct Stored {
     /// The `/dev/fuse` descriptors.
     pub fuse: [OwnedFd; 2],
     /// The state.
     pub state: OwnedFd,
-    /// What a server keeps for the next daemon.
-    pub legacy: Legacy,
+    /// The descriptors that the server held for the next daemon.
+    pub held: HeldDescriptors,
 }
 
-/// Say that the daemon is ready, and is this process, which need not be the one that was started.
+/// Says that the daemon is ready, and is this process, which need not be the one that was started.
 pub fn ready() {
     let pid = std::process::id();
     tell(&[NotifyState::Ready, NotifyState::MainPid(pid)], &[]);
 }
 
-/// Have the descriptors kept that must outlive both programs.
-pub fn store(connections: &Connections, belongings: &Belongings) {
-    let Some(legacy) = &belongings.legacy else {
+/// Has the service manager keep the descriptors that must outlive both programs.
+pub fn store(connections: &Connections, descriptors: &PersistentDescriptors) {
+    let Some(held) = &descriptors.held else {
         return;
     };
     let [cached, live] = connections.descriptors();
     let fds = [
         cached,
         live,
-        legacy.namespace.as_fd(),
-        belongings.state.as_fd(),
-        legacy.rendezvous.as_fd(),
+        held.namespace.as_fd(),
+        descriptors.state.as_fd(),
+        held.rendezvous.as_fd(),
     ];
-    // They may be kept already, then by other descriptions of the same.
+    // Others of the same names may be kept already, of other descriptions.
     forget();
     for (name, fd) in NAMES.into_iter().zip(fds) {
         tell(&[NotifyState::FdStore, NotifyState::FdName(name)], &[fd]);
     }
 }
 
-/// Have them kept no more: there is nothing left to serve.
+/// Has the service manager keep them no more: there is nothing left to serve.
 pub fn forget() {
     for name in NAMES {
         tell(
@@ -74,13 +74,13 @@ pub fn forget() {
     }
 }
 
-/// What was kept for this process; none when that is not all.
+/// Returns the descriptors that were kept for this process; none when they are not complete.
 pub fn take() -> Option<Stored> {
     let mut kept: BTreeMap<String, OwnedFd> = inherited().collect();
     let mut next = |name: &str| kept.remove(name);
     Some(Stored {
         fuse: [next(NAMES[0])?, next(NAMES[1])?],
-        legacy: Legacy {
+        held: HeldDescriptors {
             namespace: next(NAMES[2])?,
             rendezvous: next(NAMES[4])?,
         },
@@ -88,7 +88,7 @@ pub fn take() -> Option<Stored> {
     })
 }
 
-/// The descriptors that this process was started with, by their names, as owned ones that no child inherits.
+/// Returns the descriptors that this process was started with, by their names, as owned ones that no child inherits.
 fn inherited() -> impl Iterator<Item = (String, OwnedFd)> {
     let numbers: Vec<_> = sd_notify::listen_fds_with_names()
         .map(Iterator::collect)
@@ -96,15 +96,15 @@ fn inherited() -> impl Iterator<Item = (String, OwnedFd)> {
     let own = Pid::from_raw(i32::try_from(std::process::id()).unwrap_or(0))
         .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     numbers.into_iter().filter_map(move |(number, name)| {
-        // A number is turned into a descriptor by asking the kernel for it, as of any process.
+        // The kernel turns a number into a descriptor if it is asked as for any process.
         let fd = pidfd_getfd(own.as_ref()?, number, PidfdGetfdFlags::empty()).ok();
-        // It can only fail because there is none.
+        // It can only fail because there is no such descriptor.
         let _ = nix::unistd::close(number);
         fd.map(|fd| (name, fd))
     })
 }
 
-/// A command for a child that is not the service manager's business.
+/// Hides the service manager from a child: it is not the child's business.
 pub fn hide_from(command: &mut std::process::Command) {
     for name in ENVIRONMENT {
         command.env_remove(name);

@@ -1,4 +1,4 @@
-//! The memfd in which servers remember what the next one must know: made here, and never looked into.
+//! The memfd in which servers remember what the next one must know. It is made here. The daemon never looks into it.
 
 use std::os::fd::OwnedFd;
 
@@ -6,15 +6,15 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 use eci_fs_protocol::error::{Error, Result};
 
-/// Bytes of it. It is sparse: what nothing was written to takes no memory.
+/// Bytes of the file. It is sparse: pages that were never written take no memory.
 pub const SIZE: u64 = 64 << 20;
 
-/// Seals: its size never changes, so that no server can be made to fail by one that is smaller.
+/// Returns the seals. The size never changes, so that no server can be made to fail by a smaller file.
 fn seals() -> SealFlags {
     SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL
 }
 
-/// A new one, empty.
+/// Returns a new file, which is empty.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -27,8 +27,8 @@ pub fn create() -> Result<OwnedFd> {
     Ok(file)
 }
 
-/// The one that was handed over, or a new one where that is none: what it remembered is lost then, and the log says
-/// so.
+/// Returns the file that was handed over, or a new one where that is none of ours. Then what it remembered is lost, and
+/// the log says so.
 ///
 /// # Errors
 /// As [`create`].

@@ -1,11 +1,11 @@
-//! Logging, the same in both programs: to standard error, at the level that `ECI_FS_LOG` names.
+//! The log of both programs: standard error, at the level that `ECI_FS_LOG` names.
 
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable with the filter, in the syntax of `tracing_subscriber::EnvFilter`.
 pub const FILTER: &str = "ECI_FS_LOG";
 
-/// Start logging. A second call does nothing.
+/// Starts logging. A second call does nothing.
 pub fn start() {
     let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("warn"));
     // It fails only where a subscriber has been set already.

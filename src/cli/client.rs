@@ -10,7 +10,7 @@ use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Call, Listed, Request, Response, VERSION};
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::cli::program;
@@ -94,7 +94,6 @@ impl Client {
         request: Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Response, Vec<OwnedFd>)> {
-        let ending = || Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again");
         self.send(request, fds)?;
         let mut answer = self.channel.recv::<Answer>();
         if answer.as_ref().is_err_and(is_closed) {
@@ -119,8 +118,10 @@ impl Client {
                 _,
             ))) => Err(error),
             Ok(Some((answer, fds))) => Ok((answer.response, fds)),
-            Ok(None) => Err(ending()),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(ending()),
+            Ok(None) => Err(Error::ending()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                Err(Error::ending())
+            }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 Err(no_answer(self.limit))
             }
@@ -175,16 +176,14 @@ fn no_answer(limit: Duration) -> Error {
 
 /// Returns whether the error says that the daemon is ending.
 fn is_ending(error: &Error) -> bool {
-    error.kind == Kind::Busy && error.what == "eci-mountd is ending"
+    error.reason == Some(Reason::Ending)
 }
 
 /// Replaces the daemon's words about a pidfd by words about the pid that the user typed.
 pub fn about_process(error: Error, pid: i32) -> Error {
-    match error.kind {
-        Kind::NotFound if error.what == "the process has ended" => {
-            Error::not_found(format!("process {pid} has ended"))
-                .remedy("see `ps -e` for one that runs")
-        }
+    match error.reason {
+        Some(Reason::ProcessEnded) => Error::not_found(format!("process {pid} has ended"))
+            .remedy("see `ps -e` for one that runs"),
         _ => error,
     }
 }
@@ -287,8 +286,7 @@ fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
                 .remedy("run `eci-mountd` in the foreground to see why")
         }));
     }
-    Client::connect_within(runtime_dir, limit)?
-        .ok_or_else(|| Error::new(Kind::Busy, "eci-mountd is ending").remedy("try again"))
+    Client::connect_within(runtime_dir, limit)?.ok_or_else(Error::ending)
 }
 
 /// A daemon for one command. It ends when the command does; [`PrivateDaemon::end`] waits for that.

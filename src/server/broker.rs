@@ -1,4 +1,5 @@
-//! Asking the daemon, whichever there is: a server that outlives its daemon is given another channel by the next.
+//! The client of the broker: the server asks the daemon for what it may not open itself. A server that outlives its daemon
+//! is given another channel by the next.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -6,13 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{Ask, AskAnswer};
+use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::server::error::Errno;
 
-/// The way to the daemon.
+/// Asks the daemon, whichever there is.
 #[derive(Debug)]
 pub struct BrokerClient {
     line: Mutex<Option<Arc<Line>>>,
@@ -23,22 +24,23 @@ pub struct BrokerClient {
 #[derive(Debug)]
 struct Line {
     channel: Channel,
-    /// Whether an answer is to come to a question that nobody waits for any more. Locked while one asks, so that answers
-    /// come to whom they are for. A daemon that hangs has one question before it, however often it is asked.
+    /// True if an answer is still to come to a question that nobody waits for any more. It is locked while a thread asks, so
+    /// that each answer comes to the thread that asked. A daemon that hangs has one question before it, however often it is
+    /// asked.
     owed: Mutex<bool>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
-pub enum Silence {
+pub enum NoAnswer {
     /// The daemon is gone.
     Gone(io::Error),
-    /// It takes too long.
+    /// The answer takes too long.
     Late,
 }
 
 impl BrokerClient {
-    /// Ask over `channel`.
+    /// Makes a client that asks over `channel`.
     pub fn new(channel: Channel) -> Self {
         Self {
             line: Mutex::new(Some(Line::new(channel))),
@@ -46,56 +48,60 @@ impl BrokerClient {
         }
     }
 
-    /// From now on ask over `channel`: there is another daemon.
+    /// Asks over `channel` from now on: there is another daemon.
     pub fn replace(&self, channel: Channel) {
         *self.line.lock() = Some(Line::new(channel));
         self.came.notify_all();
     }
 
-    /// Tell the daemon that there is, whatever it makes of it.
+    /// Tells the daemon that there is now, and waits until it has heard.
     ///
     /// # Errors
     /// When there is none, or no answer before `until`: then it may not have heard.
-    pub fn tell(&self, ask: &Ask, until: Instant) -> Result<(), Silence> {
+    pub fn tell(&self, ask: &BrokerRequest, until: Instant) -> Result<(), NoAnswer> {
         let line = self.line.lock().clone();
-        let line = line.ok_or_else(|| Silence::Gone(io::ErrorKind::NotConnected.into()))?;
+        let line = line.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::NotConnected.into()))?;
         let told = line.ask(ask, until);
-        if let Err(Silence::Gone(_)) = &told {
+        if let Err(NoAnswer::Gone(_)) = &told {
             self.forget(&line);
         }
         told.map(drop)
     }
 
-    /// Ask for a descriptor. While there is no daemon the next one is waited for.
+    /// Asks for a descriptor. While there is no daemon the call waits for the next one.
     ///
     /// # Errors
-    /// What the daemon answers; EAGAIN when there is no answer before `until`.
-    pub fn ask(&self, ask: &Ask, until: Instant) -> Result<OwnedFd, Errno> {
+    /// The errno that the daemon answers; EAGAIN when there is no answer before `until`.
+    pub fn ask(&self, ask: &BrokerRequest, until: Instant) -> Result<OwnedFd, Errno> {
         match self.answered(ask, until)? {
-            (AskAnswer::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
+            (BrokerReply::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
             _ => Err(Errno::IO),
         }
     }
 
-    /// Ask what lies in a directory: names, and whether each is a directory.
+    /// Asks for the entries of a directory: names, and whether each is a directory.
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub fn list(&self, ask: &Ask, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
+    pub fn list(&self, ask: &BrokerRequest, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
         match self.answered(ask, until)? {
-            (AskAnswer::Listed { entries }, _) => Ok(entries),
+            (BrokerReply::Listed { entries }, _) => Ok(entries),
             _ => Err(Errno::IO),
         }
     }
 
-    fn answered(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Errno> {
+    fn answered(
+        &self,
+        ask: &BrokerRequest,
+        until: Instant,
+    ) -> Result<(BrokerReply, Vec<OwnedFd>), Errno> {
         loop {
             let line = self.line(until).ok_or(Errno::AGAIN)?;
             match line.ask(ask, until) {
-                Ok((AskAnswer::Refused { errno }, _)) => return Err(Errno(errno)),
+                Ok((BrokerReply::Refused { errno }, _)) => return Err(Errno(errno)),
                 Ok(answer) => return Ok(answer),
-                Err(Silence::Late) => return Err(Errno::AGAIN),
-                Err(Silence::Gone(error)) => {
+                Err(NoAnswer::Late) => return Err(Errno::AGAIN),
+                Err(NoAnswer::Gone(error)) => {
                     tracing::warn!(%error, "there is no daemon to ask, waiting for the next");
                     self.forget(&line);
                 }
@@ -103,7 +109,7 @@ impl BrokerClient {
         }
     }
 
-    /// Nobody answers there any more.
+    /// Forgets a channel on which nobody answers any more.
     fn forget(&self, line: &Arc<Line>) {
         let mut current = self.line.lock();
         if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, line)) {
@@ -130,29 +136,33 @@ impl Line {
         })
     }
 
-    fn ask(&self, ask: &Ask, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
-        let mut owed = self.owed.try_lock_until(until).ok_or(Silence::Late)?;
+    fn ask(
+        &self,
+        ask: &BrokerRequest,
+        until: Instant,
+    ) -> Result<(BrokerReply, Vec<OwnedFd>), NoAnswer> {
+        let mut owed = self.owed.try_lock_until(until).ok_or(NoAnswer::Late)?;
         if *owed {
             self.answer(until)?;
             *owed = false;
         }
-        self.channel.send(ask, &[]).map_err(Silence::Gone)?;
+        self.channel.send(ask, &[]).map_err(NoAnswer::Gone)?;
         *owed = true;
         let answer = self.answer(until)?;
         *owed = false;
         Ok(answer)
     }
 
-    /// The next answer.
-    fn answer(&self, until: Instant) -> Result<(AskAnswer, Vec<OwnedFd>), Silence> {
-        if !self.wait(until).map_err(Silence::Gone)? {
-            return Err(Silence::Late);
+    /// Returns the next answer.
+    fn answer(&self, until: Instant) -> Result<(BrokerReply, Vec<OwnedFd>), NoAnswer> {
+        if !self.wait(until).map_err(NoAnswer::Gone)? {
+            return Err(NoAnswer::Late);
         }
-        let answer = self.channel.recv::<AskAnswer>().map_err(Silence::Gone)?;
-        answer.ok_or_else(|| Silence::Gone(io::ErrorKind::UnexpectedEof.into()))
+        let answer = self.channel.recv::<BrokerReply>().map_err(NoAnswer::Gone)?;
+        answer.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::UnexpectedEof.into()))
     }
 
-    /// Whether an answer comes before `until`.
+    /// Waits for an answer, and returns whether it comes before `until`.
     fn wait(&self, until: Instant) -> io::Result<bool> {
         let left = until.saturating_duration_since(Instant::now());
         let limit = Timespec::try_from(left).map_err(io::Error::other)?;
@@ -171,8 +181,8 @@ mod tests {
 
     use super::*;
 
-    fn ask(slot: u64) -> Ask {
-        Ask::Trigger {
+    fn ask(slot: u64) -> BrokerRequest {
+        BrokerRequest::Trigger {
             slot,
             resource: Resource::Cpu,
             trigger: b"some 1 2".to_vec(),
@@ -183,23 +193,27 @@ mod tests {
         Instant::now() + Duration::from_secs(10)
     }
 
-    /// The next question, and its answer.
+    /// Takes the next question and answers it; returns its slot.
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
-        let (Ask::Trigger { slot, .. } | Ask::Raise { slot, .. } | Ask::Network { slot, .. }, _) =
-            daemon.recv().unwrap().unwrap();
-        daemon.send(&AskAnswer::Opened, fds).unwrap();
+        let (
+            BrokerRequest::Trigger { slot, .. }
+            | BrokerRequest::SetHostSysctl { slot, .. }
+            | BrokerRequest::Network { slot, .. },
+            _,
+        ) = daemon.recv().unwrap().unwrap();
+        daemon.send(&BrokerReply::Opened, fds).unwrap();
         slot
     }
 
     #[test]
     fn what_is_asked_while_there_is_no_daemon_is_answered_by_the_next() {
         let (first, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         drop(first);
         std::thread::scope(|scope| {
-            let asked = scope.spawn(|| asks.ask(&ask(7), soon()));
+            let asked = scope.spawn(|| broker.ask(&ask(7), soon()));
             let (next, server) = Channel::pair().unwrap();
-            asks.replace(server);
+            broker.replace(server);
             let null = std::fs::File::open("/dev/null").unwrap();
             assert_eq!(answer(&next, &[null.as_fd()]), 7);
             assert!(asked.join().unwrap().is_ok());
@@ -209,34 +223,34 @@ mod tests {
     #[test]
     fn without_a_daemon_one_is_told_to_try_again() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         drop(daemon);
-        let got = asks.ask(&ask(1), Instant::now());
+        let got = broker.ask(&ask(1), Instant::now());
         assert_eq!(got.unwrap_err(), Errno::AGAIN);
     }
 
     #[test]
     fn who_tells_does_not_wait_for_the_next_daemon() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         drop(daemon);
         for _ in 0..2 {
-            let told = asks.tell(&ask(1), soon());
-            assert!(matches!(told, Err(Silence::Gone(_))), "{told:?}");
+            let told = broker.tell(&ask(1), soon());
+            assert!(matches!(told, Err(NoAnswer::Gone(_))), "{told:?}");
         }
     }
 
     #[test]
     fn a_daemon_that_hangs_has_one_question_before_it() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
+        let broker = BrokerClient::new(server);
         for slot in 1..=3 {
-            let told = asks.tell(&ask(slot), Instant::now());
-            assert!(matches!(told, Err(Silence::Late)), "{told:?}");
+            let told = broker.tell(&ask(slot), Instant::now());
+            assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
         }
         assert_eq!(answer(&daemon, &[]), 1);
         std::thread::scope(|scope| {
-            let told = scope.spawn(|| asks.tell(&ask(4), soon()));
+            let told = scope.spawn(|| broker.tell(&ask(4), soon()));
             assert_eq!(answer(&daemon, &[]), 4);
             assert!(told.join().unwrap().is_ok());
         });
@@ -245,13 +259,16 @@ mod tests {
     #[test]
     fn an_answer_that_comes_too_late_is_nobody_elses() {
         let (daemon, server) = Channel::pair().unwrap();
-        let asks = BrokerClient::new(server);
-        assert_eq!(asks.ask(&ask(1), Instant::now()).unwrap_err(), Errno::AGAIN);
+        let broker = BrokerClient::new(server);
+        assert_eq!(
+            broker.ask(&ask(1), Instant::now()).unwrap_err(),
+            Errno::AGAIN
+        );
         assert_eq!(answer(&daemon, &[]), 1);
         std::thread::scope(|scope| {
-            let asked = scope.spawn(|| asks.ask(&ask(2), soon()));
-            let (_, _) = daemon.recv::<Ask>().unwrap().unwrap();
-            let refused = AskAnswer::Refused {
+            let asked = scope.spawn(|| broker.ask(&ask(2), soon()));
+            let (_, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
+            let refused = BrokerReply::Refused {
                 errno: libc::EINVAL,
             };
             daemon.send(&refused, &[]).unwrap();

@@ -1,28 +1,28 @@
-//! Moments that another process understands.
+//! Moments as numbers that another process understands.
 
 use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds of CLOCK_MONOTONIC at a moment of the past.
+/// Returns the nanoseconds of CLOCK_MONOTONIC at a moment of the past.
 pub fn to_nsec(moment: Instant) -> u64 {
     let past = now(ClockId::CLOCK_MONOTONIC).saturating_sub(moment.elapsed());
     u64::try_from(past.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The moment again; none when this process cannot name it. One of the future is now.
+/// Returns the moment again; none when this process cannot name it. A moment of the future is now.
 pub fn from_nsec(nsec: u64) -> Option<Instant> {
     let ago = now(ClockId::CLOCK_MONOTONIC).saturating_sub(Duration::from_nanos(nsec));
     Instant::now().checked_sub(ago)
 }
 
-/// Nanoseconds since the machine booted, never the same or less in a later process.
+/// Returns the nanoseconds since the host booted, which are never the same or less in a later process.
 pub fn since_boot_nsec() -> u64 {
     u64::try_from(now(ClockId::CLOCK_BOOTTIME).as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn now(clock: ClockId) -> Duration {
-    // These clocks are there.
+    // The kernel always has these clocks.
     clock_gettime(clock).map(Duration::from).unwrap_or_default()
 }
 

@@ -1,23 +1,23 @@
-//! The errno that a container meets.
+//! The errno that a container is told.
 
-/// An error as the kernel would give it. It is all that a container is told; the reason is in the log.
+/// An error as the kernel would give it. A container is told no more; the reason is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("errno {0}")]
 pub struct Errno(pub i32);
 
 impl Errno {
-    /// No such file or directory: the container, or the entry, is not there.
+    /// The container, or the entry, is not there.
     pub const NOENT: Self = Self(libc::ENOENT);
-    /// Not now: try again.
+    /// The caller is to try again.
     pub const AGAIN: Self = Self(libc::EAGAIN);
     /// The view could not be computed.
     pub const IO: Self = Self(libc::EIO);
-    /// A directory was asked for what only files have.
+    /// The operation is one of files, and the node is a directory.
     pub const ISDIR: Self = Self(libc::EISDIR);
-    /// A file was asked for what only directories have.
+    /// The operation is one of directories, and the node is a file.
     pub const NOTDIR: Self = Self(libc::ENOTDIR);
-    /// Too many open files.
+    /// The container has too many open files.
     pub const NFILE: Self = Self(libc::ENFILE);
-    /// Not implemented, which some requests answer so that the kernel stops asking.
+    /// The operation is not implemented. Some requests are answered so, for the kernel to stop asking.
     pub const NOSYS: Self = Self(libc::ENOSYS);
 }

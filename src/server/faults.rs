@@ -1,22 +1,22 @@
 //! Faults on purpose, for tests: only in a build with debug assertions, and only when `ECI_FS_FAULT` says so.
 //!
-//! It says what happens, where, and the how manieth time: `panic@open:3`, `hang@request:100`. A server that hangs
-//! answers nothing there any more. In a release build there is no such code.
+//! The variable says what happens, at which point, and the how manieth time: `panic@open:3`, `hang@request:100`. A server
+//! that hangs answers nothing at that point any more. In a release build there is no such code.
 
-/// Where a fault can be.
+/// A point at which a fault can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// The daemon has handed over a container, which is not known yet.
     Add,
-    /// The daemon asks what can be grafted into a container that is known, as one does that takes over.
+    /// The daemon asks what can be grafted into a container that is known, as a daemon does that takes over.
     Catalogue,
     /// A request has been taken.
     Request,
-    /// A view has been computed, and what was shown is remembered.
+    /// A view has been computed, and what was shown is written to the state.
     Render,
-    /// A file has been opened, and that is remembered; the answer has not been sent.
+    /// A file has been opened, and that is written to the state; the answer has not been sent.
     Open,
-    /// What was written has taken effect, and that is remembered; the answer has not been sent.
+    /// A write has taken effect, and that is written to the state; the answer has not been sent.
     Write,
 }
 
@@ -27,10 +27,10 @@ pub use without::{arm, at};
 
 #[cfg(not(debug_assertions))]
 mod without {
-    /// There are no faults in this build.
+    /// Does nothing: there are no faults in this build.
     pub fn arm() {}
 
-    /// There are no faults in this build.
+    /// Does nothing: there are no faults in this build.
     pub fn at(_: super::Point) {}
 }
 
@@ -51,7 +51,7 @@ mod with {
 
     static FAULT: OnceLock<Fault> = OnceLock::new();
 
-    /// Read the environment; before anything else of the server.
+    /// Reads the environment. The server calls this before anything else.
     pub fn arm() {
         let Ok(text) = std::env::var("ECI_FS_FAULT") else {
             return;
@@ -59,7 +59,7 @@ mod with {
         match parse(&text) {
             Some(fault) => {
                 tracing::warn!(?fault, "there will be a fault on purpose");
-                // Set once, at the start.
+                // The fault is set once, at the start.
                 let _ = FAULT.set(fault);
             }
             None => tracing::error!(text, "ECI_FS_FAULT means nothing, ignoring"),
@@ -89,7 +89,7 @@ mod with {
         })
     }
 
-    /// Here a fault can be.
+    /// Has the fault happen if it is at this point, and its time has come.
     pub fn at(point: Point) {
         let Some(fault) = FAULT.get().filter(|fault| fault.point == point) else {
             return;

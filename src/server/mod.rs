@@ -1,9 +1,13 @@
-//! The server process: hears from the daemon on the link, and serves both connections.
+//! The server process: it hears from the daemon on the link, and serves both connections.
 //!
-//! It is started by the daemon only. Everything it works with comes to it as descriptors, so it opens nothing
-//! by a container's name, and once it is set up it holds no privilege ([`crate::server::sandbox`]).
+//! Only the daemon starts it. It gets everything that it works with as descriptors, so it opens nothing by a container's
+//! name, and once it is set up it holds no privilege ([`crate::server::sandbox`]).
 //!
 //! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
+//!
+//! A folder uses only those below it: this file with `start.rs` and `orphan.rs`, `fuse`, `fs`, `psi` and `host_sysctls`,
+//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `sandbox`, `faults`, `clock` and `error`, which
+//! use nothing but `error`.
 
 pub mod broker;
 pub mod clock;
@@ -14,6 +18,7 @@ pub mod fs;
 pub mod fuse;
 pub mod host_sysctls;
 pub mod ids;
+pub mod in_flight;
 mod orphan;
 pub mod psi;
 pub mod sandbox;
@@ -26,16 +31,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use eci_fs_emulators as emulators;
-use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{Connection, CpuIds, FromServer, Settings, ToServer};
+use eci_fs_protocol::channel::{Channel, Fault};
+use eci_fs_protocol::link::{Connection, FromServer, Settings, ToServer};
 
 use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
+use crate::server::fs::FileSystem;
+use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
 use crate::server::state::State;
 
-/// Serve until there is neither a daemon nor a container. `link` is the server's end of the link.
+/// Serves until there is neither a daemon nor a container. `link` is the server's end of the link.
 ///
 /// # Errors
 /// When the first packet is not what it must be, or the connections cannot be served.
@@ -56,6 +62,7 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
             link.send(
                 &FromServer::Failed {
                     why: error.to_string(),
+                    errno: error.raw_os_error(),
                 },
                 &[],
             )?;
@@ -71,7 +78,8 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// A thread that panics would leave a server that answers some requests and not others. The daemon starts another.
+/// Has the process end when a thread panics: the server would answer some requests and not others. The daemon starts
+/// another.
 fn abort_on_panic() {
     std::panic::set_hook(Box::new(|info| {
         tracing::error!(%info, "the server panicked");
@@ -79,67 +87,58 @@ fn abort_on_panic() {
     }));
 }
 
-/// The daemon's settings, as far as they change what views say.
-pub fn view_settings(settings: &Settings) -> emulators::Settings {
-    emulators::Settings {
-        cpu_ids: cpu_ids(settings.cpu_ids),
-        host_clamp: settings.host_clamp,
-    }
-}
-
-/// The same word, as the emulators have it.
-pub fn cpu_ids(cpu_ids: CpuIds) -> emulators::CpuIds {
-    match cpu_ids {
-        CpuIds::Physical => emulators::CpuIds::Physical,
-        CpuIds::Dense => emulators::CpuIds::Dense,
-    }
-}
-
+/// The server, as the daemon speaks to it.
 struct Server {
-    means: fuse::Means,
-    asks: Arc<BrokerClient>,
+    fs: Arc<FileSystem>,
+    backend: fuse::Backend,
+    in_flight: InFlight,
+    broker: Arc<BrokerClient>,
     triggers: Arc<Triggers>,
-    /// The descriptors that it serves by, and the INIT requests and the answers to them, all in the order of
-    /// [`Connection::ALL`].
+    /// The descriptors that it serves by, in the order of [`Connection::ALL`].
     fuse: [OwnedFd; 2],
+    /// The INIT requests, in the same order.
     init: Vec<Vec<u8>>,
+    /// The answers to them, in the same order.
     replies: Vec<Vec<u8>>,
     settings: Settings,
     state: Arc<State>,
-    /// What is kept for the next daemon.
+    /// The descriptors that it keeps for the next daemon.
     held: Option<Held>,
     /// The process of each container, by slot.
     containers: BTreeMap<u64, OwnedFd>,
     sessions: Sessions,
 }
 
-/// What is kept for the next daemon.
+/// Descriptors that the server keeps for the next daemon, and does not use.
 struct Held {
     fuse: [OwnedFd; 2],
     namespace: OwnedFd,
     rendezvous: OwnedFd,
 }
 
+/// The sessions, one for each connection.
 enum Sessions {
-    /// They do not serve yet.
+    /// The sessions do not serve yet.
     Prepared(Vec<fuse::Prepared>),
+    /// The sessions take requests.
     Serving(Vec<fuse::Serving>),
-    /// They take no more requests.
+    /// The sessions take no more requests.
     Draining(Vec<fuse::Serving>),
 }
 
 impl Server {
-    /// Do what the daemon says until the link ends.
+    /// Does what the daemon says until the link ends.
     fn follow(&mut self, link: &Channel) {
         loop {
             let answer = match link.recv::<ToServer>() {
                 Ok(Some((packet, fds))) => self
                     .answer(packet, fds)
-                    .unwrap_or_else(|why| FromServer::Failed { why }),
+                    .unwrap_or_else(|why| FromServer::Failed { why, errno: None }),
                 Ok(None) => return,
-                // It waits for an answer to what did not come whole.
+                // The daemon waits for an answer to a packet that did not come whole.
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => FromServer::Failed {
                     why: format!("the server cannot take what it is told: {error}"),
+                    errno: Fault::of(&error).and_then(Fault::errno),
                 },
                 Err(error) => return tracing::warn!(%error, "the link to the daemon broke"),
             };
@@ -150,7 +149,7 @@ impl Server {
     }
 
     fn answer(&mut self, packet: ToServer, mut fds: Vec<OwnedFd>) -> Result<FromServer, String> {
-        let tree = &self.means.tree;
+        let fs = &self.fs;
         match packet {
             ToServer::Start { .. } | ToServer::Adopt { .. } => {
                 return Err("the server has a daemon already".to_owned());
@@ -164,23 +163,23 @@ impl Server {
                 faults::at(faults::Point::Add);
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
                 let mut attached = Attached::new(&facts, &secrets, fds)?;
-                attached.choose(&choices, tree.settings());
-                attached.uid_map = tree.uid_map_behind(&pidfd);
-                let catalogue = tree.add(slot, attached);
+                attached.choose(&choices, fs.settings());
+                attached.uid_map = fs.uid_map_behind(&pidfd);
+                let catalogue = fs.add(slot, attached);
                 self.containers.insert(slot, pidfd);
                 return Ok(FromServer::Added { catalogue });
             }
-            ToServer::Expect { slot } => tree.expect(slot),
+            ToServer::Expect { slot } => fs.prepare(slot),
             ToServer::Remove { slot } => self.remove(slot),
             ToServer::Catalogue { slot } => {
                 faults::at(faults::Point::Catalogue);
-                let catalogue = tree
+                let catalogue = fs
                     .catalogue_of(slot)
                     .map_err(|_| format!("there is no container in slot {slot}"))?;
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Ping => {}
-            ToServer::Raise { tunables } => tree.raise(tunables),
+            ToServer::HostSysctls { tunables } => fs.raise(tunables),
             ToServer::Serve { resend } => self.begin(resend)?,
             ToServer::Drain => self.drain()?,
             ToServer::Drained => {
@@ -192,29 +191,29 @@ impl Server {
     }
 
     fn remove(&mut self, slot: u64) {
-        self.means.tree.remove(slot);
+        self.fs.remove(slot);
         self.containers.remove(&slot);
     }
 
-    /// Begin to answer requests, for the first time or after they were drained.
+    /// Begins to answer requests, for the first time or after the sessions were drained.
     fn begin(&mut self, resend: bool) -> Result<(), String> {
         let says = |error: io::Error| error.to_string();
         if matches!(self.sessions, Sessions::Serving(_)) {
             return Err("the server serves already".to_owned());
         }
-        if !self.means.tree.begin().map_err(says)? {
+        if !self.fs.begin().map_err(says)? {
             return Err("another server serves these connections".to_owned());
         }
         let taken = std::mem::replace(&mut self.sessions, Sessions::Serving(Vec::new()));
         let prepared = match taken {
             Sessions::Prepared(prepared) => prepared,
             Sessions::Serving(_) | Sessions::Draining(_) => {
-                prepare(&self.means, &self.fuse, &self.init)
+                prepare(&self.backend, &self.fuse, &self.init)
                     .map_err(says)?
                     .0
             }
         };
-        // Before anything is read: what this server has read itself would come to it twice.
+        // This comes before anything is read: a request that this server has read itself would come to it twice.
         for fuse in self.fuse.iter().filter(|_| resend) {
             if let Err(error) = fuse::resend(fuse) {
                 tracing::warn!(%error, "requests of the dead server cannot be sent again");
@@ -231,7 +230,7 @@ impl Server {
         Ok(())
     }
 
-    /// Take no more requests.
+    /// Has the sessions take no more requests.
     fn drain(&mut self) -> Result<(), String> {
         match std::mem::replace(&mut self.sessions, Sessions::Draining(Vec::new())) {
             Sessions::Prepared(prepared) => {
@@ -249,35 +248,35 @@ impl Server {
         }
     }
 
-    /// Session threads that have not left, and requests that are not answered. When there are none, another server
-    /// may serve.
+    /// Returns the number of session threads that have not left and of requests that are not answered. When it is 0,
+    /// another server may serve.
     fn busy(&mut self) -> Result<u64, String> {
         let Sessions::Draining(sessions) = &self.sessions else {
             return Err("the server was not told to leave".to_owned());
         };
         let threads = fuse::count_threads().map_err(|error| error.to_string())?;
-        let unanswered = self.means.unanswered.count();
-        // Looked at last: what a thread or a worker answered before it was gone is seen here.
+        let in_flight = self.in_flight.count();
+        // The sessions are looked at last, so that an answer is seen which a thread or a worker gave before it was gone.
         let sessions = sessions.iter().filter(|session| session.is_busy()).count();
-        let busy = (threads + unanswered).max(sessions as u64);
+        let busy = (threads + in_flight).max(sessions as u64);
         if busy == 0 {
-            self.means.tree.remember_read();
+            self.fs.end();
             self.state.end().map_err(|error| error.to_string())?;
         }
         Ok(busy)
     }
 }
 
-/// A session for each connection, and the answers to the INIT requests.
+/// Returns a session for each connection, and the answers to the INIT requests.
 fn prepare(
-    means: &fuse::Means,
+    backend: &fuse::Backend,
     fuse: &[OwnedFd; 2],
     init: &[Vec<u8>],
 ) -> io::Result<(Vec<fuse::Prepared>, Vec<Vec<u8>>)> {
     let mut sessions = Vec::new();
     let mut replies = Vec::new();
     for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fuse).zip(init) {
-        let (session, reply) = fuse::prepare(means, connection, fuse, init)?;
+        let (session, reply) = fuse::prepare(backend, connection, fuse, init)?;
         sessions.push(session);
         replies.push(reply);
     }
@@ -285,7 +284,7 @@ fn prepare(
 }
 
 impl Held {
-    /// What is handed to the next daemon, in the order of [`FromServer::Held`].
+    /// Returns what is handed to the next daemon, in the order of [`FromServer::Held`].
     fn hand_over<'a>(&'a self, state: &'a State) -> [BorrowedFd<'a>; 5] {
         let [cached, live] = &self.fuse;
         [

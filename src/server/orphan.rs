@@ -12,17 +12,17 @@ use rustix::net::SocketFlags;
 use super::start::check_version;
 use super::{Server, Sessions};
 
-/// How long one that has connected may take to say that it is a daemon.
+/// A program that has connected may take this long to say that it is a daemon.
 const GREETING: Timespec = Timespec {
     tv_sec: 10,
     tv_nsec: 0,
 };
 
 impl Server {
-    /// Wait for the next daemon; none when there is nothing to wait for.
+    /// Waits for the next daemon, and returns its link; none when there is nothing to wait for.
     ///
     /// # Errors
-    /// When nobody can be waited for.
+    /// When poll(2) fails.
     pub(super) fn wait_for_daemon(&mut self) -> io::Result<Option<Channel>> {
         if self.held.is_none() || !self.serves_on() {
             return Ok(None);
@@ -47,7 +47,7 @@ impl Server {
         Ok(None)
     }
 
-    /// Whether this server has what it takes to serve without a daemon. One that was drained goes on, unless
+    /// Returns whether this server has what it takes to serve without a daemon. A server that was drained goes on, unless
     /// another one has begun meanwhile.
     fn serves_on(&mut self) -> bool {
         match self.sessions {
@@ -63,7 +63,7 @@ impl Server {
         }
     }
 
-    /// Wait until somebody connects, or containers end, which are then forgotten.
+    /// Waits until somebody connects, and returns the connection, or until containers end, which are then forgotten.
     fn wait(&mut self) -> io::Result<Option<OwnedFd>> {
         let Some(held) = &self.held else {
             return Ok(None);
@@ -83,7 +83,7 @@ impl Server {
             .collect();
         let connection = if somebody {
             let accepted = rustix::net::accept_with(&held.rendezvous, SocketFlags::CLOEXEC);
-            // Out of descriptors, for instance: the daemon that comes next finds more.
+            // The server may be out of descriptors. The daemon that comes next finds more.
             accepted
                 .inspect_err(|error| tracing::warn!(%error, "somebody could not be let in"))
                 .ok()
@@ -96,7 +96,7 @@ impl Server {
         Ok(connection)
     }
 
-    /// Have a daemon take over, if it is one.
+    /// Has a daemon take over, if it is one.
     fn greet(&mut self, connection: OwnedFd) -> io::Result<Channel> {
         let link = Channel::new(connection);
         let peer = link.peer()?;
@@ -110,11 +110,15 @@ impl Server {
         let Some((ToServer::Adopt { version }, fds)) = link.recv::<ToServer>()? else {
             return Err(io::Error::other("it did not say that it is a daemon"));
         };
-        let (Some(held), Ok([asks])) = (&self.held, <[OwnedFd; 1]>::try_from(fds)) else {
+        let (Some(held), Ok([broker])) = (&self.held, <[OwnedFd; 1]>::try_from(fds)) else {
             return Err(io::Error::other("it did not say how it can be asked"));
         };
         if let Err(why) = check_version(version) {
-            link.send(&FromServer::Failed { why: why.clone() }, &[])?;
+            let failed = FromServer::Failed {
+                why: why.clone(),
+                errno: None,
+            };
+            link.send(&failed, &[])?;
             return Err(io::Error::other(why));
         }
         let answer = FromServer::Held {
@@ -125,10 +129,10 @@ impl Server {
             slots: self.containers.keys().copied().collect(),
         };
         link.send(&answer, &held.hand_over(&self.state))?;
-        // It says itself of which it wants to hear, if it does.
-        self.means.tree.raise(Vec::new());
-        self.asks.replace(Channel::new(asks));
-        self.triggers.ask_again();
+        // The daemon says later of which sysctls it wants to hear, if it does.
+        self.fs.raise(Vec::new());
+        self.broker.replace(Channel::new(broker));
+        self.triggers.reopen_all();
         Ok(link)
     }
 }

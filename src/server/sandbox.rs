@@ -1,6 +1,6 @@
-//! What the server gives up before it serves the first request.
+//! The sandbox: the server gives up all that serving does not take before it serves the first request.
 //!
-//! It parses what containers send, so it must be worth nothing to whoever takes it over: no capability, no way to
+//! The server parses what containers send, so it must be worth nothing to whoever takes it over: no capability, no way to
 //! get one, no file to write to, and no system call but those that serving takes. `docs/security.md` has the
 //! table of what is left and why.
 
@@ -13,11 +13,11 @@ use landlock::{
     RulesetCreatedAttr,
 };
 
-/// Where the server may read: the kernel's figures. Cgroup directories lie below /sys wherever systemd or an
+/// The directories in which the server may read: the kernel's figures. Cgroup directories lie below /sys wherever systemd or an
 /// engine mounts them.
 const READABLE: [&str; 2] = ["/proc", "/sys"];
 
-/// Give up everything that serving does not take. Only on a process with one thread.
+/// Gives up everything that serving does not take. The process must have one thread only.
 ///
 /// # Errors
 /// When the kernel refuses; then the server must not start. A kernel without Landlock (before 5.13) is no error:
@@ -33,7 +33,7 @@ fn drop_capabilities() -> io::Result<()> {
     use caps::CapSet;
     let trouble =
         |e: caps::errors::CapsError| io::Error::other(format!("cannot drop capabilities: {e}"));
-    // The bounding set first: leaving it takes CAP_SETPCAP.
+    // The bounding set comes first, because leaving it takes CAP_SETPCAP.
     for cap in caps::all() {
         if caps::has_cap(None, CapSet::Bounding, cap).unwrap_or(false) {
             caps::drop(None, CapSet::Bounding, cap).map_err(trouble)?;

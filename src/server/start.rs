@@ -1,4 +1,4 @@
-//! From the first packet to a server that is ready to serve.
+//! The start: from the first packet to a server that is ready to serve.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,12 +10,13 @@ use eci_fs_emulators::Host;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::link::{self, HELD, ToServer};
 
-use super::{Held, Server, Sessions, prepare, view_settings};
+use super::{Held, Server, Sessions, prepare};
 use crate::server::broker::BrokerClient;
-use crate::server::container::{Changed, Watcher};
-use crate::server::fs::{Services, Tree};
-use crate::server::fuse::{Kernel, Means, Unanswered};
+use crate::server::container::{Watcher, view_settings};
+use crate::server::fs::{Dispatcher, FileSystem, KernelCache, Services};
+use crate::server::fuse::{Backend, KernelNotifier};
 use crate::server::host_sysctls::HostSysctls;
+use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
 use crate::server::sandbox;
 use crate::server::state::State;
@@ -24,12 +25,12 @@ use crate::server::workers::Workers;
 /// The descriptors of the first packet.
 struct Given {
     fuse: [OwnedFd; 2],
-    asks: OwnedFd,
+    broker: OwnedFd,
     state: OwnedFd,
     held: Option<Held>,
 }
 
-/// Set the server up, and give up all privileges.
+/// Sets the server up, and gives up all privileges.
 ///
 /// # Errors
 /// When the packet is not what it must be; the words are for the daemon's log.
@@ -55,38 +56,43 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let host = Host::open().map_err(|error| io::Error::other(error.to_string()))?;
     sandbox::confine()?;
     let state = Arc::new(State::open(given.state)?);
-    let kernel = Arc::new(Kernel::default());
-    let waking = Arc::clone(&kernel);
-    let asks = Arc::new(BrokerClient::new(Channel::new(given.asks)));
+    let notifier = Arc::new(KernelNotifier::default());
+    let waking = Arc::clone(&notifier);
+    let broker = Arc::new(BrokerClient::new(Channel::new(given.broker)));
     let triggers = Triggers::start(
-        Arc::clone(&asks),
+        Arc::clone(&broker),
         Box::new(move |poll| waking.wake(poll)),
         Arc::clone(&state),
     )?;
-    let tree = Tree::new(
+    let in_flight = InFlight::default();
+    let kernel: Arc<dyn KernelCache> = Arc::clone(&notifier) as _;
+    let fs = FileSystem::new(
         host,
         Some(Services {
-            asks: Arc::clone(&asks),
+            broker: Arc::clone(&broker),
             triggers: Arc::clone(&triggers),
-            raises: HostSysctls::new(Arc::clone(&asks)),
+            host_sysctls: HostSysctls::new(Arc::clone(&broker)),
             watcher: Watcher::new()?,
             state: Arc::clone(&state),
+            kernel,
+            in_flight: in_flight.clone(),
         }),
         view_settings(&settings),
         settings.padding,
         Duration::from_millis(settings.freshness_ms),
     );
-    let means = Means {
-        tree,
-        workers: Workers::start()?,
-        unanswered: Unanswered::default(),
-        kernel,
+    let dispatcher = Dispatcher::new(Arc::clone(&fs), Workers::start()?, in_flight.clone());
+    let backend = Backend {
+        dispatcher: Arc::new(dispatcher),
+        notifier,
     };
-    let (sessions, replies) = prepare(&means, &given.fuse, &init)?;
-    start_threads(&means)?;
+    let (sessions, replies) = prepare(&backend, &given.fuse, &init)?;
+    start_threads(&fs)?;
     Ok(Server {
-        means,
-        asks,
+        fs,
+        backend,
+        in_flight,
+        broker,
         triggers,
         fuse: given.fuse,
         init,
@@ -99,7 +105,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     })
 }
 
-/// Whether a daemon of this version can be spoken to.
+/// Checks that a daemon of this version can be spoken to.
 ///
 /// # Errors
 /// In words, when it cannot.
@@ -114,12 +120,13 @@ pub(super) fn check_version(version: u32) -> Result<(), String> {
 }
 
 impl Given {
+    /// Returns the descriptors by their meaning; none when they are not as many as there must be.
     fn from(fds: Vec<OwnedFd>, held: u32) -> Option<Self> {
         let mut fds = fds.into_iter();
         let mut next = || fds.next();
         let given = Self {
             fuse: [next()?, next()?],
-            asks: next()?,
+            broker: next()?,
             state: next()?,
             held: match held {
                 0 => None,
@@ -135,26 +142,16 @@ impl Given {
     }
 }
 
-/// The threads that live as long as the process, beside those of sessions.
-fn start_threads(means: &Means) -> io::Result<()> {
-    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+/// Starts the threads that live as long as the process, beside those of sessions.
+fn start_threads(fs: &Arc<FileSystem>) -> io::Result<()> {
+    let spawn = |name: &str, work: fn(&FileSystem)| {
+        let fs = Arc::clone(fs);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(work)
+            .spawn(move || work(&fs))
             .map(drop)
     };
-    let watched = Arc::clone(&means.tree);
-    let changed: Changed = {
-        let (tree, kernel) = (Arc::clone(&means.tree), Arc::clone(&means.kernel));
-        Box::new(move |slot| {
-            for (connection, id) in tree.limited_nodes(slot) {
-                kernel.distrust(connection, id);
-            }
-        })
-    };
-    spawn("limits", Box::new(move || watched.watch_for_ever(&changed)))?;
-    let sampled = Arc::clone(&means.tree);
-    spawn("sampler", Box::new(move || sampled.sample_for_ever()))?;
-    let raised = Arc::clone(&means.tree);
-    spawn("raises", Box::new(move || raised.tell_for_ever()))
+    spawn("limits", FileSystem::watch_forever)?;
+    spawn("sampler", FileSystem::sample_forever)?;
+    spawn("host-sysctls", FileSystem::report_forever)
 }

@@ -1,37 +1,37 @@
-//! Workers for requests that may block: reading a file of the host's /sys can take as long as a driver likes.
+//! Workers for requests that can sleep: reading a file of the host's /sys can take as long as a driver likes.
 //!
-//! The threads that read from `/dev/fuse` never wait for such a file. What concerns one is put on a queue of its
-//! container, and the workers take from the queues in turn, so that a container with a thousand readers gets no more
-//! of them than one with a single reader, and never all.
+//! The threads that read from `/dev/fuse` never wait for such a file. A request for one is put on a queue of its container,
+//! and the workers take from the queues in turn, so that a container with a thousand readers gets no more of them than one
+//! with a single reader, and never all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Workers, for all containers together.
+/// The number of workers, for all containers together.
 const WORKERS: usize = 4;
 
-/// Workers that one container can have at a time.
+/// The number of workers that one container can have at a time.
 const SHARE: usize = 2;
 
-/// Requests of one container that wait. Each is a thread of it that is waiting in the kernel.
+/// The number of requests of one container that wait. Each is a thread of it that is waiting in the kernel.
 const QUEUE: usize = 1024;
 
-/// A request with all that is needed to answer it.
+/// A request with everything that is needed to answer it.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// The workers.
 #[derive(Default)]
 pub struct Workers {
-    state: Mutex<State>,
+    queues: Mutex<Queues>,
     work: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Queues {
     containers: BTreeMap<u64, Queue>,
-    /// The slot that was served last; the next one is looked for behind it.
+    /// The slot that was served last. The next one is looked for behind it.
     last: u64,
 }
 
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Workers {
 }
 
 impl Workers {
-    /// Start the threads. They live as long as the process.
+    /// Starts the threads. They live as long as the process.
     ///
     /// # Errors
     /// When a thread cannot be started.
@@ -67,44 +67,44 @@ impl Workers {
         Ok(this)
     }
 
-    /// Have a request of the container in `slot` answered. One that finds the queue full is given back.
+    /// Has a request of the container in `slot` answered. One that finds the queue full is given back.
     ///
     /// # Errors
     /// The job itself, for its caller to refuse.
     pub fn run(&self, slot: u64, job: Job) -> Result<(), Job> {
-        let mut state = self.state.lock();
-        let queue = state.containers.entry(slot).or_default();
+        let mut queues = self.queues.lock();
+        let queue = queues.containers.entry(slot).or_default();
         if queue.waiting.len() >= QUEUE {
             return Err(job);
         }
         queue.waiting.push_back(job);
-        drop(state);
+        drop(queues);
         self.work.notify_one();
         Ok(())
     }
 
-    /// Wait for a job, and do it.
+    /// Waits for a job, and does it.
     fn turn(&self) {
         let (slot, job) = {
-            let mut state = self.state.lock();
+            let mut queues = self.queues.lock();
             loop {
-                if let Some(next) = state.take() {
+                if let Some(next) = queues.take() {
                     break next;
                 }
-                self.work.wait(&mut state);
+                self.work.wait(&mut queues);
             }
         };
         job();
-        let mut state = self.state.lock();
-        if let Some(queue) = state.containers.get_mut(&slot) {
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.containers.get_mut(&slot) {
             queue.running -= 1;
             let idle = queue.running == 0 && queue.waiting.is_empty();
-            // Its share is free again: whoever sleeps because of that is woken.
+            // The container's share is free again: a worker that sleeps because of that is woken.
             let wake = !queue.waiting.is_empty();
             if idle {
-                state.containers.remove(&slot);
+                queues.containers.remove(&slot);
             }
-            drop(state);
+            drop(queues);
             if wake {
                 self.work.notify_one();
             }
@@ -112,8 +112,8 @@ impl Workers {
     }
 }
 
-impl State {
-    /// The first job of the container after the one that was served last, which has not its share yet.
+impl Queues {
+    /// Takes the first job of the next container after the one that was served last that has not its share yet.
     fn take(&mut self) -> Option<(u64, Job)> {
         let ready = |queue: &Queue| queue.running < SHARE && !queue.waiting.is_empty();
         let after = self
@@ -144,8 +144,8 @@ mod tests {
         for slot in [1, 1, 1, 1, 2, 3] {
             assert!(workers.run(slot, Box::new(|| {})).is_ok());
         }
-        let mut state = workers.state.lock();
-        let order: Vec<u64> = std::iter::from_fn(|| state.take().map(|(slot, _)| slot)).collect();
+        let mut queues = workers.queues.lock();
+        let order: Vec<u64> = std::iter::from_fn(|| queues.take().map(|(slot, _)| slot)).collect();
         // The third job of 1 waits until one of its first two is done.
         assert_eq!(order, [1, 2, 3, 1]);
     }
@@ -162,7 +162,7 @@ mod tests {
                     .run(
                         1,
                         Box::new(move || {
-                            // It ends when the other end is dropped.
+                            // The job ends when the other end is dropped.
                             let _ = blocked.lock().recv();
                         })
                     )

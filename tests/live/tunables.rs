@@ -40,7 +40,7 @@ fn start(scene: &Scene) -> Container {
 /// Those that this kernel has and does not keep for a container itself.
 fn here() -> impl Iterator<Item = &'static Tunable> {
     let all = TUNABLES.iter().copied().flatten();
-    all.filter(|tunable| tunable.kept.is_none() && Path::new(tunable.path()).exists())
+    all.filter(|tunable| tunable.namespaced.is_none() && Path::new(tunable.path()).exists())
 }
 
 fn can_be_read(tunable: &Tunable) -> bool {

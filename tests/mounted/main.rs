@@ -39,7 +39,7 @@ fn views(container: &Container) -> Vec<&'static Facts> {
         .map(|emulator| emulator.facts())
         .filter(|facts| Path::new(facts.path).is_file())
         .filter(|facts| {
-            let is_here = |of: &Tunable| of.kept.is_none() && !of.in_network;
+            let is_here = |of: &Tunable| of.namespaced.is_none() && !of.in_network;
             tunable(facts.id).is_none_or(is_here)
         })
         .filter(|facts| facts.mode & 0o444 != 0)

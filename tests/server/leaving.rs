@@ -80,7 +80,7 @@ fn privileged_two_servers_do_not_serve_at_a_time() {
     let other = rig.start(true);
     let (answer, _) = other.call(&ToServer::Serve { resend: false }, &[]);
     assert!(
-        matches!(&answer, FromServer::Failed { why } if why.contains("another server")),
+        matches!(&answer, FromServer::Failed { why, .. } if why.contains("another server")),
         "{answer:?}"
     );
     server.kill();

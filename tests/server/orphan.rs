@@ -65,7 +65,7 @@ fn privileged_a_server_of_another_version_says_so_and_goes_on_waiting() {
         let link = rig.connect();
         let (answer, _) = call(&link, &ToServer::Adopt { version }, &[asks.as_fd()]);
         match answer {
-            FromServer::Failed { why } => assert!(why.contains("version"), "{why}"),
+            FromServer::Failed { why, .. } => assert!(why.contains("version"), "{why}"),
             FromServer::Held { .. } => assert_eq!(version, link::VERSION),
             other => panic!("{other:?}"),
         }

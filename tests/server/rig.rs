@@ -14,7 +14,8 @@ use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::CgroupChoice;
 use eci_fs_protocol::link::{
-    self, Ask, AskAnswer, Connection, FromServer, HELD, Resource, Row, Secrets, Settings, ToServer,
+    self, BrokerReply, BrokerRequest, Connection, FromServer, HELD, Resource, Row, Secrets,
+    Settings, ToServer,
 };
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -146,7 +147,7 @@ impl Rig {
         };
         let replies = match server.call(&start, &fds) {
             (FromServer::Started { replies }, _) => replies,
-            (FromServer::Failed { why }, _) => return Err(why),
+            (FromServer::Failed { why, .. }, _) => return Err(why),
             other => panic!("{other:?}"),
         };
         if !std::mem::replace(&mut self.answered, true) {
@@ -166,7 +167,7 @@ impl Rig {
         let described = describe(&proc, pidfd.as_fd(), None, choice).unwrap();
         let secrets = Secrets {
             boot_id: [1; 16],
-            machine_secret: [2; 32],
+            host_secret: [2; 32],
         };
         let mut fds: Vec<BorrowedFd<'_>> = described.dirs.iter().map(AsFd::as_fd).collect();
         fds.push(described.subject.pidfd.as_fd());
@@ -314,8 +315,8 @@ impl Server {
 
     /// Hear that it asks for a pressure trigger of the first container, and answer.
     pub(crate) fn open_trigger(&self, fd: BorrowedFd<'_>) -> Vec<u8> {
-        let (ask, _) = self.asks.recv::<Ask>().unwrap().unwrap();
-        let Ask::Trigger {
+        let (ask, _) = self.asks.recv::<BrokerRequest>().unwrap().unwrap();
+        let BrokerRequest::Trigger {
             slot,
             resource,
             trigger,
@@ -324,7 +325,7 @@ impl Server {
             panic!("it asks for something else: {ask:?}");
         };
         assert_eq!((slot, resource), (SLOT, Resource::Cpu));
-        self.asks.send(&AskAnswer::Opened, &[fd]).unwrap();
+        self.asks.send(&BrokerReply::Opened, &[fd]).unwrap();
         trigger
     }
 

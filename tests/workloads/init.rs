@@ -35,7 +35,7 @@ fn wanted() -> Vec<(&'static str, String)> {
     // systemd reads what it writes: it sets none that can only be written, on no machine.
     let takes = |path: &str| fs::metadata(path).is_ok_and(|file| file.mode() & 0o600 == 0o600);
     all.filter(|tunable| tunable.path().starts_with("/proc/sys/"))
-        .filter(|tunable| tunable.kept.is_none() && takes(tunable.path()))
+        .filter(|tunable| tunable.namespaced.is_none() && takes(tunable.path()))
         .filter_map(|tunable| Some((tunable.path(), value(tunable)?)))
         .collect()
 }

@@ -1,28 +1,28 @@
-//! CPU time and quota of a cgroup, the same shape for both versions.
+//! CPU time and quota of a cgroup, as one type for both versions.
 
 use smallvec::SmallVec;
 
 use crate::Error;
 use crate::cgroup::{Hierarchy, Version, v1, v2};
 
-/// A CPU quota that binds.
+/// The CPU quota that binds a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// CPU time per period.
+    /// The CPU time per period, in microseconds.
     pub quota_usec: u64,
-    /// The period.
+    /// The period, in microseconds.
     pub period_usec: u64,
-    /// The cgroup that holds it: 0 the container's own, 1 its parent, and so on.
+    /// The level of the cgroup that has the quota: 0 is the container's own, 1 its parent, and so on.
     pub level: u32,
 }
 
 impl Quota {
-    /// How many CPUs the quota amounts to, rounded up, at least one.
+    /// Returns the number of CPUs that the quota amounts to, rounded up, at least one.
     pub fn cpus(&self) -> u64 {
         self.quota_usec.div_ceil(self.period_usec.max(1)).max(1)
     }
 
-    /// Whether this quota is smaller than another, as a fraction of its period.
+    /// Returns whether this quota is smaller than another, as a fraction of its period.
     fn is_less(&self, other: &Quota) -> bool {
         let ours = u128::from(self.quota_usec).saturating_mul(u128::from(other.period_usec));
         let theirs = u128::from(other.quota_usec).saturating_mul(u128::from(self.period_usec));
@@ -39,7 +39,7 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// All of it.
+    /// Returns the sum.
     pub(crate) fn total_nsec(&self) -> u64 {
         self.user_nsec
             .saturating_add(self.nice_nsec)
@@ -53,19 +53,19 @@ impl Times {
     }
 }
 
-/// Something for each CPU, without an allocation on machines of up to 16.
+/// A value for each CPU, without an allocation on hosts with up to 16 CPUs.
 pub(crate) type PerCpu<T> = SmallVec<[T; 16]>;
 
-/// The CPU time that a cgroup used since it was made.
+/// The CPU time that a cgroup has used since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CpuUsage {
-    /// Per CPU, by the machine's ids; empty on v2, which keeps no such figure.
+    /// The time on each CPU by the host's ids; empty with v2, which has no such figure.
     pub(crate) per_cpu: PerCpu<(u32, Times)>,
-    /// Time of which no CPU is known.
+    /// The time whose CPU is not known.
     pub(crate) unplaced: Times,
 }
 
-/// The binding quota: the smallest fraction on the way up, the nearest of equal ones.
+/// Reads the binding quota: the smallest fraction on the way up, and the nearest of equal ones.
 pub(crate) fn read_quota(hierarchy: &Hierarchy) -> Result<Option<Quota>, Error> {
     let mut binding: Option<Quota> = None;
     for level in hierarchy.levels() {
@@ -82,7 +82,7 @@ pub(crate) fn read_quota(hierarchy: &Hierarchy) -> Result<Option<Quota>, Error> 
     Ok(binding)
 }
 
-/// How long the cgroup at `level` was throttled, in nanoseconds, summed over CPUs.
+/// Reads how long the cgroup at `level` was throttled, in nanoseconds, summed over CPUs.
 pub(crate) fn read_throttled_nsec(hierarchy: &Hierarchy, level: u32) -> Result<u64, Error> {
     match hierarchy.version {
         Version::V1 => v1::cpu::read_throttled_nsec(hierarchy, level),
@@ -90,7 +90,7 @@ pub(crate) fn read_throttled_nsec(hierarchy: &Hierarchy, level: u32) -> Result<u
     }
 }
 
-/// The CPU time of the cgroup, from the hierarchy of cpuacct.
+/// Reads the CPU time of the cgroup from the hierarchy of cpuacct.
 pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<CpuUsage, Error> {
     match hierarchy.version {
         Version::V1 => v1::cpu::read_usage(hierarchy),
@@ -98,7 +98,7 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<CpuUsage, Error> {
     }
 }
 
-/// Splits `total` in the ratio of two parts; all of it is the first if both are nothing.
+/// Splits `total` in the ratio of two parts. If both are 0, the first gets all of it.
 pub(crate) fn split(total: u64, first: u64, second: u64) -> (u64, u64) {
     let parts = u128::from(first).saturating_add(u128::from(second));
     if parts == 0 {

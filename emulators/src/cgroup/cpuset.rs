@@ -4,9 +4,9 @@ use crate::Error;
 use crate::cgroup::{Hierarchy, Version};
 use crate::cpulist::CpuSet;
 
-/// The effective CPUs: those of the nearest cgroup, the root included, that have one in common
-/// with `online`. The kernel looks upwards in the same way (guarantee_online_cpus,
-/// kernel/cgroup/cpuset.c). `None` without the controller.
+/// Reads the effective CPUs: those of the nearest cgroup that has one in common with `online`; the root counts too.
+/// The kernel searches upwards in the same way (guarantee_online_cpus, kernel/cgroup/cpuset.c). Returns `None`
+/// without the controller.
 pub(crate) fn read_cpus(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option<CpuSet>, Error> {
     read_effective(
         hierarchy,
@@ -16,7 +16,7 @@ pub(crate) fn read_cpus(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option
     )
 }
 
-/// The effective memory nodes, like [`read_cpus`].
+/// Reads the effective memory nodes, as [`read_cpus`] reads CPUs.
 pub(crate) fn read_mems(hierarchy: &Hierarchy, online: &CpuSet) -> Result<Option<CpuSet>, Error> {
     read_effective(
         hierarchy,

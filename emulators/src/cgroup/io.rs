@@ -1,13 +1,13 @@
-//! Block I/O of a cgroup, the same shape for both versions.
+//! Block I/O of a cgroup, as one type for both versions.
 
 use crate::Error;
 use crate::cgroup::{Hierarchy, Version, v1, v2};
 use crate::text::parse_u64;
 
-/// What a cgroup did with one device.
+/// The I/O of a cgroup on one device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct DeviceIo {
-    /// Major and minor number.
+    /// The major and minor number.
     pub(crate) device: (u64, u64),
     pub(crate) reads: u64,
     pub(crate) read_bytes: u64,
@@ -17,7 +17,7 @@ pub(crate) struct DeviceIo {
     pub(crate) discarded_bytes: u64,
 }
 
-/// The devices that the cgroup used.
+/// Returns the devices that the cgroup has used.
 pub(crate) fn read_devices(hierarchy: &Hierarchy) -> Result<Vec<DeviceIo>, Error> {
     match hierarchy.version {
         Version::V1 => v1::io::read_devices(hierarchy),
@@ -25,7 +25,7 @@ pub(crate) fn read_devices(hierarchy: &Hierarchy) -> Result<Vec<DeviceIo>, Error
     }
 }
 
-/// "8:16".
+/// Parses "8:16".
 pub(crate) fn parse_device(text: &[u8]) -> Option<(u64, u64)> {
     let colon = text.iter().position(|&byte| byte == b':')?;
     let (major, minor) = text.split_at_checked(colon)?;

@@ -1,4 +1,4 @@
-//! Limits as types, and the files that hold them.
+//! Limits, and the files that hold them.
 
 use crate::cgroup::{Cgroup, Controller, Hierarchy, Version};
 use crate::text::{parse_u64, trimmed};
@@ -6,14 +6,14 @@ use crate::text::{parse_u64, trimmed};
 /// A limit of a cgroup, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Limit {
-    /// So many bytes (or pages, or threads; the file says).
+    /// A limit in bytes, pages or threads, depending on the file.
     Bytes(u64),
-    /// No limit; greater than every number.
+    /// No limit. It is greater than every number.
     Max,
 }
 
-/// What v1 prints for "no limit": PAGE_COUNTER_MAX pages (mm/page_counter.h), LONG_MAX rounded
-/// down to a page of up to 64 KiB.
+/// The lowest number that v1 prints for "no limit": PAGE_COUNTER_MAX pages (mm/page_counter.h), which is LONG_MAX
+/// rounded down to a page of up to 64 KiB.
 const V1_UNLIMITED: u64 = (i64::MAX as u64) & !0xffff;
 
 impl Limit {
@@ -25,7 +25,7 @@ impl Limit {
         parse_u64(text).map(Limit::Bytes)
     }
 
-    /// Parses a v1 limit: a number; one near LONG_MAX, or -1, means none.
+    /// Parses a v1 limit. A number near LONG_MAX, or -1, is no limit.
     pub fn parse_v1(text: &[u8]) -> Option<Limit> {
         if trimmed(text) == "-1" {
             return Some(Limit::Max);
@@ -38,7 +38,7 @@ impl Limit {
         })
     }
 
-    /// The limit, or `most` where there is none or a higher one.
+    /// Returns the limit, but `most` at most.
     pub fn at_most(self, most: u64) -> u64 {
         match self {
             Limit::Bytes(bytes) => bytes.min(most),
@@ -46,7 +46,7 @@ impl Limit {
         }
     }
 
-    /// What is left under the limit when `current` is used.
+    /// Returns what is left of the limit when `current` is used.
     pub fn minus(self, current: u64) -> Limit {
         match self {
             Limit::Bytes(bytes) => Limit::Bytes(bytes.saturating_sub(current)),
@@ -55,17 +55,17 @@ impl Limit {
     }
 }
 
-/// A file whose change may change static views and the sizes of all others.
+/// A file of a limit. When it changes, static views and the sizes of all others may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitFile {
-    /// Index into [`Cgroup::hierarchies`].
+    /// The index into [`Cgroup::hierarchies`].
     pub hierarchy: usize,
-    /// Name relative to the hierarchy's directory, with "../" for ancestors. It may not exist.
+    /// The name relative to the hierarchy's directory, with "../" for ancestors. The file may not exist.
     pub name: String,
 }
 
-/// The limit files of the cgroup and its ancestors. They deliver inotify events when written to;
-/// CPU hotplug and an effective cpuset that follows an ancestor's do not.
+/// Returns the limit files of the cgroup and its ancestors. inotify reports when they are written. It does not report
+/// CPU hotplug, nor an effective cpuset that changes with an ancestor's.
 pub fn limit_files(cgroup: &Cgroup) -> Vec<LimitFile> {
     let mut files = Vec::new();
     for controller in [Controller::Cpu, Controller::Cpuset, Controller::Memory] {

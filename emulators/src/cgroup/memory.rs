@@ -1,5 +1,5 @@
-//! Memory and swap of a cgroup, the same shape for both versions. The keys of memory.stat are
-//! v2's; v1's are translated.
+//! Memory and swap of a cgroup, as one type for both versions. The keys of memory.stat are v2's; v1's keys are
+//! translated.
 
 use crate::buffer::Row;
 use crate::cgroup::{Hierarchy, Limit, Version, v1, v2};
@@ -15,33 +15,33 @@ pub(crate) struct MemoryLimits {
     pub(crate) swap: SwapLimit,
 }
 
-/// How swap is limited.
+/// The limit of swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SwapLimit {
     /// The kernel does not account swap to cgroups (CONFIG_SWAP off, or swapaccount=0).
     Unaccounted,
-    /// v2: of swap alone.
+    /// The limit of swap alone, with v2.
     Swap(Limit),
-    /// v1: of memory and swap together.
+    /// The limit of memory and swap together, with v1.
     MemorySwap(Limit),
 }
 
-/// What a cgroup uses, and what its limits leave.
+/// The usage of a cgroup, and what its limits leave.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryUsage {
     /// Charged memory in bytes.
     pub(crate) current_bytes: u64,
     /// Swap in use in bytes.
     pub(crate) swap_current_bytes: u64,
-    /// The smallest (limit - usage) of memory on the way up.
+    /// The smallest difference of limit and usage of memory on the way up.
     pub(crate) headroom: Headroom,
-    /// The same of swap; v2 only.
+    /// The same for swap; v2 only.
     pub(crate) swap_headroom: Headroom,
     /// memory.stat.
     pub(crate) stat: Stat,
 }
 
-/// A smallest remainder; starts with none.
+/// The smallest remainder so far; `Max` at first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Headroom(pub(crate) Limit);
 
@@ -52,29 +52,29 @@ impl Default for Headroom {
 }
 
 impl Headroom {
-    /// Takes one more level into account.
+    /// Includes one more level.
     pub(crate) fn narrow(&mut self, limit: Limit, current_bytes: u64) {
         self.0 = self.0.min(limit.minus(current_bytes));
     }
 }
 
-/// A flat-keyed file: memory.stat. Its keys are found in the buffer of its text.
+/// The contents of memory.stat, a flat-keyed file. The keys are ranges of its text.
 #[derive(Debug, Default)]
 pub(crate) struct Stat {
     text: Text,
 }
 
-/// How the keys of a file differ from v2's.
+/// The differences between the keys of a file and those of v2.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Keys {
-    /// Lines count whose key begins so; the rest of it is the key.
+    /// Only lines whose key begins with this prefix count. The rest of it is the key.
     pub(crate) prefix: &'static [u8],
-    /// Keys that are called otherwise, and what v2 calls them.
+    /// The keys with another name, and their names with v2.
     pub(crate) renamed: &'static [(&'static [u8], &'static [u8])],
 }
 
 impl Stat {
-    /// Parses `key value` lines; others are left out.
+    /// Parses lines with a key and a value. Other lines are left out.
     pub(crate) fn parse(mut text: Text, keys: Keys) -> Stat {
         let (bytes, rows) = text.parts();
         let mut start = 0usize;
@@ -100,12 +100,12 @@ impl Stat {
         Stat { text }
     }
 
-    /// The value of a key, 0 if the kernel does not print it.
+    /// Returns the value of a key; 0 if the kernel does not print it.
     pub(crate) fn value(&self, key: &str) -> u64 {
         self.find(key).unwrap_or(0)
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub(crate) fn find(&self, key: &str) -> Option<u64> {
         let name = |row: &Row| match row.renamed {
             Some(name) => name == key.as_bytes(),
@@ -116,15 +116,7 @@ impl Stat {
     }
 }
 
-/// The limits alone: what static sizes depend on.
-pub(crate) fn read_limits(hierarchy: &Hierarchy) -> Result<MemoryLimits, Error> {
-    match hierarchy.version {
-        Version::V1 => v1::memory::read_limits(hierarchy),
-        Version::V2 => v2::memory::read_limits(hierarchy),
-    }
-}
-
-/// Limits and usage, from one walk up the tree.
+/// Reads limits and usage in one walk up the tree.
 pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryUsage), Error> {
     match hierarchy.version {
         Version::V1 => v1::memory::read_usage(hierarchy),
@@ -132,8 +124,7 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryU
     }
 }
 
-/// Default-size huge pages: the smallest limit on the way up, and the bytes in use.
-/// `None` without the controller.
+/// Reads the smallest limit of huge pages on the way up, and the bytes in use. Returns `None` without the controller.
 pub(crate) fn read_hugetlb(
     hierarchy: &Hierarchy,
     page_kib: u64,
@@ -166,7 +157,7 @@ pub(crate) fn read_hugetlb(
     Ok(Some((limit, usage)))
 }
 
-/// How the kernel names a huge page size in file names (mem_fmt, mm/hugetlb_cgroup.c).
+/// Returns the kernel's name of a huge page size in file names (mem_fmt, mm/hugetlb_cgroup.c).
 fn hugetlb_size(page_kib: u64) -> String {
     const MIB: u64 = 1024;
     const GIB: u64 = 1024 * 1024;
@@ -179,7 +170,7 @@ fn hugetlb_size(page_kib: u64) -> String {
     }
 }
 
-/// A single-value file.
+/// Parses a file with a single number.
 pub(crate) fn number(name: &str, text: &[u8]) -> Result<u64, Error> {
     parse_u64(text).ok_or_else(|| Error::malformed(name, "not a number"))
 }

@@ -1,7 +1,7 @@
-//! The container's cgroup: one directory descriptor per hierarchy, v1 and v2 side by side.
+//! The container's cgroup, with one directory descriptor per hierarchy. A host can have hierarchies of v1 and v2.
 //!
-//! Ancestors are reached as "../memory.max" from that one descriptor, so that a container costs a
-//! handful of descriptors however deep it lies.
+//! The files of ancestors are opened as "../memory.max" from that one descriptor. So a container needs only a few
+//! descriptors, however deep its cgroup is.
 
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstatat};
 
+use crate::descriptor_cache::{DescriptorCache, HierarchyCache};
 use crate::host::file::pread_piece;
-use crate::kept::{Kept, KeptFiles};
 use crate::{Error, Text};
 
 pub(crate) mod cpu;
@@ -26,7 +26,7 @@ pub(crate) mod v2;
 
 pub use limits::{Limit, LimitFile, limit_files};
 
-/// Which interface a hierarchy speaks.
+/// The version of a hierarchy's interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
     /// Documentation/admin-guide/cgroup-v1.
@@ -45,7 +45,7 @@ pub enum Controller {
     Cpuset,
     Memory,
     Pids,
-    /// The v1 name of what v2 calls io; a lookup of either finds the other.
+    /// The v1 name of v2's io controller. A lookup of either finds the other.
     Blkio,
     Io,
     Hugetlb,
@@ -67,7 +67,7 @@ const NAMES: &[(Controller, &str)] = &[
 ];
 
 impl Controller {
-    /// The kernel's name.
+    /// Returns the kernel's name of the controller.
     pub fn as_str(self) -> &'static str {
         NAMES
             .iter()
@@ -76,7 +76,7 @@ impl Controller {
     }
 }
 
-/// A controller that no view uses.
+/// The error for a controller that no view uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown controller")]
 pub struct UnknownController;
@@ -96,41 +96,41 @@ impl FromStr for Controller {
 /// One hierarchy and the container's cgroup in it.
 #[derive(Debug)]
 pub struct Hierarchy {
-    /// The interface of its files.
+    /// The version of its interface.
     pub version: Version,
     /// The controllers that are attached to it.
     pub controllers: Vec<Controller>,
     /// The container's cgroup, opened through a mount of the whole hierarchy.
     pub dir: OwnedFd,
-    /// Components of the cgroup's path; the root cgroup has 0.
+    /// The number of components of the cgroup's path; the root cgroup has 0.
     pub depth: u32,
-    /// Its open files.
-    pub kept: KeptFiles,
+    /// What is cached of it: descriptors and limits.
+    pub cache: HierarchyCache,
 }
 
 impl Hierarchy {
-    /// The cgroup and its ancestors without the root, nearest first, as numbers of "../".
-    /// The root is left out: it holds no limits, and its figures are the machine's.
+    /// Returns the levels of the cgroup and its ancestors, nearest first: a level is the number of "../". The root is
+    /// left out, because it has no limits, and its figures are the host's.
     pub(crate) fn levels(&self) -> std::ops::Range<u32> {
         0..self.depth
     }
 
-    /// The name of a file of an ancestor, relative to [`Hierarchy::dir`].
+    /// Returns the name of a file of an ancestor, relative to [`Hierarchy::dir`].
     pub(crate) fn name(level: u32, file: &str) -> String {
         let mut name = "../".repeat(level as usize);
         name.push_str(file);
         name
     }
 
-    /// A file of the cgroup or an ancestor. `None` if there is none, for instance because the
-    /// controller is not enabled there; an error if the cgroup itself is gone.
+    /// Reads a file of the cgroup or an ancestor. Returns `None` if there is no such file, for instance because the
+    /// controller is not enabled there. It is an error if the cgroup itself was removed.
     pub(crate) fn read(&self, level: u32, file: &str) -> Result<Option<Text>, Error> {
         let open = || {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
             let name = Hierarchy::name(level, file);
             openat(&self.dir, name.as_str(), flags, Mode::empty())
         };
-        match self.kept.read(level, file, open, pread_piece) {
+        match self.cache.read(level, file, open, pread_piece) {
             Ok(text) => Ok(Some(text)),
             Err(Errno::ENOENT) => {
                 self.check_alive(level, file)?;
@@ -140,7 +140,7 @@ impl Hierarchy {
         }
     }
 
-    /// What `parse` makes of one of the [`limit_files`], or of one that changes with them.
+    /// Returns the result of `parse` for one of the [`limit_files`], or for a file that changes with them.
     pub(crate) fn limit<T>(
         &self,
         level: u32,
@@ -148,7 +148,7 @@ impl Hierarchy {
         parse: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         let read = || self.read(level, file);
-        match self.kept.limits.limit(level, file, read, parse)? {
+        match self.cache.limits.limit(level, file, read, parse)? {
             None => Ok(None),
             Some(Some(limit)) => Ok(Some(limit)),
             Some(None) => Err(Error::malformed(
@@ -158,8 +158,8 @@ impl Hierarchy {
         }
     }
 
-    /// A file of the nearest cgroup that has it, below the root: where a controller has no cgroup
-    /// of the container's path, its nearest ancestor stands in.
+    /// Reads a file of the nearest cgroup below the root that has it. If a controller has no cgroup with the
+    /// container's path, the nearest ancestor is used.
     pub(crate) fn read_nearest(&self, file: &str) -> Result<Option<(u32, Text)>, Error> {
         for level in self.levels() {
             if let Some(text) = self.read(level, file)? {
@@ -169,8 +169,8 @@ impl Hierarchy {
         Ok(None)
     }
 
-    /// Without this, a removed cgroup (every file ENOENT) would look like one without limits, and
-    /// show the machine.
+    /// Checks that the cgroup was not removed. All files of a removed cgroup are missing, so it would look like one
+    /// without limits, and its views would show the host.
     fn check_alive(&self, level: u32, file: &str) -> Result<(), Error> {
         fstatat(&self.dir, "cgroup.procs", nix::fcntl::AtFlags::empty())
             .map(drop)
@@ -180,46 +180,46 @@ impl Hierarchy {
     }
 }
 
-/// The container's cgroup in every hierarchy that matters.
+/// The container's cgroup in each hierarchy.
 #[derive(Debug)]
 pub struct Cgroup {
     hierarchies: Vec<Hierarchy>,
 }
 
 impl Cgroup {
-    /// A cgroup with these hierarchies, one per mount.
+    /// Returns a cgroup with these hierarchies, one per mount.
     pub fn new(hierarchies: Vec<Hierarchy>) -> Cgroup {
         Cgroup { hierarchies }
     }
 
-    /// Has its files kept open in `kept` from now on.
-    pub fn keep_in(&mut self, kept: &Arc<Kept>) {
+    /// Keeps the descriptors of its files in `cache` from now on.
+    pub fn cache_descriptors_in(&mut self, cache: &Arc<DescriptorCache>) {
         for hierarchy in &mut self.hierarchies {
-            hierarchy.kept.keep_in(kept);
+            hierarchy.cache.cache_descriptors_in(cache);
         }
     }
 
-    /// From now on limits are read once, and again when [`Cgroup::forget_limits`] was called.
-    pub fn remember_limits(&self) {
+    /// Caches limits from now on. The caller calls [`Cgroup::invalidate_limits`] when one was written.
+    pub fn cache_limits(&self) {
         self.hierarchies
             .iter()
-            .for_each(|hierarchy| hierarchy.kept.limits.remember());
+            .for_each(|hierarchy| hierarchy.cache.limits.enable());
     }
 
-    /// One of the [`limit_files`] was written, or may have been.
-    pub fn forget_limits(&self) {
+    /// Reports that one of the [`limit_files`] was written, or may have been.
+    pub fn invalidate_limits(&self) {
         self.hierarchies
             .iter()
-            .for_each(|hierarchy| hierarchy.kept.limits.forget());
+            .for_each(|hierarchy| hierarchy.cache.limits.invalidate());
     }
 
-    /// All hierarchies, in the order given.
+    /// Returns all hierarchies, in the order in which they were given.
     pub fn hierarchies(&self) -> &[Hierarchy] {
         &self.hierarchies
     }
 
-    /// The hierarchy that a controller is attached to, or v2 where none is known to be: a controller
-    /// that is not enabled for the container's cgroup may still be for an ancestor, whose limits hold.
+    /// Returns the hierarchy that a controller is attached to, or else v2. There the controller may be enabled for an
+    /// ancestor only, whose limits hold too.
     pub(crate) fn of(&self, controller: Controller) -> Option<&Hierarchy> {
         let has = |wanted: Controller| {
             self.hierarchies
@@ -232,8 +232,8 @@ impl Cgroup {
             _ => None,
         };
         has(controller).or_else(|| has(other_name?)).or_else(|| {
-            // v2 counts CPU time in cpu.stat, with and without controllers. Beside v1 that would be
-            // the time of the engine, which may be all that has a v2 cgroup.
+            // v2 counts CPU time in cpu.stat, with and without controllers. Beside v1 that can be the time of the
+            // engine, if only the engine has a v2 cgroup.
             let is_v1 = |hierarchy: &Hierarchy| hierarchy.version == Version::V1;
             self.unified().filter(|_| {
                 controller != Controller::Cpuacct || !self.hierarchies.iter().any(is_v1)
@@ -241,7 +241,7 @@ impl Cgroup {
         })
     }
 
-    /// The v2 hierarchy.
+    /// Returns the v2 hierarchy.
     pub(crate) fn unified(&self) -> Option<&Hierarchy> {
         self.hierarchies
             .iter()

@@ -1,9 +1,9 @@
-//! How many threads a cgroup may have. Both versions have the same file.
+//! The pids controller, which limits threads. Both versions of cgroups have the same file.
 
 use crate::Error;
 use crate::cgroup::{Cgroup, Controller, Hierarchy, Limit};
 
-/// The smallest limit of the cgroup and its ancestors.
+/// Returns the smallest limit of the cgroup and its ancestors.
 pub(crate) fn limit(cgroup: &Cgroup) -> Result<Limit, Error> {
     const FILE: &str = "pids.max";
     let mut least = Limit::Max;

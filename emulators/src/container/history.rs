@@ -1,4 +1,4 @@
-//! The last shown counters, so that none ever falls, whatever happens to limits and servers.
+//! The counters that a container was shown last. They keep a counter from falling when limits or servers change.
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Combines two rows column by column.
+    /// Combines two rows, column by column.
     pub(crate) fn zip(self, other: Counters, f: impl Fn(u64, u64) -> u64) -> Counters {
         Counters {
             user: f(self.user, other.user),
@@ -26,7 +26,7 @@ impl Counters {
         }
     }
 
-    /// The sum of the columns.
+    /// Returns the sum of the columns.
     pub fn sum(&self) -> u64 {
         [self.user, self.nice, self.system, self.idle, self.steal]
             .into_iter()
@@ -34,14 +34,14 @@ impl Counters {
     }
 }
 
-/// A counter group that never falls.
+/// A group of counters that never fall.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Track {
-    /// What was shown last.
+    /// The values that were shown last.
     last: Counters,
-    /// Added to what is computed. It bridges a change of the visible CPUs, after which less would
-    /// be computed than was shown: so the counter goes on at once, instead of standing still until
-    /// it has caught up.
+    /// This is added to the computed values. After a change of the visible CPUs the computed values can be lower than
+    /// those that were shown. With this difference the counters go on at once; without it they would stand still
+    /// until they have caught up.
     carry: Counters,
 }
 
@@ -69,7 +69,7 @@ struct Row {
     track: Track,
 }
 
-/// The last shown counters as a plain value, for the state that outlives a server.
+/// The counters that were shown last as a plain value, for the state that outlives a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     rows: Vec<Row>,
@@ -77,7 +77,7 @@ pub struct Shown {
     processes: u32,
 }
 
-/// Remembers what a container was shown. Its lock is never held across file I/O.
+/// The counters that a container was shown last. The lock is never held during file I/O.
 #[derive(Debug, Default)]
 pub struct History {
     now: Mutex<Now>,
@@ -90,23 +90,23 @@ struct Now {
 }
 
 impl History {
-    /// Nothing was shown yet.
+    /// Returns an empty history.
     pub fn new() -> History {
         History::default()
     }
 
-    /// How often what was shown has changed.
+    /// Returns how often the counters have changed.
     pub fn generation(&self) -> u64 {
         self.now.lock().generation
     }
 
-    /// What was shown so far, and its [`Self::generation`].
+    /// Returns the counters, and their [`Self::generation`].
     pub fn snapshot(&self) -> (u64, Shown) {
         let now = self.now.lock();
         (now.generation, now.shown.clone())
     }
 
-    /// Takes over what a former server showed, on top of what this one did.
+    /// Merges the counters that a former server has shown.
     pub fn restore(&self, former: Shown) {
         let mut now = self.now.lock();
         now.generation += 1;
@@ -121,9 +121,9 @@ impl History {
         shown.processes = shown.processes.max(former.processes);
     }
 
-    /// Replaces computed rows by what is to be shown, and gives their total. The total is the sum
-    /// of the rows until the visible CPUs change; from then on it also holds what would have been
-    /// lost, as the kernel's total goes on counting CPUs that went offline.
+    /// Replaces the computed rows by those to be shown, and returns their total. The total is the sum of the rows
+    /// until the visible CPUs change. From then on it includes the time of CPUs that are not visible any more, as the
+    /// kernel's total includes CPUs that went offline.
     pub(crate) fn show_rows(&self, rows: &mut [(u32, Counters)]) -> Counters {
         let mut guard = self.now.lock();
         let Now { shown, generation } = &mut *guard;
@@ -166,7 +166,7 @@ impl History {
         shown.total.show(sum, rebase)
     }
 
-    /// The highest pid ever seen, this one included.
+    /// Returns the highest pid that was ever seen, including `pid`.
     pub(crate) fn show_processes(&self, pid: u32) -> u32 {
         let mut now = self.now.lock();
         if now.shown.processes < pid {

@@ -1,4 +1,4 @@
-//! One container, as far as its views depend on it.
+//! One container: what its views depend on.
 
 use std::time::Duration;
 
@@ -10,44 +10,45 @@ pub use values::Values;
 
 use crate::Cgroup;
 
-/// A container: where its numbers come from, who it is, and what it was shown last.
+/// A container, from which views are computed.
 #[derive(Debug)]
 pub struct Container {
     /// Its cgroup.
     pub cgroup: Cgroup,
-    /// What tells it from others.
+    /// Its identity.
     pub identity: Identity,
-    /// The last shown counters.
+    /// The counters that it was shown last.
     pub history: History,
-    /// What it has written.
+    /// The values that it has written to tunables.
     pub tunables: Values,
 }
 
-/// What tells a container from others, fixed when it is attached.
+/// The identity of a container. It is fixed when the container is attached.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// Its name.
     pub id: String,
     /// CLOCK_BOOTTIME of the host when its first process started.
     pub start: Duration,
-    /// In a time namespace of its own: what the kernel adds to CLOCK_BOOTTIME there, in
-    /// nanoseconds (/proc/\<pid>/timens_offsets).
+    /// The nanoseconds that the kernel adds to CLOCK_BOOTTIME in the container's time namespace
+    /// (/proc/\<pid>/timens_offsets); `None` in the host's.
     pub boottime_offset: Option<i128>,
-    /// Index of its pid namespace in the NSpid line of its processes; 0 is the host's.
+    /// The index of its pid namespace in the NSpid line of its processes; 0 is the host's.
     pub pid_level: u32,
-    /// Whether the kernel keeps a kernel/pid_max for its pid namespace.
+    /// True if the kernel has a pid_max for its pid namespace.
     pub pid_max_is_own: bool,
-    /// Its network namespace; none where that is the machine's.
+    /// Its network namespace; `None` if that is the host's.
     pub network: Option<Network>,
     /// Its random boot id, a version 4 UUID.
     pub boot_id: [u8; 16],
-    /// A secret of the machine that no container sees, of this boot.
-    pub machine_secret: [u8; 32],
+    /// A secret of the host, for this boot. No container sees it.
+    pub host_secret: [u8; 32],
 }
 
-/// A network namespace of its own.
+/// A network namespace that is not the host's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Network {
-    /// The tunables below /proc/sys/net that the kernel keeps for it, by id: who may can set them there.
-    pub kept: Vec<u16>,
+    /// The ids of tunables below /proc/sys/net for which the kernel has a value in this namespace. A container with
+    /// the right to set them sets those.
+    pub own_tunables: Vec<u16>,
 }

@@ -1,28 +1,28 @@
-//! What one container has written.
+//! The values that one container has written to tunables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// The values that a container has for itself, by the ids of tunables, in the kernel's format.
+/// The container's own values by the id of the tunable, in the kernel's format.
 #[derive(Debug, Default)]
 pub struct Values {
     own: Mutex<BTreeMap<u16, Arc<[u8]>>>,
 }
 
 impl Values {
-    /// The value of one; none before it was written.
+    /// Returns the value of a tunable; `None` before the container has written it.
     pub fn get(&self, id: u16) -> Option<Arc<[u8]>> {
         self.own.lock().get(&id).cloned()
     }
 
-    /// Has a value that was saved before.
+    /// Restores a value that was saved.
     pub fn restore(&self, id: u16, value: &[u8]) {
         self.own.lock().insert(id, value.into());
     }
 
-    /// All of them, by id.
+    /// Returns all values, sorted by id.
     pub fn all(&self) -> Vec<(u16, Arc<[u8]>)> {
         let own = self.own.lock();
         own.iter()
@@ -30,8 +30,8 @@ impl Values {
             .collect()
     }
 
-    /// Writes one: `write` is given the present value, and returns the new one, if it sets any, and an answer. Nobody
-    /// else writes meanwhile.
+    /// Writes a value. `write` gets the present value, and returns the new value, if there is one, and an answer. No
+    /// other thread writes meanwhile.
     pub(crate) fn update<T>(
         &self,
         id: u16,

@@ -1,7 +1,7 @@
-//! What a directory emulator is: a directory of the kernel whose listing depends on the container.
+//! Directory emulators: directories of the kernel whose listing depends on the container.
 //!
-//! It decides about every path below it, and renders those that are views. What it passes through
-//! is named by its place on the machine, for the server to open there, read-only.
+//! A directory emulator decides about every path below its directory, and renders the paths that are views. For a
+//! path that it passes through it returns the path on the host, which the server opens read-only.
 
 mod empty;
 mod namespaced;
@@ -11,31 +11,32 @@ pub use namespaced::Namespaced;
 
 use crate::{Context, Error, Needs, Pace};
 
-/// What directories are computed from: their listings change with limits.
+/// The needs of all directories. Their listings change with limits.
 pub const NEEDS: Needs = Needs::CGROUP;
 
-/// Decides what a container sees below one directory.
+/// One directory whose listing depends on the container.
 ///
 /// Relative paths have no leading slash; "" is the directory itself.
 pub trait Directory: Send + Sync {
-    /// What is known about the directory without looking at a container.
+    /// Returns what is known about the directory without looking at a container.
     fn facts(&self) -> &DirectoryFacts;
 
-    /// What is at a relative path.
+    /// Returns what the container sees at a relative path.
     fn entry(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Error>;
 
-    /// The names in the directory at a relative path, sorted; without "." and "..".
+    /// Returns the names in the directory at a relative path, sorted, without "." and "..".
     fn names(&self, cx: &Context<'_>, rel: &str) -> Result<Vec<String>, Error>;
 
     /// Appends the text of a path that is a [`Decision::View`].
     fn render(&self, cx: &Context<'_>, rel: &str, out: &mut Vec<u8>) -> Result<(), Error>;
 
-    /// Whether what is not computed in it is that of the container's network namespace, which may be written to.
+    /// Returns whether the files that are not computed are those of the container's network namespace. They may be
+    /// written to.
     fn is_namespaced(&self) -> bool {
         false
     }
 
-    /// Whether the directory exists for this container on this machine: the kernel has it.
+    /// Returns whether the container has the directory. It has a directory that the kernel of this host has.
     fn exists(&self, cx: &Context<'_>) -> bool {
         cx.host.exists(self.facts().path)
     }
@@ -47,46 +48,46 @@ impl std::fmt::Debug for dyn Directory + '_ {
     }
 }
 
-/// What is true of a directory for every container.
+/// The facts about a directory that are the same for all containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectoryFacts {
-    /// From the same numbers as the ids of [`crate::Facts`].
+    /// The id. Files and directories share one space of ids.
     pub id: u16,
     /// The absolute path.
     pub path: &'static str,
     /// Permission bits.
     pub mode: u16,
-    /// The views in it, with N and * for families. Everything else is hidden or the kernel's.
+    /// The views in it, with N and * for families, for documents. Everything else is hidden or the kernel's.
     pub views: &'static [&'static str],
 }
 
-/// What a container sees at a path below a directory emulator.
+/// The answer of a directory emulator about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing: ENOENT.
+    /// The path does not exist for the container.
     Hidden,
-    /// The kernel's own file, directory or symbolic link at this absolute path of the machine,
-    /// which need not exist. A directory is listed with [`Directory::names`] all the same.
+    /// The container sees the kernel's file, directory or symbolic link at this absolute path of the host, which need
+    /// not exist. A directory is listed with [`Directory::names`] all the same.
     Passthrough(String),
-    /// A file whose text [`Directory::render`] computes. A ticking one has no bound.
+    /// The container sees a file whose text [`Directory::render`] computes. If it ticks, it has no bound.
     View {
         /// Permission bits.
         mode: u16,
-        /// How often it changes.
+        /// The events that change it.
         pace: Pace,
     },
-    /// A symbolic link with this target, in place of the kernel's.
+    /// The container sees a symbolic link with this target, in place of the kernel's.
     Link(String),
-    /// The kernel's own, as the container's network namespace has it at this absolute path: perhaps nothing. What lies
-    /// in a directory is that and [`Directory::names`].
+    /// The container sees what its network namespace has at this absolute path, which need not exist. A directory has
+    /// the entries of the namespace, and those of [`Directory::names`].
     Namespaced(String),
-    /// The tunable with this id.
+    /// The container sees the tunable with this id.
     Tunable(u16),
-    /// A directory that the kernel does not have here; it is listed with [`Directory::names`].
+    /// The container sees a directory that the kernel does not have. It is listed with [`Directory::names`].
     Made,
 }
 
-/// A static view with the usual mode, if the machine has the file.
+/// Returns a static view with the usual mode if the host has the file, else hidden.
 pub(crate) fn static_view(cx: &Context<'_>, path: &str) -> Decision {
     if cx.host.exists(path) {
         Decision::View {
@@ -98,14 +99,14 @@ pub(crate) fn static_view(cx: &Context<'_>, path: &str) -> Decision {
     }
 }
 
-/// The error for a path that is no view.
+/// Returns the error for a path that is no view.
 pub(crate) fn hidden(rel: &str) -> Error {
     Error::Hidden {
         path: rel.to_owned(),
     }
 }
 
-/// The number in names like "cpu12": `stem` and digits without leading zeros.
+/// Returns the number in a name like "cpu12", which consists of `stem` and digits without leading zeros.
 pub(crate) fn family(name: &str, stem: &str) -> Option<u32> {
     let digits = name.strip_prefix(stem)?;
     if digits.len() > 1 && digits.starts_with('0') || digits.starts_with('+') {
@@ -114,12 +115,12 @@ pub(crate) fn family(name: &str, stem: &str) -> Option<u32> {
     digits.parse().ok()
 }
 
-/// The first component of a relative path, and the rest.
+/// Returns the first component of a relative path, and the rest.
 pub(crate) fn split_first(rel: &str) -> (&str, &str) {
     rel.split_once('/').unwrap_or((rel, ""))
 }
 
-/// A path below another; both may be empty.
+/// Joins two paths. Both may be empty.
 pub(crate) fn join(dir: &str, name: &str) -> String {
     match (dir.is_empty(), name.is_empty()) {
         (true, _) => name.to_owned(),

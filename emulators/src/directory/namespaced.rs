@@ -1,4 +1,4 @@
-//! A directory of /proc/sys/net that has tunables which the container's network namespace lacks.
+//! Directories of /proc/sys/net with tunables that network namespaces lack.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{Decision, Directory, DirectoryFacts, hidden, join};
 use crate::tunable::Tunable;
 use crate::{Context, Emulator, Error};
 
-/// A directory that has tunables beside what the container's network namespace has in it.
+/// A directory that shows the files of the container's network namespace, and tunables which that lacks.
 #[derive(Debug)]
 pub struct Namespaced {
     facts: DirectoryFacts,
@@ -29,8 +29,8 @@ impl Namespaced {
         }
     }
 
-    /// The tunables in it and below, and their relative paths. Whether a container has one is asked of the machine, so
-    /// that is done for the few that matter.
+    /// Returns the tunables in and below the directory with their relative paths, whether or not the container has
+    /// them.
     fn tunables(&self) -> impl Iterator<Item = (&'static Tunable, &'static str)> {
         self.tunables.iter().filter_map(|tunable| {
             let rel = tunable.path().strip_prefix(self.facts.path)?;
@@ -39,7 +39,7 @@ impl Namespaced {
     }
 }
 
-/// What follows `dir` in a relative path below it.
+/// Returns the part of a relative path that follows `dir`.
 fn below<'a>(rel: &'a str, dir: &str) -> Option<&'a str> {
     match dir {
         "" => Some(rel),
@@ -69,7 +69,7 @@ impl Directory for Namespaced {
         Ok(Decision::Namespaced(join(self.facts.path, rel)))
     }
 
-    /// The tunables alone: what else there is, the container's network namespace says.
+    /// Returns the names of tunables only. The container's network namespace lists the others.
     fn names(&self, cx: &Context<'_>, rel: &str) -> Result<Vec<String>, Error> {
         let names: BTreeSet<String> = self
             .tunables()
@@ -88,7 +88,7 @@ impl Directory for Namespaced {
         true
     }
 
-    /// The container has a network namespace of its own, which lacks one of the tunables.
+    /// The container has the directory if its own network namespace lacks one of the tunables.
     fn exists(&self, cx: &Context<'_>) -> bool {
         self.tunables().any(|(tunable, _)| tunable.exists(cx))
     }

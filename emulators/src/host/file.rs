@@ -1,4 +1,4 @@
-//! Reading whole files of the kernel.
+//! Functions that read whole files of the kernel.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,7 +10,7 @@ use nix::unistd::read;
 
 use crate::buffer::{Buffer, CHUNK};
 
-/// Everything from the descriptor's offset to the end.
+/// Reads from the descriptor's offset to the end of the file.
 pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let mut out = vec![0; CHUNK];
     let mut filled = 0usize;
@@ -30,7 +30,7 @@ pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// Everything, by a descriptor that may have been read from before.
+/// Reads the whole file. The descriptor may have any offset.
 pub(crate) fn pread_whole(fd: &OwnedFd, into: &mut Buffer) -> Result<(), Errno> {
     let mut filled = 0usize;
     loop {
@@ -46,9 +46,9 @@ pub(crate) fn pread_whole(fd: &OwnedFd, into: &mut Buffer) -> Result<(), Errno> 
     }
 }
 
-/// Everything of a file that the kernel writes in one piece (single_open, fs/seq_file.c), as all files of a cgroup
-/// that hold values: a read that does not fill its buffer has reached the end. One that does is repeated with
-/// a larger one, so that all of it is of the same moment.
+/// Reads a file that the kernel writes in one piece (single_open, fs/seq_file.c), as all files of a cgroup that hold
+/// values. A read that does not fill its buffer has reached the end. A read that fills its buffer is repeated with a
+/// larger one, so the whole text is of the same moment.
 pub(crate) fn pread_piece(fd: &OwnedFd, into: &mut Buffer) -> Result<(), Errno> {
     loop {
         make_room(into, 0);
@@ -61,7 +61,7 @@ pub(crate) fn pread_piece(fd: &OwnedFd, into: &mut Buffer) -> Result<(), Errno> 
     }
 }
 
-/// Lengthens a buffer of which `filled` bytes are in use, if that is all of it.
+/// Lengthens a buffer if all of it is in use; `filled` bytes are.
 fn make_room(buffer: &mut Buffer, filled: usize) {
     let length = buffer.bytes.len();
     if filled >= length {
@@ -79,7 +79,7 @@ fn pread_at(fd: &OwnedFd, buffer: &mut [u8], offset: usize) -> Result<usize, Err
     }
 }
 
-/// A file relative to a directory; `None` if it does not exist.
+/// Reads a file relative to a directory. Returns `None` if it does not exist.
 pub(crate) fn read_at(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Errno> {
     match openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
         Ok(fd) => read_whole(&fd).map(Some),

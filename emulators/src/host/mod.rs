@@ -1,5 +1,4 @@
-//! The machine: its /proc and /sys. The layout of views and the constants of the hardware come
-//! from here, and nothing else.
+//! The host's /proc and /sys. The layout of views and the constants of the hardware come from here, and nothing else.
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;
@@ -16,44 +15,44 @@ use nix::sys::stat::Mode;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use crate::{Error, Kept, Text};
+use crate::{DescriptorCache, Error, Text};
 
 pub(crate) mod file;
-mod look;
 mod release;
+mod stat_batch;
 
 pub use release::Release;
 
-/// The machine's /proc and /sys, as directory descriptors.
+/// The host's /proc and /sys, as directory descriptors.
 #[derive(Debug)]
 pub struct Host {
     proc: OwnedFd,
     sys: OwnedFd,
-    /// /sys/devices/system/cpu, which almost every view begins with; `None` if there is none.
+    /// /sys/devices/system/cpu, from which almost every view reads; `None` if the host has none.
     cpu: Option<OwnedFd>,
-    kept: Arc<Kept>,
-    texts: Texts,
-    looks: look::Looks,
-    /// The version of the kernel, once it was asked.
+    descriptors: Arc<DescriptorCache>,
+    texts: TextCache,
+    directories: stat_batch::DirectoryCache,
+    /// The version of the kernel, after the first call that asks for it.
     release: OnceLock<Release>,
-    /// HZ: how many jiffies it has in a second.
+    /// HZ, the number of jiffies in a second.
     hz: AtomicU64,
 }
 
-/// The HZ of most distributions, which holds until another is told.
+/// The HZ of most distributions. It is used until the caller sets another.
 const HZ: u64 = 250;
 
-/// Open files of the machine: more than all views together read on most machines.
-const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// The capacity for descriptors of the host's files: more than all views together read on most hosts.
+const MOST_DESCRIPTORS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// Texts that are shared, and the bytes of one of them at most.
+/// The most texts in the cache, and the most bytes of one of them.
 const MOST_TEXTS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 const LONGEST_TEXT: usize = 1 << 16;
 
-/// A second, with ticks of USER_HZ.
-const SETTINGS_TICKS: u64 = 100;
+/// The number of ticks in a second if a tick is one of USER_HZ.
+const SYSCTL_TICKS: u64 = 100;
 
-/// The text of a file of the machine, which several views of this tick may share.
+/// The text of a file of the host. The views of one tick share it.
 #[derive(Debug, Clone, Default)]
 pub struct HostText(Arc<Text>);
 
@@ -71,34 +70,34 @@ impl From<Vec<u8>> for HostText {
     }
 }
 
-/// What was read in this tick: the same for all containers.
+/// The texts that were read in this tick. They are the same for all containers.
 #[derive(Debug)]
-struct Texts {
-    /// The length of a tick in nanoseconds; 0 when nothing is shared.
-    length: AtomicU64,
+struct TextCache {
+    /// The length of a tick in nanoseconds; 0 if nothing is cached.
+    tick_nsec: AtomicU64,
     now: AtomicU64,
     read: Mutex<LruCache<Box<str>, (u64, HostText)>>,
 }
 
-impl Texts {
-    fn new() -> Texts {
-        Texts {
-            length: AtomicU64::new(0),
+impl TextCache {
+    fn new() -> TextCache {
+        TextCache {
+            tick_nsec: AtomicU64::new(0),
             now: AtomicU64::new(0),
             read: Mutex::new(LruCache::new(MOST_TEXTS)),
         }
     }
 
-    /// The tick in which a file is read now. Settings of the kernel change when somebody turns them: those of
-    /// /proc/sys are shared for [`SETTINGS_TICKS`] of them.
+    /// Returns the present tick for a file. Files of /proc/sys change seldom, so they are cached for [`SYSCTL_TICKS`]
+    /// ticks.
     fn tick(&self, path: &str) -> Option<u64> {
         let now = self.now.load(Ordering::Relaxed);
         let now = if path.starts_with("/proc/sys/") {
-            now / SETTINGS_TICKS
+            now / SYSCTL_TICKS
         } else {
             now
         };
-        (self.length.load(Ordering::Relaxed) > 0).then_some(now)
+        (self.tick_nsec.load(Ordering::Relaxed) > 0).then_some(now)
     }
 
     fn get(&self, path: &str) -> Option<HostText> {
@@ -108,7 +107,7 @@ impl Texts {
         (*of == tick).then(|| text.clone())
     }
 
-    /// `tick` is the one in which the read began.
+    /// Caches a text. `tick` is the tick in which the read began.
     fn put(&self, path: &str, tick: Option<u64>, text: Text) -> HostText {
         let Some(tick) = tick.filter(|_| text.len() <= LONGEST_TEXT) else {
             return HostText(Arc::new(text));
@@ -117,7 +116,7 @@ impl Texts {
         if let Some((of, shared)) = read.get_mut(path) {
             match Arc::get_mut(&mut shared.0) {
                 Some(before) => *before = text,
-                // A view of the tick before is still being computed.
+                // A view of the previous tick still uses it.
                 None => *shared = HostText(Arc::new(text)),
             }
             *of = tick;
@@ -129,8 +128,8 @@ impl Texts {
     }
 }
 
-/// Whether the kernel writes a file at once, so that a short read is all of it: attributes of sysfs, settings, and
-/// those of procfs that are made with proc_create_single (fs/proc).
+/// Returns whether the kernel writes a file in one piece, so that a short read returns the whole text. These are
+/// attributes of sysfs, sysctls, and files of procfs that are made with proc_create_single (fs/proc).
 fn is_one_piece(path: &str) -> bool {
     const SINGLE: &[&str] = &[
         "/proc/loadavg",
@@ -144,7 +143,7 @@ fn is_one_piece(path: &str) -> bool {
 const CPU: &str = "devices/system/cpu/";
 
 impl Host {
-    /// The real machine.
+    /// Opens the host's own /proc and /sys.
     pub fn open() -> Result<Host, Error> {
         let directory = |path: &str| {
             open(
@@ -157,7 +156,7 @@ impl Host {
         Ok(Host::from_dirs(directory("/proc")?, directory("/sys")?))
     }
 
-    /// Any two directories that look like /proc and /sys.
+    /// Returns a host whose /proc and /sys are these two directories.
     pub fn from_dirs(proc: OwnedFd, sys: OwnedFd) -> Host {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let cpu = walk(sys.as_fd(), CPU.trim_end_matches('/'), flags).ok();
@@ -165,28 +164,28 @@ impl Host {
             proc,
             sys,
             cpu,
-            kept: Arc::new(Kept::new(MOST_KEPT)),
-            texts: Texts::new(),
-            looks: look::Looks::default(),
+            descriptors: Arc::new(DescriptorCache::new(MOST_DESCRIPTORS)),
+            texts: TextCache::new(),
+            directories: stat_batch::DirectoryCache::default(),
             release: OnceLock::new(),
             hz: AtomicU64::new(HZ),
         }
     }
 
-    /// The kernel has so many jiffies in a second, as the resolution of its coarse clocks says: there is no clock here.
+    /// Sets HZ. The caller knows it from the resolution of the coarse clocks; this crate has no clock.
     pub fn set_hz(&self, hz: u64) {
         self.hz.store(hz, Ordering::Relaxed);
     }
 
-    /// How many jiffies the kernel has in a second.
+    /// Returns HZ, the number of jiffies in a second.
     pub fn hz(&self) -> u64 {
         self.hz.load(Ordering::Relaxed)
     }
 
-    /// The version of the kernel.
+    /// Returns the version of the kernel.
     ///
     /// # Errors
-    /// When /proc/sys/kernel/osrelease cannot be read or is none.
+    /// Fails when /proc/sys/kernel/osrelease cannot be read or holds no version.
     pub fn release(&self) -> Result<Release, Error> {
         if let Some(release) = self.release.get() {
             return Ok(*release);
@@ -195,50 +194,51 @@ impl Host {
         Ok(*self.release.get_or_init(|| release))
     }
 
-    /// The open files of the machine; a server keeps those of its containers there too.
-    pub fn kept(&self) -> &Arc<Kept> {
-        &self.kept
+    /// Returns the cache of descriptors. The server uses it for the cgroups of its containers too.
+    pub fn descriptors(&self) -> &Arc<DescriptorCache> {
+        &self.descriptors
     }
 
-    /// From now on reads each file at most once in a tick of this length, for all containers. Zero ends that.
+    /// Reads each file at most once in a tick of this length from now on, for all containers. A length of zero ends
+    /// that.
     pub fn share_reads(&self, tick: Duration) {
         let nsec = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX);
-        self.texts.length.store(nsec, Ordering::Relaxed);
+        self.texts.tick_nsec.store(nsec, Ordering::Relaxed);
     }
 
-    /// What time it is, by any clock that does not go back: there is none here.
+    /// Sets the present time, by any clock that does not go back. This crate has no clock.
     pub fn set_time(&self, now: Duration) {
-        let length = u128::from(self.texts.length.load(Ordering::Relaxed).max(1));
+        let length = u128::from(self.texts.tick_nsec.load(Ordering::Relaxed).max(1));
         let tick = u64::try_from(now.as_nanos() / length).unwrap_or(u64::MAX);
         self.texts.now.store(tick, Ordering::Relaxed);
     }
 
-    /// Whether the kernel has this file.
+    /// Returns whether the kernel has this file.
     pub fn exists(&self, path: &str) -> bool {
-        self.look(path).is_ok()
+        self.stat(path).is_ok()
     }
 
-    /// The permission bits of a file.
+    /// Returns the permission bits of a file.
     pub fn mode(&self, path: &str) -> Option<u16> {
-        u16::try_from(self.look(path).ok()?.st_mode & 0o7777).ok()
+        u16::try_from(self.stat(path).ok()?.st_mode & 0o7777).ok()
     }
 
-    /// The whole of a file that must be there.
+    /// Reads a whole file. It is an error if the file is missing.
     pub fn read(&self, path: &str) -> Result<HostText, Error> {
         self.text(path).map_err(|errno| Error::io(path, errno))
     }
 
-    /// The whole of a file of a process, in one step: no part of `file` may be a link.
+    /// Reads a whole file of a process, with one open. No part of `file` may be a symbolic link.
     pub fn read_of_process(&self, pid: u32, file: &str) -> Result<Vec<u8>, Error> {
         let path = format!("{pid}/{file}");
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        self.kept
-            .make_room(|| openat(&self.proc, path.as_str(), flags, Mode::empty()))
+        self.descriptors
+            .with_room(|| openat(&self.proc, path.as_str(), flags, Mode::empty()))
             .and_then(|fd| file::read_whole(&fd))
             .map_err(|errno| Error::io(&format!("/proc/{path}"), errno))
     }
 
-    /// The whole of a file that this kernel or machine may lack, or keep for root.
+    /// Reads a whole file. Returns `None` if this host does not have it, or if only root may read it.
     pub fn read_optional(&self, path: &str) -> Result<Option<HostText>, Error> {
         match self.text(path) {
             Ok(text) => Ok(Some(text)),
@@ -249,7 +249,7 @@ impl Host {
 
     fn text(&self, path: &str) -> Result<HostText, Errno> {
         let open = || self.open_flags(path, OFlag::O_RDONLY);
-        // Files of processes are read once, and another process may have the number next time.
+        // Files of processes are not cached: another process may have the pid next time.
         if path
             .strip_prefix("/proc/")
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -265,12 +265,12 @@ impl Host {
         } else {
             file::pread_whole
         };
-        let text = self.kept.read(path, open, read)?;
+        let text = self.descriptors.read(path, open, read)?;
         Ok(self.texts.put(path, tick, text))
     }
 
-    /// The names in a directory, sorted; without "." and "..". Names that are not UTF-8 do not
-    /// occur in /proc and /sys, and are left out.
+    /// Returns the names in a directory, sorted, without "." and "..". Names that are not UTF-8 are left out; /proc
+    /// and /sys have none.
     pub fn names(&self, path: &str) -> Result<Vec<String>, Error> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
         let failed = |errno| Error::io(path, errno);
@@ -289,11 +289,10 @@ impl Host {
         Ok(names)
     }
 
-    /// Opens an absolute path below /proc or /sys, and follows no symbolic link: nothing leads out
-    /// of the two directories. openat2(2) would say the same in one call, but a system call filter
-    /// cannot see its flags.
+    /// Opens an absolute path below /proc or /sys. No symbolic link is followed, so no path leads out of the two
+    /// directories. openat2(2) does the same in one call, but a filter of system calls cannot check its flags.
     pub fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
-        self.kept.make_room(|| self.try_open(path, flags))
+        self.descriptors.with_room(|| self.try_open(path, flags))
     }
 
     fn try_open(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -308,7 +307,7 @@ impl Host {
     }
 }
 
-/// Whether a component of a path leads from a directory to what lies in it.
+/// Returns whether a component of a path is the name of an entry.
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..")
 }

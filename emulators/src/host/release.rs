@@ -1,4 +1,4 @@
-//! The version of the running kernel, as far as handlers changed with it.
+//! The version of the running kernel. Handlers of tunables differ between versions.
 
 use super::Host;
 use crate::Error;
@@ -8,10 +8,10 @@ use crate::Error;
 pub struct Release(pub u16, pub u16);
 
 impl Release {
-    /// That of the machine, as it says.
+    /// Returns the version of the host's kernel.
     ///
     /// # Errors
-    /// When /proc/sys/kernel/osrelease cannot be read or is none.
+    /// Fails when /proc/sys/kernel/osrelease cannot be read or holds no version.
     pub(crate) fn of(host: &Host) -> Result<Release, Error> {
         const PATH: &str = "/proc/sys/kernel/osrelease";
         parse(&host.read(PATH)?).ok_or_else(|| Error::malformed(PATH, "not a version"))

@@ -12,16 +12,16 @@ use crate::{Context, Controller, Error};
 /// Nanoseconds per tick of USER_HZ, which is 100 on every architecture that runs containers.
 const TICK_NSEC: u64 = 10_000_000;
 
-/// What is shown of the container's CPU time.
+/// The container's CPU time as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuTime {
-    /// One row per visible CPU, by the machine's ids, ascending.
+    /// One row per visible CPU by the host's ids, ascending.
     pub rows: SmallVec<[(u32, Counters); 16]>,
-    /// Their sum, and what the history adds to keep it from falling.
+    /// The sum of the rows, and what the history adds so that it does not fall.
     pub total: Counters,
 }
 
-/// Reads and records what is shown now.
+/// Reads the CPU time, and records it in the history as shown.
 pub fn read(cx: &Context<'_>, cpus: &Cpus) -> Result<CpuTime, Error> {
     let cgroup = cx.cgroup()?;
     let usage = match cgroup.of(Controller::Cpuacct) {
@@ -38,12 +38,12 @@ pub fn read(cx: &Context<'_>, cpus: &Cpus) -> Result<CpuTime, Error> {
     Ok(CpuTime { rows, total })
 }
 
-/// Ticks of a duration, as the kernel rounds them: down.
+/// Returns the ticks of a duration, rounded down as in the kernel.
 pub(crate) fn ticks(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos() / u128::from(TICK_NSEC)).unwrap_or(u64::MAX)
 }
 
-/// Spreads the container's time over the visible CPUs; what is left of `age` on each is idle.
+/// Distributes the container's time over the visible CPUs. The rest of `age` on each is idle.
 fn distribute(
     visible: &[u32],
     usage: &CpuUsage,
@@ -65,7 +65,7 @@ fn distribute(
     }
     let room = |row: &Times| age_nsec.saturating_sub(row.total_nsec());
     let (mut shares, rest) = fill(unplaced.total_nsec(), rows.iter().map(room));
-    // More time than the CPUs had: fewer are visible now than when it was used.
+    // This is more time than the CPUs had. More CPUs were visible when it was used.
     spread(rest, &mut shares);
     for (row, share) in rows.iter_mut().zip(shares) {
         row.add(cut(unplaced, share));
@@ -86,7 +86,7 @@ fn distribute(
     visible.iter().zip(&rows).zip(steal).map(row).collect()
 }
 
-/// A part of `times` of this length, in the same proportions.
+/// Returns a part of `times` with this length, in the same proportions.
 fn cut(times: Times, share_nsec: u64) -> Times {
     let user_and_nice = times.user_nsec.saturating_add(times.nice_nsec);
     let (rest, system_nsec) = split(share_nsec, user_and_nice, times.system_nsec);
@@ -98,15 +98,14 @@ fn cut(times: Times, share_nsec: u64) -> Times {
     }
 }
 
-/// Spreads an amount evenly, but gives none more than it has room for. Returns the shares and what
-/// fits nowhere.
+/// Distributes an amount evenly, but gives no share that is more than its room. Returns the shares and the rest.
 fn fill(amount: u64, rooms: impl Iterator<Item = u64>) -> (PerCpu<u64>, u64) {
     let rooms: PerCpu<u64> = rooms.collect();
     let mut order: PerCpu<usize> = (0..rooms.len()).collect();
     order.sort_unstable_by_key(|index| (rooms.get(*index), *index));
     let mut shares: PerCpu<u64> = smallvec![0; rooms.len()];
     let mut rest = amount;
-    // The smallest room first: what it cannot take is shared by those after it.
+    // The smallest room is first. Those after it share what does not fit.
     for (done, index) in order.iter().enumerate() {
         let left = u64::try_from(rooms.len().saturating_sub(done))
             .unwrap_or(u64::MAX)

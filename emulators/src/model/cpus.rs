@@ -1,4 +1,4 @@
-//! C, the CPUs that the container may run on, and V, those it is shown.
+//! The CPUs of a container: C, the CPUs that it may run on, and V, the CPUs that it is shown.
 
 use crate::cgroup::cpu::{Quota, read_quota};
 use crate::cgroup::cpuset::read_cpus;
@@ -8,12 +8,12 @@ use crate::{Context, Controller, CpuIds, Error};
 /// The directory of the CPUs.
 pub(crate) const PATH: &str = "/sys/devices/system/cpu";
 
-/// The CPUs of a container, by the machine's ids.
+/// The CPUs of a container, by the host's ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cpus {
-    /// C: the effective cpuset, as far as it is online.
+    /// C: the online CPUs of the effective cpuset.
     pub allowed: CpuSet,
-    /// V: as many of C, from the lowest, as the quota amounts to; never none.
+    /// V: the lowest CPUs of C, as many as the quota amounts to, at least one.
     pub visible: CpuSet,
     /// The binding quota.
     pub quota: Option<Quota>,
@@ -21,12 +21,12 @@ pub struct Cpus {
 }
 
 impl Cpus {
-    /// How they are numbered.
+    /// Returns the numbering.
     pub fn ids(&self) -> CpuIds {
         self.ids
     }
 
-    /// The number that views show for one of C.
+    /// Returns the number that views show for a CPU of C.
     pub fn shown_id(&self, cpu: u32) -> u32 {
         match self.ids {
             CpuIds::Physical => cpu,
@@ -34,7 +34,7 @@ impl Cpus {
         }
     }
 
-    /// A set of the machine's CPUs, as views show it: without those that are not in `scope`.
+    /// Returns a set of the host's CPUs as views show it, without those that are not in `scope`.
     pub fn shown(&self, set: &CpuSet, scope: &CpuSet) -> CpuSet {
         set.intersection(scope)
             .iter()
@@ -42,18 +42,18 @@ impl Cpus {
             .collect()
     }
 
-    /// V as views show it.
+    /// Returns V as views show it.
     pub fn shown_visible(&self) -> CpuSet {
         self.shown(&self.visible, &self.allowed)
     }
 
-    /// C as views show it.
+    /// Returns C as views show it.
     pub fn shown_allowed(&self) -> CpuSet {
         self.shown(&self.allowed, &self.allowed)
     }
 
-    /// The machine's CPU behind a shown number, if it is in C.
-    pub fn machine_id(&self, shown: u32) -> Option<u32> {
+    /// Returns the host's CPU with a shown number, if it is in C.
+    pub fn host_id(&self, shown: u32) -> Option<u32> {
         match self.ids {
             CpuIds::Physical => Some(shown).filter(|cpu| self.allowed.contains(*cpu)),
             CpuIds::Dense => self.allowed.iter().nth(shown as usize),
@@ -61,7 +61,7 @@ impl Cpus {
     }
 }
 
-/// The CPUs of the container.
+/// Reads the CPUs of the container.
 pub fn read(cx: &Context<'_>) -> Result<Cpus, Error> {
     let path = "/sys/devices/system/cpu/online";
     let online = CpuSet::parse_list(&cx.host.read(path)?)
@@ -83,7 +83,7 @@ pub fn read(cx: &Context<'_>) -> Result<Cpus, Error> {
     ))
 }
 
-/// n = max(1, min(|C|, ceil(quota))).
+/// Chooses V: the first n of C, n = max(1, min(|C|, ceil(quota))).
 fn choose(allowed: CpuSet, quota: Option<Quota>, ids: CpuIds) -> Cpus {
     let count = match quota {
         Some(quota) => usize::try_from(quota.cpus()).unwrap_or(usize::MAX),
@@ -98,7 +98,7 @@ fn choose(allowed: CpuSet, quota: Option<Quota>, ids: CpuIds) -> Cpus {
     }
 }
 
-/// A list of the machine's CPUs, cut down to a set.
+/// Appends the list at `path`, reduced to the CPUs in `scope`.
 pub(crate) fn render_list(
     cx: &Context<'_>,
     cpus: &Cpus,
@@ -107,14 +107,14 @@ pub(crate) fn render_list(
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let text = cx.host.read(path)?;
-    // "(null)" is what nohz_full says when there is none.
+    // nohz_full says "(null)" when there is none.
     let set = CpuSet::parse_list(&text).unwrap_or_default();
     cpus.shown(&set, scope).render_list(out);
     out.push(b'\n');
     Ok(())
 }
 
-/// A mask of the machine's CPUs, cut down to V and as wide as it was.
+/// Appends the mask at `path`, reduced to V and as wide as it was.
 pub(crate) fn render_mask(
     cx: &Context<'_>,
     cpus: &Cpus,
@@ -128,12 +128,12 @@ pub(crate) fn render_mask(
     Ok(())
 }
 
-/// Whether CPUs have other numbers than on the machine.
+/// Returns whether CPUs have other numbers than on the host.
 pub(crate) fn renumbered(cx: &Context<'_>) -> bool {
     cx.settings.cpu_ids == CpuIds::Dense
 }
 
-/// CPUs without a quota, for the tests of emulators.
+/// Returns CPUs without a quota, for the tests of emulators.
 #[cfg(test)]
 pub(crate) fn fixed(allowed: CpuSet, ids: CpuIds) -> Cpus {
     choose(allowed, None, ids)
@@ -170,8 +170,8 @@ mod tests {
         let cpus = choose(set("2-3,8"), quota(100), CpuIds::Dense);
         assert_eq!(cpus.shown_visible(), set("0"));
         assert_eq!(cpus.shown_allowed(), set("0-2"));
-        assert_eq!(cpus.machine_id(2), Some(8));
-        assert_eq!(cpus.machine_id(3), None);
+        assert_eq!(cpus.host_id(2), Some(8));
+        assert_eq!(cpus.host_id(3), None);
     }
 
     proptest! {
@@ -188,7 +188,7 @@ mod tests {
                 prop_assert!(!cpus.visible.is_empty());
                 prop_assert_eq!(cpus.visible.intersection(&allowed), cpus.visible.clone());
                 for cpu in allowed.iter() {
-                    prop_assert_eq!(cpus.machine_id(cpus.shown_id(cpu)), Some(cpu));
+                    prop_assert_eq!(cpus.host_id(cpus.shown_id(cpu)), Some(cpu));
                 }
             }
         }

@@ -14,8 +14,7 @@ pub(crate) fn render_view(
     Ok(Bound::Exact)
 }
 
-/// Writes the table with the columns of V, and 0 in each: what interrupts a machine gets tells what
-/// others do.
+/// Appends the table with the columns of V, and 0 in each. The interrupts of the host tell what other containers do.
 fn render(host: &[u8], cpus: &Cpus, out: &mut Vec<u8>) {
     let mut columns = 0usize;
     for (index, line) in lines(host).enumerate() {
@@ -27,8 +26,8 @@ fn render(host: &[u8], cpus: &Cpus, out: &mut Vec<u8>) {
     }
 }
 
-/// `%*s` of blanks, then `CPU%-8d` for each (show_interrupts, show_softirqs). Returns the number of
-/// the machine's columns.
+/// Appends `%*s` of blanks, then `CPU%-8d` for each CPU (show_interrupts, show_softirqs). Returns the number of the
+/// host's columns.
 fn render_header(line: &[u8], cpus: &Cpus, out: &mut Vec<u8>) -> usize {
     let indent = line.iter().take_while(|&&byte| byte == b' ').count();
     out.resize(out.len().saturating_add(indent), b' ');
@@ -41,7 +40,7 @@ fn render_header(line: &[u8], cpus: &Cpus, out: &mut Vec<u8>) -> usize {
         .count()
 }
 
-/// "label:" and ` %10u` for each CPU; rows like "ERR:" have one number for all.
+/// Appends "label:" and ` %10u` for each CPU. Rows like "ERR:" have one number for all.
 fn render_row(line: &[u8], columns: usize, cpus: &Cpus, out: &mut Vec<u8>) {
     let Some(colon) = line.iter().position(|&byte| byte == b':') else {
         return;

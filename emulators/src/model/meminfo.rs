@@ -1,9 +1,9 @@
-//! The lines of /proc/meminfo, which the meminfo of a node has as well.
+//! The lines of /proc/meminfo. The meminfo of a node has the same lines.
 
 use crate::model::memory::{Memory, Totals};
 use crate::text::{digits, fields, parse_u64, put};
 
-/// Figures beside those of the memory controller.
+/// The figures that do not come from the memory controller.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) overcommit_ratio: u64,
@@ -18,28 +18,28 @@ pub(crate) struct Huge {
     pub(crate) page_kib: u64,
 }
 
-/// What a line says.
+/// The value of a line.
 pub(crate) enum Value {
     /// KiB of memory, at most MemTotal.
     Memory(u64),
     /// KiB of swap, at most SwapTotal.
     Swap(u64),
-    /// KiB of both.
+    /// KiB of memory and swap.
     Both(u64),
-    /// Huge pages.
+    /// A number of huge pages.
     Pages(u64),
-    /// No figure of the container.
+    /// The container has no such figure.
     Zero,
-    /// The host's own number, a constant.
+    /// The number of the host, which is a constant.
     Host,
 }
 
-/// The value of a line; `key` is without its colon. Everything unknown is 0.
+/// Returns the value of a line. `key` has no colon. A line that is not known is 0.
 pub(crate) fn value(key: &str, memory: &Memory, extra: &Extra) -> Value {
     let stat = &memory.stat;
     let kib = |key: &str| Value::Memory(stat.value(key) / 1024);
     let sum = |a: &str, b: &str| {
-        // Each rounded on its own, so that the lines of the parts add up.
+        // Each part is rounded on its own, so the lines of the parts add up.
         Value::Memory((stat.value(a) / 1024).saturating_add(stat.value(b) / 1024))
     };
     match key {
@@ -91,7 +91,7 @@ fn commit_limit_kib(totals: &Totals, overcommit_ratio: u64) -> u64 {
     memory.saturating_add(totals.swap / 1024)
 }
 
-/// A lower bound: what is in use. The kernel keeps no such figure for a cgroup.
+/// Returns a lower bound: the memory that is in use. The kernel has no such figure for a cgroup.
 fn committed_kib(memory: &Memory) -> u64 {
     let used = memory
         .stat
@@ -103,7 +103,7 @@ fn committed_kib(memory: &Memory) -> u64 {
     used.min(totals.memory / 1024).saturating_add(swapped)
 }
 
-/// The number that a line shows.
+/// Returns the number that a line shows.
 pub(crate) fn number(line: &Line<'_>, memory: &Memory, extra: &Extra) -> u64 {
     match value(line.key, memory, extra) {
         Value::Memory(kib) => kib.min(memory.totals.memory / 1024),
@@ -115,7 +115,7 @@ pub(crate) fn number(line: &Line<'_>, memory: &Memory, extra: &Extra) -> u64 {
     }
 }
 
-/// The number of a line of a node's meminfo, before it is scaled to the node: KiB of memory, or 0.
+/// Returns the number of a line of a node's meminfo, before it is scaled to the node: KiB of memory, or 0.
 pub(crate) fn number_of_node(line: &Line<'_>, memory: &Memory) -> u64 {
     match line.key {
         "MemUsed" => memory.totals.memory.saturating_sub(memory.free) / 1024,
@@ -129,9 +129,9 @@ pub(crate) struct Line<'a> {
     pub(crate) key: &'a str,
     pub(crate) number: u64,
     unit: &'a [u8],
-    /// Columns of the label.
+    /// The width of the label in columns.
     label: usize,
-    /// Columns up to the end of the number, unless that is longer.
+    /// The column in which the number ends, unless the number is longer.
     end: usize,
 }
 
@@ -157,7 +157,7 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// The line as a node's meminfo has it, where "HugePages_Total: %5u" is shorter.
+    /// Parses a line of a node's meminfo, where "HugePages_Total: %5u" has fewer columns.
     pub(crate) fn parse_of_node(line: &'a [u8]) -> Option<Line<'a>> {
         let line = Line::parse(line)?;
         let (label, end) = if line.key.starts_with("HugePages_") {
@@ -179,7 +179,7 @@ impl<'a> Line<'a> {
         out.push(b'\n');
     }
 
-    /// The length of the line with this number, newline included.
+    /// Returns the length of the line with this number, newline included.
     pub(crate) fn len(&self, number: u64) -> usize {
         let label = self.label.max(self.key.len().saturating_add(1));
         let width = self.end.saturating_sub(self.label).max(digits(number));

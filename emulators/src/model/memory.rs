@@ -1,4 +1,4 @@
-//! L, F, and swap: how much memory the container has, and how much of it is left.
+//! The memory and swap of a container: L is how much it has, F is how much is left.
 
 use crate::cgroup::Limit;
 use crate::cgroup::memory::{self, MemoryLimits, MemoryUsage, Stat, SwapLimit};
@@ -8,30 +8,30 @@ use crate::{Context, Controller, Error};
 /// The memory of a container, in bytes.
 #[derive(Debug)]
 pub struct Memory {
-    /// What depends on limits alone.
+    /// The figures that depend on limits only.
     pub totals: Totals,
-    /// F: what the container could still get.
+    /// F: the memory that the container can still get.
     pub free: u64,
-    /// What it could get without swapping.
+    /// The memory that it can get without swapping.
     pub available: u64,
-    /// Swap that is left.
+    /// The swap that is left.
     pub swap_free: u64,
     /// memory.stat with v2's keys.
     pub(crate) stat: Stat,
 }
 
-/// How much there is, in bytes. Changes only with limits and hotplug.
+/// Memory and swap in bytes. They change only with limits and hotplug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
-    /// L: the smallest limit, at most the machine's memory.
+    /// L: the smallest limit, at most the host's memory.
     pub memory: u64,
-    /// Swap, at most the machine's.
+    /// The swap, at most the host's.
     pub swap: u64,
 }
 
-/// What the machine's /proc/meminfo says, in bytes.
+/// The figures of the host's /proc/meminfo, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Machine {
+pub struct HostMemory {
     /// MemTotal.
     pub total: u64,
     /// MemAvailable.
@@ -40,11 +40,11 @@ pub struct Machine {
     pub swap_total: u64,
 }
 
-/// Parses the machine's /proc/meminfo.
-pub fn parse_machine(meminfo: &[u8]) -> Result<Machine, Error> {
+/// Parses the host's /proc/meminfo.
+pub fn parse_host(meminfo: &[u8]) -> Result<HostMemory, Error> {
     let bytes = |key: &str| meminfo_kib(meminfo, key).map(|kib| kib.saturating_mul(1024));
     let malformed = || Error::malformed("/proc/meminfo", "no MemTotal");
-    Ok(Machine {
+    Ok(HostMemory {
         total: bytes("MemTotal:")
             .filter(|total| *total > 0)
             .ok_or_else(malformed)?,
@@ -53,7 +53,7 @@ pub fn parse_machine(meminfo: &[u8]) -> Result<Machine, Error> {
     })
 }
 
-/// The number of a line of /proc/meminfo; the key includes its colon.
+/// Returns the number of a line of /proc/meminfo. The key includes its colon.
 pub(crate) fn meminfo_kib(meminfo: &[u8], key: &str) -> Option<u64> {
     lines(meminfo).find_map(|line| {
         let rest = line.strip_prefix(key.as_bytes())?;
@@ -61,22 +61,13 @@ pub(crate) fn meminfo_kib(meminfo: &[u8], key: &str) -> Option<u64> {
     })
 }
 
-/// The limits of the container.
-pub fn read_totals(cx: &Context<'_>, machine: &Machine) -> Result<Totals, Error> {
-    let limits = match cx.cgroup()?.of(Controller::Memory) {
-        Some(hierarchy) => memory::read_limits(hierarchy)?,
-        None => UNLIMITED,
-    };
-    Ok(totals(machine, &limits))
-}
-
-/// Limits and usage of the container.
-pub fn read(cx: &Context<'_>, machine: &Machine) -> Result<Memory, Error> {
+/// Reads limits and usage of the container.
+pub fn read(cx: &Context<'_>, host: &HostMemory) -> Result<Memory, Error> {
     let (limits, usage) = match cx.cgroup()?.of(Controller::Memory) {
         Some(hierarchy) => memory::read_usage(hierarchy)?,
         None => (UNLIMITED, MemoryUsage::default()),
     };
-    Ok(combine(machine, &limits, usage, cx.settings.host_clamp))
+    Ok(combine(host, &limits, usage, cx.settings.host_clamp))
 }
 
 const UNLIMITED: MemoryLimits = MemoryLimits {
@@ -84,30 +75,26 @@ const UNLIMITED: MemoryLimits = MemoryLimits {
     swap: SwapLimit::Unaccounted,
 };
 
-fn totals(machine: &Machine, limits: &MemoryLimits) -> Totals {
-    let memory = limits.memory.at_most(machine.total);
+fn totals(host: &HostMemory, limits: &MemoryLimits) -> Totals {
+    let memory = limits.memory.at_most(host.total);
     let swap = match limits.swap {
-        // Nobody knows how much swap the container uses: it has none to count on.
+        // The swap that the container uses is not known, so it is shown none.
         SwapLimit::Unaccounted => 0,
-        SwapLimit::Swap(limit) => limit.at_most(machine.swap_total),
-        SwapLimit::MemorySwap(limit) => limit.minus(memory).at_most(machine.swap_total),
+        SwapLimit::Swap(limit) => limit.at_most(host.swap_total),
+        SwapLimit::MemorySwap(limit) => limit.minus(memory).at_most(host.swap_total),
     };
     Totals { memory, swap }
 }
 
 fn combine(
-    machine: &Machine,
+    host: &HostMemory,
     limits: &MemoryLimits,
     usage: MemoryUsage,
     host_clamp: bool,
 ) -> Memory {
-    let totals = totals(machine, limits);
-    let most = if host_clamp {
-        machine.available
-    } else {
-        u64::MAX
-    };
-    // The second term matters when the limit is above the machine's memory, or missing.
+    let totals = totals(host, limits);
+    let most = if host_clamp { host.available } else { u64::MAX };
+    // The second term matters when the limit is above the host's memory, or missing.
     let free = usage
         .headroom
         .0
@@ -141,8 +128,8 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn machine() -> Machine {
-        Machine {
+    fn host() -> HostMemory {
+        HostMemory {
             total: 8 * GIB,
             available: 6 * GIB,
             swap_total: 2 * GIB,
@@ -159,7 +146,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_the_machine_is_the_limit() {
-        let memory = combine(&machine(), &UNLIMITED, usage(GIB, Limit::Max), false);
+        let memory = combine(&host(), &UNLIMITED, usage(GIB, Limit::Max), false);
         assert_eq!(
             memory.totals,
             Totals {
@@ -172,7 +159,7 @@ mod tests {
 
     #[test]
     fn free_is_never_more_than_the_machine_has_left_unless_configured() {
-        let memory = combine(&machine(), &UNLIMITED, usage(GIB, Limit::Max), true);
+        let memory = combine(&host(), &UNLIMITED, usage(GIB, Limit::Max), true);
         assert_eq!((memory.free, memory.available), (6 * GIB, 6 * GIB));
     }
 
@@ -183,7 +170,7 @@ mod tests {
             ..UNLIMITED
         };
         let memory = combine(
-            &machine(),
+            &host(),
             &limits,
             usage(GIB / 4, Limit::Bytes(GIB / 8)),
             true,
@@ -195,7 +182,7 @@ mod tests {
     fn swap_of_v1_is_what_the_common_limit_leaves_beyond_memory() {
         let swap = |memory, memsw| {
             let swap = SwapLimit::MemorySwap(memsw);
-            totals(&machine(), &MemoryLimits { memory, swap }).swap
+            totals(&host(), &MemoryLimits { memory, swap }).swap
         };
         assert_eq!(
             swap(Limit::Bytes(GIB), Limit::Bytes(GIB + GIB / 2)),
@@ -222,7 +209,7 @@ mod tests {
             file: u64,
             host_clamp: bool,
         ) {
-            let machine = Machine { total: host.0, available: host.1, swap_total: host.2 };
+            let host = HostMemory { total: host.0, available: host.1, swap_total: host.2 };
             let swap = if is_v1 { SwapLimit::MemorySwap(memsw) } else { SwapLimit::Swap(memsw) };
             let usage = MemoryUsage {
                 current_bytes: used.0,
@@ -231,9 +218,9 @@ mod tests {
                 swap_headroom: Headroom(headrooms.1),
                 stat: Stat::parse(format!("active_file {file}\ninactive_file {file}\n").into_bytes().into(), Keys::default()),
             };
-            let memory = combine(&machine, &MemoryLimits { memory, swap }, usage, host_clamp);
-            prop_assert!(memory.totals.memory <= machine.total);
-            prop_assert!(memory.totals.swap <= machine.swap_total);
+            let memory = combine(&host, &MemoryLimits { memory, swap }, usage, host_clamp);
+            prop_assert!(memory.totals.memory <= host.total);
+            prop_assert!(memory.totals.swap <= host.swap_total);
             prop_assert!(memory.free <= memory.available);
             prop_assert!(memory.available <= memory.totals.memory);
             prop_assert!(memory.swap_free <= memory.totals.swap);
@@ -241,7 +228,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = parse_machine(&bytes);
+            let _ = parse_host(&bytes);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What several views have in common: one model of CPUs, one of memory, one of CPU time, one of
-//! load. Files that say the same thing say it alike because they ask here.
+//! The arithmetic that several views share: CPUs, memory, CPU time and load. Files that say the same thing say it
+//! alike, because all of them use these modules.
 
 pub mod cpu_time;
 pub mod cpus;

@@ -11,16 +11,16 @@ pub(crate) const PATH: &str = "/sys/devices/system/node";
 
 const ONLINE: &str = "/sys/devices/system/node/online";
 
-/// The machine's nodes and those of them that the container may take memory from.
+/// The online nodes of the host, and those that the container may take memory from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nodes {
-    /// The machine's online nodes.
+    /// The online nodes of the host.
     pub online: CpuSet,
-    /// The container's.
+    /// The nodes that the container may take memory from.
     pub allowed: CpuSet,
 }
 
-/// The nodes of the container.
+/// Reads the nodes of the container.
 pub fn read(cx: &Context<'_>) -> Result<Nodes, Error> {
     let online = CpuSet::parse_list(&cx.host.read(ONLINE)?)
         .ok_or_else(|| Error::malformed(ONLINE, "not a list of nodes"))?;
@@ -32,13 +32,13 @@ pub fn read(cx: &Context<'_>) -> Result<Nodes, Error> {
     Ok(Nodes { online, allowed })
 }
 
-/// Whether the container has this node.
+/// Returns whether the container has this node.
 pub(crate) fn is_shown(cx: &Context<'_>, node: u32) -> bool {
     read(cx).is_ok_and(|nodes| nodes.allowed.contains(node))
 }
 
-/// A node's part of what its container has: as large as its part of the memory of those nodes that
-/// the container may use. The kernel keeps no limit per node.
+/// A node's share of the container's memory. It is the node's share of the memory of all nodes that the container may
+/// use, because the kernel has no limit per node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Share {
     /// The node's memory in KiB.
@@ -71,14 +71,14 @@ impl Share {
     }
 }
 
-/// "Node 0 MemTotal:       24684092 kB".
+/// Parses "Node 0 MemTotal:       24684092 kB".
 pub(crate) fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let rest = line.strip_prefix(b"Node ")?;
     let space = rest.iter().position(|&byte| byte == b' ')?;
     Line::parse_of_node(rest.get(space.checked_add(1)?..)?)
 }
 
-/// The node's memory on the machine.
+/// Parses the node's memory on the host, in KiB.
 fn parse_total_kib(text: &[u8]) -> Option<u64> {
     lines(text)
         .filter_map(parse_line)

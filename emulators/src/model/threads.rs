@@ -1,4 +1,4 @@
-//! The threads of a container, from its cgroup's lists and the machine's /proc.
+//! The threads of a container, from the lists of its cgroup and the host's /proc.
 
 use std::os::fd::OwnedFd;
 
@@ -12,11 +12,11 @@ use crate::host::file::read_at;
 use crate::text::{fields, lines, parse_u64};
 use crate::{Container, Error, Host, Threads};
 
-/// A container can make cgroups below its own; it must not keep the sampler busy with them.
+/// The most cgroups that are visited. A container can make cgroups below its own, and must not keep the sampler busy.
 const MAX_CGROUPS: usize = 4096;
 
-/// Counts the threads of the container's cgroup and all cgroups below it. Threads and cgroups that
-/// vanish meanwhile are not there. In a root cgroup nothing is counted: its threads are everybody's.
+/// Counts the threads of the container's cgroup and all cgroups below it. Threads and cgroups that end meanwhile are
+/// not counted. In a root cgroup nothing is counted, because its threads are the host's.
 pub fn read_threads(host: &Host, container: &Container) -> Result<Threads, Error> {
     let mut threads = Threads::default();
     let Some(hierarchy) = hierarchy(container) else {
@@ -31,7 +31,7 @@ pub fn read_threads(host: &Host, container: &Container) -> Result<Threads, Error
     while let Some(cgroup) = pending.pop() {
         let name = format!("{cgroup}/{list}");
         let tids = match read_at(&hierarchy.dir, &name) {
-            // Threads are listed wherever processes are, but in recorded cgroups.
+            // A recorded cgroup has no list of threads.
             Ok(None) => read_at(&hierarchy.dir, &format!("{cgroup}/cgroup.procs")),
             tids => tids,
         };
@@ -41,7 +41,7 @@ pub fn read_threads(host: &Host, container: &Container) -> Result<Threads, Error
                     count(host, tid, container.identity.pid_level, &mut threads)?;
                 }
             }
-            // Gone meanwhile.
+            // The cgroup was removed meanwhile.
             Ok(None) | Err(Errno::ENODEV) if cgroup != "." => continue,
             Ok(None) => {
                 return Err(Error::Removed {
@@ -58,8 +58,8 @@ pub fn read_threads(host: &Host, container: &Container) -> Result<Threads, Error
     Ok(threads)
 }
 
-/// The hierarchy in which the container's cgroup is the deepest. v1 goes first: beside it the v2
-/// cgroup may be that of the engine, with all its containers.
+/// Returns the hierarchy in which the container's cgroup is the deepest. v1 is preferred: beside it the v2 cgroup may
+/// be that of the engine, with all its containers.
 fn hierarchy(container: &Container) -> Option<&Hierarchy> {
     let of_version = |version: Version| {
         let hierarchies = container.cgroup.hierarchies().iter();
@@ -94,14 +94,14 @@ fn push_children(dir: &OwnedFd, cgroup: &str, pending: &mut Vec<String>) -> Resu
     Ok(())
 }
 
-/// Counts one thread. /proc/\<tid> can be opened for every thread, not only for those it lists.
+/// Counts one thread. /proc/\<tid> can be opened for every thread, although /proc lists processes only.
 fn count(host: &Host, tid: u64, pid_level: u32, threads: &mut Threads) -> Result<(), Error> {
-    // stat is the cheaper file, but only status tells the pid in an inner namespace.
+    // stat is cheaper to read, but only status has the pid in an inner namespace.
     let file = if pid_level == 0 { "stat" } else { "status" };
     let path = format!("/proc/{tid}/{file}");
     let text = match host.read_optional(&path) {
         Ok(Some(text)) => text,
-        // Ended meanwhile: ESRCH comes from a read, not from the open.
+        // The thread has ended. A read returns ESRCH then.
         Ok(None)
         | Err(Error::Io {
             errno: Errno::ESRCH,
@@ -123,7 +123,7 @@ fn count(host: &Host, tid: u64, pid_level: u32, threads: &mut Threads) -> Result
     Ok(())
 }
 
-/// The state: the first field after the last parenthesis, since the name may contain any.
+/// Parses the state: the first field after the last parenthesis, because the name may contain parentheses.
 fn parse_stat_state(stat: &[u8]) -> Option<u8> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     fields(stat.get(end.checked_add(1)?..)?)
@@ -132,7 +132,7 @@ fn parse_stat_state(stat: &[u8]) -> Option<u8> {
         .copied()
 }
 
-/// The state and the pid in the namespace of this level.
+/// Parses the state, and the pid in the namespace of this level.
 fn parse_status(status: &[u8], level: u32) -> (Option<u8>, Option<u32>) {
     let field = |key: &[u8], index: usize| {
         let rest = lines(status).find_map(|line| line.strip_prefix(key))?;

@@ -1,10 +1,10 @@
-//! The counters that /proc/vmstat, zoneinfo and a node's vmstat have in common.
+//! The counters of /proc/vmstat, zoneinfo and a node's vmstat.
 
 use crate::model::memory::Memory;
 use crate::text::parse_u64;
 use crate::{Context, Error};
 
-/// Bytes in a page.
+/// The number of bytes in a page.
 fn page_size() -> u64 {
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     size.ok()
@@ -14,7 +14,7 @@ fn page_size() -> u64 {
         .unwrap_or(4096)
 }
 
-/// Keys of memory.stat in bytes, by the kernel's name of the counter in pages.
+/// The counters in pages, each with its key in memory.stat, which is in bytes.
 const PAGES: &[(&str, &str)] = &[
     ("nr_inactive_anon", "inactive_anon"),
     ("nr_active_anon", "active_anon"),
@@ -39,26 +39,26 @@ const PAGES: &[(&str, &str)] = &[
     ("nr_swapcached", "swapcached"),
 ];
 
-/// Transparent huge pages, which the kernel counts as such, not as small pages.
+/// The counters of transparent huge pages. The kernel counts huge pages here, not small ones.
 const HUGE_PAGES: &[(&str, &str)] = &[
     ("nr_anon_transparent_hugepages", "anon_thp"),
     ("nr_shmem_hugepages", "shmem_thp"),
     ("nr_file_hugepages", "file_thp"),
 ];
 
-/// Events with another name in memory.stat; all others have the same one.
+/// The events that have another name in memory.stat.
 const EVENTS: &[(&str, &str)] = &[("pswpin", "swpin"), ("pswpout", "swpout")];
 
-/// Sizes that a counter of pages depends on.
+/// The sizes that a counter of pages depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Units {
-    /// Bytes in a page.
+    /// The number of bytes in a page.
     pub page: u64,
-    /// Bytes in a transparent huge page; 0 if unknown.
+    /// The number of bytes in a transparent huge page; 0 if unknown.
     pub huge_page: u64,
 }
 
-/// The sizes of this machine.
+/// Reads the sizes of this host.
 pub fn read_units(cx: &Context<'_>) -> Result<Units, Error> {
     let text = cx
         .host
@@ -71,7 +71,7 @@ pub fn read_units(cx: &Context<'_>) -> Result<Units, Error> {
     })
 }
 
-/// The value of a counter; 0 if the cgroup has none of the kind.
+/// Returns the value of a counter; 0 if the cgroup has no such figure.
 pub fn value(key: &str, memory: &Memory, units: &Units) -> u64 {
     let stat = &memory.stat;
     let find = |table: &[(&str, &'static str)]| {
@@ -83,7 +83,7 @@ pub fn value(key: &str, memory: &Memory, units: &Units) -> u64 {
     let page = units.page.max(1);
     match key {
         "nr_free_pages" => return memory.free / page,
-        // In KiB, as NR_KERNEL_STACK_KB.
+        // This counter is in KiB, as NR_KERNEL_STACK_KB.
         "nr_kernel_stack" => return stat.value("kernel_stack") / 1024,
         _ => {}
     }
@@ -93,7 +93,7 @@ pub fn value(key: &str, memory: &Memory, units: &Units) -> u64 {
     if let Some(key) = find(HUGE_PAGES) {
         return stat.value(key).checked_div(units.huge_page).unwrap_or(0);
     }
-    // v1 counts charges under the names that are KiB of block I/O here.
+    // With v1 these names count charges. In the kernel's file they are KiB of block I/O.
     if matches!(key, "pgpgin" | "pgpgout") || key.starts_with("nr_") {
         return 0;
     }

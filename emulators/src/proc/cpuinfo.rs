@@ -3,7 +3,7 @@
 //! Format: show_cpuinfo of the architecture (arch/x86/kernel/cpu/proc.c and others).
 //! Virtual: the blocks of visible CPUs only; `siblings` and `cpu cores` count them; with dense ids
 //! their numbers.
-//! Passed through: everything else of a block, constants of the machine.
+//! Passed through: everything else of a block, constants of the host.
 //! Invented: `cpu MHz` is the nominal frequency, since the present one tells what others do.
 
 use crate::model::cpus::{self, Cpus};
@@ -27,13 +27,13 @@ fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bou
     Ok(Bound::Exact)
 }
 
-/// The nominal frequency where the driver knows it (intel_pstate, amd-pstate).
+/// Reads the nominal frequency, if the driver has it (intel_pstate, amd-pstate).
 fn read_base_khz(cx: &Context<'_>, cpu: u32) -> Option<u64> {
     let path = format!("/sys/devices/system/cpu/cpufreq/policy{cpu}/base_frequency");
     parse_u64(&cx.host.read_optional(&path).ok()??)
 }
 
-/// The lines between two empty ones, and the processor they describe.
+/// The lines between two empty lines, and the processor that they describe.
 struct Block<'a> {
     lines: Vec<&'a [u8]>,
     cpu: Option<u32>,
@@ -41,7 +41,7 @@ struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The value of `key : value`.
+    /// Returns the value of a line `key : value`.
     fn value(&self, key: &str) -> Option<&'a str> {
         self.lines
             .iter()
@@ -50,15 +50,15 @@ impl<'a> Block<'a> {
     }
 }
 
-/// A line as key and value.
+/// Returns a line as key and value.
 fn field(line: &[u8]) -> Option<(&str, &str)> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let (key, rest) = line.split_at_checked(colon)?;
     Some((trimmed(key), trimmed(rest.get(1..)?)))
 }
 
-/// Blocks begin with "processor : N", on s390 with "cpu number : N". Others (the header of s390,
-/// the "Hardware" of 32-bit ARM, the "timebase" of POWER) belong to no CPU.
+/// Parses blocks. A block of a CPU begins with "processor : N", on s390 with "cpu number : N". Others (the header of
+/// s390, the "Hardware" of 32-bit ARM, the "timebase" of POWER) belong to no CPU.
 fn parse_blocks(text: &[u8]) -> Vec<Block<'_>> {
     let mut blocks = Vec::new();
     let mut block = Block {
@@ -150,7 +150,7 @@ fn render_line(
                 );
             }
         }
-        // 32-bit ARM: the serial number of the board, which is nobody's business.
+        // On 32-bit ARM this is the serial number of the board, which containers must not see.
         ("Serial", None) => replace(line, "0000000000000000", out),
         _ => {
             out.extend_from_slice(line);
@@ -159,7 +159,7 @@ fn render_line(
     }
 }
 
-/// The shown CPUs of the same package.
+/// Returns the shown CPUs of the same package.
 fn in_package<'a>(
     block: &Block<'_>,
     shown: &'a [&'a Block<'a>],
@@ -170,15 +170,15 @@ fn in_package<'a>(
     })
 }
 
-/// Appends a line with another value, its label and separator as they are.
+/// Appends a line with another value. Label and separator stay as they are.
 fn replace(line: &[u8], value: impl std::fmt::Display, out: &mut Vec<u8>) {
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
     out.extend_from_slice(line.get(..=colon).unwrap_or_default());
     put(out, format_args!(" {value}\n"));
 }
 
-/// Without the driver's word: "@ 2.40GHz" at the end of Intel's model names, else half the
-/// bogomips, which are twice the frequency of the time stamp counter (calibrate_delay).
+/// Returns the nominal frequency if the driver does not have it. Intel's model names end with "@ 2.40GHz". Else it is
+/// half of bogomips, which is twice the frequency of the time stamp counter (calibrate_delay).
 fn nominal_khz(block: &Block<'_>) -> Option<u64> {
     let named = block.value("model name").and_then(|name| {
         let ghz = name.rsplit_once("@ ")?.1.strip_suffix("GHz")?;
@@ -187,7 +187,7 @@ fn nominal_khz(block: &Block<'_>) -> Option<u64> {
     named.or_else(|| Some(parse_thousandths(block.value("bogomips")?)? / 2))
 }
 
-/// "2.4" as 2400; more than three decimals are cut off.
+/// Parses "2.4" as 2400. Decimals after the third are cut off.
 fn parse_thousandths(text: &str) -> Option<u64> {
     let (whole, fraction) = text
         .trim()

@@ -17,7 +17,7 @@ pub const VIEW: View = View::new(33, "/proc/diskstats", render_view)
     )
     .needs(Needs::CGROUP);
 
-/// A disk gets a row with its first use, so there is no bound.
+/// There is no bound, because a disk gets a row with its first use.
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let devices = match cx.cgroup()?.of(Controller::Io) {
         Some(hierarchy) => read_devices(hierarchy)?,
@@ -27,7 +27,7 @@ fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bou
     Ok(Bound::None)
 }
 
-/// Rows in the machine's order. A device that has gone, or has no statistics, has no row.
+/// Appends the rows in the host's order. A device that is gone, or has no statistics, has no row.
 fn render(host: &[u8], devices: &[DeviceIo], out: &mut Vec<u8>) {
     for line in lines(host) {
         let mut row = fields(line);

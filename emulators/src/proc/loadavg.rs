@@ -18,7 +18,7 @@ pub const VIEW: View = View::new(21, "/proc/loadavg", render_view)
     .invented("the averages begin with the present count of threads")
     .needs(Needs::LOAD);
 
-/// PID_MAX_LIMIT is 2^22: no count of threads, and no load average, has more digits.
+/// The highest number of digits of a count of threads and of a load average. PID_MAX_LIMIT is 2^22.
 const PID_DIGITS: usize = 7;
 const BOUND: usize = 3 * (PID_DIGITS + ".00 ".len()) + 3 * (PID_DIGITS + 1);
 
@@ -75,7 +75,7 @@ mod tests {
             total: most,
             last_pid: most,
         };
-        let avenrun = crate::present(u64::from(most));
+        let avenrun = crate::initial_load(u64::from(most));
         let mut out = Vec::new();
         render(&Load { avenrun, threads }, &mut out);
         assert_eq!(out.len(), BOUND);

@@ -2,7 +2,7 @@
 //!
 //! Format: meminfo_proc_show, fs/proc/meminfo.c; the lines and their order are the running kernel's.
 //! Virtual: every line with a figure in the cgroup, see model/meminfo.rs.
-//! Passed through: VmallocTotal and Hugepagesize, constants of the machine.
+//! Passed through: VmallocTotal and Hugepagesize, constants of the host.
 //! Invented: CommitLimit and Committed_AS are estimates; what has no figure is 0.
 
 use crate::cgroup::Limit;
@@ -25,8 +25,7 @@ const PATH: &str = "/proc/meminfo";
 
 fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let host = cx.host.read(PATH)?;
-    let machine = memory::parse_machine(&host)?;
-    let memory = memory::read(cx, &machine)?;
+    let memory = memory::read(cx, &memory::parse_host(&host)?)?;
     let extra = Extra {
         overcommit_ratio: read_overcommit_ratio(cx)?,
         huge: read_huge(cx, &host)?,
@@ -35,18 +34,19 @@ fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, 
     Ok(Bound::Bytes(bound(&host, &memory.totals)))
 }
 
-/// The machine's setting; 50 is the kernel's default.
+/// Reads the host's setting. The kernel's default is 50.
 fn read_overcommit_ratio(cx: &Context<'_>) -> Result<u64, Error> {
     let text = cx.host.read_optional("/proc/sys/vm/overcommit_ratio")?;
     Ok(text.as_deref().and_then(parse_u64).unwrap_or(50))
 }
 
-/// As many as the limit allows and the machine has, less those in use; none without the controller.
+/// Reads the number of huge pages that the limit allows and the host has, and how many of them are free. Without the
+/// controller there are none.
 fn read_huge(cx: &Context<'_>, host: &[u8]) -> Result<Huge, Error> {
-    let machine = meminfo_kib(host, "HugePages_Total:").unwrap_or(0);
+    let host_pages = meminfo_kib(host, "HugePages_Total:").unwrap_or(0);
     let page_kib = meminfo_kib(host, "Hugepagesize:").unwrap_or(0);
     let page = page_kib.saturating_mul(1024);
-    if machine == 0 || page == 0 {
+    if host_pages == 0 || page == 0 {
         return Ok(Huge {
             page_kib,
             ..Huge::default()
@@ -63,8 +63,8 @@ fn read_huge(cx: &Context<'_>, host: &[u8]) -> Result<Huge, Error> {
         });
     };
     let total = match limit {
-        Limit::Bytes(bytes) => (bytes / page).min(machine),
-        Limit::Max => machine,
+        Limit::Bytes(bytes) => (bytes / page).min(host_pages),
+        Limit::Max => host_pages,
     };
     Ok(Huge {
         total,
@@ -81,12 +81,12 @@ fn render(host: &[u8], memory: &Memory, extra: &Extra, out: &mut Vec<u8>) {
     }
 }
 
-/// The longest that [`render`] gets with these limits: every line has the number of digits of the
-/// most it can say, but not less than the kernel's columns.
+/// Returns the highest length of [`render`] with these limits. Each line has the digits of its highest number, and at
+/// least the kernel's columns.
 fn bound(host: &[u8], totals: &Totals) -> usize {
     let memory = totals.memory / 1024;
     let swap = totals.swap / 1024;
-    let machine_pages = meminfo_kib(host, "HugePages_Total:").unwrap_or(0);
+    let host_pages = meminfo_kib(host, "HugePages_Total:").unwrap_or(0);
     let nothing = Memory {
         totals: *totals,
         free: 0,
@@ -98,9 +98,9 @@ fn bound(host: &[u8], totals: &Totals) -> usize {
         let most = match value(line.key, &nothing, &Extra::default()) {
             Value::Memory(_) => memory,
             Value::Swap(_) => swap,
-            // With an overcommit_ratio up to 100.
+            // This holds for an overcommit_ratio up to 100.
             Value::Both(_) => memory.saturating_add(swap),
-            Value::Pages(_) => machine_pages,
+            Value::Pages(_) => host_pages,
             Value::Zero => 0,
             Value::Host => line.number,
         };

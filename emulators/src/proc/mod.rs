@@ -1,6 +1,6 @@
 //! Views in /proc.
 //!
-//! A file that is computed in its own way has a source of its name. Those that are alike are rows here.
+//! A file that is computed in its own way has a source of its name. Files that are alike are rows in the table here.
 
 pub mod buddyinfo;
 pub mod cpuinfo;
@@ -34,7 +34,7 @@ pub static VIEWS: &[View] = &[
     counts(31, "/proc/interrupts"),
     // show_softirqs, fs/proc/softirqs.c.
     counts(32, "/proc/softirqs"),
-    // Headers without rows. The kernel's files are for root alone, so the server does not read them.
+    // These are headers without rows. Only root may read the kernel's files, so the server does not read them.
     View::constant(
         29,
         "/proc/pagetypeinfo",
@@ -59,8 +59,8 @@ pub static VIEWS: &[View] = &[
     View::hidden(37, "/proc/latency_stats"),
 ];
 
-/// A table whose columns are the visible CPUs. The rows are the kernel's, and nothing was counted: the counts tell
-/// what others do.
+/// Returns the row of a table whose columns are the visible CPUs. Its rows are the kernel's, and all numbers are 0:
+/// the counts tell what other containers do.
 const fn counts(id: u16, path: &'static str) -> View {
     View::new(id, path, irq::render_view)
         .steady()

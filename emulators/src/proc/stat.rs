@@ -39,7 +39,7 @@ fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bou
     Ok(Bound::Bytes(bound(&host, &cpus)))
 }
 
-/// The single numbers of the file.
+/// The numbers that have lines of their own.
 struct Numbers {
     processes: u32,
     procs_running: u32,
@@ -47,13 +47,13 @@ struct Numbers {
     boottime_offset_nsec: i128,
 }
 
-/// Eleven digits of ticks are 31 years of one CPU.
+/// The highest number of digits of ticks. Eleven digits are 31 years of one CPU.
 const ROW_DIGITS: usize = 11;
-/// PID_MAX_LIMIT is 2^22.
+/// The highest number of digits of a pid. PID_MAX_LIMIT is 2^22.
 const PID_DIGITS: usize = 7;
-/// Seconds since 1970, until 2286.
+/// The number of digits of seconds since 1970, until 2286.
 const BTIME_DIGITS: usize = 10;
-/// Columns that are more than 0: user, nice, system, idle, steal.
+/// The number of columns that can be more than 0: user, nice, system, idle, steal.
 const COUNTERS: usize = 5;
 
 fn render(host: &[u8], cpus: &Cpus, time: &CpuTime, numbers: &Numbers, out: &mut Vec<u8>) {
@@ -62,7 +62,7 @@ fn render(host: &[u8], cpus: &Cpus, time: &CpuTime, numbers: &Numbers, out: &mut
         let columns = fields(line).count().saturating_sub(1);
         let key = fields(line).next().unwrap_or_default();
         if key.starts_with(b"cpu") {
-            // All rows go where the kernel's first one is.
+            // All rows are appended in the place of the kernel's first one.
             if !rows_done {
                 rows_done = true;
                 out.extend_from_slice(b"cpu ");
@@ -86,7 +86,7 @@ fn render(host: &[u8], cpus: &Cpus, time: &CpuTime, numbers: &Numbers, out: &mut
             b"processes" => put(out, format_args!(" {}\n", numbers.processes)),
             b"procs_running" => put(out, format_args!(" {}\n", numbers.procs_running)),
             b"procs_blocked" => put(out, format_args!(" {}\n", numbers.procs_blocked)),
-            // intr, ctxt, softirq, and whatever a newer kernel adds: zeros in the same columns.
+            // intr, ctxt, softirq, and lines of newer kernels have zeros in the same columns.
             _ => {
                 (0..columns).for_each(|_| out.extend_from_slice(b" 0"));
                 out.push(b'\n');
@@ -95,7 +95,7 @@ fn render(host: &[u8], cpus: &Cpus, time: &CpuTime, numbers: &Numbers, out: &mut
     }
 }
 
-/// user nice system idle iowait irq softirq steal guest guest_nice.
+/// Appends user nice system idle iowait irq softirq steal guest guest_nice.
 fn render_row(counters: &Counters, columns: usize, out: &mut Vec<u8>) {
     let row = [
         counters.user,
@@ -113,14 +113,14 @@ fn render_row(counters: &Counters, columns: usize, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Before Linux 5.11 a time namespace shifts /proc/uptime, but neither btime nor the start times of
-/// processes, which have to agree.
+/// Returns whether a time namespace shifts btime. Before Linux 5.11 it shifts /proc/uptime, but neither btime nor the
+/// start times of processes, which have to agree.
 fn shifts_btime(cx: &Context<'_>) -> Result<bool, Error> {
     let release = cx.host.read_optional("/proc/sys/kernel/osrelease")?;
     Ok(release.is_none_or(|release| parse_release(&release) >= (5, 11)))
 }
 
-/// The first two numbers of "5.10.0-36-cloud-amd64".
+/// Returns the first two numbers of "5.10.0-36-cloud-amd64".
 fn parse_release(release: &[u8]) -> (u64, u64) {
     let mut numbers = release
         .split(|byte| !byte.is_ascii_digit())
@@ -128,14 +128,14 @@ fn parse_release(release: &[u8]) -> (u64, u64) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// btime in a time namespace whose boot time is shifted (timens_sub_boottime). The machine's btime
-/// has lost its fraction, so this may be one second off.
+/// Returns btime in a time namespace whose boot time is shifted (timens_sub_boottime). The host's btime has no
+/// fraction, so the result may be one second off.
 fn shift(btime: u64, offset_nsec: i128) -> u64 {
     let seconds = i128::from(btime).saturating_sub(offset_nsec.div_euclid(1_000_000_000));
     u64::try_from(seconds.max(0)).unwrap_or(u64::MAX)
 }
 
-/// The longest that [`render`] gets with these CPUs.
+/// Returns the highest length of [`render`] with these CPUs.
 fn bound(host: &[u8], cpus: &Cpus) -> usize {
     let mut rows_done = false;
     lines(host).fold(0usize, |sum, line| {
@@ -153,7 +153,7 @@ fn bound(host: &[u8], cpus: &Cpus) -> usize {
                     .saturating_mul(COUNTERS.min(columns));
                 zeros.saturating_add(extra).saturating_add(1)
             };
-            // More than the sum of the rows: it also holds those of CPUs that went away.
+            // The total has more digits than a row: it includes the time of CPUs that are gone.
             let total = "cpu "
                 .len()
                 .saturating_add(wide(ROW_DIGITS.saturating_add(4)));

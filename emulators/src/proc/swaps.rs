@@ -21,14 +21,13 @@ pub const VIEW: View = View::new(20, "/proc/swaps", render_view)
     .needs(Needs::CGROUP);
 
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-    let memory = memory::read(cx, &machine)?;
+    let host = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &host)?;
     let size_kib = memory.totals.swap / 1024;
     let used_kib = size_kib.saturating_sub(memory.swap_free / 1024);
     let host = cx.host.read(facts.path)?;
     render(&host, size_kib, used_kib, out)?;
-    // A tab stands in for the eighth digit of Used: the longest row is the one with most used,
-    // or with less than eight digits, which is as long as one with eight.
+    // A tab takes the place of the eighth digit of Used. So no row is longer than that of full swap.
     let mut full = Vec::new();
     render(&host, size_kib, size_kib, &mut full)?;
     Ok(Bound::Bytes(full.len()))
@@ -48,7 +47,7 @@ fn render(host: &[u8], size_kib: u64, used_kib: u64, out: &mut Vec<u8>) -> Resul
     // "%*s%s\t" pads the name to 40 columns.
     put(out, format_args!("{name:<40}partition\t"));
     if header.ends_with(b"Size\tUsed\tPriority") {
-        // Before Linux 5.11.
+        // This is the format before Linux 5.11.
         put(out, format_args!("{size_kib}\t{used_kib}\t-2\n"));
     } else {
         let tab = |kib: u64| if kib < 10_000_000 { "\t" } else { "" };

@@ -19,7 +19,7 @@ pub const VIEW: View = View::new(16, "/proc/uptime", render_view)
     )
     .needs(Needs::CGROUP);
 
-/// Nine digits of seconds are 31 years.
+/// The highest number of digits of seconds. Nine digits are 31 years.
 const SECONDS_DIGITS: usize = 9;
 
 fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {

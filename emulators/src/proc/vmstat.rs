@@ -19,8 +19,8 @@ pub const VIEW: View = View::new(26, "/proc/vmstat", render_view)
 
 /// The counters of events have no bound, and the file is larger than a page anyway.
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-    let memory = memory::read(cx, &machine)?;
+    let host = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &host)?;
     let units = vmstat::read_units(cx)?;
     for key in lines(&cx.host.read(facts.path)?).filter_map(|l| fields(l).next()) {
         let key = trimmed(key);

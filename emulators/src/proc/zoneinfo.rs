@@ -2,7 +2,7 @@
 //!
 //! Format: zoneinfo_show_print, mm/vmstat.c: the last field of each line is its number.
 //! Virtual: free is F; spanned, present and managed are L; the counters are those of vmstat.
-//! Passed through: names, order, and the name of the machine's largest zone.
+//! Passed through: names, order, and the name of the host's largest zone.
 //! Invented: that there is one zone on one node; everything without a figure is 0.
 
 use crate::model::cpus::{self, Cpus};
@@ -22,8 +22,8 @@ pub const VIEW: View = View::new(27, "/proc/zoneinfo", render_view)
 
 /// The counters of events have no bound.
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-    let memory = memory::read(cx, &machine)?;
+    let host = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &host)?;
     let units = vmstat::read_units(cx)?;
     let cpus = cpus::read(cx)?;
     render(&cx.host.read(facts.path)?, &memory, &units, &cpus, out)?;
@@ -42,7 +42,7 @@ fn render(
         .iter()
         .max_by_key(|zone| zone.managed)
         .ok_or_else(|| Error::malformed("/proc/zoneinfo", "no zone"))?;
-    // The counters of a node stand in its first zone with memory.
+    // The counters of a node are in its first zone with memory.
     let counters = zones
         .iter()
         .map(|zone| &zone.node)
@@ -54,7 +54,7 @@ fn render(
     let mut skip = false;
     for line in &largest.lines {
         if let Some(cpu) = trimmed(line).strip_prefix("cpu: ") {
-            // The lines of a CPU that is not shown, up to the next CPU or section.
+            // The lines of a CPU that is not shown are skipped, up to the next CPU or section.
             let cpu = parse_u64(cpu.as_bytes()).and_then(|cpu| u32::try_from(cpu).ok());
             let shown = cpu.filter(|cpu| cpus.visible.contains(*cpu));
             skip = shown.is_none();
@@ -72,11 +72,11 @@ fn render(
     Ok(())
 }
 
-/// A line with another number at its end.
+/// Appends a line with another number at its end.
 fn render_line(line: &[u8], memory: &Memory, units: &Units, out: &mut Vec<u8>) {
     let text = String::from_utf8_lossy(line);
     if let Some((before, list)) = text.split_once('(') {
-        // "protection: (0, 942, 942)": one number per zone of the machine.
+        // "protection: (0, 942, 942)": one number per zone of the host.
         let zeros = vec!["0"; list.split(',').count()].join(", ");
         put(out, format_args!("{before}({zeros})\n"));
         return;
@@ -96,10 +96,10 @@ fn render_line(line: &[u8], memory: &Memory, units: &Units, out: &mut Vec<u8>) {
     put(out, format_args!("{before}{value}\n"));
 }
 
-/// One zone of the machine.
+/// One zone of the host.
 struct Zone<'a> {
     name: &'a str,
-    /// "per-node stats" and what belongs to it.
+    /// The lines of "per-node stats".
     node: Vec<&'a [u8]>,
     lines: Vec<&'a [u8]>,
     managed: u64,

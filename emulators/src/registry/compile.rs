@@ -1,5 +1,5 @@
-//! The tables of files as one, and the indices by id. All of it is made when this is compiled, so no index can be wrong
-//! at another time.
+//! One table of all files, and the index of each id. Both are made at compile time, so no index can be wrong at run
+//! time.
 #![allow(
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
@@ -43,7 +43,7 @@ const fn flat<T, const N: usize>(tables: &'static [&'static [T]]) -> [&'static T
     all
 }
 
-/// All views, sorted by insertion.
+/// Returns all views, sorted by id.
 const fn views() -> [&'static View; VIEW_COUNT] {
     let mut all = flat(VIEWS);
     let mut sorted = 1;

@@ -1,4 +1,4 @@
-//! The tables of all emulated files, and who has which number. The server, the documentation and the tests walk them.
+//! The tables of all emulated files. The server, the documentation and the tests walk them.
 
 mod compile;
 
@@ -23,7 +23,7 @@ pub static VIEWS: &[&[View]] = &[
     kernel::VIEWS,
 ];
 
-/// The tables of tunables, one for each directory that has any. Their ids are from the same numbers.
+/// The tables of tunables, one for each directory that has any. Views and tunables share one space of ids.
 pub static TUNABLES: &[&[Tunable]] = &[
     sys_kernel::TUNABLES,
     sys_kernel::keys::TUNABLES,
@@ -38,7 +38,7 @@ pub static TUNABLES: &[&[Tunable]] = &[
     parameters::TUNABLES,
 ];
 
-/// All directory emulators. Their ids are from the same numbers.
+/// All directory emulators. Files and directories share one space of ids.
 pub static DIRECTORIES: &[&'static dyn Directory] = &[
     &cpu::Cpu,
     &node::Node,
@@ -53,7 +53,7 @@ pub static DIRECTORIES: &[&'static dyn Directory] = &[
     &vs::VS,
 ];
 
-/// All file emulators: views by id, then tunables. Ids are never given again to another file.
+/// All file emulators: the views sorted by id, then the tunables.
 pub static EMULATORS: &[&'static dyn Emulator] = &compile::EMULATORS;
 
 /// Returns the index into [`EMULATORS`] of the file with an id.

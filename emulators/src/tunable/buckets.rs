@@ -1,16 +1,16 @@
-//! nf_conntrack_set_hashsize: a parameter of a module, and so a file of sysfs, for which each write is a value.
+//! nf_conntrack_set_hashsize. The parameter of a module is a file of sysfs, where each write is a whole value.
 
 use nix::errno::Errno;
 
 use super::Written;
 
-/// Bytes of a bucket (struct hlist_nulls_head).
+/// The number of bytes of a bucket (struct hlist_nulls_head).
 const BUCKET: u32 = 8;
 
-/// Buckets in a page of the smallest size that Linux has.
+/// The number of buckets in a page of the smallest size that Linux has.
 const PAGE: u32 = 4096 / BUCKET;
 
-/// What a write of `bytes` does, at whatever offset.
+/// Returns the result of a write of `bytes` at any offset.
 pub(super) fn write(bytes: &[u8]) -> Written {
     match kstrtouint(bytes).and_then(rounded) {
         Ok(buckets) => Written {
@@ -21,7 +21,8 @@ pub(super) fn write(bytes: &[u8]) -> Written {
     }
 }
 
-/// nf_ct_alloc_hashtable: whole pages, and no more memory than one allocation may have (INT_MAX bytes).
+/// nf_ct_alloc_hashtable: rounds to whole pages, and refuses more memory than one allocation may have (INT_MAX
+/// bytes).
 fn rounded(buckets: u32) -> Result<u32, Errno> {
     if buckets == 0 {
         return Err(Errno::EINVAL);
@@ -32,7 +33,7 @@ fn rounded(buckets: u32) -> Result<u32, Errno> {
         .ok_or(Errno::ENOMEM)
 }
 
-/// kstrtouint with base 0: octal after 0, hexadecimal after 0x; one newline may follow.
+/// kstrtouint with base 0: a number is octal after 0, hexadecimal after 0x, else decimal. One newline may follow.
 fn kstrtouint(bytes: &[u8]) -> Result<u32, Errno> {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let text = text.strip_suffix(b"\n").unwrap_or(text);

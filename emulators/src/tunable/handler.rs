@@ -1,6 +1,6 @@
-//! The kernel's handlers of tunables, without the kernel: what a write changes, and what it answers.
+//! The kernel's handlers of sysctls as pure functions. A handler returns the new value and the answer to a write.
 //!
-//! Each function is the one of that name in kernel/sysctl.c, for `sysctl_writes_strict` = 1, the default.
+//! A function that is named in a comment is the one in kernel/sysctl.c, with `sysctl_writes_strict` = 1, the default.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -12,34 +12,34 @@ use super::number::{Number, get_long, skip_spaces};
 use super::{buckets, put_numbers, string};
 use crate::text::fields;
 
-/// Bytes of one write that are looked at: a page without its last byte.
+/// The number of bytes of one write that the kernel reads: a page without its last byte.
 const MOST_BYTES: usize = 4095;
 
-/// From here on a negative number is refused where there is no sign; before, it was passed over in silence.
+/// The first version that refuses a negative number for an unsigned value. Earlier kernels ignore it.
 const NEGATIVE_IS_REFUSED: Release = Release(6, 1);
 
-/// How the kernel reads and writes a tunable.
+/// The kernel's handler of a tunable.
 #[derive(Debug, Clone, Copy)]
 pub enum Handler {
     /// proc_dointvec and proc_dointvec_minmax: numbers of 32 bits with a sign.
     Int {
-        /// How many.
+        /// The number of numbers.
         count: usize,
-        /// The least of each.
+        /// The least value of each.
         least: i32,
-        /// The most.
+        /// The most that can be written.
         most: i32,
     },
     /// proc_doulongvec_minmax: one number of 64 bits without a sign.
     Ulong {
-        /// The least.
+        /// The least that can be written.
         least: u64,
-        /// The most.
+        /// The most that can be written.
         most: u64,
     },
-    /// proc_dointvec into a copy, which becomes the value where it passes a check of all numbers together.
+    /// proc_dointvec into a copy, which becomes the value if it passes a check of all numbers together.
     Checked {
-        /// How many.
+        /// The number of numbers.
         count: usize,
         /// The check.
         check: fn(&[i32]) -> bool,
@@ -48,17 +48,16 @@ pub enum Handler {
     Qdisc,
     /// nf_conntrack_set_hashsize (net/netfilter/nf_conntrack_core.c): buckets of a table, in whole pages.
     Buckets,
-    /// It cannot be written.
+    /// The file cannot be written.
     ReadOnly,
 }
 
-/// What a write did.
+/// The result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// The value afterwards in the kernel's format, where the write set one; a vector can be set in part by a write
-    /// that fails.
+    /// The new value in the kernel's format, if the write has set one. A write that fails can set a part of a vector.
     pub value: Option<Vec<u8>>,
-    /// The bytes that were taken, or the errno.
+    /// The number of bytes that were written, or the errno.
     pub answer: Result<usize, Errno>,
 }
 
@@ -75,7 +74,7 @@ impl Handler {
     /// Any number of 32 bits.
     pub const ANY_INT: Handler = Handler::int(i32::MIN, i32::MAX);
 
-    /// One number of 32 bits in a range.
+    /// Returns the handler of one number of 32 bits in a range.
     pub const fn int(least: i32, most: i32) -> Handler {
         Handler::Int {
             count: 1,
@@ -84,7 +83,7 @@ impl Handler {
         }
     }
 
-    /// So many numbers of 32 bits, any.
+    /// Returns the handler of `count` numbers of 32 bits.
     pub const fn ints(count: usize) -> Handler {
         Handler::Int {
             count,
@@ -93,12 +92,12 @@ impl Handler {
         }
     }
 
-    /// One number of 64 bits in a range.
+    /// Returns the handler of one number of 64 bits in a range.
     pub const fn ulong(least: u64, most: u64) -> Handler {
         Handler::Ulong { least, most }
     }
 
-    /// What a write of `bytes` at `offset` does to the value `present`.
+    /// Returns the result of a write of `bytes` at `offset` when the value is `present`.
     pub fn write(self, release: Release, present: &[u8], offset: u64, bytes: &[u8]) -> Written {
         if bytes.is_empty() {
             return Written::nothing(Ok(0));
@@ -108,7 +107,7 @@ impl Handler {
             Handler::Buckets => return buckets::write(bytes),
             _ => {}
         }
-        // proc_first_pos_non_zero_ignore: only the first write to a file counts; others are taken and forgotten.
+        // proc_first_pos_non_zero_ignore: only a write at the beginning counts. Others are answered and ignored.
         if offset != 0 {
             return Written::nothing(Ok(bytes.len()));
         }
@@ -141,7 +140,7 @@ impl Handler {
         }
     }
 
-    /// The same, with a least value that is no lower than `least`.
+    /// Returns the same handler with a least value of at least `bound`.
     pub(super) fn at_least(self, bound: i32) -> Handler {
         match self {
             Handler::Int { count, least, most } => Handler::Int {
@@ -153,7 +152,7 @@ impl Handler {
         }
     }
 
-    /// The same, with another most; what can be negative can be as far below zero.
+    /// Returns the same handler with another most. A number that can be negative can be as far below zero.
     pub(super) fn at_most(self, most: u64) -> Handler {
         match self {
             Handler::Ulong { least, .. } => Handler::Ulong { least, most },
@@ -169,7 +168,7 @@ impl Handler {
         }
     }
 
-    /// Whether `value` is the highest that can be written.
+    /// Returns whether `value` is the highest that can be written.
     pub(super) fn is_highest(self, value: &[u8]) -> bool {
         let most = match self {
             Handler::Int { most, .. } => most.to_string(),
@@ -181,7 +180,7 @@ impl Handler {
         value.trim_ascii() == most.as_bytes()
     }
 
-    /// The same, with the highest value as the only one.
+    /// Returns the same handler with the highest value as the only one.
     pub(super) fn only_highest(self) -> Handler {
         match self {
             Handler::Int { count, most, .. } => Handler::Int {
@@ -195,7 +194,7 @@ impl Handler {
     }
 }
 
-/// Numbers of 32 bits, each in a range.
+/// Writes numbers of 32 bits, each in a range.
 fn ints(present: &[u8], bytes: &[u8], count: usize, range: RangeInclusive<i32>) -> Written {
     vector(present, bytes, count, |number| {
         let magnitude = i64::try_from(number.magnitude).ok()?;
@@ -211,8 +210,8 @@ fn ints(present: &[u8], bytes: &[u8], count: usize, range: RangeInclusive<i32>) 
     })
 }
 
-/// __do_proc_dointvec and __do_proc_doulongvec_minmax: numbers are set one after the other, until there are no more
-/// or one is wrong. `convert` tells what is set: `None` is EINVAL, `Some(None)` leaves the number as it is.
+/// __do_proc_dointvec and __do_proc_doulongvec_minmax: sets numbers one after the other, until there are no more or
+/// one is wrong. `convert` returns the number to set, `Some(None)` to leave it as it is, or `None` for EINVAL.
 fn vector(
     present: &[u8],
     bytes: &[u8],

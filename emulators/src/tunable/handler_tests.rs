@@ -1,4 +1,4 @@
-//! What the handlers make of writes. tests/vm compares them with real kernels; these are the rules by name.
+//! The rules of the handlers by name. tests/vm compares the handlers with real kernels.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn value(written: &Written) -> Option<&str> {
         .map(|value| std::str::from_utf8(value).unwrap())
 }
 
-/// What one write to a tunable that is 7 does.
+/// Returns the result of one write to a tunable whose value is 7.
 fn write(handler: Handler, bytes: &str) -> (Option<String>, Result<usize, Errno>) {
     let written = handler.write(NEW, b"7\n", 0, bytes.as_bytes());
     (value(&written).map(str::to_owned), written.answer)
@@ -132,7 +132,7 @@ proptest! {
                 prop_assert!(taken <= bytes.len());
             }
             if let Some(value) = &written.value {
-                // Writing what is read changes nothing.
+                // A write of the present value changes nothing.
                 let again = handler.write(NEW, value, 0, value);
                 prop_assert_eq!(again.value.as_ref(), Some(value));
                 prop_assert_eq!(again.answer, Ok(value.len()));

@@ -1,7 +1,7 @@
-//! Tunables: files below /proc/sys whose values a container has for itself.
+//! Tunables: files below /proc/sys and /sys that a container can set for itself.
 //!
-//! Each is one row of the table of its directory (`src/proc/sys`), and the row is all there is of it: validation,
-//! grafts, listings and documents come from it. Until a container writes one, it shows what the machine has.
+//! A tunable is one row of the table of its directory, for example in `src/proc/sys/vm.rs`. Validation, grafts,
+//! listings and documents come from the row. Until a container writes to it, a tunable shows the host's value.
 
 mod buckets;
 mod handler;
@@ -17,52 +17,52 @@ use crate::{Context, Error, Facts, Host, Identity, Needs, Pace, Values};
 pub use crate::host::Release;
 pub use handler::{Handler, Written};
 
-/// One tunable.
+/// The row of one tunable.
 #[derive(Debug)]
 pub struct Tunable {
     facts: Facts,
-    /// How the kernel reads and writes it.
+    /// The kernel's handler, which parses writes.
     pub handler: Handler,
-    /// What a container's value begins with, and what it does.
+    /// The first value of a container, and the effect of a write.
     pub policy: Policy,
-    /// What the kernel's handler asks of who writes, beside being root.
+    /// The capability that the kernel's handler requires of a writer, beside being root.
     pub capability: Option<Capability>,
-    /// The namespace for each of which the kernel keeps a value itself, and since when: that is for documents, what
-    /// counts is what this kernel was seen to do for the container. There is no graft then.
-    pub kept: Option<(Namespace, Release)>,
-    /// Whether it counts only for a container with a network namespace of its own that lacks it, or shows the machine's
-    /// and lets nobody set it.
+    /// The kind of namespaces for each of which the kernel has a value of its own, and since which version. Then
+    /// there is no graft. The version is for documents: the daemon finds out what this kernel does.
+    pub namespaced: Option<(Namespace, Release)>,
+    /// True if only those containers have the tunable whose own network namespace lacks the file, or shows the host's
+    /// value and lets nobody set it.
     pub in_network: bool,
-    /// The handler that older kernels have, before a version.
+    /// The version before which kernels have another handler, and that handler.
     older: Option<(Release, Handler)>,
-    /// Whether nothing lower can be written once the value is the highest.
+    /// True if the highest value is final: nothing lower can be written then.
     pub highest_is_final: bool,
-    /// A higher least value that depends on the machine.
+    /// Computes a higher least value, which depends on the host.
     least: Option<Least>,
-    /// Another most that depends on the machine.
+    /// Computes another most, which depends on the host.
     most: Option<Most>,
 }
 
-/// Computes a least value.
+/// A function that computes the least value.
 type Least = fn(&Context<'_>) -> Result<i32, Error>;
 
-/// Computes the most.
+/// A function that computes the most.
 type Most = fn(&Host) -> u64;
 
-/// What a container's value begins with, and what it does.
+/// The first value of a container, and the effect of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// Begins with the machine's; has no effect on the machine.
+    /// The value begins with the host's. A write has no effect on the host.
     Private,
-    /// The same, but begins with no more than the container's own limit on threads.
+    /// The same as private, but the value begins with no more than the container's own limit of threads.
     LimitedByPids,
-    /// As private; a value above the machine's could raise that.
+    /// The same as private, but a value above the host's can raise the host's.
     Raise(HostSysctl),
-    /// Never changes, and is the same for all.
+    /// The value never changes, and is the same for all containers.
     Constant(&'static str),
 }
 
-/// A tunable of the host that the daemon can raise to what a container sets.
+/// A sysctl of the host that the daemon can raise to the value that a container sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostSysctl {
     /// /proc/sys/fs/file-max.
@@ -104,7 +104,8 @@ pub enum Namespace {
 }
 
 impl Tunable {
-    /// A private one that is read by all and written by root. Ids are those of emulators.
+    /// Returns the row of a private tunable, which everybody may read and root may write. `id` is a free id. With the
+    /// id 0 the test of the registry fails and names the next free one.
     pub const fn new(id: u16, path: &'static str, handler: Handler) -> Tunable {
         Tunable {
             facts: Facts {
@@ -112,8 +113,8 @@ impl Tunable {
                 path,
                 mode: 0o644,
                 pace: Pace::Static,
-                source_v1: "the machine's, until the container writes its own",
-                source_v2: "the machine's, until the container writes its own",
+                source_v1: "the host's, until the container writes its own",
+                source_v2: "the host's, until the container writes its own",
                 invented: "",
                 needs: Needs::NOTHING,
                 pressure: None,
@@ -121,7 +122,7 @@ impl Tunable {
             handler,
             policy: Policy::Private,
             capability: None,
-            kept: None,
+            namespaced: None,
             in_network: false,
             older: None,
             highest_is_final: false,
@@ -130,7 +131,7 @@ impl Tunable {
         }
     }
 
-    /// One that says the same to everybody, and that nobody can write.
+    /// Returns the row of a tunable that has the same text for all containers, and that nobody can write.
     pub const fn constant(id: u16, path: &'static str, text: &'static str) -> Tunable {
         let mut this = Tunable::new(id, path, Handler::ReadOnly);
         this.facts.mode = 0o444;
@@ -138,7 +139,7 @@ impl Tunable {
         this
     }
 
-    /// With another policy than private.
+    /// Sets another policy than private.
     #[must_use]
     pub const fn policy(mut self, policy: Policy) -> Tunable {
         self.policy = policy;
@@ -148,63 +149,63 @@ impl Tunable {
         self
     }
 
-    /// With other permission bits, where those of the kernel's file are not known.
+    /// Sets other permission bits, for hosts where those of the kernel's file are not known.
     #[must_use]
     pub const fn mode(mut self, mode: u16) -> Tunable {
         self.facts.mode = mode;
         self
     }
 
-    /// Whose handler wants a capability of who writes.
+    /// Declares that the kernel's handler requires a capability of a writer.
     #[must_use]
     pub const fn capability(mut self, capability: Capability) -> Tunable {
         self.capability = Some(capability);
         self
     }
 
-    /// That the kernel keeps for each namespace of a kind, from a version on.
+    /// Declares that the kernel has a value of its own for each namespace of a kind, from a version on.
     #[must_use]
-    pub const fn kept_by_kernel(mut self, namespace: Namespace, since: Release) -> Tunable {
-        self.kept = Some((namespace, since));
+    pub const fn namespaced_by_kernel(mut self, namespace: Namespace, since: Release) -> Tunable {
+        self.namespaced = Some((namespace, since));
         self
     }
 
-    /// That a network namespace lacks.
+    /// Declares that a network namespace lacks the file. See [`Tunable::in_network`].
     #[must_use]
     pub const fn in_network(mut self) -> Tunable {
         self.in_network = true;
         self
     }
 
-    /// With another handler before a version.
+    /// Sets the handler of kernels before a version.
     #[must_use]
     pub const fn before(mut self, release: Release, handler: Handler) -> Tunable {
         self.older = Some((release, handler));
         self
     }
 
-    /// Whose highest value is final.
+    /// Declares that the highest value is final.
     #[must_use]
     pub const fn highest_is_final(mut self) -> Tunable {
         self.highest_is_final = true;
         self
     }
 
-    /// With a least value that depends on the machine.
+    /// Sets a least value that depends on the host.
     #[must_use]
     pub const fn at_least(mut self, least: Least) -> Tunable {
         self.least = Some(least);
         self
     }
 
-    /// With a most that depends on the machine.
+    /// Sets a most that depends on the host.
     #[must_use]
     pub const fn at_most(mut self, most: Most) -> Tunable {
         self.most = Some(most);
         self
     }
 
-    /// Its number.
+    /// Returns the id of the file.
     pub const fn id(&self) -> u16 {
         self.facts.id
     }
@@ -219,7 +220,7 @@ impl Tunable {
         self.facts.needs.cgroup
     }
 
-    /// Returns what a write is computed from: a value that was written once depends on nothing else any more.
+    /// Returns what a write needs. Once a value was written, it does not depend on anything else.
     pub fn needs_of_write(&self, values: &Values) -> Needs {
         match values.get(self.facts.id) {
             Some(_) => Needs::NOTHING,
@@ -227,7 +228,7 @@ impl Tunable {
         }
     }
 
-    /// Returns which tunable of the host a container can raise by it.
+    /// Returns the sysctl of the host that a container can raise with this tunable.
     pub fn raised(&self) -> Option<HostSysctl> {
         match self.policy {
             Policy::Raise(sysctl) => Some(sysctl),
@@ -235,12 +236,12 @@ impl Tunable {
         }
     }
 
-    /// The absolute path of the virtual file.
+    /// Returns the absolute path of the virtual file.
     pub fn path(&self) -> &'static str {
         self.facts.path
     }
 
-    /// What it says before the container has written anything.
+    /// Returns the value before the container has written any.
     fn first(&self, cx: &Context<'_>) -> Result<Vec<u8>, Error> {
         if let Policy::Constant(text) = self.policy {
             return Ok(format!("{text}\n").into());
@@ -248,27 +249,28 @@ impl Tunable {
         if !self.is_readable() {
             return Ok(Vec::new());
         }
-        let machine = cx.host.read(self.facts.path)?;
+        let text = cx.host.read(self.facts.path)?;
         if self.policy == Policy::LimitedByPids {
-            let machine = crate::text::parse_u64(&machine)
+            let value = crate::text::parse_u64(&text)
                 .ok_or_else(|| Error::malformed(self.facts.path, "not a number"))?;
-            let own = pids::limit(cx.cgroup()?)?.at_most(machine);
+            let own = pids::limit(cx.cgroup()?)?.at_most(value);
             return Ok(format!("{own}\n").into());
         }
-        Ok(machine.to_vec())
+        Ok(text.to_vec())
     }
 
-    /// Whether anybody may read it.
+    /// Returns whether anybody may read the file.
     fn is_readable(&self) -> bool {
         self.facts.mode & 0o444 != 0
     }
 
-    /// Writes what a container wrote at `offset`, as the kernel's handler does; who it was has been judged.
+    /// Writes `bytes` at `offset`, as the kernel's handler does. The caller has checked the permissions of the
+    /// writer.
     ///
-    /// The value that is the container's afterwards is handed to `save` before anybody else can write.
+    /// `save` gets the new value before any other thread can write.
     ///
     /// # Errors
-    /// When the machine's value, from which it begins, cannot be read.
+    /// Fails when the host's value, with which the tunable begins, cannot be read.
     pub fn write(
         &self,
         cx: &Context<'_>,
@@ -276,7 +278,7 @@ impl Tunable {
         bytes: &[u8],
         save: impl FnOnce(&[u8]),
     ) -> Result<Written, Error> {
-        // Once it has a value of its own, the machine's counts no more.
+        // A container with a value of its own does not depend on the host's.
         let first = match cx.tunables().get(self.facts.id) {
             Some(_) => Vec::new(),
             None => self.first(cx)?,
@@ -309,9 +311,9 @@ impl Tunable {
         Ok(written)
     }
 
-    /// Appends the container's value, or what it begins with.
+    /// Appends the container's value, or the first value.
     pub(crate) fn read(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
-        // What only can be written has nothing to say.
+        // A file that can only be written has no text.
         if !self.is_readable() {
             return Ok(());
         }
@@ -322,16 +324,18 @@ impl Tunable {
         Ok(())
     }
 
-    /// Returns whether a container is to be shown the emulated file: the kernel does not keep one for it itself.
+    /// Returns whether the container has the emulated file. It does not if the kernel has a value for it.
     pub(crate) fn is_emulated(&self, identity: &Identity) -> bool {
-        let kept = self.kept.is_some_and(|(namespace, _)| match namespace {
-            Namespace::Pid => identity.pid_max_is_own,
-        });
+        let is_kept = self
+            .namespaced
+            .is_some_and(|(namespace, _)| match namespace {
+                Namespace::Pid => identity.pid_max_is_own,
+            });
         let lacked = || match &identity.network {
-            Some(network) => !network.kept.contains(&self.facts.id),
+            Some(network) => !network.own_tunables.contains(&self.facts.id),
             None => false,
         };
-        !kept && (!self.in_network || lacked())
+        !is_kept && (!self.in_network || lacked())
     }
 
     /// Returns the permission bits of the kernel's file.
@@ -343,7 +347,7 @@ impl Tunable {
     }
 }
 
-/// Appends numbers as the kernel prints a vector: tabs between them, a newline at the end.
+/// Appends numbers as the kernel prints a vector, with tabs between them and a newline at the end.
 fn put_numbers<T: std::fmt::Display>(out: &mut Vec<u8>, numbers: &[T]) {
     for (index, number) in numbers.iter().enumerate() {
         let tab = if index > 0 { "\t" } else { "" };

@@ -1,16 +1,16 @@
-//! Numbers as the kernel reads them from what is written to /proc/sys (kernel/sysctl.c).
+//! Parsers of numbers that are written to /proc/sys, as in the kernel (kernel/sysctl.c).
 
-/// Room of proc_get_long for one number and the byte after it.
+/// The size of the buffer of proc_get_long, for one number and the byte after it.
 const TMPBUFLEN: usize = 22;
 
-/// A number with its sign apart, as proc_get_long has it.
+/// A number as proc_get_long returns it, with its sign apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number {
     pub(super) negative: bool,
     pub(super) magnitude: u64,
 }
 
-/// isspace of include/linux/ctype.h, which knows Latin-1's no-break space.
+/// isspace of include/linux/ctype.h, which includes the no-break space of Latin-1.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
@@ -21,8 +21,8 @@ pub(super) fn skip_spaces(text: &[u8]) -> &[u8] {
     text.get(spaces..).unwrap_or_default()
 }
 
-/// proc_get_long: one number, and what follows it, which begins with a space, tab or newline; `None` where the kernel
-/// says EINVAL.
+/// proc_get_long: returns one number and the rest, which begins with a space, tab or newline. Returns `None` where
+/// the kernel returns EINVAL.
 pub(super) fn get_long(text: &[u8]) -> Option<(Number, &[u8])> {
     let room = text.len().min(TMPBUFLEN.saturating_sub(1));
     let tmp = text.get(..room)?;
@@ -34,7 +34,7 @@ pub(super) fn get_long(text: &[u8]) -> Option<(Number, &[u8])> {
         return None;
     }
     let (magnitude, after) = strtoul_lenient(digits)?;
-    // A number that fills the room may go on behind it.
+    // A number that fills the buffer may be longer.
     let length = tmp.len().saturating_sub(after.len());
     if length == TMPBUFLEN.saturating_sub(1) {
         return None;
@@ -52,7 +52,8 @@ pub(super) fn get_long(text: &[u8]) -> Option<(Number, &[u8])> {
     }
 }
 
-/// strtoul_lenient: decimal, octal after 0, hexadecimal after 0x; `None` when it is more than 64 bits.
+/// strtoul_lenient: a number is octal after 0, hexadecimal after 0x, else decimal. Returns `None` if it has more than
+/// 64 bits.
 fn strtoul_lenient(text: &[u8]) -> Option<(u64, &[u8])> {
     let (base, mut rest) = match text {
         [b'0', b'x' | b'X', more @ ..] if more.first().is_some_and(u8::is_ascii_hexdigit) => {
@@ -114,7 +115,7 @@ mod tests {
             Some((i128::from(u64::MAX), ""))
         );
         assert_eq!(number("18446744073709551616"), None);
-        // 20 digits after a zero fill the room.
+        // 20 digits after a zero fill the buffer.
         assert_eq!(number("000000000000000000005"), None);
         assert_eq!(number("00000000000000000005"), Some((5, "")));
     }

@@ -1,13 +1,13 @@
-//! proc_dostring, as far as a tunable here is a string.
+//! The handlers of tunables that are strings (proc_dostring).
 
 use nix::errno::Errno;
 
 use super::Written;
 
-/// IFNAMSIZ: bytes of a name, with the NUL at its end.
+/// IFNAMSIZ: the size of a name in bytes, with the NUL at its end.
 const IFNAMSIZ: usize = 16;
 
-/// The queueing disciplines of net/sched. Which of them a kernel has it tells nobody, and it loads those that it lacks.
+/// The queueing disciplines of net/sched. A kernel does not tell which it has, and it loads those that it lacks.
 const QDISCS: &[&str] = &[
     "bfifo",
     "cake",
@@ -47,10 +47,10 @@ const QDISCS: &[&str] = &[
     "tbf",
 ];
 
-/// set_default_qdisc over the name `present`.
+/// set_default_qdisc: returns the result of a write to a file that holds the name `present`.
 pub(super) fn write_qdisc(present: &[u8], offset: u64, bytes: &[u8]) -> Written {
     let mut name = present.trim_ascii().to_vec();
-    // _proc_do_string: a write goes on where the last one ended, and not past the end of what there is.
+    // _proc_do_string: a write can begin where the last one ended, but not behind the end of the value.
     if let Some(start) = usize::try_from(offset).ok().filter(|at| *at <= name.len()) {
         name.truncate(start);
         let end = |byte: &&u8| matches!(byte, 0 | b'\n');

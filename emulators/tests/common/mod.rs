@@ -1,9 +1,9 @@
-//! Fixtures: a recorded machine, a recorded cgroup, and who the container is. README.md beside the archives in
+//! Fixtures: a recorded host, a recorded cgroup, and who the container is. README.md beside the archives in
 //! `tests/fixtures` says how they are read, recorded and changed.
 //!
 //! ```text
 //! fixtures/<kernel>-<v1|v2>-<case>.txt
-//!   host/proc host/sys          the machine
+//!   host/proc host/sys          the host
 //!   cgroup/<controllers>/...    one tree per hierarchy: "cpu,cpuacct" for v1, "unified" for v2
 //!   container.json              who and when
 //! fixtures/<kernel>-<v1|v2>-<case>.expect.txt
@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use archive::Archive;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, CpuIds, Hierarchy, History, Host, Identity, Kept, Load, Settings,
-    Version, present, read_threads,
+    Cgroup, Container, Context, CpuIds, DescriptorCache, Hierarchy, History, Host, Identity, Load,
+    Settings, Version, initial_load, read_threads,
 };
 use tempfile::TempDir;
 
@@ -81,11 +81,11 @@ impl Fixture {
                 start: Duration::from_millis(recorded.init.start_ticks * 10),
                 boottime_offset: recorded.boottime_offset_nsec.map(i128::from),
                 pid_level: u32::try_from(recorded.init.nspid.len()).unwrap() - 1,
-                // As Linux has it from 6.14 on.
+                // Linux has this from 6.14 on.
                 network: None,
                 pid_max_is_own: path.to_string_lossy().contains("/6.18-"),
                 boot_id: *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd\xef",
-                machine_secret: [7; 32],
+                host_secret: [7; 32],
             },
             history: History::new(),
             tunables: Default::default(),
@@ -109,7 +109,7 @@ impl Fixture {
             },
             boottime: Duration::from_millis((boottime * 1000.0).round() as u64),
             load: Load {
-                avenrun: present(threads.active()),
+                avenrun: initial_load(threads.active()),
                 threads,
             },
         }
@@ -160,8 +160,8 @@ pub(crate) fn as_in_the_server(version: &str) -> Option<Fixture> {
         .into_iter()
         .find(|dir| dir.display().to_string().contains(&wanted))?;
     let mut fixture = Fixture::open(&dir);
-    let kept = Arc::new(Kept::new(NonZeroUsize::new(1024).unwrap()));
-    fixture.container.cgroup.keep_in(&kept);
+    let cache = Arc::new(DescriptorCache::new(NonZeroUsize::new(1024).unwrap()));
+    fixture.container.cgroup.cache_descriptors_in(&cache);
     Some(fixture)
 }
 
@@ -187,6 +187,6 @@ fn hierarchy(fixture: &Path, recorded: &RecordedHierarchy) -> Hierarchy {
             .collect(),
         dir: open(&fixture.join("cgroup").join(&recorded.dir).join(path)),
         depth: depth.try_into().unwrap(),
-        kept: Default::default(),
+        cache: Default::default(),
     }
 }

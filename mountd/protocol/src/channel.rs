@@ -3,6 +3,7 @@
 //! Packets keep their boundaries and their descriptors, so there is no framing to get wrong. A packet
 //! that does not fit is an error on the side that sends it, never cut on the side that receives it.
 
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -30,12 +31,12 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Take over a connected `SOCK_SEQPACKET` socket.
+    /// Returns the channel of a connected `SOCK_SEQPACKET` socket.
     pub fn new(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
-    /// Two connected ends, both close-on-exec.
+    /// Returns two connected ends, both close-on-exec.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (a, b) = rustix::net::socketpair(
             AddressFamily::UNIX,
@@ -46,8 +47,8 @@ impl Channel {
         Ok((Self::new(a), Self::new(b)))
     }
 
-    /// Connect to a socket that listens at `path`; none when there is no socket, or nobody holds it any more. With a
-    /// `limit`, nothing is waited for longer, connecting included (EAGAIN).
+    /// Connects to a socket that listens at `path`. Returns none when there is no socket, or no process holds it any
+    /// more. With a `limit`, nothing takes longer, connecting included (EAGAIN).
     ///
     /// # Errors
     /// The kernel's.
@@ -68,12 +69,13 @@ impl Channel {
         }
     }
 
-    /// Give the socket back, for a child's standard input for instance.
+    /// Returns the socket, for a child's standard input for instance.
     pub fn into_inner(self) -> OwnedFd {
         self.socket
     }
 
-    /// Fail a [`Self::recv`] that waits longer than `limit` with [`io::ErrorKind::WouldBlock`].
+    /// Limits the time that each [`Self::send`] and [`Self::recv`] may wait. After `limit` they fail with
+    /// [`io::ErrorKind::WouldBlock`].
     pub fn set_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
         set_socket_timeout(&self.socket, Timeout::Recv, limit)?;
@@ -81,20 +83,20 @@ impl Channel {
         Ok(())
     }
 
-    /// Send one value and its descriptors.
+    /// Sends one value and its descriptors.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] when the value does not fit a packet; otherwise the socket's.
+    /// [`io::ErrorKind::InvalidInput`] with [`Fault::TooLarge`] when the value does not fit a packet; otherwise the
+    /// socket's.
     pub fn send<T: Serialize>(&self, value: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(value)?;
         if bytes.len() > MAX_PACKET || fds.len() > MAX_FDS {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!(
-                    "a packet of {} bytes and {} descriptors is too large",
-                    bytes.len(),
-                    fds.len()
-                ),
+                Fault::TooLarge {
+                    bytes: bytes.len(),
+                    descriptors: fds.len(),
+                },
             ));
         }
         let mut space =
@@ -114,17 +116,17 @@ impl Channel {
         Ok(())
     }
 
-    /// Receive one value and its descriptors; `None` when the other end has closed.
+    /// Receives one value and its descriptors; `None` when the other end has closed.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] for what is not such a value, or was cut; [`io::ErrorKind::WouldBlock`]
-    /// after [`Self::set_timeout`]; otherwise the socket's.
+    /// [`io::ErrorKind::InvalidData`] for what is not such a value, and with a [`Fault`] for what did not come whole;
+    /// [`io::ErrorKind::WouldBlock`] after [`Self::set_timeout`]; otherwise the socket's.
     pub fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         Ok(self.recv_signed()?.map(|packet| (packet.value, packet.fds)))
     }
 
-    /// From now on each packet that comes in says who sent it: [`Self::peer`] tells only who began to listen, which
-    /// may have been another process.
+    /// Has the kernel name the sender of each packet from now on. [`Self::peer`] names only the process that began to
+    /// listen, which may be another one.
     pub fn ask_for_senders(&self) -> io::Result<()> {
         rustix::net::sockopt::set_socket_passcred(&self.socket, true)?;
         Ok(())
@@ -165,15 +167,11 @@ impl Channel {
             return Ok(None);
         }
         let lost = [
-            (ReturnFlags::TRUNC, "a packet was cut"),
-            // Of a process that has as many as it may have.
-            (
-                ReturnFlags::CTRUNC,
-                "there is no room for its descriptors: Too many open files",
-            ),
+            (ReturnFlags::TRUNC, Fault::Cut),
+            (ReturnFlags::CTRUNC, Fault::NoRoom),
         ];
-        if let Some((_, why)) = lost.iter().find(|(flag, _)| message.flags.contains(*flag)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, *why));
+        if let Some((_, fault)) = lost.iter().find(|(flag, _)| message.flags.contains(*flag)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, *fault));
         }
         let value = serde_json::from_slice(&bytes[..message.bytes])?;
         Ok(Some(Packet { value, fds, sender }))
@@ -190,18 +188,67 @@ impl Channel {
     }
 }
 
-/// What came in at once.
+/// Why a packet could not be sent or received whole. It is inside of the [`io::Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The packet was not sent, because it does not fit.
+    TooLarge {
+        /// Bytes of the packet, of which [`MAX_PACKET`] fit.
+        bytes: usize,
+        /// Descriptors of the packet, of which [`MAX_FDS`] fit.
+        descriptors: usize,
+    },
+    /// Bytes of it were cut off: the sender has other limits.
+    Cut,
+    /// Descriptors of it were lost, because the receiver has as many as it may have (EMFILE).
+    NoRoom,
+}
+
+impl Fault {
+    /// Returns the fault inside of an error of [`Channel`], if it has one.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+
+    /// Returns the errno that says the same, if there is one.
+    pub fn errno(self) -> Option<i32> {
+        match self {
+            Self::TooLarge { .. } => Some(Errno::MSGSIZE.raw_os_error()),
+            Self::NoRoom => Some(Errno::MFILE.raw_os_error()),
+            Self::Cut => None,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { bytes, descriptors } => write!(
+                f,
+                "a packet of {bytes} bytes and {descriptors} descriptors is too large"
+            ),
+            Self::Cut => f.write_str("a packet was cut"),
+            Self::NoRoom => {
+                f.write_str("there is no room for its descriptors: Too many open files")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// A packet that was received.
 #[derive(Debug)]
 pub struct Packet<T> {
     /// The value.
     pub value: T,
     /// The descriptors that came with it.
     pub fds: Vec<OwnedFd>,
-    /// Who sent it, as the kernel says (`SCM_CREDENTIALS`).
+    /// The sender, as the kernel names it (`SCM_CREDENTIALS`).
     pub sender: Option<Peer>,
 }
 
-/// Who is at the other end of a channel (`SO_PEERCRED`), or sent a packet.
+/// The process at the other end of a channel (`SO_PEERCRED`), or the sender of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
     /// User id, in our user namespace.
@@ -241,6 +288,10 @@ mod tests {
         let (a, b) = Channel::pair().unwrap();
         let error = a.send(&"x".repeat(MAX_PACKET), &[]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(matches!(
+            Fault::of(&error),
+            Some(Fault::TooLarge { descriptors: 0, .. })
+        ));
         drop(a);
         assert!(b.recv::<u32>().unwrap().is_none());
     }

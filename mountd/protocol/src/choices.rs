@@ -1,32 +1,40 @@
-//! What can be set for one container alone.
+//! Settings of one container alone.
 
 use serde::{Deserialize, Serialize};
 
-use super::link::{CpuIds, Row};
+/// The numbering of CPUs in every view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuIds {
+    /// As `sched_getaffinity` numbers them.
+    Physical,
+    /// 0 to n-1.
+    Dense,
+}
 
-/// The choices made for a container; what is not chosen is as the daemon was started.
+/// The choices made for a container. Without one the setting is that of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct Choices {
-    /// Paths that are not grafted, as the catalogue writes them. Who asks resolves patterns: the daemon compares.
+    /// Paths that are not grafted, as the catalogue writes them. The asking program resolves patterns; the daemon
+    /// compares.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
-    /// How old a view may be, in milliseconds; 0 puts every view on the live connection.
+    /// The age that a view may have, in milliseconds; 0 puts every view on the live connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness_ms: Option<u64>,
-    /// How CPUs are numbered.
+    /// The numbering of CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ids: Option<CpuIds>,
 }
 
 impl Choices {
-    /// Those of a catalogue's rows that are grafted.
-    pub fn chosen(&self, mut rows: Vec<Row>) -> Vec<Row> {
-        rows.retain(|row| !self.without.contains(&row.path));
-        rows
+    /// Returns true if the entry at `path` of a catalogue is grafted.
+    pub fn grafts(&self, path: &str) -> bool {
+        self.without.iter().all(|without| without != path)
     }
 
-    /// Whether nothing is chosen.
+    /// Returns true if nothing is chosen.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

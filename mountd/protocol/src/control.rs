@@ -1,7 +1,7 @@
-//! The control protocol: what a command asks of the daemon, and what it answers.
+//! The control protocol between a command and the daemon.
 //!
-//! Every packet carries [`VERSION`]; a daemon of another version answers with an error that names both,
-//! so that a mixed installation says so instead of misbehaving.
+//! Every packet carries [`VERSION`]. A daemon of another version answers with an error that names both, so that a mixed
+//! installation says so instead of misbehaving.
 
 use std::path::PathBuf;
 
@@ -13,95 +13,95 @@ use crate::error::Error;
 /// The version of this protocol. It grows when a packet changes its meaning, not when a field is added.
 pub const VERSION: u32 = 1;
 
-/// Containers in one [`Response::Containers`] packet, so that a packet never outgrows the channel.
+/// The number of containers in one [`Response::Containers`] packet, so that a packet never outgrows the channel.
 pub const LIST_PAGE: usize = 100;
 
 /// A packet from a command.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
     /// [`VERSION`] of the sender.
     pub version: u32,
-    /// What is asked.
+    /// The request.
     pub request: Request,
 }
 
 /// A packet from the daemon.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// [`VERSION`] of the sender.
     pub version: u32,
-    /// What is answered.
+    /// The response.
     pub response: Response,
 }
 
-/// What a command can ask.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A request of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
-    /// Graft all views into the container of a process. Carries its pidfd.
+    /// Grafts all views into the container of a process. The packet carries its pidfd.
     Attach(Attach),
-    /// Take all grafts out of a container again.
+    /// Takes all grafts out of a container again.
     Detach(Selector),
-    /// Forget the container of this name if its process has ended, so that its name is free when this is answered.
-    /// Nothing is done to one that lives.
+    /// Removes the container of this name from the list if its process has ended, so that its name is free when this is
+    /// answered. One that lives stays as it is.
     Forget {
-        /// Its name.
+        /// The name of the container.
         id: String,
     },
-    /// Show what the container of a process sees under a directory. Carries its pidfd and the directory.
+    /// Shows what the container of a process sees under a directory. The packet carries its pidfd and the directory.
     Mount {
         /// The path of the directory, for lists and for `unmount`.
         dir: PathBuf,
-        /// Whether the directory was made for this and goes with it.
+        /// True if the directory was made for this, and is removed with it.
         created: bool,
     },
-    /// Take such a directory away again.
+    /// Takes such a directory away again.
     Unmount {
         /// As [`Request::Mount`] named it.
         dir: PathBuf,
     },
-    /// All containers after the one with slot `after`.
+    /// Asks for all containers after the one with slot `after`.
     List {
         /// The last slot of the page before; none at first.
         after: Option<u64>,
     },
-    /// Put another version of a program in the place of the one that runs.
+    /// Puts another version of a program in the place of the one that runs.
     Upgrade {
-        /// Of which.
+        /// The program that is replaced.
         part: Part,
         /// The new program; the one that lies now where the running one was started from, if it is not named.
         path: Option<PathBuf>,
     },
-    /// One file of an attached container, opened. Answered with [`Response::Opened`] and its descriptor.
+    /// Opens one file of an attached container. The answer is [`Response::Opened`] with its descriptor.
     Open {
-        /// Whose.
+        /// The container.
         container: Selector,
         /// The path in the container: "/proc/meminfo".
         path: String,
     },
 }
 
-/// What [`Request::Attach`] says of the container.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// The container that [`Request::Attach`] is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
     /// The name that the container shall have; a name is made when there is none.
     pub id: Option<String>,
-    /// Which of the process's cgroups is the container's.
+    /// The choice of the cgroup that is the container's.
     pub cgroup: CgroupChoice,
-    /// Where the root file system of the container lies, as the process sees it: before it enters it, a hook is
-    /// called. None when it is the process's root directory.
+    /// The path of the root file system of the container, as the process sees it: a hook is called before the process
+    /// enters it. None when it is the process's root directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// With [`Self::root`]: nothing of its /proc and /sys will be masked or made read-only before it begins. Without
-    /// it that is seen.
+    /// With [`Self::root`]: true if nothing of its /proc and /sys will be masked or made read-only before it begins.
+    /// Without a root the daemon sees that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmasked: bool,
-    /// What is set for this container alone.
+    /// The settings of this container alone.
     #[serde(default, skip_serializing_if = "Choices::is_empty")]
     pub choices: Choices,
 }
 
-/// One of the two programs that run.
+/// A program that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
@@ -111,7 +111,7 @@ pub enum Part {
     Server,
 }
 
-/// Which cgroup stands for the container.
+/// The choice of the cgroup that stands for a container.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CgroupChoice {
@@ -122,8 +122,8 @@ pub enum CgroupChoice {
     Own,
 }
 
-/// How a person names a container.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// The name that a person gives a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selector {
     /// By its name.
@@ -132,22 +132,22 @@ pub enum Selector {
     Pid(i32),
 }
 
-/// What the daemon can answer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A response of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::Attach`].
     Attached(Attached),
     /// To [`Request::Detach`]: the container's name and how many grafts were removed.
     Detached {
-        /// Its name.
+        /// The name of the container.
         id: String,
         /// Grafts that were removed.
         grafts: usize,
     },
     /// To [`Request::Forget`].
     Forgotten {
-        /// Whether there was one, and it had ended.
+        /// True if there was such a container, and it had ended.
         ended: bool,
     },
     /// To [`Request::Mount`].
@@ -163,7 +163,7 @@ pub enum Response {
     Containers {
         /// At most [`LIST_PAGE`] of them, by slot.
         containers: Vec<Listed>,
-        /// Whether there are more.
+        /// True if there are more.
         more: bool,
     },
     /// To [`Request::Upgrade`].
@@ -175,31 +175,31 @@ pub enum Response {
 }
 
 /// A container that has just been attached.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
-    /// Its name.
+    /// The name of the container.
     pub id: String,
     /// Grafts in place.
     pub grafts: usize,
     /// Microseconds from the receipt of the request to all grafts in place.
     pub took_usec: u64,
-    /// Whether it had been attached before, and nothing was done now.
+    /// True if it was attached before, and nothing was done now.
     pub already: bool,
 }
 
 /// A program that has taken the place of another.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upgraded {
-    /// Its process.
+    /// The pid of the program.
     pub pid: i32,
-    /// What it says of itself: "eci-fs 0.1.0".
+    /// The release that the program says it is: "eci-fs 0.1.0".
     pub release: String,
 }
 
 /// A container in a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// Its name.
+    /// The name of the container.
     pub id: String,
     /// The slot: the number of its directory in both connections.
     pub slot: u64,

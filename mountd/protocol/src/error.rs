@@ -1,7 +1,7 @@
-//! The one error type of the mount daemon: what happened, to which path, and what to do about it.
+//! The error type of the mount daemon and the commands: an event, its path, and advice for people.
 //!
-//! It travels over the control protocol as it is, so that the person who typed a command reads the
-//! sentence that the daemon meant. It is not an errno: containers never meet it.
+//! It crosses the control protocol as it is, so that the person who typed a command reads the sentence of the daemon.
+//! Containers never meet it: they are given an errno.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of thing went wrong, for programs that act on it.
+use crate::channel::Fault;
+
+/// The kind of a failure, for programs that act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -21,48 +23,90 @@ pub enum Kind {
     Denied,
     /// Somebody else holds it: a socket, a lock, a directory.
     Busy,
-    /// The machine, or a descriptor or memory limit, did not allow it.
+    /// The host, or a limit of descriptors or memory, did not allow it.
     System,
     /// The two programs speak different versions of the protocol.
     Version,
+    /// A later version sent a kind that this one does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// The case of a [`Kind`] that a program tells from the others of it. Older programs do not read it: they act on the
+/// kind alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The daemon begins nothing new, because it ends: the next one can be asked.
+    Ending,
+    /// The process that the request is about has ended.
+    ProcessEnded,
+    /// Another container has the name that was asked for.
+    NameTaken,
+    /// The container is attached already, under another name.
+    OtherName,
+    /// A later version sent a reason that this one does not know.
+    #[serde(other)]
+    Other,
 }
 
 /// A one-line error with its remedy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error {
     /// For programs.
     pub kind: Kind,
-    /// What happened, and to which path or process.
+    /// The sentence for people: the event, and the path or process that it was about.
     pub what: String,
-    /// What the reader can do about it, if there is something.
+    /// The advice for people, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// The case of [`Self::kind`], where programs tell cases apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The errno of the system call that failed, as the kernel numbers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
 }
 
 /// The result of everything that can fail in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error of `kind` that says `what`.
+    /// Returns an error of `kind` that says `what`.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
         Self {
             kind,
             what: what.into(),
             remedy: None,
+            reason: None,
+            errno: None,
         }
     }
 
-    /// [`Kind::Refused`] with `what`.
+    /// Returns the error of a daemon that ends. Another request reaches the next daemon.
+    pub fn ending() -> Self {
+        Self::new(Kind::Busy, "eci-mountd is ending")
+            .remedy("try again")
+            .because(Reason::Ending)
+    }
+
+    /// Returns the error about a process that has ended.
+    pub fn process_ended() -> Self {
+        Self::not_found("the process has ended").because(Reason::ProcessEnded)
+    }
+
+    /// Returns an error of [`Kind::Refused`].
     pub fn refused(what: impl Into<String>) -> Self {
         Self::new(Kind::Refused, what)
     }
 
-    /// [`Kind::NotFound`] with `what`.
+    /// Returns an error of [`Kind::NotFound`].
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, what)
     }
 
-    /// A failed system call: `verb` ("open", "mount"), the path it failed on, and the kernel's word.
+    /// Returns the error of a failed system call: `verb` ("open", "mount"), the path it failed on, and the kernel's
+    /// word.
     pub fn io(verb: &str, path: impl AsRef<Path>, error: impl Into<io::Error>) -> Self {
         let error = error.into();
         let kind = match error.kind() {
@@ -70,24 +114,39 @@ impl Error {
             io::ErrorKind::PermissionDenied => Kind::Denied,
             _ => Kind::System,
         };
-        Self::new(
+        let this = Self::new(
             kind,
             format!(
                 "cannot {verb} {}: {}",
                 path.as_ref().display(),
                 plain(&error)
             ),
-        )
+        );
+        this.with_errno(errno_of(&error))
     }
 
-    /// The same error with what to do about it.
+    /// Returns the error with the reason on which programs act.
+    #[must_use]
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// Returns the error with the errno of the system call that failed, if there is one.
+    #[must_use]
+    pub fn with_errno(mut self, errno: Option<i32>) -> Self {
+        self.errno = errno;
+        self
+    }
+
+    /// Returns the error with advice for people.
     #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    /// The same error, said about a larger undertaking.
+    /// Returns the error as a part of a larger undertaking.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.what = format!("{context}: {}", self.what);
@@ -95,7 +154,14 @@ impl Error {
     }
 }
 
-/// The kernel's word without Rust's "(os error N)", which helps nobody.
+/// Returns the errno of an error of the kernel, or of a [`Fault`] that stands for one.
+fn errno_of(error: &io::Error) -> Option<i32> {
+    error
+        .raw_os_error()
+        .or_else(|| Fault::of(error).and_then(Fault::errno))
+}
+
+/// Returns the kernel's word without Rust's "(os error N)", which helps nobody.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
@@ -106,7 +172,7 @@ fn plain(error: &io::Error) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One line whatever came in: a path may hold a newline.
+        // The line stays one line: a path may hold a newline.
         let one_line = |s: &str| s.replace(['\n', '\r'], "?");
         f.write_str(&one_line(&self.what))?;
         match &self.remedy {
@@ -135,5 +201,25 @@ mod tests {
             "cannot open /run/a?b: No such file or directory; create it"
         );
         assert_eq!(error.kind, Kind::NotFound);
+        assert_eq!(error.errno, Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn descriptors_that_found_no_room_have_the_errno_of_that() {
+        let lost = io::Error::new(io::ErrorKind::InvalidData, Fault::NoRoom);
+        let error = Error::io("speak to", "the server", lost);
+        assert_eq!(
+            (error.kind, error.errno),
+            (Kind::System, Some(libc::EMFILE))
+        );
+    }
+
+    #[test]
+    fn what_a_later_version_says_is_understood_as_far_as_it_is_known() {
+        let later = r#"{"kind":"quota","what":"x","reason":"disk","errno":122,"device":"sda"}"#;
+        let error: Error = serde_json::from_str(later).unwrap();
+        assert_eq!(error.kind, Kind::Other);
+        assert_eq!(error.reason, Some(Reason::Other));
+        assert_eq!(error.errno, Some(libc::EDQUOT));
     }
 }

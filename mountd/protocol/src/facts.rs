@@ -1,29 +1,29 @@
-//! What the daemon tells the server about a container. Values only; the descriptors travel beside them.
+//! Facts about a container, from the daemon for the server. They are values only; the descriptors travel beside them.
 
 use serde::{Deserialize, Serialize};
 
-/// What the server is told of a container. Values only; the descriptors travel beside it.
+/// Facts about a container. A directory descriptor for each of the hierarchies travels beside them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
-    /// Its name.
+    /// The name of the container.
     pub id: String,
     /// When its first process started, in nanoseconds of the host's CLOCK_BOOTTIME.
     pub start_nsec: u64,
     /// The offset of CLOCK_BOOTTIME in its time namespace in nanoseconds; none when it shares the host's.
     pub boottime_offset_nsec: Option<i64>,
-    /// How many pid namespaces lie between the host's and its own: the index into `NSpid` lines.
+    /// The number of pid namespaces between that of the host and that of the container: the index into `NSpid` lines.
     pub pid_level: u32,
-    /// Whether the kernel keeps a kernel/pid_max for its pid namespace.
+    /// True if the kernel keeps a kernel/pid_max for the pid namespace of the container.
     #[serde(default)]
     pub pid_max_is_own: bool,
-    /// Its network namespace; none where that is the host's.
+    /// The network namespace of the container; none where it is that of the host.
     #[serde(default)]
     pub network: Option<NetworkFacts>,
     /// The user that its root is on the host.
     pub uid: u32,
     /// The group that its root is on the host.
     pub gid: u32,
-    /// Its cgroup in each hierarchy; a directory descriptor for each travels beside.
+    /// The cgroup of the container in each hierarchy.
     pub hierarchies: Vec<HierarchyFacts>,
 }
 
@@ -38,9 +38,10 @@ pub struct HierarchyFacts {
     pub depth: u32,
 }
 
-/// What the server is told of a network namespace that is not the machine's.
+/// Facts about a network namespace that is not that of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NetworkFacts {
-    /// What can be set in it, by absolute path, in those directories where the kernel keeps some for all namespaces.
+    /// The absolute paths of the files that can be written to in it, in directories where the kernel keeps some files
+    /// for all namespaces.
     pub settable: Vec<String>,
 }

@@ -1,14 +1,14 @@
-//! What a daemon says to the one that takes its place, on the standard input of that.
+//! The handover from a daemon to its successor, on the standard input of the successor.
 
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol.
 pub const VERSION: u32 = 1;
 
-/// What the daemon that was there says first. Carries, in this order, the lock of the runtime directory, the control
-/// socket, the `/dev/fuse` descriptors of both connections, the mount namespace of the source mounts, the state, the
-/// rendezvous, the link to the server, and the daemon's end of the channel over which the server asks.
-#[derive(Debug, Serialize, Deserialize)]
+/// The first packet, from the daemon that runs. It carries, in this order, the lock of the runtime directory, the
+/// control socket, the `/dev/fuse` descriptors of both connections, the mount namespace of the source mounts, the
+/// state, the rendezvous, the link to the server, and the daemon's end of the broker's channel.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
     /// [`VERSION`] of the daemon that was there.
     pub version: u32,
@@ -22,17 +22,17 @@ pub struct Handover {
     pub slots: Vec<u64>,
 }
 
-/// What the other answers. Then the daemon that was there ends without undoing anything, and when it has, the other
-/// one begins.
-#[derive(Debug, Serialize, Deserialize)]
+/// The answer of the successor. After [`Taken::Yes`] the daemon that ran ends without undoing anything, and when it has
+/// ended, the successor begins.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Taken {
-    /// It can go on with that.
+    /// The successor can go on with what it was handed.
     Yes {
-        /// Its version, for the person who asked.
+        /// The release of the successor, for the person who asked.
         release: String,
     },
-    /// It cannot.
+    /// The successor cannot go on.
     No {
         /// Why.
         why: String,

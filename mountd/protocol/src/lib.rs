@@ -1,7 +1,8 @@
-//! What the programs say to each other: [`control`] between a command and the daemon, [`link`] between the daemon
-//! and the server, [`handover`] between a daemon and the one that takes its place, all over [`channel`].
+//! The protocols of the programs: [`control`] between a command and the daemon, [`link`] between the daemon and the
+//! server, [`handover`] between a daemon and its successor. All of them use a [`channel`].
 //!
-//! This crate holds values and their encoding, and nothing of any side's internals.
+//! This crate holds values and their encoding, and nothing of any side's internals. The order of its modules is
+//! `control, handover, link -> error, facts, choices -> channel, host_sysctl`: each uses only those after it.
 
 pub mod channel;
 pub mod choices;
@@ -9,5 +10,5 @@ pub mod control;
 pub mod error;
 pub mod facts;
 pub mod handover;
+pub mod host_sysctl;
 pub mod link;
-pub mod raisable;

@@ -1,25 +1,25 @@
 //! The link between the daemon and the server that it started.
 //!
-//! The daemon speaks, the server answers; the server is treated as hostile, so what it answers is
-//! checked before use. Descriptors go from the daemon to the server, but for those that a server kept for the next
-//! daemon and hands back to it.
+//! The daemon speaks, and the server answers. The server is treated as hostile, so its answers are checked before use.
+//! Descriptors go from the daemon to the server. Only those that a server held for the next daemon go back.
 //!
-//! A server that was given descriptors to keep outlives the link: it serves on, and waits at its rendezvous for the
-//! next daemon, which begins with [`ToServer::Adopt`]. One that was given none ends with the link.
+//! A server that holds descriptors outlives the link. It serves on, and waits at its rendezvous for the next daemon,
+//! which begins with [`ToServer::Adopt`]. A server that holds none ends with the link.
 
 use serde::{Deserialize, Serialize};
 
-use super::choices::Choices;
-use super::raisable::Raisable;
+use crate::choices::Choices;
+pub use crate::choices::CpuIds;
 use crate::facts::Facts;
+use crate::host_sysctl::HostSysctl;
 
 /// The version of this protocol.
 pub const VERSION: u32 = 2;
 
-/// Descriptors that a server keeps for the next daemon; the daemon of a single command has no next one.
+/// The number of descriptors that a server holds for the next daemon. The daemon of a single command has no next one.
 pub const HELD: u32 = 4;
 
-/// One of the two FUSE connections.
+/// A FUSE connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Connection {
@@ -33,7 +33,7 @@ impl Connection {
     /// Both, in the order in which descriptors are passed.
     pub const ALL: [Self; 2] = [Self::Cached, Self::Live];
 
-    /// "cached" or "live".
+    /// Returns "cached" or "live".
     pub fn name(self) -> &'static str {
         match self {
             Self::Cached => "cached",
@@ -42,28 +42,18 @@ impl Connection {
     }
 }
 
-/// What an administrator can set about the views.
+/// The settings of the views, which an administrator chooses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Settings {
-    /// How old a view may be, in milliseconds; 0 puts every view on the live connection.
+    /// The age that a view may have, in milliseconds; 0 puts every view on the live connection.
     pub freshness_ms: u64,
-    /// Whether views whose numbers vary in width are padded to a constant size; without, they are live.
+    /// True if views whose numbers vary in width are padded to a constant size. Without padding they are live.
     pub padding: bool,
-    /// Whether MemAvailable is never more than what the machine has left.
+    /// True if MemAvailable is never more than what the host has left.
     pub host_clamp: bool,
-    /// Whether CPUs keep their physical ids or are renumbered from 0.
+    /// The numbering of CPUs: their physical ids, or numbers from 0.
     pub cpu_ids: CpuIds,
-}
-
-/// How CPUs are numbered in every view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CpuIds {
-    /// As `sched_getaffinity` numbers them.
-    Physical,
-    /// 0 to n-1.
-    Dense,
 }
 
 impl Default for Settings {
@@ -77,24 +67,25 @@ impl Default for Settings {
     }
 }
 
-/// What makes one container's identity, and keeps it from being guessed.
+/// The values that make the identity of a container, and keep it from being guessed.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
     /// The container's own boot_id: a random UUID (RFC 9562, version 4).
     pub boot_id: [u8; 16],
-    /// A secret of the machine, made once a boot.
-    pub machine_secret: [u8; 32],
+    /// A secret of the host, made once a boot.
+    #[serde(rename = "machine_secret")]
+    pub host_secret: [u8; 32],
 }
 
 impl Secrets {
-    /// A new boot_id beside the secret of the machine.
-    pub fn new(machine_secret: [u8; 32]) -> std::io::Result<Self> {
+    /// Returns a new boot_id beside the secret of the host.
+    pub fn new(host_secret: [u8; 32]) -> std::io::Result<Self> {
         let mut boot_id: [u8; 16] = random()?;
         boot_id[6] = boot_id[6] & 0x0f | 0x40;
         boot_id[8] = boot_id[8] & 0x3f | 0x80;
         Ok(Self {
             boot_id,
-            machine_secret,
+            host_secret,
         })
     }
 }
@@ -106,7 +97,7 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// Random bytes from the kernel.
+/// Returns random bytes from the kernel.
 pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;
@@ -117,14 +108,14 @@ pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// What the daemon says.
-#[derive(Debug, Serialize, Deserialize)]
+/// A packet of the daemon.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToServer {
-    /// The first packet. Carries the `/dev/fuse` descriptors of [`Connection::ALL`] to serve by, the server's end of the
-    /// channel over which it asks, the memfd of its state, and then those to keep for the next daemon. A state that it
-    /// cannot read is [`FromServer::Failed`]; it is read at [`ToServer::Serve`], because until then another server
-    /// may write to it.
+    /// The first packet. It carries the `/dev/fuse` descriptors of [`Connection::ALL`] to serve by, the server's end of
+    /// the broker's channel, the memfd of its state, and then those to hold for the next daemon. The answer to a state
+    /// that the server cannot read is [`FromServer::Failed`]. The state is read at [`ToServer::Serve`], because until
+    /// then another server may write to it.
     Start {
         /// [`VERSION`] of the daemon.
         version: u32,
@@ -132,151 +123,160 @@ pub enum ToServer {
         init: Vec<Vec<u8>>,
         /// The settings of the host.
         settings: Settings,
-        /// How many descriptors are to be kept: none, or [`HELD`]. Those are the `/dev/fuse` descriptors of
-        /// [`Connection::ALL`] as they were opened, the mount namespace of the source mounts, and the listening
-        /// socket of the rendezvous.
+        /// The number of descriptors that the server holds for the next daemon: none, or [`HELD`]. They are the
+        /// `/dev/fuse` descriptors of [`Connection::ALL`] as they were opened, the mount namespace of the source
+        /// mounts, and the listening socket of the rendezvous.
         held: u32,
     },
-    /// The first packet of a daemon to a server whose own has died, at the rendezvous. Carries the server's end of
-    /// a new channel over which it asks. Answered with [`FromServer::Held`]; from then on this is the link.
+    /// The first packet of a daemon to a server whose own has died, at the rendezvous. It carries the server's end of a
+    /// new channel of the broker. The answer is [`FromServer::Held`]; from then on this is the link.
     Adopt {
         /// [`VERSION`] of the daemon.
         version: u32,
     },
-    /// What can be grafted into a container that the server has? Answered with [`FromServer::Added`].
+    /// The daemon asks what can be grafted into a container that the server has. The answer is [`FromServer::Added`].
     Catalogue {
-        /// Its slot.
+        /// The slot of the container.
         slot: u64,
     },
-    /// Are you there?
+    /// The daemon asks whether the server answers.
     Ping,
-    /// Take no more requests: another server is about to. Each session thread leaves after the request that it is
-    /// blocked for, so the daemon makes requests until all have left. What has been taken is still answered.
+    /// The server takes no more requests: another server is about to. Each session thread leaves after the request that
+    /// it is blocked for, so the daemon makes requests until all have left. Requests that have been taken are still
+    /// answered.
     Drain,
-    /// After [`ToServer::Drain`]: what is left? Answered with [`FromServer::Left`]. After an answer of none the server
-    /// writes to its state no more.
+    /// After [`ToServer::Drain`], the daemon asks what is left. The answer is [`FromServer::Left`]. After an answer of
+    /// none the server writes to its state no more.
     Drained,
-    /// A new container. Carries a directory descriptor for each of `facts.hierarchies`, and the container's pidfd.
+    /// A new container. The packet carries a directory descriptor for each of `facts.hierarchies`, and the container's
+    /// pidfd.
     Add {
         /// The number of its directory.
         slot: u64,
-        /// What it is known by.
+        /// The values that make its identity.
         secrets: Secrets,
-        /// What is known of it.
+        /// The facts about it.
         facts: Box<Facts>,
-        /// What is set for it alone.
+        /// The settings of this container alone.
         #[serde(default)]
         choices: Choices,
     },
-    /// A container is going to be in this slot. Until it is added, all that could be grafted into one can be walked to
-    /// there, and nothing read. A server of before this could be said answers [`FromServer::Failed`].
+    /// A container is going to be in this slot. Until it is added, a path to each view that a container can have can be
+    /// walked there, and nothing can be read. A server that does not know this packet answers [`FromServer::Failed`].
     Expect {
         /// The number of its directory.
         slot: u64,
     },
     /// A container is gone.
     Remove {
-        /// Its slot.
+        /// The slot of the container.
         slot: u64,
     },
-    /// Begin to answer requests. Until then they wait in the kernel, so that a server that takes over knows all its
-    /// containers before it is asked about one. After [`ToServer::Drain`], begin again: the other server could not
-    /// begin, or has ended.
+    /// The server begins to answer requests. Until then they wait in the kernel, so that a server that takes over knows
+    /// all its containers before it is asked about one. After [`ToServer::Drain`] it begins again: the other server
+    /// could not begin, or has ended.
     Serve {
-        /// Whether to write FUSE_NOTIFY_RESEND to both connections: the server before this one is dead.
+        /// True if the server before this one is dead, so that FUSE_NOTIFY_RESEND is written to both connections.
         resend: bool,
     },
-    /// From now on tell what containers set these tunables to, and have set them to already ([`Ask::Raise`]). A server
-    /// of before this could be said answers [`FromServer::Failed`], and one that was not told tells nothing.
-    Raise {
-        /// All that may be raised on the machine.
-        tunables: Vec<Raisable>,
+    /// The server tells from now on what containers set these sysctls to, and what they have set already
+    /// ([`BrokerRequest::SetHostSysctl`]). A server that does not know this packet answers [`FromServer::Failed`]. A
+    /// server that was not told tells nothing.
+    #[serde(rename = "raise")]
+    HostSysctls {
+        /// All sysctls that may be raised on the host.
+        tunables: Vec<HostSysctl>,
     },
 }
 
-/// What the server answers, one packet to each of [`ToServer`].
-#[derive(Debug, Serialize, Deserialize)]
+/// An answer of the server: one packet to each of [`ToServer`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromServer {
-    /// It can serve both connections.
+    /// The server can serve both connections.
     Started {
-        /// Its answers to the INIT requests, in the same order.
+        /// The answers of the server to the INIT requests, in the same order.
         replies: Vec<Vec<u8>>,
     },
-    /// What can be grafted into the container.
+    /// The entries that can be grafted into the container.
     Added {
         /// One row for each view that exists for it.
         catalogue: Vec<Row>,
     },
     /// Done.
     Done,
-    /// What it kept for the next daemon. Carries the `/dev/fuse` descriptors of [`Connection::ALL`] as they were opened,
-    /// the mount namespace of the source mounts, the memfd of its state, and the socket of the rendezvous.
+    /// The descriptors that the server held for the next daemon. The packet carries the `/dev/fuse` descriptors of
+    /// [`Connection::ALL`] as they were opened, the mount namespace of the source mounts, the memfd of the state, and
+    /// the socket of the rendezvous.
     Held {
         /// [`VERSION`] of the server.
         version: u32,
         /// The INIT request of each connection.
         init: Vec<Vec<u8>>,
-        /// Its answers to them.
+        /// The answers of the server to them.
         replies: Vec<Vec<u8>>,
         /// The settings that it serves with.
         settings: Settings,
         /// The containers that it serves.
         slots: Vec<u64>,
     },
-    /// What is left of its work.
+    /// The work that is left.
     Left {
-        /// Session threads that have not left, and requests that are not answered. A reader that waits in poll(2)
-        /// is none: it was answered, and is told later.
+        /// Session threads that have not left, and requests that are not answered. A reader that waits in poll(2) does
+        /// not count: it was answered, and is told later.
         busy: u64,
     },
-    /// It could not; the words are for the log and for the person who asked.
+    /// The server failed. The words are for the log and for the person who asked.
     Failed {
         /// Why.
         why: String,
+        /// The errno of what failed, as the kernel numbers it; none where it is no system call's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        errno: Option<i32>,
     },
 }
 
-/// What the server asks of the daemon, over a channel of its own.
-#[derive(Debug, Serialize, Deserialize)]
+/// A request of the server to the broker of the daemon, over a channel of its own.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ask {
-    /// Set a pressure trigger on the cgroup of a container. Answered with the descriptor to poll.
+pub enum BrokerRequest {
+    /// A pressure trigger is to be set on the cgroup of a container. It is answered with the descriptor to poll.
     Trigger {
         /// The container's slot.
         slot: u64,
-        /// Of which resource.
+        /// The resource.
         resource: Resource,
-        /// What the container wrote.
+        /// The bytes that the container wrote.
         trigger: Vec<u8>,
     },
-    /// A container has set a tunable that may be raised on the machine ([`ToServer::Raise`]).
-    Raise {
+    /// A container has set a sysctl that may be raised on the host ([`ToServer::HostSysctls`]).
+    #[serde(rename = "raise")]
+    SetHostSysctl {
         /// The container's slot.
         slot: u64,
-        /// Which.
-        tunable: Raisable,
-        /// To which value.
+        /// The sysctl.
+        tunable: HostSysctl,
+        /// The value that the container has set.
         value: u64,
     },
-    /// Look at what the kernel has for a container's network namespace.
+    /// A file of a container's network namespace is to be looked at.
     Network {
         /// The container's slot.
         slot: u64,
-        /// Where, below /proc/sys/net.
+        /// The path below /proc/sys/net.
         path: String,
-        /// What for.
+        /// The access that is wanted.
         access: Access,
     },
 }
 
-/// What something of a network namespace is opened for.
+/// The access to a file of a network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {
-    /// To see what it is. Answered with a descriptor that can do nothing else.
+    /// To see what it is. The descriptor that answers can do nothing else.
     Look,
-    /// To know what lies in a directory. Answered with [`AskAnswer::Listed`].
+    /// To know the entries of a directory. The answer is [`BrokerReply::Listed`].
     List,
     /// To read it.
     Read,
@@ -284,19 +284,20 @@ pub enum Access {
     Write,
 }
 
-/// What the daemon answers.
-#[derive(Debug, Serialize, Deserialize)]
+/// A reply of the broker.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum AskAnswer {
-    /// The descriptor travels beside.
+pub enum BrokerReply {
+    /// The file is open, and its descriptor travels beside.
     Opened,
-    /// What lies in the directory: names, and whether each is a directory.
+    /// The entries of the directory: names, each with true if it is a directory.
     Listed {
         /// In the kernel's order.
         entries: Vec<(String, bool)>,
     },
-    /// The machine's value is as high as that, or as the daemon lets it be.
-    Raised,
+    /// The host's value is as high as that, or as the daemon lets it be.
+    #[serde(rename = "raised")]
+    HostSysctlSet,
     /// The errno that the container gets.
     Refused {
         /// As the kernel numbers it.
@@ -319,7 +320,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// Its file in a v2 cgroup.
+    /// Returns the name of its file in a v2 cgroup.
     pub fn file(self) -> &'static str {
         match self {
             Self::Cpu => "cpu.pressure",
@@ -337,10 +338,10 @@ pub struct Row {
     pub path: String,
     /// Where it is served.
     pub connection: Connection,
-    /// Whether it can be written to; all others are grafted read-only.
+    /// True if it can be written to. All others are grafted read-only.
     #[serde(default)]
     pub writable: bool,
-    /// Whether it is a directory.
+    /// True if it is a directory.
     #[serde(default)]
     pub directory: bool,
 }

@@ -1,4 +1,4 @@
-//! The containers about which a server may ask, and what the daemon needs to answer.
+//! The containers about which a server may ask, and the descriptors that answers take.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -11,18 +11,18 @@ use crate::container::Described;
 use crate::container::procfs::Proc;
 use eci_fs_protocol::error::{Error, Result};
 
-/// What is needed of one container.
+/// The descriptors of one container that answers take.
 #[derive(Debug, Default)]
-pub(super) struct Entry {
-    /// Its v2 cgroup directory, where its pressure is, if it has one.
+pub(super) struct BrokerContainer {
+    /// The v2 cgroup directory of the container, where its pressure is, if it has one.
     pub(super) pressure: Option<OwnedFd>,
-    /// Its network namespace, if that is not the machine's.
+    /// The network namespace of the container, if that is not that of the host.
     pub(super) network: Option<Network>,
 }
 
-/// All of them, by slot; clones are the same.
+/// The containers by slot. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Containers {
+pub(super) struct BrokerContainers {
     shared: Arc<Shared>,
 }
 
@@ -34,12 +34,12 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: BTreeMap<u64, Arc<Entry>>,
+    entries: BTreeMap<u64, Arc<BrokerContainer>>,
     complete: bool,
 }
 
-impl Entry {
-    /// What is needed of a container that was just described.
+impl BrokerContainer {
+    /// Returns the entry of a container that was just described.
     ///
     /// # Errors
     /// When no more descriptors can be had.
@@ -51,9 +51,9 @@ impl Entry {
     }
 }
 
-impl Containers {
-    /// Enter a container.
-    pub(super) fn insert(&self, slot: u64, entry: Entry) {
+impl BrokerContainers {
+    /// Enters a container.
+    pub(super) fn insert(&self, slot: u64, entry: BrokerContainer) {
         self.shared
             .inner
             .lock()
@@ -61,20 +61,20 @@ impl Containers {
             .insert(slot, Arc::new(entry));
     }
 
-    /// Strike it out.
+    /// Removes a container.
     pub(super) fn remove(&self, slot: u64) {
         self.shared.inner.lock().entries.remove(&slot);
     }
 
-    /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
-    /// them already, and would be told that they are not there.
+    /// Says that all containers of the daemon before this one have been entered. Until then no server is answered: it
+    /// serves them already, and would be told that they are not there.
     pub(super) fn set_complete(&self) {
         self.shared.inner.lock().complete = true;
         self.shared.complete.notify_all();
     }
 
-    /// The container in `slot`, once all are entered.
-    pub(super) fn get(&self, slot: u64) -> Option<Arc<Entry>> {
+    /// Returns the container in `slot`. Waits until all are entered.
+    pub(super) fn get(&self, slot: u64) -> Option<Arc<BrokerContainer>> {
         let mut inner = self.shared.inner.lock();
         while !inner.complete {
             self.shared.complete.wait(&mut inner);
@@ -83,7 +83,8 @@ impl Containers {
     }
 }
 
-/// The container's directory in the v2 hierarchy. The root of v2 has the host's pressure, not the container's.
+/// Returns the container's directory in the v2 hierarchy. The root of v2 has the pressure of the host, not that of the
+/// container.
 fn v2_directory(described: &Described) -> Result<Option<OwnedFd>> {
     let hierarchies = described.facts.hierarchies.iter();
     hierarchies

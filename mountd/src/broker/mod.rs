@@ -1,9 +1,9 @@
-//! What the server asks of the daemon, because it may not do it itself.
+//! The broker: it does for the server what the server may not do itself.
 //!
-//! It can ask for three things only: a pressure trigger on the cgroup of a container that it serves, what is in the
-//! network namespace of such a container, and that a tunable of the machine is raised to what it has set. All are checked
-//! as if the container had asked.
-//! Answering takes no lock that an attach holds, because an attach waits for the server.
+//! The server can ask for three things only: a pressure trigger on the cgroup of a container that it serves, a file in
+//! the network namespace of such a container, and a sysctl of the host at the value that a container has set. All are
+//! checked as if the container had asked. An answer takes no lock that an attach holds, because an attach waits for the
+//! server.
 
 mod containers;
 mod network;
@@ -18,116 +18,118 @@ use rustix::io::Errno;
 
 use crate::container::Described;
 use crate::container::procfs::Proc;
-use crate::host_sysctls::Raiser;
-use containers::{Containers, Entry};
+use crate::host_sysctls::HostSysctls;
+use containers::{BrokerContainer, BrokerContainers};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::link::{Ask, AskAnswer};
-use network::Found;
+use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
+use network::NetworkFile;
 use pressure::open_trigger;
 
-/// What answers servers; clones are the same one.
+/// The broker. Clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Broker {
-    known: Containers,
-    /// What raises tunables of the machine.
-    pub raiser: Raiser,
-    /// Held while a question is taken and answered.
-    turn: Arc<Mutex<()>>,
+    containers: BrokerContainers,
+    /// The sysctls of the host that containers may raise.
+    pub host_sysctls: HostSysctls,
+    /// Held while a request is taken and answered.
+    answering: Arc<Mutex<()>>,
 }
 
 impl Broker {
-    /// There is a container.
+    /// Enters a container.
     ///
     /// # Errors
     /// When no more descriptors can be had.
     pub fn enter(&self, slot: u64, proc: &Arc<Proc>, described: &Described) -> Result<()> {
-        self.known.insert(slot, Entry::of(proc, described)?);
-        self.raiser.enter(slot);
+        self.containers
+            .insert(slot, BrokerContainer::of(proc, described)?);
+        self.host_sysctls.enter(slot);
         Ok(())
     }
 
-    /// It is gone.
+    /// Forgets a container that is gone.
     pub fn leave(&self, slot: u64) {
-        self.known.remove(slot);
-        self.raiser.leave(slot);
+        self.containers.remove(slot);
+        self.host_sysctls.leave(slot);
     }
 
-    /// All containers of the daemon before this one have been entered. Until then no server is answered: it serves
-    /// them already, and would be told that they are not there.
+    /// Says that all containers of the daemon before this one have been entered. Until then no server is answered: it
+    /// serves them already, and would be told that they are not there.
     pub fn set_complete(&self) {
-        self.known.set_complete();
-        self.raiser.set_complete();
+        self.containers.set_complete();
+        self.host_sysctls.set_complete();
     }
 
-    /// No question is taken while this is held: whoever takes our place finds each either answered, or not taken.
+    /// Stops the broker while the guard lives. So a daemon that takes our place finds each request either answered, or
+    /// not taken.
     pub fn pause(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
+        self.answering.lock()
     }
 
-    /// Answer a server on a thread of its own, until it is gone.
+    /// Answers a server on a thread of its own, until the server is gone.
     ///
     /// # Errors
     /// When there are no more threads.
-    pub fn answer(&self, asks: Channel) -> Result<()> {
+    pub fn answer(&self, channel: Channel) -> Result<()> {
         let this = self.clone();
         std::thread::Builder::new()
-            .name("asks".to_owned())
-            .spawn(move || while this.answer_one(&asks) {})
+            .name("broker".to_owned())
+            .spawn(move || while this.answer_one(&channel) {})
             .map(drop)
             .map_err(|e| Error::io("start", "a thread", e))
     }
 
-    /// Answer the next question; says whether there may be more.
-    fn answer_one(&self, asks: &Channel) -> bool {
-        let mut poll = [PollFd::new(asks, PollFlags::IN)];
+    /// Answers the next request. Returns false when there can be no more.
+    fn answer_one(&self, channel: &Channel) -> bool {
+        let mut poll = [PollFd::new(channel, PollFlags::IN)];
         if rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None)).is_err() {
             return false;
         }
-        let _turn = self.turn.lock();
-        let Ok(Some((ask, _))) = asks.recv::<Ask>() else {
+        let _answering = self.answering.lock();
+        let Ok(Some((ask, _))) = channel.recv::<BrokerRequest>() else {
             return false;
         };
         let answered = match ask {
-            Ask::Trigger {
+            BrokerRequest::Trigger {
                 slot,
                 resource,
                 trigger,
-            } => open_trigger(self.known.get(slot).as_deref(), resource, &trigger).map(opened),
-            Ask::Raise {
+            } => open_trigger(self.containers.get(slot).as_deref(), resource, &trigger).map(opened),
+            BrokerRequest::SetHostSysctl {
                 slot,
                 tunable,
                 value,
             } => {
-                let done = self.raiser.wish(slot, tunable, value);
-                done.map(|()| (AskAnswer::Raised, None))
+                let done = self.host_sysctls.request(slot, tunable, value);
+                done.map(|()| (BrokerReply::HostSysctlSet, None))
             }
-            Ask::Network { slot, path, access } => {
-                let known = self.known.get(slot);
+            BrokerRequest::Network { slot, path, access } => {
+                let known = self.containers.get(slot);
                 let network = known.as_ref().and_then(|entry| entry.network.as_ref());
                 let found = network.ok_or(Errno::SRCH);
                 found
                     .and_then(|network| network.find(&path, access))
                     .map(|found| match found {
-                        Found::Opened(fd) => opened(fd),
-                        Found::Listed(entries) => (AskAnswer::Listed { entries }, None),
+                        NetworkFile::Opened(fd) => opened(fd),
+                        NetworkFile::Listed(entries) => (BrokerReply::Listed { entries }, None),
                     })
             }
         };
         let nothing: [BorrowedFd<'_>; 0] = [];
         let sent = match &answered {
-            Ok((answer, Some(fd))) => asks.send(answer, &[fd.as_fd()]),
-            Ok((answer, None)) => asks.send(answer, &nothing),
+            Ok((answer, Some(fd))) => channel.send(answer, &[fd.as_fd()]),
+            Ok((answer, None)) => channel.send(answer, &nothing),
             Err(errno) => {
                 let errno = errno.raw_os_error();
-                asks.send(&AskAnswer::Refused { errno }, &nothing)
+                channel.send(&BrokerReply::Refused { errno }, &nothing)
             }
         };
         sent.is_ok()
     }
 }
 
-/// The answer that a descriptor is.
-fn opened(fd: OwnedFd) -> (AskAnswer, Option<OwnedFd>) {
-    (AskAnswer::Opened, Some(fd))
+/// Returns the reply for a descriptor.
+fn opened(fd: OwnedFd) -> (BrokerReply, Option<OwnedFd>) {
+    (BrokerReply::Opened, Some(fd))
 }

@@ -1,5 +1,5 @@
-//! What a container's network namespace has below /proc/sys/net: the server may not enter it, so the daemon does, and
-//! opens there what lies in the directories that are grafted.
+//! The files of a container's network namespace below /proc/sys/net. The server may not enter the namespace, so the
+//! daemon does, and opens files in the directories that are grafted.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -7,17 +7,16 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 
-use crate::container::network::{Entry, inside, list, open};
+use crate::container::network::{DirectoryEntry, inside, list, open};
 use crate::container::procfs::{Namespace, Proc};
-use crate::container::{Described, has_ended};
-use crate::grafts::open_below;
+use crate::container::{Described, has_ended, open_below};
 use eci_fs_protocol::error::Result;
 use eci_fs_protocol::link::Access;
 
-/// The directories below /proc/sys/net that a server may have looked into.
+/// The directories below /proc/sys/net in which a server may have files opened.
 const DIRECTORIES: [&str; 3] = ["core", "ipv4/neigh", "ipv4/vs"];
 
-/// The network namespace of a container, if it is not the machine's.
+/// The network namespace of a container that is not that of the host.
 #[derive(Debug)]
 pub(super) struct Network {
     proc: Arc<Proc>,
@@ -26,17 +25,17 @@ pub(super) struct Network {
     namespace: Namespace,
 }
 
-/// What there is at a path.
+/// The answer to a request.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum NetworkFile {
     /// Opened.
     Opened(OwnedFd),
     /// Listed.
-    Listed(Vec<Entry>),
+    Listed(Vec<DirectoryEntry>),
 }
 
 impl Network {
-    /// That of a container that was just described.
+    /// Returns the network namespace of a container that was just described.
     ///
     /// # Errors
     /// When no more descriptors can be had.
@@ -53,15 +52,19 @@ impl Network {
         }))
     }
 
-    /// Open or list what the namespace has at a path below /proc/sys/net.
+    /// Opens or lists what the namespace has at a path below /proc/sys/net.
     ///
     /// # Errors
-    /// EACCES for a path that is none of a server's business, EROFS where the container's own /proc/sys is mounted
-    /// read-only, ESRCH when it has ended, EIO when it is in another namespace by now, and the kernel's.
-    pub(super) fn find(&self, path: &str, access: Access) -> std::result::Result<Found, Errno> {
+    /// EACCES for a path outside of [`DIRECTORIES`], EROFS where the container's own /proc/sys is mounted read-only,
+    /// ESRCH when it has ended, EIO when it is in another namespace by now, and the kernel's.
+    pub(super) fn find(
+        &self,
+        path: &str,
+        access: Access,
+    ) -> std::result::Result<NetworkFile, Errno> {
         let directory = directory_of(path).ok_or(Errno::ACCESS)?;
         let found = inside(&self.proc, &self.pidfd, || {
-            // Its process may have gone to another one since it was attached.
+            // The process may have gone to another namespace since it was attached.
             let present = self.proc.namespace("thread-self", "net");
             if present.ok() != Some(self.namespace) {
                 return Err(Errno::IO);
@@ -73,16 +76,16 @@ impl Network {
                 Access::Write => OFlags::WRONLY,
                 Access::List => {
                     let dir = open(&self.proc, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    return list(&dir).map(Found::Listed);
+                    return list(&dir).map(NetworkFile::Listed);
                 }
             };
-            open(&self.proc, path, flags).map(Found::Opened)
+            open(&self.proc, path, flags).map(NetworkFile::Opened)
         });
         found.unwrap_or(Err(Errno::SRCH))
     }
 
-    /// Whether the mount in which a directory lies is read-only in the container, as engines have it for /proc/sys. The
-    /// graft over it is not.
+    /// Returns true if the mount in which a directory lies is read-only in the container, as engines have it for
+    /// /proc/sys. The graft over it is not.
     fn is_read_only(&self, directory: &str) -> std::result::Result<bool, Errno> {
         let above = directory.rsplit_once('/').map_or("", |(above, _)| above);
         let path = format!("proc/sys/net/{above}");
@@ -90,7 +93,7 @@ impl Network {
             .proc
             .open_at(&format!("{}/root", self.pid), OFlags::PATH);
         let root = root.map_err(|_| Errno::SRCH)?;
-        // What cannot be looked at is not written to.
+        // A mount that cannot be looked at is not written to.
         let dir = open_below(
             &root,
             path.trim_end_matches('/'),
@@ -104,7 +107,7 @@ impl Network {
     }
 }
 
-/// Which of [`DIRECTORIES`] a path is, or lies in.
+/// Returns the one of [`DIRECTORIES`] that a path is, or lies in.
 fn directory_of(path: &str) -> Option<&'static str> {
     let odd = |name: &str| matches!(name, "" | "." | "..") || name.contains('\0');
     if path.split('/').any(odd) {

@@ -1,19 +1,19 @@
-//! Pressure triggers: the server may open nothing for writing, so the daemon does, after it has checked what the
-//! server asks as if the container had asked.
+//! Pressure triggers. The server may open nothing for writing, so the daemon does, after it has checked the trigger as
+//! if the container had asked.
 
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::containers::Entry;
+use super::containers::BrokerContainer;
 use eci_fs_protocol::link::Resource;
 
-/// The container's pressure file with a trigger set.
+/// Opens the pressure file of a container, and sets a trigger on it.
 ///
 /// On cgroup v1 there is none: EOPNOTSUPP, which the kernel says where pressure is not accounted for.
 pub(super) fn open_trigger(
-    container: Option<&Entry>,
+    container: Option<&BrokerContainer>,
     resource: Resource,
     trigger: &[u8],
 ) -> Result<OwnedFd, Errno> {
@@ -31,8 +31,8 @@ pub(super) fn open_trigger(
     Ok(file)
 }
 
-/// Whether bytes are a trigger as psi_write scans it: "some" or "full", a threshold, a window, both in
-/// microseconds. The kernel's last byte is for a terminator, so one may follow.
+/// Returns true if bytes are a trigger as psi_write scans it: "some" or "full", a threshold, a window, both in
+/// microseconds. The kernel takes the last byte for a terminator, so one may follow.
 fn is_trigger(bytes: &[u8]) -> bool {
     let text = match bytes.split_last() {
         Some((b'\n' | 0, rest)) => rest,
@@ -76,11 +76,11 @@ mod tests {
 
     #[test]
     fn a_container_without_a_v2_cgroup_has_no_triggers() {
-        let none = Entry::default();
+        let none = BrokerContainer::default();
         let got = open_trigger(Some(&none), Resource::Cpu, b"some 150000 2000000");
         assert_eq!(got.unwrap_err(), Errno::OPNOTSUPP);
         let empty = tempfile::tempdir().unwrap();
-        let entry = Entry {
+        let entry = BrokerContainer {
             pressure: Some(std::fs::File::open(empty.path()).unwrap().into()),
             network: None,
         };

@@ -12,7 +12,7 @@ mod raw {
     nix::ioctl_read!(fuse_dev_ioc_clone, 229, 0, u32);
 }
 
-/// Make `device`, which was opened just now, a description of the connection of `of`.
+/// Makes `device`, which was opened just now, a description of the connection of `of`.
 pub(super) fn join(device: &OwnedFd, of: &OwnedFd) -> io::Result<()> {
     let mut number = u32::try_from(of.as_raw_fd()).map_err(io::Error::other)?;
     // SAFETY: both descriptors are open and borrowed for the call; the kernel reads one u32 at the address that it

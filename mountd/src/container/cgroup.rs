@@ -1,8 +1,8 @@
-//! Which cgroups a process is in, and their directories.
+//! The cgroups of a process, and their directories.
 //!
-//! v1 and v2 are looked at alike: each line of `/proc/<pid>/cgroup` names a hierarchy and a path in it, and
-//! the daemon's own mountinfo says where that hierarchy is mounted. A hierarchy that is mounted nowhere is
-//! left out; a view that needs it finds it missing.
+//! v1 and v2 are read alike. Each line of `/proc/<pid>/cgroup` names a hierarchy and a path in it, and the daemon's own
+//! mountinfo says where that hierarchy is mounted. A hierarchy that is mounted nowhere is left out; a view that needs
+//! it finds it missing.
 
 use std::os::fd::OwnedFd;
 
@@ -22,8 +22,8 @@ pub struct Membership {
     pub path: String,
 }
 
-/// Parse `/proc/<pid>/cgroup` (cgroups(7)). Named v1 hierarchies ("name=systemd") have no controller that a
-/// view could ask and are left out.
+/// Parses `/proc/<pid>/cgroup` (cgroups(7)). Named v1 hierarchies ("name=systemd") have no controller that a view could
+/// ask, and are left out.
 pub(super) fn parse_memberships(text: &str) -> Vec<Membership> {
     text.lines()
         .filter_map(|line| {
@@ -42,8 +42,8 @@ pub(super) fn parse_memberships(text: &str) -> Vec<Membership> {
         .collect()
 }
 
-/// The path of the cgroup that is the root of a cgroup namespace, from the path that the host sees and the
-/// path that the namespace sees of the same process.
+/// Returns the path of the cgroup that is the root of a cgroup namespace, from the path that the host sees and the path
+/// that the namespace sees of the same process.
 ///
 /// None when the process has been moved out of its namespace's root ("/../x"): then it has no part in it.
 pub(super) fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str> {
@@ -57,7 +57,7 @@ pub(super) fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str>
     Some(if root.is_empty() { "/" } else { root })
 }
 
-/// Open the directory of `membership` in its hierarchy.
+/// Opens the directory of `membership` in its hierarchy.
 ///
 /// `Ok(None)` when the hierarchy is not mounted where we can see it.
 ///
@@ -129,7 +129,7 @@ pub(super) fn open_hierarchy(
     )))
 }
 
-/// `path` relative to `root`, which is the part of the hierarchy that is mounted.
+/// Returns `path` relative to `root`, which is the part of the hierarchy that is mounted.
 fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     let rest = if root == "/" {
         path

@@ -1,4 +1,4 @@
-//! From a pidfd to [`Facts`] and descriptors.
+//! The way from a pidfd to [`Facts`] and descriptors.
 //!
 //! 1. The pid behind the pidfd is found and the container's init looked for.
 //! 2. Everything about them is read and opened.
@@ -18,25 +18,25 @@ use eci_fs_protocol::control::CgroupChoice;
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::facts::{Facts, HierarchyFacts};
 
-/// The process that was named, and the namespaces by which its container is known.
+/// A container, by the process whose life is its, and by its namespaces.
 #[derive(Debug)]
 pub struct Subject {
     /// The process whose life is the container's: its init where that shares the mount namespace.
     pub pid: i32,
-    /// Its start, to tell it from a later process of the same pid.
+    /// The start of the process in clock ticks, to tell it from a later process of the same pid.
     pub start_ticks: u64,
-    /// Its pidfd, readable when it has ended.
+    /// The pidfd of the process, which is readable when it has ended.
     pub pidfd: OwnedFd,
-    /// Its mount namespace.
+    /// The mount namespace of the process.
     pub mount_namespace: Namespace,
-    /// Its pid namespace.
+    /// The pid namespace of the process.
     pub pid_namespace: Namespace,
-    /// Its network namespace; none where that is the host's.
+    /// The network namespace of the process; none where it is that of the host.
     pub network_namespace: Option<Namespace>,
 }
 
 impl Subject {
-    /// The same, with a pidfd of its own.
+    /// Returns the same subject with a pidfd of its own.
     ///
     /// # Errors
     /// When no more descriptors can be had.
@@ -49,20 +49,20 @@ impl Subject {
     }
 }
 
-/// All that is known of a container.
+/// A container, described.
 #[derive(Debug)]
 pub struct Described {
-    /// Who it is.
+    /// The process and its namespaces.
     pub subject: Subject,
-    /// What the server is told.
+    /// The facts for the server.
     pub facts: Facts,
     /// A directory for each of `facts.hierarchies`.
     pub dirs: Vec<OwnedFd>,
-    /// Which cgroups these are: a container may move its processes to others later.
+    /// The cgroups that the directories are of. A container may move its processes to others later.
     pub cgroups: Vec<Membership>,
 }
 
-/// Find out all about the container of the process behind `pidfd`.
+/// Describes the container of the process behind `pidfd`.
 ///
 /// # Errors
 /// [`Kind::NotFound`] when the process ends meanwhile; [`Kind::System`] when the kernel's files cannot be read.
@@ -75,8 +75,8 @@ pub fn describe(
     describe_again(proc, pidfd, id, choice, &[])
 }
 
-/// The same of a container that was described before, and had the cgroups `known` then. With [`CgroupChoice::Own`]
-/// these stay its cgroups: its init may have moved itself to one below, as systemd does.
+/// As [`describe`], for a container that was described before, and had the cgroups `known` then. With
+/// [`CgroupChoice::Own`] these stay its cgroups: its init may have moved itself to one below, as systemd does.
 ///
 /// # Errors
 /// As [`describe`].
@@ -91,7 +91,7 @@ pub fn describe_again(
     let named = proc.process(pid)?;
     let init = find_init(proc, &named)?;
     let mut subject = subject(proc, &named, &init, pidfd)?;
-    let network = network::look(proc, subject.pid, subject.pidfd.as_fd())?;
+    let network = network::inspect(proc, subject.pid, subject.pidfd.as_fd())?;
     subject.network_namespace = network.as_ref().map(|(namespace, _)| *namespace);
     let mut cgroups = known.to_vec();
     if cgroups.is_empty() || choice != CgroupChoice::Own {
@@ -115,7 +115,7 @@ pub fn describe_again(
         }),
         boottime_offset_nsec: boottime_offset(proc, pid)?,
         pid_level,
-        pid_max_is_own: pid_level > 0 && super::pid_max::is_kept(),
+        pid_max_is_own: pid_level > 0 && super::pid_max::is_per_namespace(),
         network: network.map(|(_, facts)| facts),
         uid: proc.mapped_root(pid, "uid_map")?,
         gid: proc.mapped_root(pid, "gid_map")?,
@@ -134,7 +134,7 @@ pub fn describe_again(
     })
 }
 
-/// Whether the process of a pidfd has ended.
+/// Returns true if the process of a pidfd has ended.
 pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool> {
     let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];
     let ready = rustix::event::poll(
@@ -148,7 +148,7 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool> {
     Ok(ready > 0)
 }
 
-/// Pid 1 of the pid namespace of `named`; `named` itself in the host's, or where pid 1 cannot be seen.
+/// Returns pid 1 of the pid namespace of `named`; `named` itself in the host's, or where pid 1 cannot be seen.
 fn find_init(proc: &Proc, named: &Process) -> Result<Process> {
     if named.nspid.len() < 2 || named.is_init() {
         return Ok(named.clone());
@@ -161,7 +161,7 @@ fn find_init(proc: &Proc, named: &Process) -> Result<Process> {
                 .namespace(process.pid, "pid")
                 .is_ok_and(|other| other == namespace)
     };
-    // Mostly it is an ancestor. A process that entered by setns has other ancestors: then all are looked at.
+    // Mostly pid 1 is an ancestor. A process that entered by setns has other ancestors: then all are looked at.
     let mut at = named.clone();
     while at.ppid > 0 {
         let Ok(parent) = proc.process(at.ppid) else {
@@ -182,7 +182,8 @@ fn find_init(proc: &Proc, named: &Process) -> Result<Process> {
 
 fn subject(proc: &Proc, named: &Process, init: &Process, pidfd: BorrowedFd<'_>) -> Result<Subject> {
     let mount_namespace = proc.namespace(named.pid, "mnt")?;
-    // With a pod's shared pid namespace, init is another container's: the life is that of the named process.
+    // With a pid namespace that a pod shares, init is another container's: then the life of the container is that of
+    // the named process.
     let life = if proc
         .namespace(init.pid, "mnt")
         .is_ok_and(|ns| ns == mount_namespace)
@@ -212,7 +213,7 @@ fn subject(proc: &Proc, named: &Process, init: &Process, pidfd: BorrowedFd<'_>) 
     })
 }
 
-/// A pidfd of the process `pid`.
+/// Opens a pidfd of the process `pid`.
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none.
@@ -229,7 +230,7 @@ pub fn open_pidfd(pid: i32) -> Result<OwnedFd> {
         })
 }
 
-/// The cgroups that count, one in each hierarchy.
+/// Returns the cgroups that stand for the container, one in each hierarchy.
 fn memberships(
     proc: &Proc,
     pid: i32,
@@ -276,9 +277,9 @@ fn hierarchies(proc: &Proc, cgroups: &[Membership]) -> Result<Vec<(HierarchyFact
     Ok(out)
 }
 
-/// The memberships of the process as its own cgroup namespace sees them; none when it shares ours.
+/// Returns the memberships of the process as its own cgroup namespace sees them; none when it shares ours.
 ///
-/// Entering the namespace is done on a thread that then ends, so the daemon itself never leaves its own.
+/// A thread that then ends enters the namespace, so the daemon itself never leaves its own.
 fn memberships_inside(
     proc: &Proc,
     pid: i32,
@@ -305,7 +306,7 @@ fn memberships_inside(
     Ok(Some(parse_memberships(&text)))
 }
 
-/// The offset of a time namespace of its own, or none. A kernel without time namespaces has none.
+/// Returns the offset of a time namespace of its own, or none. A kernel without time namespaces has none.
 fn boottime_offset(proc: &Proc, pid: i32) -> Result<Option<i64>> {
     let same = match (proc.namespace(pid, "time"), proc.namespace("self", "time")) {
         (Ok(theirs), Ok(ours)) => theirs == ours,
@@ -325,7 +326,7 @@ fn boottime_offset(proc: &Proc, pid: i32) -> Result<Option<i64>> {
         })
 }
 
-/// Clock ticks of /proc to nanoseconds (USER_HZ, `sysconf(_SC_CLK_TCK)`).
+/// Converts clock ticks of /proc to nanoseconds (USER_HZ, `sysconf(_SC_CLK_TCK)`).
 fn ticks_to_nsec(ticks: u64) -> u64 {
     let per_second = rustix::param::clock_ticks_per_second().max(1);
     ticks.saturating_mul(1_000_000_000 / per_second)

@@ -1,16 +1,18 @@
-//! What the daemon finds out about a container, from a pidfd of one of its processes.
+//! Facts about a container, from a pidfd of one of its processes.
 //!
 //! Everything comes from what the kernel says about the process (`/proc/<pid>` of the host); nothing that
 //! the container itself wrote is read.
 
 mod cgroup;
 mod describe;
+pub(crate) mod in_namespace;
 pub mod mountinfo;
 pub mod network;
+mod open_below;
 mod pid_max;
 pub mod procfs;
-pub(crate) mod visit;
 
 pub use cgroup::Membership;
 pub(crate) use describe::has_ended;
 pub use describe::{Described, Subject, describe, describe_again, open_pidfd};
+pub(crate) use open_below::open_below;

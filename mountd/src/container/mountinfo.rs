@@ -1,4 +1,4 @@
-//! `/proc/<pid>/mountinfo`: which file system lies at a mount, and who shares it.
+//! The content of `/proc/<pid>/mountinfo`: the file system of each mount, and its peers.
 //!
 //! A container chooses the paths in this file, so only the fields that the kernel chooses are trusted:
 //! numbers, the type of the file system, and the propagation tags.
@@ -27,15 +27,15 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether what is mounted has been deleted since: then nothing can be mounted on it. No path has two slashes
-    /// by itself.
+    /// Returns true if the file that is mounted has been deleted since: then nothing can be mounted on it. No path has
+    /// two slashes by itself.
     pub fn is_deleted(&self) -> bool {
         self.root.ends_with("//deleted")
     }
 }
 
-/// Parse a whole mountinfo file. A line that is not in the kernel's format is left out: it cannot be of a
-/// mount that is asked for, and one odd line must not hide the others.
+/// Parses a whole mountinfo file. A line that is not in the kernel's format is left out: it cannot be of a mount that
+/// is asked for, and one odd line must not hide the others.
 pub fn parse_mountinfo(text: &str) -> Vec<Mount> {
     text.lines().filter_map(parse_line).collect()
 }
@@ -64,7 +64,7 @@ fn parse_line(line: &str) -> Option<Mount> {
     })
 }
 
-/// Undo the kernel's `mangle_path`: space, tab, newline and backslash as `\ooo`.
+/// Undoes the kernel's `mangle_path`: space, tab, newline and backslash as `\ooo`.
 fn unescape(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -1,38 +1,39 @@
-//! The network namespace of a container: what the kernel has below /proc/sys/net there.
+//! The network namespace of a container, and what the kernel has below /proc/sys/net there.
 //!
-//! That is decided by who looks, so a thread enters the namespace, opens, and comes back. No descriptor of the
-//! namespace is kept: it is entered by a pidfd.
+//! The kernel decides by the reader what is there. So a thread enters the namespace, opens, and comes back. No
+//! descriptor of the namespace is kept: it is entered by a pidfd.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
+use super::in_namespace::{NamespaceKind, in_namespace};
 use super::procfs::{Namespace, Proc};
-use super::visit::{Visited, visit};
 use eci_fs_protocol::error::Result;
 use eci_fs_protocol::facts::NetworkFacts;
 
-/// Where what can be set is looked for.
+/// Directories below /proc/sys/net that are searched for files that can be written to.
 const LISTED: [&str; 4] = ["core", "ipv4/neigh/default", "ipv4/vs", "netfilter"];
 
-/// The bit of the owner, who is root of the namespace.
+/// The mode bit by which the owner writes. The owner is root of the namespace.
 const OWNER_WRITES: u32 = 0o200;
 
 /// One entry of a directory: its name, and whether it is a directory itself.
-pub type Entry = (String, bool);
+pub type DirectoryEntry = (String, bool);
 
-/// Do `work` in the network namespace of the process of `pidfd`.
+/// Does `work` in the network namespace of the process of `pidfd`.
 ///
 /// # Errors
-/// As [`visit`].
+/// When the namespace cannot be entered; `Kind::NotFound` when the process has ended.
 pub fn inside<T>(proc: &Proc, pidfd: impl AsFd, work: impl FnOnce() -> T) -> Result<T> {
     let home = proc.open_at("thread-self/ns/net", OFlags::RDONLY)?;
-    visit(Visited::Network, pidfd, &home, work)
+    in_namespace(NamespaceKind::Network, pidfd, &home, work)
 }
 
-/// The network namespace of the process `pid`, and what can be set in it; none where it is the machine's.
-pub(super) fn look(
+/// Returns the network namespace of the process `pid`, and what can be written to in it; none where it is that of the
+/// host.
+pub(super) fn inspect(
     proc: &Proc,
     pid: i32,
     pidfd: BorrowedFd<'_>,
@@ -62,7 +63,7 @@ fn settable(proc: &Proc, dir: &str) -> std::result::Result<Vec<String>, Errno> {
     Ok(all)
 }
 
-/// Open what the network namespace of this thread has at a path below /proc/sys/net.
+/// Opens what the network namespace of this thread has at a path below /proc/sys/net.
 ///
 /// # Errors
 /// The kernel's.
@@ -71,11 +72,11 @@ pub fn open(proc: &Proc, path: &str, flags: OFlags) -> std::result::Result<Owned
     openat(proc.dir(), format!("sys/net/{path}"), flags, Mode::empty())
 }
 
-/// What lies in an open directory, "." and ".." left out.
+/// Returns the entries of an open directory without "." and "..".
 ///
 /// # Errors
 /// The kernel's; EILSEQ for a name that is no UTF-8, which the kernel has none of.
-pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<Entry>, Errno> {
+pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<DirectoryEntry>, Errno> {
     let mut all = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;

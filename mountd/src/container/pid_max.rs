@@ -1,7 +1,9 @@
-//! Whether the kernel keeps /proc/sys/kernel/pid_max for each pid namespace, as it does from Linux 6.14 on.
+//! The question whether the kernel keeps /proc/sys/kernel/pid_max for each pid namespace, as it does from Linux 6.14
+//! on.
 //!
-//! Found out without writing anything: where it does, a process in another pid namespace finds another inode at the
-//! same path of the same mount. Only a child of who made the namespace is in it, so there is a fork(2).
+//! The answer is found without writing anything. Where the kernel keeps one for each, a process in another pid
+//! namespace finds another inode at the same path of the same mount. Only a child of the process that made the
+//! namespace is in it, so there is a fork(2).
 #![allow(
     unsafe_code,
     reason = "fork(2), whose child makes two system calls and ends"
@@ -18,13 +20,14 @@ use nix::unistd::{ForkResult, fork};
 
 const PATH: &std::ffi::CStr = c"/proc/sys/kernel/pid_max";
 
-/// What the child exits with.
+/// Exit codes of the child.
 const SAME: i32 = 0;
 const OTHER: i32 = 1;
 const FAILED: i32 = 2;
 
-/// Whether a pid namespace has its own. Looked at once; where that fails, it has none, as on most kernels.
-pub(super) fn is_kept() -> bool {
+/// Returns true if each pid namespace has its own pid_max. The kernel is asked once. Where that fails, the answer is
+/// false, as on most kernels.
+pub(super) fn is_per_namespace() -> bool {
     static KEPT: OnceLock<bool> = OnceLock::new();
     *KEPT.get_or_init(|| {
         probe().unwrap_or_else(|error| {
@@ -87,6 +90,6 @@ mod tests {
             .filter_map(|number| number.parse().ok())
             .collect();
         assert_eq!(probe().unwrap(), (numbers[0], numbers[1]) >= (6, 14));
-        assert_eq!(is_kept(), probe().unwrap());
+        assert_eq!(is_per_namespace(), probe().unwrap());
     }
 }

@@ -1,8 +1,7 @@
 //! The few files of `/proc/<pid>` that say what a process is, read through a descriptor of the host's /proc.
 //!
-//! Each `read_` opens one file and hands it to a `parse_` that takes text. The `procfs` crate has these
-//! too, but by path and with many files a process; here one descriptor of /proc serves for ever, and a
-//! process that dies half way is [`Error::not_found`] in every one of them.
+//! The `procfs` crate has these too, but by path and with many files for each process. Here one descriptor of /proc
+//! serves for ever, and a process that dies half way is [`Error::not_found`] in every one of them.
 
 use std::fmt::Display;
 use std::io::Read;
@@ -15,14 +14,14 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 /// Bytes read of any one file: more than the kernel ever prints in those read here, but for mountinfo.
 const LIMIT: u64 = 16 * 1024 * 1024;
 
-/// A directory descriptor of the host's /proc.
+/// The host's /proc, by a directory descriptor.
 #[derive(Debug)]
 pub struct Proc {
     dir: OwnedFd,
 }
 
 impl Proc {
-    /// Open /proc.
+    /// Opens /proc.
     ///
     /// # Errors
     /// When /proc is not there, or not a procfs.
@@ -40,19 +39,20 @@ impl Proc {
         Ok(Self { dir })
     }
 
-    /// The directory itself.
+    /// Returns the directory.
     pub(crate) fn dir(&self) -> &OwnedFd {
         &self.dir
     }
 
-    /// Open `/proc/<path>` with `flags`.
+    /// Opens `/proc/<path>` with `flags`.
     pub fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         rustix::fs::openat(&self.dir, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|e| {
             vanished(e).unwrap_or_else(|| Error::io("open", format!("/proc/{path}"), e))
         })
     }
 
-    /// The text of `/proc/<path>`. What is not UTF-8 is replaced: no field that is parsed here can be such.
+    /// Returns the text of `/proc/<path>`. Bytes that are not UTF-8 are replaced: no field that is parsed here can have
+    /// any.
     pub fn read(&self, path: &str) -> Result<String> {
         let file = std::fs::File::from(self.open_at(path, OFlags::RDONLY)?);
         let mut bytes = Vec::new();
@@ -65,7 +65,7 @@ impl Proc {
             .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
-    /// The identity of a namespace of a process: `kind` is a name in `/proc/<pid>/ns`.
+    /// Returns the identity of a namespace of a process. `kind` is a name in `/proc/<pid>/ns`.
     pub fn namespace(&self, pid: impl Display, kind: &str) -> Result<Namespace> {
         let path = format!("{pid}/ns/{kind}");
         let stat =
@@ -78,7 +78,7 @@ impl Proc {
         })
     }
 
-    /// The process behind a pidfd, in our pid namespace.
+    /// Returns the process behind a pidfd, in our pid namespace.
     ///
     /// # Errors
     /// [`Kind::NotFound`] when it has been reaped or lies outside our pid namespace.
@@ -90,22 +90,22 @@ impl Proc {
                 "the process is not in the pid namespace of eci-mountd",
             )
             .remedy("run eci-mountd in the pid namespace of the host")),
-            Some(_) => Err(Error::not_found("the process has ended")),
+            Some(_) => Err(Error::process_ended()),
             None => Err(Error::refused("the descriptor is not a pidfd")),
         }
     }
 
-    /// All process ids that /proc lists now.
+    /// Returns all process ids that /proc lists now.
     pub fn pids(&self) -> Result<Vec<i32>> {
         self.numbers(".")
     }
 
-    /// The ids of all threads of a process.
+    /// Returns the ids of all threads of a process.
     pub fn threads(&self, pid: i32) -> Result<Vec<i32>> {
         self.numbers(&format!("{pid}/task"))
     }
 
-    /// The names in `/proc/<path>` that are numbers.
+    /// Returns the names in `/proc/<path>` that are numbers.
     fn numbers(&self, path: &str) -> Result<Vec<i32>> {
         let dir = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let dir =
@@ -115,7 +115,7 @@ impl Proc {
             .collect())
     }
 
-    /// Fields of `/proc/<pid>/stat` and `status` that identify a process.
+    /// Returns the fields of `/proc/<pid>/stat` and `status` that identify a process.
     pub fn process(&self, pid: i32) -> Result<Process> {
         let stat = self.read(&format!("{pid}/stat"))?;
         let status = self.read(&format!("{pid}/status"))?;
@@ -127,8 +127,8 @@ impl Proc {
         })
     }
 
-    /// The user or group that id 0 of a process's user namespace is for us; `file` is "uid_map" or "gid_map".
-    /// 65534, the kernel's overflow id, where 0 is not mapped.
+    /// Returns the user or group that id 0 of a process's user namespace is for us. `file` is "uid_map" or "gid_map".
+    /// Where 0 is not mapped, it is 65534, the kernel's overflow id.
     pub fn mapped_root(&self, pid: i32, file: &str) -> Result<u32> {
         Ok(parse_mapped_root(&self.read(&format!("{pid}/{file}"))?).unwrap_or(65534))
     }
@@ -140,10 +140,9 @@ impl AsFd for Proc {
     }
 }
 
-/// ESRCH and ENOENT below `/proc/<pid>` both mean that the process is gone.
+/// Returns the error for ESRCH and ENOENT below `/proc/<pid>`: both mean that the process is gone.
 fn vanished(errno: rustix::io::Errno) -> Option<Error> {
-    matches!(errno, rustix::io::Errno::SRCH | rustix::io::Errno::NOENT)
-        .then(|| Error::not_found("the process has ended"))
+    matches!(errno, rustix::io::Errno::SRCH | rustix::io::Errno::NOENT).then(Error::process_ended)
 }
 
 /// A namespace, by the device and inode of its file.
@@ -153,21 +152,21 @@ pub struct Namespace {
     ino: u64,
 }
 
-/// What identifies a process.
+/// A process, by the values that tell it from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Its id in our pid namespace.
+    /// The id of the process in our pid namespace.
     pub pid: i32,
-    /// Its parent's.
+    /// The id of its parent.
     pub ppid: i32,
-    /// When it started, in clock ticks of the host's CLOCK_BOOTTIME (`starttime`, field 22).
+    /// The start of the process, in clock ticks of the host's CLOCK_BOOTTIME (`starttime`, field 22).
     pub start_ticks: u64,
-    /// Its ids from our pid namespace inwards (`NSpid`).
+    /// The ids of the process from our pid namespace inwards (`NSpid`).
     pub nspid: Vec<i32>,
 }
 
 impl Process {
-    /// Whether it is pid 1 of a pid namespace below ours.
+    /// Returns true if it is pid 1 of a pid namespace below ours.
     pub fn is_init(&self) -> bool {
         self.nspid.len() > 1 && self.nspid.last() == Some(&1)
     }
@@ -212,7 +211,7 @@ fn parse_mapped_root(map: &str) -> Option<u32> {
     })
 }
 
-/// The offset of CLOCK_BOOTTIME in nanoseconds, from `/proc/<pid>/timens_offsets`.
+/// Returns the offset of CLOCK_BOOTTIME in nanoseconds, from `/proc/<pid>/timens_offsets`.
 pub fn parse_boottime_offset(text: &str) -> Option<i64> {
     let mut columns = field(text, "boottime")?.split_ascii_whitespace();
     let seconds: i64 = columns.next()?.parse().ok()?;

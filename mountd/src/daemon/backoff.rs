@@ -1,4 +1,4 @@
-//! When a server that has died is started again: at once, unless it dies in a loop.
+//! The time until a server that has died is started again: none, unless servers die in a loop.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const FIRST: Duration = Duration::from_millis(100);
 /// The longest delay: readers wait for it.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// How often it has died lately.
+/// The deaths of servers in the last seconds.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     deaths: Vec<Instant>,
@@ -22,7 +22,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// It has died, or could not be started, at `now`: how long to wait before the next attempt.
+    /// Counts a death, or a failed start, at `now`. Returns the time to wait before the next attempt.
     pub(super) fn delay(&mut self, now: Instant) -> Duration {
         self.deaths.retain(|at| now.duration_since(*at) < WINDOW);
         self.deaths.push(now);

@@ -1,4 +1,4 @@
-//! How a daemon comes by the connections: from a server that lost its daemon, or anew.
+//! The origin of the connections: a server that lost its daemon, the service manager, or `/dev/fuse`.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -11,37 +11,37 @@ use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::procfs::Proc;
 use crate::container::{has_ended, open_pidfd};
-use crate::grafts::place::{Grafter, Origin};
+use crate::grafts::{Grafter, Origin};
+use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager::Stored;
-use crate::state_file;
-use crate::supervisor::{Belongings, HandedOver, Legacy, Program, Server};
+use crate::supervisor::{HandedOver, Program, Server};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
 
-/// What is known of the connections at the start of a daemon.
+/// The origin of the connections, at the start of a daemon.
 #[derive(Debug)]
 pub(super) enum Connected {
-    /// They have just been made.
+    /// The connections have just been made.
     Anew,
-    /// They are those of the daemon before, with the grafts in the containers.
+    /// The connections are those of the daemon before, with the grafts in the containers.
     Before {
-        /// The containers of the server that serves them; none when it has just been started.
+        /// The slots of the containers of the server that serves them; none when it has just been started.
         server: Option<BTreeSet<u64>>,
     },
 }
 
-/// What a daemon works with.
+/// The connections, and all that a daemon works with on them.
 #[derive(Debug)]
 pub(super) struct Inheritance {
     pub(super) connections: Connections,
     pub(super) grafter: Grafter,
-    pub(super) belongings: Belongings,
+    pub(super) descriptors: PersistentDescriptors,
     pub(super) server: Server,
     pub(super) connected: Connected,
 }
 
-/// What a daemon finds when it starts.
+/// The parts that a daemon has when it looks for connections.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'a> {
     pub(super) proc: &'a Arc<Proc>,
@@ -51,12 +51,12 @@ pub(super) struct Found<'a> {
     pub(super) boot_id: &'a str,
 }
 
-/// The file in the runtime directory that says what was negotiated on the connections, for whoever finds these at
+/// The file in the runtime directory that says what was negotiated on the connections, for a daemon that finds these at
 /// the service manager.
 const FILE: &str = "connections.json";
 
-/// What is in it.
-#[derive(Debug, Serialize, Deserialize)]
+/// The content of the file.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Negotiated {
     boot_id: String,
     init: Vec<Vec<u8>>,
@@ -64,8 +64,8 @@ struct Negotiated {
 }
 
 impl Found<'_> {
-    /// From a server that lost its daemon, if one waits in the runtime directory; from the service manager, if it kept
-    /// the descriptors; anew otherwise.
+    /// Gets the connections from a server that lost its daemon, if one waits in the runtime directory; from the service
+    /// manager, if it kept the descriptors; otherwise it makes them.
     ///
     /// # Errors
     /// When connections cannot be made, or a server cannot be started.
@@ -109,43 +109,34 @@ impl Found<'_> {
                 "{FILE} was written before the machine was booted"
             )));
         }
-        let Stored {
-            fuse,
-            state,
-            legacy,
-        } = stored;
+        let Stored { fuse, state, held } = stored;
         let Negotiated { init, replies, .. } = negotiated;
         let mut connections = Connections::adopt(fuse, init, replies)?;
-        let grafter = enter(self.proc, &legacy)?;
-        let belongings = Belongings {
-            state: state_file::or_new(state)?,
-            legacy: Some(legacy),
-        };
-        let server = Server::start(self.program, &mut connections, &belongings, self.broker)?;
+        let grafter = enter(self.proc, &held)?;
+        let descriptors = PersistentDescriptors::kept(state, held)?;
+        let server = Server::start(self.program, &mut connections, &descriptors, self.broker)?;
         tracing::info!("going on with the connections that the service manager kept");
         Ok(Inheritance {
             connections,
             grafter,
-            belongings,
+            descriptors,
             server,
             connected: Connected::Before { server: None },
         })
     }
 
     fn anew(self) -> Result<Inheritance> {
-        let (mut connections, grafter) = Connections::open(Arc::clone(self.proc))?;
-        let legacy = match self.runtime {
-            Some(runtime) => Some(Legacy {
-                namespace: grafter.run(|place| place.namespace())?,
+        let (mut connections, grafter) =
+            Connections::open(|fuse| Grafter::start(Arc::clone(self.proc), Origin::Mount(fuse)))?;
+        let held = match self.runtime {
+            Some(runtime) => Some(HeldDescriptors {
+                namespace: grafter.run(|mounts| mounts.namespace())?,
                 rendezvous: listen(&runtime.rendezvous())?,
             }),
             None => None,
         };
-        let belongings = Belongings {
-            state: state_file::create()?,
-            legacy,
-        };
-        let server = Server::start(self.program, &mut connections, &belongings, self.broker)?;
+        let descriptors = PersistentDescriptors::new(held)?;
+        let server = Server::start(self.program, &mut connections, &descriptors, self.broker)?;
         if let Some(runtime) = self.runtime {
             let negotiated = Negotiated {
                 boot_id: self.boot_id.to_owned(),
@@ -159,15 +150,15 @@ impl Found<'_> {
         Ok(Inheritance {
             connections,
             grafter,
-            belongings,
+            descriptors,
             server,
             connected: Connected::Anew,
         })
     }
 }
 
-fn enter(proc: &Arc<Proc>, legacy: &Legacy) -> Result<Grafter> {
-    let namespace = legacy
+fn enter(proc: &Arc<Proc>, held: &HeldDescriptors) -> Result<Grafter> {
+    let namespace = held
         .namespace
         .try_clone()
         .map_err(|e| Error::io("duplicate", "a namespace", e))?;
@@ -179,7 +170,7 @@ fn from_server(
     runtime: &RuntimeDir,
     broker: &Broker,
 ) -> Result<Option<Inheritance>> {
-    // A service manager may hold the socket of one that has died: nobody would answer there.
+    // The service manager may hold the socket of a server that has died: nobody would answer there.
     if has_ended_since(proc, runtime)? {
         return Ok(None);
     }
@@ -191,15 +182,11 @@ fn from_server(
     let (server, handed_over) = Server::adopt(link, broker)?;
     let HandedOver {
         connections,
-        belongings: Belongings { state, legacy },
+        state,
+        held,
         slots,
     } = handed_over;
-    let Some(legacy) = legacy else {
-        return Err(Error::refused(
-            "the server kept nothing for its next daemon",
-        ));
-    };
-    let grafter = enter(proc, &legacy)?;
+    let grafter = enter(proc, &held)?;
     tracing::info!(
         server = server.pid(),
         containers = slots.len(),
@@ -208,10 +195,7 @@ fn from_server(
     Ok(Some(Inheritance {
         connections,
         grafter,
-        belongings: Belongings {
-            state: state_file::or_new(state)?,
-            legacy: Some(legacy),
-        },
+        descriptors: PersistentDescriptors::kept(state, held)?,
         server,
         connected: Connected::Before {
             server: Some(slots.into_iter().collect()),
@@ -219,7 +203,7 @@ fn from_server(
     }))
 }
 
-/// Whether the server of the daemon before is known to have ended.
+/// Returns true if the server of the daemon before is known to have ended.
 fn has_ended_since(proc: &Proc, runtime: &RuntimeDir) -> Result<bool> {
     let Some((pid, start_ticks)) = runtime.read_server()? else {
         return Ok(false);
@@ -230,11 +214,11 @@ fn has_ended_since(proc: &Proc, runtime: &RuntimeDir) -> Result<bool> {
     let other = proc
         .process(pid)
         .map_or(true, |process| process.start_ticks != start_ticks);
-    // Nobody may have waited for it yet.
+    // The process may not have been reaped yet.
     Ok(other || has_ended(pidfd.as_fd())?)
 }
 
-/// End a server that waits for a daemon but cannot be gone on with: what it serves is grafted anew.
+/// Ends a server that waits for a daemon and cannot be adopted. Its containers are grafted anew.
 fn end_orphan(proc: &Proc, runtime: &RuntimeDir) {
     let ended = runtime.read_server().and_then(|noted| {
         let Some((pid, start_ticks)) = noted else {
@@ -256,5 +240,24 @@ fn end_orphan(proc: &Proc, runtime: &RuntimeDir) {
     });
     if let Err(error) = ended {
         tracing::warn!(%error, "the server of the daemon before may still run");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon of another release reads it.
+    #[test]
+    fn the_bytes_of_what_was_negotiated_are_kept() {
+        let negotiated = Negotiated {
+            boot_id: "b".to_owned(),
+            init: vec![vec![1], vec![2]],
+            replies: vec![vec![3], vec![4]],
+        };
+        let bytes = r#"{"boot_id":"b","init":[[1],[2]],"replies":[[3],[4]]}"#;
+        assert_eq!(serde_json::to_string(&negotiated).unwrap(), bytes);
+        let read: Negotiated = serde_json::from_str(bytes).unwrap();
+        assert_eq!(read, negotiated);
     }
 }

@@ -1,31 +1,58 @@
-//! The daemon: one event loop, one thread a control connection, one grafter.
+//! The daemon: one event loop, one thread for each control connection, one grafter.
 //!
-//! | what | where |
+//! The files in their order: each uses only those after it.
+//!
+//! | file | what it does |
 //! |---|---|
-//! | what can be done to containers, one at a time; on directories of the host | [`operations`], `exposures` |
-//! | the loop that hears of connections, signals, and the ends of containers and of the server | [`run`](run()), `watch`, `timer` |
-//! | what happens of itself: a container ends, the server dies, the daemon ends | `lifecycle`, `backoff`, `watchdog` |
-//! | where the connections come from at the start, and the containers of the daemon before | `inherit`, `restore` |
-//! | another version in the place of the one that runs | `upgrade` (the server), `successor` (the daemon) |
-//! | who knocks, and what they say | `listen`, `serve_control`, `standard_streams` |
-//! | the command line | [`options`] |
+//! | [`run`](run()) | sets everything up, runs the loop, and undoes everything |
+//! | `event_loop` | hears of commands, signals, and the ends of containers and of the server |
+//! | `shutdown` | undoes everything |
+//! | `accept`, `control` | accept control connections, and answer what is asked there |
+//! | `upgrade`: `successor`, `upgrade_server` | put another version in the place of the one that runs |
+//! | `restore` | takes over the containers of the daemon before |
+//! | `predecessor`, `inherit` | take over the connections, or make them |
+//! | `prepare` | prepares the next attach |
+//! | `attach`, `ended`, `inspection_mounts` | operations on containers, one at a time |
+//! | `daemon` | the data of the daemon: the parts that follow |
+//! | `supervision` | the life of the server |
+//! | `containers` | containers that come and go, and what operations on them take |
+//! | `state`: `server_slot` | everything that changes, behind one lock, and the lock of operations |
+//! | `journal` | what is written down for the next daemon |
+//! | `watchdog`, `event_set` | the check that the server answers, and what the loop waits for |
+//! | `installed`, `listen`, `standard_streams`, `backoff`, `timer`, [`options`] | what knows of no other file here |
 
+mod accept;
+mod attach;
 mod backoff;
-mod exposures;
+mod containers;
+mod control;
+#[allow(
+    clippy::module_inception,
+    reason = "the folder is the program, the file its data"
+)]
+mod daemon;
+mod ended;
+mod event_loop;
+mod event_set;
 mod inherit;
-mod lifecycle;
+mod inspection_mounts;
+mod installed;
+mod journal;
 mod listen;
-pub mod operations;
 pub mod options;
-mod ready;
+mod predecessor;
+mod prepare;
 mod restore;
 mod run;
-mod serve_control;
+mod server_slot;
+mod shutdown;
 mod standard_streams;
+mod state;
 mod successor;
+mod supervision;
 mod timer;
 mod upgrade;
-mod watch;
+mod upgrade_server;
 mod watchdog;
 
 pub use options::Options;

@@ -54,7 +54,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What the views are set to.
+    /// Returns the settings of the views.
     pub fn settings(&self) -> Settings {
         Settings {
             freshness_ms: self.freshness,
@@ -68,7 +68,8 @@ impl Options {
         }
     }
 
-    /// The server's executable: the one that was named; ourselves, when we are `eci-fs`; the `eci-fs` beside us.
+    /// Returns the server's executable: the one that was named; this one, when it is `eci-fs`; otherwise the `eci-fs`
+    /// beside it.
     ///
     /// # Errors
     /// When there is none.
@@ -78,7 +79,7 @@ impl Options {
         }
         let own = std::env::current_exe().map_err(|e| Error::io("find", "/proc/self/exe", e))?;
         if own.file_name().is_some_and(|name| name != "eci-mountd") {
-            // By the link and not by the path, which an upgrade may have replaced by another version.
+            // The path may have been replaced by another version in an upgrade, so the link is used.
             return Ok(PathBuf::from("/proc/self/exe"));
         }
         let beside = own.with_file_name("eci-fs");

@@ -1,4 +1,4 @@
-//! A clock that the event loop waits for.
+//! A timer that the event loop waits for.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
 
 use eci_fs_protocol::error::{Error, Result};
 
-/// Readable when its time has come.
+/// A timer. It is readable when its time has come.
 #[derive(Debug)]
 pub(super) struct Timer {
     fd: TimerFd,
@@ -22,16 +22,16 @@ impl Timer {
         Ok(Self { fd })
     }
 
-    /// Its time comes after `delay`, which is more than nothing.
+    /// Sets the timer to `delay`, which is more than nothing.
     pub(super) fn set(&self, delay: Duration) {
-        // It fails only for times that are none.
+        // It fails only for times that are out of range.
         let _ = self.fd.set(
             Expiration::OneShot(delay.into()),
             TimerSetTimeFlags::empty(),
         );
     }
 
-    /// Its time has been noticed.
+    /// Makes the timer unreadable again.
     pub(super) fn clear(&self) {
         // It fails only when nothing has to be cleared.
         let _ = rustix::io::read(&self.fd, &mut [0; 8]);

@@ -1,4 +1,4 @@
-//! Covering and uncovering the entries of a container: all or nothing.
+//! Covers and uncovers entries of a container: all or none.
 //!
 //! 1. The targets are opened and checked, outside of the container.
 //! 2. A clone of each source mount is made, in the grafter's namespace.
@@ -6,7 +6,7 @@
 //! 4. The same with what lies in a directory that has just been covered: its targets are only there now.
 //! 5. If one fails, those before it are taken away again before anybody hears of it.
 //!
-//! A dead graft, which a daemon and a server that died together have left, is never uncovered: ours goes beneath it
+//! A daemon and a server that died together leave dead grafts. Such a graft is never uncovered: ours goes beneath it
 //! (Linux 6.5) before it is removed, or over it, so that at no moment the kernel's own file is seen.
 
 use std::os::fd::OwnedFd;
@@ -17,11 +17,11 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::open::at;
-use super::place::Place;
-use super::ready::Ready;
+use super::prepared_clones::PreparedClones;
 use super::rows::{inside_another, to_be_grafted};
+use super::source_mounts::SourceMounts;
 use super::spare;
-use super::target::{Lies, Target, Targets};
+use super::target::{Occupant, Target, Targets};
 use crate::container::{Subject, network};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Row;
@@ -29,102 +29,106 @@ use eci_fs_protocol::link::Row;
 /// `MOVE_MOUNT_BENEATH` of include/uapi/linux/mount.h (Linux 6.5).
 const MOVE_MOUNT_BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
 
-/// What has been done.
+/// The result of an attach.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The paths that are covered now.
     pub grafted: Vec<String>,
 }
 
-/// How far an engine has come with the container. It is finished by default.
+/// The stage of the container when it is attached. By default its engine has finished it.
 #[derive(Debug, Default, Clone)]
 pub struct Progress {
-    /// Where its root file system lies, if that is not its root directory yet.
+    /// The path of its root file system, if that is not its root directory yet.
     pub root: Option<PathBuf>,
-    /// Then: whether nothing of its /proc and /sys is going to be masked or made read-only.
+    /// With a root: true if nothing of its /proc and /sys is going to be masked or made read-only.
     pub unmasked: bool,
 }
 
-/// Graft `rows` of the container in `slot` into it. Entries that the container does not have are left out. If nothing
-/// of its /proc is hidden, it gets a [`spare`].
+/// Grafts `rows` into the container. Entries that the container does not have are left out. If nothing of its /proc is
+/// hidden, it gets spare mounts.
 ///
 /// # Errors
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
 pub fn attach(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     progress: &Progress,
     clones: &mut Clones,
     rows: &[Row],
 ) -> Result<Outcome> {
-    in_network(place, subject, || {
-        attach_there(place, subject, progress, clones, rows)
+    in_network(mounts, subject, || {
+        attach_there(mounts, subject, progress, clones, rows)
     })
 }
 
-/// The clones for the container in a slot.
+/// The clones of source mounts for the container in a slot.
 #[derive(Debug)]
 pub struct Clones {
     slot: u64,
-    ready: Option<Ready>,
+    ready: Option<PreparedClones>,
 }
 
 impl Clones {
-    /// Those that are ready, if they are for this slot; all others are made when they are needed.
-    pub fn new(slot: u64, ready: Option<Ready>) -> Self {
+    /// Takes those that are prepared, if they are for this slot. All others are made when they are needed.
+    pub fn new(slot: u64, ready: Option<PreparedClones>) -> Self {
         let ready = ready.filter(|ready| ready.slot == slot);
         Self { slot, ready }
     }
 
-    fn of(&mut self, place: &Place, row: &Row) -> Result<OwnedFd> {
+    fn of(&mut self, mounts: &SourceMounts, row: &Row) -> Result<OwnedFd> {
         let ready = self.ready.as_mut().and_then(|ready| ready.take(row));
-        ready.map_or_else(|| place.clone_of(self.slot, row), Ok)
+        ready.map_or_else(|| mounts.clone_of(self.slot, row), Ok)
     }
 }
 
-/// Do `work` in the network namespace of a container: what lies below /proc/sys/net is another directory for each, and
-/// a mount on that of another one would not be seen.
-fn in_network<T>(place: &Place, subject: &Subject, work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Does `work` in the network namespace of a container. Each namespace has another directory below /proc/sys/net, and a
+/// mount on the directory of another namespace would not be seen.
+fn in_network<T>(
+    mounts: &SourceMounts,
+    subject: &Subject,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     match subject.network_namespace {
-        Some(_) => network::inside(&place.proc, &subject.pidfd, work)?,
+        Some(_) => network::inside(&mounts.proc, &subject.pidfd, work)?,
         None => work(),
     }
 }
 
 fn attach_there(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     progress: &Progress,
     clones: &mut Clones,
     rows: &[Row],
 ) -> Result<Outcome> {
     let root = progress.root.as_deref();
-    let targets = Targets::open(&place.proc, subject, root, &place.devices)?;
+    let targets = Targets::open(&mounts.proc, subject, root, &mounts.devices)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         to_be_grafted(rows).partition(|row| inside_another(row, rows, |_| true));
-    let work = prepare(place, subject, clones, &first, &targets)?;
-    cover(place, subject, &work)?;
-    let inner = prepare(place, subject, clones, &later, &targets)
-        .and_then(|inner| cover(place, subject, &inner).map(|()| inner));
-    let inner = inner.inspect_err(|_| uncover_all(place, subject, &work))?;
+    let work = prepare(mounts, subject, clones, &first, &targets)?;
+    cover(mounts, subject, &work)?;
+    let inner = prepare(mounts, subject, clones, &later, &targets)
+        .and_then(|inner| cover(mounts, subject, &inner).map(|()| inner));
+    let inner = inner.inspect_err(|_| uncover_all(mounts, subject, &work))?;
     let grafted = work
         .iter()
         .chain(&inner)
         .map(|(row, _, _)| row.path.clone())
         .collect();
     let seen = root.is_none() || progress.unmasked;
-    if seen && let Err(error) = spare::lay(place, subject, &targets) {
+    if seen && let Err(error) = spare::mount(mounts, subject, &targets) {
         tracing::warn!(%error, pid = subject.pid, "user namespaces in it cannot mount a procfs, ignoring");
     }
     Ok(Outcome { grafted })
 }
 
-/// A row, where it goes, and the mount that goes there.
+/// A row, the target of its mount, and the mount.
 type Work<'a> = (&'a Row, Target, OwnedFd);
 
-/// Find the targets of `rows` and clone their mounts.
+/// Finds the targets of `rows` and clones their mounts.
 fn prepare<'a>(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     clones: &mut Clones,
     rows: &[&'a Row],
@@ -135,9 +139,9 @@ fn prepare<'a>(
         let Some(target) = targets.find(&row.path)? else {
             continue;
         };
-        // What a dead graft is of cannot be asked of it.
-        let dead = target.lies == Lies::Foreign;
-        if dead && !place.is_dead(&target.entry)? {
+        // A dead graft does not say which daemon made it.
+        let dead = target.occupant == Occupant::Foreign;
+        if dead && !mounts.is_dead(&target.entry)? {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
@@ -148,8 +152,8 @@ fn prepare<'a>(
             .remedy("detach it there first, with the --runtime-dir of that one"));
         }
         if target.directory == row.directory {
-            let clone = clones.of(place, row)?;
-            // The mount keeps its id when it is moved: so it is known again when it is walked into.
+            let clone = clones.of(mounts, row)?;
+            // A mount keeps its id when it is moved. So it is recognized when a path leads into it.
             targets.add_fresh(at(&clone, &row.path)?.mount);
             work.push((*row, target, clone));
         }
@@ -157,12 +161,12 @@ fn prepare<'a>(
     Ok(work)
 }
 
-/// Move the mounts onto their targets: all, or none.
-fn cover(place: &Place, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
-    place.inside(&subject.pidfd, || {
+/// Moves the mounts onto their targets: all, or none.
+fn cover(mounts: &SourceMounts, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
+    mounts.inside(&subject.pidfd, || {
         for (done, (row, target, clone)) in work.iter().enumerate() {
-            let moved = match target.lies {
-                Lies::Foreign => replace_dead(clone, target),
+            let moved = match target.occupant {
+                Occupant::Foreign => replace_dead(clone, target),
                 _ => move_onto(clone, target, MoveMountFlags::empty()),
             };
             if let Err(e) = moved {
@@ -183,8 +187,8 @@ fn move_onto(
     move_mount(clone, "", &target.entry, "", flags | how)
 }
 
-/// Put a mount in the place of a dead graft: beneath it, and the dead one away. A kernel that does not know this
-/// (before 6.5) says EINVAL; there it goes on top, and the dead one is removed when ours is.
+/// Puts a mount beneath a dead graft, and removes the dead one. A kernel that cannot do this (before 6.5) says EINVAL.
+/// There the mount goes on top, and the dead graft is removed when ours is.
 fn replace_dead(clone: &OwnedFd, target: &Target) -> std::result::Result<(), Errno> {
     match move_onto(clone, target, MOVE_MOUNT_BENEATH) {
         Err(Errno::INVAL) => move_onto(clone, target, MoveMountFlags::empty()),
@@ -198,8 +202,8 @@ fn replace_dead(clone: &OwnedFd, target: &Target) -> std::result::Result<(), Err
     }
 }
 
-fn uncover_all(place: &Place, subject: &Subject, work: &[Work<'_>]) {
-    let result = place.inside(&subject.pidfd, || {
+fn uncover_all(mounts: &SourceMounts, subject: &Subject, work: &[Work<'_>]) {
+    let result = mounts.inside(&subject.pidfd, || {
         uncover_here(subject, work);
         Ok(())
     });
@@ -208,7 +212,7 @@ fn uncover_all(place: &Place, subject: &Subject, work: &[Work<'_>]) {
     }
 }
 
-/// Inside of the container: unmount what has been mounted, the last first.
+/// Unmounts what has been mounted, the last first. The thread is inside of the container.
 fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
     for (_, target, _) in work.iter().rev() {
         if let Err(error) = uncover(target) {
@@ -217,32 +221,33 @@ fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
     }
 }
 
-/// Take the grafts at `paths` out of a container; returns how many there were. They are those of its `slot`, or,
-/// without one, those of a daemon that is dead. What else lies there stays. `root` as [`Progress::root`].
+/// Takes the grafts at `paths` out of a container, and returns their number. With a `slot` they are the grafts of that
+/// container; without one, those of a daemon that is dead. Any other mount there stays. `root` is as
+/// [`Progress::root`].
 ///
 /// # Errors
 /// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
 pub fn detach(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
-    in_network(place, subject, || {
-        detach_there(place, subject, root, slot, paths)
+    in_network(mounts, subject, || {
+        detach_there(mounts, subject, root, slot, paths)
     })
 }
 
 fn detach_there(
-    place: &Place,
+    mounts: &SourceMounts,
     subject: &Subject,
     root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
-    let open = |root| Targets::open(&place.proc, subject, root, &place.devices);
-    // It has mostly entered its root since, and then the path leads nowhere.
+    let open = |root| Targets::open(&mounts.proc, subject, root, &mounts.devices);
+    // Mostly the container has entered its root since, and then the path leads nowhere.
     let before = root.and_then(|root| open(Some(root)).ok());
     let targets = match before.filter(Targets::has_proc) {
         Some(targets) => targets,
@@ -252,7 +257,7 @@ fn detach_there(
     for path in paths.iter().rev() {
         let target = match targets.find(path) {
             Ok(Some(target)) => target,
-            // In a directory of a dead daemon nothing is found; what lies there goes with it.
+            // In a directory of a dead daemon nothing is found. Mounts there go with it.
             Ok(None) => continue,
             Err(error) => {
                 tracing::warn!(%error, pid = subject.pid, "a graft cannot be removed, ignoring");
@@ -260,8 +265,8 @@ fn detach_there(
             }
         };
         let its = match slot {
-            Some(slot) => target.lies == Lies::Graft(slot),
-            None => target.lies == Lies::Foreign && place.is_dead(&target.entry)?,
+            Some(slot) => target.occupant == Occupant::Graft(slot),
+            None => target.occupant == Occupant::Foreign && mounts.is_dead(&target.entry)?,
         };
         if its {
             work.push(target);
@@ -273,24 +278,25 @@ fn detach_there(
             );
         }
     }
-    place.inside(&subject.pidfd, || {
-        spare::take_away(&targets);
+    mounts.inside(&subject.pidfd, || {
+        spare::unmount(&targets);
         for target in &work {
             uncover(target)?;
         }
         Ok(())
     })?;
-    // Dead ones, which ours have covered; where the kernel cannot put a mount beneath another, they may lie in layers.
+    // Ours may have covered dead grafts. Where the kernel cannot put a mount beneath another, there may be layers of
+    // them.
     if (slot.is_some() || !work.is_empty()) && targets.has_foreign() {
         drop(targets);
-        detach_there(place, subject, root, None, paths)?;
+        detach_there(mounts, subject, root, None, paths)?;
     }
     Ok(work.len())
 }
 
-/// Unmount what lies at a target. Only inside of its namespace.
+/// Unmounts the mount at a target. The thread is inside of the container.
 fn uncover(target: &Target) -> Result<()> {
-    // umount2 takes a path; the only one that cannot be redirected is a name in a directory that is held.
+    // umount2 takes a path. The only one that cannot be redirected is a name in a directory that is held open.
     nix::unistd::fchdir(&target.parent)
         .map_err(|e| Error::io("enter the directory of", &target.name, e))?;
     umount2(

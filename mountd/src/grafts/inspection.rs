@@ -11,20 +11,20 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
 
-use super::place::{Place, SOURCE, do_mount, open_dir};
+use super::source_mounts::{SOURCE, SourceMounts, do_mount, open_dir};
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::Row;
 
 /// Recursive clone: `AT_RECURSIVE`, which open_tree takes beside its own flags.
 const RECURSIVE: OpenTreeFlags = OpenTreeFlags::AT_RECURSIVE;
 
-/// Mount the views `rows` of the container in `slot` on the directory `dir`, in the mount namespace of the
-/// process behind `pidfd`.
+/// Mounts the views `rows` of the container in `slot` on the directory `dir`, in the mount namespace that `pidfd` leads
+/// to. Returns the number of views.
 ///
 /// # Errors
 /// When a mount is refused; then nothing is left of it.
-pub fn expose(
-    place: &Place,
+pub fn mount_inspection(
+    mounts: &SourceMounts,
     slot: u64,
     rows: &[Row],
     dir: &OwnedFd,
@@ -32,21 +32,21 @@ pub fn expose(
 ) -> Result<usize> {
     let stage = PathBuf::from(format!("/mounts/{slot}"));
     fs::create_dir_all(&stage).map_err(|e| Error::io("create", &stage, e))?;
-    let result = build(place, slot, rows, &stage).and_then(|tree| {
-        place.inside(pidfd, || {
+    let result = build(mounts, slot, rows, &stage).and_then(|tree| {
+        mounts.inside(pidfd, || {
             let flags =
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             move_mount(&tree, "", dir, "", flags)
                 .map_err(|e| Error::io("mount on", "the directory", e))
         })
     });
-    // The stage has served, whatever came of it.
+    // The stage is needed no more, whatever the result is.
     let _ = umount2(&stage, MntFlags::MNT_DETACH);
     let _ = fs::remove_dir(&stage);
     result.map(|()| rows.len())
 }
 
-fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
+fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let text = stage.display().to_string();
     do_mount(
@@ -58,7 +58,7 @@ fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd
     )?;
     for row in rows {
         let point = stage.join(row.path.trim_start_matches('/'));
-        // It may lie in a directory that is mounted already, and there it is.
+        // It may be in a directory that is mounted already, and exist there.
         if fs::symlink_metadata(&point).is_err() {
             let parent = if row.directory {
                 Some(point.as_path())
@@ -79,7 +79,7 @@ fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd
         .map_err(|e| Error::io("open", &point, e))?;
         let flags =
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(place.clone_of(slot, row)?, "", at, "", flags)
+        move_mount(mounts.clone_of(slot, row)?, "", at, "", flags)
             .map_err(|e| Error::io("mount on", &point, e))?;
     }
     do_mount(
@@ -93,13 +93,13 @@ fn build(place: &Place, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd
     open_tree(open_dir(stage)?, ".", flags).map_err(|e| Error::io("clone", stage, e))
 }
 
-/// Unmount such a directory in the mount namespace of the process behind `pidfd`.
+/// Unmounts such a directory in the mount namespace that `pidfd` leads to.
 ///
 /// # Errors
 /// When something else is mounted there by now, or nothing is.
-pub fn withdraw(place: &Place, dir: &Path, pidfd: impl AsFd) -> Result<()> {
+pub fn unmount_inspection(mounts: &SourceMounts, dir: &Path, pidfd: impl AsFd) -> Result<()> {
     let dir = dir.to_owned();
-    place.inside(pidfd, || {
+    mounts.inside(pidfd, || {
         rustix::mount::unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
             .map_err(|e| Error::io("unmount", &dir, e))
     })

@@ -1,15 +1,16 @@
-//! Opening what a container decides about: name by name, without following it anywhere.
+//! Opens files that a container decides about: name by name, without following links.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::container::open_below;
 use eci_fs_protocol::error::{Error, Result};
 
-/// The root file system that a process is about to enter. The way there is the engine's, and may lead over symbolic
-/// links; the container's begins below it.
+/// Opens the root file system that a process is about to enter. The way there is the engine's, and may lead over
+/// symbolic links. The container's part begins below it.
 pub(super) fn open_root(above: &OwnedFd, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -17,7 +18,7 @@ pub(super) fn open_root(above: &OwnedFd, path: &Path) -> Result<OwnedFd> {
         .map_err(|e| Error::io("open the container's root file system", path, e))
 }
 
-/// A directory at the top of a root file system; none where there is none.
+/// Opens a directory at the top of a root file system; none where there is none.
 pub(super) fn open_top(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     match open_below(
         root,
@@ -30,22 +31,7 @@ pub(super) fn open_top(root: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Open a path below `dir`, without links of any kind.
-pub(crate) fn open_below(
-    dir: impl AsFd,
-    path: &str,
-    flags: OFlags,
-) -> std::result::Result<OwnedFd, Errno> {
-    rustix::fs::openat2(
-        dir,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH,
-    )
-}
-
-/// What an error on the way to `path` says.
+/// Returns the error for an errno on the way to `path`.
 pub(super) fn link_or(errno: Errno, path: &str) -> Error {
     match errno {
         Errno::LOOP | Errno::NOTDIR => Error::refused(format!(
@@ -56,18 +42,18 @@ pub(super) fn link_or(errno: Errno, path: &str) -> Error {
     }
 }
 
-/// What lies behind a descriptor.
+/// The file behind a descriptor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct At {
     /// The id of its mount.
     pub(super) mount: u64,
-    /// Whether it is a directory.
+    /// True if it is a directory.
     pub(super) directory: bool,
-    /// Whether it is a symbolic link.
+    /// True if it is a symbolic link.
     pub(super) link: bool,
 }
 
-/// Ask the kernel, and not the file system, what lies behind a descriptor.
+/// Asks the kernel, and not the file system, about the file behind a descriptor.
 pub(super) fn at(fd: &OwnedFd, path: &str) -> Result<At> {
     use rustix::fs::{AtFlags, StatxFlags, statx};
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;

@@ -1,9 +1,9 @@
 //! Questions to a file system that may never be answered, each asked on a thread of its own.
 //!
-//! A thread that waits for an answer which a server has promised cannot be ended, not even with its process; and as
-//! long as it lives, so do the descriptors that it shares. If these were the daemon's, its end would close neither
-//! `/dev/fuse`, so that the kernel would never give up the request, nor the lock of the runtime directory. So the
-//! threads that ask have descriptors of their own: what they are to ask about comes to them over a socket.
+//! A thread that waits for an answer which a server has promised cannot be ended, not even with its process. As long as
+//! it lives, so do the descriptors that it shares. If these were the daemon's, its end would close neither `/dev/fuse`,
+//! so that the kernel would never give up the request, nor the lock of the runtime directory. So the threads that ask
+//! have descriptors of their own, and get those that they ask about over a socket.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,30 +17,29 @@ use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::place::{duplicate, gone};
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Connection;
 
 /// A question about the descriptor that travels beside.
 #[derive(Debug, Serialize, Deserialize)]
 enum Question {
-    /// What does its file system say of itself?
+    /// Has its file system an error for fstatfs(2)?
     State,
-    /// What is in it under a name that nothing has?
+    /// Has it an entry under a name that nothing has?
     Nothing {
-        /// Two of one name would wait for each other in the kernel.
+        /// The number in the name: two questions of one name would wait for each other in the kernel.
         number: usize,
     },
 }
 
-/// What came of it; none is success.
+/// The errno of an answer; none for success.
 type Answer = Option<Errno>;
 
-/// Who waits for an answer, by the number of the question.
+/// The receivers of answers, by the number of the question.
 type Waiting = Arc<Mutex<HashMap<u64, Box<dyn FnOnce(Answer) + Send>>>>;
 
-/// A thread that starts the threads that ask. They must not be the grafter's: a thread shares the root and the
+/// A thread that starts the threads that ask. The grafter must not start them: a thread shares the root and the
 /// directory of the one that started it, and the grafter could enter no namespace while one of them hangs.
 #[derive(Clone)]
 pub(super) struct Probes {
@@ -56,7 +55,7 @@ impl std::fmt::Debug for Probes {
 }
 
 impl Probes {
-    /// Start it.
+    /// Starts the thread.
     pub(super) fn start() -> Result<Self> {
         let (questions, theirs) =
             Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
@@ -72,7 +71,8 @@ impl Probes {
                 if !failed {
                     serve(&theirs, &answers);
                 }
-                // Its number belongs to somebody else in the daemon's own table.
+                // The number of the socket belongs to another file in the daemon's own table, so it is not closed
+                // there.
             })
             .map_err(|e| Error::io("start", "the prober thread", e))?;
         is_ready.recv().map_err(|_| gone())??;
@@ -83,7 +83,7 @@ impl Probes {
         })
     }
 
-    /// Ask without waiting; `done` is called with the answer, if there is ever one.
+    /// Asks without waiting. `done` is called with the answer, if there is ever one.
     fn ask(
         &self,
         question: Question,
@@ -98,11 +98,12 @@ impl Probes {
             .map_err(|_| gone())
     }
 
-    /// What the file system behind a descriptor says of itself: an error, or none.
+    /// Asks the file system behind a descriptor for its state: an errno, or none. The receiver hears of it if there is
+    /// ever an answer.
     pub(super) fn state(&self, entry: &OwnedFd) -> Result<Receiver<Answer>> {
         let (answer, answered) = mpsc::channel();
         let done = move |errno| {
-            // Nobody may wait for it any more.
+            // The receiver may have gone.
             let _ = answer.send(errno);
         };
         self.ask(Question::State, entry.as_fd(), done)?;
@@ -110,7 +111,7 @@ impl Probes {
     }
 }
 
-/// Leave the descriptors of the other threads, and keep the socket and the standard error output.
+/// Leaves the descriptors of the other threads, and keeps the socket and the standard error output.
 fn keep_only(socket: &Channel) -> Result<()> {
     use std::os::fd::AsRawFd;
     let trouble = |e: Errno| Error::io("read", "/proc/thread-self/fd", e);
@@ -168,14 +169,14 @@ fn serve(questions: &Channel, waiting: &Waiting) {
     }
 }
 
-/// Asks the two connections whether somebody serves them.
+/// The check whether a server answers on the two connections.
 #[derive(Debug)]
-pub struct Prober {
+pub struct LivenessProbe {
     probes: Probes,
     roots: [OwnedFd; 2],
 }
 
-impl Prober {
+impl LivenessProbe {
     pub(super) fn new(probes: Probes, roots: [&OwnedFd; 2]) -> Result<Self> {
         let [cached, live] = roots;
         Ok(Self {
@@ -184,18 +185,18 @@ impl Prober {
         })
     }
 
-    /// Ask both connections for names that are not there, so that each of the threads that wait for a request gets
-    /// one, up to `times`; `done` hears of each answer. Nobody waits here: a server may never answer.
+    /// Asks both connections for names that are not there, so that each of the threads that wait for a request gets
+    /// one, up to `times`. `done` hears of each answer. This does not wait: a server may never answer.
     ///
     /// # Errors
     /// When the thread that asks has ended.
-    pub fn poke(&self, times: usize, done: &Sender<Connection>) -> Result<()> {
+    pub fn send(&self, times: usize, done: &Sender<Connection>) -> Result<()> {
         for (connection, root) in Connection::ALL.into_iter().zip(&self.roots) {
             for number in 0..times {
                 let done = done.clone();
                 let hears = move |answer| {
                     if answer == Some(Errno::NOENT) {
-                        // Nobody may wait for it any more.
+                        // The receiver may have gone.
                         let _ = done.send(connection);
                     }
                 };
@@ -205,6 +206,16 @@ impl Prober {
         }
         Ok(())
     }
+}
+
+/// Returns the error for a thread of this module, or the grafter, that has ended.
+pub(super) fn gone() -> Error {
+    Error::new(Kind::System, "the grafter thread has ended").remedy("restart eci-mountd")
+}
+
+pub(super) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone()
+        .map_err(|e| Error::io("duplicate", "a descriptor", e))
 }
 
 #[cfg(test)]
@@ -218,7 +229,7 @@ mod tests {
         let file = OwnedFd::from(tempfile::tempfile().unwrap());
         assert_eq!(probes.state(&file).unwrap().recv().unwrap(), None);
         drop(write);
-        // If the prober had the other end, this would wait for ever.
+        // If the thread had the other end, this would wait for ever.
         assert_eq!(std::io::Read::read(&mut read, &mut [0; 1]).unwrap(), 0);
     }
 
@@ -227,9 +238,9 @@ mod tests {
         let probes = Probes::start().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
-        let prober = Prober::new(probes, [&root, &root]).unwrap();
+        let probe = LivenessProbe::new(probes, [&root, &root]).unwrap();
         let (done, answered) = mpsc::channel();
-        prober.poke(2, &done).unwrap();
+        probe.send(2, &done).unwrap();
         drop(done);
         assert_eq!(answered.iter().count(), 4);
     }

@@ -1,16 +1,17 @@
-//! Spares: the container's own /proc and /sys without grafts, where no path leads.
+//! Spares: clones of the container's own /proc and /sys without grafts, at a place where no path leads.
 //!
 //! A user namespace in a container may mount a procfs if its mount namespace has one already of which nothing is
-//! hidden (`mnt_already_visible` of fs/namespace.c); so for sysfs. A graft hides a file, and would make the kernel
-//! refuse what it allows without grafts: containers with user namespaces in the container, `unshare -r --mount-proc`.
-//! The kernel looks at all mounts, at those too that are covered. So, on /proc/fs,
+//! hidden (`mnt_already_visible` of fs/namespace.c). The same holds for sysfs. A graft hides a file, so the kernel would
+//! refuse what it allows without grafts: user namespaces in the container that mount one, as
+//! `unshare -r --mount-proc` does. The kernel looks at all mounts, also at those that are covered. So there are three
+//! layers on /proc/fs:
 //!
-//! 1. a clone of /proc is mounted, the room,
-//! 2. in it, spares: clones of /proc and of /sys, on which nothing lies,
-//! 3. and on the room what was at /proc/fs before: whoever walks there is above the room.
+//! 1. the base, a clone of /proc,
+//! 2. in the base, the spares: clones of /proc and of /sys, on which nothing lies,
+//! 3. on the base, the cover: a clone of /proc/fs as it was. A path to /proc/fs ends there, above the base.
 //!
-//! A container for which something is hidden, as engines do unless they are told not to, gets none. So no container
-//! can mount more than it could without grafts.
+//! If something is hidden from a container, as engines do unless they are told not to, it gets no spares. So no
+//! container can mount more than it could without grafts.
 
 use std::os::fd::OwnedFd;
 
@@ -18,23 +19,22 @@ use nix::mount::{MntFlags, umount2};
 use rustix::fs::OFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::open::open_below;
-use super::place::Place;
+use super::source_mounts::SourceMounts;
 use super::target::{Targets, Top};
-use crate::container::Subject;
 use crate::container::mountinfo::Mount;
+use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
 
-/// The directory of procfs on which the room is: every kernel has it.
+/// The directory of procfs on which the base is. Every kernel has it.
 const POINT: &str = "fs";
 
-/// The part of procfs that covers the room.
+/// The part of procfs that covers the base.
 const COVER: &str = "/fs";
 
-/// Directories of procfs in which spares of /proc and of /sys are mounted, in the room.
-const IN_ROOM: [&str; 2] = ["sys", "tty"];
+/// Directories of the base on which the spares of /proc and of /sys are mounted.
+const IN_BASE: [&str; 2] = ["sys", "tty"];
 
-/// Directories that are always empty, and made to be mounted on: what lies there hides nothing.
+/// Directories that are always empty, and made to be mounted on. A mount there hides nothing.
 const EMPTY: &[&str] = &[
     "/fs/bpf",
     "/fs/cgroup",
@@ -52,11 +52,11 @@ const EMPTY: &[&str] = &[
     "/sys/fs/binfmt_misc",
 ];
 
-/// Lay them, if the container has none, and if nothing but grafts hides anything from it.
+/// Mounts the spares, if the container has none, and if nothing but grafts hides anything from it.
 ///
 /// # Errors
-/// When a mount is refused. Nothing is laid then.
-pub(super) fn lay(place: &Place, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
+/// When a mount is refused. No spare is mounted then.
+pub(super) fn mount(mounts: &SourceMounts, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
     let Some(proc) = targets.proc()?.filter(is_whole) else {
         return Ok(());
     };
@@ -64,32 +64,32 @@ pub(super) fn lay(place: &Place, subject: &Subject, targets: &Targets<'_>) -> Re
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let point = open_below(proc.dir, POINT, flags)
         .map_err(|e| Error::io("open the container's", "/proc/fs", e))?;
-    place.inside(&subject.pidfd, || {
-        let (room, cover) = (clone(proc.dir)?, clone(&point)?);
-        put(&room, &point, "")?;
+    mounts.inside(&subject.pidfd, || {
+        let (base, cover) = (clone(proc.dir)?, clone(&point)?);
+        put(&base, &point, "")?;
         let spares = [Some(&proc), sys.as_ref()];
-        let furnished = IN_ROOM
+        let mounted = IN_BASE
             .iter()
             .zip(spares)
             .filter_map(|(name, top)| Some((name, top?)))
-            .try_for_each(|(name, top)| put(&clone(top.dir)?, &room, name))
-            .and_then(|()| put(&cover, &room, ""));
-        furnished.inspect_err(|_| remove(&proc))
+            .try_for_each(|(name, top)| put(&clone(top.dir)?, &base, name))
+            .and_then(|()| put(&cover, &base, ""));
+        mounted.inspect_err(|_| remove(&proc))
     })
 }
 
-/// Take them away. Only inside of the container's namespace.
-pub(super) fn take_away(targets: &Targets<'_>) {
+/// Unmounts the spares. The thread is inside of the container's namespace.
+pub(super) fn unmount(targets: &Targets<'_>) {
     if let Ok(Some(proc)) = targets.proc()
-        && has_room(targets, &proc)
+        && has_base(targets, &proc)
     {
-        // First what covers the room, then the room and all that is in it.
+        // First the cover, then the base with the spares.
         remove(&proc);
         remove(&proc);
     }
 }
 
-/// Whether nothing is hidden of what is mounted there, and no peer of it gets what is mounted on it.
+/// Returns true if nothing is hidden of the mount, and no peer of it gets what is mounted on it.
 fn is_whole(top: &Top<'_>) -> bool {
     top.mount.shared.is_none()
         && top
@@ -98,8 +98,8 @@ fn is_whole(top: &Top<'_>) -> bool {
             .all(|other| below(top, &other.point).is_some_and(|path| EMPTY.contains(&path)))
 }
 
-/// Whether a room lies on it, and its cover on that.
-fn has_room(targets: &Targets<'_>, proc: &Top<'_>) -> bool {
+/// Returns true if a base lies on it, and the cover on that.
+fn has_base(targets: &Targets<'_>, proc: &Top<'_>) -> bool {
     let is_point = |path: &str| path.strip_prefix('/') == Some(POINT);
     let is_part = |mount: &Mount, root: &str| {
         mount.fstype == "proc"
@@ -109,7 +109,7 @@ fn has_room(targets: &Targets<'_>, proc: &Top<'_>) -> bool {
     proc.others
         .iter()
         .filter(|other| is_part(other, "/"))
-        .any(|room| targets.on(room).iter().any(|cover| is_part(cover, COVER)))
+        .any(|base| targets.on(base).iter().any(|cover| is_part(cover, COVER)))
 }
 
 /// A mount point as a path below the one of `top`.
@@ -125,14 +125,14 @@ fn clone(dir: &OwnedFd) -> Result<OwnedFd> {
     open_tree(dir, "", flags).map_err(|e| Error::io("clone", "a mount of the container", e))
 }
 
-/// Move a clone onto a directory of the kernel's.
+/// Moves a clone onto a directory of the kernel's.
 fn put(clone: &OwnedFd, dir: &OwnedFd, name: &str) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(clone, "", dir, name, flags)
         .map_err(|e| Error::io("mount", "a spare in the container", e))
 }
 
-/// Unmount what lies on top at the point.
+/// Unmounts the topmost mount on the point.
 fn remove(proc: &Top<'_>) {
     let gone = nix::unistd::fchdir(proc.dir)
         .and_then(|()| umount2(POINT, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW));

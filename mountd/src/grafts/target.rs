@@ -1,9 +1,9 @@
-//! What shall be covered: entries of a container's /proc and /sys, opened and checked.
+//! The targets of grafts: entries of a container's /proc and /sys, opened and checked.
 //!
-//! A container decides what lies in its mount namespace, so nothing here trusts it. Paths are walked name by name
-//! with `openat2`, without symbolic links, and no directory is searched whose mount is not the kernel's or one of
-//! ours: a file system of the container's own may never answer. Which mount that is, the kernel says without asking
-//! its file system (`STATX_MNT_ID`), and mountinfo says what is mounted there.
+//! A container decides about its mount namespace, so nothing here trusts it. Paths are walked name by name with
+//! `openat2`, without symbolic links. A directory is only searched if its mount is the kernel's or one of ours: a file
+//! system of the container's own may never answer. The kernel says which mount that is without asking its file system
+//! (`STATX_MNT_ID`), and mountinfo says what kind of mount it is.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -14,11 +14,11 @@ use std::rc::Rc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::open::{At, at, link_or, open_below, open_root, open_top};
-use super::place::{FSTYPE, SOURCE};
-use crate::container::Subject;
+use super::open::{At, at, link_or, open_root, open_top};
+use super::source_mounts::{FSTYPE, SOURCE};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::{Namespace, Proc};
+use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
 
 /// The /proc and /sys of a container, and what is mounted there.
@@ -27,14 +27,14 @@ pub struct Targets<'a> {
     proc: &'a Proc,
     subject: &'a Subject,
     mounts: HashMap<u64, Mount>,
-    /// `st_dev` of the two connections, as mountinfo writes it. The kernel gives these numbers, so that no other
-    /// file system can pass for one of ours.
+    /// The `st_dev` of the two connections, as mountinfo writes it. The kernel gives these numbers, so no other file
+    /// system can pass for one of ours.
     connections: &'a [String],
-    /// Mounts that have been made since `mounts` was read, and are ours.
+    /// Ids of mounts of ours that were made after `mounts` was read.
     fresh: RefCell<HashSet<u64>>,
-    /// Peer groups that nobody outside of the container is in.
+    /// Peer groups that are known to be inside of the container only.
     inside: RefCell<HashSet<u64>>,
-    /// Directories that have been walked to.
+    /// Directories that have been walked to, by path.
     dirs: RefCell<HashMap<String, Rc<OwnedFd>>>,
     proc_dir: Option<Rc<OwnedFd>>,
     sys_dir: Option<Rc<OwnedFd>>,
@@ -45,9 +45,9 @@ pub struct Targets<'a> {
 pub(super) struct Top<'a> {
     /// The directory.
     pub(super) dir: &'a OwnedFd,
-    /// What is mounted there.
+    /// The mount of the directory.
     pub(super) mount: &'a Mount,
-    /// What is mounted on that, but for grafts.
+    /// The mounts on that, without grafts.
     pub(super) others: Vec<&'a Mount>,
 }
 
@@ -56,33 +56,34 @@ pub(super) struct Top<'a> {
 pub(super) struct Target {
     /// The entry itself.
     pub(super) entry: OwnedFd,
-    /// Whether it is a directory.
+    /// True if it is a directory.
     pub(super) directory: bool,
-    /// The directory that holds it, and its name there: `umount2` wants a path.
+    /// The directory that holds it, and its name there: `umount2` takes a path.
     pub(super) parent: OwnedFd,
     pub(super) name: String,
-    /// What of ours lies there already.
-    pub(super) lies: Lies,
+    /// The occupant of the entry.
+    pub(super) occupant: Occupant,
 }
 
-/// What lies at an entry.
+/// The mount that covers an entry already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lies {
-    /// Nothing of ours: the kernel's entry, or what the container has mounted there.
+pub(super) enum Occupant {
+    /// The entry has no mount of ours: it is the kernel's, or what the container has mounted there.
     Other,
-    /// A graft of the container in this slot, by this daemon. A container in a container inherits those of the outer.
+    /// A graft of the container in this slot, by this daemon. A container in a container inherits those of the outer
+    /// one.
     Graft(u64),
     /// A graft of another daemon, living or dead, or what passes for one.
     Foreign,
 }
 
 impl<'a> Targets<'a> {
-    /// Open the container's /proc and /sys below its root directory; or below `root`, where its root file system lies
+    /// Opens the container's /proc and /sys below its root directory; or below `root`, where its root file system lies
     /// while it has not entered it.
     ///
     /// # Errors
-    /// [`Kind::Refused`](crate::error::Kind::Refused) when the namespace is the host's, when /proc is not a procfs, or when
-    /// what is mounted there would appear outside of the container too.
+    /// [`Refused`](eci_fs_protocol::error::Kind::Refused) when the namespace is the host's, when /proc is not a procfs, or
+    /// when what is mounted there would appear outside of the container too.
     pub fn open(
         proc: &'a Proc,
         subject: &'a Subject,
@@ -112,18 +113,18 @@ impl<'a> Targets<'a> {
             proc_dir: None,
             sys_dir: None,
         };
-        // A container may do without /sys; and without /proc too, if it is made so: what is not there tells nothing.
+        // A container may do without /sys, and without /proc too if it is made so: what is not there tells nothing.
         this.proc_dir = this.top(proc_dir, "/proc", "proc", root.is_none())?;
         this.sys_dir = this.top(sys_dir, "/sys", "sysfs", false)?;
         Ok(this)
     }
 
-    /// Its /proc, if it has one.
+    /// Returns the /proc of the container, if it has one.
     pub(super) fn proc(&self) -> Result<Option<Top<'_>>> {
         self.top_of(self.proc_dir.as_deref(), "/proc")
     }
 
-    /// Its /sys, if it has one.
+    /// Returns the /sys of the container, if it has one.
     pub(super) fn sys(&self) -> Result<Option<Top<'_>>> {
         self.top_of(self.sys_dir.as_deref(), "/sys")
     }
@@ -137,19 +138,19 @@ impl<'a> Targets<'a> {
         Ok(Some(Top { dir, mount, others }))
     }
 
-    /// What is mounted on a mount, but for grafts.
+    /// Returns the mounts on a mount, without grafts.
     pub(super) fn on(&self, mount: &Mount) -> Vec<&Mount> {
         let all = self.mounts.values();
-        all.filter(|other| other.parent == mount.id && self.lies(other) == Lies::Other)
+        all.filter(|other| other.parent == mount.id && self.occupant_of(other) == Occupant::Other)
             .collect()
     }
 
-    /// Whether there is a /proc.
+    /// Returns true if the container has a /proc.
     pub(super) fn has_proc(&self) -> bool {
         self.proc_dir.is_some()
     }
 
-    /// The directory at `path` if the kernel's `fstype` is mounted there, which it must be if it is `needed`.
+    /// Returns the directory at `path` if the kernel's `fstype` is mounted there, which it must be if it is `needed`.
     fn top(
         &self,
         dir: Option<OwnedFd>,
@@ -173,14 +174,14 @@ impl<'a> Targets<'a> {
         Ok(Some(Rc::new(dir)))
     }
 
-    /// A mount of ours that has just been made in the container.
+    /// Adds a mount of ours that has just been made in the container.
     pub(super) fn add_fresh(&self, mount: u64) {
         self.fresh.borrow_mut().insert(mount);
     }
 
-    /// Open the entry at `path`. None where the container does not have it, where something of its own lies on the
-    /// way, or where it has mounted what is deleted, as systemd-nspawn does with a boot_id: the kernel mounts nothing
-    /// over that.
+    /// Opens the entry at `path`. Returns none in three cases: the container does not have the entry; a mount of its
+    /// own lies on the way; or it has mounted a deleted file there, as systemd-nspawn does with a boot_id. The kernel
+    /// mounts nothing over a deleted file.
     ///
     /// # Errors
     /// When the path is not one of /proc or /sys, leads over a symbolic link, or is mounted shared.
@@ -207,7 +208,7 @@ impl<'a> Targets<'a> {
             self.refuse_shared(group, path)?;
             self.inside.borrow_mut().insert(group);
         }
-        let lies = mount.map_or(Lies::Other, |mount| self.lies(mount));
+        let occupant = mount.map_or(Occupant::Other, |mount| self.occupant_of(mount));
         let parent = parent
             .try_clone()
             .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
@@ -217,30 +218,30 @@ impl<'a> Targets<'a> {
             directory: at.directory,
             parent,
             name,
-            lies,
+            occupant,
         }))
     }
 
-    /// Whether anything in the container passes for a graft of another daemon.
+    /// Returns true if anything in the container passes for a graft of another daemon.
     pub(super) fn has_foreign(&self) -> bool {
         self.mounts
             .values()
-            .any(|mount| self.lies(mount) == Lies::Foreign)
+            .any(|mount| self.occupant_of(mount) == Occupant::Foreign)
     }
 
-    fn lies(&self, mount: &Mount) -> Lies {
+    fn occupant_of(&self, mount: &Mount) -> Occupant {
         let slot = || mount.root.split('/').nth(1)?.parse().ok();
         if self.connections.contains(&mount.dev) {
-            return slot().map_or(Lies::Foreign, Lies::Graft);
+            return slot().map_or(Occupant::Foreign, Occupant::Graft);
         }
         if mount.source == SOURCE && mount.fstype == FSTYPE {
-            Lies::Foreign
+            Occupant::Foreign
         } else {
-            Lies::Other
+            Occupant::Other
         }
     }
 
-    /// The directory at `path`, which begins with /proc or /sys.
+    /// Returns the directory at `path`, which begins with /proc or /sys.
     fn walk(&self, path: &str) -> Result<Option<Rc<OwnedFd>>> {
         match path {
             "/proc" => return Ok(self.proc_dir.clone()),
@@ -277,7 +278,7 @@ impl<'a> Targets<'a> {
         Ok(Some(dir))
     }
 
-    /// Open `name` in a directory; `path` is for the error. None where there is none.
+    /// Opens `name` in a directory; `path` is for the error. Returns none where there is none.
     fn step(&self, dir: &OwnedFd, name: &str, path: &str) -> Result<Option<(OwnedFd, At)>> {
         let entry = match open_below(dir, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW) {
             Ok(entry) => entry,
@@ -291,7 +292,7 @@ impl<'a> Targets<'a> {
         Ok(Some((entry, at)))
     }
 
-    /// Whether a mount is the kernel's own /proc or /sys, or of a living connection of ours.
+    /// Returns true if a mount is the kernel's own /proc or /sys, or of a living connection of ours.
     fn can_be_searched(&self, mount: u64) -> bool {
         self.fresh.borrow().contains(&mount)
             || self.mounts.get(&mount).is_some_and(|mount| {
@@ -300,7 +301,7 @@ impl<'a> Targets<'a> {
             })
     }
 
-    /// The mount in which an opened file lies; none when it is not one of the container's.
+    /// Returns the mount in which an opened file lies; none when it is not one of the container's.
     fn mount_of(&self, fd: &OwnedFd, path: &str) -> Result<Option<&Mount>> {
         Ok(self.mounts.get(&at(fd, path)?.mount))
     }
@@ -325,8 +326,8 @@ impl<'a> Targets<'a> {
         }
     }
 
-    /// A mount on a shared mount appears on all its peers. Those inside the container are welcome to it; if
-    /// there are others, nothing is grafted.
+    /// Refuses a peer group that anybody outside of the container is in: a mount on a shared mount appears on all its
+    /// peers.
     fn refuse_shared(&self, group: u64, path: &str) -> Result<()> {
         let own_pids = self.proc.namespace("self", "pid")?;
         let mut seen = BTreeSet::from([self.subject.mount_namespace]);
@@ -365,8 +366,8 @@ impl<'a> Targets<'a> {
     }
 }
 
-/// The mount namespaces that are the host's: the daemon's own, and those of pid 1 and of the kernel's threads
-/// where they can be seen. (Pid 1 of some machines cannot be looked at even by root.)
+/// Refuses the mount namespaces of the host: the daemon's own, and those of pid 1 and of the kernel's threads where
+/// they can be seen. (On some hosts even root cannot look at pid 1.)
 fn refuse_host(proc: &Proc, subject: &Subject) -> Result<()> {
     let kthreadd = proc.read("2/comm").is_ok_and(|comm| comm == "kthreadd\n");
     let hosts: Vec<Namespace> = [

@@ -1,40 +1,41 @@
-//! Who wishes what, and what comes of it on the machine.
+//! The values that containers ask for, and the values of the host that follow from them.
 //!
-//! What is about to be done is written down before it is done: the value to give back, the one that is set, and the
-//! one that is replaced. So a daemon that is killed anywhere leaves a machine whose value is one of the last two, and
-//! any other was set by somebody else, to whom it is left.
+//! Each change is written down before it is made: the value to give back, the value that is set, and the value that is
+//! replaced. So a daemon that is killed anywhere leaves the host with one of the last two. Any other value was set by
+//! somebody else, and is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::machine::Machine;
-use super::record::{self, Entry, Raised, Wish};
+use super::host_values::HostValues;
+use super::record::{self, Raised, Request, SysctlRecord};
 use crate::config::Ceilings;
 use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::{Kind, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
-/// All of it.
+/// The ledger.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    pub(super) machine: Machine,
+    pub(super) host: HostValues,
     pub(super) runtime: RuntimeDir,
     pub(super) boot_id: String,
     pub(super) ceilings: Ceilings,
-    pub(super) entries: BTreeMap<Raisable, Entry>,
-    /// What is in the file.
+    pub(super) entries: BTreeMap<HostSysctl, SysctlRecord>,
+    /// The text of the file.
     pub(super) written: Option<String>,
 }
 
 impl Ledger {
-    /// What the daemon before has left.
+    /// Opens the ledger with the record of the daemon before.
     pub(super) fn open(
-        machine: Machine,
+        host: HostValues,
         runtime: RuntimeDir,
         boot_id: &str,
         ceilings: Ceilings,
     ) -> Self {
         let entries = record::read(&runtime, boot_id).unwrap_or_else(|error| {
-            // It must not keep the daemon from starting; the file is kept for whoever sets the values by hand.
+            // An unreadable record must not keep the daemon from starting. The file is kept for people, who can then
+            // set the values by hand.
             let path = runtime.path().join(record::FILE);
             let kept = path.with_extension("json.unreadable");
             tracing::error!(%error, kept = %kept.display(), "values that were raised are not given back");
@@ -42,59 +43,62 @@ impl Ledger {
             BTreeMap::new()
         });
         Self {
-            machine,
+            host,
             runtime,
             boot_id: boot_id.to_owned(),
             ceilings,
             entries,
-            // Whatever it is, it is written anew or removed.
+            // The file is written anew or removed, whatever it has.
             written: Some(String::new()),
         }
     }
 
-    /// A container has set a tunable to `value`.
+    /// Takes note that a container has set a sysctl to `value`.
     ///
     /// # Errors
-    /// When the machine's value stays as it is although it should change.
-    pub(super) fn wish(&mut self, slot: u64, tunable: Raisable, value: u64) -> Result<()> {
-        let wishes = &mut self.entries.entry(tunable).or_default().wishes;
-        // The same again, as a server that takes over says it, is no other wish.
-        if wishes.get(&slot).is_none_or(|wish| wish.value != value) {
-            wishes.insert(slot, Wish { value, void: false });
+    /// When the host's value stays as it is although it should change.
+    pub(super) fn request(&mut self, slot: u64, tunable: HostSysctl, value: u64) -> Result<()> {
+        let requests = &mut self.entries.entry(tunable).or_default().requests;
+        // A server that takes over says the same value again, which is no other request.
+        if requests
+            .get(&slot)
+            .is_none_or(|request| request.value != value)
+        {
+            requests.insert(slot, Request { value, void: false });
         }
         self.settle(tunable)
     }
 
-    /// Only these containers are left.
+    /// Removes the requests of all containers but these.
     pub(super) fn keep(&mut self, slots: &BTreeSet<u64>) {
-        for tunable in Raisable::ALL {
+        for tunable in HostSysctl::ALL {
             if let Some(entry) = self.entries.get_mut(&tunable) {
-                entry.wishes.retain(|slot, _| slots.contains(slot));
+                entry.requests.retain(|slot, _| slots.contains(slot));
                 self.settle_or_say(tunable);
             }
         }
         self.save_or_warn();
     }
 
-    /// This container is gone.
+    /// Removes the requests of a container that is gone.
     pub(super) fn remove(&mut self, slot: u64) {
-        for tunable in Raisable::ALL {
+        for tunable in HostSysctl::ALL {
             let entry = self.entries.get_mut(&tunable);
-            if entry.is_some_and(|entry| entry.wishes.remove(&slot).is_some()) {
+            if entry.is_some_and(|entry| entry.requests.remove(&slot).is_some()) {
                 self.settle_or_say(tunable);
             }
         }
     }
 
-    fn settle_or_say(&mut self, tunable: Raisable) {
+    fn settle_or_say(&mut self, tunable: HostSysctl) {
         if let Err(error) = self.settle(tunable) {
             tracing::error!(%error, %tunable, "the machine's value is not what it should be");
         }
     }
 
-    /// Make the machine's value what the wishes make of it.
-    fn settle(&mut self, tunable: Raisable) -> Result<()> {
-        let present = self.machine.read(tunable);
+    /// Gives the host's value what follows from the requests.
+    fn settle(&mut self, tunable: HostSysctl) -> Result<()> {
+        let present = self.host.read(tunable);
         let Some(entry) = self.entries.get_mut(&tunable) else {
             return Ok(());
         };
@@ -121,11 +125,14 @@ impl Ledger {
                 "somebody else has set the machine's value: it is left alone"
             );
             entry.raised = None;
-            entry.wishes.values_mut().for_each(|wish| wish.void = true);
+            entry
+                .requests
+                .values_mut()
+                .for_each(|request| request.void = true);
         }
         let original = entry.raised.map_or(present, |raised| raised.original);
-        let wishes = entry.wishes.values().filter(|wish| !wish.void);
-        let wanted = wishes.map(|wish| wish.value).max().unwrap_or(0);
+        let requests = entry.requests.values().filter(|request| !request.void);
+        let wanted = requests.map(|request| request.value).max().unwrap_or(0);
         let ceiling = self.ceilings.of(tunable).unwrap_or(0);
         let target = tunable.rounded(wanted, ceiling).max(original);
         if target == original {
@@ -135,25 +142,25 @@ impl Ledger {
         }
     }
 
-    /// The machine has its own value again.
-    fn give_back(&mut self, tunable: Raisable, original: u64, present: u64) -> Result<()> {
+    /// Gives the host its own value again.
+    fn give_back(&mut self, tunable: HostSysctl, original: u64, present: u64) -> Result<()> {
         let Some(entry) = self.entries.get_mut(&tunable) else {
             return Ok(());
         };
         if let Some(raised) = &mut entry.raised {
             raised.set = original;
             raised.before = Some(present);
-            // On a full disk it is done all the same: nothing is left to give back then.
+            // On a full disk the value is given back all the same: then nothing is left to give back.
             self.save_or_warn();
             if present != original {
-                self.machine.write(tunable, original)?;
+                self.host.write(tunable, original)?;
                 tracing::info!(%tunable, from = present, to = original, "the machine's value is given back");
             }
         }
         if let Some(entry) = self.entries.get_mut(&tunable) {
             entry.raised = None;
-            entry.wishes.retain(|_, wish| wish.void);
-            if entry.wishes.is_empty() {
+            entry.requests.retain(|_, request| request.void);
+            if entry.requests.is_empty() {
                 self.entries.remove(&tunable);
             }
         }
@@ -161,16 +168,16 @@ impl Ledger {
         Ok(())
     }
 
-    /// The machine has a higher value than its own.
-    fn set(&mut self, tunable: Raisable, original: u64, present: u64, target: u64) -> Result<()> {
+    /// Gives the host a higher value than its own.
+    fn set(&mut self, tunable: HostSysctl, original: u64, present: u64, target: u64) -> Result<()> {
         let Some(entry) = self.entries.get_mut(&tunable) else {
             return Ok(());
         };
         let was = entry.raised;
-        // What is not above the machine's own value was no wish to raise it.
+        // A value that is not above the host's own was no request to raise it.
         entry
-            .wishes
-            .retain(|_, wish| wish.void || wish.value > original);
+            .requests
+            .retain(|_, request| request.void || request.value > original);
         entry.raised = Some(Raised {
             original,
             set: target,
@@ -178,7 +185,7 @@ impl Ledger {
         });
         let written_down = self.save();
         let done = match &written_down {
-            Ok(()) if present != target => self.machine.write(tunable, target),
+            Ok(()) if present != target => self.host.write(tunable, target),
             _ => Ok(()),
         };
         if let Some(entry) = self.entries.get_mut(&tunable) {
@@ -209,15 +216,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// The same where nothing depends on it but what a later daemon says.
+    /// As [`Self::save`], where nothing depends on it but what a later daemon says.
     fn save_or_warn(&mut self) {
         if let Err(error) = self.save() {
             tracing::warn!(%error, "what is raised is not written down, ignoring");
         }
     }
 
-    /// Whether one may be raised, and a container can have set it to `value`.
-    pub(super) fn may_be(&self, tunable: Raisable, value: u64) -> bool {
+    /// Returns true if the sysctl may be raised, and a container can have set it to `value`.
+    pub(super) fn is_allowed(&self, tunable: HostSysctl, value: u64) -> bool {
         self.ceilings.of(tunable).is_some() && value <= tunable.most()
     }
 }

@@ -1,17 +1,16 @@
-//! Raising tunables of the machine to what containers wish, where the host's administrator allows it, and giving
-//! them back.
+//! Sysctls of the host that containers raise, where the host's administrator allows it, and that are given back.
 //!
-//! The server says what a container has set. Which tunables there are is a fixed list, up to where each may be raised
-//! is the configuration's to say, and the number is judged here: a hostile server can raise to the ceiling and no more.
+//! The server says what a container has set. The sysctls are a fixed list, the configuration has a ceiling for each, and
+//! the number is checked here. So a hostile server can raise them to the ceiling and no more.
 //!
 //! | what | where |
 //! |---|---|
-//! | who wishes what, and what comes of it | `ledger` |
-//! | what is written down, and read again by the next daemon | [`record`] |
-//! | the machine's values | `machine` |
+//! | the requests of containers, and the values that follow from them | `ledger` |
+//! | the record that the next daemon reads | [`record`] |
+//! | the values of the host | `host_values` |
 
+mod host_values;
 mod ledger;
-mod machine;
 pub mod record;
 #[cfg(test)]
 mod tests;
@@ -25,13 +24,13 @@ use rustix::io::Errno;
 
 use crate::config::Ceilings;
 use crate::runtime_dir::RuntimeDir;
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
+use host_values::HostValues;
 use ledger::Ledger;
-use machine::Machine;
 
-/// What raises; clones are the same one.
+/// The sysctls of the host that containers raise. Clones are the same ones.
 #[derive(Debug, Clone, Default)]
-pub struct Raiser {
+pub struct HostSysctls {
     shared: Arc<Shared>,
 }
 
@@ -45,43 +44,43 @@ struct Shared {
 struct Inner {
     /// None where nothing can be written down: then nothing is raised.
     ledger: Option<Ledger>,
-    /// The containers that there are.
+    /// The slots of the containers.
     slots: BTreeSet<u64>,
-    /// All containers of the daemon before this one have been entered.
+    /// True once all containers of the daemon before this one have been entered.
     complete: bool,
-    /// Whether the last wish could not be met, so that a container cannot fill the log.
+    /// True if the last request could not be met. So a container cannot fill the log.
     failed: bool,
 }
 
-impl Raiser {
-    /// Go on with what is written down in `runtime`, if that was since the machine was booted. Without this nothing
-    /// is raised.
+impl HostSysctls {
+    /// Goes on with the record in `runtime`, if that was written since the host was booted. Without this nothing is
+    /// raised.
     pub fn open(&self, runtime: RuntimeDir, boot_id: &str, ceilings: Ceilings) {
         self.open_at(Path::new("/"), runtime, boot_id, ceilings);
     }
 
     fn open_at(&self, root: &Path, runtime: RuntimeDir, boot_id: &str, ceilings: Ceilings) {
-        let ledger = Ledger::open(Machine::at(root), runtime, boot_id, ceilings);
+        let ledger = Ledger::open(HostValues::at(root), runtime, boot_id, ceilings);
         self.shared.inner.lock().ledger = Some(ledger);
     }
 
-    /// Those that may be raised.
-    pub fn tunables(&self) -> Vec<Raisable> {
+    /// Returns the sysctls that may be raised.
+    pub fn tunables(&self) -> Vec<HostSysctl> {
         let inner = self.shared.inner.lock();
         let ledger = inner.ledger.as_ref();
         ledger.map_or_else(Vec::new, |ledger| ledger.ceilings.tunables())
     }
 
-    /// There is a container.
+    /// Enters a container.
     pub fn enter(&self, slot: u64) {
         self.shared.inner.lock().slots.insert(slot);
     }
 
-    /// It is gone, and what it wished.
+    /// Forgets a container that is gone, and its requests.
     pub fn leave(&self, slot: u64) {
         let mut inner = self.shared.inner.lock();
         inner.slots.remove(&slot);
-        // Before that all are looked at.
+        // Until then all requests are kept.
         if inner.complete
             && let Some(ledger) = &mut inner.ledger
         {
@@ -89,8 +88,8 @@ impl Raiser {
         }
     }
 
-    /// All containers of the daemon before this one have been entered: what others wished is given back. Until then
-    /// nobody is answered.
+    /// Says that all containers of the daemon before this one have been entered. What the others had asked for is given
+    /// back. Until then no request is answered.
     pub fn set_complete(&self) {
         let mut guard = self.shared.inner.lock();
         let inner = &mut *guard;
@@ -101,12 +100,12 @@ impl Raiser {
         self.shared.complete.notify_all();
     }
 
-    /// A container has set a tunable to `value`: the machine's is raised to that, or to the ceiling.
+    /// Takes note that a container has set a sysctl to `value`. The host's value is raised to that, or to the ceiling.
     ///
     /// # Errors
     /// EPERM for what is not to be raised, ESRCH when there is no such container, EIO when it could not be done; the
     /// log says why.
-    pub fn wish(&self, slot: u64, tunable: Raisable, value: u64) -> Result<(), Errno> {
+    pub fn request(&self, slot: u64, tunable: HostSysctl, value: u64) -> Result<(), Errno> {
         let mut inner = self.shared.inner.lock();
         while !inner.complete {
             self.shared.complete.wait(&mut inner);
@@ -115,10 +114,10 @@ impl Raiser {
             return Err(Errno::SRCH);
         }
         let ledger = inner.ledger.as_mut().ok_or(Errno::PERM)?;
-        if !ledger.may_be(tunable, value) {
+        if !ledger.is_allowed(tunable, value) {
             return Err(Errno::PERM);
         }
-        let done = ledger.wish(slot, tunable, value);
+        let done = ledger.request(slot, tunable, value);
         let failed_before = std::mem::replace(&mut inner.failed, done.is_err());
         done.map_err(|error| {
             if !failed_before {

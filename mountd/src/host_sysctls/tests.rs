@@ -3,13 +3,13 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::record::{self, Entry};
+use super::record::{self, SysctlRecord};
 use super::*;
 
-const NR_OPEN: Raisable = Raisable::NrOpen;
-const FILE_MAX: Raisable = Raisable::FileMax;
+const NR_OPEN: HostSysctl = HostSysctl::NrOpen;
+const FILE_MAX: HostSysctl = HostSysctl::FileMax;
 
-/// A machine whose values are files of a directory.
+/// A host whose values are files of a directory.
 struct Rig {
     dir: TempDir,
 }
@@ -19,7 +19,7 @@ impl Rig {
         let rig = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        for tunable in Raisable::ALL {
+        for tunable in HostSysctl::ALL {
             let path = rig.path(tunable);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             rig.set(tunable, 1024);
@@ -28,15 +28,15 @@ impl Rig {
         rig
     }
 
-    fn path(&self, tunable: Raisable) -> PathBuf {
+    fn path(&self, tunable: HostSysctl) -> PathBuf {
         self.dir.path().join(tunable.path().trim_start_matches('/'))
     }
 
-    fn set(&self, tunable: Raisable, value: u64) {
+    fn set(&self, tunable: HostSysctl, value: u64) {
         fs::write(self.path(tunable), format!("{value}\n")).unwrap();
     }
 
-    fn value(&self, tunable: Raisable) -> u64 {
+    fn value(&self, tunable: HostSysctl) -> u64 {
         let text = fs::read_to_string(self.path(tunable)).unwrap();
         text.trim().parse().unwrap()
     }
@@ -49,30 +49,30 @@ impl Rig {
         self.dir.path().join("run").join(record::FILE)
     }
 
-    fn entry(&self, tunable: Raisable) -> Option<Entry> {
+    fn entry(&self, tunable: HostSysctl) -> Option<SysctlRecord> {
         let mut all = record::read(&self.runtime(), "this boot").unwrap();
         all.remove(&tunable)
     }
 
     /// A daemon that finds these containers, with this ceiling for all.
-    fn daemon(&self, slots: &[u64], ceiling: u64) -> Raiser {
+    fn daemon(&self, slots: &[u64], ceiling: u64) -> HostSysctls {
         self.booted("this boot", slots, ceiling)
     }
 
-    fn booted(&self, boot_id: &str, slots: &[u64], ceiling: u64) -> Raiser {
-        let ceilings = Raisable::ALL.map(|tunable| (tunable, ceiling));
+    fn booted(&self, boot_id: &str, slots: &[u64], ceiling: u64) -> HostSysctls {
+        let ceilings = HostSysctl::ALL.map(|tunable| (tunable, ceiling));
         let ceilings = ceilings.into_iter().collect();
         self.started(boot_id, slots, ceilings)
     }
 
-    fn started(&self, boot_id: &str, slots: &[u64], ceilings: Ceilings) -> Raiser {
-        let raiser = Raiser::default();
-        raiser.open_at(self.dir.path(), self.runtime(), boot_id, ceilings);
+    fn started(&self, boot_id: &str, slots: &[u64], ceilings: Ceilings) -> HostSysctls {
+        let host_sysctls = HostSysctls::default();
+        host_sysctls.open_at(self.dir.path(), self.runtime(), boot_id, ceilings);
         for slot in slots {
-            raiser.enter(*slot);
+            host_sysctls.enter(*slot);
         }
-        raiser.set_complete();
-        raiser
+        host_sysctls.set_complete();
+        host_sysctls
     }
 }
 
@@ -80,9 +80,9 @@ impl Rig {
 fn privileged_the_higher_wish_wins_and_the_last_that_goes_gives_back() {
     let rig = Rig::new();
     let daemon = rig.daemon(&[1, 2], 1 << 20);
-    daemon.wish(1, NR_OPEN, 3000).unwrap();
+    daemon.request(1, NR_OPEN, 3000).unwrap();
     assert_eq!(rig.value(NR_OPEN), 3000);
-    daemon.wish(2, NR_OPEN, 2000).unwrap();
+    daemon.request(2, NR_OPEN, 2000).unwrap();
     assert_eq!(rig.value(NR_OPEN), 3000);
     daemon.leave(1);
     assert_eq!(rig.value(NR_OPEN), 2000);
@@ -96,8 +96,8 @@ fn privileged_the_higher_wish_wins_and_the_last_that_goes_gives_back() {
 fn privileged_who_lowers_his_own_value_wishes_no_more() {
     let rig = Rig::new();
     let daemon = rig.daemon(&[1], 1 << 20);
-    for (wish, value) in [(3000, 3000), (2000, 2000), (2500, 2500), (64, 1024)] {
-        daemon.wish(1, NR_OPEN, wish).unwrap();
+    for (request, value) in [(3000, 3000), (2000, 2000), (2500, 2500), (64, 1024)] {
+        daemon.request(1, NR_OPEN, request).unwrap();
         assert_eq!(rig.value(NR_OPEN), value);
     }
     assert!(!rig.record().exists());
@@ -107,14 +107,14 @@ fn privileged_who_lowers_his_own_value_wishes_no_more() {
 fn privileged_nothing_is_raised_beyond_its_ceiling_nor_lowered_to_it() {
     let rig = Rig::new();
     let daemon = rig.daemon(&[1, 2], 2048);
-    daemon.wish(1, FILE_MAX, i64::MAX as u64).unwrap();
+    daemon.request(1, FILE_MAX, i64::MAX as u64).unwrap();
     assert_eq!(rig.value(FILE_MAX), 2048);
-    daemon.wish(2, FILE_MAX, 1500).unwrap();
+    daemon.request(2, FILE_MAX, 1500).unwrap();
     daemon.leave(1);
     assert_eq!(rig.value(FILE_MAX), 1500);
     let daemon = rig.daemon(&[2], 512);
     assert_eq!(rig.value(FILE_MAX), 1024);
-    daemon.wish(2, FILE_MAX, 2000).unwrap();
+    daemon.request(2, FILE_MAX, 2000).unwrap();
     assert_eq!(rig.value(FILE_MAX), 1024);
 }
 
@@ -124,14 +124,14 @@ fn privileged_without_a_ceiling_without_a_container_or_out_of_range_nothing_is_r
     let one = [(FILE_MAX, 1 << 40)].into_iter().collect();
     let daemon = rig.started("this boot", &[1], one);
     assert_eq!(daemon.tunables(), [FILE_MAX]);
-    assert_eq!(daemon.wish(1, NR_OPEN, 2000), Err(Errno::PERM));
-    assert_eq!(daemon.wish(2, FILE_MAX, 2000), Err(Errno::SRCH));
-    assert_eq!(daemon.wish(1, FILE_MAX, u64::MAX), Err(Errno::PERM));
-    let off = Raiser::default();
+    assert_eq!(daemon.request(1, NR_OPEN, 2000), Err(Errno::PERM));
+    assert_eq!(daemon.request(2, FILE_MAX, 2000), Err(Errno::SRCH));
+    assert_eq!(daemon.request(1, FILE_MAX, u64::MAX), Err(Errno::PERM));
+    let off = HostSysctls::default();
     off.enter(1);
     off.set_complete();
     assert_eq!(off.tunables(), []);
-    assert_eq!(off.wish(1, FILE_MAX, 2000), Err(Errno::PERM));
+    assert_eq!(off.request(1, FILE_MAX, 2000), Err(Errno::PERM));
     assert_eq!(rig.value(FILE_MAX), 1024);
     assert!(!rig.record().exists());
 }
@@ -140,8 +140,8 @@ fn privileged_without_a_ceiling_without_a_container_or_out_of_range_nothing_is_r
 fn privileged_the_next_daemon_goes_on_and_gives_back_for_who_has_gone() {
     let rig = Rig::new();
     let daemon = rig.daemon(&[1, 2], 1 << 20);
-    daemon.wish(1, FILE_MAX, 5000).unwrap();
-    daemon.wish(2, FILE_MAX, 4000).unwrap();
+    daemon.request(1, FILE_MAX, 5000).unwrap();
+    daemon.request(2, FILE_MAX, 4000).unwrap();
     drop(daemon);
     let daemon = rig.daemon(&[1, 2], 1 << 20);
     assert_eq!(rig.value(FILE_MAX), 5000);
@@ -154,7 +154,7 @@ fn privileged_the_next_daemon_goes_on_and_gives_back_for_who_has_gone() {
     assert!(!rig.record().exists());
 }
 
-/// Killed between the record and the machine, and after the machine, on the way up and on the way down.
+/// The daemon is killed between the record and the host, and after the host, on the way up and on the way down.
 #[test]
 fn privileged_a_daemon_that_was_killed_anywhere_leaves_what_the_next_understands() {
     for (original, set, before, present) in [
@@ -187,19 +187,19 @@ fn privileged_what_somebody_else_has_set_is_left_alone() {
     for theirs in [1500, 9000] {
         let rig = Rig::new();
         let daemon = rig.daemon(&[1, 2], 1 << 20);
-        daemon.wish(1, FILE_MAX, 5000).unwrap();
-        daemon.wish(2, FILE_MAX, 4000).unwrap();
+        daemon.request(1, FILE_MAX, 5000).unwrap();
+        daemon.request(2, FILE_MAX, 4000).unwrap();
         rig.set(FILE_MAX, theirs);
         daemon.leave(2);
         assert_eq!(rig.value(FILE_MAX), theirs);
-        // Nor is the same wish one, whoever says it again.
-        daemon.wish(1, FILE_MAX, 5000).unwrap();
+        // The same request again is none either.
+        daemon.request(1, FILE_MAX, 5000).unwrap();
         drop(daemon);
         let daemon = rig.daemon(&[1], 1 << 20);
-        daemon.wish(1, FILE_MAX, 5000).unwrap();
+        daemon.request(1, FILE_MAX, 5000).unwrap();
         assert_eq!(rig.value(FILE_MAX), theirs);
-        // Another one is, and what is given back is the value of the other.
-        daemon.wish(1, FILE_MAX, 10_000).unwrap();
+        // Another request is one. Then the value that is given back is that of the other party.
+        daemon.request(1, FILE_MAX, 10_000).unwrap();
         assert_eq!(rig.value(FILE_MAX), 10_000);
         daemon.leave(1);
         assert_eq!(rig.value(FILE_MAX), theirs);
@@ -210,7 +210,9 @@ fn privileged_what_somebody_else_has_set_is_left_alone() {
 #[test]
 fn privileged_the_record_of_another_boot_counts_no_more() {
     let rig = Rig::new();
-    rig.daemon(&[1], 1 << 20).wish(1, FILE_MAX, 5000).unwrap();
+    rig.daemon(&[1], 1 << 20)
+        .request(1, FILE_MAX, 5000)
+        .unwrap();
     rig.set(FILE_MAX, 2000);
     rig.booted("the next", &[1], 1 << 20);
     assert_eq!(rig.value(FILE_MAX), 2000);
@@ -225,7 +227,7 @@ fn privileged_a_record_that_is_none_is_kept_and_keeps_nobody_from_starting() {
         let daemon = rig.daemon(&[1], 1 << 20);
         let kept = rig.record().with_extension("json.unreadable");
         assert_eq!(fs::read_to_string(kept).unwrap(), text);
-        daemon.wish(1, FILE_MAX, 5000).unwrap();
+        daemon.request(1, FILE_MAX, 5000).unwrap();
         assert_eq!(rig.entry(FILE_MAX).unwrap().raised.unwrap().original, 1024);
         daemon.leave(1);
         assert_eq!(rig.value(FILE_MAX), 1024);
@@ -236,16 +238,16 @@ fn privileged_a_record_that_is_none_is_kept_and_keeps_nobody_from_starting() {
 fn privileged_what_cannot_be_written_down_is_not_raised_and_is_given_back_all_the_same() {
     let rig = Rig::new();
     let daemon = rig.daemon(&[1, 2], 1 << 20);
-    daemon.wish(2, FILE_MAX, 2000).unwrap();
+    daemon.request(2, FILE_MAX, 2000).unwrap();
     // The file that replaces the record cannot be made.
     let obstacle = rig.record().with_extension("json.new");
     fs::create_dir(&obstacle).unwrap();
-    assert_eq!(daemon.wish(1, FILE_MAX, 5000), Err(Errno::IO));
-    assert_eq!(daemon.wish(1, NR_OPEN, 5000), Err(Errno::IO));
+    assert_eq!(daemon.request(1, FILE_MAX, 5000), Err(Errno::IO));
+    assert_eq!(daemon.request(1, NR_OPEN, 5000), Err(Errno::IO));
     assert_eq!((rig.value(FILE_MAX), rig.value(NR_OPEN)), (2000, 1024));
     // What was refused is done when there is room and a reason to look again.
     fs::remove_dir(&obstacle).unwrap();
-    daemon.wish(2, FILE_MAX, 3000).unwrap();
+    daemon.request(2, FILE_MAX, 3000).unwrap();
     assert_eq!(rig.value(FILE_MAX), 5000);
     fs::create_dir(&obstacle).unwrap();
     daemon.leave(1);
@@ -257,13 +259,13 @@ fn privileged_what_cannot_be_written_down_is_not_raised_and_is_given_back_all_th
 fn privileged_what_the_machine_refuses_changes_nothing() {
     let rig = Rig::new();
     let daemon = rig.daemon(&[1], 1 << 20);
-    fs::remove_file(rig.path(Raisable::ConntrackMax)).unwrap();
-    let refused = daemon.wish(1, Raisable::ConntrackMax, 5000);
+    fs::remove_file(rig.path(HostSysctl::ConntrackMax)).unwrap();
+    let refused = daemon.request(1, HostSysctl::ConntrackMax, 5000);
     assert_eq!(refused, Err(Errno::IO));
     assert!(!rig.record().exists());
     rig.set(NR_OPEN, 1024);
     fs::write(rig.path(NR_OPEN), "no number\n").unwrap();
-    assert_eq!(daemon.wish(1, NR_OPEN, 5000), Err(Errno::IO));
+    assert_eq!(daemon.request(1, NR_OPEN, 5000), Err(Errno::IO));
     daemon.leave(1);
     assert_eq!(
         fs::read_to_string(rig.path(NR_OPEN)).unwrap(),

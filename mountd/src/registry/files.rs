@@ -1,8 +1,8 @@
-//! The list in the runtime directory: a file for each container, so that it does not matter how many others there are,
-//! and one for what they have in common.
+//! The list in the runtime directory. Each container has a file, so that an attach takes no longer when there are many,
+//! and one file has all that they have in common.
 //!
-//! The first version of the list was one file, with all containers. It is still read, and written for a daemon that takes
-//! the place of this one and may be of any version.
+//! In the first version of the list one file had all containers. It is still read. It is also written for a daemon that
+//! takes the place of this one and may be of any version.
 
 use std::path::Path;
 
@@ -13,14 +13,14 @@ use super::{Container, Registry, Saved, SavedContainer};
 use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::{Error, Result};
 
-/// What the containers have in common.
+/// The file with all that the containers have in common.
 const FILE: &str = "containers.json";
 
-/// The directory of the containers' files, which are named by their slots.
+/// The name of the directory of the containers' files, which are named by their slots.
 pub const DIR: &str = "containers";
 
-/// What is in [`FILE`]. A version of its own, for the daemon that reads it may be a later one.
-#[derive(Debug, Serialize, Deserialize)]
+/// The content of [`FILE`]. It has a version, because the daemon that reads it may be a later one.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "version")]
 enum Head {
     /// Everything.
@@ -28,8 +28,8 @@ enum Head {
     V1 {
         boot_id: String,
         next_slot: u64,
-        #[serde(default)]
-        machine_secret: Option<[u8; 32]>,
+        #[serde(rename = "machine_secret", default)]
+        host_secret: Option<[u8; 32]>,
         containers: Vec<SavedContainer>,
     },
     /// The containers have files of their own.
@@ -37,21 +37,22 @@ enum Head {
     V2 {
         boot_id: String,
         next_slot: u64,
-        machine_secret: Option<[u8; 32]>,
+        #[serde(rename = "machine_secret")]
+        host_secret: Option<[u8; 32]>,
     },
 }
 
-/// What is in the file of a container.
-#[derive(Debug, Serialize, Deserialize)]
-struct Entry {
+/// The content of the file of a container.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct ContainerFile {
     /// The kernel's boot_id: a file of another boot means nothing.
     boot_id: String,
     container: SavedContainer,
 }
 
 impl Saved {
-    /// The list that a daemon has left in the runtime directory, if there is one. What of it cannot be read is set aside:
-    /// losing it must not keep the daemon from starting, and the file is kept for whoever asks why.
+    /// Reads the list that a daemon has left in the runtime directory, if there is one. A file that cannot be read is
+    /// set aside: losing it must not keep the daemon from starting, and people may ask why.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -61,24 +62,24 @@ impl Saved {
             Some(Head::V1 {
                 boot_id,
                 next_slot,
-                machine_secret,
+                host_secret,
                 containers,
             }) => {
                 return Ok(Some(Self {
                     boot_id,
                     next_slot,
-                    machine_secret,
+                    host_secret,
                     containers,
                 }));
             }
             Some(Head::V2 {
                 boot_id,
                 next_slot,
-                machine_secret,
+                host_secret,
             }) => Self {
                 boot_id,
                 next_slot,
-                machine_secret,
+                host_secret,
                 containers: Vec::new(),
             },
         };
@@ -92,7 +93,7 @@ impl Saved {
         slots.dedup();
         for slot in slots {
             saved.next_slot = saved.next_slot.max(slot.saturating_add(1));
-            match parse_or_set_aside::<Entry>(&dir, &file_of(slot))? {
+            match parse_or_set_aside::<ContainerFile>(&dir, &file_of(slot))? {
                 Some(entry) if entry.boot_id == saved.boot_id && entry.container.slot == slot => {
                     saved.containers.push(entry.container);
                 }
@@ -104,7 +105,7 @@ impl Saved {
 }
 
 impl Registry {
-    /// Write down what has changed since that was done last. What could not be is tried again the next time.
+    /// Writes down what has changed since the last time. What could not be written is tried again the next time.
     ///
     /// # Errors
     /// When the disk is full or the directory is read-only.
@@ -114,10 +115,10 @@ impl Registry {
             self.changed.extend(self.containers.keys());
             self.clear(&dir)?;
         }
-        // Those that are gone first: that gives space back.
+        // Files of containers that are gone come first: that gives space back.
         let (there, gone): (Vec<u64>, Vec<u64>) =
             (self.changed.iter().copied()).partition(|slot| self.containers.contains_key(slot));
-        // Who only goes needs no space: no slot was given out.
+        // A container that goes needs no space: no slot was given out.
         let is_new = self.written.is_none() || !there.is_empty();
         let mut outcome = Ok(());
         for slot in gone.into_iter().chain(there) {
@@ -131,7 +132,7 @@ impl Registry {
             let head = Head::V2 {
                 boot_id: self.boot_id.clone(),
                 next_slot: self.next_slot,
-                machine_secret: Some(self.machine_secret),
+                host_secret: Some(self.host_secret),
             };
             runtime.write(FILE, &encode(&head, runtime.path())?)?;
             self.written = Some(self.next_slot);
@@ -143,14 +144,14 @@ impl Registry {
         let Some(container) = self.containers.get(&slot) else {
             return dir.remove(&file_of(slot));
         };
-        let entry = Entry {
+        let entry = ContainerFile {
             boot_id: self.boot_id.clone(),
             container: container.saved(slot),
         };
         dir.write(&file_of(slot), &encode(&entry, dir.path())?)
     }
 
-    /// Write everything down in one file, as any version can read it.
+    /// Writes everything down in one file, as any version can read it.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -158,15 +159,15 @@ impl Registry {
         let head = Head::V1 {
             boot_id: self.boot_id.clone(),
             next_slot: self.next_slot,
-            machine_secret: Some(self.machine_secret),
+            host_secret: Some(self.host_secret),
             containers: self.iter().map(|(slot, one)| one.saved(slot)).collect(),
         };
-        // Whatever becomes of this, it is not known any more what lies there.
+        // From here on the content of the directory is not known, whether this succeeds or fails.
         self.written = None;
         runtime.write(FILE, &encode(&head, runtime.path())?)
     }
 
-    /// Remove the files of containers that are not there, and what was begun to be written.
+    /// Removes the files of containers that are not there, and files that were begun.
     fn clear(&self, dir: &RuntimeDir) -> Result<()> {
         for name in dir.names()? {
             let begun = name.strip_suffix(".new");
@@ -211,7 +212,7 @@ fn encode<T: Serialize>(value: &T, path: &Path) -> Result<String> {
         .map_err(|e| Error::io("encode what is for", path, std::io::Error::from(e)))
 }
 
-/// What is in a file; none if it is not there. One that cannot be understood is given another name.
+/// Returns the content of a file; none if it is not there. A file that cannot be understood is given another name.
 fn parse_or_set_aside<T: DeserializeOwned>(dir: &RuntimeDir, name: &str) -> Result<Option<T>> {
     let Some(text) = dir.read(name)? else {
         return Ok(None);
@@ -233,7 +234,7 @@ mod tests {
     use crate::container::procfs::Proc;
     use crate::container::{Subject, open_pidfd};
 
-    /// A container whose process is this one.
+    /// Returns a container whose process is this one.
     fn container(id: &str) -> Container {
         let proc = Proc::open().unwrap();
         let pid = i32::try_from(std::process::id()).unwrap();
@@ -253,7 +254,7 @@ mod tests {
             root: None,
             secrets: eci_fs_protocol::link::Secrets {
                 boot_id: [1; 16],
-                machine_secret: [2; 32],
+                host_secret: [2; 32],
             },
             rows: Vec::new(),
             grafted: vec!["/proc/stat".to_owned()],
@@ -267,7 +268,7 @@ mod tests {
         (dir, runtime)
     }
 
-    /// One with containers of these names, in the slots from 1 on.
+    /// Returns a list with containers of these names, in the slots from 1 on.
     fn registry(boot_id: &str, ids: &[&str]) -> Registry {
         let mut registry = Registry::new(boot_id.into(), None).unwrap();
         for id in ids {
@@ -288,6 +289,100 @@ mod tests {
         let mut names = runtime.subdirectory(DIR).unwrap().names().unwrap();
         names.sort();
         names
+    }
+
+    /// Asserts that `value` is written as `bytes`, and that `bytes` are read as `value`.
+    #[track_caller]
+    fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+        value: &T,
+        bytes: &str,
+    ) {
+        assert_eq!(serde_json::to_string(value).unwrap(), bytes);
+        assert_eq!(&serde_json::from_str::<T>(bytes).unwrap(), value);
+    }
+
+    fn saved() -> SavedContainer {
+        SavedContainer {
+            id: "a".to_owned(),
+            slot: 1,
+            pid: 7,
+            start_ticks: 9,
+            grafted: vec!["/proc/stat".to_owned()],
+            mounts: vec![("/d".into(), true)],
+            choice: eci_fs_protocol::control::CgroupChoice::Own,
+            cgroups: vec![crate::container::Membership {
+                controllers: vec!["cpu".to_owned()],
+                path: "/c".to_owned(),
+            }],
+            choices: Default::default(),
+            root: Some("/r".into()),
+            boot_id: Some([1; 16]),
+        }
+    }
+
+    const SAVED: &str = concat!(
+        r#"{"id":"a","slot":1,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/d",true]],"#,
+        r#""choice":"own","cgroups":[{"controllers":["cpu"],"path":"/c"}],"choices":{},"root":"/r","#,
+        r#""boot_id":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"#,
+    );
+
+    /// A daemon of another release reads them.
+    #[test]
+    fn the_bytes_of_all_files_are_kept() {
+        let secret = "2,".repeat(31) + "2";
+        assert_bytes(
+            &Head::V1 {
+                boot_id: "b".to_owned(),
+                next_slot: 2,
+                host_secret: Some([2; 32]),
+                containers: vec![saved()],
+            },
+            &format!(
+                r#"{{"version":"1","boot_id":"b","next_slot":2,"machine_secret":[{secret}],"containers":[{SAVED}]}}"#
+            ),
+        );
+        assert_bytes(
+            &Head::V2 {
+                boot_id: "b".to_owned(),
+                next_slot: 2,
+                host_secret: Some([2; 32]),
+            },
+            &format!(
+                r#"{{"version":"2","boot_id":"b","next_slot":2,"machine_secret":[{secret}]}}"#
+            ),
+        );
+        assert_bytes(
+            &ContainerFile {
+                boot_id: "b".to_owned(),
+                container: saved(),
+            },
+            &format!(r#"{{"boot_id":"b","container":{SAVED}}}"#),
+        );
+        assert_bytes(
+            &crate::registry::Intent {
+                boot_id: "b".to_owned(),
+                slot: 1,
+                pid: 7,
+                start_ticks: 9,
+                root: None,
+                paths: vec!["/proc/stat".to_owned()],
+            },
+            r#"{"boot_id":"b","slot":1,"pid":7,"start_ticks":9,"root":null,"paths":["/proc/stat"]}"#,
+        );
+    }
+
+    #[test]
+    fn a_container_of_before_its_later_fields_is_read() {
+        let before = r#"{"id":"a","slot":1,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/d",true]]}"#;
+        let expected = SavedContainer {
+            choice: Default::default(),
+            cgroups: Vec::new(),
+            root: None,
+            boot_id: None,
+            ..saved()
+        };
+        let read: SavedContainer = serde_json::from_str(before).unwrap();
+        assert_eq!(read, expected);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is written down in the runtime directory, for the next daemon.
+//! The list as it is written down in the runtime directory, for the next daemon.
 
 use std::path::PathBuf;
 
@@ -16,57 +16,57 @@ pub struct Saved {
     /// The slot that the next container gets.
     pub next_slot: u64,
     /// The secret from which hardware identities are made; the files are root's alone.
-    pub machine_secret: Option<[u8; 32]>,
+    pub host_secret: Option<[u8; 32]>,
     /// The containers, by slot.
     pub containers: Vec<SavedContainer>,
 }
 
 /// A container as it is written down.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedContainer {
-    /// Its name.
+    /// The name of the container.
     pub id: String,
-    /// Its slot.
+    /// The slot of the container.
     pub slot: u64,
-    /// Its process.
+    /// The process of the container.
     pub pid: i32,
     /// The start of that process in clock ticks, to tell it from a later one.
     pub start_ticks: u64,
-    /// The paths that are covered in it.
+    /// The paths that are grafted in it.
     pub grafted: Vec<String>,
-    /// Where else its views are shown, and whether that directory was made for it.
+    /// The directories of its inspection mounts, each with true if it was made for that.
     pub mounts: Vec<(PathBuf, bool)>,
-    /// Which of its cgroups counts.
+    /// The choice of its cgroup.
     #[serde(default)]
     pub choice: CgroupChoice,
-    /// Those that it had when it was attached.
+    /// The cgroups that it had when it was attached.
     #[serde(default)]
     pub cgroups: Vec<Membership>,
-    /// What is set for it alone.
+    /// The settings of this container alone.
     #[serde(default)]
     pub choices: Choices,
-    /// Where its root file system lay when it was attached, if that was not its root directory yet.
+    /// The path of its root file system when it was attached, if that was not its root directory yet.
     #[serde(default)]
     pub root: Option<PathBuf>,
-    /// Its boot_id; the file is root's alone.
+    /// The boot_id of the container. The file is root's alone.
     #[serde(default)]
     pub boot_id: Option<[u8; 16]>,
 }
 
-/// What a daemon is about to do, written down before it is done: a daemon that is killed in the middle of it
+/// The intent of a daemon. It is written down before it is carried out, because a daemon that is killed in the middle
 /// leaves grafts that are on no list.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The kernel's boot_id.
     pub boot_id: String,
     /// The slot that the container gets.
     pub slot: u64,
-    /// Its process.
+    /// The process of the container.
     pub pid: i32,
     /// The start of that process in clock ticks.
     pub start_ticks: u64,
-    /// Where its root file system lies, if that is not its root directory yet.
+    /// The path of its root file system, if that is not its root directory yet.
     pub root: Option<PathBuf>,
-    /// What is to be covered.
+    /// The paths that are to be covered.
     pub paths: Vec<String>,
 }

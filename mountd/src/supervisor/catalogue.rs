@@ -1,12 +1,12 @@
-//! What the server says can be grafted.
+//! The check of the catalogue that the server sends.
 
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::Row;
 
-/// Rows of a catalogue that are believed at most.
+/// The number of rows of a catalogue that are believed at most.
 const MAX_ROWS: usize = 1024;
 
-/// The server parses what containers send, so its catalogue is judged before anything is grafted by it.
+/// Checks a catalogue. The server parses what containers send, so its catalogue is not believed before.
 pub(super) fn checked(catalogue: Vec<Row>) -> Result<Vec<Row>> {
     let bad = |row: &&Row| {
         !(row.path.starts_with("/proc/") || row.path.starts_with("/sys/"))

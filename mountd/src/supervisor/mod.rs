@@ -1,4 +1,4 @@
-//! The server process: started, spoken to, and started again when it has died.
+//! The daemon's end of a server process.
 
 mod catalogue;
 mod threads;
@@ -14,85 +14,70 @@ use rustix::process::Signal;
 use crate::broker::Broker;
 use crate::connections::Connections;
 use crate::container::Described;
+use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
 use catalogue::checked;
-use eci_fs_protocol::error::{Error, Kind, Result};
 pub(crate) use threads::threads_of;
 
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
-use eci_fs_protocol::raisable::Raisable;
 
-/// How long the server may take for one answer. It computes nothing slow in them.
+/// The time that the server has for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a process that was killed may take to be gone: it may be inside of the kernel.
+/// The time that a process which was killed has to be gone: it may be inside of the kernel.
 const KILL_LIMIT: Timespec = Timespec {
     tv_sec: 10,
     tv_nsec: 0,
 };
 
-/// How to start a server.
+/// The program of a server.
 #[derive(Debug, Clone)]
 pub struct Program {
     /// The executable: `eci-fs`.
     pub path: PathBuf,
-    /// What the views are set to.
+    /// The settings of the views.
     pub settings: Settings,
 }
 
-/// What a server works with or keeps besides the connections.
-#[derive(Debug)]
-pub struct Belongings {
-    /// The memfd in which servers remember what the next one must know. The daemon never looks into it.
-    pub state: OwnedFd,
-    /// What the server keeps for the next daemon; a private daemon has no next one.
-    pub legacy: Option<Legacy>,
-}
-
-/// What a server keeps for the next daemon, beside the connections and the state.
-#[derive(Debug)]
-pub struct Legacy {
-    /// The mount namespace of the source mounts.
-    pub namespace: OwnedFd,
-    /// The socket at which a server that has lost its daemon waits for the next one.
-    pub rendezvous: OwnedFd,
-}
-
-/// What a server without a daemon hands over.
+/// The connections and descriptors that a server without a daemon hands over to the next one.
 #[derive(Debug)]
 pub struct HandedOver {
     /// The connections.
     pub connections: Connections,
-    /// What else it had.
-    pub belongings: Belongings,
-    /// The containers that it serves.
+    /// The state, as the server has it: nobody has looked yet whether it is one.
+    pub state: OwnedFd,
+    /// The descriptors that the server held.
+    pub held: HeldDescriptors,
+    /// The slots of the containers that it serves.
     pub slots: Vec<u64>,
 }
 
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
-    /// None for one that an earlier daemon started: it is reaped by whoever inherited it.
+    /// None for a server that an earlier daemon started: the process that inherited it reaps it.
     child: Option<Child>,
     pid: i32,
     pidfd: OwnedFd,
     link: Channel,
-    /// The daemon's end of the channel over which it asks, for the daemon that takes our place.
-    answers: Option<OwnedFd>,
-    /// Whether it lives on when the value is dropped.
+    /// The broker's end of its channel, for the daemon that takes our place.
+    broker_channel: Option<OwnedFd>,
+    /// True if it lives on when the value is dropped.
     released: bool,
 }
 
 impl Server {
-    /// Start a server on the two connections. It answers nothing before [`Self::serve`].
+    /// Starts a server on the two connections. It answers no reader before [`Self::serve`].
     ///
     /// # Errors
     /// When it cannot be executed, does not answer, or negotiates what the connections do not have.
     pub fn start(
         program: &Program,
         connections: &mut Connections,
-        belongings: &Belongings,
+        descriptors: &PersistentDescriptors,
         broker: &Broker,
     ) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
@@ -105,28 +90,29 @@ impl Server {
         let child = command
             .spawn()
             .map_err(|e| Error::io("start", &program.path, e))?;
-        // It holds the server's end of the link, whose end is seen only when nobody does.
+        // The command holds the server's end of the link, whose end is seen only when no process holds it.
         drop(command);
         let pid = i32::try_from(child.id()).unwrap_or(0);
         let mut server = Self::over(ours, pid, Some(child))?;
-        let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-        server = server.answering(answers.into_inner(), broker)?;
+        let (broker_channel, for_server) =
+            Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
+        server = server.with_broker(broker_channel.into_inner(), broker)?;
         let [cached, live] = connections.for_server()?;
         let mut fds = vec![
             cached.as_fd(),
             live.as_fd(),
-            asks.as_fd(),
-            belongings.state.as_fd(),
+            for_server.as_fd(),
+            descriptors.state.as_fd(),
         ];
-        if let Some(legacy) = &belongings.legacy {
+        if let Some(held) = &descriptors.held {
             fds.extend(connections.descriptors());
-            fds.extend([legacy.namespace.as_fd(), legacy.rendezvous.as_fd()]);
+            fds.extend([held.namespace.as_fd(), held.rendezvous.as_fd()]);
         }
         let start = ToServer::Start {
             version: link::VERSION,
             init: connections.init(),
             settings: program.settings.clone(),
-            held: belongings.legacy.as_ref().map_or(0, |_| link::HELD),
+            held: descriptors.held.as_ref().map_or(0, |_| link::HELD),
         };
         match server.call(&start, &fds)? {
             FromServer::Started { replies } => connections.accept(replies)?,
@@ -135,7 +121,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Go on with a server whose daemon has died; `link` leads to its rendezvous.
+    /// Adopts a server whose daemon has died; `link` leads to its rendezvous.
     ///
     /// # Errors
     /// When it does not answer, is not what it must be, or hands over what cannot be the connections.
@@ -143,11 +129,12 @@ impl Server {
         let trouble = |e: std::io::Error| Error::io("speak to", "the server without a daemon", e);
         link.ask_for_senders().map_err(trouble)?;
         link.set_timeout(Some(ANSWER_LIMIT)).map_err(trouble)?;
-        let (answers, asks) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
+        let (broker_channel, for_server) =
+            Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let adopt = ToServer::Adopt {
             version: link::VERSION,
         };
-        link.send(&adopt, &[asks.as_fd()]).map_err(trouble)?;
+        link.send(&adopt, &[for_server.as_fd()]).map_err(trouble)?;
         let packet = link
             .recv_signed::<FromServer>()
             .map_err(trouble)?
@@ -174,40 +161,35 @@ impl Server {
         };
         let connections = Connections::adopt([cached, live], init, replies)?;
         let mut server = Self::over(link, sender.pid, None)?;
-        // Only now is the pidfd that of the process which answers.
+        // Only now is it known that the pidfd is that of the process which answers.
         server.ping()?;
-        let server = server.answering(answers.into_inner(), broker)?;
-        let belongings = Belongings {
+        let server = server.with_broker(broker_channel.into_inner(), broker)?;
+        let handed_over = HandedOver {
+            connections,
             state,
-            legacy: Some(Legacy {
+            held: HeldDescriptors {
                 namespace,
                 rendezvous,
-            }),
-        };
-        Ok((
-            server,
-            HandedOver {
-                connections,
-                belongings,
-                slots,
             },
-        ))
+            slots,
+        };
+        Ok((server, handed_over))
     }
 
-    /// Answer what it asks at the other end of `answers`.
+    /// Has the broker answer the server at the other end of `channel`.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
-    pub fn answering(mut self, answers: OwnedFd, broker: &Broker) -> Result<Self> {
-        let kept = answers
+    pub fn with_broker(mut self, channel: OwnedFd, broker: &Broker) -> Result<Self> {
+        let kept = channel
             .try_clone()
             .map_err(|e| Error::io("duplicate", "a socket", e))?;
-        broker.answer(Channel::new(answers))?;
-        self.answers = Some(kept);
+        broker.answer(Channel::new(channel))?;
+        self.broker_channel = Some(kept);
         Ok(self)
     }
 
-    /// A server that runs, at the other end of `link`.
+    /// Returns a server that runs, at the other end of `link`.
     ///
     /// # Errors
     /// When it has ended.
@@ -219,12 +201,12 @@ impl Server {
             pid,
             pidfd: crate::container::open_pidfd(pid)?,
             link,
-            answers: None,
+            broker_channel: None,
             released: false,
         })
     }
 
-    /// Hand over a container, with the pidfd of the process whose life is its; returns what can be grafted into it.
+    /// Hands over a container, with the pidfd of the process whose life is its. Returns what can be grafted into it.
     pub fn add(
         &mut self,
         slot: u64,
@@ -248,7 +230,7 @@ impl Server {
         }
     }
 
-    /// Have it know the names of a container that is going to come.
+    /// Tells the server of the slot of a container that is going to come. The server has its names from then on.
     pub fn expect(&mut self, slot: u64) -> Result<()> {
         match self.call(&ToServer::Expect { slot }, &[])? {
             FromServer::Done => Ok(()),
@@ -256,7 +238,7 @@ impl Server {
         }
     }
 
-    /// What can be grafted into a container that it has.
+    /// Returns what can be grafted into a container that it has.
     pub fn catalogue(&mut self, slot: u64) -> Result<Vec<Row>> {
         match self.call(&ToServer::Catalogue { slot }, &[])? {
             FromServer::Added { catalogue } => checked(catalogue),
@@ -264,7 +246,7 @@ impl Server {
         }
     }
 
-    /// Hear whether it answers.
+    /// Asks the server whether it answers.
     pub fn ping(&mut self) -> Result<()> {
         match self.call(&ToServer::Ping, &[])? {
             FromServer::Done => Ok(()),
@@ -272,7 +254,7 @@ impl Server {
         }
     }
 
-    /// Have it take no more requests: each of its threads leaves after the one that it waits for.
+    /// Has the server take no more requests: each of its threads leaves after the one that it waits for.
     pub fn drain(&mut self) -> Result<()> {
         match self.call(&ToServer::Drain, &[])? {
             FromServer::Done => Ok(()),
@@ -280,7 +262,7 @@ impl Server {
         }
     }
 
-    /// How many of its threads have not left yet, and requests that it has not answered.
+    /// Returns the number of its threads that have not left yet, and requests that it has not answered.
     pub fn busy(&mut self) -> Result<u64> {
         match self.call(&ToServer::Drained, &[])? {
             FromServer::Left { busy } => Ok(busy),
@@ -288,7 +270,7 @@ impl Server {
         }
     }
 
-    /// Let go of a container.
+    /// Has the server forget a container.
     pub fn remove(&mut self, slot: u64) -> Result<()> {
         match self.call(&ToServer::Remove { slot }, &[])? {
             FromServer::Done => Ok(()),
@@ -296,8 +278,8 @@ impl Server {
         }
     }
 
-    /// Begin to answer requests; with `resend`, have those sent again that the server before this one had read and
-    /// not answered.
+    /// Has the server begin to answer requests. With `resend`, the kernel sends those again that the server before this
+    /// one had read and not answered.
     pub fn serve(&mut self, resend: bool) -> Result<()> {
         match self.call(&ToServer::Serve { resend }, &[])? {
             FromServer::Done => Ok(()),
@@ -305,44 +287,44 @@ impl Server {
         }
     }
 
-    /// Have it tell what containers set these tunables to.
-    pub fn raise(&mut self, tunables: Vec<Raisable>) -> Result<()> {
-        match self.call(&ToServer::Raise { tunables }, &[])? {
+    /// Has the server tell what containers set these sysctls to.
+    pub fn watch_host_sysctls(&mut self, tunables: Vec<HostSysctl>) -> Result<()> {
+        match self.call(&ToServer::HostSysctls { tunables }, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
 
-    /// Whether it has closed its end of the link, as it does when it ends, or just before that is noticed.
+    /// Returns true if it has closed its end of the link, as it does when it ends, or just before that is noticed.
     pub fn is_gone(&self) -> bool {
         let mut poll = [PollFd::new(&self.link, PollFlags::empty())];
         let hung_up = rustix::event::poll(&mut poll, Some(&Timespec::default()));
         hung_up.is_ok() && poll[0].revents().contains(PollFlags::HUP)
     }
 
-    /// Readable when the server has ended.
+    /// Returns the pidfd, which is readable when the server has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// The daemon's end of the link.
+    /// Returns the daemon's end of the link.
     pub fn link(&self) -> &Channel {
         &self.link
     }
 
-    /// The daemon's end of the channel over which the server asks.
-    pub fn answers(&self) -> Option<&OwnedFd> {
-        self.answers.as_ref()
+    /// Returns the broker's end of its channel.
+    pub fn broker_channel(&self) -> Option<&OwnedFd> {
+        self.broker_channel.as_ref()
     }
 
-    /// End it, whatever it is doing, and reap it.
+    /// Ends the server, whatever it is doing, and reaps it.
     pub fn kill(&mut self) {
-        // Each can only fail because it has ended already.
+        // Each can only fail because the server has ended already.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         let mut poll = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let _ = rustix::event::poll(&mut poll, Some(&KILL_LIMIT));
@@ -351,17 +333,19 @@ impl Server {
         }
     }
 
-    /// Let it live on: another daemon has it now.
+    /// Drops the value and lets the server live on: another daemon has it now.
     pub fn release(mut self) {
         self.released = true;
     }
 
-    /// One question and its answer. A server that does not answer in time is ended: what it says later would be taken
-    /// for the answer to another question, and of what it was told nobody knows what it has taken.
+    /// Sends one packet and returns the answer. A server that does not answer in time is ended: a later answer would be
+    /// taken for that to another packet, and nobody knows what the server has taken of what it was told.
     fn call(&mut self, packet: &ToServer, fds: &[BorrowedFd<'_>]) -> Result<FromServer> {
         let sent = self.link.send(packet, fds);
         match sent.and_then(|()| self.link.recv::<FromServer>()) {
-            Ok(Some((FromServer::Failed { why }, _))) => Err(Error::new(Kind::System, why)),
+            Ok(Some((FromServer::Failed { why, errno }, _))) => {
+                Err(Error::new(Kind::System, why).with_errno(errno))
+            }
             Ok(Some((answer, _))) => Ok(answer),
             Ok(None) => {
                 Err(Error::new(Kind::System, "the server ended")

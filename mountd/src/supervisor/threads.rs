@@ -1,9 +1,9 @@
-//! What the threads of a server are doing that does not answer, for the log: when it has been ended nobody can tell.
+//! The threads of a server that does not answer, for the log. When the server has been ended, nobody can tell.
 
 use crate::container::procfs::Proc;
 
-/// Each thread of a process: its name, its state, and the kernel function that it waits in ("control S
-/// unix_stream_read_generic, ..."). Empty where that cannot be told.
+/// Returns each thread of a process: its name, its state, and the kernel function that it waits in ("control S
+/// unix_stream_read_generic, ..."). The text is empty where that cannot be told.
 pub(crate) fn threads_of(pid: i32) -> String {
     let Ok(proc) = Proc::open() else {
         return String::new();
@@ -16,7 +16,7 @@ pub(crate) fn threads_of(pid: i32) -> String {
         let (before, after) = stat.rsplit_once(") ")?;
         let (_, name) = before.split_once('(')?;
         let state = after.chars().next()?;
-        // Only who may look into the process is told; 0 while it runs.
+        // Only a process that may look into the other is told. The file has 0 while the thread runs.
         let waits = proc.read(&format!("{dir}/wchan")).unwrap_or_default();
         Some(format!("{name} {state} {waits}"))
     });

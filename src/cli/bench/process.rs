@@ -1,95 +1,72 @@
 //! The costs of a process: memory, CPU time, and wake-ups.
 
-use std::fs;
+use std::io;
 use std::time::Duration;
 
 use eci_fs_protocol::error::{Error, Result};
+use procfs::ProcError;
+use procfs::process::{Process, Task, all_processes};
+use rustix::io::Errno;
 
 /// Returns the resident memory in KiB.
 pub(super) fn resident_kib(pid: u32) -> Result<u64> {
-    Ok(status(&format!("/proc/{pid}/status"), "VmRSS:")?.unwrap_or(0))
+    let status = process(pid)?.status().map_err(|e| trouble(pid, e))?;
+    Ok(status.vmrss.unwrap_or(0))
 }
 
 /// Returns the CPU time of all threads.
 pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
-    let mut nsec = 0;
-    for task in tasks(pid)? {
-        // The first number of schedstat is in nanoseconds; stat only has ticks. A thread may end meanwhile.
-        if let Ok(text) = fs::read_to_string(format!("{task}/schedstat")) {
-            nsec += text
-                .split_ascii_whitespace()
-                .next()
-                .and_then(|number| number.parse::<u64>().ok())
-                .unwrap_or(0);
-        }
-    }
-    Ok(Duration::from_nanos(nsec))
+    // schedstat counts in nanoseconds; stat has only ticks. A thread may end meanwhile.
+    let of_one = |task: Task| task.schedstat().map_or(0, |stat| stat.sum_exec_runtime);
+    Ok(Duration::from_nanos(tasks(pid)?.map(of_one).sum()))
 }
 
 /// Returns the number of voluntary context switches of all threads: each is a wake-up.
 pub(super) fn wake_ups(pid: u32) -> Result<u64> {
-    let mut sum = 0;
-    for task in tasks(pid)? {
-        // A thread may end meanwhile.
-        sum += status(&format!("{task}/status"), "voluntary_ctxt_switches:")
-            .ok()
-            .flatten()
-            .unwrap_or(0);
-    }
-    Ok(sum)
+    // A thread may end meanwhile.
+    let of_one = |task: Task| task.status().ok()?.voluntary_ctxt_switches;
+    Ok(tasks(pid)?.filter_map(of_one).sum())
 }
 
 /// Returns the number of open descriptors.
 pub(super) fn descriptors(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/fd");
-    let count = fs::read_dir(&path)
-        .map_err(|e| Error::io("read", &path, e))?
-        .count();
+    let count = process(pid)?.fd_count().map_err(|e| trouble(pid, e))?;
     Ok(count as u64)
 }
 
 /// Returns the first child of a process. The first child of the daemon is the server.
 pub(super) fn child(parent: u32) -> Result<u32> {
-    let wanted = u64::from(parent);
-    let entries = fs::read_dir("/proc").map_err(|e| Error::io("read", "/proc", e))?;
-    for entry in entries.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        if status(&format!("/proc/{pid}/status"), "PPid:")
-            .ok()
-            .flatten()
-            == Some(wanted)
-        {
-            return Ok(pid);
-        }
+    let all = all_processes().map_err(|e| Error::io("read", "/proc", plain(e)))?;
+    // One that ends meanwhile is none of them.
+    let mut stats = all.filter_map(|process| process.ok()?.stat().ok());
+    stats
+        .find(|stat| u32::try_from(stat.ppid) == Ok(parent))
+        .and_then(|stat| u32::try_from(stat.pid).ok())
+        .ok_or_else(|| Error::not_found(format!("process {parent} has no child")))
+}
+
+fn process(pid: u32) -> Result<Process> {
+    let number = i32::try_from(pid).unwrap_or(i32::MAX);
+    Process::new(number).map_err(|e| trouble(pid, e))
+}
+
+fn tasks(pid: u32) -> Result<impl Iterator<Item = Task>> {
+    let tasks = process(pid)?.tasks().map_err(|e| trouble(pid, e))?;
+    Ok(tasks.flatten())
+}
+
+fn trouble(pid: u32, error: ProcError) -> Error {
+    Error::io("read", format!("/proc/{pid}"), plain(error))
+}
+
+/// The error of the system call, which has the words that other errors have.
+fn plain(error: ProcError) -> io::Error {
+    match error {
+        ProcError::PermissionDenied(_) => Errno::ACCESS.into(),
+        ProcError::NotFound(_) => Errno::NOENT.into(),
+        ProcError::Io(error, _) => error,
+        other => io::Error::other(other.to_string()),
     }
-    Err(Error::not_found(format!("process {parent} has no child")))
-}
-
-fn tasks(pid: u32) -> Result<Vec<String>> {
-    let path = format!("/proc/{pid}/task");
-    let entries = fs::read_dir(&path).map_err(|e| Error::io("read", &path, e))?;
-    Ok(entries
-        .flatten()
-        .map(|entry| format!("{path}/{}", entry.file_name().display()))
-        .collect())
-}
-
-/// Returns the number after `key` in a status file.
-fn status(path: &str, key: &str) -> Result<Option<u64>> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
-    Ok(text.lines().find_map(|line| {
-        line.strip_prefix(key)?
-            .split_ascii_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    }))
 }
 
 #[cfg(test)]

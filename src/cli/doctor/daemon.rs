@@ -39,7 +39,7 @@ fn raised(findings: &mut Findings, runtime_dir: &Path) {
                             "{tunable} is raised from {} to {} for {} containers",
                             raised.original,
                             raised.set,
-                            entry.wishes.values().filter(|wish| !wish.void).count()
+                            entry.requests.values().filter(|one| !one.void).count()
                         ),
                         "[raise] in the configuration allows that",
                     );

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 use crate::cli::client::{Client, call_or_start_within, unexpected_answer};
 use crate::cli::config::{self, Config, OnError};
@@ -227,12 +227,12 @@ impl HookCall {
         let fds = [pidfd.as_fd()];
         let answer = match self.call(Request::Attach(attach.clone()), &fds) {
             // Two engines, or two roots of one engine, may have containers of the same name.
-            Err(error) if error.kind == Kind::Busy && error.what.contains("is named") => {
+            Err(error) if error.reason == Some(Reason::NameTaken) => {
                 attach.id = attach.id.map(|id| format!("{id:.100}-{}", container.pid));
                 self.call(Request::Attach(attach), &fds)?
             }
             // Two hooks were called, and the first had to give the container another name.
-            Err(error) if error.kind == Kind::Busy && error.what.contains("attached already") => {
+            Err(error) if error.reason == Some(Reason::OtherName) => {
                 return Ok(());
             }
             other => other?,

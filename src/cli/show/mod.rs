@@ -18,9 +18,8 @@ use eci_fs_protocol::link::{Secrets, Settings, random};
 
 use super::Runtime;
 use crate::cli::client::Client;
-use crate::server::container::Attached;
-use crate::server::fs::Tree;
-use crate::server::view_settings;
+use crate::server::container::{Attached, view_settings};
+use crate::server::fs::FileSystem;
 
 /// Options of `eci-fs show`.
 #[derive(Debug, Args)]
@@ -96,8 +95,8 @@ fn view(options: &Options, selector: &Selector, path: &str) -> Result<String> {
     let Selector::Pid(pid) = selector else {
         return Err(super::no_daemon(&options.runtime));
     };
-    let (tree, _) = compute(*pid)?;
-    let text = tree.text(SLOT, path).map_err(|errno| {
+    let (fs, _) = compute(*pid)?;
+    let text = fs.text(SLOT, path).map_err(|errno| {
         let error = Error::io(
             "compute the view of",
             path,
@@ -108,10 +107,10 @@ fn view(options: &Options, selector: &Selector, path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The slot of the only container in a tree that no server serves.
+/// The slot of the one container of a file system that nobody serves.
 const SLOT: u64 = 1;
 
-fn compute(pid: i32) -> Result<(std::sync::Arc<Tree>, Vec<eci_fs_protocol::link::Row>)> {
+fn compute(pid: i32) -> Result<(std::sync::Arc<FileSystem>, Vec<eci_fs_protocol::link::Row>)> {
     let pidfd = open_pidfd(pid)?;
     let described = describe(
         &Proc::open()?,
@@ -128,15 +127,15 @@ fn compute(pid: i32) -> Result<(std::sync::Arc<Tree>, Vec<eci_fs_protocol::link:
     let host = Host::open().map_err(|e| Error::new(Kind::System, e.to_string()))?;
     let settings = Settings::default();
     let freshness = std::time::Duration::from_millis(settings.freshness_ms);
-    let tree = Tree::new(
+    let fs = FileSystem::new(
         host,
         None,
         view_settings(&settings),
         settings.padding,
         freshness,
     );
-    let rows = tree.add(SLOT, attached);
-    Ok((tree, rows))
+    let rows = fs.add(SLOT, attached);
+    Ok((fs, rows))
 }
 
 /// Prints two texts in columns, with a mark between lines that differ.

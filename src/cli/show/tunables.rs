@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use eci_fs_emulators::TUNABLES;
-use eci_fs_mountd::host_sysctls::record::{self, Entry, Raised};
+use eci_fs_mountd::host_sysctls::record::{self, Raised, SysctlRecord};
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::control::Selector;
 use eci_fs_protocol::error::{Error, Kind, Result};
-use eci_fs_protocol::raisable::Raisable;
+use eci_fs_protocol::host_sysctl::HostSysctl;
 
 use super::{Options, SLOT, compute, view};
 use crate::cli::client::Client;
@@ -30,7 +30,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
                 .remedy("see `eci-fs list`"));
         }
     };
-    let (tree, rows) = compute(pid)?;
+    let (fs, rows) = compute(pid)?;
     let raised = raised(options)?;
     let slot = found.map(|container| container.slot);
     let mut out = String::new();
@@ -40,7 +40,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
         .map(|tunable| tunable.path())
         .filter(|path| served(path))
     {
-        let first = tree.text(SLOT, path).map_err(|errno| {
+        let first = fs.text(SLOT, path).map_err(|errno| {
             let error = std::io::Error::from_raw_os_error(errno.0);
             Error::io("compute the view of", path, error)
         })?;
@@ -53,11 +53,11 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
             view(options, selector, path)?,
         );
         let own = one_line(&own);
-        let entry = Raisable::of_path(path).and_then(|tunable| raised.get(&tunable));
+        let entry = HostSysctl::of_path(path).and_then(|tunable| raised.get(&tunable));
         if let Some((entry, raised)) = entry.and_then(|entry| Some((entry, entry.raised?))) {
             // A value that the container sees and did not set is the host's.
-            let wishes = slot.is_some_and(|slot| entry.wishes.contains_key(&slot));
-            if wishes || own != raised.set.to_string() {
+            let asked = slot.is_some_and(|slot| entry.requests.contains_key(&slot));
+            if asked || own != raised.set.to_string() {
                 let Raised { original, set, .. } = raised;
                 let machine = format!("the machine's is raised from {original} to {set}");
                 let _ = writeln!(out, "{path}  {own}  (at first {original}; {machine})");
@@ -70,7 +70,7 @@ pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
 }
 
 /// Returns the sysctls that are raised on the host.
-fn raised(options: &Options) -> Result<BTreeMap<Raisable, Entry>> {
+fn raised(options: &Options) -> Result<BTreeMap<HostSysctl, SysctlRecord>> {
     let runtime = match RuntimeDir::open(&options.runtime.runtime_dir) {
         Err(error) if error.kind == Kind::NotFound => return Ok(BTreeMap::new()),
         other => other?,

@@ -1,141 +1,141 @@
-//! The sampler of load averages: counts threads every five seconds, for those containers whose load somebody
-//! reads, and sleeps when nobody does.
+//! The sampler of load averages. It counts threads every five seconds, for those containers whose load somebody reads, and
+//! sleeps when nobody does.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use eci_fs_emulators::{Container, Host, Load, Threads, advance, present, read_threads};
+use eci_fs_emulators::{Container, Host, Load, Threads, initial_load, next_load, read_threads};
 use parking_lot::{Condvar, Mutex};
 
 use super::Attached;
 use crate::server::clock;
-use crate::server::state::{Key, Record};
+use crate::server::state::{Key, Record, State};
 
 /// The kernel's `LOAD_FREQ`.
 const STEP: Duration = Duration::from_secs(5);
 
-/// How long after its last reader a container is still sampled.
+/// A container is sampled for this long after its load was read last.
 const INTEREST: Duration = Duration::from_secs(15 * 60);
 
-/// What is known of one container's load.
+/// The load of one container, once somebody has read it.
 #[derive(Debug, Default)]
-pub struct Sampled {
-    state: Mutex<Option<State>>,
+pub struct LoadSample {
+    counted: Mutex<Option<Counted>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct State {
+struct Counted {
     load: Load,
-    counted: Instant,
+    /// The time up to which it is counted.
+    until: Instant,
+    /// The time at which somebody read it last.
     asked: Instant,
 }
 
-/// Who is sampled.
+/// Samples the load of containers.
 #[derive(Debug, Default)]
 pub struct Sampler {
-    interesting: Mutex<Vec<Interesting>>,
-    somebody_asks: Condvar,
-    /// What the next server goes on with.
-    state: Option<Arc<crate::server::state::State>>,
+    containers: Mutex<Vec<Sampled>>,
+    added: Condvar,
+    /// The state, from which the next server goes on.
+    state: Option<Arc<State>>,
 }
 
 #[derive(Debug)]
-struct Interesting {
+struct Sampled {
     slot: u64,
-    sampled: Weak<Sampled>,
+    sample: Weak<LoadSample>,
     container: Weak<Container>,
 }
 
 impl Sampler {
-    /// One that remembers what it has counted.
-    pub fn new(state: Option<Arc<crate::server::state::State>>) -> Self {
+    /// Makes a sampler that writes to `state` what it has counted.
+    pub fn new(state: Option<Arc<State>>) -> Self {
         Self {
             state,
             ..Self::default()
         }
     }
 
-    /// The load of a container. The first to ask has its threads counted and begins with that count.
+    /// Returns the load of a container. The first call counts its threads, and the load begins with that count.
     pub fn load(&self, attached: &Attached, host: &Host) -> Load {
         let now = Instant::now();
-        let sampled = &attached.sampled;
-        if let Some(state) = sampled.state.lock().as_mut() {
-            state.asked = now;
-            return state.load;
+        let sample = &attached.sample;
+        if let Some(counted) = sample.counted.lock().as_mut() {
+            counted.asked = now;
+            return counted.load;
         }
-        // Counted without the lock: it reads many files. A second reader may count too, to no harm.
+        // Counting reads many files, so no lock is held. A second reader may count too, to no harm.
         let threads = count(&attached.container, host);
         let load = Load {
-            avenrun: present(threads.active()),
+            avenrun: initial_load(threads.active()),
             threads,
         };
-        let mut state = sampled.state.lock();
-        if let Some(state) = state.as_ref() {
-            return state.load;
+        let mut counted = sample.counted.lock();
+        if let Some(counted) = counted.as_ref() {
+            return counted.load;
         }
-        let first = State {
+        let first = Counted {
             load,
-            counted: now,
+            until: now,
             asked: now,
         };
-        *state = Some(first);
-        drop(state);
-        self.remember(attached.slot(), &first);
-        self.sample_too(attached);
+        *counted = Some(first);
+        drop(counted);
+        self.put(attached.slot(), &first);
+        self.add(attached);
         load
     }
 
-    /// Go on with what a server before this one had counted up to `counted`.
+    /// Goes on with a load that a server before this one had counted up to `counted`.
     pub fn restore(&self, attached: &Attached, load: Load, counted: Instant) {
-        *attached.sampled.state.lock() = Some(State {
+        *attached.sample.counted.lock() = Some(Counted {
             load,
-            counted,
+            until: counted,
             asked: Instant::now(),
         });
-        self.sample_too(attached);
+        self.add(attached);
     }
 
-    fn sample_too(&self, attached: &Attached) {
-        self.interesting.lock().push(Interesting {
+    fn add(&self, attached: &Attached) {
+        self.containers.lock().push(Sampled {
             slot: attached.slot(),
-            sampled: Arc::downgrade(&attached.sampled),
+            sample: Arc::downgrade(&attached.sample),
             container: Arc::downgrade(&attached.container),
         });
-        self.somebody_asks.notify_one();
+        self.added.notify_one();
     }
 
-    fn remember(&self, slot: u64, state: &State) {
-        if let Some(to) = &self.state {
+    fn put(&self, slot: u64, counted: &Counted) {
+        if let Some(state) = &self.state {
             let record = Record::Load {
                 slot,
-                load: state.load,
-                counted_nsec: clock::to_nsec(state.counted),
+                load: counted.load,
+                counted_nsec: clock::to_nsec(counted.until),
             };
-            to.put(&record, &[]);
+            state.put(&record, &[]);
         }
     }
 
-    /// Sample for ever; on a thread of its own.
+    /// Samples for ever, on a thread of its own.
     pub fn run(&self, host: &Host) {
         loop {
-            let mut interesting = self.interesting.lock();
-            while interesting.is_empty() {
-                self.somebody_asks.wait(&mut interesting);
+            let mut containers = self.containers.lock();
+            while containers.is_empty() {
+                self.added.wait(&mut containers);
             }
-            self.somebody_asks.wait_for(&mut interesting, STEP);
-            let all: Vec<_> = interesting
+            self.added.wait_for(&mut containers, STEP);
+            let all: Vec<_> = containers
                 .iter()
-                .filter_map(|one| {
-                    Some((one.slot, one.sampled.upgrade()?, one.container.upgrade()?))
-                })
+                .filter_map(|one| Some((one.slot, one.sample.upgrade()?, one.container.upgrade()?)))
                 .collect();
-            drop(interesting);
+            drop(containers);
             let now = Instant::now();
-            for (slot, sampled, container) in &all {
-                match sample(sampled, container, host, now) {
-                    Sample::New(state) => self.remember(*slot, &state),
-                    Sample::Same => {}
-                    Sample::None => {
+            for (slot, sample, container) in &all {
+                match advance_to(sample, container, host, now) {
+                    Advanced::To(counted) => self.put(*slot, &counted),
+                    Advanced::Same => {}
+                    Advanced::Forgotten => {
                         if let Some(state) = &self.state {
                             state.forget(Key::Load(*slot));
                         }
@@ -143,55 +143,56 @@ impl Sampler {
                 }
             }
             drop(all);
-            self.interesting.lock().retain(|one| {
+            self.containers.lock().retain(|one| {
                 one.container.strong_count() > 0
                     && one
-                        .sampled
+                        .sample
                         .upgrade()
-                        .is_some_and(|sampled| sampled.state.lock().is_some())
+                        .is_some_and(|sample| sample.counted.lock().is_some())
             });
         }
     }
 }
 
-/// What came of sampling a container.
-enum Sample {
-    New(State),
-    /// It was counted less than a step ago.
+/// The result of bringing a container up to the present.
+enum Advanced {
+    /// The container was counted, and this is its load.
+    To(Counted),
+    /// The container was counted less than a step ago.
     Same,
-    /// Nobody is interested in it any more.
-    None,
+    /// Nobody reads the load any more.
+    Forgotten,
 }
 
-/// Bring one container up to `now`, by as many steps as have passed since it was counted last.
-fn sample(sampled: &Sampled, container: &Container, host: &Host, now: Instant) -> Sample {
-    let Some(before) = *sampled.state.lock() else {
-        return Sample::None;
+/// Brings one container up to `now`, by as many steps as have passed since it was counted last.
+fn advance_to(sample: &LoadSample, container: &Container, host: &Host, now: Instant) -> Advanced {
+    let Some(before) = *sample.counted.lock() else {
+        return Advanced::Forgotten;
     };
     if now.duration_since(before.asked) > INTEREST {
-        *sampled.state.lock() = None;
-        return Sample::None;
+        *sample.counted.lock() = None;
+        return Advanced::Forgotten;
     }
-    let steps = now.duration_since(before.counted).as_nanos() / STEP.as_nanos();
+    let steps = now.duration_since(before.until).as_nanos() / STEP.as_nanos();
     if steps == 0 {
-        return Sample::Same;
+        return Advanced::Same;
     }
     let threads = count(container, host);
     let mut avenrun = before.load.avenrun;
-    // After a suspended machine there can be many steps; beyond an hour's the averages have long settled.
+    // After the host was suspended there can be many steps; beyond an hour's the averages have long settled.
     for _ in 0..steps.min(720) {
-        avenrun = advance(avenrun, threads.active());
+        avenrun = next_load(avenrun, threads.active());
     }
-    let mut state = sampled.state.lock();
-    let Some(state) = state.as_mut() else {
-        return Sample::None;
+    let mut counted = sample.counted.lock();
+    let Some(counted) = counted.as_mut() else {
+        return Advanced::Forgotten;
     };
-    state.load = Load { avenrun, threads };
-    state.counted += STEP * u32::try_from(steps).unwrap_or(u32::MAX);
-    Sample::New(*state)
+    counted.load = Load { avenrun, threads };
+    counted.until += STEP * u32::try_from(steps).unwrap_or(u32::MAX);
+    Advanced::To(*counted)
 }
 
-/// A container whose threads cannot be counted has none: its cgroup is gone.
+/// Counts the threads of a container. One whose threads cannot be counted has none: its cgroup is gone.
 fn count(container: &Container, host: &Host) -> Threads {
     read_threads(host, container).unwrap_or_else(|error| {
         tracing::debug!(%error, id = %container.identity.id, "its threads cannot be counted");

@@ -1,11 +1,11 @@
-//! The watcher of limits: hears from inotify when a limit of a container, or of an ancestor of it, is written.
+//! The watcher of limits. Inotify tells it when a limit of a container, or of an ancestor of it, is written.
 //!
-//! It makes the next read of any view see the change, whatever the freshness: the versions of the container are
-//! marked stale, and the kernel is told to believe its attributes no more. That is a notification, but none in the
-//! request path: it is sent from this thread, and concerns attributes only, so that it waits for no page.
+//! The next read of any view then sees the change, whatever the freshness: the versions of the container are marked stale,
+//! and the kernel is told to believe its attributes no more. That is a notification, but none in the request path: it is
+//! sent from this thread, and concerns attributes only, so that it waits for no page.
 //!
 //! CPU hotplug, and an effective cpuset that follows a sibling's exclusive one, send no event; the freshness bound
-//! covers them, and for static views, which are believed for longer, [`crate::server::fs::STATIC_BOUND`].
+//! covers them, and for static views, which are believed for longer, [`super::STATIC_BOUND`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,19 +18,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Attached;
 
-/// Told the slot of a container whose limits have changed.
-pub type Changed = Box<dyn Fn(u64) + Send + Sync>;
-
-/// Who is watched.
+/// Watches the limits of containers.
 #[derive(Debug)]
 pub struct Watcher {
     inotify: Inotify,
     watched: Mutex<Watched>,
-    /// Events have been taken, and those whom they concern may not know yet.
+    /// Set while events have been taken, and the containers that they concern may not know yet.
     telling: AtomicBool,
 }
 
-/// Containers share their ancestors, and inotify gives one descriptor an inode.
+/// The containers by watch descriptor. Containers share their ancestors, and inotify gives an inode one descriptor.
 #[derive(Debug, Default)]
 struct Watched {
     slots: HashMap<WatchDescriptor, BTreeSet<u64>>,
@@ -38,7 +35,7 @@ struct Watched {
 }
 
 impl Watcher {
-    /// One that watches nobody yet.
+    /// Makes a watcher that watches nobody yet.
     ///
     /// # Errors
     /// When the user has too many inotify instances (/proc/sys/fs/inotify/max_user_instances).
@@ -51,7 +48,7 @@ impl Watcher {
         })
     }
 
-    /// Watch the limits of a container. Where no more watches can be had the freshness bound has to do.
+    /// Watches the limits of a container. Where no more watches can be had the freshness bound has to do.
     pub fn add(&self, slot: u64, container: &Arc<Attached>) {
         let mut watched = self.watched.lock();
         watched.containers.insert(slot, Arc::downgrade(container));
@@ -74,7 +71,7 @@ impl Watcher {
         container.set_watched();
     }
 
-    /// Watch it no more.
+    /// Watches a container no more.
     pub fn remove(&self, slot: u64) {
         let mut watched = self.watched.lock();
         watched.containers.remove(&slot);
@@ -88,21 +85,21 @@ impl Watcher {
         });
     }
 
-    /// Whether a limit has been written and not everybody whom it concerns knows it: what is remembered of limits
-    /// must not be believed then. The kernel queues the event before the write returns to its caller.
+    /// Returns whether a limit has been written and not every container that it concerns knows it. Then cached limits must
+    /// not be believed. The kernel queues the event before the write returns to its caller.
     pub fn is_behind(&self) -> bool {
         // In this order: an event that is no longer queued has been taken, and before that the flag was set.
         self.has_event(Some(&Timespec::default())) || self.telling.load(Ordering::SeqCst)
     }
 
-    /// Whether an event is queued, or comes within `timeout`. What cannot be told counts as one.
+    /// Returns whether an event is queued, or comes within `timeout`. An error counts as one.
     fn has_event(&self, timeout: Option<&Timespec>) -> bool {
         let mut fds = [PollFd::new(&self.inotify, PollFlags::IN)];
         poll(&mut fds, timeout) != Ok(0)
     }
 
-    /// Hear, for ever, and tell `changed`.
-    pub fn run(&self, changed: &Changed) {
+    /// Takes events for ever, and calls `changed` with the slot of each container whose limits have changed.
+    pub fn run(&self, changed: impl Fn(u64)) {
         loop {
             self.telling.store(false, Ordering::SeqCst);
             self.has_event(None);
@@ -136,7 +133,7 @@ impl Watcher {
     }
 }
 
-/// A path to a limit file by the descriptor of its hierarchy: inotify takes no directory descriptor.
+/// Returns the path to a limit file by the descriptor of its hierarchy: inotify takes no directory descriptor.
 pub(super) fn path_of(dir: impl AsFd, name: &str) -> String {
     format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd())
 }

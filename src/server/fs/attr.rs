@@ -1,11 +1,10 @@
-//! Attributes of a node, as stat(2) shows them.
+//! The attributes of a node, as stat(2) shows them, and the entries of a directory.
 
 use std::time::SystemTime;
 
-use crate::server::container::Attached;
 use crate::server::ids::NodeId;
 
-/// What a node is.
+/// The type of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -16,46 +15,27 @@ pub enum Kind {
     Symlink,
 }
 
-/// What stat(2) shows of a node.
+/// The attributes that stat(2) shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
-    /// Its id, which is its inode number too.
+    /// The node, whose id is the inode number too.
     pub id: NodeId,
-    /// What it is.
+    /// The type.
     pub kind: Kind,
-    /// Its size in bytes; exact for a view.
+    /// The size in bytes; exact for a view.
     pub size: u64,
     /// Permission bits.
     pub mode: u16,
-    /// Root of the container's user namespace, on the host.
+    /// Root of the container's user namespace, by the host's numbers.
     pub uid: u32,
-    /// Its group.
+    /// The group.
     pub gid: u32,
-    /// When this version of the view was computed; for a directory, the epoch.
+    /// The time at which this version of the view was computed; for a directory, the epoch.
     pub mtime: SystemTime,
 }
 
 impl Attr {
-    /// The view of `EMULATORS[index]` of a container, with a text of `size` bytes from `mtime`.
-    pub(super) fn view(
-        id: NodeId,
-        container: &Attached,
-        index: usize,
-        size: usize,
-        mtime: SystemTime,
-    ) -> Self {
-        Self {
-            id,
-            kind: Kind::File,
-            size: size as u64,
-            mode: container.mode(index),
-            uid: container.uid,
-            gid: container.gid,
-            mtime,
-        }
-    }
-
-    /// A directory that may be searched and listed by all.
+    /// Returns the attributes of a directory that everybody may search and list.
     pub(super) fn directory(id: NodeId, uid: u32, gid: u32) -> Self {
         Self {
             id,
@@ -67,4 +47,15 @@ impl Attr {
             mtime: SystemTime::UNIX_EPOCH,
         }
     }
+}
+
+/// One entry of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The node.
+    pub id: NodeId,
+    /// The type.
+    pub kind: Kind,
+    /// The name.
+    pub name: String,
 }

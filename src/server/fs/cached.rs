@@ -10,23 +10,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Attr, DIRECTORY_TIMEOUT, HELD_OPEN_FACTOR, STATIC_BOUND, Tree};
+use super::attr::Attr;
+use super::containers::View;
+use super::render::Renderer;
+use crate::server::container::STATIC_BOUND;
 use crate::server::error::Errno;
-use crate::server::ids::{Node, NodeId};
 
-impl Tree {
-    /// The attributes of a node on the cached connection, and how long the kernel may believe them.
+/// The age that a view may have for a reader that holds it open, in multiples of the freshness. Shells read byte by byte
+/// and the kernel asks before every read(2): without this a pass over a file would often mix two versions.
+const HELD_OPEN_FACTOR: u32 = 10;
+
+/// The views on the cached connection.
+#[derive(Debug)]
+pub(super) struct CachedViews {
+    renderer: Arc<Renderer>,
+}
+
+impl CachedViews {
+    /// Makes the part, which computes views by `renderer`.
+    pub(super) fn new(renderer: Arc<Renderer>) -> Self {
+        Self { renderer }
+    }
+
+    /// Returns the attributes of a view, and for how long the kernel may believe them.
     ///
     /// # Errors
-    /// ENOENT when the container is gone; EIO when the view cannot be computed.
-    pub fn cached_attr(&self, id: NodeId, from_read: bool) -> Result<(Attr, Duration), Errno> {
-        let Node::View { slot, emulator } = id.node() else {
-            return Ok((self.directory_attr(id)?, DIRECTORY_TIMEOUT));
-        };
-        let container = self.container(slot)?;
-        let index = container.index(emulator)?;
-        let rests = container.rests(index);
-        let freshness = self.freshness_of(&container);
+    /// EIO when the view cannot be computed.
+    pub(super) fn attr(&self, view: &View, from_read: bool) -> Result<(Attr, Duration), Errno> {
+        let View {
+            container, index, ..
+        } = view;
+        let rests = container.rests(*index);
+        let freshness = self.renderer.freshness(container);
         let (bound, timeout) = if rests {
             let bound = freshness.bound.max(STATIC_BOUND);
             (bound, bound)
@@ -38,28 +53,22 @@ impl Tree {
         } else {
             bound
         };
-        let version = match container.version(index) {
+        let version = match container.version(*index) {
             Some(version) if version.age() < limit => version,
-            _ => self.renew(&container, index)?,
+            _ => self.renderer.renew(container, *index)?,
         };
-        let attr = Attr::view(id, &container, index, version.text.len(), version.mtime);
-        Ok((attr, timeout))
+        Ok((view.attr(version.text.len(), version.mtime), timeout))
     }
 
-    /// Bytes of a view on the cached connection.
+    /// Returns the text of a view that the kernel was told of last.
     ///
     /// # Errors
-    /// ENOENT when the container is gone; EIO when the view cannot be computed; EISDIR.
-    pub fn cached_read(&self, id: NodeId) -> Result<Arc<[u8]>, Errno> {
-        let Node::View { slot, emulator } = id.node() else {
-            return Err(Errno::ISDIR);
-        };
-        let container = self.container(slot)?;
-        let index = container.index(emulator)?;
-        match container.version(index) {
+    /// EIO when the view cannot be computed.
+    pub(super) fn read(&self, view: &View) -> Result<Arc<[u8]>, Errno> {
+        match view.container.version(view.index) {
             Some(version) => Ok(version.text),
             // The server that announced the version is dead; this one announces a later one at the next GETATTR.
-            None => Ok(self.renew(&container, index)?.text),
+            None => Ok(self.renderer.renew(&view.container, view.index)?.text),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From what the tree says to what the FUSE library sends, and back.
+//! Conversions between the values of the file system and those of the FUSE library.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use crate::server::error::Errno;
 use crate::server::fs::{Attr, Caller, Kind};
 use crate::server::ids;
 
-/// Set in the number of a request that the kernel sends again (`FUSE_UNIQUE_RESEND` of include/uapi/linux/fuse.h,
+/// The bit in the number of a request that the kernel sends again (`FUSE_UNIQUE_RESEND` of include/uapi/linux/fuse.h,
 /// Linux 6.9).
 const FUSE_UNIQUE_RESEND: u64 = 1 << 63;
 

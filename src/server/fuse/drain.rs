@@ -2,8 +2,8 @@
 //!
 //! A thread of the FUSE library that waits for a request cannot be called back: it takes one more, answers it, and
 //! then reads again. So the descriptor that it reads from is replaced by a socket whose other end has been shut down:
-//! the next read finds its end, and the thread leaves. The library answers by the same descriptor, so what is
-//! written to the socket is handed on to the kernel here, a packet an answer.
+//! the next read finds its end, and the thread leaves. The library answers by the same descriptor, so the relay hands on
+//! to the kernel what is written to the socket, a packet an answer.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,19 +14,19 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType};
 
-/// Bytes of an answer at most: those of a read are bounded by what the kernel asks for in one request.
+/// The most bytes of an answer. The answer to a read is no longer than the kernel asks for in one request.
 const MAX_ANSWER: usize = (1 << 20) + 4096;
 
-/// Hands on what a session answers to the kernel, until the session has no descriptor any more.
+/// Hands on the answers of a session to the kernel, until the session has no descriptor any more.
 #[derive(Debug)]
 pub(super) struct Relay {
     socket: OwnedFd,
-    /// Locked while an answer is handed on.
+    /// The lock is held while an answer is handed on.
     busy: Mutex<()>,
 }
 
 impl Relay {
-    /// Start one to the `/dev/fuse` descriptor `fuse`; returns what is to be put in its place.
+    /// Starts a relay to the `/dev/fuse` descriptor `fuse`, and returns the descriptor that is to be put in its place.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
@@ -49,10 +49,10 @@ impl Relay {
         Ok((this, theirs))
     }
 
-    /// Whether there is an answer that has not been handed on.
+    /// Returns whether there is an answer that has not been handed on.
     pub(super) fn is_busy(&self) -> bool {
         let _idle = self.busy.lock();
-        // Whoever cannot tell has not been told of the end.
+        // After an error there may be an answer.
         self.poll(Some(&Timespec::default())).unwrap_or(true)
     }
 
@@ -72,7 +72,7 @@ impl Relay {
         }
     }
 
-    /// Hand one on; false when there are no more.
+    /// Hands on one answer; returns false when there are no more.
     fn hand_on(&self, fuse: &OwnedFd, answer: &mut [u8]) -> io::Result<bool> {
         let _busy = self.busy.lock();
         let length = match rustix::net::recv(&self.socket, &mut *answer, RecvFlags::DONTWAIT) {
@@ -82,7 +82,7 @@ impl Relay {
             Err(error) => return Err(error.into()),
         };
         if let Err(error) = rustix::io::write(fuse, &answer[..length]) {
-            // ENOENT: whoever asked was killed meanwhile.
+            // ENOENT: the program that asked was killed meanwhile.
             tracing::debug!(%error, "an answer that nobody waits for");
         }
         Ok(true)
@@ -120,7 +120,7 @@ mod tests {
         }
         assert!(!relay.is_busy());
         drop(session);
-        // Its thread ends, and with it the last descriptor to the kernel.
+        // The thread of the relay ends, and with it the last descriptor to the kernel.
         assert_eq!(rustix::io::read(&kernel, &mut bytes).unwrap(), 0);
     }
 }

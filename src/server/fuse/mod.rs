@@ -3,11 +3,10 @@
 mod adapter;
 mod convert;
 mod drain;
-mod kernel;
+mod notifier;
 mod refused;
+mod reply;
 mod session;
-mod unanswered;
 
-pub use kernel::{Kernel, resend};
-pub use session::{Means, Prepared, Reply, Serving, count_threads, prepare};
-pub use unanswered::Unanswered;
+pub use notifier::{KernelNotifier, resend};
+pub use session::{Backend, InitReply, Prepared, Serving, count_threads, prepare};

@@ -1,7 +1,7 @@
-//! What can be done in no directory of the kernel's: nothing is made, renamed or removed there.
+//! Operations that no directory of the kernel's has: nothing is made, renamed or removed there.
 //!
-//! Only in a directory graft that can be written to do such requests come here at all. For what is not there the kernel
-//! says ENOENT already when it is looked up (proc_sys_lookup, fs/proc/proc_sysctl.c), and EACCES for what is: its
+//! Such requests come here only in a directory graft that can be written to. The kernel answers ENOENT for a name that is
+//! not there already when it is looked up (proc_sys_lookup, fs/proc/proc_sysctl.c), and EACCES for a name that is: its
 //! directories are writable for nobody (proc_sys_permission).
 
 /// The methods of `fuser::Filesystem` that are refused.

@@ -6,7 +6,7 @@
 //! 2. the answer is taken out there,
 //! 3. `dup2` puts the `/dev/fuse` descriptor in the place of the socket.
 //!
-//! A first start and a takeover are thus the same code; what is done with the answer is the daemon's business.
+//! A first start and a takeover are thus the same code. The daemon decides what becomes of the answer.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -19,27 +19,25 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::adapter::Adapter;
 use super::drain::Relay;
-use super::kernel::Kernel;
-use super::unanswered::Unanswered;
-use crate::server::fs::Tree;
-use crate::server::workers::Workers;
+use super::notifier::KernelNotifier;
+use crate::server::fs::Dispatcher;
 
-/// Threads that serve one connection: half as many as can run at once, but for very large machines. The other half
-/// are those who ask. With more, requests of one reader go to threads in turn, each of which has to be woken up, and
-/// finds little of what it needs in its CPU's cache: an open on the live connection then takes a third longer.
+/// The most threads that serve one connection. There are half as many as can run at once, because the other half are
+/// readers. With more, requests of one reader go to threads in turn, each of which has to be woken up, and finds little of
+/// what it needs in its CPU's cache: an open on the live connection then takes a third longer.
 const MAX_THREADS: usize = 8;
 
-/// What the FUSE library calls its threads, before their number.
+/// The name of the threads of the FUSE library, before their number.
 const THREAD_NAME: &str = "fuser-";
 
 /// The answer to an INIT request, as it goes to the kernel.
-pub type Reply = Vec<u8>;
+pub type InitReply = Vec<u8>;
 
 /// A session that is ready to serve.
 pub struct Prepared {
     session: Session<Adapter>,
     connection: Connection,
-    kernel: Arc<Kernel>,
+    notifier: Arc<KernelNotifier>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -50,29 +48,25 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// What sessions work with.
+/// The two ends that all sessions share: requests go to the one, notifications come from the other.
 #[derive(Debug, Clone)]
-pub struct Means {
-    /// What they serve.
-    pub tree: Arc<Tree>,
-    /// Who does what may block.
-    pub workers: Arc<Workers>,
-    /// What was taken and is not answered.
-    pub unanswered: Unanswered,
-    /// Whom to tell things unasked.
-    pub kernel: Arc<Kernel>,
+pub struct Backend {
+    /// Has requests answered.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Tells the kernel things unasked.
+    pub notifier: Arc<KernelNotifier>,
 }
 
-/// Make a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
+/// Makes a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
 ///
 /// # Errors
 /// When the kept INIT request is not one.
 pub fn prepare(
-    means: &Means,
+    backend: &Backend,
     connection: Connection,
     fuse: &OwnedFd,
     init: &[u8],
-) -> io::Result<(Prepared, Reply)> {
+) -> io::Result<(Prepared, InitReply)> {
     let (theirs, ours) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -87,10 +81,10 @@ pub fn prepare(
         .div_ceil(2)
         .min(MAX_THREADS);
     config.n_threads = Some(threads);
-    // Never clone_fd: what was read through a cloned descriptor dies with the process.
+    // A request that was read through a cloned descriptor dies with the process.
     config.clone_fd = false;
     let session = Session::from_fd(
-        Adapter::new(means, connection),
+        Adapter::new(Arc::clone(&backend.dispatcher), connection),
         theirs,
         SessionACL::All,
         config,
@@ -103,14 +97,14 @@ pub fn prepare(
         Prepared {
             session,
             connection,
-            kernel: Arc::clone(&means.kernel),
+            notifier: Arc::clone(&backend.notifier),
         },
         reply,
     ))
 }
 
 impl Prepared {
-    /// Serve, on threads of its own; `ended` is called when the connection is no more, unless the session was drained.
+    /// Serves on threads of its own. `ended` is called when the connection is no more, unless the session was drained.
     ///
     /// # Errors
     /// When threads cannot be started.
@@ -118,22 +112,22 @@ impl Prepared {
         let Self {
             session,
             connection,
-            kernel,
+            notifier,
         } = self;
-        let state = Arc::new(State::default());
+        let progress = Arc::new(Progress::default());
         let serving = Serving {
             number: session.as_fd().as_raw_fd(),
             _notifier: session.notifier(),
             relay: None,
-            state: Arc::clone(&state),
+            progress: Arc::clone(&progress),
         };
-        kernel.set(connection, session.notifier());
+        notifier.set(connection, session.notifier());
         std::thread::Builder::new()
             .name(connection.name().to_owned())
             .spawn(move || {
                 let result = session.run();
-                state.over.store(true, Ordering::SeqCst);
-                if state.draining.load(Ordering::SeqCst) {
+                progress.over.store(true, Ordering::SeqCst);
+                if progress.draining.load(Ordering::SeqCst) {
                     return;
                 }
                 if let Err(error) = result {
@@ -152,18 +146,18 @@ pub struct Serving {
     number: RawFd,
     _notifier: Notifier,
     relay: Option<Arc<Relay>>,
-    state: Arc<State>,
+    progress: Arc<Progress>,
 }
 
-/// How far a session is.
+/// The progress of a session.
 #[derive(Debug, Default)]
-struct State {
+struct Progress {
     draining: AtomicBool,
     over: AtomicBool,
 }
 
 impl Serving {
-    /// Take no more requests from the `/dev/fuse` descriptor `fuse`: each thread leaves after the one that it waits for.
+    /// Takes no more requests from the `/dev/fuse` descriptor `fuse`: each thread leaves after the one that it waits for.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
@@ -172,34 +166,34 @@ impl Serving {
             return Ok(());
         }
         let (relay, inert) = Relay::start(fuse.try_clone()?)?;
-        self.state.draining.store(true, Ordering::SeqCst);
+        self.progress.draining.store(true, Ordering::SeqCst);
         replace(self.number, &inert)?;
         self.relay = Some(relay);
         Ok(())
     }
 
-    /// Whether a thread of it has not left, or an answer is not with the kernel.
+    /// Returns whether a thread of the session has not left, or an answer is not with the kernel.
     pub fn is_busy(&self) -> bool {
-        !self.state.over.load(Ordering::SeqCst)
+        !self.progress.over.load(Ordering::SeqCst)
             || self.relay.as_ref().is_some_and(|relay| relay.is_busy())
     }
 }
 
-/// How many threads serve sessions, drained ones included.
+/// Returns the number of threads that serve sessions, drained ones included.
 ///
 /// # Errors
 /// When /proc cannot be read.
 pub fn count_threads() -> io::Result<u64> {
     let mut count = 0;
     for task in std::fs::read_dir("/proc/self/task")? {
-        // One that has left meanwhile has no name.
+        // A thread that has left meanwhile has no name.
         let name = std::fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
         count += u64::from(name.starts_with(THREAD_NAME));
     }
     Ok(count)
 }
 
-/// Put `fuse` where a session has its descriptor.
+/// Puts `fuse` in the place of a session's descriptor.
 #[allow(
     unsafe_code,
     reason = "dup2 onto a descriptor that the library owns and only lends"

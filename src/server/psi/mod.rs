@@ -1,12 +1,12 @@
-//! Pressure triggers: what a container writes to /proc/pressure/* and then polls.
+//! Pressure triggers: a container writes one to a file of /proc/pressure and then polls that.
 //!
-//! The server may not open a file for writing, so the daemon opens the pressure file of the container's cgroup,
-//! writes the trigger, and sends the descriptor. From then on the kernel watches, and one thread here waits for
-//! all of them. A container can have [`MAX_TRIGGERS`] at a time; what it writes waits in a queue of its own thread,
-//! so nothing that serves another container ever waits for the daemon.
+//! The server may not open a file for writing, so the daemon opens the pressure file of the container's cgroup, writes the
+//! trigger, and sends the descriptor. From then on the kernel watches, and one thread here waits for all triggers. A
+//! container can have [`MAX_TRIGGERS`] at a time. A write waits in a queue that a thread of its own works off, so nothing
+//! that serves another container ever waits for the daemon.
 //!
-//! The kernel's trigger ends with the descriptor, so a server that takes over has the daemon open it anew. That one
-//! fired is remembered until the container asks again, which it does after it was told: it may be told twice, but
+//! The kernel's trigger ends with the descriptor, so a server that takes over has the daemon open it anew. The state says
+//! that a trigger has fired until the container asks again, which it does after it was told: it may be told twice, but
 //! never not at all.
 
 mod wait;
@@ -18,7 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use eci_fs_protocol::link::{Ask, Resource};
+use eci_fs_protocol::link::{BrokerRequest, Resource};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use parking_lot::Mutex;
 
@@ -28,40 +28,40 @@ use crate::server::faults::{self, Point};
 use crate::server::ids::{Handle, Request};
 use crate::server::state::{self, Key, Record};
 
-/// Triggers that one container can have at a time.
+/// The number of triggers that one container can have at a time.
 pub const MAX_TRIGGERS: usize = 32;
 
-/// Writes that wait for the daemon at a time; more are told to try again.
+/// The number of writes that wait for the daemon at a time. More are told to try again.
 const QUEUE: usize = 64;
 
-/// How long one who asks waits for a daemon, and for its answer.
+/// The time that a write waits for a daemon, and for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is called with the number that the kernel gave to an open file when it polled it: there is news.
+/// A function that is called with the number that the kernel gave to an open file when it polled it: there is news.
 pub type Wake = Box<dyn Fn(u64) + Send + Sync>;
 
-/// What is called when a write has been done.
+/// A function that is called when a write has been decided.
 pub type Done = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 
-/// What poll(2) is told of an open view.
+/// The answer to poll(2) of an open view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Polled {
     /// Nothing has happened.
     Quiet,
-    /// The trigger has fired since it was asked last.
+    /// The trigger has fired since the last poll.
     Fired,
     /// There is no trigger, or its cgroup is gone.
     Error,
 }
 
-/// All triggers of all containers.
+/// The triggers of all containers.
 pub struct Triggers {
-    armed: DashMap<Handle, Arc<Armed>>,
+    armed: DashMap<Handle, Arc<ArmedTrigger>>,
     epoll: Epoll,
     jobs: Sender<Job>,
-    /// Writes among the jobs.
+    /// The number of writes among the jobs.
     queued: AtomicUsize,
-    asks: Arc<BrokerClient>,
+    broker: Arc<BrokerClient>,
     wake: Wake,
     state: Arc<state::State>,
 }
@@ -73,50 +73,50 @@ impl std::fmt::Debug for Triggers {
 }
 
 #[derive(Debug)]
-struct Armed {
+struct ArmedTrigger {
     handle: Handle,
     slot: u64,
     resource: Resource,
     trigger: Vec<u8>,
-    state: Mutex<State>,
+    status: Mutex<Status>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// None until the daemon has opened it anew.
+struct Status {
+    /// The kernel's trigger; none until the daemon has opened it anew.
     fd: Option<OwnedFd>,
-    /// By which number the kernel knows who polls it.
+    /// The number by which the kernel knows who polls the trigger.
     poll: Option<u64>,
     fired: bool,
     broken: bool,
-    /// It is to be remembered no more.
+    /// True if it is to be written to the state no more.
     closed: bool,
-    /// What of this is remembered.
-    remembered: Option<(Option<u64>, bool)>,
+    /// The `poll` and `fired` that the state has.
+    recorded: Option<(Option<u64>, bool)>,
 }
 
 enum Job {
     Write(Write),
-    /// One of the server before this one.
-    Again(Arc<Armed>),
+    /// A trigger of the server before this one, or of another daemon.
+    Reopen(Arc<ArmedTrigger>),
 }
 
 struct Write {
-    armed: Armed,
+    armed: ArmedTrigger,
     until: Instant,
-    /// Whether the kernel has sent it before.
+    /// True if the kernel sends it again.
     again: bool,
     done: Done,
 }
 
 impl Triggers {
-    /// Start the two threads: one asks the daemon over `asks`, the other waits for the kernel and calls `wake`. What is
-    /// armed is remembered in `state`.
+    /// Starts the two threads: one asks the daemon by `broker`, the other waits for the kernel and calls `wake`. Armed
+    /// triggers are written to `state`.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
     pub fn start(
-        asks: Arc<BrokerClient>,
+        broker: Arc<BrokerClient>,
         wake: Wake,
         state: Arc<state::State>,
     ) -> std::io::Result<Arc<Self>> {
@@ -126,14 +126,14 @@ impl Triggers {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             jobs,
             queued: AtomicUsize::new(0),
-            asks,
+            broker,
             wake,
             state,
         });
-        let asking = Arc::clone(&this);
+        let opening = Arc::clone(&this);
         std::thread::Builder::new()
-            .name("trigger-asks".to_owned())
-            .spawn(move || asking.work(&todo))?;
+            .name("trigger-open".to_owned())
+            .spawn(move || opening.work(&todo))?;
         let waiting = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-wait".to_owned())
@@ -141,41 +141,42 @@ impl Triggers {
         Ok(this)
     }
 
-    /// There is another daemon: ask it for what the last one did not open any more.
-    pub fn ask_again(&self) {
+    /// Asks a new daemon for the triggers that the last one did not open any more.
+    pub fn reopen_all(&self) {
         for armed in &self.armed {
-            let state = armed.state.lock();
-            if state.fd.is_none() && !state.broken {
-                drop(state);
-                self.send(Job::Again(Arc::clone(&armed)));
+            let status = armed.status.lock();
+            if status.fd.is_none() && !status.broken {
+                drop(status);
+                self.send(Job::Reopen(Arc::clone(&armed)));
             }
         }
     }
 
-    /// Have what a server before this one had armed.
+    /// Takes over a trigger that a server before this one had armed.
     pub fn restore(&self, former: state::Trigger) {
-        let state = State {
+        let status = Status {
             poll: former.poll,
             fired: former.fired,
-            remembered: Some((former.poll, former.fired)),
-            ..State::default()
+            recorded: Some((former.poll, former.fired)),
+            ..Status::default()
         };
         let handle = Handle(former.handle);
-        let armed = Arc::new(Armed {
+        let armed = Arc::new(ArmedTrigger {
             handle,
             slot: former.slot,
             resource: former.resource,
             trigger: former.trigger,
-            state: Mutex::new(state),
+            status: Mutex::new(status),
         });
         self.armed.insert(handle, Arc::clone(&armed));
-        self.send(Job::Again(armed));
+        self.send(Job::Reopen(armed));
     }
 
-    /// Arm a trigger for the open view `handle`; `done` is called when that has been decided, on another thread.
+    /// Arms a trigger for the open view `handle`, and calls `done` when that has been decided, on another thread.
     ///
-    /// As the kernel has it (psi_write): EBUSY when it has one, EINVAL for what is none. EMFILE when the container
-    /// has too many, EAGAIN when too much is waiting. A write that the kernel sends again was done already.
+    /// The errors are the kernel's (psi_write): EBUSY when the file has a trigger, EINVAL for what is none. They are EMFILE
+    /// when the container has too many, EAGAIN when too much is waiting. A write that the kernel sends again was done
+    /// already.
     pub fn arm(
         &self,
         slot: u64,
@@ -195,12 +196,12 @@ impl Triggers {
             self.queued.fetch_sub(1, Ordering::Relaxed);
             return done(Err(Errno::AGAIN));
         }
-        let armed = Armed {
+        let armed = ArmedTrigger {
             handle,
             slot,
             resource,
             trigger: trigger.to_vec(),
-            state: Mutex::default(),
+            status: Mutex::default(),
         };
         self.send(Job::Write(Write {
             armed,
@@ -210,7 +211,7 @@ impl Triggers {
         }));
     }
 
-    /// What comes of a write where there is a trigger already.
+    /// Returns the answer to a write where there is a trigger already.
     fn known(&self, handle: Handle, trigger: &[u8], again: bool) -> Option<Result<(), Errno>> {
         let armed = self.armed.get(&handle)?;
         let done = again && armed.trigger == trigger;
@@ -221,52 +222,52 @@ impl Triggers {
         })
     }
 
-    /// What has happened to the trigger of `handle`; with `poll`, that number is woken when something does.
+    /// Returns what has happened to the trigger of `handle`. With `poll`, that number is woken when something does.
     pub fn poll(&self, handle: Handle, poll: Option<u64>) -> Polled {
         let Some(armed) = self.armed.get(&handle).map(|armed| Arc::clone(&armed)) else {
             return Polled::Error;
         };
-        let mut state = armed.state.lock();
-        if state.broken {
+        let mut status = armed.status.lock();
+        if status.broken {
             return Polled::Error;
         }
-        state.poll = poll.or(state.poll);
-        if std::mem::take(&mut state.fired) {
-            // Forgotten when it is asked again: then this answer has arrived.
+        status.poll = poll.or(status.poll);
+        if std::mem::take(&mut status.fired) {
+            // The state forgets this at the next poll: then this answer has arrived.
             return Polled::Fired;
         }
-        self.remember(&armed, &mut state);
+        self.put(&armed, &mut status);
         Polled::Quiet
     }
 
-    /// The open view is closed.
+    /// Disarms the trigger of an open view that is closed.
     pub fn disarm(&self, handle: Handle) {
         if let Some((_, armed)) = self.armed.remove(&handle) {
-            let mut state = armed.state.lock();
-            state.closed = true;
+            let mut status = armed.status.lock();
+            status.closed = true;
             self.state.forget(Key::Trigger(handle.0));
-            if let Some(fd) = state.fd.take() {
-                // Closing the descriptor takes it out too.
+            if let Some(fd) = status.fd.take() {
+                // Closing the descriptor takes it out of the epoll set too.
                 let _ = self.epoll.delete(fd);
             }
         }
     }
 
-    /// Know nothing of what is armed any more.
+    /// Forgets all triggers, which the state keeps.
     pub fn disarm_all(&self) {
         self.armed.retain(|_, armed| {
-            armed.state.lock().closed = true;
+            armed.status.lock().closed = true;
             false
         });
     }
 
-    /// The container is gone.
+    /// Forgets the triggers of a container.
     pub fn remove_slot(&self, slot: u64) {
         self.armed.retain(|_, armed| armed.slot != slot);
     }
 
     fn send(&self, job: Job) {
-        // The thread that takes them lives as long as this.
+        // The thread that takes jobs lives as long as this.
         let _ = self.jobs.send(job);
     }
 
@@ -276,77 +277,77 @@ impl Triggers {
                 Job::Write(write) => {
                     self.queued.fetch_sub(1, Ordering::Relaxed);
                     let done = write.done;
-                    done(self.set(write.armed, write.until, write.again));
+                    done(self.open(write.armed, write.until, write.again));
                 }
-                Job::Again(armed) => self.set_again(&armed),
+                Job::Reopen(armed) => self.reopen(&armed),
             }
         }
     }
 
-    /// Arm what a container has written.
-    fn set(&self, armed: Armed, until: Instant, again: bool) -> Result<(), Errno> {
-        // The kernel may send again what this server has read itself, while it waits in the queue.
+    /// Arms a trigger that a container has written.
+    fn open(&self, armed: ArmedTrigger, until: Instant, again: bool) -> Result<(), Errno> {
+        // The kernel may send again a write that this server has read itself, while that waits in the queue.
         if let Some(known) = self.known(armed.handle, &armed.trigger, again) {
             return known;
         }
-        let fd = self.asks.ask(&armed.ask(), until)?;
+        let fd = self.broker.ask(&armed.ask(), until)?;
         let armed = Arc::new(armed);
-        let mut state = armed.state.lock();
+        let mut status = armed.status.lock();
         self.watch(&armed, &fd)?;
-        state.fd = Some(fd);
+        status.fd = Some(fd);
         self.armed.insert(armed.handle, Arc::clone(&armed));
-        self.remember(&armed, &mut state);
+        self.put(&armed, &mut status);
         faults::at(Point::Write);
         Ok(())
     }
 
-    /// Arm what the server before this one had armed.
-    fn set_again(&self, armed: &Armed) {
-        let waits = |armed: &Armed| self.armed.contains_key(&armed.handle);
-        // It may have been closed, or another daemon have opened it, since that was wanted.
-        if armed.state.lock().fd.is_some() || !waits(armed) {
+    /// Arms a trigger anew.
+    fn reopen(&self, armed: &ArmedTrigger) {
+        let waits = |armed: &ArmedTrigger| self.armed.contains_key(&armed.handle);
+        // The file may have been closed, or another daemon have opened the trigger, since this was wanted.
+        if armed.status.lock().fd.is_some() || !waits(armed) {
             return;
         }
-        let opened = self.asks.ask(&armed.ask(), Instant::now() + PATIENCE);
-        let mut state = armed.state.lock();
+        let opened = self.broker.ask(&armed.ask(), Instant::now() + PATIENCE);
+        let mut status = armed.status.lock();
         match opened.and_then(|fd| self.watch(armed, &fd).map(|()| fd)) {
-            Ok(fd) => state.fd = Some(fd),
+            Ok(fd) => status.fd = Some(fd),
             // The next daemon is asked.
             Err(Errno::AGAIN) => return,
             Err(error) => {
                 tracing::warn!(%error, slot = armed.slot, "a pressure trigger cannot be set again");
-                state.broken = true;
+                status.broken = true;
             }
         }
-        let poll = state.poll.filter(|_| state.broken || state.fired);
-        drop(state);
+        let poll = status.poll.filter(|_| status.broken || status.fired);
+        drop(status);
         if let Some(poll) = poll {
             (self.wake)(poll);
         }
     }
 
-    /// Remember what would be lost with this server, unless it is remembered.
-    fn remember(&self, armed: &Armed, state: &mut State) {
-        let now = (state.poll, state.fired);
-        if state.closed || state.remembered == Some(now) {
+    /// Writes to the state what would be lost with this server, unless it has that.
+    fn put(&self, armed: &ArmedTrigger, status: &mut Status) {
+        let now = (status.poll, status.fired);
+        if status.closed || status.recorded == Some(now) {
             return;
         }
-        state.remembered = Some(now);
+        status.recorded = Some(now);
         let record = Record::Trigger(state::Trigger {
             slot: armed.slot,
             handle: armed.handle.0,
             resource: armed.resource,
             trigger: armed.trigger.clone(),
-            poll: state.poll,
-            fired: state.fired,
+            poll: status.poll,
+            fired: status.fired,
         });
         self.state.put(&record, &[]);
     }
 }
 
-impl Armed {
-    fn ask(&self) -> Ask {
-        Ask::Trigger {
+impl ArmedTrigger {
+    fn ask(&self) -> BrokerRequest {
+        BrokerRequest::Trigger {
             slot: self.slot,
             resource: self.resource,
             trigger: self.trigger.clone(),

@@ -1,24 +1,24 @@
-//! Waiting for the kernel: for all triggers, in one thread.
+//! Waiting for the kernel, for all triggers in one thread.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 
-use super::{Armed, Triggers};
+use super::{ArmedTrigger, Triggers};
 use crate::server::error::Errno;
 use crate::server::ids::Handle;
 
 impl Triggers {
-    /// Wait for this one too.
-    pub(super) fn watch(&self, armed: &Armed, fd: &OwnedFd) -> Result<(), Errno> {
+    /// Waits for this trigger too.
+    pub(super) fn watch(&self, armed: &ArmedTrigger, fd: &OwnedFd) -> Result<(), Errno> {
         let event = EpollEvent::new(EpollFlags::EPOLLPRI, armed.handle.0);
         self.epoll
             .add(fd.as_fd(), event)
             .map_err(|error| Errno(error as i32))
     }
 
-    /// Wait for ever.
+    /// Waits for ever.
     pub(super) fn wait(&self) {
         let mut events = [EpollEvent::empty(); 32];
         loop {
@@ -39,18 +39,18 @@ impl Triggers {
         let Some(armed) = self.armed.get(&handle).map(|armed| Arc::clone(&armed)) else {
             return;
         };
-        let mut state = armed.state.lock();
-        state.fired = true;
+        let mut status = armed.status.lock();
+        status.fired = true;
         if events.contains(EpollFlags::EPOLLERR) {
-            state.broken = true;
-            if let Some(fd) = &state.fd {
-                // Its cgroup is gone, and would be reported for ever.
+            status.broken = true;
+            if let Some(fd) = &status.fd {
+                // The cgroup is gone, and would be reported for ever.
                 let _ = self.epoll.delete(fd);
             }
         }
-        self.remember(&armed, &mut state);
-        let poll = state.poll;
-        drop(state);
+        self.put(&armed, &mut status);
+        let poll = status.poll;
+        drop(status);
         if let Some(poll) = poll {
             (self.wake)(poll);
         }

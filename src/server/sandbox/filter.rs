@@ -1,4 +1,4 @@
-//! The filter of system calls (seccomp): what serving takes, and nothing else.
+//! The filter of system calls (seccomp): those that serving takes, and nothing else.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -46,7 +46,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,
     libc::SYS_inotify_rm_watch,
-    // What who writes to a tunable may.
+    // The permissions of a thread that writes to a tunable.
     libc::SYS_capget,
     // Memory.
     libc::SYS_brk,
@@ -81,12 +81,12 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_nanosleep,
     libc::SYS_gettimeofday,
     libc::SYS_getrandom,
-    // Which cgroup or proc file system a descriptor is of.
+    // The cgroup or proc file system of a descriptor.
     libc::SYS_fstatfs,
 ];
 
-/// Forbid everything else, for this thread and those it starts. What is forbidden answers EPERM: a bug in the
-/// server then shows as an error of one view, in its log, and not as its death.
+/// Forbids everything else, for this thread and those it starts. A forbidden call answers EPERM: a bug in the server then
+/// shows as an error of one view, in the log, and not as the server's death.
 pub(super) fn install() -> io::Result<()> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
@@ -96,7 +96,7 @@ pub(super) fn install() -> io::Result<()> {
     let write_bits =
         libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY);
     rules.insert(libc::SYS_openat, vec![only_bits_clear(2, write_bits)?]);
-    // Of a socket only who is at its other end.
+    // The only option of a socket that can be read is the peer.
     rules.insert(
         libc::SYS_getsockopt,
         vec![only_values(&[
@@ -116,7 +116,7 @@ pub(super) fn install() -> io::Result<()> {
     seccompiler::apply_filter(&program).map_err(io::Error::other)
 }
 
-/// Allow a call only where none of `bits` is set in its argument number `argument`.
+/// Allows a call only where none of `bits` is set in its argument number `argument`.
 fn only_bits_clear(argument: u8, bits: libc::c_int) -> io::Result<SeccompRule> {
     let bits = u64::from(bits.unsigned_abs());
     let condition = SeccompCondition::new(
@@ -130,7 +130,7 @@ fn only_bits_clear(argument: u8, bits: libc::c_int) -> io::Result<SeccompRule> {
         .map_err(io::Error::other)
 }
 
-/// Allow a call only where arguments, by their numbers, have these values.
+/// Allows a call only where arguments, by their numbers, have these values.
 fn only_values(arguments: &[(u8, libc::c_int)]) -> io::Result<SeccompRule> {
     let conditions = arguments.iter().map(|(argument, value)| {
         let value = u64::from(value.unsigned_abs());

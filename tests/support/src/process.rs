@@ -116,16 +116,11 @@ fn timespec(time: Duration) -> Timespec {
 
 /// Returns the children of a process, without zombies.
 pub fn children_of(pid: u32) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|child| {
-            status_field(*child, "PPid:").is_some_and(|parent| parent == pid.to_string())
-                && status_field(*child, "State:").is_some_and(|state| !state.starts_with('Z'))
-        })
+    let all = procfs::process::all_processes().into_iter().flatten();
+    // One that ends meanwhile is none of them.
+    all.filter_map(|process| process.ok()?.stat().ok())
+        .filter(|stat| u32::try_from(stat.ppid) == Ok(pid) && stat.state != 'Z')
+        .filter_map(|stat| u32::try_from(stat.pid).ok())
         .collect()
 }
 

@@ -30,8 +30,8 @@ pub(crate) fn read_throttled_nsec(hierarchy: &Hierarchy, level: u32) -> Result<u
     Ok(parse_key(&text, "throttled_time").unwrap_or(0))
 }
 
-/// usage_percpu is what was used; usage_all says how each CPU's share splits. The two do not add
-/// up in the kernel either: one is measured, the other sampled at ticks.
+/// Reads the CPU time of each CPU. usage_percpu is the time; usage_all has its parts. The parts do not add up to the
+/// time in the kernel either: it measures the time, and samples the parts at ticks.
 pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<CpuUsage, Error> {
     let file = "cpuacct.usage_percpu";
     let Some((level, percpu)) = hierarchy.read_nearest(file)? else {
@@ -44,7 +44,7 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<CpuUsage, Error> {
         .ok_or_else(|| Error::malformed(&Hierarchy::name(level, file), "not numbers"))
 }
 
-/// Both files list the possible CPUs in the same order; only usage_all names them.
+/// Parses both files. They list the possible CPUs in the same order; only usage_all names them.
 fn parse_usage(percpu: &[u8], all: &[u8]) -> Option<CpuUsage> {
     let mut rows = lines(all).skip(1).map(|line| {
         let mut row = fields(line).map(parse_u64);

@@ -24,7 +24,7 @@ pub(crate) fn read_devices(hierarchy: &Hierarchy) -> Result<Vec<DeviceIo>, Error
     Ok(devices)
 }
 
-/// `8:0 Read 512` and so on for each device, `Total 1024` at the end.
+/// Parses `8:0 Read 512` and so on for each device; the last line is `Total 1024`.
 fn parse(
     text: &[u8],
     devices: &mut Vec<DeviceIo>,

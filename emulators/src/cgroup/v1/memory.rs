@@ -9,7 +9,7 @@ const USAGE: &str = "memory.usage_in_bytes";
 const MEMSW_LIMIT: &str = "memory.memsw.limit_in_bytes";
 const MEMSW_USAGE: &str = "memory.memsw.usage_in_bytes";
 
-/// What v1 calls differently. `rss` is NR_ANON_MAPPED, `cache` NR_FILE_PAGES, as v2's keys are.
+/// The keys that v1 names differently. `rss` is NR_ANON_MAPPED and `cache` is NR_FILE_PAGES, as v2's keys are.
 const RENAMED: &[(&[u8], &[u8])] = &[
     (b"cache", b"file"),
     (b"rss", b"anon"),
@@ -19,15 +19,11 @@ const RENAMED: &[(&[u8], &[u8])] = &[
     (b"writeback", b"file_writeback"),
 ];
 
-/// The `total_` lines count the whole subtree, as v2 does.
+/// The `total_` lines include the whole subtree, as all lines of v2 do.
 const KEYS: Keys = Keys {
     prefix: b"total_",
     renamed: RENAMED,
 };
-
-pub(crate) fn read_limits(hierarchy: &Hierarchy) -> Result<MemoryLimits, Error> {
-    walk(hierarchy, None)
-}
 
 pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryUsage), Error> {
     let mut usage = MemoryUsage::default();
@@ -41,12 +37,12 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryU
             usage.stat = Stat::parse(text, KEYS);
         }
     }
-    let limits = walk(hierarchy, Some(&mut usage))?;
+    let limits = walk(hierarchy, &mut usage)?;
     Ok((limits, usage))
 }
 
-/// Goes up the tree for the smallest limits, and for what they leave where that is asked for.
-fn walk(hierarchy: &Hierarchy, mut usage: Option<&mut MemoryUsage>) -> Result<MemoryLimits, Error> {
+/// Walks up the tree and returns the smallest limits. Adds to `usage` how much they leave.
+fn walk(hierarchy: &Hierarchy, usage: &mut MemoryUsage) -> Result<MemoryLimits, Error> {
     let mut limits = MemoryLimits {
         memory: Limit::Max,
         swap: SwapLimit::Unaccounted,
@@ -55,7 +51,7 @@ fn walk(hierarchy: &Hierarchy, mut usage: Option<&mut MemoryUsage>) -> Result<Me
     for level in hierarchy.levels() {
         if let Some(limit) = read_limit(hierarchy, level, LIMIT)? {
             limits.memory = limits.memory.min(limit);
-            if let (Some(usage), Limit::Bytes(_)) = (usage.as_deref_mut(), limit) {
+            if let Limit::Bytes(_) = limit {
                 let current = match level {
                     0 => usage.current_bytes,
                     _ => match hierarchy.read(level, USAGE)? {
@@ -66,7 +62,7 @@ fn walk(hierarchy: &Hierarchy, mut usage: Option<&mut MemoryUsage>) -> Result<Me
                 usage.headroom.narrow(limit, current);
             }
         }
-        // Without swap accounting no level has the file: one look is enough.
+        // Without swap accounting no level has the file.
         if (level == 0 || memsw.is_some())
             && let Some(limit) = read_limit(hierarchy, level, MEMSW_LIMIT)?
         {

@@ -14,7 +14,7 @@ pub(crate) fn read_quota(hierarchy: &Hierarchy, level: u32) -> Result<Option<Quo
     }))
 }
 
-/// `max 100000` is no quota: `Some(None)`.
+/// Parses cpu.max. Returns `Some(None)` for `max 100000`, which is no quota.
 fn parse_max(text: &[u8]) -> Option<Option<(u64, u64)>> {
     let mut fields = fields(text);
     let quota = fields.next()?;
@@ -41,7 +41,7 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<CpuUsage, Error> {
         .ok_or_else(|| Error::malformed(&Hierarchy::name(level, file), "no usage_usec"))
 }
 
-/// user_usec includes nice_usec (since Linux 6.12, kernel/cgroup/rstat.c): it is subtracted.
+/// Parses cpu.stat. From Linux 6.12 on user_usec includes nice_usec (kernel/cgroup/rstat.c), so that is subtracted.
 fn parse_usage(text: &[u8]) -> Option<CpuUsage> {
     let key = |key: &str| parse_key(text, key);
     let usage = key("usage_usec")?;

@@ -10,7 +10,7 @@ pub(crate) fn read_devices(hierarchy: &Hierarchy) -> Result<Vec<DeviceIo>, Error
     Ok(text.map_or_else(Vec::new, |(_, text)| parse(&text)))
 }
 
-/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`, and more keys by other policies.
+/// Parses `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6`. Other policies add more keys.
 fn parse(text: &[u8]) -> Vec<DeviceIo> {
     let line = |line| {
         let mut row = fields(line);

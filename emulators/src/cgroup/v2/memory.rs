@@ -9,10 +9,6 @@ const CURRENT: &str = "memory.current";
 const SWAP_MAX: &str = "memory.swap.max";
 const SWAP_CURRENT: &str = "memory.swap.current";
 
-pub(crate) fn read_limits(hierarchy: &Hierarchy) -> Result<MemoryLimits, Error> {
-    walk(hierarchy, None)
-}
-
 pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryUsage), Error> {
     let mut usage = MemoryUsage::default();
     let mut own = 0;
@@ -26,16 +22,13 @@ pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<(MemoryLimits, MemoryU
             usage.stat = Stat::parse(text, Keys::default());
         }
     }
-    let limits = walk(hierarchy, Some((own, &mut usage)))?;
+    let limits = walk(hierarchy, own, &mut usage)?;
     Ok((limits, usage))
 }
 
-/// Goes up the tree for the smallest limits, and for what they leave where that is asked for.
-/// `own` is the level whose usage is known already.
-fn walk(
-    hierarchy: &Hierarchy,
-    mut usage: Option<(u32, &mut MemoryUsage)>,
-) -> Result<MemoryLimits, Error> {
+/// Walks up the tree and returns the smallest limits. Adds to `usage` how much they leave. The usage itself is that of
+/// the level `own`.
+fn walk(hierarchy: &Hierarchy, own: u32, usage: &mut MemoryUsage) -> Result<MemoryLimits, Error> {
     let mut limits = MemoryLimits {
         memory: Limit::Max,
         swap: SwapLimit::Unaccounted,
@@ -44,8 +37,8 @@ fn walk(
     for level in hierarchy.levels() {
         if let Some(limit) = read_limit(hierarchy, level, MAX)? {
             limits.memory = limits.memory.min(limit);
-            if let (Some((own, usage)), Limit::Bytes(_)) = (usage.as_mut(), limit) {
-                let current = if level == *own {
+            if let Limit::Bytes(_) = limit {
+                let current = if level == own {
                     usage.current_bytes
                 } else {
                     read_current(hierarchy, level, CURRENT)?
@@ -55,8 +48,8 @@ fn walk(
         }
         if let Some(limit) = read_limit(hierarchy, level, SWAP_MAX)? {
             swap = Some(swap.map_or(limit, |smallest| smallest.min(limit)));
-            if let (Some((own, usage)), Limit::Bytes(_)) = (usage.as_mut(), limit) {
-                let current = if level == *own {
+            if let Limit::Bytes(_) = limit {
+                let current = if level == own {
                     usage.swap_current_bytes
                 } else {
                     read_current(hierarchy, level, SWAP_CURRENT)?

@@ -5,7 +5,7 @@
 //! Passed through: nothing.
 //! Invented: zeros where the container has no v2 cgroup of its own.
 //!
-//! Writing a trigger and polling for it is the server's part.
+//! The server handles triggers that are written here, and poll(2).
 
 use crate::cgroup::Hierarchy;
 use crate::text::{fields, lines, put};
@@ -31,7 +31,7 @@ pub static VIEWS: &[View] = &[
     ),
 ];
 
-/// The mode is the kernel's, for whoever may write a trigger.
+/// Returns the row of a resource. The mode is the kernel's; everybody who may write can write a trigger.
 const fn row(id: u16, path: &'static str, resource: PressureResource) -> View {
     View::new(id, path, render)
         .mode(0o666)
@@ -40,15 +40,15 @@ const fn row(id: u16, path: &'static str, resource: PressureResource) -> View {
         .pressure(resource)
 }
 
-/// The hierarchy that holds the pressure files of the container: v2, also where all controllers are
-/// on v1, but not its root, which is the machine.
+/// Returns the hierarchy with the pressure files of the container. It is v2, also on a host whose controllers are all
+/// on v1. The root of v2 does not count, because its pressure is the host's.
 fn hierarchy(cgroup: &Cgroup) -> Option<&Hierarchy> {
     cgroup.unified().filter(|hierarchy| hierarchy.depth > 0)
 }
 
-/// The file of the cgroup, or the machine's layout with zeros.
+/// Appends the file of the cgroup, or the host's layout with zeros.
 ///
-/// The bound is as many lines as there are, averages up to 100.00 and totals of microseconds in 20 digits.
+/// The bound is the present number of lines, with averages up to 100.00 and totals of microseconds in 20 digits.
 fn render(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let start = out.len();
     let own = match (hierarchy(cx.cgroup()?), facts.pressure) {

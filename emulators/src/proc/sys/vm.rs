@@ -2,7 +2,7 @@
 //!
 //! Format: vm_table, kernel/sysctl.c, and the handlers it names.
 //! Virtual: what the container has written.
-//! Passed through: the machine's values until then.
+//! Passed through: the host's values until then.
 //! Invented: nothing.
 
 use crate::tunable::{Capability, Handler, Tunable};
@@ -24,7 +24,7 @@ pub static TUNABLES: &[Tunable] = &[
     Tunable::new(391, "/proc/sys/vm/vfs_cache_pressure", COUNT),
     Tunable::new(392, "/proc/sys/vm/min_free_kbytes", COUNT),
     Tunable::new(393, "/proc/sys/vm/panic_on_oom", Handler::int(0, 2)),
-    // It says what is to be dropped, and is no value that could be read.
+    // A write says what to drop. There is no value that could be read.
     Tunable::new(394, "/proc/sys/vm/drop_caches", Handler::int(1, 4)).mode(0o200),
 ];
 

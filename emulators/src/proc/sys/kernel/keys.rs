@@ -2,7 +2,7 @@
 //!
 //! Format: key_sysctls, security/keys/sysctl.c.
 //! Virtual: what the container has written.
-//! Passed through: the machine's values until then.
+//! Passed through: the host's values until then.
 //! Invented: nothing.
 
 use crate::tunable::{Handler, Tunable};

@@ -8,10 +8,10 @@ use crate::cpulist::CpuSet;
 use crate::tunable::{Capability, Handler, Namespace, Policy, Release, Tunable};
 use crate::{Context, Error, Host};
 
-/// The most seconds that a kernel with 250 jiffies in a second can wait.
+/// The most seconds that a kernel with an HZ of 250 can wait.
 const MOST_SECONDS: u64 = i64::MAX as u64 / 250;
 
-/// FUTEX_TID_MASK: the most threads that there are ids for.
+/// FUTEX_TID_MASK: the highest thread id.
 const MAX_THREADS: i32 = 0x3fff_ffff;
 
 /// PID_MAX_LIMIT on machines of 64 bits.
@@ -42,14 +42,14 @@ pub static TUNABLES: &[Tunable] = &[
         Handler::int(0, PID_MAX_LIMIT),
     )
     .at_least(least_pid_max)
-    .kept_by_kernel(Namespace::Pid, Release(6, 14)),
+    .namespaced_by_kernel(Namespace::Pid, Release(6, 14)),
     Tunable::new(
         267,
         "/proc/sys/kernel/threads-max",
         Handler::int(1, MAX_THREADS),
     )
     .policy(Policy::LimitedByPids),
-    // The machine's names a program of the machine.
+    // The host's value can name a program of the host.
     Tunable::constant(268, "/proc/sys/kernel/core_pattern", "core"),
 ];
 
@@ -58,7 +58,7 @@ fn most_seconds(host: &Host) -> u64 {
     i64::MAX.unsigned_abs() / host.hz().max(1)
 }
 
-/// pid_max_min: RESERVED_PIDS + 1, or PIDS_PER_CPU_MIN for each CPU that could be there (pid_idr_init, kernel/pid.c).
+/// pid_max_min: RESERVED_PIDS + 1, or PIDS_PER_CPU_MIN for each possible CPU (pid_idr_init, kernel/pid.c).
 fn least_pid_max(cx: &Context<'_>) -> Result<i32, Error> {
     const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
     let possible = CpuSet::parse_list(&cx.host.read(POSSIBLE)?)

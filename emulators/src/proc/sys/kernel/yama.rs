@@ -2,14 +2,14 @@
 //!
 //! Format: yama_sysctl_table, security/yama/yama_lsm.c.
 //! Virtual: what the container has written.
-//! Passed through: the machine's value until then.
+//! Passed through: the host's value until then.
 //! Invented: nothing.
 
 use crate::tunable::{Capability, Handler, Tunable};
 
 /// The tunables of this directory.
 pub static TUNABLES: &[Tunable] = &[
-    // Who has forbidden all tracing cannot allow it again (yama_dointvec_minmax).
+    // When all tracing is forbidden, it cannot be allowed again (yama_dointvec_minmax).
     Tunable::new(
         304,
         "/proc/sys/kernel/yama/ptrace_scope",

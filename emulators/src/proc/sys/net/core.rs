@@ -2,7 +2,7 @@
 //!
 //! Format: net_core_table, net/core/sysctl_net_core.c.
 //! Virtual: what the container has written.
-//! Passed through: the machine's values until then; what the container's network namespace has itself is the kernel's.
+//! Passed through: the host's values until then; what the container's network namespace has itself is the kernel's.
 //! Invented: which queueing disciplines there are.
 
 use crate::directory::Namespaced;

@@ -1,7 +1,7 @@
-//! Views below /proc/sys/net: tunables that the machine's network namespace has and the container's has not.
+//! Views below /proc/sys/net: tunables that the host's network namespace has and the container's lacks.
 //!
-//! The kernel lists in /proc/sys/net what the network namespace of the reader has. Where a tunable's name is not listed
-//! for the container, its directory is grafted; everything else in it is the kernel's own of the container's namespace.
+//! The kernel lists in /proc/sys/net the files of the reader's network namespace. If a tunable is not listed for the
+//! container, its directory is grafted. Everything else in it is the kernel's, of the container's namespace.
 
 pub mod core;
 pub mod ipv4;
@@ -19,7 +19,8 @@ mod tests {
     const QDISC: u16 = 416;
     const THRESHOLD: u16 = 440;
 
-    /// A machine with some of the tunables, and a container of which the kernel keeps `kept` itself.
+    /// Calls `check` for a host with some of the tunables, and a container whose network namespace has those in
+    /// `network`.
     fn with(network: Option<&[u16]>, check: impl FnOnce(&Context<'_>)) {
         let root = tempfile::tempdir().unwrap();
         for path in [
@@ -35,8 +36,8 @@ mod tests {
         let open = |name: &str| fs::File::open(root.path().join(name)).unwrap().into();
         let host = Host::from_dirs(open("proc"), open("sys"));
         let identity = Identity {
-            network: network.map(|kept| Network {
-                kept: kept.to_vec(),
+            network: network.map(|own| Network {
+                own_tunables: own.to_vec(),
             }),
             ..Identity::default()
         };
@@ -76,7 +77,7 @@ mod tests {
             let own = |path: &str| Decision::Namespaced(format!("/proc/sys/net/core{path}"));
             assert_eq!(entry(""), own(""));
             assert_eq!(entry("somaxconn"), own("/somaxconn"));
-            // The machine does not have it either.
+            // The host does not have it either.
             assert_eq!(entry("wmem_max"), own("/wmem_max"));
         });
     }

@@ -2,13 +2,13 @@
 //!
 //! Format: nf_ct_sysctl_table, net/netfilter/nf_conntrack_standalone.c.
 //! Virtual: what the container has written.
-//! Passed through: the machine's value until then.
+//! Passed through: the host's value until then.
 //! Invented: nothing.
 
 use crate::tunable::{Handler, HostSysctl, Policy, Release, Tunable};
 
-/// The tunables of this directory that all network namespaces share. They can be read in each, and written in the
-/// machine's only.
+/// The tunables of this directory that all network namespaces share. They can be read in each, and written only in
+/// the host's.
 pub static TUNABLES: &[Tunable] = &[Tunable::new(
     432,
     "/proc/sys/net/netfilter/nf_conntrack_max",
@@ -18,5 +18,6 @@ pub static TUNABLES: &[Tunable] = &[Tunable::new(
 .policy(Policy::Raise(HostSysctl::ConntrackMax))
 .in_network()];
 
-/// Since then it takes no negative number: since 6.15, and since the stable releases of that time from 6.1 on.
+/// Since this version negative numbers are refused: since 6.15, and since the stable releases of that time from 6.1
+/// on.
 const BOUNDED: Release = Release(6, 1);

@@ -2,12 +2,12 @@
 //!
 //! Format: nf_conntrack_set_hashsize, net/netfilter/nf_conntrack_core.c.
 //! Virtual: what the container has written.
-//! Passed through: the machine's value until then.
+//! Passed through: the host's value until then.
 //! Invented: nothing.
 
 use crate::tunable::{Handler, HostSysctl, Policy, Tunable};
 
-/// The tunables of this directory. Who is in another network namespace than the machine's cannot set the kernel's.
+/// The tunables of this directory. The kernel's file cannot be set from another network namespace than the host's.
 pub static TUNABLES: &[Tunable] = &[Tunable::new(
     464,
     "/sys/module/nf_conntrack/parameters/hashsize",

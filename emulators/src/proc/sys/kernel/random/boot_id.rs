@@ -18,7 +18,7 @@ pub const VIEW: View = View::new(42, "/proc/sys/kernel/random/boot_id", render_v
 
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let boot_id = &cx.identity().boot_id;
-    // All containers would have the same one.
+    // With zeros all containers would have the same id.
     if boot_id.iter().all(|byte| *byte == 0) {
         return Err(Error::malformed(facts.path, "the container has no boot id"));
     }

@@ -2,11 +2,11 @@
 //!
 //! Format: vs_vars, net/netfilter/ipvs/ip_vs_ctl.c.
 //! Virtual: what the container has written.
-//! Passed through: the machine's values until then; what the container's network namespace has itself is the kernel's.
+//! Passed through: the host's values until then; what the container's network namespace has itself is the kernel's.
 //! Invented: a mode of defence 2 stays, where the kernel makes it 1 while there is memory enough (update_defense_level).
 //!
-//! A network namespace that belongs to another user namespace than the machine's has none of these before Linux 6.11, and
-//! some of them for nobody to set since. The directory is there where the machine has loaded the module.
+//! Before Linux 6.11 a network namespace that belongs to another user namespace than the host's has none of these.
+//! Since then it has some that nobody can set. The directory exists if the host has loaded the module.
 
 use crate::Host;
 use crate::directory::Namespaced;
@@ -59,7 +59,7 @@ pub static TUNABLES: &[Tunable] = &[
         },
     )
     .in_network(),
-    // proc_dointvec_jiffies: seconds, which the kernel keeps as jiffies of 32 bits.
+    // proc_dointvec_jiffies: seconds, which the kernel stores as jiffies of 32 bits.
     Tunable::new(
         498,
         "/proc/sys/net/ipv4/vs/sync_refresh_period",

@@ -20,7 +20,8 @@ use crate::{Bound, Context, Error, Facts, Needs, View};
 #[derive(Debug)]
 pub struct Cpu;
 
-/// The files of this directory that are grafted alone, too: show_cpus_attr and print_cpus_offline, drivers/base/cpu.c.
+/// The files of this directory that are also grafts of their own: show_cpus_attr and print_cpus_offline,
+/// drivers/base/cpu.c.
 pub static VIEWS: &[View] = &[
     // The CPUs that the container is shown.
     list(22, "/sys/devices/system/cpu/online", render_visible).sources(QUOTA_V1, QUOTA_V2),
@@ -36,7 +37,7 @@ const CPUSET_V2: &str = "cpuset.cpus.effective";
 const QUOTA_V1: &str = "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us";
 const QUOTA_V2: &str = "cpuset.cpus.effective, cpu.max";
 
-/// A list of CPUs and a newline.
+/// Returns the row of a list of CPUs, which ends with a newline.
 const fn list(id: u16, path: &'static str, render: Render) -> View {
     View::new(id, path, render).steady().needs(Needs::CGROUP)
 }
@@ -61,7 +62,7 @@ fn put_list(cpus: &CpuSet, out: &mut Vec<u8>) -> Result<Bound, Error> {
     Ok(Bound::Exact)
 }
 
-/// Lists that only some machines have: cut down to C.
+/// Lists that only some hosts have. They are reduced to C.
 const LISTS: &[&str] = &["enabled", "isolated", "nohz_full", "hotpluggable"];
 
 /// Returns the row of a file at the top.
@@ -104,7 +105,7 @@ impl Directory for Cpu {
         };
         let mut candidates = cx.host.names(&path)?;
         if rel.is_empty() {
-            // Dense ids may be names that the machine has not, and the machine's may be hidden.
+            // With dense ids the host may not have a name that is shown, and may have names that are hidden.
             candidates.retain(|name| family(name, "cpu").is_none());
             candidates.extend(cpus.shown_allowed().iter().map(|id| format!("cpu{id}")));
         } else if cpu_n::is_top(rel) {
@@ -127,7 +128,7 @@ impl Directory for Cpu {
             return Err(hidden(rel));
         }
         let (name, rest) = split_first(rel);
-        if let Some(cpu) = family(name, "cpu").and_then(|id| cpus.machine_id(id)) {
+        if let Some(cpu) = family(name, "cpu").and_then(|id| cpus.host_id(id)) {
             return cpu_n::render(cx, &cpus, cpu, rest, out);
         }
         if name == "cpufreq" {
@@ -144,7 +145,7 @@ fn entry(cx: &Context<'_>, cpus: &Cpus, rel: &str) -> Result<Decision, Error> {
     let passthrough = || Decision::Passthrough(join(PATH, rel));
     let (name, rest) = split_first(rel);
     if let Some(id) = family(name, "cpu") {
-        return Ok(match cpus.machine_id(id) {
+        return Ok(match cpus.host_id(id) {
             Some(cpu) => cpu_n::entry(cx, cpus, cpu, rest),
             None => Decision::Hidden,
         });

@@ -18,7 +18,7 @@ pub mod node_n;
 #[derive(Debug)]
 pub struct Node;
 
-/// Lists of nodes with a property. `online` and `possible` are all that the container has.
+/// Returns whether a file is a list of nodes. `online` and `possible` list all nodes of the container.
 fn is_list(name: &str) -> bool {
     matches!(name, "online" | "possible") || name.starts_with("has_")
 }
@@ -81,7 +81,7 @@ impl Directory for Node {
 }
 
 fn entry(cx: &Context<'_>, nodes: &Nodes, rel: &str) -> Result<Decision, Error> {
-    // Wherever there is a link to another node, as below nodeN/accessN.
+    // There are links to other nodes, for example below nodeN/accessN.
     let is_hidden = |name| family(name, "node").is_some_and(|id| !nodes.allowed.contains(id));
     if rel.split('/').any(is_hidden) {
         return Ok(Decision::Hidden);

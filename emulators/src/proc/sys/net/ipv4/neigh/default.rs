@@ -2,7 +2,7 @@
 //!
 //! Format: neigh_sysctl_template, net/core/neighbour.c.
 //! Virtual: what the container has written.
-//! Passed through: the machine's values until then.
+//! Passed through: the host's values until then.
 //! Invented: nothing.
 
 use crate::tunable::{Handler, Tunable};

@@ -1,4 +1,4 @@
-//! /proc/sys/net/ipv4/neigh: the directory, in which each network device has one, and `default` for all that come.
+//! /proc/sys/net/ipv4/neigh. Each network device has a directory in it, and `default` is for devices that come later.
 //!
 //! Format: neigh_sysctl_register, net/core/neighbour.c.
 //! Passed through: the directories of the devices, which are the kernel's own.

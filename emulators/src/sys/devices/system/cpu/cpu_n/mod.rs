@@ -2,21 +2,21 @@
 //!
 //! Format: drivers/base/core.c, topology.c and cacheinfo.c: masks of CPUs, and the same as lists.
 //! Virtual: `online`; the masks and lists in `topology` and `cache`, cut down to visible CPUs.
-//! Passed through: everything else, constants of the machine. Where the machine cannot take a CPU offline there is no
+//! Passed through: everything else, constants of the host. Where the host cannot take a CPU offline there is no
 //! `online`.
-//! Invented: `online` says 0 of a CPU that only a quota hides, which is online on the machine.
+//! Invented: `online` says 0 of a CPU that only a quota hides, which is online on the host.
 
 use crate::directory::{Decision, family, hidden, join, split_first, static_view};
 use crate::model::cpus::{Cpus, PATH, render_list, render_mask, renumbered};
 use crate::model::nodes;
 use crate::{Context, Error, Pace};
 
-/// Whether a path of the directory above is cpuN itself.
+/// Returns whether a path of the directory above is cpuN itself.
 pub(super) fn is_top(rel: &str) -> bool {
     family(rel, "cpu").is_some()
 }
 
-/// The directory of one of the machine's CPUs.
+/// Returns a path below the directory of one of the host's CPUs.
 fn path(cpu: u32, rest: &str) -> String {
     join(&format!("{PATH}/cpu{cpu}"), rest)
 }
@@ -24,7 +24,7 @@ fn path(cpu: u32, rest: &str) -> String {
 /// A directory with masks and lists of CPUs.
 struct CpuSets {
     directory: &'static str,
-    /// Whether a file in it is one.
+    /// Returns whether a file in it is a mask or a list.
     is_it: fn(&str) -> bool,
 }
 
@@ -46,14 +46,14 @@ const CPU_SETS: &[CpuSets] = &[
     },
 ];
 
-/// What is at a path below cpuN; `cpu` is the machine's number.
+/// Returns what the container sees at a path below cpuN. `cpu` is the host's number.
 pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, cpu: u32, rest: &str) -> Decision {
     let path = path(cpu, rest);
     let (name, below) = split_first(rest);
     let visible = cpus.visible.contains(cpu);
     if let Some(sets) = CPU_SETS.iter().find(|sets| sets.directory == name) {
         return match visible {
-            // As the kernel does when it takes a CPU offline.
+            // The kernel does the same when it takes a CPU offline.
             false => Decision::Hidden,
             true if (sets.is_it)(below) => static_view(cx, &path),
             true => Decision::Passthrough(path),
@@ -66,7 +66,7 @@ pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, cpu: u32, rest: &str) -> Deci
             mode: 0o644,
             pace: Pace::Static,
         },
-        // Links to what has another number, or is hidden.
+        // The link leads to a policy that has another number or is hidden.
         "cpufreq" if renumbered(cx) => Decision::Hidden,
         name => match family(name, "node") {
             Some(id) if !nodes::is_shown(cx, id) => Decision::Hidden,
@@ -75,7 +75,7 @@ pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, cpu: u32, rest: &str) -> Deci
     }
 }
 
-/// The text of a view below cpuN.
+/// Appends the text of a view below cpuN.
 pub(super) fn render(
     cx: &Context<'_>,
     cpus: &Cpus,

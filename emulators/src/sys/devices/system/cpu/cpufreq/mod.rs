@@ -6,8 +6,8 @@ use crate::{Context, CpuIds, Error};
 
 pub mod policy_n;
 
-/// What is at a path below. Policies have the number of a CPU; where CPUs are renumbered, links and
-/// files would contradict each other, and there are no policies.
+/// Returns what the container sees at a path below. A policy has the number of a CPU. If CPUs are renumbered, links
+/// and files would contradict each other, so there are no policies.
 pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Decision {
     let path = join(&join(PATH, "cpufreq"), rest);
     let (name, below) = split_first(rest);
@@ -18,7 +18,7 @@ pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Decision {
     }
 }
 
-/// The text of a view below.
+/// Appends the text of a view below.
 pub(super) fn render(
     cx: &Context<'_>,
     cpus: &Cpus,

@@ -18,11 +18,11 @@ pub(super) fn render(
     path: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-    let memory = memory::read(cx, &machine)?;
+    let host = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &host)?;
     let share = Share::read(cx, nodes, node)?;
-    // Without a limit, some of the machine's nodes have less than the machine. All of them together
-    // have what /proc/meminfo says, even where the kernel's own figures differ (hotplugged memory).
+    // A container without a limit that has some of the nodes must not get more than these have. If it has all nodes,
+    // their sum is that of /proc/meminfo, also where the kernel's figures differ (hotplugged memory).
     let most = if nodes.allowed == nodes.online {
         u64::MAX
     } else {

@@ -14,17 +14,17 @@ use crate::model::nodes::{Nodes, PATH};
 use crate::text::{fields, lines};
 use crate::{Context, Error, Pace};
 
-/// A kind of files below nodeN that are computed.
+/// One kind of computed files below nodeN.
 struct File {
     /// The first component of its path.
     name: &'static str,
-    /// Whether what follows that component is such a file.
+    /// Returns whether the rest of the path is such a file.
     is_it: fn(&str) -> bool,
     pace: Pace,
     render: fn(&Node<'_>, &Context<'_>, &mut Vec<u8>) -> Result<(), Error>,
 }
 
-/// A file of a node.
+/// A file of a node that is to be rendered.
 struct Node<'a> {
     nodes: &'a Nodes,
     node: u32,
@@ -88,7 +88,7 @@ impl File {
     }
 }
 
-/// The kind of file that a path below nodeN is.
+/// Returns the kind of a file below nodeN.
 fn file(rest: &str) -> Option<&'static File> {
     let (name, below) = split_first(rest);
     FILES
@@ -101,7 +101,7 @@ fn render_zero(_: &Node<'_>, _: &Context<'_>, out: &mut Vec<u8>) -> Result<(), E
     Ok(())
 }
 
-/// One number per online node, of which those of the container's are shown.
+/// Appends the distances of the container's nodes. The kernel's file has one number per online node.
 fn render_distance(file: &Node<'_>, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
     let text = cx.host.read(file.path)?;
     let shown = file
@@ -124,7 +124,7 @@ fn path(node: u32, rest: &str) -> String {
     join(&format!("{PATH}/node{node}"), rest)
 }
 
-/// What is at a path below nodeN.
+/// Returns what the container sees at a path below nodeN.
 pub(super) fn entry(cx: &Context<'_>, node: u32, rest: &str) -> Result<Decision, Error> {
     let path = path(node, rest);
     if let Some(id) = family(rest, "cpu") {
@@ -133,13 +133,13 @@ pub(super) fn entry(cx: &Context<'_>, node: u32, rest: &str) -> Result<Decision,
     let (name, below) = split_first(rest);
     Ok(match file(rest) {
         Some(file) if file.pace == Pace::Static => static_view(cx, &path),
-        // Without the kernel's file there is nothing to pass through either.
+        // If the kernel does not have the file, the last arm passes the path through, and it does not exist either.
         Some(file) if cx.host.exists(&path) => Decision::View {
             mode: 0o444,
             pace: file.pace,
         },
         _ => match (name, below) {
-            // How much memory the machine has, and where; and what only writes.
+            // These tell how much memory the host has, or can only be written.
             ("compact" | "reclaim", _) => Decision::Hidden,
             (name, _) if family(name, "memory").is_some() => Decision::Hidden,
             _ => Decision::Passthrough(path),
@@ -147,18 +147,18 @@ pub(super) fn entry(cx: &Context<'_>, node: u32, rest: &str) -> Result<Decision,
     })
 }
 
-/// The link to a CPU of the node: the kernel's, or one that says the number that is shown.
+/// Returns the link to a CPU of the node: the kernel's, or one with the number that is shown.
 fn cpu_link(cx: &Context<'_>, node: u32, id: u32) -> Result<Decision, Error> {
     let cpus = cpus::read(cx)?;
-    let on_machine = |cpu: &u32| cx.host.exists(&path(node, &format!("cpu{cpu}")));
-    Ok(match cpus.machine_id(id).filter(on_machine) {
+    let on_host = |cpu: &u32| cx.host.exists(&path(node, &format!("cpu{cpu}")));
+    Ok(match cpus.host_id(id).filter(on_host) {
         None => Decision::Hidden,
         Some(_) if renumbered(cx) => Decision::Link(format!("../../cpu/cpu{id}")),
         Some(cpu) => Decision::Passthrough(path(node, &format!("cpu{cpu}"))),
     })
 }
 
-/// Puts the CPUs as they are shown in the place of the machine's.
+/// Replaces the host's CPUs by those that are shown.
 pub(super) fn add_cpus(cx: &Context<'_>, names: &mut Vec<String>) -> Result<(), Error> {
     names.retain(|name| family(name, "cpu").is_none());
     names.extend(
@@ -171,7 +171,7 @@ pub(super) fn add_cpus(cx: &Context<'_>, names: &mut Vec<String>) -> Result<(), 
     Ok(())
 }
 
-/// The text of a view below nodeN.
+/// Appends the text of a view below nodeN.
 pub(super) fn render(
     cx: &Context<'_>,
     nodes: &Nodes,

@@ -17,8 +17,8 @@ pub(super) fn render(
     path: &str,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
-    let machine = memory::parse_machine(&cx.host.read("/proc/meminfo")?)?;
-    let memory = memory::read(cx, &machine)?;
+    let host = memory::parse_host(&cx.host.read("/proc/meminfo")?)?;
+    let memory = memory::read(cx, &host)?;
     let share = Share::read(cx, nodes, node)?;
     let units = vmstat::read_units(cx)?;
     for key in lines(&cx.host.read(path)?).filter_map(|line| fields(line).next()) {

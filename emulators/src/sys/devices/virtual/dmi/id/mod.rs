@@ -1,4 +1,4 @@
-//! Views in /sys/devices/virtual/dmi/id: what tells hosts from each other.
+//! Views in /sys/devices/virtual/dmi/id, which identifies a host.
 //!
 //! Format of the serial numbers: sys_dmi_field_show, drivers/firmware/dmi-id.c: the string and a newline.
 

@@ -24,15 +24,15 @@ pub const VIEW: View = View::new(43, "/sys/devices/virtual/dmi/id/product_uuid",
 
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let identity = cx.identity();
-    if identity.machine_secret.iter().all(|byte| *byte == 0) {
-        return Err(Error::malformed(facts.path, "the machine has no secret"));
+    if identity.host_secret.iter().all(|byte| *byte == 0) {
+        return Err(Error::malformed(facts.path, "the host has no secret"));
     }
-    put_uuid(out, &derive(&identity.machine_secret, &identity.id));
+    put_uuid(out, &derive(&identity.host_secret, &identity.id));
     out.push(b'\n');
     Ok(Bound::Exact)
 }
 
-/// SipHash is a pseudo-random function of its key: without the secret, a UUID tells nothing about
+/// Computes the UUID. SipHash is a pseudo-random function of its key: without the secret, a UUID tells nothing about
 /// those of other containers.
 fn derive(secret: &[u8; 32], id: &str) -> [u8; 16] {
     let (key, more) = secret.split_at(16);

@@ -1,0 +1,192 @@
+//! Version 2 of the link, and the questions of the server to the broker.
+
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
+use eci_fs_protocol::host_sysctl::HostSysctl;
+use eci_fs_protocol::link::{
+    Access, BrokerReply, BrokerRequest, Connection, CpuIds, FromServer, HELD, Resource, Row,
+    Secrets, Settings, ToServer, VERSION,
+};
+
+use crate::{assert_bytes, assert_reads, golden};
+
+fn facts() -> Facts {
+    Facts {
+        id: "web".to_owned(),
+        start_nsec: 1,
+        boottime_offset_nsec: Some(-2),
+        pid_level: 3,
+        pid_max_is_own: true,
+        network: Some(NetworkFacts {
+            settable: vec!["/proc/sys/net/core/somaxconn".to_owned()],
+        }),
+        uid: 4,
+        gid: 5,
+        hierarchies: vec![HierarchyFacts {
+            version: 1,
+            controllers: vec!["cpu".to_owned(), "cpuacct".to_owned()],
+            depth: 6,
+        }],
+    }
+}
+
+fn add(facts: Facts, choices: Choices) -> ToServer {
+    ToServer::Add {
+        slot: 7,
+        secrets: Secrets {
+            boot_id: [1; 16],
+            host_secret: [2; 32],
+        },
+        facts: Box::new(facts),
+        choices,
+    }
+}
+
+const ADD: &str = concat!(
+    r#"{"add":{"slot":7,"secrets":{"boot_id":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"#,
+    r#""machine_secret":[2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2]},"#,
+    r#""facts":{"id":"web","start_nsec":1,"boottime_offset_nsec":-2,"pid_level":3,"pid_max_is_own":true,"#,
+    r#""network":{"settable":["/proc/sys/net/core/somaxconn"]},"uid":4,"gid":5,"#,
+    r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}]},"#,
+    r#""choices":{"without":["/proc/stat"]}}}"#,
+);
+
+golden! { what_the_daemon_says, ToServer:
+    ToServer::Start { .. } => ToServer::Start {
+        version: VERSION,
+        init: vec![vec![1, 2], vec![3]],
+        settings: Settings::default(),
+        held: HELD,
+    }, concat!(
+        r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"padding":true,"#,
+        r#""host-clamp":true,"cpu-ids":"physical"},"held":4}}"#,
+    );
+    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION }, r#"{"adopt":{"version":2}}"#;
+    ToServer::Catalogue { .. } => ToServer::Catalogue { slot: 7 }, r#"{"catalogue":{"slot":7}}"#;
+    ToServer::Ping => ToServer::Ping, r#""ping""#;
+    ToServer::Drain => ToServer::Drain, r#""drain""#;
+    ToServer::Drained => ToServer::Drained, r#""drained""#;
+    ToServer::Add { .. } => add(facts(), Choices {
+        without: vec!["/proc/stat".to_owned()],
+        ..Choices::default()
+    }), ADD;
+    ToServer::Expect { .. } => ToServer::Expect { slot: 7 }, r#"{"expect":{"slot":7}}"#;
+    ToServer::Remove { .. } => ToServer::Remove { slot: 7 }, r#"{"remove":{"slot":7}}"#;
+    ToServer::Serve { .. } => ToServer::Serve { resend: true }, r#"{"serve":{"resend":true}}"#;
+    ToServer::HostSysctls { .. } => ToServer::HostSysctls { tunables: vec![HostSysctl::FileMax] },
+        r#"{"raise":{"tunables":["/proc/sys/fs/file-max"]}}"#;
+}
+
+golden! { what_the_server_answers, FromServer:
+    FromServer::Started { .. } => FromServer::Started { replies: vec![vec![1], vec![2]] },
+        r#"{"started":{"replies":[[1],[2]]}}"#;
+    FromServer::Added { .. } => FromServer::Added {
+        catalogue: vec![Row {
+            path: "/proc/stat".to_owned(),
+            connection: Connection::Cached,
+            writable: true,
+            directory: false,
+        }],
+    }, r#"{"added":{"catalogue":[{"path":"/proc/stat","connection":"cached","writable":true,"directory":false}]}}"#;
+    FromServer::Done => FromServer::Done, r#""done""#;
+    FromServer::Held { .. } => FromServer::Held {
+        version: VERSION,
+        init: vec![vec![1], vec![2]],
+        replies: vec![vec![3], vec![4]],
+        settings: Settings {
+            freshness_ms: 0,
+            padding: false,
+            host_clamp: false,
+            cpu_ids: CpuIds::Dense,
+        },
+        slots: vec![7, 8],
+    }, concat!(
+        r#"{"held":{"version":2,"init":[[1],[2]],"replies":[[3],[4]],"settings":{"freshness-ms":0,"#,
+        r#""padding":false,"host-clamp":false,"cpu-ids":"dense"},"slots":[7,8]}}"#,
+    );
+    FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
+    FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },
+        r#"{"failed":{"why":"no"}}"#;
+    FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: Some(24) },
+        r#"{"failed":{"why":"no","errno":24}}"#;
+}
+
+golden! { what_the_server_asks_the_broker, BrokerRequest:
+    BrokerRequest::Trigger { .. } => BrokerRequest::Trigger {
+        slot: 7,
+        resource: Resource::Io,
+        trigger: b"some 1".to_vec(),
+    }, r#"{"trigger":{"slot":7,"resource":"io","trigger":[115,111,109,101,32,49]}}"#;
+    BrokerRequest::SetHostSysctl { .. } => BrokerRequest::SetHostSysctl {
+        slot: 7,
+        tunable: HostSysctl::NrOpen,
+        value: u64::MAX,
+    }, r#"{"raise":{"slot":7,"tunable":"/proc/sys/fs/nr_open","value":18446744073709551615}}"#;
+    BrokerRequest::Network { .. } => BrokerRequest::Network {
+        slot: 7,
+        path: "core".to_owned(),
+        access: Access::List,
+    }, r#"{"network":{"slot":7,"path":"core","access":"list"}}"#;
+}
+
+golden! { what_the_broker_answers, BrokerReply:
+    BrokerReply::Opened => BrokerReply::Opened, r#""opened""#;
+    BrokerReply::Listed { .. } => BrokerReply::Listed {
+        entries: vec![("somaxconn".to_owned(), false), ("eth0".to_owned(), true)],
+    }, r#"{"listed":{"entries":[["somaxconn",false],["eth0",true]]}}"#;
+    BrokerReply::HostSysctlSet => BrokerReply::HostSysctlSet, r#""raised""#;
+    BrokerReply::Refused { .. } => BrokerReply::Refused { errno: 22 }, r#"{"refused":{"errno":22}}"#;
+}
+
+#[test]
+fn a_container_that_shares_the_host_is_told_of_so() {
+    let shares = Facts {
+        boottime_offset_nsec: None,
+        pid_max_is_own: false,
+        network: None,
+        ..facts()
+    };
+    assert_bytes(
+        &shares,
+        concat!(
+            r#"{"id":"web","start_nsec":1,"boottime_offset_nsec":null,"pid_level":3,"pid_max_is_own":false,"#,
+            r#""network":null,"uid":4,"gid":5,"#,
+            r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}]}"#,
+        ),
+    );
+}
+
+#[test]
+fn what_was_added_later_may_be_missing() {
+    let before = ADD
+        .replace(r#","choices":{"without":["/proc/stat"]}"#, "")
+        .replace(r#""pid_max_is_own":true,"#, "")
+        .replace(
+            r#""network":{"settable":["/proc/sys/net/core/somaxconn"]},"#,
+            "",
+        );
+    let old = Facts {
+        pid_max_is_own: false,
+        network: None,
+        ..facts()
+    };
+    assert_reads(&before, &add(old, Choices::default()));
+    assert_reads(
+        r#"{"path":"/proc/stat","connection":"live"}"#,
+        &Row {
+            path: "/proc/stat".to_owned(),
+            connection: Connection::Live,
+            writable: false,
+            directory: false,
+        },
+    );
+    assert_reads(r#"{"padding":true}"#, &Settings::default());
+}
+
+#[test]
+fn a_field_of_a_later_release_is_passed_over() {
+    assert_reads(
+        r#"{"left":{"busy":3,"sleeping":1}}"#,
+        &FromServer::Left { busy: 3 },
+    );
+}

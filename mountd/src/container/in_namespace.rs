@@ -1,0 +1,57 @@
+//! A thread in a namespace of a container, for as long as some work takes.
+
+use std::os::fd::AsFd;
+
+use nix::sched::{CloneFlags, setns};
+
+use eci_fs_protocol::error::{Error, Result};
+
+/// The kind of a namespace that is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NamespaceKind {
+    /// The mount namespace.
+    Mount,
+    /// The network namespace.
+    Network,
+}
+
+impl NamespaceKind {
+    fn flag(self) -> CloneFlags {
+        match self {
+            Self::Mount => CloneFlags::CLONE_NEWNS,
+            Self::Network => CloneFlags::CLONE_NEWNET,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mount => "the mount namespace",
+            Self::Network => "the network namespace",
+        }
+    }
+}
+
+/// Does `work` in the namespace of a container, and comes back to `home` whatever it returns. `there` is a pidfd, or
+/// the namespace itself.
+///
+/// # Errors
+/// When the namespace cannot be entered; [`eci_fs_protocol::error::Kind::NotFound`] when the process has ended. If there is no way
+/// back the daemon cannot go on: it aborts, since a privileged thread that is lost in a container's namespace must not
+/// do anything more.
+pub(crate) fn in_namespace<T>(
+    kind: NamespaceKind,
+    there: impl AsFd,
+    home: impl AsFd,
+    work: impl FnOnce() -> T,
+) -> Result<T> {
+    setns(there, kind.flag()).map_err(|e| match e {
+        nix::errno::Errno::ESRCH => Error::not_found("the container has ended"),
+        e => Error::io("enter", format!("{} of the container", kind.name()), e),
+    })?;
+    let result = work();
+    if let Err(error) = setns(home, kind.flag()) {
+        tracing::error!(%error, "a thread cannot return to {}", kind.name());
+        std::process::abort();
+    }
+    Ok(result)
+}

@@ -1,0 +1,165 @@
+//! The containers of a daemon: when one comes or goes, the list, the server, the broker and the event loop hear of it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::event_set::EventSet;
+use super::journal::Journal;
+use super::state::{DaemonState, Shared};
+use crate::broker::Broker;
+use crate::container::Described;
+use crate::container::procfs::Proc;
+use crate::grafts::{Grafter, PreparedClones};
+use crate::registry::Container;
+use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::control::{CgroupChoice, Selector};
+use eci_fs_protocol::error::{Error, Kind, Reason, Result};
+use eci_fs_protocol::link::{Row, Secrets};
+
+/// The containers, and the parts of a daemon that operations on them take.
+#[derive(Debug)]
+pub(super) struct Containers {
+    pub(super) shared: Arc<Shared>,
+    pub(super) proc: Arc<Proc>,
+    pub(super) grafter: Grafter,
+    pub(super) broker: Broker,
+    pub(super) events: Arc<EventSet>,
+    pub(super) journal: Arc<Journal>,
+    /// Clones for the next container, once there are any.
+    pub(super) prepared: Mutex<Option<PreparedClones>>,
+}
+
+/// A container that is about to be put on the list.
+#[derive(Debug)]
+pub(super) struct NewContainer {
+    pub(super) described: Described,
+    pub(super) choice: CgroupChoice,
+    pub(super) choices: Choices,
+    pub(super) secrets: Secrets,
+    /// The rows that the server offers for it.
+    pub(super) rows: Vec<Row>,
+}
+
+impl Containers {
+    /// Makes a container known to the server and puts it on the list, if it is not there. Its slot is `next`, which
+    /// no container has had, or another such.
+    ///
+    /// # Errors
+    /// [`Reason::NameTaken`] when another container has its name; otherwise when the server cannot take it.
+    pub(super) fn enter(
+        &self,
+        state: &mut DaemonState,
+        described: Described,
+        choice: CgroupChoice,
+        choices: Choices,
+        next: Option<u64>,
+    ) -> Result<u64> {
+        if let Some(slot) = state.registry.find_subject(&described.subject) {
+            return Ok(slot);
+        }
+        let id = &described.facts.id;
+        if state.registry.find_id(id).is_some() {
+            return Err(
+                Error::new(Kind::Busy, format!("another container is named {id}"))
+                    .remedy("choose another name with --id")
+                    .because(Reason::NameTaken),
+            );
+        }
+        let secrets = state.registry.new_secrets()?;
+        let slot = next.unwrap_or_else(|| state.registry.take_slot());
+        self.broker.enter(slot, &self.proc, &described)?;
+        let rows = state
+            .slot
+            .server()
+            .and_then(|server| server.add(slot, secrets, &described, &choices))
+            .and_then(|rows| {
+                self.events
+                    .add_container(slot, described.subject.pidfd.as_fd())
+                    .map(|()| rows)
+            })
+            .inspect_err(|_| self.broker.leave(slot))?;
+        let new = NewContainer {
+            described,
+            choice,
+            choices,
+            secrets,
+            rows,
+        };
+        state.registry.insert(slot, new.listed());
+        Ok(slot)
+    }
+
+    /// Removes a container from the list if it has no grafts and is mounted nowhere.
+    pub(super) fn remove_if_unused(&self, slot: u64) {
+        let mut state = self.shared.state();
+        let used = state
+            .registry
+            .get(slot)
+            .is_some_and(|c| !c.grafted.is_empty() || !c.mounts.is_empty());
+        if used {
+            return;
+        }
+        let Some(container) = state.registry.remove(slot) else {
+            return;
+        };
+        self.events.remove(container.subject.pidfd.as_fd());
+        let removed = state.slot.server().and_then(|server| server.remove(slot));
+        if let Err(error) = removed {
+            // The next server does not get it.
+            tracing::warn!(%error, slot, "the server did not let go of a container, ignoring");
+        }
+        drop(state);
+        // Not under the lock: this may write to the host's sysctls.
+        self.broker.leave(slot);
+    }
+
+    /// Returns the slot of the container that `selector` names.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`] when there is none.
+    pub(super) fn select(&self, state: &DaemonState, selector: &Selector) -> Result<u64> {
+        let namespace = match selector {
+            Selector::Pid(pid) => self.proc.namespace(*pid, "mnt").ok(),
+            Selector::Id(_) => None,
+        };
+        state.registry.select(selector, |subject| {
+            Some(subject.mount_namespace) == namespace
+        })
+    }
+
+    /// Writes down what has changed on the list.
+    ///
+    /// # Errors
+    /// When the disk is full or the directory is read-only.
+    pub(super) fn save(&self, state: &mut DaemonState) -> Result<()> {
+        self.journal.save(&mut state.registry)
+    }
+}
+
+impl NewContainer {
+    /// Returns it as the list has it: without grafts, and mounted nowhere.
+    pub(super) fn listed(self) -> Container {
+        let Described {
+            subject,
+            facts,
+            cgroups,
+            ..
+        } = self.described;
+        let mut rows = self.rows;
+        rows.retain(|row| self.choices.grafts(&row.path));
+        Container {
+            id: facts.id,
+            subject,
+            choice: self.choice,
+            cgroups,
+            rows,
+            choices: self.choices,
+            root: None,
+            secrets: self.secrets,
+            grafted: Vec::new(),
+            mounts: Vec::new(),
+        }
+    }
+}

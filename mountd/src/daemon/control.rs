@@ -1,0 +1,120 @@
+//! One control connection: packets are received, operations are done, and answers are sent.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::daemon::Daemon;
+use super::{attach, ended, inspection_mounts, prepare, upgrade};
+use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::control::{Answer, Call, Request, Response, VERSION};
+use eci_fs_protocol::error::{Error, Kind, Result};
+
+/// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
+pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut()) {
+    let peer = match channel.peer() {
+        Ok(peer) => peer,
+        Err(error) => return tracing::warn!(%error, "a control connection has no peer"),
+    };
+    loop {
+        let (call, fds) = match channel.recv::<Call>() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return,
+            Err(error) => {
+                let why = Error::refused(format!("a packet could not be understood: {error}"));
+                let _ = reply(channel, Response::Failed(why), None);
+                return;
+            }
+        };
+        let ends_something = !matches!(call.request, Request::List { .. } | Request::Open { .. });
+        let result = if peer.uid != 0 {
+            Err(Error::new(
+                Kind::Denied,
+                format!("user {} may not control eci-mountd", peer.uid),
+            )
+            .remedy("run the command as root"))
+        } else if call.version != VERSION {
+            Err(Error::new(
+                Kind::Version,
+                format!(
+                    "the command speaks version {} of the protocol, eci-mountd version {VERSION}",
+                    call.version
+                ),
+            )
+            .remedy("install both from the same release, and restart eci-mountd"))
+        } else {
+            answer(daemon, call.request, fds, peer.pid)
+        };
+        let (response, fd) = result.unwrap_or_else(|error| {
+            tracing::debug!(%error, "refused");
+            (Response::Failed(error), None)
+        });
+        let attached = matches!(&response, Response::Attached(attached) if !attached.already);
+        if let Err(error) = reply(channel, response, fd) {
+            tracing::debug!(%error, "a command did not wait for its answer");
+        }
+        if daemon.end.is_handed_over() {
+            // The command has been answered: nothing is left to do here.
+            daemon.end.set_over();
+        }
+        // A daemon of a single command has no next container.
+        if attached && daemon.endpoint.is_some() {
+            prepare::prepare(&daemon.containers);
+        }
+        if ends_something {
+            after();
+        }
+    }
+}
+
+fn reply(channel: &Channel, response: Response, fd: Option<OwnedFd>) -> std::io::Result<()> {
+    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+    channel.send(
+        &Answer {
+            version: VERSION,
+            response,
+        },
+        &fds,
+    )
+}
+
+fn answer(
+    daemon: &Daemon,
+    request: Request,
+    fds: Vec<OwnedFd>,
+    client: i32,
+) -> Result<(Response, Option<OwnedFd>)> {
+    let mut fds = fds.into_iter();
+    let mut next = |what| {
+        fds.next()
+            .ok_or_else(|| Error::refused(format!("the packet carries no {what}")))
+    };
+    let response = match request {
+        Request::Attach(wanted) => Response::Attached(attach::attach(
+            &daemon.containers,
+            next("pidfd")?.as_fd(),
+            wanted,
+        )?),
+        Request::Forget { id } => ended::forget(&daemon.containers, &id)?,
+        Request::Detach(selector) => attach::detach(&daemon.containers, &selector)?,
+        Request::Mount { dir, created } => {
+            let pidfd = next("pidfd")?;
+            inspection_mounts::mount(
+                &daemon.containers,
+                pidfd.as_fd(),
+                next("directory")?,
+                &dir,
+                created,
+                client,
+            )?
+        }
+        Request::Unmount { dir } => inspection_mounts::unmount(&daemon.containers, &dir)?,
+        Request::List { after } => attach::list(&daemon.containers, after),
+        Request::Upgrade { part, path } => upgrade::upgrade(daemon, part, path)?,
+        Request::Open { container, path } => {
+            return Ok((
+                Response::Opened,
+                Some(attach::open(&daemon.containers, &container, &path)?),
+            ));
+        }
+    };
+    Ok((response, None))
+}

@@ -1,0 +1,44 @@
+//! The preparation of the next attach, while nobody waits.
+
+use rustix::process::{Resource, getrlimit};
+
+use super::containers::Containers;
+use crate::grafts::PreparedClones;
+use eci_fs_protocol::link::Row;
+
+/// The share of the daemon's descriptors that prepared clones may take.
+const SHARE: u64 = 8;
+
+/// Prepares clones for the next container, after one was attached. If anybody waits, that is not done: it would take as
+/// long as it saves.
+pub(super) fn prepare(containers: &Containers) {
+    if containers.prepared.lock().is_some() {
+        return;
+    }
+    let Some(_operation) = containers.shared.operation.try_lock() else {
+        return;
+    };
+    let Some((slot, rows)) = expect_next(containers) else {
+        return;
+    };
+    let made = containers
+        .grafter
+        .run(move |mounts| Ok(PreparedClones::make(mounts, slot, &rows)));
+    *containers.prepared.lock() = made.ok();
+}
+
+/// Tells the server of the slot of the next container. Returns the slot, and the rows that the last container got.
+fn expect_next(containers: &Containers) -> Option<(u64, Vec<Row>)> {
+    let mut state = containers.shared.state();
+    let rows = state.registry.iter().last()?.1.rows.clone();
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if state.ending || rows.len() as u64 > limit / SHARE {
+        return None;
+    }
+    let slot = state.registry.take_slot();
+    let expected = state.slot.server().and_then(|server| server.expect(slot));
+    expected
+        .inspect_err(|error| tracing::debug!(%error, "the next container is not expected"))
+        .ok()?;
+    Some((slot, rows))
+}

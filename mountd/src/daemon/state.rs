@@ -1,0 +1,67 @@
+//! The state of a daemon, and the locks that all its parts share.
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::server_slot::ServerSlot;
+use crate::registry::Registry;
+use eci_fs_protocol::error::{Error, Result};
+
+/// Everything that changes.
+#[derive(Debug)]
+pub(super) struct DaemonState {
+    pub(super) registry: Registry,
+    pub(super) slot: ServerSlot,
+    /// Set once, when the daemon ends: nothing new is begun.
+    pub(super) ending: bool,
+}
+
+/// The state behind its lock, and the lock of operations, which is taken first.
+///
+/// One operation runs at a time: they all end in the one grafter anyway, and so each sees the list as the one before
+/// left it. The lock of the state is not held while the grafter works: the grafter may wait for a server that has just
+/// died, and the next one is started under that lock.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Held by the one operation that runs.
+    pub(super) operation: Mutex<()>,
+    state: Mutex<DaemonState>,
+}
+
+impl Shared {
+    pub(super) fn new(state: DaemonState) -> Self {
+        Self {
+            operation: Mutex::new(()),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Waits for the operation before, and keeps the next one waiting.
+    ///
+    /// # Errors
+    /// [`Error::ending`] when the daemon ends.
+    pub(super) fn begin(&self) -> Result<MutexGuard<'_, ()>> {
+        let operation = self.operation.lock();
+        if self.state().ending {
+            return Err(Error::ending());
+        }
+        Ok(operation)
+    }
+
+    /// Locks the state.
+    pub(super) fn state(&self) -> MutexGuard<'_, DaemonState> {
+        self.state.lock()
+    }
+
+    /// Returns true if nothing is attached or mounted. If so, and `claim` is set, nothing new is begun any more.
+    pub(super) fn is_idle(&self, claim: bool) -> bool {
+        let mut state = self.state();
+        let idle = state.registry.is_empty();
+        state.ending |= idle && claim;
+        idle
+    }
+}
+
+/// The error of an operation whose container has been removed from the list meanwhile.
+pub(super) fn vanished() -> Error {
+    Error::not_found("the container has ended")
+}

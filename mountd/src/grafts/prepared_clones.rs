@@ -1,0 +1,39 @@
+//! Clones that are made before their container is there.
+//!
+//! A clone is of the mount at a path of a slot. To walk to it the kernel asks the server for each name, which is most
+//! of the time that an attach takes. The walk depends on the slot alone, so it is done for the next slot while nobody
+//! waits. The kernel asks for the content of files and their owners when they are used.
+
+use std::os::fd::OwnedFd;
+
+use super::rows::to_be_grafted;
+use super::source_mounts::SourceMounts;
+use eci_fs_protocol::link::Row;
+
+/// Clones for the container that is going to be in a slot.
+#[derive(Debug)]
+pub struct PreparedClones {
+    /// The slot.
+    pub slot: u64,
+    clones: Vec<(Row, OwnedFd)>,
+}
+
+impl PreparedClones {
+    /// Makes as many clones as can be made. `rows` are those of another container: the next one mostly gets the same.
+    pub fn make(mounts: &SourceMounts, slot: u64, rows: &[Row]) -> Self {
+        let clones = to_be_grafted(rows).filter_map(|row| {
+            let clone = mounts.clone_of(slot, row);
+            let clone =
+                clone.inspect_err(|error| tracing::debug!(%error, path = row.path, "not ready"));
+            Some((row.clone(), clone.ok()?))
+        });
+        let clones = clones.collect();
+        Self { slot, clones }
+    }
+
+    /// Returns the clone for a row, once.
+    pub(super) fn take(&mut self, row: &Row) -> Option<OwnedFd> {
+        let at = self.clones.iter().position(|(of, _)| of == row)?;
+        Some(self.clones.swap_remove(at).1)
+    }
+}

@@ -1,0 +1,215 @@
+//! The layout of the directories on the way to the views, which all containers share.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+use eci_fs_protocol::link::Connection;
+
+use crate::server::container::Attached;
+use crate::server::fs::attr::{DirEntry, Kind};
+use crate::server::ids::{NUMBER_BITS, NodeId};
+
+/// The number of a container's top directory.
+pub(super) const TOP: u32 = 0;
+
+/// The directories by number. A number is a hash of the path, and the same for every container and every release, because
+/// the kernel believes a name for a while.
+#[derive(Debug)]
+pub(super) struct Layout {
+    children: BTreeMap<u32, BTreeMap<String, Child>>,
+    /// The index into [`DIRECTORIES`] of the graft at a name of a directory. The same name can be in `children` too.
+    emulated: BTreeMap<(u32, String), usize>,
+}
+
+/// An entry of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Child {
+    Directory(u32),
+    /// An index into [`EMULATORS`].
+    View(usize),
+}
+
+/// Returns the number of a directory, which is never [`TOP`].
+fn number(path: &str) -> u32 {
+    (fnv(path.as_bytes()) as u32 % (1 << NUMBER_BITS)).max(TOP + 1)
+}
+
+/// FNV-1a. The hash must be the same in every build of every version, which the library's is not. The paths are those of
+/// the registry, so nobody can choose one that collides.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+impl Layout {
+    /// Lays out the directories that lead to `views` and `directories`, which are absolute paths in the order of
+    /// [`EMULATORS`] and of [`DIRECTORIES`].
+    pub(super) fn of<'a>(
+        views: impl IntoIterator<Item = &'a str>,
+        directories: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut this = Self {
+            children: BTreeMap::from([(TOP, BTreeMap::new())]),
+            emulated: BTreeMap::new(),
+        };
+        for (index, path) in views.into_iter().enumerate() {
+            let (at, name) = this.lead_to(path);
+            this.children
+                .entry(at)
+                .or_default()
+                .insert(name.to_owned(), Child::View(index));
+        }
+        for (index, path) in directories.into_iter().enumerate() {
+            let (at, name) = this.lead_to(path);
+            this.emulated.insert((at, name.to_owned()), index);
+        }
+        this
+    }
+
+    /// Returns the number of the directory that holds `path`, which is made if need be, and the name in it.
+    fn lead_to<'a>(&mut self, path: &'a str) -> (u32, &'a str) {
+        let mut at = TOP;
+        let (dirs, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut so_far = String::new();
+        for part in dirs.split('/').filter(|part| !part.is_empty()) {
+            so_far.push('/');
+            so_far.push_str(part);
+            let next = number(&so_far);
+            self.children
+                .entry(at)
+                .or_default()
+                .insert(part.to_owned(), Child::Directory(next));
+            self.children.entry(next).or_default();
+            at = next;
+        }
+        (at, name)
+    }
+
+    /// Returns the node at `name` in the directory numbered `directory`, for the container in `slot`; without a container,
+    /// the node that any container could have there.
+    ///
+    /// A directory graft lies on the live connection; on the cached one the same path leads to single views.
+    pub(super) fn child(
+        &self,
+        slot: u64,
+        directory: u32,
+        name: &str,
+        container: Option<&Attached>,
+        connection: Connection,
+    ) -> Option<(Kind, NodeId)> {
+        if connection == Connection::Live
+            && let Some(index) = self.emulated.get(&(directory, name.to_owned()))
+        {
+            let id = DIRECTORIES[*index].facts().id;
+            if container.is_none_or(|container| container.has_directory(id)) {
+                return Some((Kind::Directory, NodeId::view(slot, id)));
+            }
+        }
+        let child = *self.children.get(&directory)?.get(name)?;
+        let kind = match child {
+            Child::Directory(_) => Kind::Directory,
+            Child::View(_) => Kind::File,
+        };
+        Some((kind, child.node_in(slot, container, connection)?))
+    }
+
+    /// Returns all entries that a container has in a directory, on one connection.
+    pub(super) fn entries(
+        &self,
+        slot: u64,
+        directory: u32,
+        container: &Attached,
+        connection: Connection,
+    ) -> Vec<DirEntry> {
+        let plain = self
+            .children
+            .get(&directory)
+            .into_iter()
+            .flat_map(BTreeMap::keys);
+        let emulated = self
+            .emulated
+            .keys()
+            .filter(|(at, _)| *at == directory)
+            .map(|(_, name)| name);
+        let names: BTreeSet<&String> = plain.chain(emulated).collect();
+        names
+            .into_iter()
+            .filter_map(|name| {
+                let (kind, id) = self.child(slot, directory, name, Some(container), connection)?;
+                Some(DirEntry {
+                    id,
+                    kind,
+                    name: name.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+impl Child {
+    /// Returns the node of the entry for the container in `slot`; none for a view that is not on this connection.
+    fn node_in(
+        self,
+        slot: u64,
+        container: Option<&Attached>,
+        connection: Connection,
+    ) -> Option<NodeId> {
+        let is_there = |index: usize| {
+            container.is_none_or(|container| container.connection(index) == Some(connection))
+        };
+        match self {
+            Self::Directory(directory) => Some(NodeId::directory(slot, directory)),
+            Self::View(index) => {
+                is_there(index).then(|| NodeId::view(slot, EMULATORS[index].facts().id))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_directories_of_the_registry_have_one_number() {
+        let paths: BTreeSet<&str> = EMULATORS
+            .iter()
+            .map(|emulator| emulator.facts().path)
+            .chain(DIRECTORIES.iter().map(|directory| directory.facts().path))
+            .flat_map(|path| path.match_indices('/').skip(1).map(|(end, _)| &path[..end]))
+            .collect();
+        let numbers: BTreeSet<u32> = paths.iter().map(|path| number(path)).collect();
+        assert_eq!(numbers.len(), paths.len());
+    }
+
+    #[test]
+    fn paths_that_share_directories_share_their_numbers() {
+        let all = Layout::of(
+            ["/proc/stat", "/sys/a/x", "/proc/meminfo", "/sys/a/y"],
+            ["/sys/a", "/sys/b/c"],
+        );
+        let get = |at: u32, name: &str| all.children[&at].get(name).copied();
+        let Some(Child::Directory(proc)) = get(TOP, "proc") else {
+            panic!()
+        };
+        assert_eq!(get(proc, "stat"), Some(Child::View(0)));
+        assert_eq!(get(proc, "meminfo"), Some(Child::View(2)));
+        let Some(Child::Directory(sys)) = get(TOP, "sys") else {
+            panic!()
+        };
+        let Some(Child::Directory(a)) = get(sys, "a") else {
+            panic!()
+        };
+        assert_eq!(
+            (get(a, "x"), get(a, "y")),
+            (Some(Child::View(1)), Some(Child::View(3)))
+        );
+        assert_eq!(get(a, "stat"), None);
+        let Some(Child::Directory(b)) = get(sys, "b") else {
+            panic!()
+        };
+        assert_eq!(all.emulated.get(&(sys, "a".to_owned())), Some(&0));
+        assert_eq!(all.emulated.get(&(b, "c".to_owned())), Some(&1));
+    }
+}

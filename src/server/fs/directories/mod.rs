@@ -1,0 +1,127 @@
+//! The directories on the way to the views: `/`, `/proc`, `/sys/devices/system/cpu`.
+//!
+//! The daemon walks them when it clones a mount, and nobody else does.
+
+mod layout;
+mod prepared;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+use eci_fs_protocol::link::Connection;
+
+use super::attr::{Attr, DirEntry};
+use super::containers::Containers;
+use crate::server::error::Errno;
+use crate::server::ids::{Node, NodeId};
+use layout::{Layout, TOP};
+use prepared::PreparedSlots;
+
+/// The kernel may believe these directories for this long. Only the daemon walks them, to clone mounts, and their names
+/// never change; a slot that is gone is not given out again.
+pub(super) const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The directories on the way, of all containers and prepared slots.
+#[derive(Debug)]
+pub(super) struct Directories {
+    containers: Arc<Containers>,
+    layout: Layout,
+    prepared: PreparedSlots,
+}
+
+impl Directories {
+    /// Lays out the directories that lead to all views.
+    pub(super) fn new(containers: Arc<Containers>) -> Self {
+        let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
+        let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
+        Self {
+            containers,
+            layout: Layout::of(views, directories),
+            prepared: PreparedSlots::default(),
+        }
+    }
+
+    /// Prepares a slot for a container that is going to be there.
+    pub(super) fn prepare(&self, slot: u64) {
+        self.prepared.insert(slot);
+    }
+
+    /// Prepares a slot no more, because it has its container.
+    pub(super) fn has_come(&self, slot: u64) {
+        self.prepared.remove(slot);
+    }
+
+    /// Returns the answer to a lookup of a node of a prepared slot; none for nodes of other slots.
+    pub(super) fn prepared_entry(&self, id: NodeId) -> Option<Result<(Attr, Duration), Errno>> {
+        self.prepared
+            .contains(id.slot())
+            .then(|| PreparedSlots::entry(id))
+    }
+
+    /// Returns the directory of a container.
+    ///
+    /// # Errors
+    /// ENOENT when nothing is in its slot.
+    pub(super) fn lookup_slot(&self, name: &str) -> Result<NodeId, Errno> {
+        let slot = name.parse::<u64>().map_err(|_| Errno::NOENT)?;
+        // "007" is not the name of 7.
+        let is_there = self.containers.contains(slot) || self.prepared.contains(slot);
+        (is_there && slot.to_string() == name)
+            .then(|| NodeId::directory(slot, TOP))
+            .ok_or(Errno::NOENT)
+    }
+
+    /// Returns the node at `name` in the directory numbered `directory` of the container in `slot`.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub(super) fn lookup(
+        &self,
+        connection: Connection,
+        slot: u64,
+        directory: u32,
+        name: &str,
+    ) -> Result<NodeId, Errno> {
+        let container = match self.prepared.contains(slot) {
+            true => None,
+            false => Some(self.containers.get(slot)?),
+        };
+        self.layout
+            .child(slot, directory, name, container.as_deref(), connection)
+            .map(|(_, id)| id)
+            .ok_or(Errno::NOENT)
+    }
+
+    /// Returns what a container has in a directory.
+    ///
+    /// # Errors
+    /// ENOENT when the container is gone.
+    pub(super) fn entries(
+        &self,
+        connection: Connection,
+        slot: u64,
+        directory: u32,
+    ) -> Result<Vec<DirEntry>, Errno> {
+        let container = self.containers.get(slot)?;
+        Ok(self.layout.entries(slot, directory, &container, connection))
+    }
+
+    /// Returns the attributes of a directory.
+    ///
+    /// # Errors
+    /// ENOENT when its container is gone; ENOTDIR for other nodes.
+    pub(super) fn attr(&self, id: NodeId) -> Result<Attr, Errno> {
+        match id.node() {
+            Node::Root => Ok(Attr::directory(id, 0, 0)),
+            Node::Directory { slot, .. } if self.prepared.contains(slot) => {
+                Ok(Attr::directory(id, 0, 0))
+            }
+            Node::Directory { slot, .. } => {
+                let container = self.containers.get(slot)?;
+                Ok(Attr::directory(id, container.uid, container.gid))
+            }
+            Node::View { .. } | Node::Below { .. } => Err(Errno::NOTDIR),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Slots that are prepared: a container is going to be there, and the daemon walks to what it clones for it before it
+//! comes.
+//!
+//! Such a slot has every name that any container could have, because it is not known what the next container has. Nothing
+//! can be read: a view of such a slot is no container's yet.
+
+use std::time::{Duration, SystemTime};
+
+use dashmap::DashSet;
+
+use super::DIRECTORY_TIMEOUT;
+use crate::server::error::Errno;
+use crate::server::fs::attr::{Attr, Kind};
+use crate::server::fs::grafts;
+use crate::server::ids::{Node, NodeId};
+
+/// The most slots that are prepared. A daemon prepares one at a time, but may be killed before its container comes.
+const MOST: usize = 16;
+
+/// The slots that are prepared.
+#[derive(Debug, Default)]
+pub(super) struct PreparedSlots(DashSet<u64>);
+
+impl PreparedSlots {
+    /// Prepares a slot.
+    pub(super) fn insert(&self, slot: u64) {
+        if self.0.len() >= MOST {
+            self.0.clear();
+        }
+        self.0.insert(slot);
+    }
+
+    /// Returns whether a slot is prepared.
+    pub(super) fn contains(&self, slot: u64) -> bool {
+        // Mostly none is.
+        !self.0.is_empty() && self.0.contains(&slot)
+    }
+
+    /// Forgets a slot, which has its container now.
+    pub(super) fn remove(&self, slot: u64) {
+        self.0.remove(&slot);
+    }
+
+    /// Returns what a lookup tells of a node of a prepared slot, and for how long the kernel may believe it. Files have
+    /// other attributes when they are looked at again, which the kernel does before it uses them.
+    ///
+    /// # Errors
+    /// ENOENT for what no container has at once.
+    pub(super) fn entry(id: NodeId) -> Result<(Attr, Duration), Errno> {
+        match id.node() {
+            Node::Directory { .. } => Ok((Attr::directory(id, 0, 0), DIRECTORY_TIMEOUT)),
+            Node::View { emulator, .. } => {
+                let attr = Attr {
+                    id,
+                    kind: match grafts::directory(emulator) {
+                        Some(_) => Kind::Directory,
+                        None => Kind::File,
+                    },
+                    size: 0,
+                    mode: 0,
+                    uid: 0,
+                    gid: 0,
+                    mtime: SystemTime::UNIX_EPOCH,
+                };
+                Ok((attr, Duration::ZERO))
+            }
+            Node::Root | Node::Below { .. } => Err(Errno::NOENT),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemons_that_are_killed_before_their_container_comes_leave_a_few_slots() {
+        let slots = PreparedSlots::default();
+        for slot in 1..100 {
+            slots.insert(slot);
+            assert!(slots.0.len() <= MOST && slots.contains(slot));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Requests are taken apart here: each operation is performed, and its answer sent back.
+
+use super::FileSystem;
+use crate::server::error::Errno;
+use crate::server::fs::request::{FsRequest, Operation, Replies, Reply};
+use crate::server::fs::snapshots::Write;
+
+impl FileSystem {
+    /// Answers a request.
+    pub fn perform<R: Replies>(&self, request: FsRequest<'_, R>) {
+        let FsRequest {
+            connection,
+            id,
+            operation,
+            ..
+        } = request;
+        match operation {
+            Operation::Lookup { name, reply } => {
+                let name = name.to_str().ok_or(Errno::NOENT);
+                let found = name.and_then(|name| self.find(connection, id, name));
+                reply.send(found.and_then(|id| self.entry(id)));
+            }
+            Operation::Attr { handle, reply } => reply.send(self.attr(connection, id, handle)),
+            Operation::SetAttr {
+                handle,
+                is_access,
+                reply,
+            } => reply.send(self.set_attr(connection, id, handle, is_access)),
+            Operation::ReadLink { reply } => match self.read_link(id) {
+                Ok(target) => reply.send(Ok(&target)),
+                Err(errno) => reply.send(Err(errno)),
+            },
+            Operation::Open {
+                caller,
+                flags,
+                request,
+                reply,
+            } => reply.send(self.open(connection, id, caller, flags, request)),
+            Operation::Read {
+                handle,
+                offset,
+                size,
+                reply,
+            } => match self.read(connection, id, handle, offset) {
+                Ok(text) => reply.send(Ok(part(&text, offset, size))),
+                Err(errno) => reply.send(Err(errno)),
+            },
+            Operation::Write {
+                handle,
+                caller,
+                flags,
+                offset,
+                bytes,
+                request,
+                reply,
+            } => {
+                let write = Write {
+                    caller,
+                    flags,
+                    offset,
+                    bytes: &bytes,
+                };
+                self.write(connection, id, handle, write, request, reply);
+            }
+            Operation::Poll {
+                handle,
+                wake,
+                reply,
+            } => reply.send(Ok(self.poll(connection, id, handle, wake))),
+            Operation::Release { handle, reply } => {
+                self.release(id, handle);
+                reply.send(Ok(()));
+            }
+            Operation::Entries { reply } => reply.send(self.entries(connection, id)),
+        }
+    }
+}
+
+/// Returns the bytes of a text that a READ of `size` bytes at `offset` gets.
+fn part(text: &[u8], offset: u64, size: u32) -> &[u8] {
+    let start = usize::try_from(offset)
+        .unwrap_or(usize::MAX)
+        .min(text.len());
+    let end = start.saturating_add(size as usize).min(text.len());
+    &text[start..end]
+}

@@ -1,0 +1,409 @@
+//! Directory grafts: directories of the kernel whose listing depends on the container, on the live connection.
+//!
+//! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
+//! file, which is then read here, from the host, and never written; or it is the kernel's own of the container's network
+//! namespace (`network.rs`). A node id holds the number of a path (`src/server/ids/paths.rs`). The path is written to the
+//! state when it gets its number, for the next server. A path that did not fit into the state is found again by walking.
+
+mod network;
+mod passthrough;
+mod place;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use eci_fs_emulators::directory::NEEDS;
+use eci_fs_emulators::{DIRECTORIES, Decision, EMULATORS, Host};
+use nix::fcntl::OFlag;
+
+use super::attr::{Attr, DirEntry, Kind};
+use super::containers::Containers;
+use super::permission::Permissions;
+use super::persistence::Persistence;
+use super::render::Renderer;
+use super::snapshots::Snapshots;
+use crate::server::broker::BrokerClient;
+use crate::server::container::Attached;
+use crate::server::error::Errno;
+use crate::server::ids::{Handle, Known, Node, NodeId, Owner, Paths, Request};
+use crate::server::state::Record;
+use network::NetworkFiles;
+use passthrough::{Stat, read_whole};
+use place::join;
+pub(super) use place::{Place, can_sleep, directory};
+
+/// The directory grafts of all containers.
+#[derive(Debug)]
+pub(super) struct DirectoryGrafts {
+    host: Arc<Host>,
+    renderer: Arc<Renderer>,
+    containers: Arc<Containers>,
+    snapshots: Arc<Snapshots>,
+    permissions: Arc<Permissions>,
+    persistence: Persistence,
+    network: NetworkFiles,
+    /// The paths of the host. The names that a container chooses are its own ([`Attached::paths`]).
+    paths: Paths,
+}
+
+impl DirectoryGrafts {
+    /// Makes the part. What lies in a network namespace is asked of the daemon by `broker`, where there is one.
+    pub(super) fn new(
+        host: Arc<Host>,
+        renderer: Arc<Renderer>,
+        containers: Arc<Containers>,
+        snapshots: Arc<Snapshots>,
+        permissions: Arc<Permissions>,
+        persistence: Persistence,
+        broker: Option<Arc<BrokerClient>>,
+    ) -> Self {
+        Self {
+            host,
+            renderer,
+            containers,
+            snapshots,
+            permissions,
+            persistence,
+            network: NetworkFiles::new(broker),
+            paths: Paths::of_host(),
+        }
+    }
+
+    /// Returns the node of a path below the directory graft of `place`, and writes down which path that is.
+    fn node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
+        let (slot, directory) = (place.slot, place.directory.facts().id);
+        if rel.is_empty() {
+            return Ok(NodeId::view(slot, directory));
+        }
+        let paths = self.paths_of(place);
+        let owner = paths.owner();
+        let number = paths.number(slot, directory, rel, |number| {
+            let path = rel.to_owned();
+            let record = || match owner {
+                Owner::Host => Record::Path {
+                    number: number.into(),
+                    directory,
+                    path,
+                },
+                Owner::Container => Record::OwnPath {
+                    slot,
+                    number,
+                    directory,
+                    path,
+                },
+            };
+            self.persistence.put(record, &[]);
+        })?;
+        Ok(NodeId::below(slot, owner, number))
+    }
+
+    /// Returns the table of the paths below the directory graft of `place`. A container chooses names only in its network
+    /// namespace.
+    fn paths_of<'a>(&'a self, place: &'a Place) -> &'a Paths {
+        match place.directory.is_namespaced() {
+            true => &place.container.paths,
+            false => &self.paths,
+        }
+    }
+
+    /// Learns the number of a path of the host that a server before this one has given out.
+    pub(super) fn learn(&self, number: u32, directory: u16, path: &str) {
+        self.paths.restore(number, directory, path);
+    }
+
+    /// Returns the place that a node names below a directory graft, or the graft itself; none for other nodes.
+    pub(super) fn place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
+        match id.node() {
+            Node::View { slot, emulator } => {
+                let Some(directory) = directory(emulator) else {
+                    return Ok(None);
+                };
+                let container = self.containers.get(slot)?;
+                if !container.has_directory(emulator) {
+                    return Err(Errno::NOENT);
+                }
+                Ok(Some(Place {
+                    container,
+                    slot,
+                    directory,
+                    rel: "".into(),
+                }))
+            }
+            Node::Below {
+                slot,
+                owner,
+                number,
+            } => {
+                let container = self.containers.get(slot)?;
+                let known = match owner {
+                    Owner::Host => self.paths.path(number),
+                    Owner::Container => container.paths.path(number),
+                };
+                let (directory_id, rel) = known
+                    .or_else(|| self.walk_to(id, &container))
+                    .ok_or(Errno::NOENT)?;
+                let directory = directory(directory_id).ok_or(Errno::NOENT)?;
+                Ok(Some(Place {
+                    container,
+                    slot,
+                    directory,
+                    rel,
+                }))
+            }
+            Node::Root | Node::Directory { .. } => Ok(None),
+        }
+    }
+
+    /// Walks the directory grafts of a container until the path with a node is found, which learns all paths on the way.
+    fn walk_to(&self, id: NodeId, container: &Arc<Attached>) -> Option<Known> {
+        let slot = id.slot();
+        for directory in DIRECTORIES
+            .iter()
+            .filter(|d| container.has_directory(d.facts().id))
+        {
+            let mut open = vec![String::new()];
+            while let Some(rel) = open.pop() {
+                let place = Place {
+                    container: Arc::clone(container),
+                    slot,
+                    directory: *directory,
+                    rel: rel.as_str().into(),
+                };
+                let entries = self.entries(&place).unwrap_or_default();
+                if let Some(found) = entries.iter().find(|entry| entry.id == id) {
+                    return Some((directory.facts().id, join(&rel, &found.name).into()));
+                }
+                let directories = entries.iter().filter(|e| e.kind == Kind::Directory);
+                open.extend(directories.map(|entry| join(&rel, &entry.name)));
+            }
+        }
+        None
+    }
+
+    /// Returns the path of a place that is the kernel's own of the container's network namespace; none for another place.
+    pub(super) fn namespaced(&self, place: &Place) -> Result<Option<String>, Errno> {
+        if !place.directory.is_namespaced() {
+            return Ok(None);
+        }
+        let cx = self.renderer.context(&place.container, NEEDS);
+        Ok(match place.decide(&cx, &place.rel)? {
+            Decision::Namespaced(path) => Some(path),
+            _ => None,
+        })
+    }
+
+    /// Returns whether a file in a directory graft has a graft of its own over it.
+    pub(super) fn is_covered(&self, place: &Place) -> bool {
+        let path = join(place.directory.facts().path, &place.rel);
+        let index = EMULATORS
+            .iter()
+            .position(|emulator| emulator.facts().path == path);
+        index.is_some_and(|index| place.container.connection(index).is_some())
+    }
+
+    /// Returns for how long the kernel may believe a directory: what lies in it changes with limits and CPUs, as views do.
+    pub(super) fn directory_timeout(&self, place: &Place) -> Duration {
+        self.renderer.freshness(&place.container).timeout
+    }
+
+    /// Returns the node at `name` in a directory.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub(super) fn lookup(&self, place: &Place, name: &str) -> Result<NodeId, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
+        let rel = join(&place.rel, name);
+        match place.decide(&cx, &rel)? {
+            Decision::Hidden => Err(Errno::NOENT),
+            Decision::Passthrough(host) => {
+                self.host_stat(&host)?;
+                self.node(place, &rel)
+            }
+            Decision::Namespaced(path) => {
+                self.network.stat(place.slot, &path)?;
+                self.node(place, &rel)
+            }
+            Decision::View { .. } | Decision::Link(_) | Decision::Made => self.node(place, &rel),
+            Decision::Tunable(id) => Ok(NodeId::view(place.slot, id)),
+        }
+    }
+
+    /// Returns what a directory holds.
+    ///
+    /// # Errors
+    /// ENOENT; EAGAIN when the daemon does not answer.
+    pub(super) fn entries(&self, place: &Place) -> Result<Vec<DirEntry>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
+        let names = place
+            .directory
+            .names(&cx, &place.rel)
+            .map_err(|error| place.failed(&error))?;
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            let rel = join(&place.rel, &name);
+            let kind = match place.decide(&cx, &rel)? {
+                Decision::Hidden => continue,
+                Decision::View { .. } => Kind::File,
+                Decision::Link(_) => Kind::Symlink,
+                Decision::Made => Kind::Directory,
+                Decision::Tunable(id) => {
+                    let id = NodeId::view(place.slot, id);
+                    entries.push(DirEntry {
+                        id,
+                        kind: Kind::File,
+                        name,
+                    });
+                    continue;
+                }
+                // The container's network namespace lists those.
+                Decision::Namespaced(_) => continue,
+                // The file may have gone since it was listed.
+                Decision::Passthrough(host) => match self.host_stat(&host) {
+                    Ok(stat) => stat.kind,
+                    Err(_) => continue,
+                },
+            };
+            let id = self.node(place, &rel)?;
+            entries.push(DirEntry { id, kind, name });
+        }
+        if let Some(path) = self.namespaced(place)? {
+            for (name, kind) in self.network.entries(place.slot, &path)? {
+                // A computed entry takes the place of the kernel's.
+                let rel = join(&place.rel, &name);
+                if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
+                    let id = self.node(place, &rel)?;
+                    entries.push(DirEntry { id, kind, name });
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Returns the attributes of a place. Without `measure`, no file of the host is read to know its size.
+    ///
+    /// A computed file always has its size: the kernel takes it from any answer, also from one to somebody else's
+    /// lookup, and a sendfile(2) that is under way stops there.
+    pub(super) fn attr(&self, id: NodeId, place: &Place, measure: bool) -> Result<Attr, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
+        let (mut uid, mut gid) = (place.container.uid, place.container.gid);
+        let (kind, mode, size) = match place.decide(&cx, &place.rel)? {
+            Decision::Hidden | Decision::Tunable(_) => return Err(Errno::NOENT),
+            Decision::Made => (Kind::Directory, place.directory.facts().mode, 0),
+            // The daemon walks to the graft when it attaches; it is not asked about that.
+            Decision::Namespaced(_) if place.rel.is_empty() => {
+                (Kind::Directory, place.directory.facts().mode, 0)
+            }
+            Decision::Namespaced(path) => {
+                let stat = self.network.stat(place.slot, &path)?;
+                (uid, gid) = (stat.uid, stat.gid);
+                let size = match stat.kind {
+                    Kind::File if measure => self.network.text(place.slot, &path)?.len() as u64,
+                    _ => 0,
+                };
+                (stat.kind, stat.mode, size)
+            }
+            Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
+            Decision::View { mode, .. } => (Kind::File, mode, self.text(place)?.len() as u64),
+            Decision::Passthrough(host) => {
+                let stat = self.host_stat(&host)?;
+                let mode = if place.rel.is_empty() {
+                    place.directory.facts().mode
+                } else {
+                    stat.mode
+                };
+                // A file of no size would be an empty one to sendfile(2).
+                let size = match (stat.kind, stat.size) {
+                    (Kind::File, 0) if measure => {
+                        self.text(place).map_or(0, |text| text.len() as u64)
+                    }
+                    (_, size) => size,
+                };
+                (stat.kind, mode, size)
+            }
+        };
+        Ok(Attr {
+            id,
+            kind,
+            size,
+            mode,
+            uid,
+            gid,
+            mtime: SystemTime::now(),
+        })
+    }
+
+    /// Returns the text of a file.
+    ///
+    /// # Errors
+    /// ENOENT; EISDIR; EINVAL for a link; EIO when the file cannot be computed.
+    pub(super) fn text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
+            Decision::Link(_) => Err(Errno(libc::EINVAL)),
+            Decision::Made => Err(Errno::ISDIR),
+            Decision::Namespaced(path) => self.network.text(place.slot, &path),
+            Decision::View { .. } => {
+                let mut text = Vec::new();
+                place
+                    .directory
+                    .render(&cx, &place.rel, &mut text)
+                    .map_err(|error| place.failed(&error))?;
+                Ok(text)
+            }
+            Decision::Passthrough(host) => {
+                let fd = self
+                    .host
+                    .open_flags(&host, OFlag::O_RDONLY)
+                    .map_err(|e| Errno(e as i32))?;
+                read_whole(fd)
+            }
+        }
+    }
+
+    /// Opens a file for reading. [`Self::check_open`] comes before.
+    ///
+    /// # Errors
+    /// As [`Self::text`]; ENFILE when the container has too many files open.
+    pub(super) fn open(
+        &self,
+        id: NodeId,
+        place: &Place,
+        request: Request,
+    ) -> Result<Handle, Errno> {
+        self.snapshots.open(id, &place.container, request, || {
+            self.text(place).map(Arc::from)
+        })
+    }
+
+    /// Returns the target of a symbolic link.
+    ///
+    /// # Errors
+    /// EINVAL for what is no link; ENOENT.
+    pub(super) fn read_link(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Link(target) => Ok(target.into_bytes()),
+            Decision::Passthrough(host) => {
+                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+                let fd = self
+                    .host
+                    .open_flags(&host, flags)
+                    .map_err(|e| Errno(e as i32))?;
+                rustix::fs::readlinkat(&fd, "", Vec::new())
+                    .map(std::ffi::CString::into_bytes)
+                    .map_err(|e| Errno(e.raw_os_error()))
+            }
+            _ => Err(Errno(libc::EINVAL)),
+        }
+    }
+
+    fn host_stat(&self, path: &str) -> Result<Stat, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let fd = self
+            .host
+            .open_flags(path, flags)
+            .map_err(|e| Errno(e as i32))?;
+        Stat::of(&fd)
+    }
+}

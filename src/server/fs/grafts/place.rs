@@ -1,0 +1,63 @@
+//! A path below a directory graft, and the emulator that decides about it.
+
+use std::sync::Arc;
+
+use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory};
+
+use crate::server::container::Attached;
+use crate::server::error::Errno;
+use crate::server::ids::{Node, NodeId};
+
+/// A path below a directory graft of a container, or the graft itself.
+pub(in crate::server::fs) struct Place {
+    pub(super) container: Arc<Attached>,
+    pub(super) slot: u64,
+    pub(super) directory: &'static dyn Directory,
+    /// The path below the graft; empty for the graft itself.
+    pub(super) rel: Arc<str>,
+}
+
+impl Place {
+    /// Returns what the emulator decides about the path `rel` below the same graft.
+    pub(super) fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
+        self.directory
+            .entry(cx, rel)
+            .map_err(|error| self.failed(&error))
+    }
+
+    /// Logs an error of the emulator, and returns its errno.
+    pub(super) fn failed(&self, error: &eci_fs_emulators::Error) -> Errno {
+        let errno = Errno(error.errno());
+        if errno != Errno::NOENT {
+            tracing::error!(path = self.directory.facts().path, rel = &*self.rel, %error, "cannot be computed");
+        }
+        errno
+    }
+}
+
+/// Returns the directory emulator with `id`.
+pub(in crate::server::fs) fn directory(id: u16) -> Option<&'static dyn Directory> {
+    DIRECTORIES
+        .iter()
+        .copied()
+        .find(|directory| directory.facts().id == id)
+}
+
+/// Returns whether a request about a node may sleep: for a driver, where a file of the host lies there, or for the daemon,
+/// which looks into the container's network namespace.
+pub(in crate::server::fs) fn can_sleep(id: NodeId) -> bool {
+    match id.node() {
+        Node::Below { .. } => true,
+        Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
+        Node::Root | Node::Directory { .. } => false,
+    }
+}
+
+/// Returns the path of `name` in the directory `rel`.
+pub(super) fn join(rel: &str, name: &str) -> String {
+    if rel.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{rel}/{name}")
+    }
+}

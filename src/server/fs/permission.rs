@@ -1,0 +1,170 @@
+//! The permission check: who makes a request, and what the kernel would let him do if the container's user namespace
+//! were the host's.
+//!
+//! `default_permissions` has the kernel look at modes and owners, but it lets capabilities override them, which those
+//! of /proc/sys do not (`test_perm`, fs/proc/proc_sysctl.c).
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use eci_fs_emulators::Host;
+use eci_fs_emulators::tunable::Capability;
+use rustix::process::Pid;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use crate::server::container::{Attached, UserNamespace};
+
+const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
+    effective: CapabilitySet::empty(),
+    permitted: CapabilitySet::empty(),
+    inheritable: CapabilitySet::empty(),
+};
+
+/// The thread that makes a request, by the host's numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// The number.
+    pub pid: u32,
+}
+
+/// The age that an answer about the user namespace of a thread may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    /// The namespace is looked at anew.
+    Anew,
+    /// The container's cache of a moment ago may answer.
+    Cached,
+}
+
+/// Checks the permissions of callers.
+#[derive(Debug)]
+pub(super) struct Permissions {
+    host: Arc<Host>,
+    /// The users of this process's namespace, once they were asked for. The process has no right to enter another.
+    own_uid_map: OnceLock<Vec<u8>>,
+    /// Returns the capabilities of the thread with a number.
+    capabilities: fn(u32) -> CapabilitySets,
+}
+
+impl Permissions {
+    /// Looks at the threads of `host`, and at their capabilities by `capabilities`.
+    pub(super) fn new(host: Arc<Host>, capabilities: fn(u32) -> CapabilitySets) -> Self {
+        Self {
+            host,
+            own_uid_map: OnceLock::new(),
+            capabilities,
+        }
+    }
+
+    /// Returns the permission bits that hold for a caller (test_perm).
+    pub(super) fn allowed(&self, container: &Attached, index: usize, caller: Caller) -> u16 {
+        let mode = container.mode(index);
+        let (owners, groups, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
+        // The host's root looks after all containers.
+        if caller.uid == container.uid || caller.uid == 0 {
+            owners
+        } else if groups != others && self.is_in_group(caller, container.gid) {
+            groups
+        } else {
+            others
+        }
+    }
+
+    /// Returns whether a group is the caller's or among its supplementary groups (in_egroup_p).
+    pub(super) fn is_in_group(&self, caller: Caller, gid: u32) -> bool {
+        let status = || self.host.read_of_process(caller.pid, "status").ok();
+        let is_among = |groups: String| {
+            let mut groups = groups.split_ascii_whitespace();
+            groups.any(|group| group.parse() == Ok(gid))
+        };
+        caller.gid == gid
+            || status()
+                .and_then(|status| field(&status, "Groups:"))
+                .is_some_and(is_among)
+    }
+
+    /// Returns whether a thread has a capability in the user namespace of a container: it is in that or in the host's. A
+    /// thread that cannot be looked at has none. Without `in_container`, a thread in the container's has none either.
+    pub(super) fn has_capability(
+        &self,
+        container: &Attached,
+        in_container: bool,
+        caller: Caller,
+        capability: Capability,
+        check: Check,
+    ) -> bool {
+        let sets = (self.capabilities)(caller.pid);
+        let wanted = CapabilitySet::from_bits_retain(1 << capability as u8);
+        sets.effective.contains(wanted)
+            && match self.user_namespace(container, caller, sets, check) {
+                UserNamespace::Host => true,
+                UserNamespace::Container => in_container,
+                UserNamespace::Other => false,
+            }
+    }
+
+    fn user_namespace(
+        &self,
+        container: &Attached,
+        caller: Caller,
+        sets: CapabilitySets,
+        check: Check,
+    ) -> UserNamespace {
+        let now = Instant::now();
+        let cache = &container.user_namespaces;
+        if check == Check::Cached
+            && let Some(namespace) = cache.get(caller.pid, sets, now)
+        {
+            return namespace;
+        }
+        let uid_map = self.uid_map(caller.pid);
+        let own = || self.uid_map(std::process::id());
+        let namespace = if uid_map.is_empty() {
+            UserNamespace::Other
+        } else if &uid_map == self.own_uid_map.get_or_init(own) {
+            UserNamespace::Host
+        } else if uid_map == container.uid_map {
+            UserNamespace::Container
+        } else {
+            UserNamespace::Other
+        };
+        cache.put(caller.pid, sets, namespace, now);
+        namespace
+    }
+
+    /// Returns the users of the namespace of a process; nothing when the process has ended.
+    fn uid_map(&self, pid: u32) -> Vec<u8> {
+        self.host
+            .read_of_process(pid, "uid_map")
+            .unwrap_or_default()
+    }
+
+    /// Returns the users of the namespace of the process behind a pidfd.
+    pub(super) fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
+        let file = format!("fdinfo/{}", pidfd.as_raw_fd());
+        let info = self.host.read_of_process(std::process::id(), &file);
+        let pid = field(&info.unwrap_or_default(), "Pid:");
+        pid.and_then(|pid| pid.parse().ok())
+            .map_or_else(Vec::new, |pid| self.uid_map(pid))
+    }
+}
+
+/// Returns the capabilities that a thread has in its own user namespace; none for a thread that cannot be looked at.
+pub(super) fn capabilities(pid: u32) -> CapabilitySets {
+    // 0 is a thread that has no number here; to the system call it would be this thread.
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.and_then(|pid| rustix::thread::capabilities(Some(pid)).ok())
+        .unwrap_or(NO_CAPABILITIES)
+}
+
+/// Returns the rest of the line that begins with `name`.
+fn field(text: &[u8], name: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().to_owned())
+}
