@@ -4,10 +4,9 @@
 //! daemon, and returns. It leaves no process behind that holds its outputs, because a runtime would wait for that
 //! process.
 
+mod container;
 mod log;
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,21 +17,18 @@ use eci_fs_mountd::container::open_pidfd;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
-use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::cli::client::{Client, call_or_start_within, unexpected_answer};
 use crate::cli::config::{self, Config, OnError};
-use crate::oci::bundle::{Bundle, CONFIG};
+use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
+use container::{ContainerInfo, read_state};
 pub(super) use log::continue_without_views;
 use log::{print_reason, write_log};
 
 /// The name of the subcommand.
 pub(super) const NAME: &str = "hook";
-
-/// The limit of the state in bytes. Runtimes write a few hundred bytes and the annotations.
-const MAX_STATE: u64 = 16 << 20;
 
 /// Options of `eci-fs hook`. The configuration of the host gives the values of missing options.
 #[derive(Debug, Args)]
@@ -80,17 +76,6 @@ struct HookCall {
     config: config::Hook,
     /// The time at which the time limit is over.
     deadline: Instant,
-}
-
-/// The container, as the engine describes it.
-#[derive(Debug)]
-struct ContainerInfo {
-    name: String,
-    pid: i32,
-    /// The root file system on the host, if the container has not entered it yet.
-    root: Option<PathBuf>,
-    unmasked: bool,
-    annotations: BTreeMap<String, String>,
 }
 
 /// The command line with this one subcommand. Parsing it takes less time than parsing that of all commands.
@@ -186,14 +171,14 @@ impl HookCall {
     fn run(&self, options: &Options) -> Result<()> {
         let action = action_for(&options.words, options.lxc)?;
         let mut container = if options.lxc {
-            container_of_lxc()?
+            ContainerInfo::of_lxc()?
         } else {
             let state = State::parse(&read_state(self.deadline)?)?;
             if action == Action::Forget {
                 // The bundle may be removed already.
                 return self.forget(&name_of(&state.id));
             }
-            container_of_state(state, &options.bundle_config)?
+            ContainerInfo::of_state(state, &options.bundle_config)?
         };
         if action == Action::Forget {
             return self.forget(&container.name);
@@ -293,77 +278,6 @@ impl HookCall {
         }
         Ok(left)
     }
-}
-
-/// Reads the state that the runtime writes to standard input.
-fn read_state(deadline: Instant) -> Result<Vec<u8>> {
-    let mut input = std::io::stdin().lock();
-    if input.is_terminal() {
-        return Err(
-            Error::refused("a runtime calls this, with a state on standard input")
-                .remedy("by hand use `eci-fs attach PID`"),
-        );
-    }
-    let mut state = Vec::new();
-    let mut part = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(|_| Error::refused("the time limit"))?;
-        let ready = rustix::event::poll(&mut [PollFd::new(&input, PollFlags::IN)], Some(&left));
-        if ready.is_ok_and(|ready| ready == 0) {
-            return Err(Error::new(
-                Kind::System,
-                "the runtime did not write the whole state in time",
-            ));
-        }
-        let read = input.read(&mut part);
-        match read.map_err(|e| Error::io("read", "standard input", e))? {
-            0 => return Ok(state),
-            count => state.extend_from_slice(&part[..count]),
-        }
-        if state.len() as u64 > MAX_STATE {
-            return Err(Error::refused("what stands on standard input is too long"));
-        }
-    }
-}
-
-fn container_of_state(state: State, config: &Path) -> Result<ContainerInfo> {
-    let name = name_of(&state.id);
-    if state.pid <= 0 {
-        return Err(Error::refused(format!(
-            "the state of container {name} has no process of this host"
-        ))
-        .remedy("call it as a createRuntime hook"));
-    }
-    let bundle = Bundle::read(&state.bundle, config)?;
-    let mut annotations = bundle.annotations;
-    annotations.extend(state.annotations.unwrap_or_default());
-    Ok(ContainerInfo {
-        name,
-        pid: state.pid,
-        root: Some(bundle.root),
-        unmasked: bundle.unmasked,
-        annotations,
-    })
-}
-
-/// Returns the container that LXC describes in the environment (lxc.container.conf(5), "Container hooks environment
-/// variables"). At start-host the container's init has entered its root and waits.
-fn container_of_lxc() -> Result<ContainerInfo> {
-    let get = |name: &str| {
-        std::env::var(name).map_err(|_| {
-            Error::refused(format!("{name} is not set"))
-                .remedy("LXC sets it for the hook lxc.hook.start-host")
-        })
-    };
-    let pid = std::env::var("LXC_PID").unwrap_or_default();
-    Ok(ContainerInfo {
-        name: name_of(&get("LXC_NAME")?),
-        pid: pid.parse().unwrap_or(0),
-        root: None,
-        unmasked: false,
-        annotations: BTreeMap::new(),
-    })
 }
 
 /// Returns whether this process is in a user namespace other than the host's.
