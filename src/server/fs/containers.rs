@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use dashmap::DashMap;
 use dashmap::mapref::multiple::RefMulti;
-use eci_fs_emulators::{EMULATORS, Tunable};
+use eci_fs_emulators::{DIRECTORIES, Directory, EMULATORS, Tunable};
 
 use super::attr::{Attr, Kind};
 use crate::server::container::Attached;
@@ -90,4 +90,12 @@ impl View {
             mtime,
         }
     }
+}
+
+/// Returns the directory emulator with `id`.
+pub(super) fn directory(id: u16) -> Option<&'static dyn Directory> {
+    DIRECTORIES
+        .iter()
+        .copied()
+        .find(|directory| directory.facts().id == id)
 }

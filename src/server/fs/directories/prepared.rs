@@ -11,7 +11,7 @@ use dashmap::DashSet;
 use super::DIRECTORY_TIMEOUT;
 use crate::server::error::Errno;
 use crate::server::fs::attr::{Attr, Kind};
-use crate::server::fs::grafts;
+use crate::server::fs::containers::directory;
 use crate::server::ids::{Node, NodeId};
 
 /// The most slots that are prepared. A daemon prepares one at a time, but may be killed before its container comes.
@@ -52,7 +52,7 @@ impl PreparedSlots {
             Node::View { emulator, .. } => {
                 let attr = Attr {
                     id,
-                    kind: match grafts::directory(emulator) {
+                    kind: match directory(emulator) {
                         Some(_) => Kind::Directory,
                         None => Kind::File,
                     },

@@ -17,7 +17,7 @@ use eci_fs_emulators::{DIRECTORIES, Decision, EMULATORS, Host};
 use nix::fcntl::OFlag;
 
 use super::attr::{Attr, DirEntry, Kind};
-use super::containers::Containers;
+use super::containers::{Containers, directory};
 use super::permission::Permissions;
 use super::persistence::Persistence;
 use super::render::Renderer;
@@ -30,7 +30,7 @@ use crate::server::state::Record;
 use network::NetworkFiles;
 use passthrough::{Stat, read_whole};
 use place::join;
-pub(super) use place::{Place, can_sleep, directory};
+pub(super) use place::{Place, can_sleep};
 
 /// The directory grafts of all containers.
 #[derive(Debug)]

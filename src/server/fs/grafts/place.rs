@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use eci_fs_emulators::{Context, DIRECTORIES, Decision, Directory};
+use eci_fs_emulators::{Context, Decision, Directory};
 
 use crate::server::container::Attached;
 use crate::server::error::Errno;
+use crate::server::fs::containers::directory;
 use crate::server::ids::{Node, NodeId};
 
 /// A path below a directory graft of a container, or the graft itself.
@@ -33,14 +34,6 @@ impl Place {
         }
         errno
     }
-}
-
-/// Returns the directory emulator with `id`.
-pub(in crate::server::fs) fn directory(id: u16) -> Option<&'static dyn Directory> {
-    DIRECTORIES
-        .iter()
-        .copied()
-        .find(|directory| directory.facts().id == id)
 }
 
 /// Returns whether a request about a node may sleep: for a driver, where a file of the host lies there, or for the daemon,
