@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::super::run::cgroup::Cgroups;
-use super::reader::{FromReader, Graft, Job, Sample, ToReader, make_private};
+use super::reader::{FromReader, Graft, Job, Sample, ToReader, channel_of_stdin, make_private};
 use super::{ReaderOptions, peer, process};
 use crate::cli::client::{PrivateDaemon, unexpected_answer};
 
@@ -207,13 +207,6 @@ fn started_and_ready(channel: &Channel) -> Result<i32> {
 
 fn unexpected(message: &FromReader) -> Error {
     Error::refused(format!("a reader spoke out of turn: {message:?}"))
-}
-
-/// Returns standard input, which is a channel.
-pub(super) fn channel_of_stdin() -> std::io::Result<Channel> {
-    rustix::stdio::stdin()
-        .try_clone_to_owned()
-        .map(Channel::new)
 }
 
 /// Runs the stage: the outer process of a reader. lxcfs runs beside it, and its child is pid 1.

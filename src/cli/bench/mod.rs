@@ -6,7 +6,7 @@
 //! - [`containers`] starts the processes that read, each in its own mount and pid namespaces; [`reader`] is the code
 //!   that runs in them.
 //! - [`views`] measures each view, [`tunables`] measures tunables that are written to, [`scale`] measures a daemon
-//!   with up to a thousand containers. [`write_guard`] keeps writes away from the host.
+//!   with up to a thousand containers, all by the comparisons of [`subjects`]. [`write_guard`] keeps writes away from the host.
 //! - [`report`] holds the results; [`table`] and [`chart`] show them.
 
 mod chart;
@@ -17,6 +17,7 @@ mod process;
 mod reader;
 mod report;
 mod scale;
+mod subjects;
 mod table;
 mod tunables;
 mod views;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use eci_fs_mountd::container::mountinfo::parse_mountinfo;
+use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
@@ -97,9 +98,16 @@ pub(super) struct Sample {
     pub(super) elapsed: f64,
 }
 
+/// Returns standard input, which is a channel.
+pub(super) fn channel_of_stdin() -> std::io::Result<Channel> {
+    rustix::stdio::stdin()
+        .try_clone_to_owned()
+        .map(Channel::new)
+}
+
 /// Runs the reader process. Its channel is standard input.
 pub(in super::super) fn read(options: &ReaderOptions) -> ExitCode {
-    let Ok(channel) = super::containers::channel_of_stdin() else {
+    let Ok(channel) = channel_of_stdin() else {
         return ExitCode::FAILURE;
     };
     let guard = match prepare(options) {

@@ -9,7 +9,7 @@ use super::containers::{Daemon, IdleContainers, Reader};
 use super::histogram::median;
 use super::reader::{Timer, Way};
 use super::report::{AllRead, Scale, Step};
-use super::views::{Subjects, job};
+use super::subjects::{Subjects, job};
 use super::{Effort, Stop, process};
 
 /// The view that is read with many containers attached. It counts no threads, so that no sampler starts.

@@ -5,7 +5,7 @@ use eci_fs_protocol::error::Result;
 use super::containers::Reader;
 use super::reader::Way;
 use super::report::Tunable;
-use super::views::{Subjects, job};
+use super::subjects::{Subjects, job};
 use super::write_guard::KERNEL_TUNABLE;
 use super::{Effort, Options, Stop};
 
