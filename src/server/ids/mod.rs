@@ -8,7 +8,6 @@ mod paths;
 mod request;
 
 pub use handle::Handle;
-pub(in crate::server) use node::NUMBER_BITS;
 pub use node::{Node, NodeId, Owner};
-pub(in crate::server) use paths::{Known, Paths};
+pub(in crate::server) use paths::{Known, Paths, fnv};
 pub use request::Request;

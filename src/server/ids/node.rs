@@ -3,34 +3,32 @@
 //! A graft holds its node id as long as the container lives, also when servers die. A server that computes node ids needs
 //! no table to know the file of a request.
 //!
-//! Bits 40 to 63 are the container's slot, bits 32 to 39 are 0, and bits 0 to 31 are the *entry*:
+//! Bits 40 to 63 are the container's slot, and bits 0 to 39 are the *entry*:
 //!
 //! | entry | names |
 //! |---|---|
 //! | 16 to 0xffff | a view or a directory graft, by the id of its emulator |
-//! | 0x1_0000 and above | a directory on the way to the views |
-//! | 0x8000_0000 and above | a path of the host below a directory graft, by its number |
-//! | 0xc000_0000 and above | a name in the container's network namespace below one, by its number |
+//! | 0x1_0000 to 0x1_0000_ffff | a directory on the way to the views, by its number |
+//! | bit 38 | a name in the container's network namespace below a directory graft, by its number |
+//! | bit 39 | a path of the host below a directory graft, by its number |
 //!
-//! An entry fits an inode number of 32 bits, and says within one container which file it is.
+//! The kernel detaches what is mounted on a name whose node id has changed. So a release must keep the numbers of the one
+//! before it.
 
 /// The lowest entry of directories on the way. Emulator ids are 16 bits wide.
-const FIRST_DIRECTORY: u32 = 1 << 16;
+const FIRST_DIRECTORY: u64 = 1 << 16;
+
+/// The lowest entry of names in the container's network namespace below a directory graft.
+const FIRST_OF_CONTAINER: u64 = 1 << 38;
 
 /// The lowest entry of paths of the host below a directory graft.
-const FIRST_OF_HOST: u32 = 0b10 << NUMBER_BITS;
-
-/// The lowest entry of names in the container's network namespace below one.
-const FIRST_OF_CONTAINER: u32 = 0b11 << NUMBER_BITS;
-
-/// The width of the number of a path, and of a directory on the way.
-pub(in crate::server) const NUMBER_BITS: u32 = 30;
+const FIRST_OF_HOST: u64 = 1 << 39;
 
 /// The id of no emulator: a number that no server gives out names its view, which is not there.
 const NO_EMULATOR: u16 = 0;
 
-/// The place of the slot.
-const SLOT_SHIFT: u32 = 40;
+/// The width of the entry.
+const ENTRY_BITS: u32 = 40;
 
 /// The number by which the kernel knows a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +41,16 @@ pub enum Owner {
     Host,
     /// The container, which names the devices in its network namespace.
     Container,
+}
+
+impl Owner {
+    /// Returns the lowest entry of its paths, which is the number of numbers that there are for them.
+    pub(in crate::server) fn first(self) -> u64 {
+        match self {
+            Self::Host => FIRST_OF_HOST,
+            Self::Container => FIRST_OF_CONTAINER,
+        }
+    }
 }
 
 /// The thing that a node id names.
@@ -64,7 +72,7 @@ pub enum Node {
         /// The owner of its names.
         owner: Owner,
         /// The number of the path among those of its owner.
-        number: u32,
+        number: u64,
     },
     /// A view, or a directory graft.
     View {
@@ -89,27 +97,23 @@ impl NodeId {
         self.0
     }
 
-    fn of(slot: u64, entry: u32) -> Self {
-        Self(slot << SLOT_SHIFT | u64::from(entry))
+    fn of(slot: u64, entry: u64) -> Self {
+        Self(slot << ENTRY_BITS | entry)
     }
 
-    /// Returns the id of a directory of the container in `slot`. Only [`NUMBER_BITS`] of its number count.
+    /// Returns the id of a directory of the container in `slot`.
     pub(in crate::server) fn directory(slot: u64, directory: u32) -> Self {
-        Self::of(slot, FIRST_DIRECTORY + directory % (1 << NUMBER_BITS))
+        Self::of(slot, FIRST_DIRECTORY + u64::from(directory))
     }
 
     /// Returns the id of a view of the container in `slot`.
     pub(in crate::server) fn view(slot: u64, emulator: u16) -> Self {
-        Self::of(slot, u32::from(emulator))
+        Self::of(slot, u64::from(emulator))
     }
 
     /// Returns the id of a path below a directory graft of the container in `slot`.
-    pub(in crate::server) fn below(slot: u64, owner: Owner, number: u32) -> Self {
-        let first = match owner {
-            Owner::Host => FIRST_OF_HOST,
-            Owner::Container => FIRST_OF_CONTAINER,
-        };
-        Self::of(slot, first | (number % (1 << NUMBER_BITS)))
+    pub(in crate::server) fn below(slot: u64, owner: Owner, number: u64) -> Self {
+        Self::of(slot, owner.first() | (number % owner.first()))
     }
 
     /// Returns whether it is a directory on the way to the views, which only the daemon walks.
@@ -119,7 +123,7 @@ impl NodeId {
 
     /// Returns the slot of its container; 0, which no container has, for the root.
     pub fn slot(self) -> u64 {
-        self.0 >> SLOT_SHIFT
+        self.0 >> ENTRY_BITS
     }
 
     /// Returns what it names.
@@ -128,26 +132,24 @@ impl NodeId {
         if self == Self::ROOT {
             return Node::Root;
         }
-        let Ok(entry) = u32::try_from(self.0 & ((1 << SLOT_SHIFT) - 1)) else {
-            return Node::View {
-                slot,
-                emulator: NO_EMULATOR,
-            };
-        };
+        let entry = self.0 % (1 << ENTRY_BITS);
         if let Ok(emulator) = u16::try_from(entry) {
             return Node::View { slot, emulator };
         }
-        let below = |owner, first| Node::Below {
-            slot,
-            owner,
-            number: entry - first,
-        };
-        match entry {
-            FIRST_OF_CONTAINER.. => below(Owner::Container, FIRST_OF_CONTAINER),
-            FIRST_OF_HOST.. => below(Owner::Host, FIRST_OF_HOST),
-            _ => Node::Directory {
+        for owner in [Owner::Host, Owner::Container] {
+            if let Some(number) = entry.checked_sub(owner.first()) {
+                return Node::Below {
+                    slot,
+                    owner,
+                    number,
+                };
+            }
+        }
+        match u32::try_from(entry - FIRST_DIRECTORY) {
+            Ok(directory) => Node::Directory { slot, directory },
+            Err(_) => Node::View {
                 slot,
-                directory: entry - FIRST_DIRECTORY,
+                emulator: NO_EMULATOR,
             },
         }
     }
@@ -166,7 +168,7 @@ mod tests {
             assert_eq!(directory.node(), Node::Directory { slot, directory: 3 });
             assert_eq!(NodeId::from_raw(view.raw()), view);
             for owner in [Owner::Host, Owner::Container] {
-                for number in [0, 5, (1 << NUMBER_BITS) - 1] {
+                for number in [0, 5, owner.first() - 1] {
                     let below = NodeId::below(slot, owner, number);
                     assert_eq!(
                         below.node(),
@@ -182,24 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn within_a_container_an_id_fits_an_inode_number_of_32_bits() {
-        let highest = (1 << NUMBER_BITS) - 1;
-        for id in [
-            NodeId::view(0, u16::MAX),
-            NodeId::directory(0, highest),
-            NodeId::below(0, Owner::Container, highest),
-        ] {
-            assert!(u32::try_from(id.raw()).is_ok());
-        }
-        // A number that no server gives out names nothing.
-        let other = NodeId::from_raw(1 << 39 | 3 << 40);
-        assert_eq!(
-            other.node(),
-            Node::View {
-                slot: 3,
-                emulator: NO_EMULATOR
-            }
-        );
+    fn a_number_that_no_server_gives_out_names_nothing() {
+        let id = NodeId::from_raw(1 << 37 | 3 << 40);
+        let nothing = Node::View {
+            slot: 3,
+            emulator: NO_EMULATOR,
+        };
+        assert_eq!(id.node(), nothing);
+        let highest = NodeId::directory(3, u32::MAX);
+        let directory = u32::MAX;
+        assert_eq!(highest.node(), Node::Directory { slot: 3, directory });
     }
 
     /// Grafts outlive servers, so the next release must keep the ids of this one.
@@ -207,7 +201,7 @@ mod tests {
     fn the_numbers_themselves_are_kept() {
         assert_eq!(NodeId::view(1, 16).raw(), 0x100_0000_0010);
         assert_eq!(NodeId::directory(2, 0).raw(), 0x200_0001_0000);
-        assert_eq!(NodeId::below(3, Owner::Host, 1).raw(), 0x300_8000_0001);
-        assert_eq!(NodeId::below(3, Owner::Container, 1).raw(), 0x300_c000_0001);
+        assert_eq!(NodeId::below(3, Owner::Host, 1).raw(), 0x380_0000_0001);
+        assert_eq!(NodeId::below(3, Owner::Container, 1).raw(), 0x340_0000_0001);
     }
 }

@@ -1,10 +1,11 @@
 //! The numbers of paths below directory grafts, and the paths that numbers stand for.
 //!
-//! A number is a keyed hash of the path, so two servers compute the same one and a container cannot predict it. A number
-//! that another path has already is passed over, and the next hash of the path is taken.
+//! A number is a hash of the path, so two servers compute the same one. If another path has that number already, the next
+//! hash of the path counts.
 //!
 //! The server has one table for the paths of the host, which no container chooses, and one for each container for the
-//! names in its network namespace. So a name that one container chooses changes no number of another.
+//! names in its network namespace. The hash of these takes a key, so a container cannot predict it, and the slot, so a name
+//! in one container changes no number of another.
 
 use std::hash::Hasher;
 use std::sync::Arc;
@@ -13,18 +14,27 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
-use super::node::{NUMBER_BITS, Owner};
+use super::node::Owner;
 use crate::server::error::Errno;
 
-/// The most paths that a table knows. The one that was not used for the longest time is forgotten, and found again by
-/// walking.
+/// The most names that the table of a container knows. It forgets the name that was not used for the longest time. That is
+/// found again by walking.
 const MOST_KNOWN: usize = 1 << 12;
 
-/// The most hashes of a path that are tried. With a full table the next one is taken once in 260,000 times.
+/// The most hashes of a path that are tried.
 const TRIES: u8 = 8;
 
 /// A path below a directory graft: the id of the directory's emulator, and the path below it.
 pub(in crate::server) type Known = (u16, Arc<str>);
+
+/// A number that a path has just got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) struct Learned {
+    /// The number.
+    pub(in crate::server) number: u64,
+    /// The number that was forgotten for it.
+    pub(in crate::server) forgotten: Option<u64>,
+}
 
 /// The paths of one owner, by number.
 #[derive(Debug)]
@@ -32,11 +42,11 @@ pub(in crate::server) struct Paths {
     owner: Owner,
     key: [u8; 16],
     most: usize,
-    known: Mutex<LruCache<u32, Known>>,
+    known: Mutex<LruCache<u64, Known>>,
 }
 
 impl Paths {
-    /// Returns an empty table for the paths of the host. Their number is the host's, so all of them are kept.
+    /// Returns an empty table for the paths of the host. The host bounds their number, so all of them are kept.
     pub(in crate::server) fn of_host() -> Self {
         Self::new(Owner::Host, [0; 16], usize::MAX)
     }
@@ -61,13 +71,12 @@ impl Paths {
         }
     }
 
-    /// Returns whose paths these are.
+    /// Returns the owner of these paths.
     pub(in crate::server) fn owner(&self) -> Owner {
         self.owner
     }
 
-    /// Returns the number of a path of the container in `slot`. `learned` is called with it when the table did not know
-    /// the path.
+    /// Returns the number of a path of the container in `slot`. `learned` is called if the table did not know the path.
     ///
     /// # Errors
     /// EIO when each hash of the path is the number of another one.
@@ -76,56 +85,96 @@ impl Paths {
         slot: u64,
         directory: u16,
         rel: &str,
-        learned: impl FnOnce(u32),
-    ) -> Result<u32, Errno> {
+        learned: impl FnOnce(Learned),
+    ) -> Result<u64, Errno> {
         let mut known = self.known.lock();
-        for attempt in 0..TRIES {
-            let number = self.hash(slot, directory, rel, attempt);
-            match known.get(&number) {
-                Some((at, path)) if *at == directory && &**path == rel => return Ok(number),
-                Some(_) => {}
-                None => {
-                    self.insert(&mut known, number, (directory, rel.into()));
-                    drop(known);
-                    learned(number);
-                    return Ok(number);
-                }
-            }
+        let number = self.find(&mut known, slot, directory, rel)?;
+        if known.contains(&number) {
+            return Ok(number);
         }
-        tracing::error!(rel, "a path has no free node id");
-        Err(Errno::IO)
+        let forgotten = self.insert(&mut known, number, (directory, rel.into()));
+        drop(known);
+        learned(Learned { number, forgotten });
+        Ok(number)
+    }
+
+    /// Returns the number that a path has or would get, and learns nothing.
+    ///
+    /// # Errors
+    /// As [`Self::number`].
+    pub(in crate::server) fn number_in_listing(
+        &self,
+        slot: u64,
+        directory: u16,
+        rel: &str,
+    ) -> Result<u64, Errno> {
+        self.find(&mut self.known.lock(), slot, directory, rel)
     }
 
     /// Returns the path with a number, if it is known.
-    pub(in crate::server) fn path(&self, number: u32) -> Option<Known> {
+    pub(in crate::server) fn path(&self, number: u64) -> Option<Known> {
         self.known.lock().get(&number).cloned()
     }
 
     /// Takes in a path that a server before this one has numbered.
-    pub(in crate::server) fn restore(&self, number: u32, directory: u16, rel: &str) {
-        if number < 1 << NUMBER_BITS {
-            self.insert(&mut self.known.lock(), number, (directory, rel.into()));
-        }
+    pub(in crate::server) fn restore(&self, number: u64, directory: u16, rel: &str) {
+        self.insert(&mut self.known.lock(), number, (directory, rel.into()));
     }
 
-    fn insert(&self, known: &mut LruCache<u32, Known>, number: u32, path: Known) {
+    /// Returns the first hash of a path that is its number, or nobody's.
+    fn find(
+        &self,
+        known: &mut LruCache<u64, Known>,
+        slot: u64,
+        directory: u16,
+        rel: &str,
+    ) -> Result<u64, Errno> {
+        let mut hashes = (0..TRIES).map(|attempt| self.hash(slot, directory, rel, attempt));
+        let is_free = |number: &u64| {
+            let path = known.get(number);
+            path.is_none_or(|(at, path)| *at == directory && &**path == rel)
+        };
+        hashes.find(is_free).ok_or_else(|| {
+            tracing::error!(rel, "a path has no free node id");
+            Errno::IO
+        })
+    }
+
+    /// Returns the number that is forgotten for this one.
+    fn insert(&self, known: &mut LruCache<u64, Known>, number: u64, path: Known) -> Option<u64> {
         known.put(number, path);
-        if known.len() > self.most {
-            known.pop_lru();
-        }
+        let is_full = known.len() > self.most;
+        let forgotten = if is_full { known.pop_lru() } else { None };
+        forgotten.map(|(number, _)| number)
     }
 
     /// Returns a number for a path, which is the same in every build.
-    fn hash(&self, slot: u64, directory: u16, rel: &str, attempt: u8) -> u32 {
-        let mut hasher = SipHasher24::new_with_key(&self.key);
-        if self.owner == Owner::Container {
-            hasher.write(&slot.to_le_bytes());
-        }
-        hasher.write(&[attempt]);
-        hasher.write(&directory.to_le_bytes());
-        hasher.write(rel.as_bytes());
-        (hasher.finish() as u32) & ((1 << NUMBER_BITS) - 1)
+    fn hash(&self, slot: u64, directory: u16, rel: &str, attempt: u8) -> u64 {
+        let directory = directory.to_le_bytes();
+        let hash = match (self.owner, attempt) {
+            // Version 0.1.0 began with this one.
+            (Owner::Host, 0) => fnv(&[&directory, rel.as_bytes()].concat()),
+            _ => {
+                let mut hasher = SipHasher24::new_with_key(&self.key);
+                if self.owner == Owner::Container {
+                    hasher.write(&slot.to_le_bytes());
+                }
+                hasher.write(&[attempt]);
+                hasher.write(&directory);
+                hasher.write(rel.as_bytes());
+                hasher.finish()
+            }
+        };
+        hash % self.owner.first()
     }
+}
+
+/// FNV-1a. The hash must be the same in every build of every version, which the library's is not. It takes no key, so only
+/// paths that no container chooses may be numbered by it.
+pub(in crate::server) fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -134,7 +183,7 @@ mod tests {
 
     const SECRET: [u8; 32] = [7; 32];
 
-    fn number(paths: &Paths, slot: u64, directory: u16, rel: &str) -> u32 {
+    fn number(paths: &Paths, slot: u64, directory: u16, rel: &str) -> u64 {
         paths.number(slot, directory, rel, |_| ()).unwrap()
     }
 
@@ -148,8 +197,9 @@ mod tests {
         assert_eq!(number(&own, 1, 137, "eth0"), OWN);
     }
 
-    const HOST: u32 = 829_613_189;
-    const OWN: u32 = 71_013_925;
+    /// Version 0.1.0 had 0xa17a_d819_b393_8913, of which 39 bits count.
+    const HOST: u64 = 0x19_b393_8913;
+    const OWN: u64 = 50_536_879_653;
 
     #[test]
     fn no_more_paths_are_known_than_there_is_room_for() {
@@ -178,12 +228,12 @@ mod tests {
         let taken = number(&other, 1, 128, "cpu0");
         paths.restore(taken, 128, "cpu1");
         let learned = std::cell::Cell::new(None);
-        let number = paths.number(1, 128, "cpu0", |number| learned.set(Some(number)));
+        let number = paths.number(1, 128, "cpu0", |one| learned.set(Some(one.number)));
         let number = number.unwrap();
         assert_ne!(number, taken);
         assert_eq!(learned.take(), Some(number));
         assert_eq!(
-            paths.number(1, 128, "cpu0", |number| learned.set(Some(number))),
+            paths.number(1, 128, "cpu0", |one| learned.set(Some(one.number))),
             Ok(number)
         );
         assert_eq!(learned.take(), None);
@@ -200,30 +250,53 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_not_restored() {
-        let paths = Paths::of_host();
-        paths.restore(1 << NUMBER_BITS, 128, "cpu0");
-        assert_eq!(paths.path(1 << NUMBER_BITS), None);
+    fn a_name_that_is_forgotten_is_told() {
+        let paths = Paths::of_container(&SECRET);
+        let first = number(&paths, 1, 137, "veth0");
+        let mut forgotten = None;
+        for index in 1..=MOST_KNOWN {
+            let name = format!("veth{index}");
+            let learned = |learned: Learned| forgotten = learned.forgotten;
+            paths.number(1, 137, &name, learned).unwrap();
+        }
+        assert_eq!(forgotten, Some(first));
+        assert_eq!(paths.path(first), None);
     }
 
-    /// The numbers of two containers have nothing to do with each other, so a name that collides in one of them, found
-    /// there by whatever work, collides in the other by chance alone. The key makes that work a search among 2^30.
+    #[test]
+    fn a_listing_learns_nothing_and_has_the_numbers_of_later() {
+        let paths = Paths::of_container(&SECRET);
+        let listed = paths.number_in_listing(1, 137, "eth0").unwrap();
+        assert_eq!(paths.path(listed), None);
+        assert_eq!(number(&paths, 1, 137, "eth0"), listed);
+        assert_eq!(paths.number_in_listing(1, 137, "eth0"), Ok(listed));
+    }
+
+    /// The numbers of two containers have nothing to do with each other: two names that collide in one of them collide in
+    /// the other by chance alone. Here 32 bits of the numbers count, so that some collide.
     #[test]
     fn colliding_names_of_one_container_do_not_collide_in_another() {
         let (here, there) = (Paths::of_container(&SECRET), Paths::of_container(&[8; 32]));
+        let low = |hash: u64| hash as u32;
         let mut seen = std::collections::HashMap::new();
         let mut pairs = Vec::new();
         for index in 0..200_000 {
             let name = format!("d{index}");
-            let hash = here.hash(1, 137, &name, 0);
+            let hash = low(here.hash(1, 137, &name, 0));
             if let Some(before) = seen.insert(hash, name.clone()) {
                 pairs.push((before, name));
             }
         }
         assert!(!pairs.is_empty(), "among 200,000 names some collide");
         for (one, other) in pairs {
-            assert_ne!(here.hash(2, 137, &one, 0), here.hash(2, 137, &other, 0));
-            assert_ne!(there.hash(1, 137, &one, 0), there.hash(1, 137, &other, 0));
+            assert_ne!(
+                low(here.hash(2, 137, &one, 0)),
+                low(here.hash(2, 137, &other, 0))
+            );
+            assert_ne!(
+                low(there.hash(1, 137, &one, 0)),
+                low(there.hash(1, 137, &other, 0))
+            );
         }
     }
 }

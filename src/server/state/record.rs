@@ -39,7 +39,7 @@ pub enum Record {
     },
     /// The path of the host that a node id below a directory graft stands for, the same for all containers.
     Path {
-        /// The number in the node id. Version 0.1.0 had wider ones, also of names that containers choose.
+        /// The number in the node id.
         number: u64,
         /// The id of the emulator of the directory.
         directory: u16,
@@ -51,7 +51,7 @@ pub enum Record {
         /// The container's slot.
         slot: u64,
         /// The number in the node id.
-        number: u32,
+        number: u64,
         /// The id of the emulator of the directory.
         directory: u16,
         /// The path below it.
@@ -105,7 +105,7 @@ pub enum Key {
     /// The path of the host with this number.
     Path(u64),
     /// A name of the container in this slot, by the number in the node id.
-    OwnPath(u64, u32),
+    OwnPath(u64, u64),
 }
 
 /// The slot of no container.
@@ -210,7 +210,7 @@ mod tests {
             path,
         });
         let own_path =
-            any::<(u64, u32, u16, String)>().prop_map(|(slot, number, directory, path)| {
+            any::<(u64, u64, u16, String)>().prop_map(|(slot, number, directory, path)| {
                 Record::OwnPath {
                     slot,
                     number,

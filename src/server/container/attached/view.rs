@@ -43,7 +43,6 @@ pub(super) struct Paged {
     /// The time of the version that the page cache holds.
     pub(super) holds: Option<SystemTime>,
     /// The version that it was opened with last, of the size that the kernel knew.
-    /// The number of files that are open to be read from the page cache.
     pub(super) opened: Option<Version>,
 }
 

@@ -7,7 +7,7 @@ use eci_fs_protocol::link::Connection;
 
 use crate::server::container::Attached;
 use crate::server::fs::attr::{DirEntry, Kind};
-use crate::server::ids::{NUMBER_BITS, NodeId};
+use crate::server::ids::{NodeId, fnv};
 
 /// The number of a container's top directory.
 pub(super) const TOP: u32 = 0;
@@ -31,15 +31,7 @@ enum Child {
 
 /// Returns the number of a directory, which is never [`TOP`].
 fn number(path: &str) -> u32 {
-    (fnv(path.as_bytes()) as u32 % (1 << NUMBER_BITS)).max(TOP + 1)
-}
-
-/// FNV-1a. The hash must be the same in every build of every version, which the library's is not. The paths are those of
-/// the registry, so nobody can choose one that collides.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    (fnv(path.as_bytes()) as u32).max(TOP + 1)
 }
 
 impl Layout {
@@ -181,6 +173,13 @@ mod tests {
             .collect();
         let numbers: BTreeSet<u32> = paths.iter().map(|path| number(path)).collect();
         assert_eq!(numbers.len(), paths.len());
+    }
+
+    /// Grafts outlive servers: the number of a directory is part of what a release promises to the next.
+    #[test]
+    fn the_numbers_of_directories_are_kept() {
+        assert_eq!(number("/proc"), 0xde53_0372);
+        assert_eq!(number("/sys/devices/system"), 0x4a16_1231);
     }
 
     #[test]

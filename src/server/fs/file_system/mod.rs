@@ -320,10 +320,8 @@ impl FileSystem {
             path,
         } = &record
         {
-            // Version 0.1.0 had longer numbers. What such a number stands for gets one of these when it is looked up.
-            if let Ok(number) = u32::try_from(*number) {
-                self.grafts.learn(number, *directory, path);
-            }
+            // Version 0.1.0 numbered the names of containers like these. Who holds one open reaches it by that number.
+            self.grafts.learn(*number, *directory, path);
             return;
         }
         let Ok(container) = self.containers.get(record.slot()) else {

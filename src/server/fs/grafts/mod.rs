@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eci_fs_emulators::directory::NEEDS;
-use eci_fs_emulators::{DIRECTORIES, Decision, EMULATORS, Host};
+use eci_fs_emulators::{DIRECTORIES, Decision, Directory, EMULATORS, Host};
 use nix::fcntl::OFlag;
 
 use super::attr::{Attr, DirEntry, Kind};
@@ -26,7 +26,7 @@ use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
 use crate::server::error::Errno;
 use crate::server::ids::{Handle, Known, Node, NodeId, Owner, Paths, Request};
-use crate::server::state::Record;
+use crate::server::state::{Key, Record};
 use network::NetworkFiles;
 use passthrough::{Stat, read_whole};
 use place::join;
@@ -77,11 +77,11 @@ impl DirectoryGrafts {
         }
         let paths = self.paths_of(place);
         let owner = paths.owner();
-        let number = paths.number(slot, directory, rel, |number| {
-            let path = rel.to_owned();
+        let number = paths.number(slot, directory, rel, |learned| {
+            let (number, path) = (learned.number, rel.to_owned());
             let record = || match owner {
                 Owner::Host => Record::Path {
-                    number: number.into(),
+                    number,
                     directory,
                     path,
                 },
@@ -93,8 +93,27 @@ impl DirectoryGrafts {
                 },
             };
             self.persistence.put(record, &[]);
+            if let Some(number) = learned.forgotten {
+                self.persistence.forget(Key::OwnPath(slot, number));
+            }
         })?;
         Ok(NodeId::below(slot, owner, number))
+    }
+
+    /// Returns the node of a path in a listing. The paths of the host are learned, because all containers have the same.
+    /// A container's names are not: it can have any number of them, and the kernel asks for a name before it uses its node.
+    fn listed_node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
+        let (slot, directory) = (place.slot, place.directory.facts().id);
+        match self.paths_of(place).owner() {
+            Owner::Host => self.node(place, rel),
+            owner @ Owner::Container => {
+                let number = place
+                    .container
+                    .paths
+                    .number_in_listing(slot, directory, rel)?;
+                Ok(NodeId::below(slot, owner, number))
+            }
+        }
     }
 
     /// Returns the table of the paths below the directory graft of `place`. A container chooses names only in its network
@@ -107,7 +126,7 @@ impl DirectoryGrafts {
     }
 
     /// Learns the number of a path of the host that a server before this one has given out.
-    pub(super) fn learn(&self, number: u32, directory: u16, path: &str) {
+    pub(super) fn learn(&self, number: u64, directory: u16, path: &str) {
         self.paths.restore(number, directory, path);
     }
 
@@ -139,9 +158,11 @@ impl DirectoryGrafts {
                     Owner::Host => self.paths.path(number),
                     Owner::Container => container.paths.path(number),
                 };
-                let (directory_id, rel) = known
-                    .or_else(|| self.walk_to(id, &container))
-                    .ok_or(Errno::NOENT)?;
+                let known = match known {
+                    Some(known) => Some(known),
+                    None => self.walk_to(id, owner, &container)?,
+                };
+                let (directory_id, rel) = known.ok_or(Errno::NOENT)?;
                 let directory = directory(directory_id).ok_or(Errno::NOENT)?;
                 Ok(Some(Place {
                     container,
@@ -154,13 +175,19 @@ impl DirectoryGrafts {
         }
     }
 
-    /// Walks the directory grafts of a container until the path with a node is found, which learns all paths on the way.
-    fn walk_to(&self, id: NodeId, container: &Arc<Attached>) -> Option<Known> {
+    /// Walks those directory grafts of a container in which `owner` has its paths, until the path with a node is found.
+    fn walk_to(
+        &self,
+        id: NodeId,
+        owner: Owner,
+        container: &Arc<Attached>,
+    ) -> Result<Option<Known>, Errno> {
         let slot = id.slot();
-        for directory in DIRECTORIES
-            .iter()
-            .filter(|d| container.has_directory(d.facts().id))
-        {
+        let is_in = |directory: &&&dyn Directory| {
+            directory.is_namespaced() == (owner == Owner::Container)
+                && container.has_directory(directory.facts().id)
+        };
+        for directory in DIRECTORIES.iter().filter(is_in) {
             let mut open = vec![String::new()];
             while let Some(rel) = open.pop() {
                 let place = Place {
@@ -171,13 +198,15 @@ impl DirectoryGrafts {
                 };
                 let entries = self.entries(&place).unwrap_or_default();
                 if let Some(found) = entries.iter().find(|entry| entry.id == id) {
-                    return Some((directory.facts().id, join(&rel, &found.name).into()));
+                    let path = join(&rel, &found.name);
+                    self.node(&place, &path)?;
+                    return Ok(Some((directory.facts().id, path.into())));
                 }
                 let directories = entries.iter().filter(|e| e.kind == Kind::Directory);
                 open.extend(directories.map(|entry| join(&rel, &entry.name)));
             }
         }
-        None
+        Ok(None)
     }
 
     /// Returns the path of a place that is the kernel's own of the container's network namespace; none for another place.
@@ -263,7 +292,7 @@ impl DirectoryGrafts {
                     Err(_) => continue,
                 },
             };
-            let id = self.node(place, &rel)?;
+            let id = self.listed_node(place, &rel)?;
             entries.push(DirEntry { id, kind, name });
         }
         if let Some(path) = self.namespaced(place)? {
@@ -271,7 +300,7 @@ impl DirectoryGrafts {
                 // A computed entry takes the place of the kernel's.
                 let rel = join(&place.rel, &name);
                 if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
-                    let id = self.node(place, &rel)?;
+                    let id = self.listed_node(place, &rel)?;
                     entries.push(DirEntry { id, kind, name });
                 }
             }
