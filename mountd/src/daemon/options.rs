@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub server: Option<PathBuf>,
 
-    /// The configuration of the host, of which the daemon reads the table `[raise]`
+    /// The configuration of the host, of which the daemon reads the table raise
     #[arg(long, value_name = "FILE", env = "ECI_FS_CONFIG", default_value = config::DEFAULT)]
     pub config: PathBuf,
 
