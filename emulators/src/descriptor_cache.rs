@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
-use nix::errno::Errno;
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use crate::Text;
 use crate::buffer::{Buffer, Pool};
@@ -110,7 +110,7 @@ impl DescriptorCache {
     pub(crate) fn with_room<T>(&self, open: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         loop {
             match open() {
-                Err(Errno::EMFILE | Errno::ENFILE) if self.close_idle() => {}
+                Err(Errno::MFILE | Errno::NFILE) if self.close_idle() => {}
                 other => return other,
             }
         }
@@ -268,15 +268,15 @@ mod tests {
         let open = || {
             tries.set(tries.get() + 1);
             match tries.get() {
-                1 => Err(Errno::EMFILE),
+                1 => Err(Errno::MFILE),
                 _ => file(),
             }
         };
         cache.read("b", open, |_, _| Ok(())).unwrap();
         assert_eq!(tries.get(), 2);
         // One idle descriptor is left, then none.
-        let failed = cache.read("c", || Err(Errno::ENFILE), |_, _| Ok(()));
-        assert_eq!(failed.err(), Some(Errno::ENFILE));
+        let failed = cache.read("c", || Err(Errno::NFILE), |_, _| Ok(()));
+        assert_eq!(failed.err(), Some(Errno::NFILE));
     }
 
     #[test]
@@ -299,9 +299,9 @@ mod tests {
     fn a_descriptor_of_a_removed_file_is_given_up() {
         let cache = cache(2);
         cache.read("a", null, nothing).unwrap();
-        let gone: Read = |_, _| Err(Errno::ENODEV);
-        let none = || Err(Errno::ENOENT);
-        assert_eq!(cache.read("a", none, gone).err(), Some(Errno::ENOENT));
+        let gone: Read = |_, _| Err(Errno::NODEV);
+        let none = || Err(Errno::NOENT);
+        assert_eq!(cache.read("a", none, gone).err(), Some(Errno::NOENT));
         assert_eq!(cache.open_count(), 0);
     }
 

@@ -1,6 +1,6 @@
 //! The errors of the crate. A variant about a file names it.
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 /// The reason why a view cannot be computed. The server logs it once and returns an errno. It never shows the host's
 /// file instead.
@@ -47,8 +47,8 @@ impl Error {
     /// Returns the errno for readers of the view: ENOENT for a path that the view does not have, else EIO.
     pub fn errno(&self) -> i32 {
         match self {
-            Error::Hidden { .. } => Errno::ENOENT as i32,
-            _ => Errno::EIO as i32,
+            Error::Hidden { .. } => Errno::NOENT.raw_os_error(),
+            _ => Errno::IO.raw_os_error(),
         }
     }
 
@@ -77,6 +77,6 @@ mod tests {
     fn an_error_names_the_path() {
         let error = Error::malformed("memory.limit_in_bytes", "not a number");
         assert_eq!(error.to_string(), "memory.limit_in_bytes: not a number");
-        assert_eq!(error.errno(), Errno::EIO as i32);
+        assert_eq!(error.errno(), Errno::IO.raw_os_error());
     }
 }

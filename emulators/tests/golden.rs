@@ -12,7 +12,7 @@ use common::Fixture;
 use eci_fs_emulators::{
     DIRECTORIES, Decision, Directory, EMULATORS, Emulator, Pace, directory, render_view,
 };
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
 
 fn each_view(check: impl Fn(&Fixture, &dyn Emulator)) {
     for dir in common::all() {
@@ -55,7 +55,7 @@ fn expect(fixture: &Fixture, texts: &[(String, Vec<u8>)]) {
 fn bless(path: &Path, texts: &[(String, Vec<u8>)]) {
     // Another test, which is another process, has other entries of the same archive.
     let dir = File::open(path.parent().unwrap()).unwrap();
-    let _lock = Flock::lock(dir, FlockArg::LockExclusive).unwrap();
+    flock(&dir, FlockOperation::LockExclusive).unwrap();
     let mut archive = match path.exists() {
         true => Archive::read(path).unwrap(),
         false => Archive::default(),

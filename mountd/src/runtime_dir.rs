@@ -8,8 +8,8 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 
 use eci_fs_protocol::error::{Error, Kind, Result};
 
@@ -52,7 +52,7 @@ impl RuntimeDir {
         let other = "name another one with --runtime-dir";
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
         let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
-            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => Error::refused(format!(
+            Errno::LOOP | Errno::NOTDIR => Error::refused(format!(
                 "the runtime directory {} is a symbolic link or no directory",
                 path.display()
             ))
@@ -82,7 +82,7 @@ impl RuntimeDir {
     pub fn subdirectory(&self, name: &str) -> Result<Self> {
         let path = self.path.join(name);
         match rustix::fs::mkdirat(&self.dir, name, Mode::from(0o700)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Self::open(&path),
+            Ok(()) | Err(Errno::EXIST) => Self::open(&path),
             Err(e) => Err(Error::io("create", &path, e).remedy("free space there")),
         }
     }
@@ -127,11 +127,12 @@ impl RuntimeDir {
         self.path.join("mounts")
     }
 
-    /// Takes the lock that one daemon has at a time. The kernel releases it when the process ends.
+    /// Takes the lock that one daemon has at a time. It holds as long as any duplicate of its descriptor is open: the
+    /// lock may be handed to another daemon. The kernel releases it when the last process that has one ends.
     ///
     /// # Errors
     /// [`Kind::Busy`] when another daemon holds it.
-    pub fn lock(&self) -> Result<Flock<File>> {
+    pub fn lock(&self) -> Result<File> {
         let path = self.path.join("lock");
         let file = rustix::fs::openat(
             &self.dir,
@@ -140,20 +141,19 @@ impl RuntimeDir {
             Mode::from(0o600),
         )
         .map_err(|e| Error::io("create", &path, e).remedy("name another one with --runtime-dir"))?;
-        let mut lock = Flock::lock(File::from(file), FlockArg::LockExclusiveNonblock).map_err(
-            |(_, e)| match e {
-                nix::errno::Errno::EWOULDBLOCK => Error::new(
-                    Kind::Busy,
-                    format!(
-                        "another eci-mountd{} holds {}",
-                        holder(&path),
-                        self.path.display()
-                    ),
-                )
-                .remedy("use it, stop it, or name another directory with --runtime-dir"),
-                e => Error::io("lock", &path, e),
-            },
-        )?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
+            Errno::WOULDBLOCK => Error::new(
+                Kind::Busy,
+                format!(
+                    "another eci-mountd{} holds {}",
+                    holder(&path),
+                    self.path.display()
+                ),
+            )
+            .remedy("use it, stop it, or name another directory with --runtime-dir"),
+            e => Error::io("lock", &path, e),
+        })?;
+        let mut lock = File::from(file);
         note_holder(&mut lock).map_err(|e| {
             Error::io("write", &path, e)
                 .remedy("free space there, or name another one with --runtime-dir")
@@ -245,7 +245,7 @@ impl RuntimeDir {
     /// When the directory is read-only.
     pub fn remove(&self, name: &str) -> Result<()> {
         match rustix::fs::unlinkat(&self.dir, name, rustix::fs::AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(Error::io("remove", self.path.join(name), e)),
         }
     }

@@ -7,9 +7,8 @@ use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstatat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, statat};
+use rustix::io::Errno;
 
 use crate::descriptor_cache::{DescriptorCache, HierarchyCache};
 use crate::host::file::pread_piece;
@@ -126,13 +125,13 @@ impl Hierarchy {
     /// controller is not enabled there. It is an error if the cgroup itself was removed.
     pub(crate) fn read(&self, level: u32, file: &str) -> Result<Option<Text>, Error> {
         let open = || {
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let name = Hierarchy::name(level, file);
             openat(&self.dir, name.as_str(), flags, Mode::empty())
         };
         match self.cache.read(level, file, open, pread_piece) {
             Ok(text) => Ok(Some(text)),
-            Err(Errno::ENOENT) => {
+            Err(Errno::NOENT) => {
                 self.check_alive(level, file)?;
                 Ok(None)
             }
@@ -172,7 +171,7 @@ impl Hierarchy {
     /// Checks that the cgroup was not removed. All files of a removed cgroup are missing, so it would look like one
     /// without limits, and its views would show the host.
     fn check_alive(&self, level: u32, file: &str) -> Result<(), Error> {
-        fstatat(&self.dir, "cgroup.procs", nix::fcntl::AtFlags::empty())
+        statat(&self.dir, "cgroup.procs", AtFlags::empty())
             .map(drop)
             .map_err(|_| Error::Removed {
                 path: Hierarchy::name(level, file),

@@ -2,11 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
-use nix::sys::uio::pread;
-use nix::unistd::read;
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::{Errno, pread, read};
 
 use crate::buffer::{Buffer, CHUNK};
 
@@ -24,7 +21,7 @@ pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
                 return Ok(out);
             }
             Ok(count) => filled = filled.saturating_add(count),
-            Err(Errno::EINTR) => {}
+            Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }
@@ -70,10 +67,10 @@ fn make_room(buffer: &mut Buffer, filled: usize) {
 }
 
 fn pread_at(fd: &OwnedFd, buffer: &mut [u8], offset: usize) -> Result<usize, Errno> {
-    let offset = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
+    let offset = u64::try_from(offset).map_err(|_| Errno::FBIG)?;
     loop {
-        match pread(fd, buffer, offset) {
-            Err(Errno::EINTR) => {}
+        match pread(fd, &mut *buffer, offset) {
+            Err(Errno::INTR) => {}
             result => return result,
         }
     }
@@ -81,9 +78,9 @@ fn pread_at(fd: &OwnedFd, buffer: &mut [u8], offset: usize) -> Result<usize, Err
 
 /// Reads a file relative to a directory. Returns `None` if it does not exist.
 pub(crate) fn read_at(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Errno> {
-    match openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+    match openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(fd) => read_whole(&fd).map(Some),
-        Err(Errno::ENOENT) => Ok(None),
+        Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
 }

@@ -7,13 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use nix::dir::Dir;
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
-
 use lru::LruCache;
 use parking_lot::Mutex;
+use rustix::fs::{Dir, Mode, OFlags, open, openat};
+use rustix::io::Errno;
 
 use crate::{DescriptorCache, Error, Text};
 
@@ -148,7 +145,7 @@ impl Host {
         let directory = |path: &str| {
             open(
                 path,
-                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
                 Mode::empty(),
             )
             .map_err(|errno| Error::io(path, errno))
@@ -158,7 +155,7 @@ impl Host {
 
     /// Returns a host whose /proc and /sys are these two directories.
     pub fn from_dirs(proc: OwnedFd, sys: OwnedFd) -> Host {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
         let cpu = walk(sys.as_fd(), CPU.trim_end_matches('/'), flags).ok();
         Host {
             proc,
@@ -231,7 +228,7 @@ impl Host {
     /// Reads a whole file of a process, with one open. No part of `file` may be a symbolic link.
     pub fn read_of_process(&self, pid: u32, file: &str) -> Result<Vec<u8>, Error> {
         let path = format!("{pid}/{file}");
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.descriptors
             .with_room(|| openat(&self.proc, path.as_str(), flags, Mode::empty()))
             .and_then(|fd| file::read_whole(&fd))
@@ -242,13 +239,13 @@ impl Host {
     pub fn read_optional(&self, path: &str) -> Result<Option<HostText>, Error> {
         match self.text(path) {
             Ok(text) => Ok(Some(text)),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES | Errno::EPERM) => Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM) => Ok(None),
             Err(errno) => Err(Error::io(path, errno)),
         }
     }
 
     fn text(&self, path: &str) -> Result<HostText, Errno> {
-        let open = || self.open_flags(path, OFlag::O_RDONLY);
+        let open = || self.open_flags(path, OFlags::RDONLY);
         // Files of processes are not cached: another process may have the pid next time.
         if path
             .strip_prefix("/proc/")
@@ -272,12 +269,11 @@ impl Host {
     /// Returns the names in a directory, sorted, without "." and "..". Names that are not UTF-8 are left out; /proc
     /// and /sys have none.
     pub fn names(&self, path: &str) -> Result<Vec<String>, Error> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let failed = |errno| Error::io(path, errno);
-        let mut dir =
-            Dir::from_fd(self.open_flags(path, flags).map_err(failed)?).map_err(failed)?;
+        let dir = Dir::new(self.open_flags(path, flags).map_err(failed)?).map_err(failed)?;
         let mut names = Vec::new();
-        for entry in dir.iter() {
+        for entry in dir {
             let entry = entry.map_err(failed)?;
             if let Ok(name) = entry.file_name().to_str()
                 && !matches!(name, "." | "..")
@@ -291,15 +287,15 @@ impl Host {
 
     /// Opens an absolute path below /proc or /sys. No symbolic link is followed, so no path leads out of the two
     /// directories. openat2(2) does the same in one call, but a filter of system calls cannot check its flags.
-    pub fn open_flags(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    pub fn open_flags(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         self.descriptors.with_room(|| self.try_open(path, flags))
     }
 
-    fn try_open(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    fn try_open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         if let Some(rest) = path.strip_prefix("/proc/") {
             return walk(self.proc.as_fd(), rest, flags);
         }
-        let rest = path.strip_prefix("/sys/").ok_or(Errno::ENOENT)?;
+        let rest = path.strip_prefix("/sys/").ok_or(Errno::NOENT)?;
         match (&self.cpu, rest.strip_prefix(CPU)) {
             (Some(cpu), Some(rest)) => walk(cpu.as_fd(), rest, flags),
             _ => walk(self.sys.as_fd(), rest, flags),
@@ -313,18 +309,18 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Opens a path below a directory, one component after the other.
-fn walk(top: BorrowedFd<'_>, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+fn walk(top: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     if !path.split('/').all(is_name) {
-        return Err(Errno::ENOENT);
+        return Err(Errno::NOENT);
     }
-    let step = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let step = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let (parents, name) = path
         .rsplit_once('/')
         .map_or((None, path), |(a, b)| (Some(a), b));
     let mut dir: Option<OwnedFd> = None;
     for parent in parents.into_iter().flat_map(|parents| parents.split('/')) {
         let from = dir.as_ref().map_or(top, |dir| dir.as_fd());
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | step;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | step;
         dir = Some(openat(from, parent, flags, Mode::empty())?);
     }
     openat(

@@ -7,10 +7,9 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstatat};
 use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::io::Errno;
 
 use super::{Host, is_name};
 
@@ -54,21 +53,21 @@ impl Host {
     }
 
     /// Returns the attributes of an absolute path below /proc or /sys. A symbolic link is not followed.
-    pub(super) fn stat(&self, path: &str) -> Result<FileStat, Errno> {
+    pub(super) fn stat(&self, path: &str) -> Result<Stat, Errno> {
         if self.directories.known.lock().batches == 0 {
-            let fd = self.open_flags(path, OFlag::O_PATH)?;
-            return nix::sys::stat::fstat(&fd);
+            let fd = self.open_flags(path, OFlags::PATH)?;
+            return fstat(&fd);
         }
-        let (parent, name) = path.rsplit_once('/').ok_or(Errno::ENOENT)?;
+        let (parent, name) = path.rsplit_once('/').ok_or(Errno::NOENT)?;
         if !is_name(name) {
-            return Err(Errno::ENOENT);
+            return Err(Errno::NOENT);
         }
         self.descriptors.with_room(|| {
             let dir = match self.top(parent) {
-                Some(top) => return fstatat(top, name, AtFlags::AT_SYMLINK_NOFOLLOW),
+                Some(top) => return statat(top, name, AtFlags::SYMLINK_NOFOLLOW),
                 None => self.directory(parent)?,
             };
-            fstatat(&*dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+            statat(&*dir, name, AtFlags::SYMLINK_NOFOLLOW)
         })
     }
 
@@ -85,7 +84,7 @@ impl Host {
             return known.clone();
         }
         let opened = self.open_directory(path);
-        let full = matches!(opened, Err(Errno::EMFILE | Errno::ENFILE));
+        let full = matches!(opened, Err(Errno::MFILE | Errno::NFILE));
         if !full {
             let mut known = self.directories.known.lock();
             known.directories.insert(path.into(), opened.clone());
@@ -94,11 +93,11 @@ impl Host {
     }
 
     fn open_directory(&self, path: &str) -> Result<Arc<OwnedFd>, Errno> {
-        let (parent, name) = path.rsplit_once('/').ok_or(Errno::ENOENT)?;
+        let (parent, name) = path.rsplit_once('/').ok_or(Errno::NOENT)?;
         if !is_name(name) {
-            return Err(Errno::ENOENT);
+            return Err(Errno::NOENT);
         }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = match self.top(parent) {
             Some(top) => openat(top.as_fd(), name, flags, Mode::empty()),
             None => openat(self.directory(parent)?.as_fd(), name, flags, Mode::empty()),

@@ -2,10 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use nix::dir::{Dir, Type};
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use rustix::fs::{Dir, FileType, Mode, OFlags, openat};
+use rustix::io::Errno;
 
 use crate::cgroup::{Hierarchy, Version};
 use crate::host::file::read_at;
@@ -42,7 +40,7 @@ pub fn read_threads(host: &Host, container: &Container) -> Result<Threads, Error
                 }
             }
             // The cgroup was removed meanwhile.
-            Ok(None) | Err(Errno::ENODEV) if cgroup != "." => continue,
+            Ok(None) | Err(Errno::NODEV) if cgroup != "." => continue,
             Ok(None) => {
                 return Err(Error::Removed {
                     path: list.to_owned(),
@@ -71,18 +69,18 @@ fn hierarchy(container: &Container) -> Option<&Hierarchy> {
 }
 
 fn push_children(dir: &OwnedFd, cgroup: &str, pending: &mut Vec<String>) -> Result<(), Error> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut dir = match Dir::openat(dir, cgroup, flags, Mode::empty()) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = match openat(dir, cgroup, flags, Mode::empty()).and_then(Dir::new) {
         Ok(dir) => dir,
-        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
         Err(errno) => return Err(Error::io(cgroup, errno)),
     };
-    for entry in dir.iter() {
+    for entry in dir {
         let Ok(entry) = entry else {
             return Ok(());
         };
         let name = entry.file_name().to_bytes();
-        if entry.file_type() == Some(Type::Directory)
+        if entry.file_type() == FileType::Directory
             && name != b"."
             && name != b".."
             && pending.len() < MAX_CGROUPS
@@ -104,8 +102,7 @@ fn count(host: &Host, tid: u64, pid_level: u32, threads: &mut Threads) -> Result
         // The thread has ended. A read returns ESRCH then.
         Ok(None)
         | Err(Error::Io {
-            errno: Errno::ESRCH,
-            ..
+            errno: Errno::SRCH, ..
         }) => return Ok(()),
         Err(error) => return Err(error),
     };

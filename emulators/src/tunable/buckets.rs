@@ -1,6 +1,6 @@
 //! nf_conntrack_set_hashsize. The parameter of a module is a file of sysfs, where each write is a whole value.
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::Written;
 
@@ -25,12 +25,12 @@ pub(super) fn write(bytes: &[u8]) -> Written {
 /// bytes).
 fn rounded(buckets: u32) -> Result<u32, Errno> {
     if buckets == 0 {
-        return Err(Errno::EINVAL);
+        return Err(Errno::INVAL);
     }
     buckets
         .checked_next_multiple_of(PAGE)
         .filter(|buckets| *buckets <= i32::MAX.unsigned_abs() / BUCKET)
-        .ok_or(Errno::ENOMEM)
+        .ok_or(Errno::NOMEM)
 }
 
 /// kstrtouint with base 0: a number is octal after 0, hexadecimal after 0x, else decimal. One newline may follow.
@@ -47,12 +47,12 @@ fn kstrtouint(bytes: &[u8]) -> Result<u32, Errno> {
     };
     let mut value = Some(0u32);
     for digit in digits {
-        let digit = char::from(*digit).to_digit(base).ok_or(Errno::EINVAL)?;
+        let digit = char::from(*digit).to_digit(base).ok_or(Errno::INVAL)?;
         value = value.and_then(|value| value.checked_mul(base)?.checked_add(digit));
     }
     match digits {
-        [] => Err(Errno::EINVAL),
-        _ => value.ok_or(Errno::ERANGE),
+        [] => Err(Errno::INVAL),
+        _ => value.ok_or(Errno::RANGE),
     }
 }
 
@@ -79,18 +79,18 @@ mod tests {
     #[test]
     fn what_is_no_number_or_too_large_is_refused_as_the_kernel_does() {
         for (text, errno) in [
-            ("0", Errno::EINVAL),
-            ("-1", Errno::EINVAL),
-            (" 1", Errno::EINVAL),
-            ("1 2", Errno::EINVAL),
-            ("1\n\n", Errno::EINVAL),
-            ("08", Errno::EINVAL),
-            ("0x", Errno::EINVAL),
-            ("x", Errno::EINVAL),
-            ("\n", Errno::EINVAL),
-            ("4294967296", Errno::ERANGE),
-            ("4294967295", Errno::ENOMEM),
-            ("268435456", Errno::ENOMEM),
+            ("0", Errno::INVAL),
+            ("-1", Errno::INVAL),
+            (" 1", Errno::INVAL),
+            ("1 2", Errno::INVAL),
+            ("1\n\n", Errno::INVAL),
+            ("08", Errno::INVAL),
+            ("0x", Errno::INVAL),
+            ("x", Errno::INVAL),
+            ("\n", Errno::INVAL),
+            ("4294967296", Errno::RANGE),
+            ("4294967295", Errno::NOMEM),
+            ("268435456", Errno::NOMEM),
         ] {
             assert_eq!(write(text.as_bytes()).answer, Err(errno), "{text}");
         }

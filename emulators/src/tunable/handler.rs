@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::Release;
 use super::number::{Number, get_long, skip_spaces};
@@ -123,7 +123,7 @@ impl Handler {
                 };
                 match written.value.as_ref().is_none_or(passes) {
                     true => written,
-                    false => Written::nothing(Err(Errno::EINVAL)),
+                    false => Written::nothing(Err(Errno::INVAL)),
                 }
             }
             Handler::Ulong { least, most } => vector(present, bytes, 1, |number| {
@@ -135,7 +135,7 @@ impl Handler {
                     .then(|| Some(number.magnitude.to_string()))
             }),
             Handler::ReadOnly | Handler::Qdisc | Handler::Buckets => {
-                Written::nothing(Err(Errno::EPERM))
+                Written::nothing(Err(Errno::PERM))
             }
         }
     }
@@ -248,7 +248,7 @@ fn vector(
         first = false;
     }
     let answer = if wrong || first {
-        Err(Errno::EINVAL)
+        Err(Errno::INVAL)
     } else {
         Ok(bytes.len().saturating_sub(skip_spaces(left).len()))
     };

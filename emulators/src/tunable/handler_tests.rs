@@ -23,7 +23,7 @@ fn set(value: &str, taken: usize) -> (Option<String>, Result<usize, Errno>) {
     (Some(value.to_owned()), Ok(taken))
 }
 
-const REFUSED: (Option<String>, Result<usize, Errno>) = (None, Err(Errno::EINVAL));
+const REFUSED: (Option<String>, Result<usize, Errno>) = (None, Err(Errno::INVAL));
 
 #[test]
 fn a_number_is_read_back_in_the_kernels_format() {
@@ -86,7 +86,7 @@ fn a_vector_is_written_from_the_front_and_as_far_as_it_is_right() {
     assert_eq!(printk("1 2 3 4 5\n"), set("1\t2\t3\t4\n", 8));
     assert_eq!(
         printk("1 2 x\n"),
-        (Some("1\t2\t1\t7\n".to_owned()), Err(Errno::EINVAL))
+        (Some("1\t2\t1\t7\n".to_owned()), Err(Errno::INVAL))
     );
     assert_eq!(printk("x\n"), REFUSED);
 }
@@ -110,7 +110,7 @@ fn bytes_behind_a_page_are_taken_unseen() {
     let mut text = vec![b' '; 4095];
     text.extend_from_slice(b"5\n");
     let written = Handler::ANY_INT.write(NEW, b"7\n", 0, &text);
-    assert_eq!(written.answer, Err(Errno::EINVAL));
+    assert_eq!(written.answer, Err(Errno::INVAL));
     let mut text = b"5 ".to_vec();
     text.resize(5000, b' ');
     let written = Handler::ANY_INT.write(NEW, b"7\n", 0, &text);
@@ -155,7 +155,7 @@ fn numbers_that_fail_a_check_together_change_nothing() {
     assert_eq!(write(b"1 2").value.unwrap(), b"1\t2\n");
     for refused in [&b"10"[..], b"5 4", b"x"] {
         let written = write(refused);
-        assert_eq!((written.value, written.answer), (None, Err(Errno::EINVAL)));
+        assert_eq!((written.value, written.answer), (None, Err(Errno::INVAL)));
     }
 }
 
@@ -166,6 +166,6 @@ fn a_most_of_the_machine_bounds_what_is_below_zero_too() {
     assert_eq!((write(b"100"), write(b"-100")), (Ok(3), Ok(4)));
     assert_eq!(
         (write(b"101"), write(b"-101")),
-        (Err(Errno::EINVAL), Err(Errno::EINVAL))
+        (Err(Errno::INVAL), Err(Errno::INVAL))
     );
 }

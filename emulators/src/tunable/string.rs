@@ -1,6 +1,6 @@
 //! The handlers of tunables that are strings (proc_dostring).
 
-use nix::errno::Errno;
+use rustix::io::Errno;
 
 use super::Written;
 
@@ -58,7 +58,7 @@ pub(super) fn write_qdisc(present: &[u8], offset: u64, bytes: &[u8]) -> Written 
         name.extend(new.take(IFNAMSIZ.saturating_sub(1).saturating_sub(start)));
     }
     if !QDISCS.iter().any(|known| known.as_bytes() == name) {
-        return Written::nothing(Err(Errno::ENOENT));
+        return Written::nothing(Err(Errno::NOENT));
     }
     name.push(b'\n');
     Written {

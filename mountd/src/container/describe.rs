@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::cgroup::{Membership, namespace_root, open_hierarchy, parse_memberships};
 use super::mountinfo::parse_mountinfo;
@@ -291,7 +292,7 @@ fn memberships_inside(
     let text = std::thread::scope(|scope| {
         scope
             .spawn(|| {
-                nix::sched::setns(pidfd, nix::sched::CloneFlags::CLONE_NEWCGROUP)
+                move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::CONTROL_GROUP)
                     .map_err(|e| Error::io("enter", format!("/proc/{pid}/ns/cgroup"), e))?;
                 proc.read(&format!("{pid}/cgroup"))
             })

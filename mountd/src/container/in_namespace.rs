@@ -2,7 +2,8 @@
 
 use std::os::fd::AsFd;
 
-use nix::sched::{CloneFlags, setns};
+use rustix::io::Errno;
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use eci_fs_protocol::error::{Error, Result};
 
@@ -16,10 +17,10 @@ pub(crate) enum NamespaceKind {
 }
 
 impl NamespaceKind {
-    fn flag(self) -> CloneFlags {
+    fn flag(self) -> ThreadNameSpaceType {
         match self {
-            Self::Mount => CloneFlags::CLONE_NEWNS,
-            Self::Network => CloneFlags::CLONE_NEWNET,
+            Self::Mount => ThreadNameSpaceType::MOUNT,
+            Self::Network => ThreadNameSpaceType::NETWORK,
         }
     }
 
@@ -44,12 +45,12 @@ pub(crate) fn in_namespace<T>(
     home: impl AsFd,
     work: impl FnOnce() -> T,
 ) -> Result<T> {
-    setns(there, kind.flag()).map_err(|e| match e {
-        nix::errno::Errno::ESRCH => Error::not_found("the container has ended"),
+    move_into_thread_name_spaces(there.as_fd(), kind.flag()).map_err(|e| match e {
+        Errno::SRCH => Error::not_found("the container has ended"),
         e => Error::io("enter", format!("{} of the container", kind.name()), e),
     })?;
     let result = work();
-    if let Err(error) = setns(home, kind.flag()) {
+    if let Err(error) = move_into_thread_name_spaces(home.as_fd(), kind.flag()) {
         tracing::error!(%error, "a thread cannot return to {}", kind.name());
         std::process::abort();
     }

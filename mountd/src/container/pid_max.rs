@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn privileged_what_is_found_agrees_with_the_version_of_the_kernel() {
-        let release = nix::sys::utsname::uname().unwrap();
+        let release = rustix::system::uname();
         let release = release.release().to_string_lossy().into_owned();
         let numbers: Vec<u32> = release
             .split(|c: char| !c.is_ascii_digit())

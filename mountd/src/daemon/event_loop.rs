@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::EpollEvent;
 use nix::sys::signalfd::SignalFd;
 
 use super::accept::{Reserve, accept};
@@ -43,11 +42,11 @@ pub(super) fn run(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -
     service_manager::ready();
     tracing::info!(pid = std::process::id(), "ready");
     let mut reserve = Reserve::default();
-    let mut buffer = [EpollEvent::empty(); 64];
+    let mut buffer = Vec::with_capacity(64);
     loop {
-        let count = events.wait(&mut buffer)?;
-        for event in &buffer[..count] {
-            match event.data() {
+        events.wait(&mut buffer)?;
+        for event in buffer.drain(..) {
+            match event.data.u64() {
                 LISTENER => {
                     // The successor accepts whoever connects after it has taken our place.
                     if let Some(endpoint) = &daemon.endpoint {

@@ -1,9 +1,11 @@
 //! The descriptors that the event loop waits for, as one epoll set that other threads add containers to.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
 
 use eci_fs_protocol::error::{Error, Result};
 
@@ -23,34 +25,31 @@ pub(super) const FIRST_SLOT: u64 = 16;
 /// The set.
 #[derive(Debug)]
 pub(super) struct EventSet {
-    epoll: Epoll,
-    wake: EventFd,
+    epoll: OwnedFd,
+    wake: OwnedFd,
 }
 
 impl EventSet {
     pub(super) fn new() -> Result<Self> {
         let trouble = |e| Error::io("make", "an epoll set", e);
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(trouble)?;
-        let wake = EventFd::from_flags(
-            nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
-        )
-        .map_err(trouble)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(trouble)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(trouble)?;
         let this = Self { epoll, wake };
         this.add(this.wake.as_fd(), WAKE)?;
         Ok(this)
     }
 
-    /// Waits for the next events and returns how many there are; 0 when a signal came first.
-    pub(super) fn wait(&self, events: &mut [EpollEvent]) -> Result<usize> {
-        match self.epoll.wait(events, EpollTimeout::NONE) {
-            Err(nix::errno::Errno::EINTR) => Ok(0),
-            other => other.map_err(|e| Error::io("wait on", "the epoll set", e)),
+    /// Waits for the next events and appends them to `events`, as far as its capacity goes; none when a signal came
+    /// first.
+    pub(super) fn wait(&self, events: &mut Vec<Event>) -> Result<()> {
+        match epoll::wait(&self.epoll, spare_capacity(events), None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(Error::io("wait on", "the epoll set", e)),
         }
     }
 
     pub(super) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
-        self.epoll
-            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+        epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)
             .map_err(|e| Error::io("watch", "a descriptor", e))
     }
 
@@ -62,12 +61,12 @@ impl EventSet {
         hear: bool,
     ) -> Result<()> {
         let flags = match hear {
-            true => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
-            false => EpollFlags::empty(),
+            true => EventFlags::IN | EventFlags::ONESHOT,
+            false => EventFlags::empty(),
         };
-        let mut event = EpollEvent::new(flags, REQUEST + number);
-        match self.epoll.modify(fuse, &mut event) {
-            Err(nix::errno::Errno::ENOENT) => self.epoll.add(fuse, event),
+        let token = EventData::new_u64(REQUEST + number);
+        match epoll::modify(&self.epoll, fuse, token, flags) {
+            Err(Errno::NOENT) => epoll::add(&self.epoll, fuse, token, flags),
             other => other,
         }
         .map_err(|e| Error::io("watch", "/dev/fuse", e))
@@ -75,23 +74,22 @@ impl EventSet {
 
     /// Has the loop hear of the end of the container in `slot`, once: its descriptor stays readable.
     pub(super) fn add_container(&self, slot: u64, pidfd: BorrowedFd<'_>) -> Result<()> {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-        self.epoll
-            .add(pidfd, EpollEvent::new(flags, FIRST_SLOT + slot))
-            .map_err(|e| Error::io("watch", "a process", e))
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        let token = EventData::new_u64(FIRST_SLOT + slot);
+        epoll::add(&self.epoll, pidfd, token, flags).map_err(|e| Error::io("watch", "a process", e))
     }
 
     pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
         // It can only fail because the descriptor is not in the set.
-        let _ = self.epoll.delete(fd);
+        let _ = epoll::delete(&self.epoll, fd);
     }
 
     /// Has the loop look at the flags of the daemon.
     pub(super) fn wake(&self) {
-        let _ = self.wake.write(1);
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     pub(super) fn clear_wake(&self) {
-        let _ = self.wake.read();
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
     }
 }

@@ -57,10 +57,13 @@ pub fn main(options: &Options) -> ExitCode {
 /// gives at first (1024) would be used up by a hundred containers. Where the limit cannot be raised there is room for
 /// fewer.
 fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
-    if let Err(error) = raised {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of descriptors cannot be raised, ignoring");
     }
 }
@@ -71,7 +74,7 @@ fn raise_descriptor_limit() {
 /// The error that keeps it from starting, or that ends the event loop.
 pub fn run(options: &Options) -> Result<()> {
     raise_descriptor_limit();
-    if !nix::unistd::geteuid().is_root() {
+    if !rustix::process::geteuid().is_root() {
         return Err(Error::new(
             Kind::Denied,
             "eci-mountd needs root: it mounts into other mount namespaces",
@@ -83,7 +86,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.background || options.private {
         // The terminal's signals are for the command that started us. If we are a leader already, this fails, which
         // does not matter.
-        let _ = nix::unistd::setsid();
+        let _ = rustix::process::setsid();
     }
     // Before any child could inherit them.
     let stored = service_manager::take();
@@ -95,7 +98,7 @@ pub fn run(options: &Options) -> Result<()> {
         (Some(RuntimeDir::open(&options.runtime_dir)?), None)
     } else {
         let runtime = RuntimeDir::create(&options.runtime_dir)?;
-        let lock = keep_locked(runtime.lock()?)?;
+        let lock = OwnedFd::from(runtime.lock()?);
         if options.background {
             write_to_log(&runtime)?;
         }
@@ -199,17 +202,6 @@ pub fn run(options: &Options) -> Result<()> {
     }
     shutdown::shut_down(&daemon);
     result
-}
-
-/// Returns the descriptor of the lock, which then holds it until this process ends. A value that lets go of the lock
-/// when it is dropped will not do: the lock may be handed to another daemon.
-fn keep_locked(lock: nix::fcntl::Flock<std::fs::File>) -> Result<OwnedFd> {
-    let kept = lock
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|e| Error::io("duplicate", "the lock", e))?;
-    std::mem::forget(lock);
-    Ok(kept)
 }
 
 fn block_signals() -> Result<SignalFd> {

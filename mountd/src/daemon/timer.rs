@@ -1,23 +1,25 @@
 //! A timer that the event loop waits for.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::timer::TimerSetTimeFlags;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 use eci_fs_protocol::error::{Error, Result};
 
 /// A timer. It is readable when its time has come.
 #[derive(Debug)]
 pub(super) struct Timer {
-    fd: TimerFd,
+    fd: OwnedFd,
 }
 
 impl Timer {
     pub(super) fn new() -> Result<Self> {
-        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let fd = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let fd = timerfd_create(TimerfdClockId::Monotonic, flags)
             .map_err(|e| Error::io("make", "a timer", e))?;
         Ok(Self { fd })
     }
@@ -25,10 +27,13 @@ impl Timer {
     /// Sets the timer to `delay`, which is more than nothing.
     pub(super) fn set(&self, delay: Duration) {
         // It fails only for times that are out of range.
-        let _ = self.fd.set(
-            Expiration::OneShot(delay.into()),
-            TimerSetTimeFlags::empty(),
-        );
+        let _ = Timespec::try_from(delay).map(|it_value| {
+            let once = Itimerspec {
+                it_interval: Timespec::default(),
+                it_value,
+            };
+            timerfd_settime(&self.fd, TimerfdTimerFlags::empty(), &once)
+        });
     }
 
     /// Makes the timer unreadable again.

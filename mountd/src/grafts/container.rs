@@ -12,9 +12,8 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, umount2};
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, move_mount};
+use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use super::open::at;
 use super::prepared_clones::PreparedClones;
@@ -297,11 +296,11 @@ fn detach_there(
 /// Unmounts the mount at a target. The thread is inside of the container.
 fn uncover(target: &Target) -> Result<()> {
     // umount2 takes a path. The only one that cannot be redirected is a name in a directory that is held open.
-    nix::unistd::fchdir(&target.parent)
+    rustix::process::fchdir(&target.parent)
         .map_err(|e| Error::io("enter the directory of", &target.name, e))?;
-    umount2(
+    unmount(
         target.name.as_str(),
-        MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+        UnmountFlags::DETACH | UnmountFlags::NOFOLLOW,
     )
     .map_err(|e| Error::io("remove the graft over", &target.name, e))
 }

@@ -4,16 +4,22 @@
 //! DIR/proc/meminfo and so on, and nothing else. It is built in the grafter's own namespace and moved as one
 //! tree, so it is either there as a whole or not at all, and one `umount` takes it away.
 
+use std::ffi::CStr;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags, umount2};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree,
+    unmount,
+};
 
 use super::source_mounts::{SOURCE, SourceMounts, do_mount, open_dir};
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::Row;
+
+/// The options of the tmpfs.
+const OPTIONS: &CStr = c"size=1m,mode=0755";
 
 /// Recursive clone: `AT_RECURSIVE`, which open_tree takes beside its own flags.
 const RECURSIVE: OpenTreeFlags = OpenTreeFlags::AT_RECURSIVE;
@@ -41,21 +47,15 @@ pub fn mount_inspection(
         })
     });
     // The stage is needed no more, whatever the result is.
-    let _ = umount2(&stage, MntFlags::MNT_DETACH);
+    let _ = unmount(&stage, UnmountFlags::DETACH);
     let _ = fs::remove_dir(&stage);
     result.map(|()| rows.len())
 }
 
 fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
-    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let text = stage.display().to_string();
-    do_mount(
-        Some(SOURCE),
-        &text,
-        Some("tmpfs"),
-        plain,
-        Some("size=1m,mode=0755"),
-    )?;
+    do_mount(SOURCE, &text, "tmpfs", plain, OPTIONS)?;
     for row in rows {
         let point = stage.join(row.path.trim_start_matches('/'));
         // It may be in a directory that is mounted already, and exist there.
@@ -82,13 +82,8 @@ fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result
         move_mount(mounts.clone_of(slot, row)?, "", at, "", flags)
             .map_err(|e| Error::io("mount on", &point, e))?;
     }
-    do_mount(
-        None,
-        &text,
-        None,
-        plain | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
-        Some("size=1m,mode=0755"),
-    )?;
+    mount_remount(stage, plain | MountFlags::RDONLY, OPTIONS)
+        .map_err(|e| Error::io("mount", stage, e))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | RECURSIVE;
     open_tree(open_dir(stage)?, ".", flags).map_err(|e| Error::io("clone", stage, e))
 }
@@ -100,7 +95,7 @@ fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result
 pub fn unmount_inspection(mounts: &SourceMounts, dir: &Path, pidfd: impl AsFd) -> Result<()> {
     let dir = dir.to_owned();
     mounts.inside(pidfd, || {
-        rustix::mount::unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        unmount(&dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
             .map_err(|e| Error::io("unmount", &dir, e))
     })
 }

@@ -8,13 +8,19 @@
 //! 3. The connections are mounted: cached read-only; live twice, read-only and writable, because a clone keeps the
 //!    flags of its mount.
 
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, StatxFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
+    mount_remount, unmount,
+};
+use rustix::process::chdir;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::probe::{LivenessProbe, Probes, duplicate};
 use crate::container::in_namespace::{NamespaceKind, in_namespace};
@@ -53,49 +59,26 @@ impl SourceMounts {
             Error::io("make", "a mount namespace", e).remedy("run as root with CAP_SYS_ADMIN")
         })?;
         let namespace = proc.open_at("thread-self/ns/mnt", OFlags::RDONLY)?;
-        let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        do_mount(None, "/", None, private, None)?;
-        do_mount(
-            Some("tmpfs"),
-            "/proc",
-            Some("tmpfs"),
-            plain,
-            Some("size=4m,mode=0700"),
-        )?;
-        nix::unistd::chdir("/proc").map_err(|e| Error::io("enter", "/proc", e))?;
+        let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+        mount_change("/", private).map_err(|e| Error::io("mount", "/", e))?;
+        do_mount("tmpfs", "/proc", "tmpfs", plain, c"size=4m,mode=0700")?;
+        chdir("/proc").map_err(|e| Error::io("enter", "/proc", e))?;
         rustix::process::pivot_root(".", ".")
             .map_err(|e| Error::io("pivot_root to", "/proc", e))?;
-        umount2(".", MntFlags::MNT_DETACH).map_err(|e| Error::io("unmount", "the old root", e))?;
-        nix::unistd::chdir("/").map_err(|e| Error::io("enter", "/", e))?;
+        unmount(".", UnmountFlags::DETACH).map_err(|e| Error::io("unmount", "the old root", e))?;
+        chdir("/").map_err(|e| Error::io("enter", "/", e))?;
 
         for dir in ["/cached", "/live", "/live-read-only", "/mounts"] {
             std::fs::create_dir(dir).map_err(|e| Error::io("create", dir, e))?;
         }
         let [cached, live] = fuse;
-        do_mount(
-            Some(SOURCE),
-            "/cached",
-            Some(FSTYPE),
-            plain | MsFlags::MS_RDONLY,
-            Some(&fuse_options(cached)),
-        )?;
-        do_mount(
-            Some(SOURCE),
-            "/live",
-            Some(FSTYPE),
-            plain,
-            Some(&fuse_options(live)),
-        )?;
-        do_mount(
-            Some("/live"),
-            "/live-read-only",
-            None,
-            MsFlags::MS_BIND,
-            None,
-        )?;
-        let read_only = plain | MsFlags::MS_RDONLY | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-        do_mount(None, "/live-read-only", None, read_only, None)?;
+        let read_only = plain | MountFlags::RDONLY;
+        do_mount(SOURCE, "/cached", FSTYPE, read_only, &fuse_options(cached)?)?;
+        do_mount(SOURCE, "/live", FSTYPE, plain, &fuse_options(live)?)?;
+        mount_bind("/live", "/live-read-only")
+            .and_then(|()| mount_remount("/live-read-only", read_only | MountFlags::BIND, ""))
+            .map_err(|e| Error::io("mount", "/live-read-only", e))?;
         Self::of(proc, probes, namespace)
     }
 
@@ -107,7 +90,7 @@ impl SourceMounts {
     pub(super) fn enter(proc: Arc<Proc>, probes: Probes, namespace: OwnedFd) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS)
             .map_err(|e| Error::io("leave", "the root of the other threads", e))?;
-        setns(&namespace, CloneFlags::CLONE_NEWNS)
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
             .map_err(|e| Error::io("enter", "the mount namespace that was handed over", e))?;
         let mounts = parse_mountinfo(&proc.read("thread-self/mountinfo")?);
         let is_ours = |mount: &Mount| match mount.point.as_str() {
@@ -129,7 +112,7 @@ impl SourceMounts {
         // A daemon that died in the middle of a mount has left these.
         for mount in mounts.iter().rev() {
             if mount.point.starts_with("/mounts/") {
-                let _ = umount2(mount.point.as_str(), MntFlags::MNT_DETACH);
+                let _ = unmount(mount.point.as_str(), UnmountFlags::DETACH);
             }
         }
         Self::of(proc, probes, namespace)
@@ -228,29 +211,25 @@ impl SourceMounts {
     }
 }
 
-fn fuse_options(fuse: &OwnedFd) -> String {
+fn fuse_options(fuse: &OwnedFd) -> Result<CString> {
     // default_permissions makes the kernel check modes, and ask for attributes at open when they have
     // expired: that is what makes a cached view fresh, and sendfile whole (design, "sendfile and splice").
-    format!(
+    CString::new(format!(
         "fd={},rootmode=40555,user_id=0,group_id=0,allow_other,default_permissions",
         fuse.as_raw_fd()
-    )
+    ))
+    .map_err(|e| Error::io("mount", FSTYPE, e))
 }
 
 pub(super) fn do_mount(
-    source: Option<&str>,
+    source: &str,
     target: &str,
-    fstype: Option<&str>,
-    flags: MsFlags,
-    data: Option<&str>,
+    fstype: &str,
+    flags: MountFlags,
+    data: &CStr,
 ) -> Result<()> {
-    mount(source, target, fstype, flags, data).map_err(|e| {
-        let what = fstype.map_or_else(
-            || target.to_owned(),
-            |fstype| format!("{fstype} on {target}"),
-        );
-        Error::io("mount", what, e)
-    })
+    mount(source, target, fstype, flags, data)
+        .map_err(|e| Error::io("mount", format!("{fstype} on {target}"), e))
 }
 
 pub(crate) fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {

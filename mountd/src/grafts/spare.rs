@@ -15,9 +15,8 @@
 
 use std::os::fd::OwnedFd;
 
-use nix::mount::{MntFlags, umount2};
 use rustix::fs::OFlags;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
 
 use super::source_mounts::SourceMounts;
 use super::target::{Targets, Top};
@@ -134,8 +133,9 @@ fn put(clone: &OwnedFd, dir: &OwnedFd, name: &str) -> Result<()> {
 
 /// Unmounts the topmost mount on the point.
 fn remove(proc: &Top<'_>) {
-    let gone = nix::unistd::fchdir(proc.dir)
-        .and_then(|()| umount2(POINT, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW));
+    let gone = rustix::process::fchdir(proc.dir).and_then(|()| {
+        rustix::mount::unmount(POINT, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+    });
     if let Err(error) = gone {
         tracing::warn!(%error, "a spare stays in the container, ignoring");
     }

@@ -35,10 +35,11 @@ fn whole_jiffies(freshness: Duration) -> Duration {
 
 /// Returns the length of a jiffy, which is the resolution of the coarse clocks (KTIME_LOW_RES).
 fn jiffy() -> Duration {
-    nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
-        .map(Duration::from)
-        .unwrap_or(Duration::from_millis(1))
-        .max(Duration::from_nanos(1))
+    Duration::try_from(rustix::time::clock_getres(
+        rustix::time::ClockId::MonotonicCoarse,
+    ))
+    .unwrap_or(Duration::from_millis(1))
+    .max(Duration::from_nanos(1))
 }
 
 /// Returns the number of jiffies in a second. A jiffy is a second divided by that number, rounded to nanoseconds

@@ -8,20 +8,22 @@
 //! covers them, and for static views, which are believed for longer, [`super::STATIC_BOUND`].
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::{AsFd, AsRawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
 
 use super::Attached;
 
 /// Watches the limits of containers.
 #[derive(Debug)]
 pub struct Watcher {
-    inotify: Inotify,
+    inotify: OwnedFd,
     watched: Mutex<Watched>,
     /// Set while events have been taken, and the containers that they concern may not know yet.
     telling: AtomicBool,
@@ -30,7 +32,7 @@ pub struct Watcher {
 /// The containers by watch descriptor. Containers share their ancestors, and inotify gives an inode one descriptor.
 #[derive(Debug, Default)]
 struct Watched {
-    slots: HashMap<WatchDescriptor, BTreeSet<u64>>,
+    slots: HashMap<i32, BTreeSet<u64>>,
     containers: HashMap<u64, Weak<Attached>>,
 }
 
@@ -40,7 +42,7 @@ impl Watcher {
     /// # Errors
     /// When the user has too many inotify instances (/proc/sys/fs/inotify/max_user_instances).
     pub fn new() -> std::io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+        let inotify = inotify::init(CreateFlags::CLOEXEC)?;
         Ok(Self {
             inotify,
             watched: Mutex::default(),
@@ -53,15 +55,12 @@ impl Watcher {
         let mut watched = self.watched.lock();
         watched.containers.insert(slot, Arc::downgrade(container));
         for path in container.limit_paths() {
-            match self
-                .inotify
-                .add_watch(path.as_str(), AddWatchFlags::IN_MODIFY)
-            {
+            match inotify::add_watch(&self.inotify, path.as_str(), WatchFlags::MODIFY) {
                 Ok(descriptor) => {
                     watched.slots.entry(descriptor).or_default().insert(slot);
                 }
                 // Not every kernel has every file.
-                Err(nix::errno::Errno::ENOENT) => {}
+                Err(Errno::NOENT) => {}
                 Err(error) => {
                     tracing::warn!(%error, slot, "limits cannot be watched; they show within the freshness, ignoring");
                     return;
@@ -79,7 +78,7 @@ impl Watcher {
             slots.remove(&slot);
             if slots.is_empty() {
                 // A cgroup that was removed has taken its watches with it.
-                let _ = self.inotify.rm_watch(*descriptor);
+                let _ = inotify::remove_watch(&self.inotify, *descriptor);
             }
             !slots.is_empty()
         });
@@ -100,24 +99,26 @@ impl Watcher {
 
     /// Takes events for ever, and calls `changed` with the slot of each container whose limits have changed.
     pub fn run(&self, changed: impl Fn(u64)) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(&self.inotify, &mut buffer);
         loop {
             self.telling.store(false, Ordering::SeqCst);
             self.has_event(None);
             self.telling.store(true, Ordering::SeqCst);
-            let events = match self.inotify.read_events() {
+            let events = match take_events(&mut reader) {
                 Ok(events) => events,
-                Err(nix::errno::Errno::EINTR) => continue,
+                Err(Errno::INTR) => continue,
                 Err(error) => return tracing::error!(%error, "limits are not watched any more"),
             };
             let hit: Vec<(u64, Arc<Attached>)> = {
                 let mut watched = self.watched.lock();
                 let mut hit = BTreeSet::new();
-                for event in &events {
-                    if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                for (descriptor, flags) in &events {
+                    if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                         hit.extend(watched.containers.keys().copied());
-                    } else if event.mask.contains(AddWatchFlags::IN_IGNORED) {
-                        watched.slots.remove(&event.wd);
-                    } else if let Some(slots) = watched.slots.get(&event.wd) {
+                    } else if flags.contains(ReadFlags::IGNORED) {
+                        watched.slots.remove(descriptor);
+                    } else if let Some(slots) = watched.slots.get(descriptor) {
                         hit.extend(slots.iter().copied());
                     }
                 }
@@ -129,6 +130,18 @@ impl Watcher {
                 container.expire();
                 changed(slot);
             }
+        }
+    }
+}
+
+/// Returns the events of one read, each with its watch descriptor. Waits for the first.
+fn take_events(reader: &mut Reader<'_, &OwnedFd>) -> rustix::io::Result<Vec<(i32, ReadFlags)>> {
+    let mut events = Vec::new();
+    loop {
+        let event = reader.next()?;
+        events.push((event.wd(), event.events()));
+        if reader.is_buffer_empty() {
+            return Ok(events);
         }
     }
 }

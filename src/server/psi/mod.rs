@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use eci_fs_protocol::link::{BrokerRequest, Resource};
-use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use parking_lot::Mutex;
+use rustix::event::epoll;
 
 use crate::server::broker::BrokerClient;
 use crate::server::error::Errno;
@@ -57,7 +57,7 @@ pub enum Polled {
 /// The triggers of all containers.
 pub struct Triggers {
     armed: DashMap<Handle, Arc<ArmedTrigger>>,
-    epoll: Epoll,
+    epoll: OwnedFd,
     jobs: Sender<Job>,
     /// The number of writes among the jobs.
     queued: AtomicUsize,
@@ -123,7 +123,7 @@ impl Triggers {
         let (jobs, todo) = channel();
         let this = Arc::new(Self {
             armed: DashMap::new(),
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             jobs,
             queued: AtomicUsize::new(0),
             broker,
@@ -248,7 +248,7 @@ impl Triggers {
             self.state.forget(Key::Trigger(handle.0));
             if let Some(fd) = status.fd.take() {
                 // Closing the descriptor takes it out of the epoll set too.
-                let _ = self.epoll.delete(fd);
+                let _ = epoll::delete(&self.epoll, fd);
             }
         }
     }

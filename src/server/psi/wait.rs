@@ -1,9 +1,10 @@
 //! Waiting for the kernel, for all triggers in one thread.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::{ArmedTrigger, Triggers};
 use crate::server::error::Errno;
@@ -12,40 +13,39 @@ use crate::server::ids::Handle;
 impl Triggers {
     /// Waits for this trigger too.
     pub(super) fn watch(&self, armed: &ArmedTrigger, fd: &OwnedFd) -> Result<(), Errno> {
-        let event = EpollEvent::new(EpollFlags::EPOLLPRI, armed.handle.0);
-        self.epoll
-            .add(fd.as_fd(), event)
-            .map_err(|error| Errno(error as i32))
+        let token = EventData::new_u64(armed.handle.0);
+        epoll::add(&self.epoll, fd, token, EventFlags::PRI)
+            .map_err(|error| Errno(error.raw_os_error()))
     }
 
     /// Waits for ever.
     pub(super) fn wait(&self) {
-        let mut events = [EpollEvent::empty(); 32];
+        let mut events = Vec::with_capacity(32);
         loop {
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(nix::errno::Errno::EINTR) => continue,
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => {
                     return tracing::error!(%error, "pressure triggers are not waited for any more");
                 }
-            };
-            for event in &events[..count] {
-                self.fired(Handle(event.data()), event.events());
+            }
+            for event in events.drain(..) {
+                self.fired(Handle(event.data.u64()), event.flags);
             }
         }
     }
 
-    fn fired(&self, handle: Handle, events: EpollFlags) {
+    fn fired(&self, handle: Handle, events: EventFlags) {
         let Some(armed) = self.armed.get(&handle).map(|armed| Arc::clone(&armed)) else {
             return;
         };
         let mut status = armed.status.lock();
         status.fired = true;
-        if events.contains(EpollFlags::EPOLLERR) {
+        if events.contains(EventFlags::ERR) {
             status.broken = true;
             if let Some(fd) = &status.fd {
                 // The cgroup is gone, and would be reported for ever.
-                let _ = self.epoll.delete(fd);
+                let _ = epoll::delete(&self.epoll, fd);
             }
         }
         self.put(&armed, &mut status);

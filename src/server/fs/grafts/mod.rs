@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use eci_fs_emulators::directory::NEEDS;
 use eci_fs_emulators::{DIRECTORIES, Decision, Directory, EMULATORS, Host};
-use nix::fcntl::OFlag;
+use rustix::fs::OFlags;
 
 use super::attr::{Attr, DirEntry, Kind};
 use super::containers::{Containers, directory};
@@ -383,8 +383,8 @@ impl DirectoryGrafts {
             Decision::Passthrough(host) => {
                 let fd = self
                     .host
-                    .open_flags(&host, OFlag::O_RDONLY)
-                    .map_err(|e| Errno(e as i32))?;
+                    .open_flags(&host, OFlags::RDONLY)
+                    .map_err(|e| Errno(e.raw_os_error()))?;
                 read_whole(fd)
             }
         }
@@ -414,11 +414,11 @@ impl DirectoryGrafts {
         match place.decide(&cx, &place.rel)? {
             Decision::Link(target) => Ok(target.into_bytes()),
             Decision::Passthrough(host) => {
-                let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+                let flags = OFlags::PATH | OFlags::NOFOLLOW;
                 let fd = self
                     .host
                     .open_flags(&host, flags)
-                    .map_err(|e| Errno(e as i32))?;
+                    .map_err(|e| Errno(e.raw_os_error()))?;
                 rustix::fs::readlinkat(&fd, "", Vec::new())
                     .map(std::ffi::CString::into_bytes)
                     .map_err(|e| Errno(e.raw_os_error()))
@@ -428,11 +428,11 @@ impl DirectoryGrafts {
     }
 
     fn host_stat(&self, path: &str) -> Result<Stat, Errno> {
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
         let fd = self
             .host
             .open_flags(path, flags)
-            .map_err(|e| Errno(e as i32))?;
+            .map_err(|e| Errno(e.raw_os_error()))?;
         Stat::of(&fd)
     }
 }

@@ -116,8 +116,8 @@ impl DirectoryGrafts {
             return Err(Errno(libc::EPERM));
         }
         let fd = self.network.open(place.slot, &path, Access::Write)?;
-        let offset = i64::try_from(write.offset()).map_err(|_| Errno(libc::EINVAL))?;
-        let taken = nix::sys::uio::pwrite(&fd, write.bytes, offset).map_err(|e| Errno(e as i32))?;
+        let taken = rustix::io::pwrite(&fd, write.bytes, write.offset())
+            .map_err(|e| Errno(e.raw_os_error()))?;
         if handle != Handle::NONE {
             let text = self.network.text(place.slot, &path)?;
             self.snapshots.rewrite(handle, &text);

@@ -1,6 +1,6 @@
 //! Files of the kernel's own that are passed through as they are.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use crate::server::error::Errno;
 use crate::server::fs::attr::Kind;
@@ -17,7 +17,7 @@ pub(super) struct Stat {
 impl Stat {
     /// Returns the attributes of the open file `fd`, or ENOENT for what containers do not see.
     pub(super) fn of(fd: &OwnedFd) -> Result<Self, Errno> {
-        let stat = nix::sys::stat::fstat(fd.as_fd()).map_err(|e| Errno(e as i32))?;
+        let stat = rustix::fs::fstat(fd).map_err(|e| Errno(e.raw_os_error()))?;
         let kind = match stat.st_mode & libc::S_IFMT {
             libc::S_IFDIR => Kind::Directory,
             libc::S_IFLNK => Kind::Symlink,

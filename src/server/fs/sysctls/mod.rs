@@ -158,7 +158,7 @@ impl Sysctls {
             self.snapshots.rewrite(handle, value);
             faults::at(Point::Write);
         }
-        let answer = written.answer.map_err(|errno| Errno(errno as i32));
+        let answer = written.answer.map_err(|errno| Errno(errno.raw_os_error()));
         // The kernel makes the size the end of the write where that is more.
         let end = match &answer {
             Ok(bytes) => write.offset.saturating_add(*bytes as u64),

@@ -229,7 +229,7 @@ impl<'a> Pair<'a> {
             .tunable
             .write(&self.context(), offset, bytes, |_| ())
             .map_err(|error| error.to_string())?;
-        let answer = written.answer.map_err(|errno| errno as i32);
+        let answer = written.answer.map_err(|errno| errno.raw_os_error());
         let value = self.container.tunables.get(id).unwrap_or_default();
         let value = if self.readable { &*value } else { &[] };
         Ok((answer, String::from_utf8_lossy(value).into_owned()))
