@@ -4,7 +4,8 @@ use crate::model::memory::Memory;
 use crate::text::parse_u64;
 use crate::{Context, Error};
 
-/// The number of bytes in a page.
+/// Returns the number of bytes in a page, by libc: it knows it already. rustix would look for it in the auxiliary
+/// vector, which it reads from /proc before Linux 6.4, and panics if it cannot.
 fn page_size() -> u64 {
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     size.ok()

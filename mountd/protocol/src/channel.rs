@@ -179,6 +179,7 @@ impl Channel {
 
     /// The user and process at the other end, as the kernel recorded them when it connected.
     pub fn peer(&self) -> io::Result<Peer> {
+        // By nix: the process is 0 if it is in no namespace of ours, and the type that rustix returns cannot hold that.
         let cred =
             nix::sys::socket::getsockopt(&self.socket, nix::sys::socket::sockopt::PeerCredentials)?;
         Ok(Peer {

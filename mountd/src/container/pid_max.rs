@@ -15,8 +15,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 const PATH: &std::ffi::CStr = c"/proc/sys/kernel/pid_max";
 
@@ -50,17 +50,18 @@ fn look(inode: u64) -> io::Result<bool> {
     unshare(CloneFlags::CLONE_NEWPID)?;
     // SAFETY: the child calls stat(2) and _exit(2) only, which take no lock that another thread may hold.
     let child = match unsafe { fork() }? {
-        ForkResult::Parent { child } => child,
+        ForkResult::Parent { child } => Pid::from_raw(child.as_raw()),
         ForkResult::Child => {
             let code = in_child(inode);
             // SAFETY: it ends this process, and runs nothing of it.
             unsafe { libc::_exit(code) }
         }
     };
-    match waitpid(child, None)? {
-        WaitStatus::Exited(_, SAME) => Ok(false),
-        WaitStatus::Exited(_, OTHER) => Ok(true),
-        status => Err(io::Error::other(format!("the child ended with {status:?}"))),
+    let status = waitpid(child, WaitOptions::empty())?.map(|(_, status)| status);
+    match status.and_then(|status| status.exit_status()) {
+        Some(SAME) => Ok(false),
+        Some(OTHER) => Ok(true),
+        _ => Err(io::Error::other(format!("the child ended with {status:?}"))),
     }
 }
 

@@ -45,6 +45,7 @@ impl Lock {
         Ok(self.set(libc::F_UNLCK)?)
     }
 
+    /// Sets the lock on one byte. The lock of rustix covers whole files only.
     fn set(&self, kind: libc::c_int) -> Result<(), Errno> {
         let lock = libc::flock {
             l_type: libc::c_short::try_from(kind).unwrap_or_default(),

@@ -25,6 +25,7 @@ use super::sampler::{LoadSample, Sampler};
 use super::settings::cpu_ids;
 use super::user_namespace::UserNamespaceCache;
 use super::watcher;
+use crate::server::clock;
 use crate::server::error::Errno;
 use crate::server::ids::Paths;
 pub use version::Version;
@@ -193,9 +194,7 @@ impl Attached {
         sampler: Option<&Sampler>,
     ) -> Context<'a> {
         let load = sampler.map(|sampler| sampler.load(self, host));
-        let boottime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-            .map(Duration::from)
-            .unwrap_or_default();
+        let boottime = Duration::from_nanos(clock::since_boot_nsec());
         host.set_time(boottime);
         self.bound_limit_cache(boottime);
         let cx = Context::new(host, &self.container, settings, boottime).with_cgroup();
