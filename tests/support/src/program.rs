@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
 
 /// Returns the path of a program that `cargo xtask setup` installs.
 ///
@@ -59,10 +59,11 @@ pub fn probe(target: &Path) -> PathBuf {
     };
     must("creating its directory", fs::create_dir_all(&own));
     let lock = match fs::File::create(own.join("lock")) {
-        Ok(file) => Flock::lock(file, FlockArg::LockExclusive),
+        Ok(file) => file,
         Err(error) => panic!("the probe cannot be built: locking: {error}"),
     };
-    let lock = lock.unwrap_or_else(|(_, error)| panic!("the probe cannot be built: {error}"));
+    flock(&lock, FlockOperation::LockExclusive)
+        .unwrap_or_else(|error| panic!("the probe cannot be built: {error}"));
 
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let stamp = own.join("built");

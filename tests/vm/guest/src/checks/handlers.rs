@@ -299,7 +299,7 @@ impl<'a> Pair<'a> {
 }
 
 fn libc_eperm() -> i32 {
-    nix::errno::Errno::EPERM as i32
+    rustix::io::Errno::PERM.raw_os_error()
 }
 
 /// The ends of the range, and what lies behind them.
