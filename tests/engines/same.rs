@@ -1,6 +1,8 @@
 //! Checks that an engine behaves with eci-fs as without: the same script gives the same transcript on both.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
 use support::Ran;
@@ -265,6 +267,14 @@ fn privileged_docker_behaves_as_without_eci_fs() {
 
 #[test]
 fn privileged_podman_behaves_as_without_eci_fs() {
+    // The host's: a runtime gives its standard input to the user of `exec --user`.
+    let null = File::open("/dev/null").unwrap();
+    let owner = || {
+        let metadata = null.metadata().unwrap();
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        (metadata.uid(), metadata.gid(), changed)
+    };
+    let before = owner();
     let scene = scene();
     let host = Host::new(&scene);
     let mut podman = host.podman();
@@ -273,4 +283,5 @@ fn privileged_podman_behaves_as_without_eci_fs() {
     podman.hooks(hooks.as_deref());
     let with = script(&podman, &[]);
     same(&without, &with);
+    assert_eq!(owner(), before, "/dev/null of the host");
 }

@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
 use rustix::mount::{MountFlags, mount, mount_bind};
 
 use crate::cgroup::hybrid;
@@ -65,7 +66,8 @@ fn without_network(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Isolates the engines of the test: mounts an empty /run and an empty /dev/shm in its mount namespace.
+/// Isolates the engines of the test: mounts an empty /run and an empty /dev/shm in its mount namespace, and a /dev/null of
+/// its own.
 ///
 /// # Panics
 /// When they cannot be mounted.
@@ -78,6 +80,12 @@ pub fn prepare() {
             mount_over(dir.as_ref(), SOURCE, Some("tmpfs"));
         }
     }
+    // A runtime gives its standard input to the user of the container, and that is /dev/null.
+    let null = Path::new("/run/null");
+    if !null.exists() {
+        make_null(null);
+        mount_over("/dev/null".as_ref(), "/run/null", None);
+    }
     // crun starts no container where v1 and v2 are both mounted and v2 has a controller. An empty file hides the
     // controllers of v2.
     if let Some(v2) = hybrid() {
@@ -85,6 +93,22 @@ pub fn prepare() {
         if !std::fs::read_to_string(&file).is_ok_and(|text| text.trim().is_empty()) {
             mount_over(&file, "/dev/null", None);
         }
+    }
+}
+
+/// Makes the device node of /dev/null.
+#[track_caller]
+fn make_null(path: &Path) {
+    let made = mknodat(
+        CWD,
+        path,
+        FileType::CharacterDevice,
+        Mode::from_raw_mode(0o666),
+        makedev(1, 3),
+    )
+    .and_then(|()| chmod(path, Mode::from_raw_mode(0o666)));
+    if let Err(error) = made {
+        panic!("{} cannot be made: {error}", path.display());
     }
 }
 
