@@ -10,6 +10,16 @@ const ALL: &str = "eci-fs";
 /// The program that engines call as a runtime.
 pub const RUNTIME: &str = "eci-runc";
 
+/// The directories in which programs are searched besides PATH. The PATH of a user or of an engine may lack those of root.
+pub const USUAL_DIRECTORIES: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
 /// Returns the path of the running program, as another process finds it.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use eci_fs_protocol::error::{Error, Result};
 
 use crate::cli::client::Client;
 use crate::cli::config::{self, Config, OnError};
-use crate::cli::program::{self, RUNTIME as PROGRAM};
+use crate::cli::program::{self, RUNTIME as PROGRAM, USUAL_DIRECTORIES};
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::command_line::CommandLine;
 use crate::oci::decision::{Decision, decide};
@@ -24,16 +24,6 @@ use crate::oci::runtime_log;
 
 /// The runtimes that are looked for when the configuration names none.
 const RUNTIMES: [&str; 2] = ["runc", "crun"];
-
-/// The directories that are searched besides PATH. Engines may start their runtimes with a PATH without /usr/sbin.
-const USUAL: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
 
 /// The seconds that a runtime waits for the hook beyond the hook's own time limit. The hook's own error says more than
 /// the runtime's.
@@ -170,7 +160,7 @@ fn in_path(name: &OsStr) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs: Vec<PathBuf> = std::env::split_paths(&path)
         .filter(|dir| dir.is_absolute())
-        .chain(USUAL.map(PathBuf::from))
+        .chain(USUAL_DIRECTORIES.map(PathBuf::from))
         .collect();
     dirs.into_iter()
         .map(|dir| dir.join(name))

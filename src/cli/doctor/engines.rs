@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use super::Findings;
 use crate::cli::config::{self, Config};
 use crate::cli::install::{Engine, Installation, RUNTIME, installation};
+use crate::cli::program::USUAL_DIRECTORIES;
 
 /// The engines and runtimes, and the programs by which they are found.
 const ENGINES: [(&str, &str, Option<Engine>); 8] = [
@@ -18,16 +19,6 @@ const ENGINES: [(&str, &str, Option<Engine>); 8] = [
     ("crun", "crun", None),
     ("youki", "youki", None),
     ("lxc", "lxc-start", None),
-];
-
-/// The directories that are searched besides PATH. A user's PATH may lack the directories of root.
-const USUAL: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
 ];
 
 /// Checks all engines. Returns whether one of them is set up to use eci-fs.
@@ -112,7 +103,7 @@ fn report_installation(
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(USUAL.map(PathBuf::from))
+        .chain(USUAL_DIRECTORIES.map(PathBuf::from))
         .map(|dir| dir.join(program))
         .find(|path| is_program(path))
 }
