@@ -71,11 +71,6 @@ impl Paths {
         }
     }
 
-    /// Returns the owner of these paths.
-    pub(in crate::server) fn owner(&self) -> Owner {
-        self.owner
-    }
-
     /// Returns the number of a path of the container in `slot`. `learned` is called if the table did not know the path.
     ///
     /// # Errors

@@ -29,8 +29,8 @@ use crate::server::ids::{Handle, Known, Node, NodeId, Owner, Paths, Request};
 use crate::server::state::{Key, Record};
 use network::NetworkFiles;
 use passthrough::{Stat, read_whole};
-use place::join;
 pub(super) use place::{Place, can_sleep};
+use place::{join, owner_of};
 
 /// The directory grafts of all containers.
 #[derive(Debug)]
@@ -75,8 +75,8 @@ impl DirectoryGrafts {
         if rel.is_empty() {
             return Ok(NodeId::view(slot, directory));
         }
-        let paths = self.paths_of(place);
-        let owner = paths.owner();
+        let owner = owner_of(place.directory);
+        let paths = self.paths_of(owner, &place.container);
         let number = paths.number(slot, directory, rel, |learned| {
             let (number, path) = (learned.number, rel.to_owned());
             let record = || match owner {
@@ -104,24 +104,20 @@ impl DirectoryGrafts {
     /// A container's names are not: it can have any number of them, and the kernel asks for a name before it uses its node.
     fn listed_node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
         let (slot, directory) = (place.slot, place.directory.facts().id);
-        match self.paths_of(place).owner() {
-            Owner::Host => self.node(place, rel),
-            owner @ Owner::Container => {
-                let number = place
-                    .container
-                    .paths
-                    .number_in_listing(slot, directory, rel)?;
-                Ok(NodeId::below(slot, owner, number))
-            }
+        let owner = owner_of(place.directory);
+        if owner == Owner::Host {
+            return self.node(place, rel);
         }
+        let paths = self.paths_of(owner, &place.container);
+        let number = paths.number_in_listing(slot, directory, rel)?;
+        Ok(NodeId::below(slot, owner, number))
     }
 
-    /// Returns the table of the paths below the directory graft of `place`. A container chooses names only in its network
-    /// namespace.
-    fn paths_of<'a>(&'a self, place: &'a Place) -> &'a Paths {
-        match place.directory.is_namespaced() {
-            true => &place.container.paths,
-            false => &self.paths,
+    /// Returns the table of the paths that `owner` has, as far as `container` sees them.
+    fn paths_of<'a>(&'a self, owner: Owner, container: &'a Attached) -> &'a Paths {
+        match owner {
+            Owner::Host => &self.paths,
+            Owner::Container => &container.paths,
         }
     }
 
@@ -154,11 +150,7 @@ impl DirectoryGrafts {
                 number,
             } => {
                 let container = self.containers.get(slot)?;
-                let known = match owner {
-                    Owner::Host => self.paths.path(number),
-                    Owner::Container => container.paths.path(number),
-                };
-                let known = match known {
+                let known = match self.paths_of(owner, &container).path(number) {
                     Some(known) => Some(known),
                     None => self.walk_to(id, owner, &container)?,
                 };
@@ -184,8 +176,7 @@ impl DirectoryGrafts {
     ) -> Result<Option<Known>, Errno> {
         let slot = id.slot();
         let is_in = |directory: &&&dyn Directory| {
-            directory.is_namespaced() == (owner == Owner::Container)
-                && container.has_directory(directory.facts().id)
+            owner_of(**directory) == owner && container.has_directory(directory.facts().id)
         };
         for directory in DIRECTORIES.iter().filter(is_in) {
             let mut open = vec![String::new()];

@@ -7,7 +7,7 @@ use eci_fs_emulators::{Context, Decision, Directory};
 use crate::server::container::Attached;
 use crate::server::error::Errno;
 use crate::server::fs::containers::directory;
-use crate::server::ids::{Node, NodeId};
+use crate::server::ids::{Node, NodeId, Owner};
 
 /// A path below a directory graft of a container, or the graft itself.
 pub(in crate::server::fs) struct Place {
@@ -33,6 +33,14 @@ impl Place {
             tracing::error!(path = self.directory.facts().path, rel = &*self.rel, %error, "cannot be computed");
         }
         errno
+    }
+}
+
+/// Returns the owner of the paths below a directory graft. A container chooses names only in its network namespace.
+pub(super) fn owner_of(directory: &dyn Directory) -> Owner {
+    match directory.is_namespaced() {
+        true => Owner::Container,
+        false => Owner::Host,
     }
 }
 
