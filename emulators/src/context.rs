@@ -185,7 +185,7 @@ pub struct Load {
     /// Load averages over 1, 5 and 15 minutes, as fixed-point numbers with 11 fractional bits
     /// (FSHIFT of include/linux/sched/loadavg.h).
     pub avenrun: [u64; 3],
-    /// Its threads at the last count.
+    /// The threads of the container at the last count.
     pub threads: Threads,
 }
 

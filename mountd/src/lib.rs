@@ -1,6 +1,6 @@
 //! The mount daemon of eci-fs.
 //!
-//! It is privileged, small and long-running. It opens and mounts the two FUSE connections, holds every descriptor that
+//! The daemon is privileged, small and long-running. It opens and mounts the two FUSE connections, holds every descriptor that
 //! must outlive a server, keeps the list of containers, grafts into their mount namespaces, and starts the server. It
 //! parses its own protocol, from root peers, and what the kernel says of a process. It reads nothing that a container
 //! wrote, and knows neither the server's internals nor the emulators.

@@ -1,6 +1,6 @@
 //! `eci-runc`, also called `eci-fs runtime`: an OCI runtime for engines that have no directory of hooks.
 //!
-//! It adds the hook to the bundle of a new container, and then executes the real runtime in its own place. The real
+//! The wrapper adds the hook to the bundle of a new container, and then executes the real runtime in its own place. The real
 //! runtime gets the same arguments, descriptors, environment, signals and parent process.
 
 use std::convert::Infallible;

@@ -13,9 +13,9 @@ use crate::Cgroup;
 /// A container, from which views are computed.
 #[derive(Debug)]
 pub struct Container {
-    /// Its cgroup.
+    /// The cgroup of the container.
     pub cgroup: Cgroup,
-    /// Its identity.
+    /// The identity of the container.
     pub identity: Identity,
     /// The counters that it was shown last.
     pub history: History,
@@ -26,7 +26,7 @@ pub struct Container {
 /// The identity of a container. It is fixed when the container is attached.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// Its name.
+    /// The name of the container.
     pub id: String,
     /// CLOCK_BOOTTIME of the host when its first process started.
     pub start: Duration,
@@ -37,9 +37,9 @@ pub struct Identity {
     pub pid_level: u32,
     /// True if the kernel has a pid_max for its pid namespace.
     pub pid_max_is_own: bool,
-    /// Its network namespace; `None` if that is the host's.
+    /// The network namespace of the container; `None` if that is the host's.
     pub network: Option<Network>,
-    /// Its random boot id, a version 4 UUID.
+    /// The random boot id of the container, a version 4 UUID.
     pub boot_id: [u8; 16],
     /// A secret of the host, for this boot. No container sees it.
     pub host_secret: [u8; 32],

@@ -1,6 +1,6 @@
 //! The error type of the mount daemon and the commands: an event, its path, and advice for people.
 //!
-//! It crosses the control protocol as it is, so that the person who typed a command reads the sentence of the daemon.
+//! The error crosses the control protocol as it is, so that the person who typed a command reads the sentence of the daemon.
 //! Containers never meet it: they are given an errno.
 
 use std::fmt;

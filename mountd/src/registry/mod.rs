@@ -43,7 +43,7 @@ pub struct Container {
     pub rows: Vec<Row>,
     /// The paths that are grafted in it.
     pub grafted: Vec<String>,
-    /// Its inspection mounts.
+    /// The inspection mounts of the container.
     pub mounts: Vec<InspectionMount>,
 }
 

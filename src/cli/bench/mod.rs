@@ -1,6 +1,6 @@
 //! `eci-fs bench`: measures reads of views, beside the kernel's own files and beside lxcfs.
 //!
-//! It starts its own daemon and its own containers, and leaves nothing behind. Every figure is a ratio of measurements
+//! The command starts its own daemon and its own containers, and leaves nothing behind. Every figure is a ratio of measurements
 //! that were taken in turns, round after round, so that other load on the host affects all subjects alike.
 //!
 //! - [`containers`] starts the processes that read, each in its own mount and pid namespaces; [`reader`] is the code

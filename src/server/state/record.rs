@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 pub enum Record {
     /// The counters that a container was shown last.
     History {
-        /// Its slot.
+        /// The slot of the container.
         slot: u64,
         /// The counters.
         shown: Shown,
     },
     /// The load of a container.
     Load {
-        /// Its slot.
+        /// The slot of the container.
         slot: u64,
         /// Averages and threads.
         load: Load,
@@ -30,7 +30,7 @@ pub enum Record {
     Trigger(Trigger),
     /// The value that a container has written to a tunable.
     Tunable {
-        /// Its slot.
+        /// The slot of the container.
         slot: u64,
         /// The id of the emulator.
         emulator: u16,
@@ -62,7 +62,7 @@ pub enum Record {
 /// A file that is open on the live connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Its number.
+    /// The number of the file.
     pub handle: u64,
     /// The node.
     pub node: u64,
