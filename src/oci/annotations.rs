@@ -6,7 +6,7 @@ use std::fmt;
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::link::CpuIds;
+use eci_fs_protocol::link::{CpuIds, CpuQuota};
 use glob::{MatchOptions, Pattern};
 use serde::{Deserialize, Serialize};
 
@@ -28,11 +28,19 @@ pub enum Choice {
     Freshness,
     /// Sets the numbering of CPUs.
     CpuIds,
+    /// Sets the effect of a CPU quota.
+    CpuQuota,
 }
 
 impl Choice {
     /// All choices.
-    pub const ALL: [Self; 4] = [Self::Enabled, Self::Views, Self::Freshness, Self::CpuIds];
+    pub const ALL: [Self; 5] = [
+        Self::Enabled,
+        Self::Views,
+        Self::Freshness,
+        Self::CpuIds,
+        Self::CpuQuota,
+    ];
 
     /// Returns the name, without [`PREFIX`].
     pub fn name(self) -> &'static str {
@@ -41,6 +49,7 @@ impl Choice {
             Self::Views => "views",
             Self::Freshness => "freshness",
             Self::CpuIds => "cpu-ids",
+            Self::CpuQuota => "cpu-quota",
         }
     }
 }
@@ -94,6 +103,9 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
                 wanted.choices.freshness_ms = Some(parse_freshness(value).map_err(about)?);
             }
             Choice::CpuIds => wanted.choices.cpu_ids = Some(parse_cpu_ids(value).map_err(about)?),
+            Choice::CpuQuota => {
+                wanted.choices.cpu_quota = Some(parse_cpu_quota(value).map_err(about)?)
+            }
         }
         wanted.chosen.push(choice);
     }
@@ -124,6 +136,10 @@ fn parse_cpu_ids(value: &str) -> Result<CpuIds> {
         "dense" => Ok(CpuIds::Dense),
         _ => Err(Error::refused("neither physical nor dense")),
     }
+}
+
+fn parse_cpu_quota(value: &str) -> Result<CpuQuota> {
+    value.parse().map_err(Error::refused)
 }
 
 /// Returns the paths of all views and directories.
@@ -210,11 +226,13 @@ mod tests {
             ("eci-fs.enabled", "false"),
             ("eci-fs.freshness", "0"),
             ("eci-fs.cpu-ids", "dense"),
+            ("eci-fs.cpu-quota", "ignore"),
         ]);
         let wanted = wanted.unwrap();
         assert!(!wanted.enabled);
         assert_eq!(wanted.choices.freshness_ms, Some(0));
         assert_eq!(wanted.choices.cpu_ids, Some(CpuIds::Dense));
+        assert_eq!(wanted.choices.cpu_quota, Some(CpuQuota::Ignore));
     }
 
     #[test]
@@ -263,6 +281,7 @@ mod tests {
             ("eci-fs.freshness", "-1", "milliseconds"),
             ("eci-fs.freshness", "3600001", "milliseconds"),
             ("eci-fs.cpu-ids", "sparse", "physical"),
+            ("eci-fs.cpu-quota", "half", "neither online nor ignore"),
             ("eci-fs.views", "/proc/nothing", "no view"),
             ("eci-fs.views", "meminfo", "whole paths"),
             ("eci-fs.views", "/proc/[", "no pattern"),

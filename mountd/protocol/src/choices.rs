@@ -1,5 +1,7 @@
 //! Settings of one container alone.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 /// The numbering of CPUs in every view.
@@ -10,6 +12,28 @@ pub enum CpuIds {
     Physical,
     /// 0 to n-1.
     Dense,
+}
+
+/// The effect of a CPU quota on the CPUs that are online in every view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuQuota {
+    /// As many CPUs are online as the quota amounts to.
+    Online,
+    /// All CPUs of the cpuset are online.
+    Ignore,
+}
+
+impl FromStr for CpuQuota {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "online" => Ok(Self::Online),
+            "ignore" => Ok(Self::Ignore),
+            _ => Err("neither online nor ignore"),
+        }
+    }
 }
 
 /// The choices made for a container. Without one the setting is that of the daemon.
@@ -26,6 +50,9 @@ pub struct Choices {
     /// The numbering of CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ids: Option<CpuIds>,
+    /// The effect of a CPU quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<CpuQuota>,
 }
 
 impl Choices {

@@ -152,6 +152,14 @@ pub struct Namespace {
     ino: u64,
 }
 
+impl Namespace {
+    /// Returns true if it is the initial user namespace, whose inode number is the same in every kernel
+    /// (`PROC_USER_INIT_INO`).
+    pub fn is_initial_user(self) -> bool {
+        self.ino == 0xEFFF_FFFD
+    }
+}
+
 /// A process, by the values that tell it from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
