@@ -53,7 +53,7 @@ pub use error::Error;
 pub use facts::{Bound, Facts, Pace, PressureResource};
 pub use host::{Host, HostText};
 pub use model::load::{initial_load, next_load};
-pub use model::threads::read_threads;
+pub use model::threads::{Effort, read_few_threads, read_threads};
 pub use registry::{DIRECTORIES, EMULATORS, TUNABLES, tunable};
 pub use tunable::{HostSysctl, Tunable};
 pub use view::View;

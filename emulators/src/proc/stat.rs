@@ -25,7 +25,7 @@ fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bou
     let host = cx.host.read(facts.path)?;
     let cpus = cpus::read(cx)?;
     let time = cpu_time::read(cx, &cpus)?;
-    let threads = cx.load()?.threads;
+    let threads = cx.load()?.threads.with_reader();
     let numbers = Numbers {
         processes: cx.history().show_processes(threads.last_pid),
         procs_running: threads.running,
