@@ -37,6 +37,7 @@ mod limit_cache;
 pub mod model;
 pub mod proc;
 pub mod registry;
+mod stall_cache;
 pub mod sys;
 pub mod text;
 pub mod tunable;

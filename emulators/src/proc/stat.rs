@@ -16,8 +16,8 @@ use crate::{Bound, Context, Error, Facts, Needs, View};
 /// /proc/stat.
 pub const VIEW: View = View::new(19, "/proc/stat", render_view)
     .sources(
-        "cpuacct.usage_percpu, cpuacct.usage_all, throttled_time of cpu.stat",
-        "cpu.stat",
+        "cpuacct.usage_percpu, cpuacct.usage_all, throttled_time of cpu.stat, cpu.pressure of the v2 cgroup",
+        "cpu.stat, cpu.pressure",
     )
     .needs(Needs::CGROUP_AND_LOAD);
 
