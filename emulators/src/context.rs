@@ -151,14 +151,7 @@ impl<'a> Context<'a> {
     /// Returns the age of the container, which docs/semantics.md calls T. In a time namespace of its own the age is
     /// the kernel's boot time there, so uptime, stat and the start times of processes agree.
     pub fn age(&self) -> Duration {
-        match self.identity().boottime_offset {
-            None => self.boottime.saturating_sub(self.identity().start),
-            Some(offset) => {
-                let now = i128::try_from(self.boottime.as_nanos()).unwrap_or(i128::MAX);
-                let shifted = now.saturating_add(offset).max(0);
-                Duration::from_nanos(u64::try_from(shifted).unwrap_or(u64::MAX))
-            }
-        }
+        self.identity().age(self.boottime)
     }
 }
 
@@ -216,7 +209,7 @@ pub struct Load {
 /// The threads of a container at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threads {
-    /// Threads in state R.
+    /// Threads in state R, without the one that reads.
     pub running: u32,
     /// Threads in state D.
     pub uninterruptible: u32,
@@ -230,5 +223,17 @@ impl Threads {
     /// Returns the number of threads that the load averages count: those that are runnable or uninterruptible.
     pub fn active(&self) -> u64 {
         u64::from(self.running).saturating_add(u64::from(self.uninterruptible))
+    }
+
+    /// Returns the threads as a reader sees them. The reader itself runs, as it does when it reads the kernel's file;
+    /// it was asleep while they were counted, because it waited for the answer. There is always a thread, and a pid 1.
+    pub(crate) fn with_reader(self) -> Threads {
+        let total = self.total.max(1);
+        Threads {
+            running: self.running.saturating_add(1).min(total),
+            total,
+            last_pid: self.last_pid.max(1),
+            ..self
+        }
     }
 }

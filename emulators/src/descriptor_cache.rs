@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::Text;
 use crate::buffer::{Buffer, Pool};
 use crate::limit_cache::LimitCache;
+use crate::stall_cache::StallCache;
 
 /// The cache.
 #[derive(Debug)]
@@ -186,12 +187,13 @@ impl DescriptorCache {
     }
 }
 
-/// The cache of one hierarchy of a container: its descriptors in a [`DescriptorCache`], and its limits. Its
-/// descriptors leave the cache when it is dropped.
+/// The cache of one hierarchy of a container: its descriptors in a [`DescriptorCache`], its limits, and how long its
+/// threads waited for CPUs. Its descriptors leave the cache when it is dropped.
 #[derive(Debug, Default)]
 pub struct HierarchyCache {
     owner: Option<(Arc<DescriptorCache>, u64)>,
     pub(crate) limits: LimitCache,
+    pub(crate) cpu_stall: StallCache,
 }
 
 impl HierarchyCache {

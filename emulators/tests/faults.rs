@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use eci_fs_emulators::view::Render;
 use eci_fs_emulators::{
-    Bound, Cgroup, Container, Context, Controller, EMULATORS, Error, Hierarchy, History, Host,
-    Identity, Load, Needs, Settings, Threads, Version, View, limit_files, read_threads,
-    render_view,
+    Bound, Cgroup, Container, Context, Controller, EMULATORS, Effort, Error, Hierarchy, History,
+    Host, Identity, Load, Needs, Settings, Threads, Version, View, limit_files, read_few_threads,
+    read_threads, render_view,
 };
 
 /// A host with four CPUs and 8 GiB, and a v2 tree pod/app whose files the test writes.
@@ -260,10 +260,6 @@ fn threads_are_counted_in_all_cgroups_below_and_those_that_ended_are_not() {
     machine.write("cgroup/pod/app/a/cgroup.threads", "");
     machine.write("cgroup/pod/cgroup.threads", "14\n");
     for (tid, state) in [(10, "S"), (11, "R"), (13, "D"), (14, "R")] {
-        machine.write(
-            &format!("proc/{tid}/stat"),
-            &format!("{tid} (a) b) {state} 1 1\n"),
-        );
         let status = format!("State:\t{state} (x)\nNSpid:\t{tid}\t{}\n", tid - 9);
         machine.write(&format!("proc/{tid}/status"), &status);
     }
@@ -272,7 +268,7 @@ fn threads_are_counted_in_all_cgroups_below_and_those_that_ended_are_not() {
     let host = Host::from_dirs(open("proc"), open("sys"));
     for (pid_level, last_pid) in [(0, 13), (1, 4)] {
         container.identity.pid_level = pid_level;
-        let threads = read_threads(&host, &container).unwrap();
+        let threads = read_threads(&host, &container, Effort::FULL).unwrap();
         assert_eq!(
             threads,
             Threads {
@@ -282,7 +278,39 @@ fn threads_are_counted_in_all_cgroups_below_and_those_that_ended_are_not() {
                 last_pid
             }
         );
+        let few = |threads, cgroups| {
+            read_few_threads(&host, &container, Effort { cgroups, threads }).unwrap()
+        };
+        // One of the threads in the list has ended.
+        assert_eq!(few(4, 4), Some(threads));
+        assert_eq!(few(3, 4), None, "more threads");
+        assert_eq!(few(4, 2), None, "more cgroups");
     }
+}
+
+#[test]
+fn of_too_many_threads_some_are_looked_at_and_stand_for_all() {
+    let machine = Machine::new();
+    let tids: String = (1001..=1100).map(|tid| format!("{tid}\n")).collect();
+    machine.write("cgroup/pod/app/cgroup.threads", &tids);
+    machine.write("cgroup/pod/app/pids.current", "100\n");
+    for tid in 1001..=1100 {
+        let state = if tid % 2 == 0 { "R" } else { "S" };
+        let status = format!("State:\t{state} (x)\nNSpid:\t{tid}\n");
+        machine.write(&format!("proc/{tid}/status"), &status);
+    }
+    let container = machine.container(ALL);
+    let open = |name: &str| common::open(&machine.path(name));
+    let host = Host::from_dirs(open("proc"), open("sys"));
+    let effort = Effort {
+        cgroups: 1,
+        threads: 40,
+    };
+    // Every third is looked at.
+    let threads = read_threads(&host, &container, effort).unwrap();
+    assert_eq!((threads.total, threads.last_pid), (100, 1100));
+    assert_eq!(threads.running, 50);
+    assert_eq!(read_few_threads(&host, &container, effort).unwrap(), None);
 }
 
 #[test]

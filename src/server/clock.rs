@@ -21,6 +21,11 @@ pub fn since_boot_nsec() -> u64 {
     u64::try_from(now(ClockId::CLOCK_BOOTTIME).as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Returns the CPU time that this thread has used.
+pub fn of_this_thread() -> Duration {
+    now(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
 /// Returns the time of a clock, by libc: it knows the vDSO already. rustix would look for it in the auxiliary vector,
 /// which it reads from /proc before Linux 6.4.
 fn now(clock: ClockId) -> Duration {

@@ -85,7 +85,7 @@ const FLOORS: &[Floor] = &[
             &["cgroup"],
             &["host"],
             &["descriptor_cache"],
-            &["limit_cache"],
+            &["limit_cache", "stall_cache"],
             &["buffer"],
             &["cpulist"],
             &["text"],

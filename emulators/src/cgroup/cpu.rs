@@ -1,9 +1,11 @@
 //! CPU time and quota of a cgroup, as one type for both versions.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use crate::Error;
-use crate::cgroup::{Hierarchy, Version, v1, v2};
+use crate::cgroup::{Cgroup, Hierarchy, Version, v1, v2};
 
 /// The CPU quota that binds a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,14 @@ pub(crate) struct CpuUsage {
     pub(crate) unplaced: Times,
 }
 
+impl CpuUsage {
+    /// Returns the time on all CPUs.
+    fn total_nsec(&self) -> u64 {
+        let placed = self.per_cpu.iter().map(|(_, times)| times.total_nsec());
+        placed.fold(self.unplaced.total_nsec(), u64::saturating_add)
+    }
+}
+
 /// Reads the binding quota: the smallest fraction on the way up, and the nearest of equal ones.
 pub(crate) fn read_quota(hierarchy: &Hierarchy) -> Result<Option<Quota>, Error> {
     let mut binding: Option<Quota> = None;
@@ -88,6 +98,51 @@ pub(crate) fn read_throttled_nsec(hierarchy: &Hierarchy, level: u32) -> Result<u
         Version::V1 => v1::cpu::read_throttled_nsec(hierarchy, level),
         Version::V2 => v2::cpu::read_throttled_nsec(hierarchy, level),
     }
+}
+
+/// The least time between two reads of cpu.pressure, in jiffies.
+///
+/// At each read the kernel adds up the stalls since the read before, weighted by the whole jiffies in which each CPU had
+/// something to do (collect_percpu_times, kernel/sched/psi.c). What is shorter than a jiffy is lost for ever: to everybody
+/// who reads the file, and to the averages. Reads a millisecond apart lost half of it on Linux 6.18.
+const STALL_JIFFIES: u32 = 12;
+
+/// Reads how long the container wanted a CPU and had none, in nanoseconds: the `full` total of cpu.pressure. The kernel
+/// takes it as the average of the CPUs on which the container had something to run. Time in which its quota throttles it
+/// is included.
+///
+/// Returns `None` if the kernel does not tell: before Linux 5.13, without PSI, and where the container has no v2 cgroup
+/// of its own.
+pub(crate) fn read_stalled_nsec(
+    cgroup: &Cgroup,
+    usage: &CpuUsage,
+    hz: u64,
+    boottime: Duration,
+) -> Result<Option<u64>, Error> {
+    let Some(hierarchy) = cgroup.unified().filter(|hierarchy| hierarchy.depth > 0) else {
+        return Ok(None);
+    };
+    let jiffy = Duration::from_secs(1) / u32::try_from(hz).unwrap_or(u32::MAX).max(1);
+    let age = jiffy.saturating_mul(STALL_JIFFIES);
+    hierarchy.cache.cpu_stall.total(boottime, age, || {
+        let total = v2::cpu::read_stalled_nsec(hierarchy)?;
+        let hybrid = cgroup
+            .hierarchies()
+            .iter()
+            .any(|one| one.version == Version::V1);
+        if total.is_some() && hybrid && !is_of_same(&v2::cpu::read_usage(hierarchy)?, usage) {
+            return Ok(None);
+        }
+        Ok(total)
+    })
+}
+
+/// Returns whether a v2 cgroup is the container's own, by the CPU time that v1 has for the container. On a host with both,
+/// the v2 cgroup may be that of the engine, with all its containers, and has used more then.
+fn is_of_same(v2: &CpuUsage, v1: &CpuUsage) -> bool {
+    /// The time that may have been used between the moves into the two cgroups.
+    const SLACK_NSEC: u64 = 1_000_000_000;
+    v2.total_nsec() <= v1.total_nsec().saturating_add(SLACK_NSEC)
 }
 
 /// Reads the CPU time of the cgroup from the hierarchy of cpuacct.
@@ -136,6 +191,21 @@ mod tests {
     fn quotas_compare_as_fractions() {
         assert!(quota(50_000, 100_000).is_less(&quota(6_000, 10_000)));
         assert!(!quota(5_000, 10_000).is_less(&quota(50_000, 100_000)));
+    }
+
+    #[test]
+    fn the_v2_cgroup_of_an_engine_is_not_the_containers() {
+        let usage = |user_nsec| CpuUsage {
+            per_cpu: PerCpu::new(),
+            unplaced: Times {
+                user_nsec,
+                ..Times::default()
+            },
+        };
+        let sec = 1_000_000_000;
+        assert!(is_of_same(&usage(100 * sec), &usage(99 * sec)));
+        assert!(is_of_same(&usage(1), &usage(50 * sec)));
+        assert!(!is_of_same(&usage(100 * sec), &usage(98 * sec)));
     }
 
     proptest! {

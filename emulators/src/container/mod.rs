@@ -49,6 +49,25 @@ pub struct Identity {
     pub host_secret: [u8; 32],
 }
 
+impl Identity {
+    /// Returns the age of the container when CLOCK_BOOTTIME of the host is `boottime`. In a time namespace of its own
+    /// it is the kernel's boot time there.
+    pub fn age(&self, boottime: Duration) -> Duration {
+        let Some(offset) = self.boottime_offset else {
+            return self.runtime(boottime);
+        };
+        let now = i128::try_from(boottime.as_nanos()).unwrap_or(i128::MAX);
+        let shifted = now.saturating_add(offset).max(0);
+        Duration::from_nanos(u64::try_from(shifted).unwrap_or(u64::MAX))
+    }
+
+    /// Returns how long the container has run on this host. A time namespace can make it older than that, as when it
+    /// was moved here from another host.
+    pub fn runtime(&self, boottime: Duration) -> Duration {
+        boottime.saturating_sub(self.start)
+    }
+}
+
 /// A network namespace that is not the host's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Network {

@@ -9,9 +9,18 @@ use crate::buffer::{Buffer, CHUNK};
 
 /// Reads from the descriptor's offset to the end of the file.
 pub(crate) fn read_whole(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    read_most(fd, usize::MAX)
+}
+
+/// Reads from the descriptor's offset to the end of the file, or until there are `most` bytes or more.
+fn read_most(fd: &OwnedFd, most: usize) -> Result<Vec<u8>, Errno> {
     let mut out = vec![0; CHUNK];
     let mut filled = 0usize;
     loop {
+        if filled >= most {
+            out.truncate(filled);
+            return Ok(out);
+        }
         if filled == out.len() {
             out.resize(filled.saturating_mul(2), 0);
         }
@@ -78,8 +87,17 @@ fn pread_at(fd: &OwnedFd, buffer: &mut [u8], offset: usize) -> Result<usize, Err
 
 /// Reads a file relative to a directory. Returns `None` if it does not exist.
 pub(crate) fn read_at(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Errno> {
+    read_at_most(dir, name, usize::MAX)
+}
+
+/// Reads a file relative to a directory, until there are `most` bytes or more. Returns `None` if it does not exist.
+pub(crate) fn read_at_most(
+    dir: impl AsFd,
+    name: &str,
+    most: usize,
+) -> Result<Option<Vec<u8>>, Errno> {
     match openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => read_whole(&fd).map(Some),
+        Ok(fd) => read_most(&fd, most).map(Some),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
@@ -87,6 +105,7 @@ pub(crate) fn read_at(dir: impl AsFd, name: &str) -> Result<Option<Vec<u8>>, Err
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Seek, Write};
 
     use super::*;
@@ -97,9 +116,16 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             let text: Vec<u8> = (0..length).map(|index| (index % 251) as u8).collect();
             file.write_all(&text).unwrap();
-            file.rewind().unwrap();
-            let fd = file.into();
+            let rewound = |file: File| {
+                (&file).rewind().unwrap();
+                OwnedFd::from(file)
+            };
+            let fd = rewound(file.try_clone().unwrap());
             assert_eq!(read_whole(&fd).unwrap(), text);
+            rewound(file);
+            let part = read_most(&fd, 10).unwrap();
+            assert!(part.len() >= 10.min(length), "{} of {length}", part.len());
+            assert_eq!(part, text[..part.len()]);
             let mut buffer = Buffer::default();
             for read in [pread_whole, pread_piece] {
                 read(&fd, &mut buffer).unwrap();

@@ -32,8 +32,13 @@ pub fn read(cx: &Context<'_>, cpus: &Cpus) -> Result<CpuTime, Error> {
         (Some(hierarchy), Some(quota)) => cpu::read_throttled_nsec(hierarchy, quota.level)?,
         _ => 0,
     };
+    let stalled_nsec = cpu::read_stalled_nsec(cgroup, &usage, cx.host.hz(), cx.boottime)?;
     let visible: PerCpu<u32> = cpus.visible.iter().collect();
-    let mut rows = distribute(&visible, &usage, throttled_nsec, cx.age());
+    let waited = Waited {
+        throttled_nsec,
+        stalled_nsec: stalled_nsec.unwrap_or(0),
+    };
+    let mut rows = distribute(&visible, &usage, waited, cx.age());
     let total = cx.history().show_rows(&mut rows);
     Ok(CpuTime { rows, total })
 }
@@ -43,11 +48,23 @@ pub(crate) fn ticks(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos() / u128::from(TICK_NSEC)).unwrap_or(u64::MAX)
 }
 
+/// The time that the container wanted and did not get.
+#[derive(Debug, Clone, Copy, Default)]
+struct Waited {
+    /// The time in which its quota throttled it, summed over CPUs.
+    throttled_nsec: u64,
+    /// The time in which it waited on a CPU, for whatever reason, as an average of the CPUs that it wanted.
+    stalled_nsec: u64,
+}
+
 /// Distributes the container's time over the visible CPUs. The rest of `age` on each is idle.
+///
+/// On each CPU the stalled time is stolen, or its share of the throttled time, whichever is more: the one includes the
+/// other.
 fn distribute(
     visible: &[u32],
     usage: &CpuUsage,
-    throttled_nsec: u64,
+    waited: Waited,
     age: Duration,
 ) -> PerCpu<(u32, Counters)> {
     let age_nsec = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
@@ -70,7 +87,10 @@ fn distribute(
     for (row, share) in rows.iter_mut().zip(shares) {
         row.add(cut(unplaced, share));
     }
-    let (steal, _) = fill(throttled_nsec, rows.iter().map(room));
+    let (mut steal, _) = fill(waited.throttled_nsec, rows.iter().map(room));
+    for (steal, row) in steal.iter_mut().zip(&rows) {
+        *steal = waited.stalled_nsec.min(room(row)).max(*steal);
+    }
     let age_ticks = ticks(age);
     let row = |((cpu, times), steal_nsec): ((&u32, &Times), u64)| {
         let mut counters = Counters {
@@ -151,7 +171,7 @@ mod tests {
             per_cpu: smallvec![],
             unplaced: user(4 * SEC),
         };
-        let rows = distribute(&[2, 3], &usage, 0, Duration::from_secs(10));
+        let rows = distribute(&[2, 3], &usage, Waited::default(), Duration::from_secs(10));
         let counters = Counters {
             user: 200,
             idle: 800,
@@ -167,7 +187,7 @@ mod tests {
             per_cpu,
             unplaced: Times::default(),
         };
-        let rows = distribute(&[0, 1], &usage, 0, Duration::from_secs(10));
+        let rows = distribute(&[0, 1], &usage, Waited::default(), Duration::from_secs(10));
         assert_eq!((rows[0].1.user, rows[0].1.idle), (1000, 0));
         assert_eq!((rows[1].1.user, rows[1].1.idle), (400, 600));
     }
@@ -178,11 +198,38 @@ mod tests {
             per_cpu: smallvec![],
             unplaced: user(4 * SEC),
         };
-        let rows = distribute(&[0], &usage, 100 * SEC, Duration::from_secs(10));
+        let waited = Waited {
+            throttled_nsec: 100 * SEC,
+            stalled_nsec: 0,
+        };
+        let rows = distribute(&[0], &usage, waited, Duration::from_secs(10));
         assert_eq!(
             (rows[0].1.user, rows[0].1.steal, rows[0].1.idle),
             (400, 600, 0)
         );
+    }
+
+    #[test]
+    fn a_container_that_is_starved_sees_it_on_each_cpu_and_throttled_time_once() {
+        let per_cpu = smallvec![(0, user(SEC)), (1, user(9 * SEC))];
+        let usage = CpuUsage {
+            per_cpu,
+            unplaced: Times::default(),
+        };
+        let steal = |throttled_sec, stalled_sec| {
+            let waited = Waited {
+                throttled_nsec: throttled_sec * SEC,
+                stalled_nsec: stalled_sec * SEC,
+            };
+            let rows = distribute(&[0, 1], &usage, waited, Duration::from_secs(10));
+            assert!(rows.iter().all(|(_, row)| row.sum() == 1000), "{rows:?}");
+            [rows[0].1.steal, rows[1].1.steal]
+        };
+        assert_eq!(steal(0, 3), [300, 100]);
+        // The quota took it away on both CPUs, and the kernel tells it as the average of them.
+        assert_eq!(steal(2, 1), [100, 100]);
+        assert_eq!(steal(2, 3), [300, 100]);
+        assert_eq!(steal(0, u64::MAX / SEC), [900, 100]);
     }
 
     proptest! {
@@ -190,7 +237,8 @@ mod tests {
         fn a_row_is_as_long_as_the_container_is_old(
             per_cpu in proptest::collection::btree_map(0u32..8, 0u64..1 << 40, 0..8),
             unplaced in 0u64..1 << 40,
-            throttled: u64,
+            throttled_nsec: u64,
+            stalled_nsec: u64,
             age_nsec in 0u64..1 << 50,
             visible in proptest::collection::btree_set(0u32..8, 1..8),
         ) {
@@ -199,7 +247,8 @@ mod tests {
             let per_cpu: PerCpu<_> = per_cpu.into_iter().map(|(cpu, t)| (cpu, user(t))).collect();
             let busy: u64 = per_cpu.iter().map(|(_, t)| t.user_nsec).sum::<u64>() + unplaced;
             let usage = CpuUsage { per_cpu, unplaced: user(unplaced) };
-            let rows = distribute(&visible, &usage, throttled, age);
+            let waited = Waited { throttled_nsec, stalled_nsec };
+            let rows = distribute(&visible, &usage, waited, age);
             let shown: u64 = rows.iter().map(|(_, row)| row.user).sum();
             prop_assert!(shown <= busy / TICK_NSEC);
             prop_assert!(busy / TICK_NSEC <= shown + rows.len() as u64);
@@ -210,10 +259,11 @@ mod tests {
         }
 
         #[test]
-        fn nothing_overflows(a: u64, b: u64, c: u64, throttled: u64, age_nsec: u64) {
+        fn nothing_overflows(a: u64, b: u64, c: u64, throttled_nsec: u64, age_nsec: u64) {
             let unplaced = Times { user_nsec: a, nice_nsec: b, system_nsec: c };
             let usage = CpuUsage { per_cpu: smallvec![(0, unplaced), (9, unplaced)], unplaced };
-            let rows = distribute(&[0, 1], &usage, throttled, Duration::from_nanos(age_nsec));
+            let waited = Waited { throttled_nsec, stalled_nsec: a };
+            let rows = distribute(&[0, 1], &usage, waited, Duration::from_nanos(age_nsec));
             prop_assert_eq!(rows.len(), 2);
         }
     }

@@ -3,7 +3,7 @@
 //! Format: loadavg_proc_show, fs/proc/loadavg.c.
 //! Virtual: all fields; the last pid is the highest that its threads have in its pid namespace.
 //! Passed through: nothing.
-//! Invented: the averages begin with the present count of threads, not with zero.
+//! Invented: the averages of the time before the first read: as if as many threads had been active then.
 
 use crate::model::load::hundredths;
 use crate::text::put;
@@ -15,7 +15,7 @@ pub const VIEW: View = View::new(21, "/proc/loadavg", render_view)
         "tasks of the cgroup and those below it; /proc/<tid>/status",
         "cgroup.threads of the cgroup and those below it; /proc/<tid>/status",
     )
-    .invented("the averages begin with the present count of threads")
+    .invented("the averages of the time before the first read, from the count of threads then")
     .needs(Needs::LOAD);
 
 /// The highest number of digits of a count of threads and of a load average. PID_MAX_LIMIT is 2^22.
@@ -32,7 +32,7 @@ fn render(load: &Load, out: &mut Vec<u8>) {
         let (whole, hundredths) = hundredths(avenrun);
         put(out, format_args!("{whole}.{hundredths:02} "));
     }
-    let threads = &load.threads;
+    let threads = load.threads.with_reader();
     put(
         out,
         format_args!(
@@ -44,6 +44,8 @@ fn render(load: &Load, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Threads;
 
@@ -63,7 +65,27 @@ mod tests {
             },
             &mut out,
         );
-        assert_eq!(out, b"1.00 0.50 0.00 2/17 4242\n");
+        assert_eq!(out, b"1.00 0.50 0.00 3/17 4242\n");
+    }
+
+    #[test]
+    fn whoever_reads_runs_but_no_more_threads_run_than_there_are() {
+        let render = |running, total, last_pid| {
+            let threads = Threads {
+                running,
+                total,
+                last_pid,
+                ..Threads::default()
+            };
+            let mut out = Vec::new();
+            let avenrun = [0; 3];
+            super::render(&Load { avenrun, threads }, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(render(0, 3, 9), "0.00 0.00 0.00 1/3 9\n");
+        assert_eq!(render(3, 5, 9), "0.00 0.00 0.00 4/5 9\n");
+        assert_eq!(render(3, 3, 9), "0.00 0.00 0.00 3/3 9\n");
+        assert_eq!(render(0, 0, 0), "0.00 0.00 0.00 1/1 1\n");
     }
 
     #[test]
@@ -75,7 +97,7 @@ mod tests {
             total: most,
             last_pid: most,
         };
-        let avenrun = crate::initial_load(u64::from(most));
+        let avenrun = crate::initial_load(u64::from(most), Duration::MAX);
         let mut out = Vec::new();
         render(&Load { avenrun, threads }, &mut out);
         assert_eq!(out.len(), BOUND);

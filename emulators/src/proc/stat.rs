@@ -16,8 +16,8 @@ use crate::{Bound, Context, Error, Facts, Needs, View};
 /// /proc/stat.
 pub const VIEW: View = View::new(19, "/proc/stat", render_view)
     .sources(
-        "cpuacct.usage_percpu, cpuacct.usage_all, throttled_time of cpu.stat",
-        "cpu.stat",
+        "cpuacct.usage_percpu, cpuacct.usage_all, throttled_time of cpu.stat, cpu.pressure of the v2 cgroup",
+        "cpu.stat, cpu.pressure",
     )
     .needs(Needs::CGROUP_AND_LOAD);
 
@@ -25,7 +25,7 @@ fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bou
     let host = cx.host.read(facts.path)?;
     let cpus = cpus::read(cx)?;
     let time = cpu_time::read(cx, &cpus)?;
-    let threads = cx.load()?.threads;
+    let threads = cx.load()?.threads.with_reader();
     let numbers = Numbers {
         processes: cx.history().show_processes(threads.last_pid),
         procs_running: threads.running,

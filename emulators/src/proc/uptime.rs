@@ -14,8 +14,8 @@ use crate::{Bound, Context, Error, Facts, Needs, View};
 /// /proc/uptime.
 pub const VIEW: View = View::new(16, "/proc/uptime", render_view)
     .sources(
-        "start of the container's first process; cpuacct.usage_percpu, cpuacct.usage_all",
-        "start of the container's first process; cpu.stat",
+        "start of the container's first process; idle time of /proc/stat",
+        "start of the container's first process; idle time of /proc/stat",
     )
     .needs(Needs::CGROUP);
 

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use archive::Archive;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, CpuIds, DescriptorCache, Hierarchy, History, Host, Identity, Load,
-    Settings, Version, initial_load, read_threads,
+    Cgroup, Container, Context, CpuIds, DescriptorCache, Effort, Hierarchy, History, Host,
+    Identity, Load, Settings, Version, initial_load, read_threads,
 };
 use tempfile::TempDir;
 
@@ -96,9 +96,11 @@ impl Fixture {
         } else {
             CpuIds::Physical
         };
-        let threads = read_threads(&host, &container).unwrap();
+        let threads = read_threads(&host, &container, Effort::FULL).unwrap();
         let uptime = std::fs::read_to_string(dir.join("host/proc/uptime")).unwrap();
         let boottime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        let boottime = Duration::from_millis((boottime * 1000.0).round() as u64);
+        let runtime = container.identity.runtime(boottime);
         Fixture {
             path: path.to_owned(),
             dir: unpacked,
@@ -108,9 +110,9 @@ impl Fixture {
                 cpu_ids,
                 ..Settings::default()
             },
-            boottime: Duration::from_millis((boottime * 1000.0).round() as u64),
+            boottime,
             load: Load {
-                avenrun: initial_load(threads.active()),
+                avenrun: initial_load(threads.active(), runtime),
                 threads,
             },
         }

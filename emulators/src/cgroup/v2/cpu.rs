@@ -1,9 +1,11 @@
 //! cpu.max and cpu.stat of v2 (kernel/sched/core.c, kernel/cgroup/rstat.c).
 
+use rustix::io::Errno;
+
 use crate::Error;
 use crate::cgroup::Hierarchy;
 use crate::cgroup::cpu::{CpuUsage, PerCpu, Quota, Times};
-use crate::text::{fields, parse_key, parse_u64};
+use crate::text::{fields, lines, parse_key, parse_u64};
 
 pub(crate) fn read_quota(hierarchy: &Hierarchy, level: u32) -> Result<Option<Quota>, Error> {
     let quota = hierarchy.limit(level, "cpu.max", parse_max)?;
@@ -30,6 +32,26 @@ pub(crate) fn read_throttled_nsec(hierarchy: &Hierarchy, level: u32) -> Result<u
     Ok(parse_key(&text, "throttled_usec")
         .unwrap_or(0)
         .saturating_mul(1000))
+}
+
+/// Reads the `full` total of cpu.pressure.
+pub(crate) fn read_stalled_nsec(hierarchy: &Hierarchy) -> Result<Option<u64>, Error> {
+    match hierarchy.read(0, "cpu.pressure") {
+        Ok(text) => Ok(text.and_then(|text| parse_stalled(&text))),
+        // The kernel has PSI, and it is switched off.
+        Err(Error::Io {
+            errno: Errno::OPNOTSUPP,
+            ..
+        }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Parses `full avg10=0.00 avg60=0.00 avg300=0.00 total=889036`, in microseconds. Linux has the line from 5.13 on.
+fn parse_stalled(text: &[u8]) -> Option<u64> {
+    let full = lines(text).find_map(|line| line.strip_prefix(b"full "))?;
+    let total = fields(full).find_map(|field| field.strip_prefix(b"total="))?;
+    Some(parse_u64(total)?.saturating_mul(1000))
 }
 
 pub(crate) fn read_usage(hierarchy: &Hierarchy) -> Result<CpuUsage, Error> {
@@ -90,9 +112,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_stall_is_the_total_of_the_line_that_is_full() {
+        let some = "some avg10=1.00 avg60=0.00 avg300=0.00 total=9\n";
+        let full = "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+        let both = format!("{some}{full}");
+        assert_eq!(parse_stalled(both.as_bytes()), Some(7000));
+        assert_eq!(parse_stalled(some.as_bytes()), None);
+        assert_eq!(parse_stalled(b"full total=x\n"), None);
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = parse_stalled(&bytes);
             let _ = parse_max(&bytes);
             let _ = parse_usage(&bytes);
         }
