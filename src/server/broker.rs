@@ -1,7 +1,8 @@
 //! The client of the broker: the server asks the daemon for what it may not open itself. A server that outlives its daemon
 //! is given another channel by the next.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -85,7 +86,13 @@ impl BrokerClient {
     /// As [`Self::ask`].
     pub fn list(&self, ask: &BrokerRequest, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
         match self.answered(ask, until)? {
-            (BrokerReply::Listed { entries }, _) => Ok(entries),
+            (BrokerReply::Listed { entries }, fds) => match fds.into_iter().next() {
+                Some(file) => {
+                    let file = BufReader::new(File::from(file));
+                    serde_json::from_reader(file).map_err(|_| Errno::IO)
+                }
+                None => Ok(entries),
+            },
             _ => Err(Errno::IO),
         }
     }

@@ -10,6 +10,7 @@ use support::{Container, Limits, Scene};
 mod attributes;
 mod concurrency;
 mod freshness;
+mod inodes;
 mod programs;
 mod reading;
 mod requests;

@@ -297,7 +297,8 @@ pub enum BrokerReply {
     Opened,
     /// The entries of the directory: names, each with true if it is a directory.
     Listed {
-        /// In the kernel's order.
+        /// In the kernel's order. Where they do not fit a packet there are none here, and a file that travels beside holds
+        /// the same array.
         entries: Vec<(String, bool)>,
     },
     /// The host's value is as high as that, or as the daemon lets it be.

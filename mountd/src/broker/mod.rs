@@ -9,18 +9,22 @@ mod containers;
 mod network;
 mod pressure;
 
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
 use crate::container::Described;
+use crate::container::network::DirectoryEntry;
 use crate::container::procfs::Proc;
 use crate::host_sysctls::HostSysctls;
 use containers::{BrokerContainer, BrokerContainers};
-use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::channel::{Channel, MAX_PACKET};
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
 use network::NetworkFile;
@@ -110,9 +114,9 @@ impl Broker {
                 let found = network.ok_or(Errno::SRCH);
                 found
                     .and_then(|network| network.find(&path, access))
-                    .map(|found| match found {
-                        NetworkFile::Opened(fd) => opened(fd),
-                        NetworkFile::Listed(entries) => (BrokerReply::Listed { entries }, None),
+                    .and_then(|found| match found {
+                        NetworkFile::Opened(fd) => Ok(opened(fd)),
+                        NetworkFile::Listed(entries) => listed(entries),
                     })
             }
         };
@@ -132,4 +136,44 @@ impl Broker {
 /// Returns the reply for a descriptor.
 fn opened(fd: OwnedFd) -> (BrokerReply, Option<OwnedFd>) {
     (BrokerReply::Opened, Some(fd))
+}
+
+/// Returns the reply for the entries of a directory. A container chooses how many there are, so they may not fit a packet.
+fn listed(
+    entries: Vec<DirectoryEntry>,
+) -> std::result::Result<(BrokerReply, Option<OwnedFd>), Errno> {
+    let text = serde_json::to_vec(&entries).map_err(|_| Errno::IO)?;
+    if text.len() <= MAX_PACKET / 2 {
+        return Ok((BrokerReply::Listed { entries }, None));
+    }
+    let mut file = File::from(memfd_create("entries", MemfdFlags::CLOEXEC)?);
+    let written = file.write_all(&text).and_then(|()| file.rewind());
+    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let entries = Vec::new();
+    Ok((BrokerReply::Listed { entries }, Some(file.into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_do_not_fit_a_packet_travel_in_a_file() {
+        let (daemon, server) = Channel::pair().unwrap();
+        for count in [3, 20_000] {
+            let all: Vec<_> = (0..count).map(|n| (format!("eth{n}"), true)).collect();
+            let (reply, file) = listed(all.clone()).unwrap();
+            let files = file.as_ref().map(AsFd::as_fd);
+            daemon.send(&reply, files.as_slice()).unwrap();
+            let (reply, files) = server.recv::<BrokerReply>().unwrap().unwrap();
+            let BrokerReply::Listed { entries } = reply else {
+                panic!("{reply:?}");
+            };
+            let entries = match files.into_iter().next() {
+                Some(file) => serde_json::from_reader(File::from(file)).unwrap(),
+                None => entries,
+            };
+            assert_eq!(entries, all);
+        }
+    }
 }

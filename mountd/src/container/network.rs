@@ -19,6 +19,9 @@ const LISTED: [&str; 4] = ["core", "ipv4/neigh/default", "ipv4/vs", "netfilter"]
 /// The mode bit by which the owner writes. The owner is root of the namespace.
 const OWNER_WRITES: u32 = 0o200;
 
+/// The most entries of a directory that are listed: more than anybody needs, and little memory.
+const MOST_LISTED: usize = 1 << 16;
+
 /// One entry of a directory: its name, and whether it is a directory itself.
 pub type DirectoryEntry = (String, bool);
 
@@ -75,13 +78,17 @@ pub fn open(proc: &Proc, path: &str, flags: OFlags) -> std::result::Result<Owned
 /// Returns the entries of an open directory without "." and "..".
 ///
 /// # Errors
-/// The kernel's; EILSEQ for a name that is no UTF-8, which the kernel has none of.
+/// The kernel's; EILSEQ for a name that is no UTF-8, which the kernel has none of; ENOMEM for more than
+/// [`MOST_LISTED`] entries.
 pub fn list(dir: &OwnedFd) -> std::result::Result<Vec<DirectoryEntry>, Errno> {
     let mut all = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
         let name = entry.file_name().to_str().map_err(|_| Errno::ILSEQ)?;
         if !matches!(name, "." | "..") {
+            if all.len() == MOST_LISTED {
+                return Err(Errno::NOMEM);
+            }
             all.push((name.to_owned(), entry.file_type() == FileType::Directory));
         }
     }

@@ -18,8 +18,10 @@ pub enum Kind {
 /// The attributes that stat(2) shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr {
-    /// The node, whose id is the inode number too.
+    /// The node.
     pub id: NodeId,
+    /// The inode number.
+    pub ino: u32,
     /// The type.
     pub kind: Kind,
     /// The size in bytes; exact for a view.
@@ -39,6 +41,7 @@ impl Attr {
     pub(super) fn directory(id: NodeId, uid: u32, gid: u32) -> Self {
         Self {
             id,
+            ino: id.inode(),
             kind: Kind::Directory,
             size: 0,
             mode: 0o555,
@@ -54,8 +57,34 @@ impl Attr {
 pub struct DirEntry {
     /// The node.
     pub id: NodeId,
+    /// The inode number, which stat(2) of the entry shows too.
+    pub ino: u32,
     /// The type.
     pub kind: Kind,
     /// The name.
     pub name: String,
+}
+
+impl DirEntry {
+    /// Returns the entry of a node at a name.
+    pub(super) fn new(id: NodeId, kind: Kind, name: String) -> Self {
+        let ino = id.inode();
+        Self {
+            id,
+            ino,
+            kind,
+            name,
+        }
+    }
+}
+
+/// A listing of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The inode number of the directory, which is the entry ".".
+    pub own: u32,
+    /// The inode number of the directory that holds it, which is the entry "..".
+    pub parent: u32,
+    /// All other entries.
+    pub entries: Vec<DirEntry>,
 }

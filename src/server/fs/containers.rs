@@ -82,6 +82,7 @@ impl View {
     pub(super) fn attr(&self, size: usize, mtime: SystemTime) -> Attr {
         Attr {
             id: self.id,
+            ino: self.id.inode(),
             kind: Kind::File,
             size: size as u64,
             mode: self.container.mode(self.index),

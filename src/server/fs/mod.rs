@@ -34,7 +34,7 @@ mod request;
 mod snapshots;
 mod sysctls;
 
-pub use attr::{Attr, DirEntry, Kind};
+pub use attr::{Attr, DirEntry, Kind, Listing};
 pub use dispatch::Dispatcher;
 pub use file_system::{FileSystem, KernelCache, Services};
 pub use permission::Caller;

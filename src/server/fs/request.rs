@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eci_fs_protocol::link::Connection;
 
-use super::attr::{Attr, DirEntry};
+use super::attr::{Attr, Listing};
 use super::grafts;
 use super::permission::Caller;
 use super::snapshots::Opened;
@@ -24,16 +24,17 @@ pub trait Reply<T>: Debug + Send + 'static {
 
 /// The ways back of all answers, as one adapter has them.
 pub trait Replies: 'static {
-    /// Of a lookup: the attributes, and for how long the kernel may believe them.
+    /// Of a lookup: the attributes, and for how long the kernel may believe the name. It asks for the attributes again
+    /// before it uses them.
     type Entry: Reply<(Attr, Duration)>;
-    /// Of a GETATTR or SETATTR: the same.
+    /// Of a GETATTR or SETATTR: the attributes, and for how long the kernel may believe them.
     type Attr: Reply<(Attr, Duration)>;
     /// Of an OPEN.
     type Open: Reply<Opened>;
     /// Of a READ or READLINK: the bytes.
     type Data: for<'a> Reply<&'a [u8]>;
-    /// Of a READDIR: all entries, but "." and "..".
-    type Entries: Reply<Vec<DirEntry>>;
+    /// Of a READDIR: all entries.
+    type Entries: Reply<Listing>;
     /// Of a WRITE: the number of bytes that were taken.
     type Written: Reply<usize>;
     /// Of a POLL.

@@ -236,7 +236,7 @@ impl Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        let reply = DirectoryReply { id, offset, reply };
+        let reply = DirectoryReply { offset, reply };
         self.submit(id, Operation::Entries { reply });
     }
 

@@ -36,9 +36,11 @@ pub(super) fn file_type(kind: Kind) -> FileType {
     }
 }
 
-pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+/// Returns the attributes for the kernel, with an inode number: the one that programs see, or the node id in a reply
+/// that names a node.
+pub(super) fn file_attr(attr: &Attr, ino: u64) -> FileAttr {
     FileAttr {
-        ino: INodeNo(attr.id.raw()),
+        ino: INodeNo(ino),
         size: attr.size,
         blocks: 0,
         atime: attr.mtime,

@@ -9,7 +9,7 @@ use fuser::{
 
 use super::convert::{file_attr, file_type, fuse_errno};
 use crate::server::error::Errno;
-use crate::server::fs::{Attr, DirEntry, Opened, Replies, Reply};
+use crate::server::fs::{Attr, Listing, Opened, Replies, Reply};
 use crate::server::psi::Polled;
 
 /// The replies of the FUSE library.
@@ -30,7 +30,12 @@ impl Replies for FuseReplies {
 impl Reply<(Attr, Duration)> for ReplyEntry {
     fn send(self, answer: Result<(Attr, Duration), Errno>) {
         match answer {
-            Ok((attr, timeout)) => self.entry(&timeout, &file_attr(&attr), Generation(0)),
+            // The library sends the inode number as the node id. So the kernel must not believe these attributes: it
+            // asks for others, with the inode number, before it shows them to a program.
+            Ok((attr, timeout)) => {
+                let node = file_attr(&attr, attr.id.raw());
+                self.entry_with_ttls(&Duration::ZERO, &timeout, &node, Generation(0));
+            }
             Err(errno) => self.error(fuse_errno(errno)),
         }
     }
@@ -39,7 +44,7 @@ impl Reply<(Attr, Duration)> for ReplyEntry {
 impl Reply<(Attr, Duration)> for ReplyAttr {
     fn send(self, answer: Result<(Attr, Duration), Errno>) {
         match answer {
-            Ok((attr, timeout)) => self.attr(&timeout, &file_attr(&attr)),
+            Ok((attr, timeout)) => self.attr(&timeout, &file_attr(&attr, attr.ino.into())),
             Err(errno) => self.error(fuse_errno(errno)),
         }
     }
@@ -108,30 +113,34 @@ impl Reply<()> for ReplyEmpty {
 /// The reply to a READDIR, with what it asked for.
 #[derive(Debug)]
 pub(super) struct DirectoryReply {
-    pub(super) id: INodeNo,
     /// The number of entries that the kernel has already.
     pub(super) offset: u64,
     pub(super) reply: ReplyDirectory,
 }
 
-impl Reply<Vec<DirEntry>> for DirectoryReply {
-    fn send(mut self, answer: Result<Vec<DirEntry>, Errno>) {
-        let entries = match answer {
-            Ok(entries) => entries,
+impl Reply<Listing> for DirectoryReply {
+    fn send(mut self, answer: Result<Listing, Errno>) {
+        let Listing {
+            own,
+            parent,
+            entries,
+        } = match answer {
+            Ok(listing) => listing,
             Err(errno) => return self.reply.error(fuse_errno(errno)),
         };
         let dots = [
-            (self.id.0, FileType::Directory, "."),
-            (self.id.0, FileType::Directory, ".."),
+            (own, FileType::Directory, "."),
+            (parent, FileType::Directory, ".."),
         ];
         let all = dots.into_iter().chain(
             entries
                 .iter()
-                .map(|entry| (entry.id.raw(), file_type(entry.kind), entry.name.as_str())),
+                .map(|entry| (entry.ino, file_type(entry.kind), entry.name.as_str())),
         );
         let skip = usize::try_from(self.offset).unwrap_or(usize::MAX);
-        for (index, (id, kind, name)) in all.enumerate().skip(skip) {
-            if self.reply.add(INodeNo(id), index as u64 + 1, kind, name) {
+        for (index, (ino, kind, name)) in all.enumerate().skip(skip) {
+            let next = index as u64 + 1;
+            if self.reply.add(INodeNo(ino.into()), next, kind, name) {
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! The numbers by which the kernel knows what is served: node ids and file handles.
+//! The numbers by which the kernel and programs know what is served: node ids, inode numbers and file handles.
 //!
 //! They are the lowest floor of the server. Everything else may name them, and they name nothing else.
 

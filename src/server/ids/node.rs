@@ -14,6 +14,20 @@
 //!
 //! The kernel detaches what is mounted on a name whose node id has changed. So a release must keep the numbers of the one
 //! before it.
+//!
+//! A program in a container sees an *inode number* instead, by stat(2) and readdir(3). It has 32 bits, as that of a file of
+//! procfs has: a 32-bit program cannot take more. It has no slot, because that tells how many containers were there before.
+//! All files of one container have different inode numbers:
+//!
+//! | inode number | names |
+//! |---|---|
+//! | 1 | the root of a connection |
+//! | 16 to 0xffff | a view or a directory graft, by the id of its emulator |
+//! | 0x4000_0000 to 0x7fff_ffff | a directory on the way to the views, by 30 bits of its number |
+//! | 0x8000_0000 to 0xbfff_ffff | a path of the host below a directory graft, by 30 bits of its number |
+//! | 0xc000_0000 to 0xffff_ffff | a name in the container's network namespace, by 30 bits of its number |
+//!
+//! No two paths get numbers of which these 30 bits are the same (`paths.rs`).
 
 /// The lowest entry of directories on the way. Emulator ids are 16 bits wide.
 const FIRST_DIRECTORY: u64 = 1 << 16;
@@ -29,6 +43,9 @@ const NO_EMULATOR: u16 = 0;
 
 /// The width of the entry.
 const ENTRY_BITS: u32 = 40;
+
+/// The number of bits of a directory's or path's number that are in its inode number.
+const INODE_BITS: u32 = 30;
 
 /// The number by which the kernel knows a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,6 +68,19 @@ impl Owner {
             Self::Container => FIRST_OF_CONTAINER,
         }
     }
+
+    /// Returns the lowest inode number of its paths.
+    fn first_inode(self) -> u32 {
+        match self {
+            Self::Host => 2 << INODE_BITS,
+            Self::Container => 3 << INODE_BITS,
+        }
+    }
+}
+
+/// Returns the part of the number of a directory or a path that is in its inode number.
+pub(super) fn in_inode(number: u64) -> u32 {
+    (number % (1 << INODE_BITS)) as u32
 }
 
 /// The thing that a node id names.
@@ -126,6 +156,16 @@ impl NodeId {
         self.0 >> ENTRY_BITS
     }
 
+    /// Returns the inode number that programs see.
+    pub fn inode(self) -> u32 {
+        match self.node() {
+            Node::Root => 1,
+            Node::View { emulator, .. } => u32::from(emulator),
+            Node::Directory { directory, .. } => 1 << INODE_BITS | in_inode(u64::from(directory)),
+            Node::Below { owner, number, .. } => owner.first_inode() | in_inode(number),
+        }
+    }
+
     /// Returns what it names.
     pub fn node(self) -> Node {
         let slot = self.slot();
@@ -194,6 +234,21 @@ mod tests {
         let highest = NodeId::directory(3, u32::MAX);
         let directory = u32::MAX;
         assert_eq!(highest.node(), Node::Directory { slot: 3, directory });
+    }
+
+    #[test]
+    fn inode_numbers_have_no_slot_and_are_the_same_in_every_release() {
+        for slot in [1, 7, (1 << 24) - 1] {
+            assert_eq!(NodeId::view(slot, 16).inode(), 16);
+            assert_eq!(NodeId::directory(slot, 0).inode(), 0x4000_0000);
+            let below = |owner, number| NodeId::below(slot, owner, number).inode();
+            assert_eq!(below(Owner::Host, 0), 0x8000_0000);
+            assert_eq!(below(Owner::Host, 0x7f_ffff_ffff), 0xbfff_ffff);
+            assert_eq!(below(Owner::Container, 0), 0xc000_0000);
+            assert_eq!(below(Owner::Container, 0x3f_ffff_ffff), 0xffff_ffff);
+        }
+        assert_eq!(NodeId::directory(1, u32::MAX).inode(), 0x7fff_ffff);
+        assert_eq!(NodeId::ROOT.inode(), 1);
     }
 
     /// Grafts outlive servers, so the next release must keep the ids of this one.

@@ -1,12 +1,13 @@
 //! The numbers of paths below directory grafts, and the paths that numbers stand for.
 //!
-//! A number is a hash of the path, so two servers compute the same one. If another path has that number already, the next
-//! hash of the path counts.
+//! A number is a hash of the path, so two servers compute the same one. If another path has that number already, or one
+//! with the same inode number, the next hash of the path counts.
 //!
 //! The server has one table for the paths of the host, which no container chooses, and one for each container for the
 //! names in its network namespace. The hash of these takes a key, so a container cannot predict it, and the slot, so a name
 //! in one container changes no number of another.
 
+use std::collections::HashMap;
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -14,12 +15,16 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
-use super::node::Owner;
+use super::node::{Owner, in_inode};
 use crate::server::error::Errno;
 
 /// The most names that the table of a container knows. It forgets the name that was not used for the longest time. That is
 /// found again by walking.
 const MOST_KNOWN: usize = 1 << 12;
+
+/// The most inode numbers that the table of a container keeps for its names, in 9 bytes each. When there are more, those
+/// of names that are not known are forgotten.
+const MOST_TAKEN: usize = 1 << 18;
 
 /// The most hashes of a path that are tried.
 const TRIES: u8 = 8;
@@ -41,33 +46,44 @@ pub(in crate::server) struct Learned {
 pub(in crate::server) struct Paths {
     owner: Owner,
     key: [u8; 16],
-    most: usize,
-    known: Mutex<LruCache<u64, Known>>,
+    most_known: usize,
+    most_taken: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug)]
+struct Table {
+    known: LruCache<u64, Known>,
+    /// The parts of numbers that are in inode numbers, and for each a hash of the path that has it ([`tag`]). More names
+    /// are here than known: every name that was listed.
+    taken: HashMap<u32, u32>,
 }
 
 impl Paths {
     /// Returns an empty table for the paths of the host. The host bounds their number, so all of them are kept.
     pub(in crate::server) fn of_host() -> Self {
-        Self::new(Owner::Host, [0; 16], usize::MAX)
+        Self::new(Owner::Host, [0; 16], usize::MAX, usize::MAX)
     }
 
     /// Returns an empty table for the names that one container chooses. `secret` must be unknown to containers, and the
     /// same for every server that serves the container.
     pub(in crate::server) fn of_container(secret: &[u8; 32]) -> Self {
         let (key, _) = secret.split_at(16);
-        Self::new(
-            Owner::Container,
-            key.try_into().unwrap_or_default(),
-            MOST_KNOWN,
-        )
+        let key = key.try_into().unwrap_or_default();
+        Self::new(Owner::Container, key, MOST_KNOWN, MOST_TAKEN)
     }
 
-    fn new(owner: Owner, key: [u8; 16], most: usize) -> Self {
+    fn new(owner: Owner, key: [u8; 16], most_known: usize, most_taken: usize) -> Self {
+        let table = Table {
+            known: LruCache::unbounded(),
+            taken: HashMap::new(),
+        };
         Self {
             owner,
             key,
-            most,
-            known: Mutex::new(LruCache::unbounded()),
+            most_known,
+            most_taken,
+            table: Mutex::new(table),
         }
     }
 
@@ -82,18 +98,19 @@ impl Paths {
         rel: &str,
         learned: impl FnOnce(Learned),
     ) -> Result<u64, Errno> {
-        let mut known = self.known.lock();
-        let number = self.find(&mut known, slot, directory, rel)?;
-        if known.contains(&number) {
+        let mut table = self.table.lock();
+        let (number, _) = self.take(&mut table, slot, directory, rel)?;
+        if table.known.contains(&number) {
             return Ok(number);
         }
-        let forgotten = self.insert(&mut known, number, (directory, rel.into()));
-        drop(known);
+        let forgotten = self.insert(&mut table, number, (directory, rel.into()));
+        drop(table);
         learned(Learned { number, forgotten });
         Ok(number)
     }
 
-    /// Returns the number that a path has or would get, and learns nothing.
+    /// Returns the number that a path has or gets, and does not learn the path. Returns none for a path that has to be
+    /// learned: its number is not its first hash, so a server that does not know it could give it another one.
     ///
     /// # Errors
     /// As [`Self::number`].
@@ -102,66 +119,108 @@ impl Paths {
         slot: u64,
         directory: u16,
         rel: &str,
-    ) -> Result<u64, Errno> {
-        self.find(&mut self.known.lock(), slot, directory, rel)
+    ) -> Result<Option<u64>, Errno> {
+        let (number, attempt) = self.take(&mut self.table.lock(), slot, directory, rel)?;
+        Ok((attempt == 0).then_some(number))
     }
 
     /// Returns the path with a number, if it is known.
     pub(in crate::server) fn path(&self, number: u64) -> Option<Known> {
-        self.known.lock().get(&number).cloned()
+        self.table.lock().known.get(&number).cloned()
     }
 
-    /// Takes in a path that a server before this one has numbered.
+    /// Takes in a path that a server before this one has numbered. Version 0.1.0 did not compare inode numbers, so two of
+    /// its paths can have the same.
     pub(in crate::server) fn restore(&self, number: u64, directory: u16, rel: &str) {
-        self.insert(&mut self.known.lock(), number, (directory, rel.into()));
+        let mut table = self.table.lock();
+        self.insert(&mut table, number, (directory, rel.into()));
+        let tag = tag(directory, rel);
+        table.taken.entry(in_inode(number)).or_insert(tag);
     }
 
-    /// Returns the first hash of a path that is its number, or nobody's.
-    fn find(
+    /// Returns the number of a path, and which of its hashes that is: the one that it has already, or the first one of
+    /// which no other path has the number or the inode number.
+    fn take(
         &self,
-        known: &mut LruCache<u64, Known>,
+        table: &mut Table,
         slot: u64,
         directory: u16,
         rel: &str,
-    ) -> Result<u64, Errno> {
-        let mut hashes = (0..TRIES).map(|attempt| self.hash(slot, directory, rel, attempt));
-        let is_free = |number: &u64| {
-            let path = known.get(number);
-            path.is_none_or(|(at, path)| *at == directory && &**path == rel)
-        };
-        hashes.find(is_free).ok_or_else(|| {
+    ) -> Result<(u64, u8), Errno> {
+        let tag = tag(directory, rel);
+        let numbers = |attempt| (self.hash(slot, directory, rel, attempt), attempt);
+        let mut free = None;
+        for (number, attempt) in (0..TRIES).map(numbers) {
+            let known = table.known.get(&number);
+            let is_its = match (known, table.taken.get(&in_inode(number))) {
+                (Some((at, path)), _) => *at == directory && &**path == rel,
+                (None, Some(taken)) => *taken == tag,
+                (None, None) => {
+                    free = free.or(Some((number, attempt)));
+                    false
+                }
+            };
+            if is_its {
+                return Ok((number, attempt));
+            }
+        }
+        let (number, attempt) = free.ok_or_else(|| {
             tracing::error!(rel, "a path has no free node id");
             Errno::IO
-        })
+        })?;
+        if table.taken.len() >= self.most_taken {
+            table.forget_taken();
+        }
+        table.taken.insert(in_inode(number), tag);
+        Ok((number, attempt))
     }
 
     /// Returns the number that is forgotten for this one.
-    fn insert(&self, known: &mut LruCache<u64, Known>, number: u64, path: Known) -> Option<u64> {
+    fn insert(&self, table: &mut Table, number: u64, path: Known) -> Option<u64> {
+        let known = &mut table.known;
         known.put(number, path);
-        let is_full = known.len() > self.most;
+        let is_full = known.len() > self.most_known;
         let forgotten = if is_full { known.pop_lru() } else { None };
         forgotten.map(|(number, _)| number)
     }
 
     /// Returns a number for a path, which is the same in every build.
     fn hash(&self, slot: u64, directory: u16, rel: &str, attempt: u8) -> u64 {
-        let directory = directory.to_le_bytes();
         let hash = match (self.owner, attempt) {
             // Version 0.1.0 began with this one.
-            (Owner::Host, 0) => fnv(&[&directory, rel.as_bytes()].concat()),
+            (Owner::Host, 0) => path_hash(directory, rel),
             _ => {
                 let mut hasher = SipHasher24::new_with_key(&self.key);
                 if self.owner == Owner::Container {
                     hasher.write(&slot.to_le_bytes());
                 }
                 hasher.write(&[attempt]);
-                hasher.write(&directory);
+                hasher.write(&directory.to_le_bytes());
                 hasher.write(rel.as_bytes());
                 hasher.finish()
             }
         };
         hash % self.owner.first()
     }
+}
+
+impl Table {
+    /// Forgets the inode numbers of names that are not known.
+    fn forget_taken(&mut self) {
+        let known = self.known.iter();
+        let tags = known.map(|(number, (at, path))| (in_inode(*number), tag(*at, path)));
+        self.taken = tags.collect();
+    }
+}
+
+/// Returns a hash of a path that tells paths with one inode number apart. A container that chooses two names with one
+/// inode number and one tag gives its own files the same number.
+fn tag(directory: u16, rel: &str) -> u32 {
+    (path_hash(directory, rel) >> 32) as u32
+}
+
+fn path_hash(directory: u16, rel: &str) -> u64 {
+    fnv(&[&directory.to_le_bytes(), rel.as_bytes()].concat())
 }
 
 /// FNV-1a. The hash must be the same in every build of every version, which the library's is not. It takes no key, so only
@@ -203,7 +262,7 @@ mod tests {
             let name = format!("veth{index}");
             let number = number(&paths, 1, 137, &name);
             assert_eq!(paths.path(number), Some((137, name.as_str().into())));
-            assert!(paths.known.lock().len() <= MOST_KNOWN);
+            assert!(paths.table.lock().known.len() <= MOST_KNOWN);
         }
     }
 
@@ -261,10 +320,84 @@ mod tests {
     #[test]
     fn a_listing_learns_nothing_and_has_the_numbers_of_later() {
         let paths = Paths::of_container(&SECRET);
-        let listed = paths.number_in_listing(1, 137, "eth0").unwrap();
-        assert_eq!(paths.path(listed), None);
-        assert_eq!(number(&paths, 1, 137, "eth0"), listed);
-        assert_eq!(paths.number_in_listing(1, 137, "eth0"), Ok(listed));
+        let listed = || paths.number_in_listing(1, 137, "eth0").unwrap().unwrap();
+        let first = listed();
+        assert_eq!(paths.path(first), None);
+        assert_eq!(number(&paths, 1, 137, "eth0"), first);
+        assert_eq!(listed(), first);
+    }
+
+    /// As many names as some 10,000 devices have. Of 200,000 numbers of 30 bits some are the same by chance.
+    #[test]
+    fn all_names_have_different_inode_numbers_also_those_that_are_only_listed_or_forgotten() {
+        let paths = Paths::of_container(&SECRET);
+        let names: Vec<String> = (0..200_000).map(|index| format!("d{index}")).collect();
+        let list = |paths: &Paths, name: &str| {
+            let listed = paths.number_in_listing(1, 137, name).unwrap();
+            listed.unwrap_or_else(|| number(paths, 1, 137, name))
+        };
+        let listed: Vec<u64> = names.iter().map(|name| list(&paths, name)).collect();
+        let first = |name: &String| in_inode(paths.hash(1, 137, name, 0));
+        let hashes: std::collections::HashSet<u32> = names.iter().map(first).collect();
+        assert!(hashes.len() < names.len(), "some hashes are the same");
+        let inodes = listed.iter().map(|number| in_inode(*number));
+        let inodes: std::collections::HashSet<u32> = inodes.collect();
+        assert_eq!(inodes.len(), names.len());
+        // In another order, which forgets nearly all of them.
+        for (name, listed) in names.iter().zip(&listed).rev() {
+            assert_eq!(number(&paths, 1, 137, name), *listed);
+        }
+        // Another server learns first which paths have other numbers than their first hash.
+        let next = Paths::of_container(&SECRET);
+        for (name, number) in names.iter().zip(&listed) {
+            if *number != paths.hash(1, 137, name, 0) {
+                next.restore(*number, 137, name);
+            }
+        }
+        for (name, listed) in names.iter().zip(&listed).rev() {
+            assert_eq!(list(&next, name), *listed);
+        }
+    }
+
+    #[test]
+    fn paths_of_the_host_have_different_inode_numbers_too() {
+        let (one, other) = ("d8ea5f53", "84403a76");
+        let (paths, next) = (Paths::of_host(), Paths::of_host());
+        let hash = |rel| paths.hash(1, 128, rel, 0);
+        assert_ne!(hash(one), hash(other));
+        assert_eq!(in_inode(hash(one)), in_inode(hash(other)));
+        let first = number(&paths, 1, 128, one);
+        assert_eq!(first, hash(one));
+        let second = number(&paths, 2, 128, other);
+        assert_ne!(in_inode(second), in_inode(first));
+        // Whatever the next server is asked for first.
+        next.restore(second, 128, other);
+        assert_eq!(number(&next, 1, 128, other), second);
+        assert_eq!(number(&next, 1, 128, one), first);
+    }
+
+    /// Version 0.1.0 can have given out two numbers with one inode number. Node ids must stay.
+    #[test]
+    fn paths_keep_their_numbers_in_an_upgrade() {
+        let paths = Paths::of_host();
+        let numbers = ["d8ea5f53", "84403a76"].map(|rel| (rel, paths.hash(1, 128, rel, 0)));
+        for (rel, number) in numbers {
+            paths.restore(number, 128, rel);
+        }
+        for (rel, before) in numbers {
+            assert_eq!(number(&paths, 1, 128, rel), before);
+        }
+    }
+
+    #[test]
+    fn the_inode_numbers_that_are_kept_are_bounded() {
+        let paths = Paths::new(Owner::Container, [7; 16], 2, 8);
+        for index in 0..100 {
+            let name = format!("veth{index}");
+            let number = number(&paths, 1, 137, &name);
+            let table = paths.table.lock();
+            assert!(table.taken.len() <= 8 && table.taken.contains_key(&in_inode(number)));
+        }
     }
 
     /// The numbers of two containers have nothing to do with each other: two names that collide in one of them collide in

@@ -106,6 +106,25 @@ impl Layout {
         Some((kind, child.node_in(slot, container, connection)?))
     }
 
+    /// Returns the number of the directory that holds a directory; none for the top.
+    pub(super) fn parent(&self, directory: u32) -> Option<u32> {
+        let holds = |children: &BTreeMap<String, Child>| {
+            let mut children = children.values();
+            children.any(|child| *child == Child::Directory(directory))
+        };
+        let mut all = self.children.iter();
+        all.find_map(|(above, children)| holds(children).then_some(*above))
+    }
+
+    /// Returns the number of the directory that holds the directory graft with the id `graft`; none if there is no such
+    /// graft.
+    pub(super) fn parent_of_graft(&self, graft: u16) -> Option<u32> {
+        let mut all = self.emulated.iter();
+        all.find_map(|((above, _), index)| {
+            (DIRECTORIES[*index].facts().id == graft).then_some(*above)
+        })
+    }
+
     /// Returns all entries that a container has in a directory, on one connection.
     pub(super) fn entries(
         &self,
@@ -129,11 +148,7 @@ impl Layout {
             .into_iter()
             .filter_map(|name| {
                 let (kind, id) = self.child(slot, directory, name, Some(container), connection)?;
-                Some(DirEntry {
-                    id,
-                    kind,
-                    name: name.clone(),
-                })
+                Some(DirEntry::new(id, kind, name.clone()))
             })
             .collect()
     }
@@ -164,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_directories_of_the_registry_have_one_number() {
+    fn no_two_directories_of_the_registry_have_one_number_or_one_inode_number() {
         let paths: BTreeSet<&str> = EMULATORS
             .iter()
             .map(|emulator| emulator.facts().path)
@@ -173,6 +188,10 @@ mod tests {
             .collect();
         let numbers: BTreeSet<u32> = paths.iter().map(|path| number(path)).collect();
         assert_eq!(numbers.len(), paths.len());
+        let ids = numbers.iter().map(|number| NodeId::directory(1, *number));
+        let inodes: BTreeSet<u32> = ids.map(NodeId::inode).collect();
+        assert_eq!(inodes.len(), paths.len());
+        assert!(!inodes.contains(&NodeId::directory(1, TOP).inode()));
     }
 
     /// Grafts outlive servers: the number of a directory is part of what a release promises to the next.
@@ -210,5 +229,7 @@ mod tests {
         };
         assert_eq!(all.emulated.get(&(sys, "a".to_owned())), Some(&0));
         assert_eq!(all.emulated.get(&(b, "c".to_owned())), Some(&1));
+        assert_eq!((all.parent(a), all.parent(b)), (Some(sys), Some(sys)));
+        assert_eq!((all.parent(sys), all.parent(TOP)), (Some(TOP), None));
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
 use eci_fs_protocol::link::Connection;
 
-use super::attr::{Attr, DirEntry};
+use super::attr::{Attr, Listing};
 use super::containers::Containers;
 use crate::server::error::Errno;
 use crate::server::ids::{Node, NodeId};
@@ -102,9 +102,22 @@ impl Directories {
         connection: Connection,
         slot: u64,
         directory: u32,
-    ) -> Result<Vec<DirEntry>, Errno> {
+    ) -> Result<Listing, Errno> {
         let container = self.containers.get(slot)?;
-        Ok(self.layout.entries(slot, directory, &container, connection))
+        let above = self.layout.parent(directory);
+        Ok(Listing {
+            own: NodeId::directory(slot, directory).inode(),
+            parent: above
+                .map_or(NodeId::ROOT, |above| NodeId::directory(slot, above))
+                .inode(),
+            entries: self.layout.entries(slot, directory, &container, connection),
+        })
+    }
+
+    /// Returns the directory that holds the directory graft with the id `graft` of the container in `slot`.
+    pub(super) fn parent_of_graft(&self, slot: u64, graft: u16) -> NodeId {
+        let above = self.layout.parent_of_graft(graft).unwrap_or(TOP);
+        NodeId::directory(slot, above)
     }
 
     /// Returns the attributes of a directory.

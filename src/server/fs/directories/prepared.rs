@@ -41,7 +41,7 @@ impl PreparedSlots {
         self.0.remove(&slot);
     }
 
-    /// Returns what a lookup tells of a node of a prepared slot, and for how long the kernel may believe it. Files have
+    /// Returns what a lookup tells of a node of a prepared slot, and for how long the kernel may believe the name. Files have
     /// other attributes when they are looked at again, which the kernel does before it uses them.
     ///
     /// # Errors
@@ -52,6 +52,7 @@ impl PreparedSlots {
             Node::View { emulator, .. } => {
                 let attr = Attr {
                     id,
+                    ino: id.inode(),
                     kind: match directory(emulator) {
                         Some(_) => Kind::Directory,
                         None => Kind::File,

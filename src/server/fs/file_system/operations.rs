@@ -8,7 +8,7 @@ use eci_fs_protocol::link::Connection;
 
 use super::FileSystem;
 use crate::server::error::Errno;
-use crate::server::fs::attr::{Attr, DirEntry, Kind};
+use crate::server::fs::attr::{Attr, Kind, Listing};
 use crate::server::fs::containers::View;
 use crate::server::fs::directories::DIRECTORY_TIMEOUT;
 use crate::server::fs::grafts::Place;
@@ -51,8 +51,9 @@ impl FileSystem {
         }
     }
 
-    /// Returns what a lookup tells of a node, and for how long the kernel may believe it: everything, but for a view that
-    /// was never read its size and its time, which the kernel asks for when it needs them. So an attach computes no view.
+    /// Returns what a lookup tells of a node, and for how long the kernel may believe the name. The kernel asks for the
+    /// attributes again when it needs them, so those of a view that was never read have no size and no time, and an attach
+    /// computes no view.
     ///
     /// # Errors
     /// ENOENT when the node is gone.
@@ -310,21 +311,34 @@ impl FileSystem {
         }
     }
 
-    /// Returns the entries of a directory of a connection, but "." and "..".
+    /// Returns what a directory of a connection holds.
     ///
     /// # Errors
     /// ENOENT when its container is gone; ENOTDIR.
-    pub fn entries(&self, connection: Connection, id: NodeId) -> Result<Vec<DirEntry>, Errno> {
+    pub fn entries(&self, connection: Connection, id: NodeId) -> Result<Listing, Errno> {
         match id.node() {
             // Nobody needs to know who else is there: the root is never grafted, but it costs nothing.
-            Node::Root => Ok(Vec::new()),
+            Node::Root => Ok(Listing {
+                own: id.inode(),
+                parent: id.inode(),
+                entries: Vec::new(),
+            }),
             Node::Directory { slot, directory } => {
                 self.directories.entries(connection, slot, directory)
             }
-            Node::View { .. } | Node::Below { .. } => match self.grafts.place(id)? {
-                Some(place) => self.grafts.entries(&place),
-                None => Err(Errno::NOTDIR),
-            },
+            Node::View { .. } | Node::Below { .. } => {
+                let place = self.grafts.place(id)?.ok_or(Errno::NOTDIR)?;
+                let entries = self.grafts.entries(&place)?;
+                let parent = self
+                    .grafts
+                    .parent(&place)?
+                    .unwrap_or_else(|| self.directories.parent_of_graft(id.slot(), place.graft()));
+                Ok(Listing {
+                    own: id.inode(),
+                    parent: parent.inode(),
+                    entries,
+                })
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The file system without a mount, on a recorded host.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -178,7 +179,7 @@ fn a_listing_and_the_lookups_agree() {
     let mut open = vec![walk(&fs, Connection::Cached, "7").unwrap()];
     let mut files = 0;
     while let Some(id) = open.pop() {
-        for entry in fs.entries(Connection::Cached, id).unwrap() {
+        for entry in fs.entries(Connection::Cached, id).unwrap().entries {
             assert_eq!(fs.find(Connection::Cached, id, &entry.name), Ok(entry.id));
             match entry.kind {
                 Kind::Directory => open.push(entry.id),
@@ -192,8 +193,51 @@ fn a_listing_and_the_lookups_agree() {
     assert!(
         fs.entries(Connection::Cached, NodeId::ROOT)
             .unwrap()
+            .entries
             .is_empty()
     );
+}
+
+/// Returns the inode number of every node of a container on one connection, by path. Listings and attributes must agree.
+fn inodes(fs: &FileSystem, connection: Connection, slot: u64) -> BTreeMap<String, u32> {
+    let top = walk(fs, connection, &slot.to_string()).unwrap();
+    let mut open = vec![(String::new(), top, NodeId::ROOT.inode())];
+    let mut all = BTreeMap::new();
+    while let Some((path, id, above)) = open.pop() {
+        let listing = fs.entries(connection, id).unwrap();
+        let own = fs.attr(connection, id, None).unwrap().0.ino;
+        assert_eq!((listing.own, listing.parent), (own, above), "{path}");
+        all.insert(path.clone(), own);
+        for entry in listing.entries {
+            let path = format!("{path}/{}", entry.name);
+            if entry.kind == Kind::Directory {
+                open.push((path, entry.id, own));
+                continue;
+            }
+            // Some tunables of the recorded host cannot be read. What is looked up has the same number.
+            let attr = fs.attr(connection, entry.id, None);
+            let attr = attr.or_else(|_| fs.entry(entry.id)).unwrap().0;
+            assert_eq!(attr.ino, entry.ino, "{path}");
+            all.insert(path, attr.ino);
+        }
+    }
+    all
+}
+
+#[test]
+fn all_files_of_a_container_have_different_inode_numbers_which_tell_nothing_of_others() {
+    let fs = file_system(10);
+    let other = 0xf0_0000;
+    for slot in [SLOT, other] {
+        fs.add(slot, container());
+    }
+    for connection in [Connection::Cached, Connection::Live] {
+        let all = inodes(&fs, connection, SLOT);
+        let distinct: BTreeSet<u32> = all.values().copied().collect();
+        assert!(all.len() > 20 && !distinct.contains(&0));
+        assert_eq!(distinct.len(), all.len(), "{all:?}");
+        assert_eq!(inodes(&fs, connection, other), all);
+    }
 }
 
 #[test]
@@ -315,7 +359,7 @@ fn below(fs: &FileSystem, top: &str) -> Vec<(String, Kind, NodeId)> {
     let mut all = Vec::new();
     let mut open = vec![(top.to_owned(), walk(fs, Connection::Live, top).unwrap())];
     while let Some((path, id)) = open.pop() {
-        for entry in fs.entries(Connection::Live, id).unwrap() {
+        for entry in fs.entries(Connection::Live, id).unwrap().entries {
             let path = format!("{path}/{}", entry.name);
             assert_eq!(
                 fs.find(Connection::Live, id, &entry.name),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eci_fs_emulators::directory::NEEDS;
-use eci_fs_emulators::{DIRECTORIES, Decision, Directory, EMULATORS, Host};
+use eci_fs_emulators::{DIRECTORIES, Decision, Directory, Host};
 use rustix::fs::OFlags;
 
 use super::attr::{Attr, DirEntry, Kind};
@@ -30,7 +30,7 @@ use crate::server::state::{Key, Record};
 use network::NetworkFiles;
 use passthrough::{Stat, read_whole};
 pub(super) use place::{Place, can_sleep};
-use place::{join, owner_of};
+use place::{covering, join, owner_of, split};
 
 /// The directory grafts of all containers.
 #[derive(Debug)]
@@ -101,7 +101,8 @@ impl DirectoryGrafts {
     }
 
     /// Returns the node of a path in a listing. The paths of the host are learned, because all containers have the same.
-    /// A container's names are not: it can have any number of them, and the kernel asks for a name before it uses its node.
+    /// A container's names are not, with few exceptions: it can have any number of them, and the kernel asks for a name
+    /// before it uses its node.
     fn listed_node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
         let (slot, directory) = (place.slot, place.directory.facts().id);
         let owner = owner_of(place.directory);
@@ -109,8 +110,27 @@ impl DirectoryGrafts {
             return self.node(place, rel);
         }
         let paths = self.paths_of(owner, &place.container);
-        let number = paths.number_in_listing(slot, directory, rel)?;
-        Ok(NodeId::below(slot, owner, number))
+        match paths.number_in_listing(slot, directory, rel)? {
+            Some(number) => Ok(NodeId::below(slot, owner, number)),
+            None => self.node(place, rel),
+        }
+    }
+
+    /// Returns the inode number of a node, which is the path `rel` below the graft of `place`. A file that has a graft of
+    /// its own over it has the inode number of that graft, because a program finds that one at the name.
+    fn inode(&self, place: &Place, rel: &str, id: NodeId) -> u32 {
+        covering(place, rel).map_or(id.inode(), u32::from)
+    }
+
+    /// Returns whether a file in a directory graft has a graft of its own over it.
+    pub(super) fn is_covered(&self, place: &Place) -> bool {
+        covering(place, &place.rel).is_some()
+    }
+
+    /// Returns the directory that holds a place; none for a directory graft itself.
+    pub(super) fn parent(&self, place: &Place) -> Result<Option<NodeId>, Errno> {
+        let above = split(&place.rel).map(|(above, _)| self.node(place, above));
+        above.transpose()
     }
 
     /// Returns the table of the paths that `owner` has, as far as `container` sees them.
@@ -271,11 +291,7 @@ impl DirectoryGrafts {
                 Decision::Made => Kind::Directory,
                 Decision::Tunable(id) => {
                     let id = NodeId::view(place.slot, id);
-                    entries.push(DirEntry {
-                        id,
-                        kind: Kind::File,
-                        name,
-                    });
+                    entries.push(DirEntry::new(id, Kind::File, name));
                     continue;
                 }
                 // The container's network namespace lists those.
@@ -287,7 +303,10 @@ impl DirectoryGrafts {
                 },
             };
             let id = self.listed_node(place, &rel)?;
-            entries.push(DirEntry { id, kind, name });
+            entries.push(DirEntry {
+                ino: self.inode(place, &rel, id),
+                ..DirEntry::new(id, kind, name)
+            });
         }
         if let Some(path) = self.namespaced(place)? {
             for (name, kind) in self.network.entries(place.slot, &path)? {
@@ -295,7 +314,7 @@ impl DirectoryGrafts {
                 let rel = join(&place.rel, &name);
                 if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
                     let id = self.listed_node(place, &rel)?;
-                    entries.push(DirEntry { id, kind, name });
+                    entries.push(DirEntry::new(id, kind, name));
                 }
             }
         }
@@ -346,6 +365,7 @@ impl DirectoryGrafts {
         };
         Ok(Attr {
             id,
+            ino: self.inode(place, &place.rel, id),
             kind,
             size,
             mode,

@@ -1,8 +1,9 @@
 //! A path below a directory graft, and the emulator that decides about it.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
-use eci_fs_emulators::{Context, Decision, Directory};
+use eci_fs_emulators::{Context, Decision, Directory, EMULATORS};
 
 use crate::server::container::Attached;
 use crate::server::error::Errno;
@@ -19,6 +20,11 @@ pub(in crate::server::fs) struct Place {
 }
 
 impl Place {
+    /// Returns the id of the directory graft.
+    pub(in crate::server::fs) fn graft(&self) -> u16 {
+        self.directory.facts().id
+    }
+
     /// Returns what the emulator decides about the path `rel` below the same graft.
     pub(super) fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
         self.directory
@@ -51,6 +57,29 @@ pub(in crate::server::fs) fn can_sleep(id: NodeId) -> bool {
         Node::Below { .. } => true,
         Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
         Node::Root | Node::Directory { .. } => false,
+    }
+}
+
+/// The index of each emulator in [`EMULATORS`], by its path.
+static INDICES: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| {
+    let paths = EMULATORS.iter().map(|emulator| emulator.facts().path);
+    paths.zip(0..).collect()
+});
+
+/// Returns the id of the emulator of the view that is grafted over the path `rel` below the graft of `place`; none if
+/// nothing is.
+pub(super) fn covering(place: &Place, rel: &str) -> Option<u16> {
+    let index = *INDICES.get(join(place.directory.facts().path, rel).as_str())?;
+    place.container.connection(index)?;
+    Some(EMULATORS[index].facts().id)
+}
+
+/// Returns the path of the directory that holds `rel`, and the name of `rel` in it; none for a directory graft itself.
+pub(super) fn split(rel: &str) -> Option<(&str, &str)> {
+    match rel.rsplit_once('/') {
+        None if rel.is_empty() => None,
+        None => Some(("", rel)),
+        split => split,
     }
 }
 
