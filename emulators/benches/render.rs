@@ -35,7 +35,7 @@ fn views(criterion: &mut Criterion) {
             group.bench_function(emulator.facts().path, |bencher| {
                 bencher.iter(|| {
                     out.clear();
-                    render_view(*emulator, &fixture.context(), true, &mut out).unwrap();
+                    render_view(*emulator, &fixture.context(), &mut out).unwrap();
                     black_box(out.len())
                 });
             });

@@ -47,6 +47,6 @@ fn render_times(emulator: &dyn Emulator, fixture: &Fixture, out: &mut Vec<u8>) {
 
 fn render(emulator: &dyn Emulator, fixture: &Fixture, out: &mut Vec<u8>) {
     out.clear();
-    render_view(emulator, &fixture.context(), true, out).unwrap();
+    render_view(emulator, &fixture.context(), out).unwrap();
     black_box(out.len());
 }

@@ -30,8 +30,10 @@ pub struct Facts {
 pub enum Pace {
     /// The view changes only with limits, CPUs or hotplug.
     Static,
-    /// The view changes all the time.
+    /// The view changes all the time, and its size seldom.
     Ticking,
+    /// The view changes all the time, and its size often or without a bound.
+    Resizing,
 }
 
 /// The highest length of a view until a limit or the CPUs of the container change.

@@ -69,6 +69,13 @@ impl View {
         self
     }
 
+    /// Declares that the size changes often, or has no bound. Such a view is not cached.
+    #[must_use]
+    pub const fn resizing(mut self) -> View {
+        self.facts.pace = Pace::Resizing;
+        self
+    }
+
     /// Sets the permission bits.
     #[must_use]
     pub const fn mode(mut self, mode: u16) -> View {
@@ -127,7 +134,7 @@ impl View {
         &self.facts
     }
 
-    /// Appends the text of the view to `out`, unpadded, and returns its bound.
+    /// Appends the text of the view to `out`, and returns its bound.
     ///
     /// # Errors
     /// Fails when a file that it reads is missing or does not have the kernel's format.

@@ -83,7 +83,7 @@ fn a_view_that_is_computed_again_allocates_nothing() {
                 fixture.host.set_time(fixture.boottime + TICK * turn);
                 out.clear();
                 let before = ASKED.get();
-                render_view(*emulator, &fixture.context(), true, &mut out).unwrap();
+                render_view(*emulator, &fixture.context(), &mut out).unwrap();
                 counts.push(ASKED.get() - before);
             }
             assert!(!out.is_empty());

@@ -13,7 +13,7 @@ fn view(fixture: &Fixture, path: &str) -> String {
         .find(|emulator| emulator.facts().path == path)
         .unwrap();
     let mut out = Vec::new();
-    render_view(*emulator, &fixture.context(), true, &mut out).unwrap();
+    render_view(*emulator, &fixture.context(), &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 

@@ -77,7 +77,7 @@ impl Machine {
             .find(|emulator| emulator.facts().path == path)
             .unwrap();
         let mut out = Vec::new();
-        render_view(*emulator, &cx, false, &mut out)?;
+        render_view(*emulator, &cx, &mut out)?;
         Ok(String::from_utf8(out).unwrap())
     }
 }
@@ -327,7 +327,7 @@ fn what_a_row_does_not_name_cannot_be_read() {
     let cgroup: Render = |_, cx, _| cx.cgroup().map(|_| Bound::Exact);
     for (render, needs) in [(load, Needs::LOAD), (cgroup, Needs::CGROUP)] {
         let view = View::new(16, "/proc/any", render);
-        let rendered = |view: View| render_view(&view, &cx, false, &mut Vec::new());
+        let rendered = |view: View| render_view(&view, &cx, &mut Vec::new());
         let error = rendered(view).unwrap_err();
         assert!(matches!(error, Error::Undeclared { .. }), "{error}");
         assert_eq!(error.errno(), 5);
@@ -335,6 +335,6 @@ fn what_a_row_does_not_name_cannot_be_read() {
         // What a row names and nobody supplies is no zero either.
         let nothing = Context::new(&host, &container, &settings, Duration::ZERO);
         let view = view.needs(needs);
-        render_view(&view, &nothing, false, &mut Vec::new()).unwrap_err();
+        render_view(&view, &nothing, &mut Vec::new()).unwrap_err();
     }
 }

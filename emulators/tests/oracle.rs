@@ -17,11 +17,9 @@ fn texts(path: &str) -> Vec<Vec<u8>> {
     let mut texts = Vec::new();
     for dir in common::all() {
         let fixture = Fixture::open(&dir);
-        for padding in [false, true] {
-            let mut out = Vec::new();
-            render_view(*emulator, &fixture.context(), padding, &mut out).unwrap();
-            texts.push(out);
-        }
+        let mut out = Vec::new();
+        render_view(*emulator, &fixture.context(), &mut out).unwrap();
+        texts.push(out);
     }
     texts
 }

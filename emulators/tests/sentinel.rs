@@ -137,7 +137,7 @@ fn no_number_of_the_machine_is_shown() {
         let cx = fixture.context();
         for emulator in EMULATORS.iter().filter(|emulator| emulator.exists(&cx)) {
             let mut text = Vec::new();
-            render_view(*emulator, &cx, false, &mut text).unwrap();
+            render_view(*emulator, &cx, &mut text).unwrap();
             check(case, emulator.facts().path, &text);
         }
         for directory in DIRECTORIES.iter().filter(|directory| directory.exists(&cx)) {

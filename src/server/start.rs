@@ -78,7 +78,6 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
             in_flight: in_flight.clone(),
         }),
         view_settings(&settings),
-        settings.padding,
         Duration::from_millis(settings.freshness_ms),
     );
     let dispatcher = Dispatcher::new(Arc::clone(&fs), Workers::start()?, in_flight.clone());

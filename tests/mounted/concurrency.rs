@@ -21,7 +21,10 @@ fn privileged_eight_threads_that_read_a_view_see_no_torn_text() {
         let seen = container.ask(&["stress", path, "8", "500"]);
         let count = |what: &str| seen[what].as_object().map(serde_json::Map::len);
         assert_eq!(count("forms"), Some(1), "{path}: {seen}");
-        assert_eq!(count("lengths"), Some(1), "{path}: {seen}");
+        if path == "/proc/meminfo" {
+            // The kernel's columns are wide enough for every number.
+            assert_eq!(count("lengths"), Some(1), "{path}: {seen}");
+        }
         assert!(seen["reads"].as_u64() > Some(1000), "{path}: {seen}");
     }
 }

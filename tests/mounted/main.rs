@@ -56,7 +56,7 @@ fn views(container: &Container) -> Vec<&'static Facts> {
     views
 }
 
-/// The paths of the views that a daemon without options keeps in the page cache: those never change their size.
+/// The paths of the views that a daemon without options keeps in the page cache.
 #[track_caller]
 fn cached(scene: &Scene, container: &Container) -> Vec<String> {
     let text = scene.eci_fs(&["show", &container.pid().to_string()]).ok();

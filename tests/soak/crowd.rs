@@ -208,7 +208,7 @@ impl Member {
         // Each connection is a device; this view is cached on any machine.
         let cached = device(&path) == device("/proc/uptime");
         let ticking = match emulator {
-            Some(emulator) => emulator.facts().pace == Pace::Ticking,
+            Some(emulator) => emulator.facts().pace != Pace::Static,
             None => path.ends_with("/meminfo"),
         };
         let kind = match (ticking, cached) {

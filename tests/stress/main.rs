@@ -2,8 +2,8 @@
 //! give a text that mixes two versions, is cut short, holds a NUL, or is older than its bound.
 //!
 //! The view is /proc/stat. Its first row is the sum of the others, column by column, and all of them grow with
-//! the time: a text with bytes of two versions does not add up. A row is as long as its container is old, which
-//! tells when the text was computed.
+//! the time: a text with bytes of two versions does not add up. The ticks of a row are the age of its container, which
+//! tells when the text was computed. While a number gets a digit more, a text may end with an empty line.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use support::{Scene, let_time_pass};
+use support::{Scene, form, let_time_pass};
+
+#[cfg(debug_assertions)]
+mod sizes;
 
 /// How long the readers read.
 const SPAN: Duration = Duration::from_secs(20);
@@ -43,6 +46,10 @@ struct Seen {
     passes: AtomicU64,
     /// Byte-wise passes that saw two versions: allowed, and printed.
     mixed: AtomicU64,
+    /// Texts with an empty line at their end: allowed, and printed.
+    empty_lines: AtomicU64,
+    /// The form that all texts have.
+    form: String,
     /// The most that the view's time has been ahead of the clock: the start of the container, negative.
     offset: AtomicI64,
     /// (when the read began, the time that it gave), of those that seem the oldest; in nanoseconds.
@@ -50,18 +57,18 @@ struct Seen {
 }
 
 impl Seen {
-    fn new() -> Self {
+    fn new(text: &str) -> Self {
         Self {
+            form: form(text),
             offset: AtomicI64::new(i64::MIN),
             ..Self::default()
         }
     }
 
     /// A text that one reader got at once, beginning at `began`.
-    fn text(&self, bytes: &[u8], length: usize, began: i64) {
-        let ticks = match added_up(bytes) {
-            Ok(ticks) if bytes.len() == length => ticks,
-            Ok(_) => panic!("{} bytes of {length}", bytes.len()),
+    fn text(&self, bytes: &[u8], began: i64) {
+        let ticks = match added_up(self.whole(bytes)) {
+            Ok(ticks) => ticks,
             Err(why) => panic!("{why}: {}", String::from_utf8_lossy(bytes)),
         };
         let said = ticks * TICK_NSEC;
@@ -74,6 +81,18 @@ impl Seen {
             oldest.truncate(64);
         }
         self.passes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns a text without empty lines at its end, after a check that nothing else is missing or too much.
+    fn whole<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let end = bytes.iter().rposition(|byte| *byte != b'\n');
+        let whole = &bytes[..bytes.len().min(end.map_or(0, |end| end + 2))];
+        if whole.len() < bytes.len() {
+            self.empty_lines.fetch_add(1, Ordering::Relaxed);
+        }
+        let text = String::from_utf8_lossy(whole);
+        assert_eq!(form(&text), self.form, "{text:?}");
+        whole
     }
 
     /// The greatest age that a text had when its read began.
@@ -132,7 +151,7 @@ fn open_and_read(path: &Path, length: usize, seen: &Seen) {
         }
         bytes.extend_from_slice(&piece[..count]);
     }
-    seen.text(&bytes, length, began);
+    seen.text(&bytes, began);
 }
 
 fn pread_held(file: &File, length: usize, seen: &Seen) {
@@ -140,7 +159,7 @@ fn pread_held(file: &File, length: usize, seen: &Seen) {
     let mut bytes = vec![0; 2 * length];
     let count = file.read_at(&mut bytes, 0).unwrap();
     seen.reads.fetch_add(1, Ordering::Relaxed);
-    seen.text(&bytes[..count], length, began);
+    seen.text(&bytes[..count], began);
 }
 
 /// One byte after the other: whether all were of one version.
@@ -153,8 +172,8 @@ fn byte_wise(path: &Path, length: usize, seen: &Seen) -> bool {
     }
     seen.reads
         .fetch_add(bytes.len() as u64 + 1, Ordering::Relaxed);
-    assert_eq!(bytes.len(), length);
-    added_up(&bytes).is_ok()
+    // One that saw two versions need not be whole: the first may be longer.
+    added_up(&bytes).is_ok() && seen.whole(&bytes).len() <= bytes.len()
 }
 
 fn sendfile(path: &Path, length: usize, seen: &Seen) {
@@ -166,7 +185,7 @@ fn sendfile(path: &Path, length: usize, seen: &Seen) {
     }
     let mut bytes = vec![0; 2 * length];
     let count = File::from(to).read_at(&mut bytes, 0).unwrap();
-    seen.text(&bytes[..count], length, began);
+    seen.text(&bytes[..count], began);
 }
 
 /// A container whose views are shown to this process under a directory: those are the same files.
@@ -183,8 +202,8 @@ fn privileged_no_read_sees_two_versions_or_a_part_of_one_or_one_that_is_too_old(
     let container = scene.container().start();
     let dir = shown(&scene, container.pid());
     let path = dir.join("proc/stat");
-    let length = std::fs::read(&path).unwrap().len();
-    let seen = Seen::new();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (length, seen) = (text.len(), Seen::new(&text));
     let end = Instant::now() + SPAN;
     std::thread::scope(|scope| {
         for reader in 0..8 {
@@ -208,9 +227,11 @@ fn privileged_no_read_sees_two_versions_or_a_part_of_one_or_one_that_is_too_old(
         seen.passes.load(Ordering::Relaxed),
     );
     let mixed = seen.mixed.load(Ordering::Relaxed);
+    let empty_lines = seen.empty_lines.load(Ordering::Relaxed);
     let age = seen.greatest_age();
     println!(
-        "{reads} reads, {passes} texts at once, the oldest {age:?}; {mixed} byte-wise passes of two versions"
+        "{reads} reads, {passes} texts at once, the oldest {age:?}; {mixed} byte-wise passes of two versions, \
+         {empty_lines} texts with an empty line"
     );
     assert!(reads >= LEAST_READS, "{reads} reads");
     assert!(age <= BOUND + SCHEDULING, "a text was {age:?} old");
@@ -223,8 +244,8 @@ fn privileged_a_byte_wise_pass_after_a_silence_sees_one_version() {
     let container = scene.container().start();
     let dir = shown(&scene, container.pid());
     let path = dir.join("proc/stat");
-    let length = std::fs::read(&path).unwrap().len();
-    let seen = Seen::new();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (length, seen) = (text.len(), Seen::new(&text));
     for pass in 0..100 {
         let_time_pass(Duration::from_millis(20));
         let began = Instant::now();

@@ -15,7 +15,8 @@ pub const VIEW: View = View::new(33, "/proc/diskstats", render_view)
         "blkio.throttle.io_service_bytes_recursive, blkio.throttle.io_serviced_recursive",
         "io.stat",
     )
-    .needs(Needs::CGROUP);
+    .needs(Needs::CGROUP)
+    .resizing();
 
 /// There is no bound, because a disk gets a row with its first use.
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {

@@ -15,7 +15,8 @@ pub const VIEW: View = View::new(26, "/proc/vmstat", render_view)
         "total_* of memory.stat, memory.limit_in_bytes, memory.usage_in_bytes",
         "memory.stat, memory.max, memory.current",
     )
-    .needs(Needs::CGROUP);
+    .needs(Needs::CGROUP)
+    .resizing();
 
 /// The counters of events have no bound, and the file is larger than a page anyway.
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {

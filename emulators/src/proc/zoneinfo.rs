@@ -18,7 +18,8 @@ pub const VIEW: View = View::new(27, "/proc/zoneinfo", render_view)
         "memory.stat, memory.max, memory.current",
     )
     .invented("that there is one zone on one node")
-    .needs(Needs::CGROUP);
+    .needs(Needs::CGROUP)
+    .resizing();
 
 /// The counters of events have no bound.
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {

@@ -42,14 +42,13 @@ impl Connection {
     }
 }
 
-/// The settings of the views, which an administrator chooses.
+/// The settings of the views, which an administrator chooses. A setting of another version is passed over, as `padding` is,
+/// which version 0.1.0 has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct Settings {
     /// The age that a view may have, in milliseconds; 0 puts every view on the live connection.
     pub freshness_ms: u64,
-    /// True if views whose numbers vary in width are padded to a constant size. Without padding they are live.
-    pub padding: bool,
     /// True if MemAvailable is never more than what the host has left.
     pub host_clamp: bool,
     /// The numbering of CPUs: their physical ids, or numbers from 0.
@@ -64,7 +63,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             freshness_ms: 10,
-            padding: true,
             host_clamp: true,
             cpu_ids: CpuIds::Physical,
             cpu_quota: None,

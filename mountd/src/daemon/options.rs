@@ -20,8 +20,8 @@ pub struct Options {
     #[arg(long, value_name = "MS", default_value_t = 10)]
     pub freshness: u64,
 
-    /// Do not pad views to a constant size (they are then not cached)
-    #[arg(long)]
+    /// Of version 0.1.0, which padded views: units of that version and daemons that are upgraded pass it
+    #[arg(long, hide = true)]
     pub no_padding: bool,
 
     /// Let MemAvailable exceed what the machine itself has left
@@ -63,7 +63,6 @@ impl Options {
     pub fn settings(&self) -> Settings {
         Settings {
             freshness_ms: self.freshness,
-            padding: !self.no_padding,
             host_clamp: !self.no_host_clamp,
             cpu_ids: if self.dense_cpu_ids {
                 CpuIds::Dense

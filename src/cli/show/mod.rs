@@ -128,13 +128,7 @@ fn compute(pid: i32) -> Result<(std::sync::Arc<FileSystem>, Vec<eci_fs_protocol:
     let host = Host::open().map_err(|e| Error::new(Kind::System, e.to_string()))?;
     let settings = Settings::default();
     let freshness = std::time::Duration::from_millis(settings.freshness_ms);
-    let fs = FileSystem::new(
-        host,
-        None,
-        view_settings(&settings),
-        settings.padding,
-        freshness,
-    );
+    let fs = FileSystem::new(host, None, view_settings(&settings), freshness);
     let rows = fs.add(SLOT, attached);
     Ok((fs, rows))
 }

@@ -7,7 +7,7 @@ mod settings;
 mod user_namespace;
 mod watcher;
 
-pub use attached::{Attached, Version};
+pub use attached::{Attached, SizeChange, Version};
 pub use freshness::{Freshness, STATIC_BOUND, hz};
 pub use sampler::{LoadSample, Sampler};
 pub use settings::view_settings;

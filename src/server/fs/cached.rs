@@ -1,11 +1,14 @@
 //! The cached connection: the kernel's page cache holds a view for as long as its freshness.
 //!
 //! Four rules keep readers from seeing torn text (design, "Two FUSE connections"):
-//! 1. The size of a view does not change while its container's limits and CPUs do not.
+//! 1. The size of a view does not change together with its text while somebody reads ([`SizeChange::InSteps`]), and what a
+//!    page has beyond the text are newlines.
 //! 2. A READ serves exactly the version that the last GETATTR announced, also when the page was only reclaimed.
 //! 3. A GETATTR from an open refreshes after the freshness bound, one from a read (it carries a file handle) only
 //!    after [`HELD_OPEN_FACTOR`] times that.
 //! 4. No notification is sent while a request is served.
+//!
+//! [`SizeChange::InSteps`]: crate::server::container::SizeChange::InSteps
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +16,7 @@ use std::time::Duration;
 use super::attr::Attr;
 use super::containers::View;
 use super::render::Renderer;
-use crate::server::container::STATIC_BOUND;
+use crate::server::container::{STATIC_BOUND, Version};
 use crate::server::error::Errno;
 
 /// The age that a view may have for a reader that holds it open, in multiples of the freshness. Shells read byte by byte
@@ -42,22 +45,25 @@ impl CachedViews {
         } = view;
         let rests = container.rests(*index);
         let freshness = self.renderer.freshness(container);
-        let (bound, timeout) = if rests {
-            let bound = freshness.bound.max(STATIC_BOUND);
-            (bound, bound)
-        } else {
-            (freshness.bound, freshness.timeout)
+        let rested = freshness.bound.max(STATIC_BOUND);
+        // While the size changes, the next step comes after the freshness.
+        let is_rested = |version: &Version| rests && !version.is_changing();
+        let limit = |version: &Version| match from_read {
+            _ if is_rested(version) => rested,
+            true if !rests => freshness.bound * HELD_OPEN_FACTOR,
+            _ => freshness.bound,
         };
-        let limit = if from_read && !rests {
-            bound * HELD_OPEN_FACTOR
-        } else {
-            bound
+        let version = match container.fresh(*index, limit) {
+            Some(version) => version,
+            None => self
+                .renderer
+                .renew_cached(container, *index, freshness.bound)?,
         };
-        let version = match container.version(*index) {
-            Some(version) if version.age() < limit => version,
-            _ => self.renderer.renew(container, *index)?,
+        let timeout = match is_rested(&version) {
+            true => rested,
+            false => freshness.timeout,
         };
-        Ok((view.attr(version.text.len(), version.mtime), timeout))
+        Ok((view.attr(version.size, version.mtime), timeout))
     }
 
     /// Returns the text of a view that the kernel was told of last.
@@ -65,10 +71,16 @@ impl CachedViews {
     /// # Errors
     /// EIO when the view cannot be computed.
     pub(super) fn read(&self, view: &View) -> Result<Arc<[u8]>, Errno> {
-        match view.container.version(view.index) {
+        let View {
+            container, index, ..
+        } = view;
+        match container.announced(*index) {
             Some(version) => Ok(version.text),
             // The server that announced the version is dead; this one announces a later one at the next GETATTR.
-            None => Ok(self.renderer.renew(&view.container, view.index)?.text),
+            None => {
+                let apart = self.renderer.freshness(container).bound;
+                Ok(self.renderer.renew_cached(container, *index, apart)?.text)
+            }
         }
     }
 }

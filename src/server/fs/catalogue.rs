@@ -17,12 +17,12 @@ pub(super) struct Catalogue {
 }
 
 impl Catalogue {
-    /// Finds out which views can be cached; with `padding`, those that are padded too.
-    pub(super) fn new(renderer: Arc<Renderer>, padding: bool) -> Self {
+    /// Finds out which views can be cached.
+    pub(super) fn new(renderer: Arc<Renderer>) -> Self {
         let unlimited = Attached::unlimited();
         let cx = unlimited.context(renderer.host(), renderer.settings(), None);
         let cacheable = (0..EMULATORS.len())
-            .map(|index| Attached::can_cache(index, &cx, padding))
+            .map(|index| Attached::can_cache(index, &cx))
             .collect();
         Self {
             renderer,

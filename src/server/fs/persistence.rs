@@ -2,10 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use eci_fs_emulators::EMULATORS;
 
 use crate::server::clock;
-use crate::server::container::Attached;
+use crate::server::container::{Attached, Version};
 use crate::server::ids::NodeId;
 use crate::server::state::{Begin, Key, Record, Snapshot, State};
 
@@ -51,6 +53,17 @@ impl Persistence {
         if let Some(state) = &self.0 {
             state.put_history(container.slot(), container.history());
         }
+    }
+
+    /// Writes the version of a cached view that is about to be announced.
+    pub(super) fn put_version(&self, container: &Attached, index: usize, version: &Version) {
+        let record = || Record::Version {
+            slot: container.slot(),
+            emulator: EMULATORS[index].facts().id,
+            size: version.size as u64,
+            mtime: version.mtime.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        };
+        self.put(record, &version.text);
     }
 
     /// Writes the snapshot of an open file. One that `is_read` is written as if it had been opened [`READ_WITHIN`] before:

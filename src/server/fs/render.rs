@@ -1,25 +1,28 @@
 //! Computing a view: from which values, and where its text goes.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use eci_fs_emulators::{Context, EMULATORS, Host, Load, Needs, Settings};
+use eci_fs_emulators::{Bound, Context, EMULATORS, Host, Load, Needs, Settings};
 use parking_lot::Mutex;
 
 use super::persistence::Persistence;
-use crate::server::container::{Attached, Freshness, Sampler, Version, Watcher};
+use crate::server::container::{Attached, Freshness, Sampler, SizeChange, Version, Watcher};
 use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
 
 /// The capacity in bytes of the largest buffer that is kept for the next view.
 const LARGEST_BUFFER: usize = 1 << 16;
 
+/// A thread that reads is not scheduled for this long at most, on a busy host. The freshness comes on top of it, in which
+/// nobody asks: with that of 10 ms a view rests when it was not asked for in ten freshnesses.
+const UNSCHEDULED: Duration = Duration::from_millis(90);
+
 /// Computes views. All parts of the file system share one.
 #[derive(Debug)]
 pub(super) struct Renderer {
     host: Arc<Host>,
     settings: Settings,
-    padding: bool,
     freshness: Freshness,
     sampler: Sampler,
     watcher: Option<Arc<Watcher>>,
@@ -33,7 +36,6 @@ impl Renderer {
     pub(super) fn new(
         host: Arc<Host>,
         settings: Settings,
-        padding: bool,
         freshness: Freshness,
         watcher: Option<Arc<Watcher>>,
         persistence: Persistence,
@@ -41,7 +43,6 @@ impl Renderer {
         Self {
             host,
             settings,
-            padding,
             freshness,
             sampler: Sampler::new(persistence.state()),
             watcher,
@@ -94,13 +95,24 @@ impl Renderer {
         index: usize,
         make: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, Errno> {
+        self.render_bounded(container, index, |text, _| make(text))
+    }
+
+    /// Computes a view now, and returns what `make` makes of its text and its bound.
+    fn render_bounded<T>(
+        &self,
+        container: &Attached,
+        index: usize,
+        make: impl FnOnce(&[u8], Bound) -> T,
+    ) -> Result<T, Errno> {
         let mut buffer = self.buffers.lock().pop().unwrap_or_default();
         let cx = self.context(container, EMULATORS[index].facts().needs);
-        let result = container.render(index, &cx, self.padding, &mut buffer);
-        let made = result.map(|()| {
+        let result = container.render(index, &cx, &mut buffer);
+        let made = result.map(|bound| {
             self.persistence.put_history(container);
             faults::at(Point::Render);
-            make(&buffer)
+            faults::resize(EMULATORS[index].facts().path, &mut buffer);
+            make(&buffer, bound)
         });
         if buffer.capacity() <= LARGEST_BUFFER {
             buffer.clear();
@@ -114,6 +126,29 @@ impl Renderer {
         let started = Instant::now();
         self.render(container, index, |text| {
             container.replace(index, text, started)
+        })
+    }
+
+    /// Computes a view now, and makes it what the view says on the cached connection, where its size changes in steps
+    /// that are `apart`. Returns the version that is served.
+    pub(super) fn renew_cached(
+        &self,
+        container: &Attached,
+        index: usize,
+        apart: Duration,
+    ) -> Result<Version, Errno> {
+        let started = Instant::now();
+        let change = SizeChange::InSteps {
+            apart,
+            silence: apart.saturating_add(UNSCHEDULED),
+        };
+        self.render_bounded(container, index, |text, bound| {
+            container.follow(index, text, started, change, |version| {
+                // The next server has to know what the kernel has only where the size can be another one by then.
+                if bound.bytes(text.len()) != Some(text.len()) {
+                    self.persistence.put_version(container, index, version);
+                }
+            })
         })
     }
 }

@@ -72,6 +72,8 @@ pub enum Operation<'a, R: Replies> {
     },
     Read {
         handle: Handle,
+        /// The flags of the open file.
+        flags: i32,
         offset: u64,
         size: u32,
         reply: R::Data,
@@ -175,11 +177,13 @@ impl<R: Replies> Operation<'_, R> {
             },
             Self::Read {
                 handle,
+                flags,
                 offset,
                 size,
                 reply,
             } => Operation::Read {
                 handle,
+                flags,
                 offset,
                 size,
                 reply,

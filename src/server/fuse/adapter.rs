@@ -119,7 +119,7 @@ impl Filesystem for Adapter {
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
@@ -127,6 +127,7 @@ impl Filesystem for Adapter {
             id,
             Operation::Read {
                 handle: Handle(handle.0),
+                flags: flags.0,
                 offset,
                 size,
                 reply,

@@ -27,10 +27,12 @@ use memory::Memory;
 pub use record::{Key, NO_SLOT, Record, Snapshot, Trigger};
 use space::{MAX_ORDER, Place, Space};
 
-/// One in this many blocks is reserved for the records of containers. Open snapshots and paths may not fill these.
+/// One in this many blocks is reserved for the records of containers. Open snapshots, paths
+/// and versions of views may not fill these.
 const RESERVED: u32 = 4;
 
-/// One container may fill one in this many of the blocks for open snapshots, and so may all paths of the host.
+/// One container may fill one in this many of the blocks for open snapshots, names and versions of views, and so may all paths
+/// of the host.
 const SHARE: u32 = 8;
 
 /// The number of blocks of the smallest usable file: the longest record fits.
@@ -87,7 +89,7 @@ pub enum Begin {
 pub struct Remembered {
     /// The record.
     pub record: Record,
-    /// The text of a snapshot; empty for other records.
+    /// The text of a snapshot or of a version; empty for other records.
     pub text: Vec<u8>,
 }
 
@@ -362,7 +364,10 @@ impl Begun {
 
 /// Returns whether there can be so many records of this kind that each container has a share.
 fn has_share(key: Key) -> bool {
-    matches!(key, Key::Snapshot(_) | Key::Path(_) | Key::OwnPath(..))
+    matches!(
+        key,
+        Key::Snapshot(_) | Key::Path(_) | Key::OwnPath(..) | Key::Version(..)
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The records of the state, as values.
 
+use std::time::Duration;
+
 use eci_fs_emulators::{Load, Shown};
 use eci_fs_protocol::link::Resource;
 use serde::{Deserialize, Serialize};
@@ -57,6 +59,17 @@ pub enum Record {
         /// The path below it.
         path: String,
     },
+    /// What the kernel was told last of a cached view whose size can change. Its text follows.
+    Version {
+        /// The slot of the container.
+        slot: u64,
+        /// The id of the emulator.
+        emulator: u16,
+        /// The size in bytes that was announced, which may be more than that of the text.
+        size: u64,
+        /// The time that was announced, since 1970.
+        mtime: Duration,
+    },
 }
 
 /// A file that is open on the live connection.
@@ -106,6 +119,8 @@ pub enum Key {
     Path(u64),
     /// A name of the container in this slot, by the number in the node id.
     OwnPath(u64, u64),
+    /// A cached view of the container in this slot, by the id of the emulator.
+    Version(u64, u16),
 }
 
 /// The slot of no container.
@@ -122,6 +137,7 @@ impl Record {
             Self::Tunable { slot, emulator, .. } => Key::Tunable(*slot, *emulator),
             Self::Path { number, .. } => Key::Path(*number),
             Self::OwnPath { slot, number, .. } => Key::OwnPath(*slot, *number),
+            Self::Version { slot, emulator, .. } => Key::Version(*slot, *emulator),
         }
     }
 
@@ -131,7 +147,8 @@ impl Record {
             Self::History { slot, .. }
             | Self::Load { slot, .. }
             | Self::Tunable { slot, .. }
-            | Self::OwnPath { slot, .. } => *slot,
+            | Self::OwnPath { slot, .. }
+            | Self::Version { slot, .. } => *slot,
             Self::Snapshot(snapshot) => crate::server::ids::NodeId::from_raw(snapshot.node).slot(),
             Self::Trigger(trigger) => trigger.slot,
             Self::Path { .. } => NO_SLOT,
@@ -218,7 +235,16 @@ mod tests {
                     path,
                 }
             });
-        prop_oneof![load, snapshot, trigger, tunable, path, own_path]
+        let version =
+            any::<(u64, u16, u64, Duration)>().prop_map(|(slot, emulator, size, mtime)| {
+                Record::Version {
+                    slot,
+                    emulator,
+                    size,
+                    mtime,
+                }
+            });
+        prop_oneof![load, snapshot, trigger, tunable, path, own_path, version]
     }
 
     proptest! {
@@ -273,6 +299,16 @@ mod tests {
             path: "x".to_owned(),
         };
         assert_eq!(own_path.encode(b""), [6, 3, 1, 2, 1, b'x']);
+        let version = Record::Version {
+            slot: 3,
+            emulator: 16,
+            size: 5,
+            mtime: Duration::new(7, 9),
+        };
+        assert_eq!(
+            version.encode(b"1 2\n"),
+            [7, 3, 16, 5, 7, 9, b'1', b' ', b'2', b'\n']
+        );
         let load = Record::Load {
             slot: 1,
             load: Load {

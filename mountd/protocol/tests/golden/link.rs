@@ -59,7 +59,7 @@ golden! { what_the_daemon_says, ToServer:
         settings: Settings::default(),
         held: HELD,
     }, concat!(
-        r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"padding":true,"#,
+        r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"#,
         r#""host-clamp":true,"cpu-ids":"physical"},"held":4}}"#,
     );
     ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION }, r#"{"adopt":{"version":2}}"#;
@@ -96,7 +96,6 @@ golden! { what_the_server_answers, FromServer:
         replies: vec![vec![3], vec![4]],
         settings: Settings {
             freshness_ms: 0,
-            padding: false,
             host_clamp: false,
             cpu_ids: CpuIds::Dense,
             cpu_quota: Some(CpuQuota::Online),
@@ -104,7 +103,7 @@ golden! { what_the_server_answers, FromServer:
         slots: vec![7, 8],
     }, concat!(
         r#"{"held":{"version":2,"init":[[1],[2]],"replies":[[3],[4]],"settings":{"freshness-ms":0,"#,
-        r#""padding":false,"host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
+        r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },
@@ -185,7 +184,19 @@ fn what_was_added_later_may_be_missing() {
             directory: false,
         },
     );
-    assert_reads(r#"{"padding":true}"#, &Settings::default());
+    assert_reads(r#"{}"#, &Settings::default());
+}
+
+/// Version 0.1.0 could pad views to a constant size. A daemon that takes over from it hears of that, and so does a server
+/// that such a daemon starts.
+#[test]
+fn the_padding_of_version_0_1_0_is_passed_over() {
+    for padding in [true, false] {
+        let settings = format!(
+            r#"{{"freshness-ms":10,"padding":{padding},"host-clamp":true,"cpu-ids":"physical"}}"#
+        );
+        assert_reads(&settings, &Settings::default());
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
-    Cgroup, Container, Context, Controller, DescriptorCache, EMULATORS, Hierarchy, HierarchyCache,
-    History, Host, Identity, Load, Network, Pace, Settings, TUNABLES, Values,
+    Bound, Cgroup, Container, Context, Controller, DescriptorCache, EMULATORS, Hierarchy,
+    HierarchyCache, History, Host, Identity, Load, Network, Pace, Settings, TUNABLES, Values,
 };
 use eci_fs_protocol::capabilities::bounding_set_can_measure;
 use eci_fs_protocol::choices::Choices;
@@ -29,7 +29,7 @@ use super::watcher;
 use crate::server::clock;
 use crate::server::error::Errno;
 use crate::server::ids::Paths;
-pub use version::Version;
+pub use version::{SizeChange, Version};
 use view::View;
 
 /// The page cache can hold this many bytes of a ticking view without a reader seeing two versions: one page of the
@@ -261,13 +261,14 @@ impl Attached {
         Self::over(container, 0, 0)
     }
 
-    /// Returns whether the view of `EMULATORS[index]` can be cached: a static view at any size, a ticking one if it has a
-    /// constant size of one page at most, padded. The context is that of [`Self::unlimited`], so that no later change of
-    /// limits can make the answer untrue.
-    pub fn can_cache(index: usize, unlimited: &Context<'_>, padding: bool) -> bool {
+    /// Returns whether the view of `EMULATORS[index]` can be cached: a static view at any size, a ticking one if it never
+    /// exceeds one page. The context is that of [`Self::unlimited`], so that no later change of limits can make the answer
+    /// untrue.
+    pub fn can_cache(index: usize, unlimited: &Context<'_>) -> bool {
         let emulator = EMULATORS[index];
         match emulator.facts().pace {
             Pace::Static => true,
+            Pace::Resizing => false,
             Pace::Ticking => {
                 let mut text = Vec::new();
                 let cx = unlimited
@@ -275,7 +276,7 @@ impl Attached {
                     .only(emulator.facts().needs);
                 let bound = emulator.render(&cx, &mut text);
                 let bytes = bound.ok().and_then(|bound| bound.bytes(text.len()));
-                padding && bytes.is_some_and(|bytes| bytes <= ONE_PAGE)
+                bytes.is_some_and(|bytes| bytes <= ONE_PAGE)
             }
         }
     }
@@ -316,7 +317,7 @@ impl Attached {
         self.views[index].mode.load(Ordering::Relaxed)
     }
 
-    /// Computes the view of `EMULATORS[index]`.
+    /// Computes the view of `EMULATORS[index]`, and returns its bound.
     ///
     /// # Errors
     /// The errno of the emulator's error. The reason is logged, once until the view works again.
@@ -324,17 +325,16 @@ impl Attached {
         &self,
         index: usize,
         cx: &Context<'_>,
-        padding: bool,
         text: &mut Vec<u8>,
-    ) -> Result<(), Errno> {
+    ) -> Result<Bound, Errno> {
         let emulator = EMULATORS[index];
         let failing = &self.views[index].failing;
-        match emulators::render_view(emulator, cx, padding, text) {
-            Ok(()) => {
+        match emulators::render_view(emulator, cx, text) {
+            Ok(bound) => {
                 if failing.swap(false, Ordering::Relaxed) {
                     tracing::info!(id = %self.container.identity.id, path = emulator.facts().path, "the view is back");
                 }
-                Ok(())
+                Ok(bound)
             }
             Err(error) => {
                 if !failing.swap(true, Ordering::Relaxed) {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators::{EMULATORS, Pace};
 use parking_lot::Mutex;
 
-use super::{Attached, Version};
+use super::{Attached, SizeChange, Version};
 
 impl Attached {
     /// Returns the last version of the view of `EMULATORS[index]`.
@@ -22,18 +22,56 @@ impl Attached {
             .map(|version| version.text)
     }
 
+    /// Returns the last version of the view of `EMULATORS[index]` if it is younger than its `limit`, to answer a request.
+    pub fn fresh(&self, index: usize, limit: impl Fn(&Version) -> Duration) -> Option<Version> {
+        let mut version = self.views[index].if_used()?.version.lock();
+        let fresh = version
+            .as_mut()
+            .filter(|version| version.age() < limit(version))?;
+        fresh.set_answered();
+        Some(fresh.clone())
+    }
+
+    /// Returns the version of the view of `EMULATORS[index]` that was announced last, to answer a READ.
+    pub fn announced(&self, index: usize) -> Option<Version> {
+        let mut version = self.views[index].if_used()?.version.lock();
+        let announced = version.as_mut()?;
+        announced.set_answered();
+        Some(announced.clone())
+    }
+
     /// Makes `text`, whose computation began at `started`, the version of the view of `EMULATORS[index]`.
     ///
     /// A text that says the same keeps the time of the version before, so that the kernel keeps its pages. A
     /// text that was begun before the present version was is dropped: a view never goes back in time.
     pub fn replace(&self, index: usize, text: &[u8], started: Instant) -> Version {
+        self.follow(index, text, started, SizeChange::AtOnce, |_| {})
+    }
+
+    /// Makes `text`, whose computation began at `started`, what the view of `EMULATORS[index]` says, and returns the next
+    /// version, which need not show it yet: the size changes as `change` says. `save` is called with a version that says
+    /// something else than the one before, before anybody is answered from it.
+    pub fn follow(
+        &self,
+        index: usize,
+        text: &[u8],
+        started: Instant,
+        change: SizeChange,
+        save: impl FnOnce(&Version),
+    ) -> Version {
         let used = self.views[index].used();
         let mut version = used.version.lock();
         // A computation that was begun before a change may not show it.
         let since =
             |changed: &Mutex<Option<Instant>>| changed.lock().is_some_and(|at| started <= at);
         let stale = since(&self.expired) || since(&used.written);
-        Version::follow(&mut version, text, started, stale)
+        Version::follow(&mut version, text, started, stale, change, save)
+    }
+
+    /// Takes over the version of the view of `EMULATORS[index]` that a server before this one announced last.
+    pub fn restore_version(&self, index: usize, text: Arc<[u8]>, size: usize, mtime: SystemTime) {
+        let restored = Version::restored(text, size, mtime);
+        *self.views[index].used().version.lock() = Some(restored);
     }
 
     /// Returns whether the view of `EMULATORS[index]` only changes when [`Self::expire`] is called, or a CPU of the host

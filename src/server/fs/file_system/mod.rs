@@ -8,7 +8,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use eci_fs_emulators::{EMULATORS, Host, Settings, Tunable};
 use eci_fs_protocol::host_sysctl::HostSysctl;
@@ -100,11 +100,10 @@ impl FileSystem {
         host: Host,
         services: Option<Services>,
         settings: Settings,
-        padding: bool,
         freshness: Duration,
     ) -> Arc<Self> {
         let capabilities = permission::capabilities;
-        Self::assemble(host, services, settings, padding, freshness, capabilities)
+        Self::assemble(host, services, settings, freshness, capabilities)
     }
 
     /// Makes the parts and gives each what it needs. `capabilities` returns those of a thread.
@@ -112,7 +111,6 @@ impl FileSystem {
         host: Host,
         services: Option<Services>,
         settings: Settings,
-        padding: bool,
         freshness: Duration,
         capabilities: fn(u32) -> CapabilitySets,
     ) -> Arc<Self> {
@@ -137,7 +135,6 @@ impl FileSystem {
         let renderer = Arc::new(Renderer::new(
             Arc::clone(&host),
             settings,
-            padding,
             Freshness::of(freshness),
             watcher.clone(),
             persistence.clone(),
@@ -145,7 +142,7 @@ impl FileSystem {
         let permissions = Arc::new(Permissions::new(Arc::clone(&host), capabilities));
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&containers), persistence.clone()));
         Arc::new(Self {
-            catalogue: Catalogue::new(Arc::clone(&renderer), padding),
+            catalogue: Catalogue::new(Arc::clone(&renderer)),
             directories: Directories::new(Arc::clone(&containers)),
             cached: CachedViews::new(Arc::clone(&renderer)),
             live: LiveViews::new(
@@ -355,6 +352,19 @@ impl FileSystem {
             Record::Tunable {
                 emulator, value, ..
             } => container.tunables().restore(emulator, &value),
+            Record::Version {
+                emulator,
+                size,
+                mtime,
+                ..
+            } => {
+                let size = usize::try_from(size).unwrap_or(usize::MAX);
+                if let Ok(index) = container.index(emulator)
+                    && let Some(mtime) = SystemTime::UNIX_EPOCH.checked_add(mtime)
+                {
+                    container.restore_version(index, text.into(), size, mtime);
+                }
+            }
             Record::Trigger(trigger) => {
                 if let Some(triggers) = &self.triggers {
                     triggers.restore(trigger);

@@ -70,7 +70,7 @@ impl FileSystem {
                     .container
                     .version(view.index)
                     .map_or((0, SystemTime::UNIX_EPOCH), |version| {
-                        (version.text.len(), version.mtime)
+                        (version.size, version.mtime)
                     });
                 Ok((view.attr(size, mtime), Duration::ZERO))
             }

@@ -1,5 +1,7 @@
 //! Requests are taken apart here: each operation is performed, and its answer sent back.
 
+use eci_fs_protocol::link::Connection;
+
 use super::FileSystem;
 use crate::server::error::Errno;
 use crate::server::fs::request::{FsRequest, Operation, Replies, Reply};
@@ -38,10 +40,14 @@ impl FileSystem {
             } => reply.send(self.open(connection, id, caller, flags, request)),
             Operation::Read {
                 handle,
+                flags,
                 offset,
                 size,
                 reply,
             } => match self.read(connection, id, handle, offset) {
+                Ok(text) if connection == Connection::Cached && flags & libc::O_DIRECT == 0 => {
+                    reply.send(Ok(&page(&text, offset, size)));
+                }
                 Ok(text) => reply.send(Ok(part(&text, offset, size))),
                 Err(errno) => reply.send(Err(errno)),
             },
@@ -83,4 +89,26 @@ fn part(text: &[u8], offset: u64, size: u32) -> &[u8] {
         .min(text.len());
     let end = start.saturating_add(size as usize).min(text.len());
     &text[start..end]
+}
+
+/// Returns what a page of a cached view gets: the text, and newlines up to its end. A reader sees these when it has the size
+/// of the next version, which is longer; without them the kernel would fill the page with zeros.
+fn page(text: &[u8], offset: u64, size: u32) -> Vec<u8> {
+    let mut page = Vec::with_capacity(size as usize);
+    page.extend_from_slice(part(text, offset, size));
+    page.resize(size as usize, b'\n');
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page;
+
+    #[test]
+    fn a_page_ends_with_newlines() {
+        assert_eq!(page(b"12 3\n", 0, 8), b"12 3\n\n\n\n");
+        assert_eq!(page(b"12 3\n", 2, 2), b" 3");
+        assert_eq!(page(b"12 3\n", 5, 3), b"\n\n\n");
+        assert_eq!(page(b"12 3\n", u64::MAX, 1), b"\n");
+    }
 }

@@ -14,7 +14,7 @@ use crate::server::ids::NodeId;
 
 fn of_this_host() -> Arc<FileSystem> {
     let (settings, freshness) = (Settings::default(), Duration::from_millis(10));
-    FileSystem::new(Host::open().unwrap(), None, settings, true, freshness)
+    FileSystem::new(Host::open().unwrap(), None, settings, freshness)
 }
 
 /// Walk to a path of a slot.

@@ -88,7 +88,6 @@ impl MadeHost {
             host,
             None,
             Settings::default(),
-            true,
             Duration::from_millis(10),
             capabilities,
         );

@@ -89,7 +89,6 @@ fn file_system(freshness_ms: u64) -> Arc<FileSystem> {
         host,
         None,
         Settings::default(),
-        true,
         Duration::from_millis(freshness_ms),
     )
 }

@@ -232,18 +232,6 @@ impl DirectoryGrafts {
         })
     }
 
-    /// Returns whether a file in a directory graft has a graft of its own over it.
-    pub(super) fn is_covered(&self, place: &Place) -> bool {
-        let path = join(place.directory.facts().path, &place.rel);
-        let index = EMULATORS
-            .iter()
-            .position(|emulator| emulator.facts().path == path);
-        let served = index.filter(|index| place.container.connection(*index).is_some());
-        served.is_some_and(|index| {
-            EMULATORS[index].is_offered(&self.renderer.context(&place.container, NEEDS))
-        })
-    }
-
     /// Returns for how long the kernel may believe a directory: what lies in it changes with limits and CPUs, as views do.
     pub(super) fn directory_timeout(&self, place: &Place) -> Duration {
         self.renderer.freshness(&place.container).timeout
