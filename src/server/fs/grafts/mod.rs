@@ -12,6 +12,7 @@ mod place;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use eci_fs_emulators::EMULATORS;
 use eci_fs_emulators::directory::NEEDS;
 use eci_fs_emulators::{DIRECTORIES, Decision, Directory, Host};
 use rustix::fs::OFlags;
@@ -119,12 +120,22 @@ impl DirectoryGrafts {
     /// Returns the inode number of a node, which is the path `rel` below the graft of `place`. A file that has a graft of
     /// its own over it has the inode number of that graft, because a program finds that one at the name.
     fn inode(&self, place: &Place, rel: &str, id: NodeId) -> u32 {
-        covering(place, rel).map_or(id.inode(), u32::from)
+        self.covering(place, rel).map_or(id.inode(), u32::from)
     }
 
     /// Returns whether a file in a directory graft has a graft of its own over it.
     pub(super) fn is_covered(&self, place: &Place) -> bool {
-        covering(place, &place.rel).is_some()
+        self.covering(place, &place.rel).is_some()
+    }
+
+    /// Returns the id of the emulator whose view is grafted over the path `rel` below the graft of `place`.
+    fn covering(&self, place: &Place, rel: &str) -> Option<u16> {
+        let emulator = EMULATORS[covering(place, rel)?];
+        // A view that this version offers no more may be grafted in a container that a version before attached. The
+        // directory has the kernel's own file there.
+        emulator
+            .is_offered(&self.renderer.context(&place.container, NEEDS))
+            .then(|| emulator.facts().id)
     }
 
     /// Returns the directory that holds a place; none for a directory graft itself.

@@ -66,12 +66,12 @@ static INDICES: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| {
     paths.zip(0..).collect()
 });
 
-/// Returns the id of the emulator of the view that is grafted over the path `rel` below the graft of `place`; none if
+/// Returns the index in [`EMULATORS`] of the view that is grafted over the path `rel` below the graft of `place`; none if
 /// nothing is.
-pub(super) fn covering(place: &Place, rel: &str) -> Option<u16> {
+pub(super) fn covering(place: &Place, rel: &str) -> Option<usize> {
     let index = *INDICES.get(join(place.directory.facts().path, rel).as_str())?;
     place.container.connection(index)?;
-    Some(EMULATORS[index].facts().id)
+    Some(index)
 }
 
 /// Returns the path of the directory that holds `rel`, and the name of `rel` in it; none for a directory graft itself.
