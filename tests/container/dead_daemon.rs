@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 
 use serde_json::Value;
-use support::{Ran, Scene, Signal, signal};
+use support::{Bundle, Engine, Ran, Scene, Signal, signal};
 
 use crate::{limits, scene, sees, sees_the_host};
 
@@ -199,7 +199,7 @@ fn privileged_a_pid_that_another_process_has_now_is_no_daemon() {
     daemon.die();
     // The number in the lock is that of a process that lives, and has nothing to do with the directory.
     let lock = scene.runtime_dir().join("lock");
-    fs::write(lock, std::process::id().to_string()).unwrap();
+    fs::write(lock, container.pid().to_string()).unwrap();
     assert_eq!(list_of_the_dead(&scene).len(), 1);
     drop(container);
 }
@@ -257,23 +257,15 @@ fn privileged_a_hook_that_gave_up_has_nothing_attached_later() {
     let scene = scene();
     let mut daemon = scene.daemon(&[]);
     daemon.stop();
-    let container = scene.container().start();
-    let state = format!(
-        r#"{{"ociVersion":"1.0.2","id":"web","status":"creating","pid":{},"bundle":"/"}}"#,
-        container.pid()
-    );
-    let mut pending = scene.start(&["hook", "--timeout", "1", "createRuntime"]);
-    let mut input = pending.child().stdin.take().unwrap();
-    std::io::Write::write_all(&mut input, state.as_bytes()).unwrap();
-    drop(input);
-    pending
-        .wait()
-        .refused(&["eci-fs: hook: container web", "did not answer within"]);
+    let bundle = Bundle::new(&scene, Engine::Runc, &limits(192, 0.5), false);
+    bundle.hook(&scene, &["--timeout", "1"]);
+    let ran = bundle.run();
+    assert!(ran.code.is_some_and(|code| code != 0), "{ran:?}");
+    assert!(ran.stderr.contains("did not answer within"), "{ran:?}");
     daemon.go_on();
     daemon.wait_for("the command that asked has gone, so nothing is done");
     assert_eq!(scene.list().len(), 0);
-    assert_eq!(container.grafts(), Vec::<String>::new());
-    drop(container);
+    drop(bundle);
     daemon.end();
 }
 

@@ -87,6 +87,15 @@ fn answer(
     request: Request,
     fds: Vec<OwnedFd>,
 ) -> Result<(Response, Option<OwnedFd>)> {
+    let changes = !matches!(
+        request,
+        Request::List { .. } | Request::Open { .. } | Request::Forget { .. }
+    );
+    if changes {
+        // Before the process behind a pidfd is looked at: an engine kills the container whose hook gave up. The check
+        // is made again when the operations before have ended.
+        asker.check()?;
+    }
     let mut fds = fds.into_iter();
     let mut next = |what| {
         fds.next()
