@@ -88,7 +88,12 @@ fn privileged_beside_a_dead_daemon_commands_tell_what_its_server_serves_on() {
     // The remedy is one.
     let daemon = scene.daemon(&[]);
     assert_eq!(scene.list(), before[..1]);
-    assert_eq!(finding(&scene).1["state"], "ok");
+    let (_, found) = finding(&scene);
+    assert_eq!(found["state"], "ok", "{found}");
+    assert!(
+        found["says"].as_str().unwrap().ends_with("has 1 container"),
+        "{found}"
+    );
     scene.eci_fs(&["unmount", views]).ok();
     scene.eci_fs(&["detach", "web"]).ok();
     assert_eq!(container.mounts(), mounts);
