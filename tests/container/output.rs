@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 
 use support::Scene;
@@ -48,7 +49,7 @@ fn is_quiet(command: impl Fn() -> Command, what: &str) {
 }
 
 #[test]
-fn help_and_version_of_every_program_and_command_need_no_reader() {
+fn help_and_version_of_every_command_need_no_reader() {
     let eci_fs = env!("CARGO_BIN_EXE_eci-fs");
     let output = Command::new(eci_fs).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
@@ -68,24 +69,13 @@ fn help_and_version_of_every_program_and_command_need_no_reader() {
         };
         is_quiet(command, name);
     }
-    for program in [eci_fs, mountd()] {
-        for option in ["--help", "--version"] {
-            let command = || {
-                let mut command = Command::new(program);
-                command.arg(option);
-                command
-            };
-            is_quiet(command, &format!("{program} {option}"));
-        }
-    }
-}
-
-/// The daemon as a program of its own, which cargo builds beside `eci-fs`, or `eci-fs` where it does not.
-fn mountd() -> &'static str {
-    let beside = concat!(env!("CARGO_BIN_EXE_eci-fs"), "/../eci-mountd");
-    match std::path::Path::new(beside).exists() {
-        true => beside,
-        false => env!("CARGO_BIN_EXE_eci-fs"),
+    for option in ["--help", "--version"] {
+        let command = || {
+            let mut command = Command::new(eci_fs);
+            command.arg(option);
+            command
+        };
+        is_quiet(command, option);
     }
 }
 
@@ -152,8 +142,15 @@ fn privileged_an_error_that_cannot_be_printed_has_its_exit_code_all_the_same() {
     let scene = scene();
     for stderr in [closed_pipe(), full_disk()] {
         let mut command = scene.command(&["attach", "4194305"]);
+        let again = stderr.try_clone().unwrap();
         let status = command.stderr(stderr).status().unwrap();
         assert_eq!(status.code(), Some(1));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eci-runc"));
+        command.args(["list"]).env("ECI_FS_RUNTIME", "/nonexistent");
+        let status = command.stderr(again).status().unwrap();
+        // It has given SIGPIPE its default for the runtime that it could not execute.
+        let by_pipe = status.signal() == Some(support::Signal::PIPE.as_raw());
+        assert!(by_pipe || status.code() == Some(1), "{status:?}");
     }
 }
 
