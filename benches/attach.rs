@@ -56,7 +56,8 @@ fn main() -> Result<()> {
     }
     // A thread reads the rest of the log, so that the daemon does not block on a full pipe.
     std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-    let client = Client::connect(&runtime_dir)?.ok_or("eci-mountd does not listen")?;
+    let limit = std::time::Duration::from_secs(30);
+    let client = Client::connect(&runtime_dir, limit)?.ok_or("eci-mountd does not listen")?;
 
     let containers = (0..count)
         .map(|_| container())

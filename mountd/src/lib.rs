@@ -18,7 +18,7 @@
 //! | [`connections`] | the two FUSE connections |
 //! | [`broker`] | answers what the server asks of the daemon |
 //! | [`host_sysctls`] | sysctls of the host that are raised for containers |
-//! | [`runtime_dir`], [`config`], [`telemetry`] | the runtime directory, the configuration, the log |
+//! | [`runtime_dir`], [`config`], [`telemetry`], [`output`] | the runtime directory, the configuration, the log, what is printed |
 //! | [`container`] | what the kernel says of a container's process |
 
 pub mod broker;
@@ -28,6 +28,7 @@ pub mod container;
 pub mod daemon;
 pub mod grafts;
 pub mod host_sysctls;
+pub mod output;
 pub mod persistent_descriptors;
 pub mod registry;
 pub mod runtime_dir;

@@ -3,17 +3,22 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use eci_fs_mountd::{daemon, output, telemetry};
 
 /// The mount daemon of eci-fs: mounts the two FUSE connections, and grafts views into containers.
 #[derive(Debug, Parser)]
 #[command(name = "eci-mountd", version)]
 struct CommandLine {
     #[command(flatten)]
-    options: eci_fs_mountd::daemon::Options,
+    options: daemon::Options,
 }
 
 fn main() -> ExitCode {
-    let line = CommandLine::parse();
-    eci_fs_mountd::telemetry::start();
-    eci_fs_mountd::daemon::main(&line.options)
+    match output::parse::<CommandLine>("eci-mountd") {
+        Ok(line) => {
+            telemetry::start();
+            daemon::main(&line.options)
+        }
+        Err(code) => code,
+    }
 }

@@ -16,6 +16,18 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 /// The path, unless an option names another one.
 pub const DEFAULT: &str = "/run/eci-fs";
 
+/// The environment variable that names another one.
+pub const VARIABLE: &str = "ECI_FS_RUNTIME_DIR";
+
+/// Returns the runtime directory that is used when no option names one. A default from the environment is no argument,
+/// so the usage in an error message does not show it as one that was given.
+pub fn default() -> PathBuf {
+    match std::env::var_os(VARIABLE) {
+        Some(dir) if !dir.is_empty() => dir.into(),
+        _ => DEFAULT.into(),
+    }
+}
+
 /// An opened and checked runtime directory.
 #[derive(Debug)]
 pub struct RuntimeDir {
@@ -178,6 +190,16 @@ impl RuntimeDir {
             .trim()
             .parse()
             .ok()
+    }
+
+    /// Returns the process that holds the lock, if it lives: a daemon that starts, serves or ends. The file names the
+    /// process that has taken the lock last, and another process may have that number now.
+    pub fn living_holder(&self) -> Option<i32> {
+        let pid = self.lock_holder()?;
+        let lock = std::fs::canonicalize(self.path.join("lock")).ok()?;
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let mut links = fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        links.any(|link| link == lock).then_some(pid)
     }
 
     /// Replaces the file `name` by `text`, atomically: a reader, or the next daemon, sees the old or the new.

@@ -12,5 +12,7 @@ pub fn start() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A log that cannot be written is no reason to end: the message about it would panic.
+        .log_internal_errors(false)
         .try_init();
 }

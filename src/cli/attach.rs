@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 
 use clap::Args;
 use eci_fs_mountd::container::open_pidfd;
-use eci_fs_protocol::control::{Attach, Request, Response};
+use eci_fs_mountd::output::Output;
+use eci_fs_protocol::control::{Attach, Attached, Request, Response};
 use eci_fs_protocol::error::Result;
 
 use super::Runtime;
@@ -14,39 +15,40 @@ use crate::cli::client::{about_process, call_or_start, unexpected_answer};
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Any process of the container
+    #[arg(value_parser = super::parse_pid)]
     pid: i32,
     /// The name of the container; `pid-PID` by default
     #[arg(long)]
     id: Option<String>,
     #[command(flatten)]
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn main(options: &Options) -> Result<()> {
+pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     super::need_root("attach")?;
     let pidfd = open_pidfd(options.pid)?;
     let request = Request::Attach(Attach {
         id: options.id.clone(),
         ..Attach::default()
     });
-    let answered = call_or_start(&options.runtime.runtime_dir, &request, &[pidfd.as_fd()]);
+    let answered = call_or_start(
+        &options.runtime.runtime_dir,
+        &request,
+        &[pidfd.as_fd()],
+        options.runtime.change_limit(),
+    );
     match answered
         .map_err(|error| about_process(error, options.pid))?
         .0
     {
         Response::Attached(attached) if attached.already => {
-            println!(
-                "{}: attached already, {} grafts",
-                attached.id, attached.grafts
-            );
+            let Attached { id, grafts, .. } = attached;
+            writeln!(out, "{id}: attached already, {grafts} grafts");
         }
         Response::Attached(attached) => {
             let milliseconds = attached.took_usec as f64 / 1000.0;
-            println!(
-                "{}: {} grafts in {milliseconds:.1} ms",
-                attached.id, attached.grafts
-            );
+            let Attached { id, grafts, .. } = attached;
+            writeln!(out, "{id}: {grafts} grafts in {milliseconds:.1} ms");
         }
         other => return Err(unexpected_answer(&other)),
     }

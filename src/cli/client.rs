@@ -1,22 +1,24 @@
 //! The commands' side of the control protocol. It also starts a daemon where none runs.
 
-use std::io::{BufRead, BufReader};
+use std::cell::{Cell, RefCell};
+use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Call, Listed, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::cli::program;
+use crate::cli::{PROGRAM, program};
 
-/// The time that a command waits for one answer. Attaching takes milliseconds; the limit is for a daemon that hangs.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// The time after which a command says on a terminal that it still waits.
+const NOTICE: Duration = Duration::from_secs(1);
 
 /// The time that a command waits for the daemon that holds the lock to end. Then it connects again, because that
 /// daemon may be starting and not ending.
@@ -34,22 +36,18 @@ pub struct Client {
     channel: Channel,
     /// The time limit for one answer.
     limit: Duration,
+    /// The part of it that the connection has taken. It counts for the first answer.
+    spent: Cell<Duration>,
 }
 
 impl Client {
-    /// Connects to the daemon of a runtime directory. Returns none when no daemon runs.
+    /// Connects to the daemon of a runtime directory. Returns none when no daemon runs. `limit` is the time limit for
+    /// each answer, and for the connection together with the first answer.
     ///
     /// # Errors
     /// When the directory cannot be trusted, or the socket cannot be connected to.
-    pub fn connect(runtime_dir: &Path) -> Result<Option<Self>> {
-        Self::connect_within(runtime_dir, ANSWER_LIMIT)
-    }
-
-    /// Connects like [`Self::connect`], with `limit` as the time limit for each step.
-    ///
-    /// # Errors
-    /// As [`Self::connect`].
-    pub fn connect_within(runtime_dir: &Path, limit: Duration) -> Result<Option<Self>> {
+    pub fn connect(runtime_dir: &Path, limit: Duration) -> Result<Option<Self>> {
+        let begun = Instant::now();
         let runtime = match RuntimeDir::open(runtime_dir) {
             Ok(runtime) => runtime,
             Err(error) if error.kind == Kind::NotFound => return Ok(None),
@@ -57,7 +55,11 @@ impl Client {
         };
         let path = runtime.socket();
         match Channel::connect(&path, Some(limit)) {
-            Ok(Some(channel)) => Self::over(channel, limit).map(Some),
+            Ok(Some(channel)) => {
+                let client = Self::over(channel, limit)?;
+                client.spent.set(begun.elapsed());
+                Ok(Some(client))
+            }
             // There is no socket, or a killed daemon left it.
             Ok(None) => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Err(no_answer(limit)),
@@ -69,7 +71,40 @@ impl Client {
         channel
             .set_timeout(Some(limit))
             .map_err(|e| Error::io("set up", "the connection", e))?;
-        Ok(Self { channel, limit })
+        Ok(Self {
+            channel,
+            limit,
+            spent: Cell::default(),
+        })
+    }
+
+    /// Waits until an answer is there, or the other end is closed.
+    ///
+    /// # Errors
+    /// When the time limit is over.
+    fn wait(&self) -> Result<()> {
+        let deadline = Instant::now() + self.limit.saturating_sub(self.spent.take());
+        let mut notice = Some(Instant::now() + NOTICE);
+        loop {
+            let until = notice.map_or(deadline, |notice| notice.min(deadline));
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).unwrap_or_default();
+            match rustix::event::poll(
+                &mut [PollFd::new(&self.channel, PollFlags::IN)],
+                Some(&left),
+            ) {
+                Ok(0) if until == deadline => return Err(no_answer(self.limit)),
+                Ok(0) => {
+                    notice = None;
+                    if std::io::stderr().is_terminal() {
+                        print_error(PROGRAM, "eci-mountd does not answer yet; waiting");
+                    }
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                // An error shows again when the answer is received.
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// Sends one request and does not wait for an answer. A daemon that refuses the connection says so in the next
@@ -95,6 +130,7 @@ impl Client {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Response, Vec<OwnedFd>)> {
         self.send(request, fds)?;
+        self.wait()?;
         let mut answer = self.channel.recv::<Answer>();
         if answer.as_ref().is_err_and(is_closed) {
             // A daemon that refuses the connection sends the reason first. The closed connection is reported before
@@ -129,21 +165,6 @@ impl Client {
         }
     }
 
-    /// Returns all containers of the daemon of a runtime directory. The list is empty when no daemon runs or it is
-    /// ending.
-    ///
-    /// # Errors
-    /// As [`Self::connect`] and [`Self::call`].
-    pub fn list_of(runtime_dir: &Path) -> Result<Vec<Listed>> {
-        match Self::connect(runtime_dir)? {
-            None => Ok(Vec::new()),
-            Some(client) => match client.list() {
-                Err(error) if is_ending(&error) => Ok(Vec::new()),
-                other => other,
-            },
-        }
-    }
-
     /// Returns all containers of the daemon.
     ///
     /// # Errors
@@ -171,11 +192,11 @@ fn no_answer(limit: Duration) -> Error {
         Kind::System,
         format!("eci-mountd did not answer within {limit:?}"),
     )
-    .remedy("see its log, and restart it")
+    .remedy("see its log; it finishes what it has begun, and begins nothing for a command that has gone")
 }
 
 /// Returns whether the error says that the daemon is ending.
-fn is_ending(error: &Error) -> bool {
+pub fn is_ending(error: &Error) -> bool {
     error.reason == Some(Reason::Ending)
 }
 
@@ -200,6 +221,7 @@ fn is_closed(error: &std::io::Error) -> bool {
 }
 
 /// Calls the daemon of `runtime_dir`. If none runs, starts one in the background, which ends with its last container.
+/// `limit` is the time limit for an answer.
 ///
 /// # Errors
 /// When the daemon does not start, and any error that it answers.
@@ -207,23 +229,11 @@ pub fn call_or_start(
     runtime_dir: &Path,
     request: &Request,
     fds: &[BorrowedFd<'_>],
-) -> Result<(Response, Vec<OwnedFd>)> {
-    call_or_start_within(runtime_dir, request, fds, ANSWER_LIMIT)
-}
-
-/// Calls the daemon like [`call_or_start`], with `limit` as the time limit for an answer.
-///
-/// # Errors
-/// As [`call_or_start`].
-pub fn call_or_start_within(
-    runtime_dir: &Path,
-    request: &Request,
-    fds: &[BorrowedFd<'_>],
     limit: Duration,
 ) -> Result<(Response, Vec<OwnedFd>)> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        let client = match Client::connect_within(runtime_dir, limit)? {
+        let client = match Client::connect(runtime_dir, limit)? {
             Some(client) => client,
             None => match start_background(runtime_dir, limit) {
                 Ok(client) => client,
@@ -247,7 +257,7 @@ pub fn call_or_start_within(
 }
 
 /// Waits until the daemon that holds the lock has ended, if it is ending.
-fn wait_for_holder(runtime_dir: &Path) {
+pub fn wait_for_holder(runtime_dir: &Path) {
     let holder = RuntimeDir::open(runtime_dir)
         .ok()
         .and_then(|runtime| runtime.lock_holder());
@@ -286,34 +296,73 @@ fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
                 .remedy("run `eci-mountd` in the foreground to see why")
         }));
     }
-    Client::connect_within(runtime_dir, limit)?.ok_or_else(Error::ending)
+    Client::connect(runtime_dir, limit)?.ok_or_else(Error::ending)
 }
 
 /// A daemon for one command. It ends when the command does; [`PrivateDaemon::end`] waits for that.
 #[derive(Debug)]
 pub struct PrivateDaemon {
     child: Child,
-    /// The connection to the daemon.
-    pub client: Client,
+    client: Client,
+    /// The pipe on which the daemon says the error that it ends with.
+    errors: RefCell<Option<ChildStdout>>,
 }
 
 impl PrivateDaemon {
-    /// Starts a daemon.
+    /// Starts a daemon. `limit` is the time limit for each of its answers.
     ///
     /// # Errors
-    /// When the program cannot be executed. The daemon prints all other reasons on standard error.
-    pub fn start() -> Result<Self> {
+    /// When the program cannot be executed. The first [`Self::call`] returns all other errors.
+    pub fn start(limit: Duration) -> Result<Self> {
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
-        let child = daemon()
+        let mut child = daemon()
             .arg("--private")
             .stdin(Stdio::from(theirs.into_inner()))
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| Error::io("start", "eci-mountd", e))?;
+        let errors = RefCell::new(child.stdout.take());
         Ok(Self {
             child,
-            client: Client::over(ours, ANSWER_LIMIT)?,
+            client: Client::over(ours, limit)?,
+            errors,
         })
+    }
+
+    /// Sends one request with descriptors, and returns the answer.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; when the daemon has ended, the error that it ended with.
+    pub fn call(
+        &self,
+        request: Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Response, Vec<OwnedFd>)> {
+        let answer = self.client.call(request, fds);
+        answer.map_err(|error| self.last_error(error))
+    }
+
+    /// Returns all containers of the daemon.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        self.client.list().map_err(|error| self.last_error(error))
+    }
+
+    /// Returns the error that the daemon has ended with, where `error` says only that it has ended.
+    fn last_error(&self, error: Error) -> Error {
+        let said = || {
+            let mut line = String::new();
+            let mut pipe = self.errors.take()?;
+            pipe.read_to_string(&mut line).ok()?;
+            serde_json::from_str(&line).ok()
+        };
+        if is_ending(&error) {
+            said().unwrap_or(error)
+        } else {
+            error
+        }
     }
 
     /// Returns the process id of the daemon.
@@ -323,8 +372,14 @@ impl PrivateDaemon {
 
     /// Closes the connection and waits until the daemon has undone everything.
     pub fn end(self) {
-        let Self { mut child, client } = self;
+        let Self {
+            mut child,
+            client,
+            errors,
+        } = self;
         drop(client);
+        // An error that comes now has no reader.
+        drop(errors);
         // This fails only for a child that was waited for already.
         let _ = child.wait();
     }

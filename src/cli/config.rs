@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::oci::annotations::Choice;
 
 /// The longest time limit of a hook, in seconds.
-const MAX_TIMEOUT: u64 = 600;
+pub const MAX_TIMEOUT: u64 = 600;
 
 /// The whole configuration. A file with any other key is refused, so that a misspelled key is not ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -1,11 +1,13 @@
 //! `eci-fs detach`: removes all grafts from a container.
 
 use clap::Args;
+use eci_fs_mountd::output::Output;
 use eci_fs_protocol::control::{Request, Response};
 use eci_fs_protocol::error::Result;
 
 use super::Runtime;
-use crate::cli::client::{Client, unexpected_answer};
+use super::absent::{self, Found};
+use crate::cli::client::unexpected_answer;
 
 /// Options of `eci-fs detach`.
 #[derive(Debug, Args)]
@@ -14,19 +16,27 @@ pub(super) struct Options {
     #[arg(value_name = "PID|ID")]
     container: String,
     #[command(flatten)]
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn main(options: &Options) -> Result<()> {
+pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     super::need_root("detach")?;
-    let client = Client::connect(&options.runtime.runtime_dir)?
-        .ok_or_else(|| super::no_daemon(&options.runtime))?;
-    match client
-        .call(Request::Detach(super::selector(&options.container)), &[])?
-        .0
-    {
-        Response::Detached { id, grafts } => println!("{id}: {grafts} grafts removed"),
+    let selector = super::selector(&options.container);
+    let client = match absent::find(&options.runtime)? {
+        Found::Daemon(client) => client,
+        Found::Absent(absent) => {
+            return Err(match absent.select(&selector) {
+                Some(container) => absent.cannot("detached", container),
+                None if absent.is_dead() => {
+                    let what = format!("{} is none of its containers", options.container);
+                    absent.error().context(what)
+                }
+                None => absent.error(),
+            });
+        }
+    };
+    match client.call(Request::Detach(selector), &[])?.0 {
+        Response::Detached { id, grafts } => writeln!(out, "{id}: {grafts} grafts removed"),
         other => return Err(unexpected_answer(&other)),
     }
     Ok(())

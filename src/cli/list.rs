@@ -1,10 +1,11 @@
 //! `eci-fs list`: prints the attached and the mounted containers.
 
 use clap::Args;
+use eci_fs_mountd::output::{Output, print_error};
+use eci_fs_protocol::control::Listed;
 use eci_fs_protocol::error::{Error, Result};
 
-use super::Runtime;
-use crate::cli::client::Client;
+use super::{PROGRAM, Runtime, absent};
 
 /// Options of `eci-fs list`.
 #[derive(Debug, Args)]
@@ -13,18 +14,36 @@ pub(super) struct Options {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn main(options: &Options) -> Result<()> {
+pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     super::need_root("list")?;
-    // Without a daemon nothing is attached, so the list is empty. That is no error.
-    let containers = Client::list_of(&options.runtime.runtime_dir)?;
+    let (containers, absent) = absent::list(&options.runtime)?;
+    // A list of what a dead daemon has left is a list, and the exit code says that something is wrong. Where there is
+    // nothing to look at there is no list.
+    if let Some(absent) = absent
+        .as_ref()
+        .filter(|absent| absent.is_wrong() && !absent.is_dead())
+    {
+        return Err(absent.error());
+    }
+    print(options, &containers, out)?;
+    match absent {
+        Some(absent) if absent.is_dead() => Err(absent.error()),
+        Some(absent) => {
+            print_error(PROGRAM, absent.error().what);
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn print(options: &Options, containers: &[Listed], out: &mut Output) -> Result<()> {
     if options.json {
         let text = serde_json::to_string_pretty(&containers)
             .map_err(|e| Error::io("encode", "the list", std::io::Error::from(e)))?;
-        println!("{text}");
+        writeln!(out, "{text}");
         return Ok(());
     }
     let width = containers
@@ -33,11 +52,12 @@ pub(super) fn main(options: &Options) -> Result<()> {
         .max()
         .unwrap_or(0)
         .max("CONTAINER".len());
-    println!(
+    writeln!(
+        out,
         "{:width$}  {:>8}  {:>6}  MOUNTED AT",
         "CONTAINER", "PID", "GRAFTS"
     );
-    for container in &containers {
+    for container in containers {
         let mounts: Vec<String> = container
             .mounts
             .iter()
@@ -50,7 +70,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
             container.grafts,
             mounts.join(" ")
         );
-        println!("{}", line.trim_end());
+        writeln!(out, "{}", line.trim_end());
     }
     Ok(())
 }

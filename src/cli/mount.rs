@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::output::Output;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::control::{Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Result};
@@ -17,15 +18,15 @@ use crate::cli::client::{about_process, call_or_start, unexpected_answer};
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Any process of the container
+    #[arg(value_parser = super::parse_pid)]
     pid: i32,
     /// An empty directory, created if it is not there; one in the runtime directory otherwise
     dir: Option<PathBuf>,
     #[command(flatten)]
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn main(options: &Options) -> Result<()> {
+pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     super::need_root("mount")?;
     let pidfd = open_pidfd(options.pid)?;
     let runtime_dir = &options.runtime.runtime_dir;
@@ -39,12 +40,14 @@ pub(super) fn main(options: &Options) -> Result<()> {
             dir: path.clone(),
             created,
         };
-        call_or_start(runtime_dir, &request, &[pidfd.as_fd(), dir.as_fd()])
+        let fds = [pidfd.as_fd(), dir.as_fd()];
+        call_or_start(runtime_dir, &request, &fds, options.runtime.change_limit())
             .map(|(response, _)| (response, path))
     });
     match result {
         Ok((Response::Mounted { id, grafts }, path)) => {
-            println!(
+            writeln!(
+                out,
                 "{}: {grafts} views of {id}, below proc and sys",
                 path.display()
             );

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::runtime_dir;
 use eci_fs_protocol::error::{Error, Result};
 
@@ -53,14 +54,13 @@ pub(super) fn main(options: &Options) -> ExitCode {
 }
 
 /// Edits the bundle if there is one, and executes the real runtime. Returns only when that fails.
-#[allow(clippy::print_stderr, reason = "errors are printed for the engine")]
 pub(super) fn become_runtime(arguments: Vec<OsString>) -> ExitCode {
     let line = CommandLine::parse(arguments);
     let Err(error) = execute(&line);
     if let Some(log) = &line.log {
         runtime_log::write(log, line.log_json, &error);
     }
-    eprintln!("{PROGRAM}: {error}");
+    print_error(PROGRAM, &error);
     ExitCode::FAILURE
 }
 
@@ -108,7 +108,7 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
     }
     if config.on_error == OnError::Fail && !config.start {
         // This is checked here because some runtimes do not pass on the error of a hook.
-        let client = Client::connect_within(&config.runtime_dir, config.limit());
+        let client = Client::connect(&config.runtime_dir, config.limit());
         if super::hook::is_rootless() && !matches!(client, Ok(Some(_))) {
             return Ok(());
         }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use eci_fs_mountd::output::Output;
 use eci_fs_protocol::control::{Part, Request, Response, Upgraded};
 use eci_fs_protocol::error::{Error, Result};
 
-use super::Runtime;
+use super::{Runtime, absent};
 use crate::cli::client::{Client, unexpected_answer};
 
 /// Options of `eci-fs upgrade`.
@@ -25,7 +26,7 @@ pub(super) struct Options {
     only: Option<Only>,
 
     #[command(flatten)]
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
 }
 
 /// One of the two programs.
@@ -37,8 +38,7 @@ enum Only {
     Server,
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn main(options: &Options) -> Result<()> {
+pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     super::need_root("upgrade")?;
     // The daemon comes first: the new daemon knows how to start the new server.
     for (part, path) in [
@@ -54,8 +54,9 @@ pub(super) fn main(options: &Options) -> Result<()> {
             continue;
         }
         let path = path.as_deref().map(absolute).transpose()?;
-        let client = Client::connect(&options.runtime.runtime_dir)?
-            .ok_or_else(|| super::no_daemon(&options.runtime))?;
+        let runtime = &options.runtime;
+        let client = Client::connect(&runtime.runtime_dir, runtime.change_limit())?
+            .ok_or_else(|| absent::error(runtime))?;
         let Upgraded { pid, release } = match client.call(Request::Upgrade { part, path }, &[])?.0 {
             Response::Upgraded(upgraded) => upgraded,
             other => return Err(unexpected_answer(&other)),
@@ -64,7 +65,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
             Part::Daemon => "daemon",
             Part::Server => "server",
         };
-        println!("{name}: {release}, process {pid}");
+        writeln!(out, "{name}: {release}, process {pid}");
     }
     Ok(())
 }

@@ -127,6 +127,77 @@ fn limits_that_are_none_are_refused_by_name() {
 }
 
 #[test]
+fn what_cannot_be_parsed_is_told_in_words_about_it() {
+    let program = env!("CARGO_BIN_EXE_eci-fs");
+    let dir = "/nonexistent";
+    for (words, said) in [
+        (&["attach", "abc"][..], "\"abc\" is no process id"),
+        (&["mount", "abc"], "\"abc\" is no process id"),
+        (
+            &["run", "--pids", "x", "true"],
+            "\"x\" is no number of processes",
+        ),
+        (&["run", "--pids", "2", "true"], "at least 3"),
+        (&["run", "--memory", "0", "true"], "leave the option out"),
+        (&["run", "--cpus", "1000000", "true"], "at most 65536"),
+        (&["list", "--timeout", "abc"], "\"abc\" is no time"),
+        (&["list", "--timeout", "0"], "\"0\" is no time"),
+        (&["hook", "--timeout", "abc"], "\"abc\" is no time"),
+        (&["mountd", "--freshness", "-1"], "\"-1\" is no age"),
+        (&["mountd", "--freshness", "x"], "\"x\" is no age"),
+    ] {
+        let mut command = Command::new(program);
+        let ran = support::Ran::run(command.args(words).env("ECI_FS_RUNTIME_DIR", dir));
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(said), "{said}: {ran:?}");
+        assert!(!ran.stderr.contains("invalid digit"), "{ran:?}");
+    }
+    // The usage has what is missing, and not what the environment sets.
+    let mut command = Command::new(program);
+    let ran = support::Ran::run(command.arg("attach").env("ECI_FS_RUNTIME_DIR", dir));
+    assert!(ran.stderr.contains("Usage: eci-fs attach <PID>"), "{ran:?}");
+    // There is no advice to pass an option as a path.
+    let mut command = Command::new(program);
+    let ran = support::Ran::run(command.args(["show", "1", "--json"]));
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(!ran.stderr.contains("as a value"), "{ran:?}");
+}
+
+#[test]
+fn privileged_the_runtime_directory_may_be_named_before_the_command() {
+    let scene = scene();
+    let container = scene.container().start();
+    let pid = container.pid().to_string();
+    let other = scene.dir().join("other");
+    let other = other.to_str().unwrap();
+    let before = ["--runtime-dir", other];
+    scene
+        .eci_fs(&[&before[..], &["attach", &pid]].concat())
+        .ok();
+    assert!(!scene.runtime_dir().exists());
+    let listed = scene
+        .eci_fs(&[&before[..], &["list", "--json"]].concat())
+        .ok();
+    assert!(listed.contains(&pid), "{listed}");
+    // What the command itself is told is nearer.
+    let words = ["--runtime-dir", "/nonexistent", "detach", &pid];
+    scene.eci_fs(&[&words[..], &before].concat()).ok();
+    let ran = scene.eci_fs(&[&before[..], &["install", "--engine", "docker"]].concat());
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(
+        ran.stderr.contains("`eci-fs install` has no option"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn privileged_a_view_that_is_none_is_not_measured() {
+    let scene = scene();
+    let ran = scene.eci_fs(&["bench", "--quick", "--views", "/proc/meminfo,/proc/nosuch"]);
+    ran.refused(&["no view of /proc/nosuch", "eci-fs show"]);
+}
+
+#[test]
 fn privileged_limits_that_this_machine_cannot_give_are_refused_with_a_remedy() {
     let scene = scene();
     let ran = scene.eci_fs(&["run", "--swap", "1M", "--", "true"]);

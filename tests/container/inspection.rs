@@ -84,10 +84,6 @@ fn privileged_mounts_of_a_container_go_when_it_ends() {
 #[test]
 fn privileged_list_names_all_containers_in_words_and_as_json() {
     let scene = scene();
-    assert!(
-        scene.list().is_empty(),
-        "without a daemon the list is empty"
-    );
     let first = scene.container().start();
     let second = scene.container().start();
     scene
@@ -126,8 +122,91 @@ fn privileged_show_prints_what_the_container_sees_attached_or_not() {
         show(&[&pid, "/proc/cpuinfo"]).ok(),
         container.read("/proc/cpuinfo")
     );
-    show(&[&pid, "/proc/version"]).refused(&["/proc/version"]);
+    show(&[&pid, "/proc/version"]).refused(&["/proc/version is the kernel's own file"]);
     show(&["db", "/proc/meminfo"]).refused(&["db", "eci-fs list"]);
+}
+
+#[test]
+fn privileged_show_lists_a_directory_graft_and_shows_what_is_below_it_attached_or_not() {
+    let scene = scene();
+    let all = support::cpu_list(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap());
+    let only: &str = all[0].to_string().leak();
+    let limited = support::Limits {
+        cpuset: Some(only),
+        ..limits(128, 1.0)
+    };
+    let mut container = scene.container().limits(limited).start();
+    let pid = container.pid().to_string();
+    let show = |what: &[&str]| scene.eci_fs(&[&["show"], what].concat());
+    let cpu = "/sys/devices/system/cpu";
+    let node = fs::read_dir("/sys/devices/system/node/node0").is_ok();
+    let below = [
+        format!("{cpu}/online"),
+        format!("{cpu}/cpu{only}/topology/core_id"),
+        format!("{cpu}/cpu{only}/uevent"),
+    ];
+    for attached in [false, true] {
+        if attached {
+            scene.eci_fs(&["attach", "--id", "web", &pid]).ok();
+        }
+        // Every directory that the command lists as a view can be shown.
+        let views = show(&[&pid]).ok();
+        assert!(views.lines().any(|line| line.ends_with(cpu)), "{views}");
+        let listed = show(&[&pid, cpu]).ok();
+        let mut names: Vec<&str> = listed
+            .lines()
+            .map(|name| name.trim_end_matches('/'))
+            .collect();
+        for name in [format!("cpu{only}/"), "online".to_owned()] {
+            assert!(listed.lines().any(|line| line == name), "{name}: {listed}");
+        }
+        names.sort_unstable();
+        if attached {
+            let answer = container.ask(&["list", cpu]);
+            let seen = answer[cpu].as_array().or(answer.as_array()).unwrap();
+            let seen: Vec<String> = seen
+                .iter()
+                .map(|one| one["name"].as_str().or(one.as_str()).unwrap().to_owned())
+                .filter(|name| name != "." && name != "..")
+                .collect();
+            let seen: std::collections::BTreeSet<&str> = seen.iter().map(String::as_str).collect();
+            assert_eq!(names, seen.into_iter().collect::<Vec<_>>());
+        }
+        assert_eq!(
+            show(&[&pid, &format!("{cpu}//cpu{only}/./")]).ok(),
+            show(&[&pid, &format!("{cpu}/cpu{only}")]).ok()
+        );
+        for path in &below {
+            let shown = show(&[&pid, path]).ok();
+            if attached {
+                assert_eq!(shown, container.read(path), "{path}");
+                assert_eq!(shown, show(&["web", path]).ok(), "{path}");
+            }
+            assert!(!shown.is_empty(), "{path}");
+        }
+        // A link leads into another graft.
+        if node {
+            let listed = show(&[&pid, &format!("{cpu}/cpu{only}/node0")]).ok();
+            assert!(listed.contains("meminfo\n"), "{listed}");
+        }
+        let own = "is the kernel's own file in this container";
+        for path in [
+            "/proc/version",
+            "/sys/kernel/mm/transparent_hugepage/enabled",
+        ] {
+            if fs::metadata(path).is_ok() {
+                show(&[&pid, path]).refused(&[path, own]);
+            }
+        }
+        show(&[&pid, "/proc/nosuch"]).refused(&["no view of /proc/nosuch", "eci-fs show"]);
+        show(&[&pid, &format!("{cpu}/nosuch")]).refused(&["nosuch"]);
+        show(&[&pid, "/etc/passwd"]).refused(&["neither in /proc nor in /sys"]);
+        for path in ["proc/meminfo", "/proc/../proc/meminfo"] {
+            show(&[&pid, path]).refused(&[path, "no path from /"]);
+        }
+        let diff = show(&[&pid, cpu, "--diff"]).ok();
+        assert!(diff.contains("online"), "{diff}");
+    }
 }
 
 #[test]

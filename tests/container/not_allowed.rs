@@ -39,6 +39,18 @@ fn privileged_every_command_says_that_it_needs_root() {
 }
 
 #[test]
+fn privileged_the_doctor_says_once_that_it_needs_root() {
+    let scene = scene();
+    let ran = as_nobody(&scene, &["doctor"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let about_root = |line: &&str| line.contains("by root");
+    assert_eq!(ran.stdout.lines().filter(about_root).count(), 1, "{ran:?}");
+    for part in ["\ndaemon\n", "\ncontainer\n"] {
+        assert!(!ran.stdout.contains(part), "{ran:?}");
+    }
+}
+
+#[test]
 fn privileged_the_server_is_not_started_by_hand() {
     let scene = scene();
     scene

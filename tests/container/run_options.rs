@@ -26,6 +26,87 @@ fn privileged_run_in_a_user_namespace_shows_the_same() {
 }
 
 #[test]
+fn an_option_that_is_none_is_no_command() {
+    let program = env!("CARGO_BIN_EXE_eci-fs");
+    for (words, said) in [
+        (&["--memroy", "64M", "--", "free"][..], "'--memory'"),
+        (&["--cpu", "1", "--", "true"], "'--cpus'"),
+        (&["-m", "64M", "true"], "'-m'"),
+        (&["--freshness", "0", "true"], "'--freshness'"),
+        (&["--memory", "64M"], "COMMAND"),
+    ] {
+        let mut command = std::process::Command::new(program);
+        let ran = support::Ran::run(command.arg("run").args(words));
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert_eq!(ran.stdout, "");
+        let usage = "Usage: eci-fs run [OPTIONS] [--] COMMAND [ARGS...]";
+        for words in ["error: ", said, usage] {
+            assert!(ran.stderr.contains(words), "{words}: {ran:?}");
+        }
+    }
+}
+
+#[test]
+fn privileged_what_follows_the_command_is_the_commands_byte_for_byte() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = scene();
+    let run = |words: &[&str]| scene.eci_fs(&[&["run"], words].concat());
+    let words = ["echo", "--memory", "1", "--help", "-x", "--", "--userns"];
+    let said = "--memory 1 --help -x -- --userns\n";
+    assert_eq!(run(&words).ok(), said);
+    assert_eq!(run(&[&["--"], &words[..]].concat()).ok(), said);
+    assert_eq!(run(&[&["--memory", "64M"], &words[..]].concat()).ok(), said);
+    // After the two dashes everything is a command.
+    let ran = run(&["--", "--weird"]);
+    assert_eq!(ran.code, Some(127), "{ran:?}");
+    ran.refused(&["cannot execute --weird"]);
+    let mut command = scene.command(&["run", "printf"]);
+    command.arg(std::ffi::OsStr::from_bytes(b"a\xff\n"));
+    let output = command.output().unwrap();
+    assert_eq!(output.stdout, b"a\xff\n");
+}
+
+#[test]
+fn privileged_the_command_of_run_ends_by_a_closed_pipe_like_any_other() {
+    let scene = scene();
+    let text = run(&scene, &[], "grep SigIgn /proc/self/status; yes | head -1");
+    let mask = text.lines().next().unwrap().split_whitespace().nth(1);
+    let mask = u64::from_str_radix(mask.unwrap(), 16).unwrap();
+    assert_eq!(mask & (1 << (13 - 1)), 0, "SIGPIPE is ignored: {text}");
+    let ran = scene.eci_fs(&["run", "--", "sh", "-c", "yes | head -1"]);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("y\n", ""));
+}
+
+#[test]
+fn privileged_a_container_that_is_killed_before_it_begins_names_its_limit() {
+    let scene = scene();
+    for size in ["1", "1k", "100K"] {
+        for more in [&[][..], &["--userns"]] {
+            let options = [&["run", "--memory", size], more, &["--", "true"]].concat();
+            let ran = scene.eci_fs(&options);
+            assert_eq!(ran.code, Some(125), "{ran:?}");
+            ran.refused(&["ended before it began", "memory limit"]);
+        }
+    }
+}
+
+#[test]
+fn privileged_run_says_why_its_daemon_ended() {
+    let scene = scene();
+    let line = format!(
+        "ulimit -n 20; exec {} run -- true",
+        scene.program().display()
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &line]);
+    command.env("ECI_FS_RUNTIME_DIR", scene.runtime_dir());
+    let ran = support::Ran::run(&mut command);
+    assert_eq!(ran.code, Some(125), "{ran:?}");
+    ran.refused(&["eci-fs: ", "Too many open files"]);
+    assert!(!ran.stderr.contains("try again"), "{ran:?}");
+}
+
+#[test]
 fn privileged_run_limits_processes() {
     let scene = scene();
     let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 10 & done; echo all";

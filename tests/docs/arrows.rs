@@ -63,7 +63,7 @@ const FLOORS: &[Floor] = &[
             &["connections"],
             &["broker"],
             &["host_sysctls"],
-            &["runtime_dir", "config", "telemetry"],
+            &["runtime_dir", "config", "telemetry", "output"],
             &["container"],
         ],
     },

@@ -96,7 +96,9 @@ fn use_views(container: &Container) {
 
 #[track_caller]
 fn call(scene: &Scene, request: Request, container: &Container) -> Response {
-    let client = Client::connect(&scene.runtime_dir()).unwrap().unwrap();
+    let client = Client::connect(&scene.runtime_dir(), PATIENCE)
+        .unwrap()
+        .unwrap();
     let pidfd = open_pidfd(container.pid());
     client.call(request, &[pidfd.as_fd()]).unwrap().0
 }
@@ -110,7 +112,9 @@ fn attach(scene: &Scene, container: &Container) {
 #[track_caller]
 fn detach(scene: &Scene, container: &Container) {
     let pid = i32::try_from(container.pid()).unwrap();
-    let client = Client::connect(&scene.runtime_dir()).unwrap().unwrap();
+    let client = Client::connect(&scene.runtime_dir(), PATIENCE)
+        .unwrap()
+        .unwrap();
     let response = client.call(Request::Detach(Selector::Pid(pid)), &[]);
     let response = response.unwrap().0;
     assert!(

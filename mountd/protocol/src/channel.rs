@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -177,6 +178,18 @@ impl Channel {
         Ok(Some(Packet { value, fds, sender }))
     }
 
+    /// Returns true if the other end is closed. What it has sent before can still be received.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_closed(&self) -> io::Result<bool> {
+        let mut poll = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&Timespec::default())))?;
+        Ok(poll[0]
+            .revents()
+            .intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
+    }
+
     /// The user and process at the other end, as the kernel recorded them when it connected.
     pub fn peer(&self) -> io::Result<Peer> {
         // By nix: the process is 0 if it is in no namespace of ours, and the type that rustix returns cannot hold that.
@@ -295,6 +308,16 @@ mod tests {
         ));
         drop(a);
         assert!(b.recv::<u32>().unwrap().is_none());
+    }
+
+    #[test]
+    fn an_end_that_was_closed_is_noticed_before_its_last_packet_is_received() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(&7u32, &[]).unwrap();
+        assert!(!b.is_closed().unwrap());
+        drop(a);
+        assert!(b.is_closed().unwrap());
+        assert_eq!(b.recv::<u32>().unwrap().unwrap().0, 7);
     }
 
     #[test]

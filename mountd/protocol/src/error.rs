@@ -45,6 +45,10 @@ pub enum Reason {
     NameTaken,
     /// The container is attached already, under another name.
     OtherName,
+    /// The container has no view at the path: a file there is the kernel's own.
+    NotAView,
+    /// The command that asked has gone before its request was begun.
+    CommandGone,
     /// A later version sent a reason that this one does not know.
     #[serde(other)]
     Other,
@@ -88,6 +92,15 @@ impl Error {
         Self::new(Kind::Busy, "eci-mountd is ending")
             .remedy("try again")
             .because(Reason::Ending)
+    }
+
+    /// Returns the error of a request whose command has gone before it was begun. It is done neither now nor later.
+    pub fn command_gone() -> Self {
+        Self::new(
+            Kind::Refused,
+            "the command that asked has gone, so nothing is done",
+        )
+        .because(Reason::CommandGone)
     }
 
     /// Returns the error about a process that has ended.

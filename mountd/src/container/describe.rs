@@ -164,6 +164,18 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool> {
     Ok(ready > 0)
 }
 
+/// Returns true if the process `pid` lives that began at `start_ticks`, in clock ticks.
+pub fn lives(proc: &Proc, pid: i32, start_ticks: u64) -> bool {
+    let Ok(pidfd) = open_pidfd(pid) else {
+        return false;
+    };
+    // The pidfd comes first: if its process still lives afterwards, the pid meant that process all the while.
+    let is_it = proc
+        .process(pid)
+        .is_ok_and(|process| process.start_ticks == start_ticks);
+    is_it && !has_ended(pidfd.as_fd()).unwrap_or(true)
+}
+
 /// Returns pid 1 of the pid namespace of `named`; `named` itself in the host's, or where pid 1 cannot be seen.
 fn find_init(proc: &Proc, named: &Process) -> Result<Process> {
     if named.nspid.len() < 2 || named.is_init() {

@@ -14,5 +14,5 @@ pub mod procfs;
 
 pub use cgroup::Membership;
 pub(crate) use describe::has_ended;
-pub use describe::{Described, Subject, describe, describe_again, open_pidfd};
+pub use describe::{Described, Subject, describe, describe_again, lives, open_pidfd};
 pub(crate) use open_below::open_below;

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
+use super::asker::Asker;
 use super::containers::{Asked, Containers};
 use super::ended::remove_if_ended;
 use super::state::vanished;
@@ -11,13 +12,15 @@ use crate::grafts::{self, Clones, PreparedClones, Progress};
 use crate::registry::{self, Container};
 use eci_fs_protocol::control::{Attach, Attached, LIST_PAGE, Response, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
+use eci_fs_protocol::link::Row;
 
 /// Grafts all views into the container of the process behind `pidfd`.
 ///
 /// # Errors
-/// As [`describe`] and [`grafts::attach`]; the container is as before then.
+/// As [`describe`] and [`grafts::attach`], and when the command has gone; the container is as before then.
 pub(super) fn attach(
     containers: &Containers,
+    asker: Asker<'_>,
     pidfd: BorrowedFd<'_>,
     wanted: Attach,
 ) -> Result<Attached> {
@@ -35,7 +38,7 @@ pub(super) fn attach(
         registry::check_id(id)?;
     }
     let described = describe(&containers.proc, pidfd, id.clone(), choice, measures_cpus)?;
-    let _operation = containers.shared.begin()?;
+    let _operation = containers.shared.begin_for(asker)?;
     // The loop may not have heard yet that the last one of this name has ended.
     remove_if_ended(containers, &described.facts.id)?;
     let mut state = containers.shared.state();
@@ -168,8 +171,12 @@ pub(super) fn ungraft(containers: &Containers, slot: u64) -> Result<usize> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when no such container is attached.
-pub(super) fn detach(containers: &Containers, selector: &Selector) -> Result<Response> {
-    let _operation = containers.shared.begin()?;
+pub(super) fn detach(
+    containers: &Containers,
+    asker: Asker<'_>,
+    selector: &Selector,
+) -> Result<Response> {
+    let _operation = containers.shared.begin_for(asker)?;
     let (slot, id) = {
         let state = containers.shared.state();
         let slot = containers.select(&state, selector)?;
@@ -203,27 +210,37 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
     Response::Containers { containers, more }
 }
 
-/// Opens one view as the container would.
+/// Opens one view as the container would, or a path at or below a directory graft. The descriptor of such a path is one
+/// that the command opens for reading itself (`O_PATH`): a driver may take its time for that.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when the container has no such view.
+/// [`Kind::NotFound`] when there is no such container, and [`Reason::NotAView`] when it has no such view.
 pub(super) fn open(containers: &Containers, selector: &Selector, path: &str) -> Result<OwnedFd> {
     let (slot, row) = {
         let _operation = containers.shared.begin()?;
         let state = containers.shared.state();
         let slot = containers.select(&state, selector)?;
         let container = state.registry.get(slot).ok_or_else(vanished)?;
-        let row = container
-            .rows
-            .iter()
-            .find(|row| row.path == path && !row.directory);
-        let row = row.cloned().ok_or_else(|| {
+        let is_view = |row: &&Row| row.path == path && !row.directory;
+        let holds_it = |row: &&Row| {
+            let below = path.strip_prefix(row.path.as_str());
+            row.directory && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut rows = container.rows.iter();
+        let found = rows.find(is_view).or_else(|| {
+            let above = container.rows.iter().filter(holds_it);
+            above.max_by_key(|row| row.path.len())
+        });
+        let row = found.cloned().ok_or_else(|| {
             Error::not_found(format!("{} has no view of {path}", container.id))
                 .remedy("what is not a view is the kernel's own file")
+                .because(Reason::NotAView)
         })?;
         (slot, row)
     };
-    containers
-        .grafter
-        .run(move |mounts| mounts.open_view(slot, &row))
+    let path = path.to_owned();
+    containers.grafter.run(move |mounts| match row.directory {
+        true => mounts.open_in_directory(slot, &row, &path),
+        false => mounts.open_view(slot, &row),
+    })
 }

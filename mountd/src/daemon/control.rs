@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::asker::Asker;
 use super::daemon::Daemon;
 use super::{attach, ended, inspection_mounts, prepare, upgrade};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Call, Request, Response, VERSION};
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 /// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
 pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut()) {
@@ -41,10 +42,14 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
             )
             .remedy("install both from the same release, and restart eci-mountd"))
         } else {
-            answer(daemon, call.request, fds, peer.pid)
+            answer(daemon, Asker::new(channel, peer.pid), call.request, fds)
         };
         let (response, fd) = result.unwrap_or_else(|error| {
-            tracing::debug!(%error, "refused");
+            if error.reason == Some(Reason::CommandGone) {
+                tracing::info!("{error}");
+            } else {
+                tracing::debug!(%error, "refused");
+            }
             (Response::Failed(error), None)
         });
         let attached = matches!(&response, Response::Attached(attached) if !attached.already);
@@ -78,10 +83,19 @@ fn reply(channel: &Channel, response: Response, fd: Option<OwnedFd>) -> std::io:
 
 fn answer(
     daemon: &Daemon,
+    asker: Asker<'_>,
     request: Request,
     fds: Vec<OwnedFd>,
-    client: i32,
 ) -> Result<(Response, Option<OwnedFd>)> {
+    let changes = !matches!(
+        request,
+        Request::List { .. } | Request::Open { .. } | Request::Forget { .. }
+    );
+    if changes {
+        // Before the process behind a pidfd is looked at: an engine kills the container whose hook gave up. The check
+        // is made again when the operations before have ended.
+        asker.check()?;
+    }
     let mut fds = fds.into_iter();
     let mut next = |what| {
         fds.next()
@@ -90,11 +104,12 @@ fn answer(
     let response = match request {
         Request::Attach(wanted) => Response::Attached(attach::attach(
             &daemon.containers,
+            asker,
             next("pidfd")?.as_fd(),
             wanted,
         )?),
         Request::Forget { id } => ended::forget(&daemon.containers, &id)?,
-        Request::Detach(selector) => attach::detach(&daemon.containers, &selector)?,
+        Request::Detach(selector) => attach::detach(&daemon.containers, asker, &selector)?,
         Request::Mount { dir, created } => {
             let pidfd = next("pidfd")?;
             inspection_mounts::mount(
@@ -103,12 +118,12 @@ fn answer(
                 next("directory")?,
                 &dir,
                 created,
-                client,
+                asker,
             )?
         }
-        Request::Unmount { dir } => inspection_mounts::unmount(&daemon.containers, &dir)?,
+        Request::Unmount { dir } => inspection_mounts::unmount(&daemon.containers, asker, &dir)?,
         Request::List { after } => attach::list(&daemon.containers, after),
-        Request::Upgrade { part, path } => upgrade::upgrade(daemon, part, path)?,
+        Request::Upgrade { part, path } => upgrade::upgrade(daemon, asker, part, path)?,
         Request::Open { container, path } => {
             return Ok((
                 Response::Opened,

@@ -69,7 +69,8 @@ pub(super) fn remove_if_ended(containers: &Containers, id: &str) -> Result<bool>
     Ok(ended)
 }
 
-/// Answers [`eci_fs_protocol::control::Request::Forget`].
+/// Answers [`eci_fs_protocol::control::Request::Forget`]. A hook does not wait for that, and it changes nothing that
+/// lives: so it is done for a command that has gone, too.
 ///
 /// # Errors
 /// As [`remove_if_ended`].

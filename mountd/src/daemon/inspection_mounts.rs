@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::asker::Asker;
 use super::containers::{Asked, Containers};
 use super::state::vanished;
 use crate::container::describe;
@@ -14,7 +15,7 @@ use eci_fs_protocol::control::{CgroupChoice, Response};
 use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// Shows the views of the container of the process behind `pidfd` on the directory `dir`, in the mount namespace of
-/// the process `client`. `created` says whether the directory was made for this.
+/// the process of `asker`. `created` says whether the directory was made for this.
 ///
 /// # Errors
 /// As [`describe`] and [`grafts::mount_inspection`].
@@ -24,14 +25,14 @@ pub(super) fn mount(
     dir: OwnedFd,
     path: &Path,
     created: bool,
-    client: i32,
+    asker: Asker<'_>,
 ) -> Result<Response> {
     let choice = CgroupChoice::NamespaceRoot;
     let described = describe(&containers.proc, pidfd, None, choice, None)?;
     let namespace = containers
         .proc
-        .open_at(&format!("{client}/ns/mnt"), OFlags::RDONLY)?;
-    let _operation = containers.shared.begin()?;
+        .open_at(&format!("{}/ns/mnt", asker.pid), OFlags::RDONLY)?;
+    let _operation = containers.shared.begin_for(asker)?;
     let mut state = containers.shared.state();
     if state.registry.find_mount(path).is_some() {
         return Err(Error::new(
@@ -126,8 +127,8 @@ fn hide(containers: &Containers, slot: u64, dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is no such directory.
-pub(super) fn unmount(containers: &Containers, dir: &Path) -> Result<Response> {
-    let _operation = containers.shared.begin()?;
+pub(super) fn unmount(containers: &Containers, asker: Asker<'_>, dir: &Path) -> Result<Response> {
+    let _operation = containers.shared.begin_for(asker)?;
     let slot = containers.shared.state().registry.find_mount(dir);
     let slot = slot.ok_or_else(|| {
         Error::not_found(format!("{} shows no container", dir.display()))

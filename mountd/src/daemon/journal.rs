@@ -71,11 +71,10 @@ impl Journal {
     /// # Errors
     /// When the file is there and cannot be read.
     pub(super) fn unfinished(&self) -> Result<Option<Intent>> {
-        let text = match &self.runtime {
-            Some(runtime) => runtime.read(registry::INTENT)?,
-            None => None,
-        };
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        match &self.runtime {
+            Some(runtime) => registry::read_intent(runtime),
+            None => Ok(None),
+        }
     }
 
     /// Writes down which process is the server, for a daemon that cannot speak to it.

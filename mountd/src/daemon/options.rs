@@ -12,12 +12,12 @@ use eci_fs_protocol::link::{CpuIds, CpuQuota, Settings};
 /// Options of `eci-mountd`.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Where the socket, the lock and the list of containers are
-    #[arg(long, value_name = "DIR", env = "ECI_FS_RUNTIME_DIR", default_value = runtime_dir::DEFAULT)]
+    /// Where the socket, the lock and the list of containers are; ECI_FS_RUNTIME_DIR sets the default
+    #[arg(long, value_name = "DIR", default_value_os_t = runtime_dir::default())]
     pub runtime_dir: PathBuf,
 
     /// How old a view may be, in milliseconds; 0 computes every view anew at each open
-    #[arg(long, value_name = "MS", default_value_t = 10)]
+    #[arg(long, value_name = "MS", default_value_t = 10, allow_negative_numbers = true, value_parser = parse_milliseconds)]
     pub freshness: u64,
 
     /// Of version 0.1.0, which padded views: units of that version and daemons that are upgraded pass it
@@ -56,6 +56,12 @@ pub struct Options {
     /// Serve one command, whose connection is standard input, and end with it
     #[arg(long, hide = true)]
     pub private: bool,
+}
+
+/// Parses a number of milliseconds.
+fn parse_milliseconds(text: &str) -> std::result::Result<u64, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is no age; write milliseconds, as 10, or 0"))
 }
 
 impl Options {

@@ -26,6 +26,7 @@ use super::{event_loop, restore, shutdown};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::container::procfs::Proc;
+use crate::output::print_error;
 use crate::registry::{Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
@@ -33,20 +34,16 @@ use crate::supervisor::Program;
 use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// Runs the daemon for its whole life, and prints what went wrong.
-#[allow(
-    clippy::print_stderr,
-    reason = "this is the program's last word to its user"
-)]
 pub fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if options.background {
+            if options.background || options.private {
                 // The command that started us reads our standard output and prints what it says.
                 let line = serde_json::to_string(&error).unwrap_or_default();
                 let _ = rustix::io::write(rustix::stdio::stdout(), format!("{line}\n").as_bytes());
             } else {
-                eprintln!("eci-mountd: {error}");
+                print_error("eci-mountd", error);
             }
             ExitCode::FAILURE
         }

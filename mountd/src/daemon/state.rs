@@ -2,6 +2,7 @@
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::asker::Asker;
 use super::server_slot::ServerSlot;
 use crate::registry::Registry;
 use eci_fs_protocol::error::{Error, Result};
@@ -44,6 +45,18 @@ impl Shared {
         if self.state().ending {
             return Err(Error::ending());
         }
+        Ok(operation)
+    }
+
+    /// Begins an operation like [`Self::begin`], for a command that must still wait for it.
+    ///
+    /// A command that goes after this has its request carried out: it has begun.
+    ///
+    /// # Errors
+    /// As [`Self::begin`] and [`Asker::check`].
+    pub(super) fn begin_for(&self, asker: Asker<'_>) -> Result<MutexGuard<'_, ()>> {
+        let operation = self.begin()?;
+        asker.check()?;
         Ok(operation)
     }
 

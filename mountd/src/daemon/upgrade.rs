@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::asker::Asker;
 use super::daemon::Daemon;
 use super::{successor, upgrade_server};
 use eci_fs_protocol::control::{Part, Response};
@@ -11,8 +12,13 @@ use eci_fs_protocol::error::Result;
 ///
 /// # Errors
 /// When it cannot be started or does not answer: then all is as before.
-pub(super) fn upgrade(daemon: &Daemon, part: Part, path: Option<PathBuf>) -> Result<Response> {
-    let _operation = daemon.shared.begin()?;
+pub(super) fn upgrade(
+    daemon: &Daemon,
+    asker: Asker<'_>,
+    part: Part,
+    path: Option<PathBuf>,
+) -> Result<Response> {
+    let _operation = daemon.shared.begin_for(asker)?;
     let upgraded = match part {
         Part::Daemon => successor::start(daemon, path)?,
         Part::Server => {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{Mode, OFlags, StatxFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
     mount_remount, unmount,
@@ -188,6 +188,26 @@ impl SourceMounts {
             Mode::empty(),
         )
         .map_err(|e| Error::io("open", &row.path, e))
+    }
+
+    /// Opens `path`, which is the path of the directory graft `row` of the container in `slot`, or one below it, as a
+    /// place (`O_PATH`). Links are followed within the container's directory.
+    pub fn open_in_directory(&self, slot: u64, row: &Row, path: &str) -> Result<OwnedFd> {
+        let place = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let source = self.source(row);
+        let top = slot.to_string();
+        rustix::fs::openat(
+            source,
+            top.as_str(),
+            place | OFlags::DIRECTORY,
+            Mode::empty(),
+        )
+        .and_then(|top| {
+            let path = path.trim_start_matches('/');
+            rustix::fs::openat2(&top, path, place, Mode::empty(), resolve)
+        })
+        .map_err(|e| Error::io("open", path, e))
     }
 
     fn source(&self, row: &Row) -> &OwnedFd {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Container, Registry, Saved, SavedContainer};
 use crate::runtime_dir::RuntimeDir;
-use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// The file with all that the containers have in common.
 const FILE: &str = "containers.json";
@@ -57,7 +57,25 @@ impl Saved {
     /// # Errors
     /// When the directory cannot be read.
     pub fn read(runtime: &RuntimeDir) -> Result<Option<Self>> {
-        let mut saved = match parse_or_set_aside(runtime, FILE)? {
+        Self::read_with(runtime, set_aside)
+    }
+
+    /// Reads the list like [`Self::read`], and changes nothing: for a command, beside a daemon that may be dead.
+    ///
+    /// # Errors
+    /// When the directory or a file cannot be read.
+    pub fn look(runtime: &RuntimeDir) -> Result<Option<Self>> {
+        Self::read_with(runtime, |path, error| {
+            Err(Error::io("read", path, std::io::Error::from(error)))
+        })
+    }
+
+    /// Reads the list. `unreadable` gets the path of a file that cannot be understood.
+    fn read_with(
+        runtime: &RuntimeDir,
+        unreadable: fn(&Path, serde_json::Error) -> Result<()>,
+    ) -> Result<Option<Self>> {
+        let mut saved = match parse(runtime, FILE, unreadable)? {
             None => return Ok(None),
             Some(Head::V1 {
                 boot_id,
@@ -83,7 +101,10 @@ impl Saved {
                 containers: Vec::new(),
             },
         };
-        let dir = runtime.subdirectory(DIR)?;
+        let dir = match RuntimeDir::open(&runtime.path().join(DIR)) {
+            Err(error) if error.kind == Kind::NotFound => return Ok(Some(saved)),
+            other => other?,
+        };
         let mut slots: Vec<u64> = dir
             .names()?
             .iter()
@@ -93,7 +114,7 @@ impl Saved {
         slots.dedup();
         for slot in slots {
             saved.next_slot = saved.next_slot.max(slot.saturating_add(1));
-            match parse_or_set_aside::<ContainerFile>(&dir, &file_of(slot))? {
+            match parse::<ContainerFile>(&dir, &file_of(slot), unreadable)? {
                 Some(entry) if entry.boot_id == saved.boot_id && entry.container.slot == slot => {
                     saved.containers.push(entry.container);
                 }
@@ -213,20 +234,30 @@ fn encode<T: Serialize>(value: &T, path: &Path) -> Result<String> {
         .map_err(|e| Error::io("encode what is for", path, std::io::Error::from(e)))
 }
 
-/// Returns the content of a file; none if it is not there. A file that cannot be understood is given another name.
-fn parse_or_set_aside<T: DeserializeOwned>(dir: &RuntimeDir, name: &str) -> Result<Option<T>> {
+/// Returns the content of a file; none if it is not there, or if `unreadable` allows that it cannot be understood.
+fn parse<T: DeserializeOwned>(
+    dir: &RuntimeDir,
+    name: &str,
+    unreadable: fn(&Path, serde_json::Error) -> Result<()>,
+) -> Result<Option<T>> {
     let Some(text) = dir.read(name)? else {
         return Ok(None);
     };
     match serde_json::from_str(&text) {
         Ok(value) => Ok(Some(value)),
-        Err(error) => {
-            let path = dir.path().join(name);
-            tracing::warn!(path = %path.display(), %error, "a list of containers cannot be read; starting without it");
-            let _ = std::fs::rename(&path, path.with_extension("json.unreadable"));
-            Ok(None)
-        }
+        Err(error) => unreadable(&dir.path().join(name), error).map(|()| None),
     }
+}
+
+/// Gives a file that cannot be understood another name.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "it is called where another one returns an error"
+)]
+fn set_aside(path: &Path, error: serde_json::Error) -> Result<()> {
+    tracing::warn!(path = %path.display(), %error, "a list of containers cannot be read; starting without it");
+    let _ = std::fs::rename(path, path.with_extension("json.unreadable"));
+    Ok(())
 }
 
 #[cfg(test)]

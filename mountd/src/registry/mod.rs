@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::container::{Membership, Subject};
+use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Listed, Selector};
 use eci_fs_protocol::error::{Error, Kind, Result};
@@ -260,6 +261,15 @@ impl Registry {
             .collect();
         (page, rest.next().is_some())
     }
+}
+
+/// Returns the intent in the runtime directory: an attach that is under way, or was when the daemon died.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub fn read_intent(runtime: &RuntimeDir) -> Result<Option<Intent>> {
+    let text = runtime.read(INTENT)?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
 /// Checks that a name can be the name of a container: a file name and a log line must bear it.

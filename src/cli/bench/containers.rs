@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::super::run::cgroup::Cgroups;
 use super::reader::{FromReader, Graft, Job, Sample, ToReader, channel_of_stdin, make_private};
 use super::{ReaderOptions, peer, process};
+use crate::cli::CHANGE_LIMIT;
 use crate::cli::client::{PrivateDaemon, unexpected_answer};
 
 /// The time limit of one measurement, with a margin.
@@ -45,9 +46,9 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) fn start() -> Result<Self> {
-        let daemon = PrivateDaemon::start()?;
+        let daemon = PrivateDaemon::start(CHANGE_LIMIT)?;
         // The daemon answers when it has its server.
-        daemon.client.list()?;
+        daemon.list()?;
         let pid = daemon.pid();
         let server = process::child(pid)?;
         Ok(Self {
@@ -63,7 +64,7 @@ impl Daemon {
             .as_ref()
             .ok_or_else(|| Error::refused("the daemon has ended"))?;
         let fds: Vec<_> = pidfd.iter().map(|fd| fd.as_fd()).collect();
-        Ok(daemon.client.call(request, &fds)?.0)
+        Ok(daemon.call(request, &fds)?.0)
     }
 
     /// Attaches the container of a process. Returns the time that the daemon took, and the number of grafts.

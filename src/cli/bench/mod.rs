@@ -27,6 +27,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use eci_fs_emulators::EMULATORS;
+use eci_fs_mountd::output::Output;
 use eci_fs_protocol::error::{Error, Result};
 use nix::sys::signal::Signal;
 
@@ -118,10 +120,15 @@ impl Effort {
 }
 
 /// Runs the whole command.
-pub(super) fn main(options: &Options) -> Result<()> {
+pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     super::need_root("bench")?;
     if options.peer == Some(Peer::Lxcfs) {
         peer::check()?;
+    }
+    let is_view = |path: &&String| EMULATORS.iter().any(|view| view.facts().path == **path);
+    if let Some(unknown) = options.views.iter().find(|path| !is_view(path)) {
+        return Err(Error::not_found(format!("there is no view of {unknown}"))
+            .remedy("`eci-fs show PID` lists all views"));
     }
     let stop = Stop {
         signals: Signals::block_with(&[])?,
@@ -141,7 +148,7 @@ pub(super) fn main(options: &Options) -> Result<()> {
     let removed = cgroups.remove();
     measured?;
     removed?;
-    table::print(&report);
+    writeln!(out, "{}", table::text(&report));
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&report)
             .map_err(|e| Error::io("encode", path, std::io::Error::from(e)))?;

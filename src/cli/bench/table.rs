@@ -5,13 +5,8 @@ use comfy_table::{CellAlignment, ColumnConstraint, Table, Width};
 
 use super::report::{Compared, Report};
 
-/// Prints the report.
-#[allow(clippy::print_stdout, reason = "the table is what the command is for")]
-pub(super) fn print(report: &Report) {
-    println!("{}", text(report));
-}
-
-fn text(report: &Report) -> String {
+/// Returns the report.
+pub(super) fn text(report: &Report) -> String {
     let mut out = format!(
         "eci-fs {}, Linux {}, {} CPUs, {} MiB{}\n",
         report.version,

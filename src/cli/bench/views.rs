@@ -1,6 +1,6 @@
 //! Measurements of each view, in each way, by each subject.
 
-use eci_fs_protocol::error::Result;
+use eci_fs_protocol::error::{Error, Result};
 
 use super::super::run::cgroup::Cgroups;
 use super::containers::{Daemon, Reader};
@@ -35,6 +35,13 @@ pub(super) fn measure(
     let mut grafts = ours.grafts()?;
     if !options.views.is_empty() {
         grafts.retain(|graft| options.views.contains(&graft.path));
+        if grafts.is_empty() {
+            let views = options.views.join(", ");
+            return Err(
+                Error::not_found(format!("nothing is grafted here: {views}"))
+                    .remedy("`eci-fs show PID` lists the views that there are on this host"),
+            );
+        }
     }
     for graft in &grafts {
         let subjects = Subjects {

@@ -6,25 +6,47 @@ use eci_fs_mountd::host_sysctls::record;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 
 use super::Findings;
-use crate::cli::client::Client;
+use crate::cli::absent::{self, Found};
 use crate::cli::config::{self, Config, OnError};
+use crate::cli::{Runtime, count};
 
-pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path, root: &Path, wired: bool) {
-    let at = runtime_dir.display();
-    let client = match Client::connect(runtime_dir) {
-        Ok(Some(client)) => client,
-        Ok(None) => return absent(findings, runtime_dir, root, wired),
-        Err(error) => return findings.error(error),
+/// Examines the daemon. Returns false if there is one, and it does not answer.
+pub(super) fn examine(
+    findings: &mut Findings,
+    runtime: &Runtime,
+    root: &Path,
+    wired: bool,
+) -> bool {
+    let dir = &runtime.runtime_dir;
+    let client = match absent::find(runtime) {
+        Ok(Found::Daemon(client)) => client,
+        Ok(Found::Absent(absent)) => {
+            if absent.is_dead() {
+                findings.error(absent.error());
+                raised(findings, dir);
+            } else {
+                missing(findings, absent.error().what, root, wired);
+            }
+            return true;
+        }
+        Err(error) => {
+            findings.error(error);
+            return false;
+        }
     };
-    match client.list() {
+    let listed = client.list();
+    let answers = listed.is_ok();
+    match listed {
         Ok(containers) => findings.ok(format!(
-            "eci-mountd is running on {at}, and has {} containers",
-            containers.len()
+            "eci-mountd is running on {}, and has {}",
+            dir.display(),
+            count(containers.len(), "container")
         )),
         // The daemon is of another version, or it hangs.
         Err(error) => findings.error(error),
     }
-    raised(findings, runtime_dir);
+    raised(findings, dir);
+    answers
 }
 
 /// Notes the sysctls of the host that are raised for containers.
@@ -36,10 +58,13 @@ fn raised(findings: &mut Findings, runtime_dir: &Path) {
                 if let Some(raised) = entry.raised {
                     findings.note(
                         format!(
-                            "{tunable} is raised from {} to {} for {} containers",
+                            "{tunable} is raised from {} to {} for {}",
                             raised.original,
                             raised.set,
-                            entry.requests.values().filter(|one| !one.void).count()
+                            count(
+                                entry.requests.values().filter(|one| !one.void).count(),
+                                "container"
+                            )
                         ),
                         "[raise] in the configuration allows that",
                     );
@@ -50,9 +75,8 @@ fn raised(findings: &mut Findings, runtime_dir: &Path) {
     }
 }
 
-/// Reports that no daemon runs. The finding depends on whether an engine is set up to call it.
-fn absent(findings: &mut Findings, runtime_dir: &Path, root: &Path, wired: bool) {
-    let says = format!("no eci-mountd is running on {}", runtime_dir.display());
+/// Reports that no daemon runs, in the words of `says`. The finding depends on whether an engine is set up to call it.
+fn missing(findings: &mut Findings, says: String, root: &Path, wired: bool) {
     let config = root.join(config::DEFAULT.trim_start_matches('/'));
     // The check of the engines reports a configuration that cannot be read.
     let hook = Config::read(&config).unwrap_or_default().hook;

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use eci_fs_mountd::output::Output;
 use eci_fs_protocol::error::Error;
 use serde::Serialize;
 
@@ -27,7 +28,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     #[command(flatten)]
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
 }
 
 /// The result of one check.
@@ -122,8 +123,7 @@ impl Findings {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn main(options: &Options) -> ExitCode {
+pub(super) fn main(options: &Options, out: &mut Output) -> ExitCode {
     let mut findings = Findings::default();
     findings.begin("kernel");
     kernel::examine(&mut findings);
@@ -131,19 +131,24 @@ pub(super) fn main(options: &Options) -> ExitCode {
     kernel::examine_cgroups(&mut findings);
     findings.begin("engines");
     let wired = engines::examine(&mut findings, &options.root);
-    findings.begin("daemon");
-    daemon::examine(
-        &mut findings,
-        &options.runtime.runtime_dir,
-        &options.root,
-        wired,
-    );
-    findings.begin("container");
-    trial::examine(&mut findings, &options.runtime.runtime_dir);
+    // The kernel part says already that only root is told more.
+    if rustix::process::geteuid().is_root() {
+        findings.begin("daemon");
+        let answers = daemon::examine(&mut findings, &options.runtime, &options.root, wired);
+        findings.begin("container");
+        if answers {
+            trial::examine(&mut findings, &options.runtime);
+        } else {
+            findings.note(
+                "no container is tried while eci-mountd does not answer",
+                "see above",
+            );
+        }
+    }
     if options.json {
-        println!("{:#}", findings.json());
+        writeln!(out, "{:#}", findings.json());
     } else {
-        print!("{}", findings.text());
+        write!(out, "{}", findings.text());
     }
     if findings.is_well() {
         ExitCode::SUCCESS

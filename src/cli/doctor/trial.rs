@@ -1,18 +1,20 @@
 //! The check of a real container: `eci-fs run` starts one, and it has to see its memory limit.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::Findings;
+use crate::cli::Runtime;
 
 /// The memory limit, in MiB. A shell needs far less.
 const MEBIBYTES: u64 = 64;
 
-pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path) {
+pub(super) fn examine(findings: &mut Findings, runtime: &Runtime) {
     let shown = Command::new("/proc/self/exe")
         .args(["run", "--memory", &format!("{MEBIBYTES}M")])
         .arg("--runtime-dir")
-        .arg(runtime_dir)
+        .arg(&runtime.runtime_dir)
+        .arg("--timeout")
+        .arg(runtime.answer_limit().as_secs_f64().to_string())
         .args(["--", "cat", "/proc/meminfo"])
         .stdin(Stdio::null())
         .output();

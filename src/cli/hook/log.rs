@@ -3,8 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
+use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::Error;
+
+use crate::cli::PROGRAM;
 
 /// The name of the log in the runtime directory.
 const LOG: &str = "hook.log";
@@ -19,9 +22,8 @@ pub(in crate::cli) fn continue_without_views(runtime_dir: &Path, error: &Error) 
 }
 
 /// Prints why a container starts without its views.
-#[allow(clippy::print_stderr, reason = "a hook reports on standard error")]
 pub(super) fn print_reason(error: &Error) {
-    eprintln!("eci-fs: going on without views: {error}");
+    print_error(PROGRAM, format_args!("going on without views: {error}"));
 }
 
 /// Appends an error to the log. crun discards the output of hooks, and engines discard the output of a hook that

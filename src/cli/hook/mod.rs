@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::output::{self, print_error};
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
-use crate::cli::client::{Client, call_or_start_within, unexpected_answer};
+use crate::cli::PROGRAM;
+use crate::cli::client::{Client, call_or_start, unexpected_answer};
 use crate::cli::config::{self, Config, OnError};
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
@@ -41,7 +43,7 @@ pub(super) struct Options {
     #[arg(long, value_enum, value_name = "WHAT")]
     on_error: Option<OnError>,
     /// The time limit of the hook
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_timeout)]
     timeout: Option<u64>,
     /// Start a daemon where none listens; it ends with its last container
     #[arg(long)]
@@ -60,7 +62,18 @@ pub(super) struct Options {
     config: PathBuf,
     /// The runtime directory of eci-mountd
     #[arg(long, value_name = "DIR", env = "ECI_FS_RUNTIME_DIR")]
-    runtime_dir: Option<PathBuf>,
+    pub(super) runtime_dir: Option<PathBuf>,
+}
+
+/// Parses the time limit of the hook, in seconds.
+fn parse_timeout(text: &str) -> std::result::Result<u64, String> {
+    match text.parse() {
+        Ok(seconds) if (1..=config::MAX_TIMEOUT).contains(&seconds) => Ok(seconds),
+        _ => Err(format!(
+            "{text:?} is no time; write seconds, from 1 to {}",
+            config::MAX_TIMEOUT
+        )),
+    }
 }
 
 /// The action of the hook.
@@ -94,19 +107,20 @@ enum HookCommand {
 
 /// Parses the command line of `eci-fs hook`, and runs it.
 pub(super) fn main_of_command_line() -> ExitCode {
-    let HookCommandLine {
-        command: HookCommand::Hook(options),
-    } = HookCommandLine::parse();
-    main(&options)
+    match output::parse::<HookCommandLine>(PROGRAM) {
+        Ok(HookCommandLine {
+            command: HookCommand::Hook(options),
+        }) => main(&options),
+        Err(code) => code,
+    }
 }
 
 /// Runs the hook with these options.
-#[allow(clippy::print_stderr, reason = "errors are printed for the runtime")]
 pub(super) fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("eci-fs: {error}");
+            print_error(PROGRAM, error);
             ExitCode::FAILURE
         }
     }
@@ -247,7 +261,7 @@ impl HookCall {
     /// Tells the daemon that the container has ended, and does not wait for the answer. The daemon also notices the
     /// end by itself.
     fn forget(&self, name: &str) -> Result<()> {
-        let client = match Client::connect_within(&self.config.runtime_dir, self.time_left()?) {
+        let client = match Client::connect(&self.config.runtime_dir, self.time_left()?) {
             Ok(Some(client)) => client,
             Ok(None) => return Ok(()),
             Err(_) if is_rootless() => return Ok(()),
@@ -260,10 +274,9 @@ impl HookCall {
     fn call(&self, request: Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<Response> {
         let dir = &self.config.runtime_dir;
         if self.config.start {
-            return Ok(call_or_start_within(dir, &request, fds, self.time_left()?)?.0);
+            return Ok(call_or_start(dir, &request, fds, self.time_left()?)?.0);
         }
-        let client =
-            Client::connect_within(dir, self.time_left()?)?.ok_or_else(|| no_daemon(dir))?;
+        let client = Client::connect(dir, self.time_left()?)?.ok_or_else(|| no_daemon(dir))?;
         Ok(client.call(request, fds)?.0)
     }
 

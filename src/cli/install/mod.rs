@@ -17,6 +17,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use eci_fs_mountd::output::Output;
 use eci_fs_protocol::error::{Error, Result};
 
 use file::File;
@@ -161,8 +162,7 @@ impl Engine {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn install(options: &Install) -> Result<()> {
+pub(super) fn install(options: &Install, out: &mut Output) -> Result<()> {
     let engine = options.target.engine;
     if options.default_runtime && !engine.has_default_runtime() {
         return Err(Error::refused(
@@ -201,28 +201,27 @@ pub(super) fn install(options: &Install) -> Result<()> {
         }
     }
     if changes.is_empty() {
-        println!("installed already: nothing was changed");
+        writeln!(out, "installed already: nothing was changed");
         return Ok(());
     }
     if options.target.dry_run {
         for (file, text, _) in &changes {
-            print!("{}", file.diff(Some(text)));
+            write!(out, "{}", file.diff(Some(text)));
         }
         return Ok(());
     }
     for (file, text, back_up) in &changes {
         if *back_up && let Some(copy) = file.back_up()? {
-            println!("{}: as it was", copy.display());
+            writeln!(out, "{}: as it was", copy.display());
         }
         file.write(text)?;
-        println!("{}: written", file.path().display());
+        writeln!(out, "{}: written", file.path().display());
     }
-    println!("{}", engine.next_step());
+    writeln!(out, "{}", engine.next_step());
     Ok(())
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of the command")]
-pub(super) fn uninstall(options: &Uninstall) -> Result<()> {
+pub(super) fn uninstall(options: &Uninstall, out: &mut Output) -> Result<()> {
     let engine = options.target.engine;
     let mut changes = Vec::new();
     for config in engine.config_files() {
@@ -245,12 +244,12 @@ pub(super) fn uninstall(options: &Uninstall) -> Result<()> {
         changes.push((file, after));
     }
     if changes.is_empty() {
-        println!("not installed: nothing was changed");
+        writeln!(out, "not installed: nothing was changed");
         return Ok(());
     }
     if options.target.dry_run {
         for (file, after) in &changes {
-            print!("{}", file.diff(after.as_deref()));
+            write!(out, "{}", file.diff(after.as_deref()));
         }
         return Ok(());
     }
@@ -265,10 +264,10 @@ pub(super) fn uninstall(options: &Uninstall) -> Result<()> {
         } else {
             "removed"
         };
-        println!("{}: {done}", file.path().display());
+        writeln!(out, "{}: {done}", file.path().display());
     }
     if engine != Engine::Podman {
-        println!("{}", engine.next_step());
+        writeln!(out, "{}", engine.next_step());
     }
     Ok(())
 }

@@ -35,6 +35,16 @@ fn options(engine: Engine, root: &Path) -> Install {
     }
 }
 
+/// Installs, and prints as the command does.
+fn install(options: &Install) -> Result<()> {
+    super::install(options, &mut Output::default())
+}
+
+/// Uninstalls, and prints as the command does.
+fn uninstall(options: &Uninstall) -> Result<()> {
+    super::uninstall(options, &mut Output::default())
+}
+
 fn uninstall_all(engine: Engine, root: &Path) -> Result<()> {
     uninstall(&Uninstall {
         target: target(engine, root),

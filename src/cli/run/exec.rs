@@ -1,18 +1,21 @@
-//! The step between the init and the command: unblocks signals, and executes the command.
+//! The step between the init and the command: gives signals their default, and executes the command.
 //!
 //! The init blocks its signals, and its child inherits that. The init must not unblock them for the moment of the
 //! start: the kernel drops signals for which pid 1 has no handler, so a signal that came just then would be lost.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 
 use clap::Args;
+use eci_fs_mountd::output::print_error;
 use eci_fs_protocol::error::Error;
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::execv;
 
-use super::FAILED;
+use super::super::PROGRAM;
+use super::{FAILED, sigpipe};
 
 /// The exit codes of shells for a command that cannot be executed, and for one that does not exist.
 const NOT_EXECUTABLE: u8 = 126;
@@ -26,24 +29,24 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(in super::super) struct ExecOptions {
     /// The command and its arguments
     #[arg(last = true, required = true)]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 /// Executes the command in the place of this process. Returns only when that fails.
-#[allow(
-    clippy::print_stderr,
-    reason = "an error is printed before the command would start"
-)]
 pub(in super::super) fn exec(what: &ExecOptions) -> ExitCode {
     let Some(program) = what.command.first() else {
         return ExitCode::from(FAILED);
     };
     if let Err(error) = SigSet::all().thread_unblock() {
-        eprintln!("eci-fs: {}", Error::io("unblock", "signals", error));
+        print_error(PROGRAM, Error::io("unblock", "signals", error));
+        return ExitCode::from(FAILED);
+    }
+    if let Err(error) = sigpipe::reset() {
+        print_error(PROGRAM, Error::io("reset", "SIGPIPE", error));
         return ExitCode::from(FAILED);
     }
     let errno = become_command(program, &what.command);
-    eprintln!("eci-fs: {}", Error::io("execute", program, errno));
+    print_error(PROGRAM, Error::io("execute", program, errno));
     ExitCode::from(if errno == Errno::ENOENT {
         NOT_FOUND
     } else {
@@ -52,25 +55,26 @@ pub(in super::super) fn exec(what: &ExecOptions) -> ExitCode {
 }
 
 /// Executes a program as execvp(3) does, except that a file in an unknown format is not given to a shell.
-fn become_command(program: &str, command: &[String]) -> Errno {
+fn become_command(program: &OsStr, command: &[OsString]) -> Errno {
     let Ok(arguments) = command
         .iter()
-        .map(|word| CString::new(word.as_str()))
+        .map(|word| CString::new(word.as_bytes()))
         .collect::<Result<Vec<_>, _>>()
     else {
         return Errno::EINVAL;
     };
-    let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
-    let candidates: Vec<String> = if program.contains('/') {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let candidates: Vec<OsString> = if program.as_bytes().contains(&b'/') {
         vec![program.to_owned()]
     } else {
-        path.split(':')
-            .map(|dir| format!("{dir}/{program}"))
+        let dirs = path.as_bytes().split(|byte| *byte == b':');
+        dirs.map(|dir| [dir, program.as_bytes()].join(&b'/'))
+            .map(OsString::from_vec)
             .collect()
     };
     let mut failed = Errno::ENOENT;
     for candidate in candidates {
-        let Ok(candidate) = CString::new(candidate) else {
+        let Ok(candidate) = CString::new(candidate.into_vec()) else {
             return Errno::EINVAL;
         };
         let Err(errno) = execv(&candidate, &arguments);

@@ -3,6 +3,7 @@
 use std::process::{Child, Command, ExitCode};
 
 use eci_fs_mountd::container::mountinfo::{Mount, parse_mountinfo};
+use eci_fs_mountd::output::print_error;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
 use rustix::event::{PollFd, PollFlags};
@@ -11,18 +12,15 @@ use rustix::mount::{
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
+use super::super::PROGRAM;
 use super::{ChildMessage, ChildOptions, FAILED, inherited, report, signals, wait_for_parent};
 
 /// Runs the init process.
-#[allow(
-    clippy::print_stderr,
-    reason = "without a channel there is no other way to say it"
-)]
 pub(in super::super) fn init(options: ChildOptions) -> ExitCode {
     let channel = match inherited::take(options.channel) {
         Ok(fd) => Channel::new(fd),
         Err(error) => {
-            eprintln!("eci-fs: {error}");
+            print_error(PROGRAM, error);
             return ExitCode::from(FAILED);
         }
     };
@@ -38,7 +36,7 @@ pub(in super::super) fn init(options: ChildOptions) -> ExitCode {
     match command {
         Ok(child) => ExitCode::from(reap(&signals, &child)),
         Err(error) => {
-            eprintln!("eci-fs: {}", Error::io("start", "/proc/self/exe", error));
+            print_error(PROGRAM, Error::io("start", "/proc/self/exe", error));
             ExitCode::from(FAILED)
         }
     }

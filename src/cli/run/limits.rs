@@ -6,6 +6,12 @@ use eci_fs_protocol::error::{Error, Result};
 /// The period of a CPU quota in microseconds (the kernel's default).
 pub(super) const PERIOD_USEC: u64 = 100_000;
 
+/// The processes that a container needs: two of this program, and the command.
+const FEWEST_PIDS: u64 = 3;
+
+/// The largest number of CPUs that can be asked for.
+const MOST_CPUS: f64 = 65_536.0;
+
 /// The shortest quota that the kernel takes, in microseconds (`min_cfs_quota_period`).
 const MIN_QUOTA_USEC: u64 = 1_000;
 
@@ -13,7 +19,7 @@ const MIN_QUOTA_USEC: u64 = 1_000;
 #[derive(Debug, Clone, Default, Args)]
 pub(in super::super) struct Limits {
     /// Memory: bytes, or with K, M, G, T as 1024s
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     pub(in super::super) memory: Option<u64>,
     /// Swap on top of the memory; 0 for none
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -25,7 +31,7 @@ pub(in super::super) struct Limits {
     #[arg(long, value_name = "LIST", value_parser = parse_cpuset)]
     pub(in super::super) cpuset: Option<String>,
     /// Processes and threads
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_pids)]
     pub(in super::super) pids: Option<u64>,
 }
 
@@ -51,7 +57,17 @@ impl Limits {
     }
 }
 
-/// Parses a size: digits, or a decimal number with a suffix K, M, G or T (powers of 1024), with or without B or iB.
+/// Parses the limit of the memory. Returns bytes.
+fn parse_memory(text: &str) -> std::result::Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err(
+            "0 is no limit that a program could run in; leave the option out for none".to_owned(),
+        ),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Parses a size: digits, or a decimal number with a suffix K, M, G or T (powers of 1024), with or without B, i or iB.
 /// Returns bytes.
 fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let wrong =
@@ -64,6 +80,8 @@ fn parse_size(text: &str) -> std::result::Result<u64, String> {
     let shift = match suffix
         .strip_suffix("ib")
         .or_else(|| suffix.strip_suffix('b'))
+        // Of "Mi", as Kubernetes writes it. Nothing is left of an "i" alone.
+        .or_else(|| suffix.strip_suffix('i').filter(|unit| !unit.is_empty()))
         .unwrap_or(&suffix)
     {
         "" => 0,
@@ -86,12 +104,27 @@ fn parse_size(text: &str) -> std::result::Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// Parses a number of CPUs, or of thousandths of one with the suffix m.
 fn parse_cpus(text: &str) -> std::result::Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(cpus) if cpus.is_finite() && (0.01..=65_536.0).contains(&cpus) => Ok(cpus),
+    let cpus = match text.strip_suffix('m') {
+        Some(thousandths) => thousandths.parse::<f64>().map(|number| number / 1000.0),
+        None => text.parse::<f64>(),
+    };
+    match cpus {
+        Ok(cpus) if (0.01..=MOST_CPUS).contains(&cpus) => Ok(cpus),
         _ => Err(format!(
-            "{text:?} is no number of CPUs; write 0.5 or 2, and at least 0.01"
+            "{text:?} is no number of CPUs; write 0.5 or 2, at least 0.01 and at most {MOST_CPUS}"
         )),
+    }
+}
+
+fn parse_pids(text: &str) -> std::result::Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(pids) if pids >= FEWEST_PIDS => Ok(pids),
+        Ok(_) => Err(format!(
+            "{text} is too few; write at least {FEWEST_PIDS}, because two processes of eci-fs count too"
+        )),
+        Err(_) => Err(format!("{text:?} is no number of processes; write 100")),
     }
 }
 
@@ -123,6 +156,7 @@ mod tests {
             ("1.5g", 3 << 29),
             ("2KiB", 2048),
             ("1tb", 1 << 40),
+            ("256Mi", 256 << 20),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
@@ -132,6 +166,7 @@ mod tests {
             "-1",
             "1X",
             "1MM",
+            "1i",
             "99999999999T",
             "0x10",
             "1..5M",
@@ -155,9 +190,29 @@ mod tests {
             (quota(0.5), quota(0.01), quota(2.0)),
             (Some(50_000), Some(1_000), Some(200_000))
         );
-        for text in ["0", "-1", "nan", "inf", "half", "0.001"] {
+        for text in ["0", "-1", "nan", "inf", "half", "0.001", "m", "1000000"] {
             assert!(parse_cpus(text).is_err(), "{text}");
         }
+        assert_eq!(parse_cpus("500m"), Ok(0.5));
+    }
+
+    #[test]
+    fn limits_in_which_nothing_could_run_are_refused_with_the_least_that_can() {
+        assert!(
+            parse_memory("0")
+                .unwrap_err()
+                .contains("leave the option out")
+        );
+        assert_eq!(parse_memory("1"), Ok(1));
+        for text in ["0", "1", "2"] {
+            assert!(
+                parse_pids(text).unwrap_err().contains("at least 3"),
+                "{text}"
+            );
+        }
+        assert_eq!(parse_pids("3"), Ok(3));
+        assert!(parse_pids("x").is_err());
+        assert!(parse_cpus("1000000").unwrap_err().contains("at most 65536"));
     }
 
     #[test]

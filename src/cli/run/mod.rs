@@ -16,20 +16,23 @@ mod inherited;
 mod init;
 pub(super) mod limits;
 pub(super) mod signals;
+mod sigpipe;
 mod stage;
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitCode};
 
 use clap::Args;
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::output::print_error;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::{Choices, CpuQuota};
 use eci_fs_protocol::control::{Attach, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::Runtime;
+use super::{PROGRAM, Runtime};
 use crate::cli::client::{Client, PrivateDaemon, call_or_start, unexpected_answer};
 pub(super) use exec::{ExecOptions, exec};
 pub(super) use init::init;
@@ -45,7 +48,10 @@ const USERNS_COUNT: u32 = 65_536;
 
 /// Options of `eci-fs run`.
 #[derive(Debug, Args)]
-#[command(trailing_var_arg = true)]
+#[command(
+    trailing_var_arg = true,
+    override_usage = "eci-fs run [OPTIONS] [--] COMMAND [ARGS...]"
+)]
 pub(super) struct Options {
     #[command(flatten)]
     limits: Limits,
@@ -60,10 +66,10 @@ pub(super) struct Options {
     #[arg(long)]
     id: Option<String>,
     #[command(flatten)]
-    runtime: Runtime,
-    /// The command and its arguments
-    #[arg(required = true, value_name = "CMD", allow_hyphen_values = true)]
-    command: Vec<String>,
+    pub(super) runtime: Runtime,
+    /// The command and its arguments; the options of `run` come before it
+    #[arg(required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 }
 
 /// Options of the hidden subcommands `run-stage` and `run-init`.
@@ -77,7 +83,7 @@ pub(super) struct ChildOptions {
     userns: bool,
     /// The command and its arguments
     #[arg(last = true)]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 /// A message of the parent to the stage or the init.
@@ -103,12 +109,11 @@ enum ChildMessage {
 }
 
 /// Runs the whole command.
-#[allow(clippy::print_stderr, reason = "errors are printed for the user")]
 pub(super) fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("eci-fs: {error}");
+            print_error(PROGRAM, error);
             ExitCode::from(FAILED)
         }
     }
@@ -120,9 +125,10 @@ fn run(options: &Options) -> Result<u8> {
     // Signals are blocked from here on, so that none is lost before the container has ended.
     let signals = signals::Signals::block()?;
     // A running daemon is used. Otherwise a private one is started, which ends with this command.
-    let (private, running) = match Client::connect(&options.runtime.runtime_dir)? {
+    let limit = options.runtime.change_limit();
+    let (private, running) = match Client::connect(&options.runtime.runtime_dir, limit)? {
         Some(client) => (None, Some(client)),
-        None => (Some(PrivateDaemon::start()?), None),
+        None => (Some(PrivateDaemon::start(limit)?), None),
     };
     let result = with_cgroups(options, private.as_ref(), &signals);
     drop(running);
@@ -155,37 +161,61 @@ fn contain(
     let mut stage = KillOnDrop(spawn_stage(options, theirs.into_inner())?);
     let stage_pid = i32::try_from(stage.0.id()).unwrap_or(0);
     cgroups.join(stage_pid)?;
-    allow_next_step(&ours)?;
-    if options.userns {
-        expect(&ours, |message| {
-            matches!(message, ChildMessage::HasUserNamespace).then_some(())
-        })?;
-        let map = format!("0 {USERNS_FIRST} {USERNS_COUNT}\n");
-        for file in ["uid_map", "gid_map"] {
-            write_proc(stage_pid, file, &map)?;
-        }
-        allow_next_step(&ours)?;
-    }
-    expect(&ours, |message| {
-        matches!(message, ChildMessage::HasNamespaces).then_some(())
-    })?;
-    set_clocks(stage_pid)?;
-    allow_next_step(&ours)?;
-    let init_pid = expect(&ours, |message| match message {
-        ChildMessage::Started(pid) => Some(*pid),
-        _ => None,
-    })?;
-    let init = open_pidfd(init_pid)?;
-    // The stage has sent its last message; only the init sends from here on.
-    allow_next_step(&ours)?;
-    expect(&ours, |message| {
-        matches!(message, ChildMessage::Ready).then_some(())
-    })?;
+    let init = begin(options, &ours, stage_pid).map_err(|error| explain(error, options))?;
     attach(options, private, &init)?;
     allow_next_step(&ours)?;
     drop(ours);
     let status = signals::pass_on_until_end(signals, &init, &mut stage.0)?;
     Ok(status)
+}
+
+/// Leads the stage and the init to where the views can be grafted. Returns the pidfd of the init.
+fn begin(options: &Options, channel: &Channel, stage: i32) -> Result<OwnedFd> {
+    allow_next_step(channel)?;
+    if options.userns {
+        expect(channel, |message| {
+            matches!(message, ChildMessage::HasUserNamespace).then_some(())
+        })?;
+        let map = format!("0 {USERNS_FIRST} {USERNS_COUNT}\n");
+        for file in ["uid_map", "gid_map"] {
+            write_proc(stage, file, &map)?;
+        }
+        allow_next_step(channel)?;
+    }
+    expect(channel, |message| {
+        matches!(message, ChildMessage::HasNamespaces).then_some(())
+    })?;
+    set_clocks(stage)?;
+    allow_next_step(channel)?;
+    let init = expect(channel, |message| match message {
+        ChildMessage::Started(pid) => Some(*pid),
+        _ => None,
+    })?;
+    let init = open_pidfd(init)?;
+    // The stage has sent its last message; only the init sends from here on.
+    allow_next_step(channel)?;
+    expect(channel, |message| {
+        matches!(message, ChildMessage::Ready).then_some(())
+    })?;
+    Ok(init)
+}
+
+/// Returns the error of a container that did not begin. If its processes were killed, the step at which that was noticed
+/// helps nobody.
+fn explain(error: Error, options: &Options) -> Error {
+    let gone = [libc::ESRCH, libc::ENOENT, libc::ECONNRESET, libc::EPIPE];
+    let killed = error.errno.is_some_and(|errno| gone.contains(&errno));
+    match error.errno {
+        _ if killed => ended_early(),
+        Some(libc::EAGAIN) if options.limits.pids.is_some() => error.remedy("give it more --pids"),
+        _ => error,
+    }
+}
+
+/// Returns the error of a container whose processes ended before its command was started.
+fn ended_early() -> Error {
+    Error::new(Kind::System, "the new container ended before it began")
+        .remedy("is its memory limit large enough to start a program?")
 }
 
 /// A child that is killed when this value is dropped. The init ends with it, and so does the whole container.
@@ -226,8 +256,11 @@ fn attach(options: &Options, private: Option<&PrivateDaemon>, init: &OwnedFd) ->
     });
     let fds = [init.as_fd()];
     let response = match private {
-        Some(private) => private.client.call(request, &fds)?.0,
-        None => call_or_start(&options.runtime.runtime_dir, &request, &fds)?.0,
+        Some(private) => private.call(request, &fds)?.0,
+        None => {
+            let runtime = &options.runtime;
+            call_or_start(&runtime.runtime_dir, &request, &fds, runtime.change_limit())?.0
+        }
     };
     match response {
         Response::Attached(_) => Ok(()),
@@ -277,10 +310,7 @@ fn expect<T>(channel: &Channel, wanted: impl Fn(&ChildMessage) -> Option<T>) -> 
         Some((message, _)) => wanted(&message).ok_or_else(|| {
             Error::refused(format!("the new container spoke out of turn: {message:?}"))
         }),
-        None => Err(
-            Error::new(Kind::System, "the new container ended before it began")
-                .remedy("is its memory limit large enough to start a program?"),
-        ),
+        None => Err(ended_early()),
     }
 }
 

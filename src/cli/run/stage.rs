@@ -2,25 +2,23 @@
 
 use std::process::{Command, ExitCode};
 
+use eci_fs_mountd::output::print_error;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Result};
 use nix::sched::{CloneFlags, unshare};
 
+use super::super::PROGRAM;
 use super::{ChildMessage, ChildOptions, FAILED, inherited, report, signals, wait_for_parent};
 
 /// `CLONE_NEWTIME` (Linux 5.6), which nix does not name.
 const CLONE_NEWTIME: libc::c_int = 0x80;
 
 /// Runs the stage process.
-#[allow(
-    clippy::print_stderr,
-    reason = "without a channel there is no other way to say it"
-)]
 pub(in super::super) fn stage(options: ChildOptions) -> ExitCode {
     let channel = match inherited::take(options.channel) {
         Ok(fd) => Channel::new(fd),
         Err(error) => {
-            eprintln!("eci-fs: {error}");
+            print_error(PROGRAM, error);
             return ExitCode::from(FAILED);
         }
     };
@@ -110,10 +108,7 @@ fn start_init(options: &ChildOptions, channel: &Channel) -> Result<std::process:
     // With a user set, the library uses fork instead of vfork. Before Linux 6.0 a child enters the new time namespace
     // only when it does not share its parent's memory (copy_namespaces).
     command.uid(0);
-    command.spawn().map_err(|e| {
-        Error::new(
-            Kind::System,
-            format!("cannot start the init of the container: {e}"),
-        )
-    })
+    command
+        .spawn()
+        .map_err(|e| Error::io("start", "the init of the container", e))
 }

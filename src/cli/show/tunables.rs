@@ -11,11 +11,11 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 
 use super::{Options, SLOT, compute, view};
-use crate::cli::client::Client;
+use crate::cli::absent;
 
 /// Returns a line for each tunable with a changed value: the path, the value, and the first value.
 pub(super) fn list(options: &Options, selector: &Selector) -> Result<String> {
-    let containers = Client::list_of(&options.runtime.runtime_dir)?;
+    let (containers, _) = absent::list(&options.runtime)?;
     let is_it = |id: &str, pid: i32| match selector {
         Selector::Id(wanted) => id == wanted,
         Selector::Pid(wanted) => pid == *wanted,

@@ -23,6 +23,8 @@ golden! { reasons_of_errors, Reason:
     Reason::ProcessEnded => Reason::ProcessEnded, r#""process-ended""#;
     Reason::NameTaken => Reason::NameTaken, r#""name-taken""#;
     Reason::OtherName => Reason::OtherName, r#""other-name""#;
+    Reason::NotAView => Reason::NotAView, r#""not-a-view""#;
+    Reason::CommandGone => Reason::CommandGone, r#""command-gone""#;
     Reason::Other => Reason::Other, r#""other""#;
 }
 

@@ -1,5 +1,6 @@
 //! The file system: it owns the parts, knows which of them a node belongs to, and hands each request to that.
 
+mod look;
 mod operations;
 mod perform;
 
@@ -14,6 +15,8 @@ use eci_fs_emulators::{EMULATORS, Host, Settings, Tunable};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{Connection, Row};
 use rustix::thread::CapabilitySets;
+
+pub use look::Looked;
 
 use super::cached::CachedViews;
 use super::catalogue::Catalogue;
