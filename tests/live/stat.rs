@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::{Cgroup, Container, Limits, PATIENCE, let_time_pass, number_after};
+use support::{Cgroup, Container, Limits, PATIENCE, let_time_pass};
 
 use crate::clock::age_ticks;
 use crate::pressure::hybrid_of;
@@ -217,8 +217,9 @@ fn privileged_no_row_of_stat_falls_in_200_reads_while_cpus_are_busy() {
 #[track_caller]
 fn stalled_usec(unified: &Path) -> u64 {
     let pressure = file(unified.join("cpu.pressure"));
-    let full = pressure.lines().find_map(|line| line.strip_prefix("full "));
-    number_after(&full.unwrap().replace('=', " "), "total")
+    let full = pressure.lines().find(|line| line.starts_with("full "));
+    let (_, total) = full.unwrap().split_once("total=").unwrap();
+    total.parse().unwrap()
 }
 
 #[test]
