@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use support::cpu_list;
 
 use crate::Means::{Container, Cpuset, Machine, Zero};
-use crate::{Said, Seen};
+use crate::{Said, Seen, case};
 
 /// The ids in the column "CPU" of what mpstat prints.
 fn rows(said: &Said) -> Vec<u64> {
@@ -101,6 +101,38 @@ fn privileged_sar_reports_the_load_of_the_container() {
             said.is_load(cells[5].parse().unwrap(), means);
         },
     );
+}
+
+/// The plugin that Nagios and its descendants run, with thresholds that busy machines have. It fails when it warns.
+const CHECK_LOAD: &str = "/usr/lib/nagios/plugins/check_load -w 5,5,5 -c 10,10,10 || true";
+
+#[test]
+fn privileged_check_load_reports_the_load_of_the_container() {
+    let seen = Seen::busy("check_load", "monitoring-plugins-basic", CHECK_LOAD);
+    seen.row(
+        "load",
+        Machine,
+        Container,
+        "/proc/loadavg",
+        |said, means| {
+            let (_, averages) = said.text.split_once("load average: ").unwrap();
+            let (averages, _) = averages.split_once('|').unwrap();
+            said.is_load(averages.split(", ").nth(2).unwrap().parse().unwrap(), means);
+        },
+    );
+}
+
+#[test]
+fn privileged_check_load_is_not_alarmed_by_a_burst_in_a_young_container() {
+    let mut shell = case::first().start();
+    let burst = "for i in {1..30}; do (while :; do :; done) & done; ";
+    let said = shell.run(&format!(
+        "{burst} {CHECK_LOAD}; cat /proc/loadavg; kill $(jobs -p)"
+    ));
+    // All thirty run.
+    let running = said.rsplit_once('/').unwrap().0.rsplit_once(' ').unwrap().1;
+    assert!(running.parse::<u32>().unwrap() >= 30, "{said}");
+    assert!(said.contains("LOAD OK"), "{said}");
 }
 
 /// The exporter on a port of the loopback device, which the container shares with the test; killed at the end.

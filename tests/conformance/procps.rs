@@ -167,6 +167,25 @@ fn privileged_vmstat_reports_the_memory_of_the_container_and_no_counter_of_the_m
 }
 
 #[test]
+fn privileged_vmstat_reports_the_threads_that_run_in_the_container() {
+    let seen = Seen::busy("vmstat", "procps", "vmstat");
+    seen.row(
+        "threads that run",
+        Machine,
+        Container,
+        "/proc/stat",
+        |said, means| {
+            let last = said.text.lines().last().unwrap();
+            let running = last.split_whitespace().next().unwrap();
+            let running = running.parse::<u64>().unwrap();
+            // The three loops and vmstat itself, and perhaps the shell; on the machine whatever else there is.
+            let most = if means == Container { 5 } else { u64::MAX };
+            assert!((4..=most).contains(&running), "{said:#?}");
+        },
+    );
+}
+
+#[test]
 fn privileged_uptime_reports_the_load_and_the_age_of_the_container() {
     let seen = Seen::busy("uptime", "procps", "uptime");
     seen.row(

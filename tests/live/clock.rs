@@ -43,6 +43,63 @@ fn privileged_uptime_is_the_age_of_pid_1_and_the_idle_time_of_stat() {
     }
 }
 
+/// Three loops that never rest, which end with the container.
+fn spin(live: &mut Live) {
+    let busybox = live.container.program("busybox");
+    let spin = format!("{busybox} sh -c 'while :; do :; done' >/dev/null 2>&1 &");
+    let all = [&*spin, &*spin, &*spin].join(" ");
+    live.container.busybox(&["sh", "-c", &all]);
+}
+
+#[test]
+fn privileged_the_averages_begin_as_a_constant_load_would_have_made_them() {
+    let Some(mut live) = Live::start(&LIMITS) else {
+        return;
+    };
+    spin(&mut live);
+    let before = age_ticks(&live.container);
+    let loadavg = live.seen("/proc/loadavg");
+    let after = age_ticks(&live.container);
+    let tasks = file(dir(&live.cgroup, "cpu").join("tasks")).lines().count();
+    let words = loadavg.split_whitespace();
+    for (average, tau) in words.zip([60.0, 300.0, 900.0]) {
+        // The three loops, and perhaps the rest of the container.
+        let hundredths_of = |active: f64, ticks: u64| {
+            100.0 * active * (1.0 - (-(ticks as f64) / 100.0 / tau).exp())
+        };
+        let (least, most) = (
+            hundredths_of(3.0, before),
+            hundredths_of(tasks as f64, after),
+        );
+        let least = (least as u64).saturating_sub(1);
+        between(&loadavg, hundredths(average), least, most as u64 + 1);
+    }
+}
+
+#[test]
+fn privileged_loops_that_begin_show_as_running_in_stat_and_loadavg_alike() {
+    let Some(mut live) = Live::start(&LIMITS) else {
+        return;
+    };
+    let running = |loadavg: &str| {
+        let tasks = loadavg.split(' ').nth(3).unwrap();
+        tasks.split_once('/').unwrap().0.to_owned()
+    };
+    // The reader runs, and nothing else does.
+    assert_eq!(running(&live.seen("/proc/loadavg")), "1");
+    spin(&mut live);
+    let judge = |loadavg: &String, stat: &str| {
+        let procs_running = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("procs_running "));
+        equal("procs_running", procs_running, Some(&running(loadavg)))?;
+        // The three, and the reader.
+        equal("running", running(loadavg).as_str(), "4")
+    };
+    let loadavg = || live.seen("/proc/loadavg");
+    steady(loadavg, || live.seen("/proc/stat"), judge);
+}
+
 #[test]
 fn privileged_loadavg_counts_the_threads_of_the_cgroup() {
     let Some(mut live) = Live::start(&LIMITS) else {
@@ -62,6 +119,7 @@ fn privileged_loadavg_counts_the_threads_of_the_cgroup() {
         let (running, total) = words[3].split_once('/').unwrap();
         equal("threads", total, &tasks.lines().count().to_string())?;
         let running: usize = running.parse().unwrap();
+        equal("whoever reads runs", running.max(1), running)?;
         equal(
             "running is not more",
             running.min(tasks.lines().count()),

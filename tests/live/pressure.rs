@@ -30,7 +30,7 @@ fn hybrid() -> Option<(Live, std::path::PathBuf)> {
     hybrid_of(Live::start(&LIMITS)?)
 }
 
-fn hybrid_of(live: Live) -> Option<(Live, std::path::PathBuf)> {
+pub(crate) fn hybrid_of(live: Live) -> Option<(Live, std::path::PathBuf)> {
     let dir = join(&live.cgroup, "unified", live.container.pid());
     // It was described before it had this cgroup.
     live.scene.detach(&live.container);

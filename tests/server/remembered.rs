@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use eci_fs::server::state::Record;
 use eci_fs_protocol::link::Connection;
@@ -133,21 +134,23 @@ fn privileged_load_averages_go_on_at_the_next_server() {
         text.split(' ').next().unwrap().parse::<f64>().unwrap()
     };
     let busy = std::thread::spawn(move || {
-        container.ask(&["burn", "1000"]);
+        container.ask(&["burn", "3000"]);
         container
     });
     while !support::status_field(pid, "State:").is_some_and(|state| state.starts_with('R')) {
         std::thread::yield_now();
     }
+    // The average begins as one busy thread would have made it. In the first half second that is nothing.
+    support::let_time_pass(Duration::from_secs(1));
     let first = average();
-    assert!(first >= 1.0, "{first}");
+    assert!((0.01..1.0).contains(&first), "{first}");
     let container = busy.join().unwrap();
     for _ in 0..2 {
         server.kill();
         server = rig.serve(&container);
         // It would be none if it were counted anew.
         let next = average();
-        assert!(next > 0.5, "{next}");
+        assert!(next >= 0.01, "{next} after {first}");
     }
     server.kill();
 }

@@ -187,6 +187,7 @@ fn loadavg(text: &str) -> Judged {
     }
     let (running, all) = tasks.split_once('/').ok_or("no slash")?;
     number(last)?;
+    expect(number(running)? >= 1, "nobody runs, not even the reader")?;
     expect(number(running)? <= number(all)?, "more run than there are")
 }
 

@@ -95,7 +95,7 @@ fn threads(container: &mut Container) -> Result<()> {
             equal("threads", &total, &u32::try_from(threads.len()).ok())?;
             equal("the last pid", &pid, &Some(last))?;
             let running = u64::from(running.unwrap_or(u32::MAX));
-            between("running", running, 0, threads.len() as u64)
+            between("running", running, 1, threads.len() as u64)
         },
     )
 }

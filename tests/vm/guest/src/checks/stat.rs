@@ -73,24 +73,34 @@ pub(super) fn nothing_wrong(watched: &str) -> Result<()> {
 /// What the last look at a container has found.
 #[derive(Debug, Default)]
 struct Last {
-    /// Microseconds that the kernel had throttled it.
-    throttled: u64,
     /// The sums of the rows.
     shown: Vec<u64>,
 }
 
-/// The sums of the rows, against cpu.stat before and after.
+/// Microseconds that the cgroup waited for a CPU, as an average of the CPUs. 0 where the kernel does not tell.
+fn stalled(cgroup: &Cgroup) -> u64 {
+    let pressure = cgroup.read("cpu.pressure").unwrap_or_default();
+    let full = pressure.lines().find_map(|line| line.strip_prefix("full "));
+    full.and_then(|full| full.rsplit_once("total=")?.1.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The sums of the rows, against cpu.stat and cpu.pressure before and after.
 fn times(container: &mut Container, last: &mut Last) -> Result<()> {
     let cpus = Cpus::read(&container.cgroup)?;
     let line = container.cgroup.line();
     let bound = cpus.level.and_then(|level| line.get(level)).cloned();
+    let count = cpus.visible.len() as u64;
     let read = |container: &mut Container| -> Result<_> {
         let own = container.cgroup.keys("cpu.stat")?;
         let throttled = match &bound {
             Some(cgroup) => cgroup.keys("cpu.stat")?.get("throttled_usec").copied(),
             None => None,
         };
-        Ok((own, throttled.unwrap_or(0), container.age_ticks()?))
+        // Throttled time is in the one too, and is a sum over CPUs.
+        let stalled = stalled(&container.cgroup) * count;
+        let wanted = throttled.unwrap_or(0).max(stalled);
+        Ok((own, wanted, container.age_ticks()?))
     };
     let before = read(container)?;
     let view = container.read("/proc/stat")?;
@@ -98,11 +108,12 @@ fn times(container: &mut Container, last: &mut Last) -> Result<()> {
     let after = read(container)?;
     let total = row(&view, "cpu")?;
     let column = |index: usize| total.get(index).copied().unwrap_or(0);
-    let count = cpus.visible.len() as u64;
 
     // Each row is rounded down, and the view may be as old as the freshness, here one or two ticks
     // of each CPU of the machine.
     let slack = count + 8;
+    // The server reads cpu.pressure again after 12 jiffies, which are 5 ticks. What was shown as idle by then stays.
+    let stale = 5 * count;
     let usec = |of: &(std::collections::BTreeMap<String, u64>, u64, u64), key: &str| {
         of.0.get(key).copied().unwrap_or(0) / 10_000
     };
@@ -149,18 +160,15 @@ fn times(container: &mut Container, last: &mut Last) -> Result<()> {
     in_range(
         "steal",
         column(STEAL),
-        (before.1 / 10_000).min(room(before.2)),
+        (before.1 / 10_000)
+            .saturating_sub(stale)
+            .min(room(before.2)),
         (after.1 / 10_000).min(most_room(after.2) + slack),
     )?;
     // Throttled time is summed over CPUs, so it can grow faster than time goes by. Idle time that
-    // was shown before never falls then.
-    let idle = most_room(after.2 + 2) + slack;
-    let most = if after.1 > last.throttled {
-        idle
-    } else {
-        idle.saturating_sub(column(STEAL))
-    };
-    last.throttled = after.1;
+    // was shown before never falls then. But whenever it was shown, so much was stolen already.
+    let stolen = last.shown.get(STEAL).copied().unwrap_or(0);
+    let most = (most_room(after.2 + 2) + slack + stale).saturating_sub(stolen);
     last.shown.clone_from(&total);
     let least = room(before.2).saturating_sub(after.1 / 10_000);
     in_range("idle", column(IDLE), least.saturating_sub(slack), most)?;
@@ -202,7 +210,7 @@ fn single_numbers(container: &mut Container) -> Result<()> {
     // The agent runs while it reads, and a thread may have ended since it was counted.
     let single = |key: &str| row(&view, key).map(|row| row.first().copied().unwrap_or(0));
     let threads = container.cgroup.threads()?.len() as u64;
-    between("procs_running", single("procs_running")?, 0, threads + 2)?;
+    between("procs_running", single("procs_running")?, 1, threads + 2)?;
     between("procs_blocked", single("procs_blocked")?, 0, threads + 2)?;
     between("processes", single("processes")?, 1, 1000)
 }
