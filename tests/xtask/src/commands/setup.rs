@@ -42,6 +42,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("lxc", "an engine that containers are tested with"),
     ("lxcfs", "the views are compared with its files in tests"),
     ("mmdebstrap", "installs the systems of guests with systemd"),
+    (
+        "monitoring-plugins-basic",
+        "check_disk walks to all mounts in tests",
+    ),
     ("netavark", "the networks of podman"),
     ("nodejs", "Node.js is asked what it finds in tests"),
     ("numactl", "is asked what it finds in tests"),
