@@ -12,6 +12,7 @@ mod clock;
 mod covered;
 mod cpus;
 mod disks;
+mod failing;
 mod identity;
 mod memory;
 mod network;

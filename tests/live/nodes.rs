@@ -8,7 +8,7 @@ use crate::source::{Cpus, Memory, dir, equal, file, steady};
 use crate::sysfs::{ids, mask, names};
 use crate::{LIMITS, Live, ONE_CPU};
 
-const NODE: &str = "/sys/devices/system/node";
+pub(crate) const NODE: &str = "/sys/devices/system/node";
 
 pub(crate) const VIEWS: &[&str] = &[NODE];
 

@@ -8,6 +8,7 @@ use support::Scene;
 mod docker;
 mod init;
 mod machine;
+mod mountinfo;
 mod nested;
 mod nodes;
 mod runtimes;

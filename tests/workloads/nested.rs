@@ -106,14 +106,14 @@ fn privileged_what_is_kept_for_user_namespaces_is_never_reached_and_goes_with_th
     for _ in 0..2 {
         scene.attach(&container);
         assert_eq!(container.ask(&list), listed);
-        assert_eq!(whole(&container), 5);
+        assert_eq!(whole(&container), 4);
         // Whatever dies, there is one.
         daemon.die();
         daemon = scene.daemon(&[]);
-        assert_eq!(whole(&container), 5);
+        assert_eq!(whole(&container), 4);
         daemon.crash();
         daemon = scene.daemon(&[]);
-        assert_eq!(whole(&container), 5);
+        assert_eq!(whole(&container), 4);
         assert_eq!(try_mounting(&mut container), [true; 2]);
         scene.detach(&container);
         assert_eq!(container.mounts(), mounts);

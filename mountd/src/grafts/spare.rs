@@ -4,11 +4,14 @@
 //! hidden (`mnt_already_visible` of fs/namespace.c). The same holds for sysfs. A graft hides a file, so the kernel would
 //! refuse what it allows without grafts: user namespaces in the container that mount one, as
 //! `unshare -r --mount-proc` does. The kernel looks at all mounts, also at those that are covered. So there are three
-//! layers on /proc/fs:
+//! layers on /proc/tty:
 //!
-//! 1. the base, a clone of /proc,
-//! 2. in the base, the spares: clones of /proc and of /sys, on which nothing lies,
-//! 3. on the base, the cover: a clone of /proc/fs as it was. A path to /proc/fs ends there, above the base.
+//! 1. the base, a clone of /proc/tty,
+//! 2. on two directories of the base, the spares: clones of /proc and of /sys, on which nothing lies,
+//! 3. on the base, the cover: another clone of /proc/tty. A path to /proc/tty ends there, above the base.
+//!
+//! mountinfo shows the base and the spares, so programs like df(1) walk to their paths. These are paths of the cover too,
+//! where they lead to directories of the kernel that say nothing of the host.
 //!
 //! If something is hidden from a container, as engines do unless they are told not to, it gets no spares. So no
 //! container can mount more than it could without grafts.
@@ -24,14 +27,14 @@ use crate::container::mountinfo::Mount;
 use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
 
-/// The directory of procfs on which the base is. Every kernel has it.
-const POINT: &str = "fs";
+/// The directory of procfs on which the base is. Every kernel with terminals has it.
+const POINT: &str = "tty";
 
-/// The part of procfs that covers the base.
-const COVER: &str = "/fs";
+/// Directories in it, on which the spares of /proc and of /sys are mounted.
+const IN_BASE: [&str; 2] = ["ldisc", "driver"];
 
-/// Directories of the base on which the spares of /proc and of /sys are mounted.
-const IN_BASE: [&str; 2] = ["sys", "tty"];
+/// The directory on which version 0.1.0 had the base, which was a clone of /proc.
+const POINT_BEFORE: &str = "fs";
 
 /// Directories that are always empty, and made to be mounted on. A mount there hides nothing.
 const EMPTY: &[&str] = &[
@@ -62,9 +65,9 @@ pub(super) fn mount(mounts: &SourceMounts, subject: &Subject, targets: &Targets<
     let sys = targets.sys()?.filter(is_whole);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let point = open_below(proc.dir, POINT, flags)
-        .map_err(|e| Error::io("open the container's", "/proc/fs", e))?;
+        .map_err(|e| Error::io("open the container's", "/proc/tty", e))?;
     mounts.inside(&subject.pidfd, || {
-        let (base, cover) = (clone(proc.dir)?, clone(&point)?);
+        let (base, cover) = (clone(&point)?, clone(&point)?);
         put(&base, &point, "")?;
         let spares = [Some(&proc), sys.as_ref()];
         let mounted = IN_BASE
@@ -73,18 +76,21 @@ pub(super) fn mount(mounts: &SourceMounts, subject: &Subject, targets: &Targets<
             .filter_map(|(name, top)| Some((name, top?)))
             .try_for_each(|(name, top)| put(&clone(top.dir)?, &base, name))
             .and_then(|()| put(&cover, &base, ""));
-        mounted.inspect_err(|_| remove(&proc))
+        mounted.inspect_err(|_| remove(&proc, POINT))
     })
 }
 
 /// Unmounts the spares. The thread is inside of the container's namespace.
 pub(super) fn unmount(targets: &Targets<'_>) {
-    if let Ok(Some(proc)) = targets.proc()
-        && has_base(targets, &proc)
-    {
-        // First the cover, then the base with the spares.
-        remove(&proc);
-        remove(&proc);
+    let Ok(Some(proc)) = targets.proc() else {
+        return;
+    };
+    for point in [POINT, POINT_BEFORE] {
+        if has_base(targets, &proc, point) {
+            // First the cover, then the base with the spares.
+            remove(&proc, point);
+            remove(&proc, point);
+        }
     }
 }
 
@@ -97,18 +103,17 @@ fn is_whole(top: &Top<'_>) -> bool {
             .all(|other| below(top, &other.point).is_some_and(|path| EMPTY.contains(&path)))
 }
 
-/// Returns true if a base lies on it, and the cover on that.
-fn has_base(targets: &Targets<'_>, proc: &Top<'_>) -> bool {
-    let is_point = |path: &str| path.strip_prefix('/') == Some(POINT);
-    let is_part = |mount: &Mount, root: &str| {
-        mount.fstype == "proc"
-            && mount.root == root
-            && below(proc, &mount.point).is_some_and(is_point)
-    };
+/// Returns true if a base lies on its directory `point`, and the cover on that.
+fn has_base(targets: &Targets<'_>, proc: &Top<'_>, point: &str) -> bool {
+    let name = |path: &str| path.strip_prefix('/') == Some(point);
+    let is_there =
+        |mount: &Mount| mount.fstype == "proc" && below(proc, &mount.point).is_some_and(name);
+    let is_base = |mount: &Mount| is_there(mount) && (mount.root == "/" || name(&mount.root));
+    let is_cover = |mount: &Mount| is_there(mount) && name(&mount.root);
     proc.others
         .iter()
-        .filter(|other| is_part(other, "/"))
-        .any(|base| targets.on(base).iter().any(|cover| is_part(cover, COVER)))
+        .filter(|other| is_base(other))
+        .any(|base| targets.on(base).iter().any(|cover| is_cover(cover)))
 }
 
 /// A mount point as a path below the one of `top`.
@@ -131,10 +136,10 @@ fn put(clone: &OwnedFd, dir: &OwnedFd, name: &str) -> Result<()> {
         .map_err(|e| Error::io("mount", "a spare in the container", e))
 }
 
-/// Unmounts the topmost mount on the point.
-fn remove(proc: &Top<'_>) {
+/// Unmounts the topmost mount on the directory `point`.
+fn remove(proc: &Top<'_>, point: &str) {
     let gone = rustix::process::fchdir(proc.dir).and_then(|()| {
-        rustix::mount::unmount(POINT, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+        rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
     });
     if let Err(error) = gone {
         tracing::warn!(%error, "a spare stays in the container, ignoring");

@@ -72,10 +72,11 @@ impl LiveViews {
         } = view;
         self.snapshots.open(*id, container, request, || {
             // The text that the GETATTR just before measured, so that its size is the size of this.
-            match container.take_measured(*index, MEASURED_FOR_OPEN) {
-                Some(text) => Ok(text),
-                None => Ok(self.renderer.renew(container, *index)?.text),
-            }
+            let text = match container.take_measured(*index, MEASURED_FOR_OPEN) {
+                Some(text) => text,
+                None => self.renderer.renew(container, *index)?.text,
+            };
+            Ok(text.into())
         })
     }
 

@@ -15,13 +15,14 @@
 //!             cached, live, sysctls, grafts, directories, catalogue
 //!                  |
 //!                  v
-//!             snapshots, permission, render -> persistence, containers -> attr
+//!             snapshots, permission, render -> persistence, containers, content -> attr
 //! ```
 
 mod attr;
 mod cached;
 mod catalogue;
 mod containers;
+mod content;
 mod directories;
 mod dispatch;
 mod file_system;

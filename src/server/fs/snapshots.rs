@@ -8,6 +8,7 @@ use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 
 use super::containers::Containers;
+use super::content::Content;
 use super::permission::Caller;
 use super::persistence::{Persistence, READ_WITHIN};
 use crate::server::container::Attached;
@@ -94,7 +95,7 @@ struct Snapshot {
 
 #[derive(Debug)]
 struct Text {
-    bytes: Arc<[u8]>,
+    content: Content,
     /// The time of the first read. From then on a read at the beginning is a rewind, and wants the present. A file of a
     /// server before this one may have been read or not; it counts as read some time after it was opened.
     read: Option<Instant>,
@@ -108,8 +109,8 @@ impl Text {
 }
 
 impl Snapshot {
-    fn new(id: NodeId, request: u64, bytes: Arc<[u8]>, read: Option<Instant>) -> Arc<Self> {
-        let text = Mutex::new(Text { bytes, read });
+    fn new(id: NodeId, request: u64, content: Content, read: Option<Instant>) -> Arc<Self> {
+        let text = Mutex::new(Text { content, read });
         Arc::new(Self { id, request, text })
     }
 }
@@ -126,28 +127,27 @@ impl Snapshots {
         }
     }
 
-    /// Opens a file of a container with the text that `text` returns.
+    /// Opens a file of a container with the content that `content` returns.
     ///
     /// # Errors
-    /// The errors of `text`; ENFILE when the container has too many files open.
+    /// The errors of `content`; ENFILE when the container has too many files open.
     pub(super) fn open(
         &self,
         id: NodeId,
         container: &Attached,
         request: Request,
-        text: impl FnOnce() -> Result<Arc<[u8]>, Errno>,
+        content: impl FnOnce() -> Result<Content, Errno>,
     ) -> Result<Handle, Errno> {
         if let Some(handle) = self.reopened(id, request) {
             return Ok(handle);
         }
-        let bytes = text()?;
+        let content = content()?;
         if !container.count_snapshot(1, MAX_SNAPSHOTS) {
             return Err(Errno::NFILE);
         }
         let handle = Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1);
-        self.persistence
-            .put_snapshot(handle.0, id, request.number, &bytes, false);
-        let snapshot = Snapshot::new(id, request.number, bytes, None);
+        self.persist(handle, id, request.number, &content, false);
+        let snapshot = Snapshot::new(id, request.number, content, None);
         self.open.insert(handle, snapshot);
         faults::at(Point::Open);
         Ok(handle)
@@ -166,24 +166,24 @@ impl Snapshots {
     /// Returns the size of the text of an open file; none when `handle` is no open file of this node.
     pub(super) fn size(&self, id: NodeId, handle: Handle) -> Option<usize> {
         let snapshot = self.get(handle).filter(|snapshot| snapshot.id == id)?;
-        let size = snapshot.text.lock().bytes.len();
+        let size = snapshot.text.lock().content.text.len();
         Some(size)
     }
 
-    /// Returns the bytes that a read at `offset` of an open file is served from. `present` returns the present text.
+    /// Returns the bytes that a read at `offset` of an open file is served from. `present` returns the present content.
     ///
     /// # Errors
-    /// The errors of `present`; ENOENT when the container is gone.
+    /// The errors of `present`, and that of the content; ENOENT when the container is gone.
     pub(super) fn read(
         &self,
         id: NodeId,
         handle: Handle,
         offset: u64,
-        present: impl FnOnce() -> Result<Arc<[u8]>, Errno>,
+        present: impl FnOnce() -> Result<Content, Errno>,
     ) -> Result<Arc<[u8]>, Errno> {
         let open = self.get(handle).filter(|snapshot| snapshot.id == id);
         let Some(snapshot) = open else {
-            return self.read_unknown(id, handle, present);
+            return self.read_unknown(id, handle, offset, present);
         };
         let rewound = offset == 0 && snapshot.text.lock().is_read();
         let fresh = if rewound { Some(present()?) } else { None };
@@ -192,11 +192,10 @@ impl Snapshots {
             text.read = Some(Instant::now());
         }
         if let Some(fresh) = fresh {
-            self.persistence
-                .put_snapshot(handle.0, id, snapshot.request, &fresh, true);
-            text.bytes = fresh;
+            self.persist(handle, id, snapshot.request, &fresh, true);
+            text.content = fresh;
         }
-        Ok(Arc::clone(&text.bytes))
+        text.content.at(offset)
     }
 
     /// Reads a file that was opened at a server that is dead, and did not fit into the state. Its snapshot is lost, and the
@@ -205,42 +204,37 @@ impl Snapshots {
         &self,
         id: NodeId,
         handle: Handle,
-        present: impl FnOnce() -> Result<Arc<[u8]>, Errno>,
+        offset: u64,
+        present: impl FnOnce() -> Result<Content, Errno>,
     ) -> Result<Arc<[u8]>, Errno> {
-        let bytes = present()?;
+        let content = present()?;
         let container = self.containers.get(id.slot())?;
         match self.open.entry(handle) {
             // Another read of the file was faster.
             Entry::Occupied(open) if open.get().id == id => {
-                return Ok(Arc::clone(&open.get().text.lock().bytes));
+                return open.get().text.lock().content.at(offset);
             }
             // The number was never given to this file.
-            Entry::Occupied(_) => return Ok(bytes),
+            Entry::Occupied(_) => return content.at(offset),
             Entry::Vacant(vacant) => {
-                vacant.insert(Snapshot::new(
-                    id,
-                    0,
-                    Arc::clone(&bytes),
-                    Some(Instant::now()),
-                ));
+                vacant.insert(Snapshot::new(id, 0, content.clone(), Some(Instant::now())));
             }
         }
         container.count_snapshot(1, usize::MAX);
-        self.persistence.put_snapshot(handle.0, id, 0, &bytes, true);
-        Ok(bytes)
+        self.persist(handle, id, 0, &content, true);
+        content.at(offset)
     }
 
-    /// Makes `bytes` the text that an open file shows from now on.
-    pub(super) fn rewrite(&self, handle: Handle, bytes: &[u8]) {
+    /// Makes `content` what an open file shows from now on.
+    pub(super) fn rewrite(&self, handle: Handle, content: Content) {
         if handle == Handle::NONE {
             return;
         }
         if let Some(snapshot) = self.get(handle) {
             let mut text = snapshot.text.lock();
-            self.persistence
-                .put_snapshot(handle.0, snapshot.id, snapshot.request, bytes, true);
+            self.persist(handle, snapshot.id, snapshot.request, &content, true);
             *text = Text {
-                bytes: bytes.into(),
+                content,
                 read: Some(Instant::now()),
             };
         }
@@ -290,8 +284,7 @@ impl Snapshots {
             let text = snapshot.text.lock();
             if text.is_read() {
                 let (id, request) = (snapshot.id, snapshot.request);
-                self.persistence
-                    .put_snapshot(handle.0, id, request, &text.bytes, true);
+                self.persist(*handle, id, request, &text.content, true);
             }
         }
     }
@@ -300,11 +293,22 @@ impl Snapshots {
     pub(super) fn restore(&self, container: &Attached, former: state::Snapshot, bytes: Arc<[u8]>) {
         let (id, handle) = (NodeId::from_raw(former.node), Handle(former.handle));
         let taken = clock::from_nsec(former.taken_nsec).unwrap_or_else(Instant::now);
-        let snapshot = Snapshot::new(id, former.request, bytes, Some(taken + READ_WITHIN));
+        let read = Some(taken + READ_WITHIN);
+        let snapshot = Snapshot::new(id, former.request, bytes.into(), read);
         if self.open.insert(handle, snapshot).is_none() {
             container.count_snapshot(1, usize::MAX);
         }
         self.former.insert(former.request, handle);
+    }
+
+    /// Writes the content of an open file to the state. One that fails is not written: the next server reads it again.
+    fn persist(&self, handle: Handle, id: NodeId, request: u64, content: &Content, is_read: bool) {
+        if content.failure.is_some() {
+            return self.persistence.forget(state::Key::Snapshot(handle.0));
+        }
+        let text = &content.text;
+        self.persistence
+            .put_snapshot(handle.0, id, request, text, is_read);
     }
 
     fn get(&self, handle: Handle) -> Option<Arc<Snapshot>> {

@@ -10,6 +10,7 @@ use super::FileSystem;
 use crate::server::error::Errno;
 use crate::server::fs::attr::{Attr, Kind, Listing};
 use crate::server::fs::containers::View;
+use crate::server::fs::content::Content;
 use crate::server::fs::directories::DIRECTORY_TIMEOUT;
 use crate::server::fs::grafts::Place;
 use crate::server::fs::permission::Caller;
@@ -189,7 +190,7 @@ impl FileSystem {
     /// Returns the text that a read at `offset` of an open file is served from.
     ///
     /// # Errors
-    /// As [`Self::attr`]; EISDIR.
+    /// As [`Self::attr`]; EISDIR; the kernel's for a file that it fails to read.
     pub fn read(
         &self,
         connection: Connection,
@@ -206,8 +207,8 @@ impl FileSystem {
         self.snapshots
             .read(id, handle, offset, || match self.target(id)? {
                 Target::Directory => Err(Errno::ISDIR),
-                Target::View(view) => self.live.text(&view),
-                Target::Graft(place) => self.grafts.text(&place).map(Arc::from),
+                Target::View(view) => self.live.text(&view).map(Content::from),
+                Target::Graft(place) => self.grafts.content(&place),
             })
     }
 

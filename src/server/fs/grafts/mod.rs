@@ -19,6 +19,7 @@ use rustix::fs::OFlags;
 
 use super::attr::{Attr, DirEntry, Kind};
 use super::containers::{Containers, directory};
+use super::content::Content;
 use super::permission::Permissions;
 use super::persistence::Persistence;
 use super::render::Renderer;
@@ -338,13 +339,15 @@ impl DirectoryGrafts {
                 let stat = self.network.stat(place.slot, &path)?;
                 (uid, gid) = (stat.uid, stat.gid);
                 let size = match stat.kind {
-                    Kind::File if measure => self.network.text(place.slot, &path)?.len() as u64,
+                    Kind::File if measure => measured(self.network.content(place.slot, &path)),
                     _ => 0,
                 };
                 (stat.kind, stat.mode, size)
             }
             Decision::Link(target) => (Kind::Symlink, 0o777, target.len() as u64),
-            Decision::View { mode, .. } => (Kind::File, mode, self.text(place)?.len() as u64),
+            Decision::View { mode, .. } => {
+                (Kind::File, mode, self.content(place)?.text.len() as u64)
+            }
             Decision::Passthrough(host) => {
                 let stat = self.host_stat(&host)?;
                 let mode = if place.rel.is_empty() {
@@ -354,9 +357,7 @@ impl DirectoryGrafts {
                 };
                 // A file of no size would be an empty one to sendfile(2).
                 let size = match (stat.kind, stat.size) {
-                    (Kind::File, 0) if measure => {
-                        self.text(place).map_or(0, |text| text.len() as u64)
-                    }
+                    (Kind::File, 0) if measure => measured(self.content(place)),
                     (_, size) => size,
                 };
                 (stat.kind, mode, size)
@@ -374,48 +375,45 @@ impl DirectoryGrafts {
         })
     }
 
-    /// Returns the text of a file.
+    /// Returns the content of a file.
     ///
     /// # Errors
-    /// ENOENT; EISDIR; EINVAL for a link; EIO when the file cannot be computed.
-    pub(super) fn text(&self, place: &Place) -> Result<Vec<u8>, Errno> {
+    /// ENOENT; EISDIR; EINVAL for a link; EIO when the file cannot be computed; the kernel's when it cannot be opened.
+    pub(super) fn content(&self, place: &Place) -> Result<Content, Errno> {
         let cx = self.renderer.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
             Decision::Made => Err(Errno::ISDIR),
-            Decision::Namespaced(path) => self.network.text(place.slot, &path),
+            Decision::Namespaced(path) => self.network.content(place.slot, &path),
             Decision::View { .. } => {
                 let mut text = Vec::new();
                 place
                     .directory
                     .render(&cx, &place.rel, &mut text)
                     .map_err(|error| place.failed(&error))?;
-                Ok(text)
+                Ok(text.into())
             }
-            Decision::Passthrough(host) => {
-                let fd = self
-                    .host
-                    .open_flags(&host, OFlags::RDONLY)
-                    .map_err(|e| Errno(e.raw_os_error()))?;
-                read_whole(fd)
-            }
+            Decision::Passthrough(host) => self
+                .host
+                .open_flags(&host, OFlags::RDONLY)
+                .map_err(|e| Errno(e.raw_os_error()))
+                .and_then(read_whole),
         }
     }
 
     /// Opens a file for reading. [`Self::check_open`] comes before.
     ///
     /// # Errors
-    /// As [`Self::text`]; ENFILE when the container has too many files open.
+    /// As [`Self::content`]; ENFILE when the container has too many files open.
     pub(super) fn open(
         &self,
         id: NodeId,
         place: &Place,
         request: Request,
     ) -> Result<Handle, Errno> {
-        self.snapshots.open(id, &place.container, request, || {
-            self.text(place).map(Arc::from)
-        })
+        self.snapshots
+            .open(id, &place.container, request, || self.content(place))
     }
 
     /// Returns the target of a symbolic link.
@@ -448,4 +446,9 @@ impl DirectoryGrafts {
             .map_err(|e| Errno(e.raw_os_error()))?;
         Stat::of(&fd)
     }
+}
+
+/// Returns the size of a file whose content is measured; 0 for one that cannot be read.
+fn measured(content: Result<Content, Errno>) -> u64 {
+    content.map_or(0, |content| content.text.len() as u64)
 }

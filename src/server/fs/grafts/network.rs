@@ -16,6 +16,7 @@ use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
 use crate::server::error::Errno;
 use crate::server::fs::attr::Kind;
+use crate::server::fs::content::Content;
 use crate::server::fs::permission::{Caller, Check};
 use crate::server::fs::snapshots::{Opened, Write, wanted};
 use crate::server::ids::Handle;
@@ -67,8 +68,8 @@ impl NetworkFiles {
             .collect())
     }
 
-    /// Returns the text of a file of the namespace.
-    pub(super) fn text(&self, slot: u64, path: &str) -> Result<Vec<u8>, Errno> {
+    /// Returns the content of a file of the namespace.
+    pub(super) fn content(&self, slot: u64, path: &str) -> Result<Content, Errno> {
         read_whole(self.open(slot, path, Access::Read)?)
     }
 }
@@ -119,8 +120,8 @@ impl DirectoryGrafts {
         let taken = rustix::io::pwrite(&fd, write.bytes, write.offset())
             .map_err(|e| Errno(e.raw_os_error()))?;
         if handle != Handle::NONE {
-            let text = self.network.text(place.slot, &path)?;
-            self.snapshots.rewrite(handle, &text);
+            let content = self.network.content(place.slot, &path)?;
+            self.snapshots.rewrite(handle, content);
         }
         Ok(taken)
     }

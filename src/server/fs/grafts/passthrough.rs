@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use crate::server::error::Errno;
 use crate::server::fs::attr::Kind;
+use crate::server::fs::content::Content;
 
 /// The attributes of a file of the kernel's.
 pub(super) struct Stat {
@@ -38,13 +39,23 @@ impl Stat {
 /// The most bytes of a passed-through file that are read: files of sysfs are a page, binary attributes a few.
 const MAX_PASSED: u64 = 1 << 20;
 
-/// Returns the content of a file.
-pub(super) fn read_whole(fd: OwnedFd) -> Result<Vec<u8>, Errno> {
+/// Returns the content of a file. The kernel opens some files and then fails to read them.
+///
+/// # Errors
+/// EISDIR for a directory.
+pub(super) fn read_whole(fd: OwnedFd) -> Result<Content, Errno> {
     use std::io::Read;
     let mut text = Vec::new();
-    std::fs::File::from(fd)
+    let read = std::fs::File::from(fd)
         .take(MAX_PASSED)
-        .read_to_end(&mut text)
-        .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))?;
-    Ok(text)
+        .read_to_end(&mut text);
+    let errno = |error: std::io::Error| Errno(error.raw_os_error().unwrap_or(libc::EIO));
+    let failure = read.err().map(errno);
+    if failure == Some(Errno::ISDIR) {
+        return Err(Errno::ISDIR);
+    }
+    Ok(Content {
+        failure,
+        ..Content::from(text)
+    })
 }

@@ -155,7 +155,7 @@ impl Sysctls {
         };
         if let Some(value) = &written.value {
             container.rewritten(*index);
-            self.snapshots.rewrite(handle, value);
+            self.snapshots.rewrite(handle, value.to_vec().into());
             faults::at(Point::Write);
         }
         let answer = written.answer.map_err(|errno| Errno(errno.raw_os_error()));

@@ -44,7 +44,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mmdebstrap", "installs the systems of guests with systemd"),
     (
         "monitoring-plugins-basic",
-        "check_load is asked for its verdict in tests",
+        "check_load and check_disk are asked for their verdicts in tests",
     ),
     ("netavark", "the networks of podman"),
     ("nodejs", "Node.js is asked what it finds in tests"),
