@@ -42,6 +42,8 @@ pub(super) struct DirectoryGrafts {
     permissions: Arc<Permissions>,
     persistence: Persistence,
     network: NetworkFiles,
+    /// Stands for the container that is going to be in a prepared slot.
+    nobody: Arc<Attached>,
     /// The paths of the host. The names that a container chooses are its own ([`Attached::paths`]).
     paths: Paths,
 }
@@ -65,7 +67,76 @@ impl DirectoryGrafts {
             permissions,
             persistence,
             network: NetworkFiles::new(broker),
+            nobody: Arc::new(Attached::unlimited()),
             paths: Paths::of_host(),
+        }
+    }
+
+    /// Returns the place of the path `rel` below a directory whose files are grafted one by one; none where the container
+    /// has none of them.
+    ///
+    /// # Errors
+    /// ENOENT when nothing is in the slot.
+    pub(super) fn by_file(
+        &self,
+        slot: u64,
+        directory: &'static dyn Directory,
+        rel: &str,
+    ) -> Result<Option<Place>, Errno> {
+        let container = self.containers.get(slot)?;
+        let has_it = container.has_directory(directory.facts().id);
+        Ok(has_it.then(|| Place {
+            container,
+            slot,
+            directory,
+            rel: rel.into(),
+        }))
+    }
+
+    /// Returns the place of such a path in a slot whose container is still to come.
+    pub(super) fn prepared(
+        &self,
+        slot: u64,
+        directory: &'static dyn Directory,
+        rel: &str,
+    ) -> Place {
+        Place {
+            container: Arc::clone(&self.nobody),
+            slot,
+            directory,
+            rel: rel.into(),
+        }
+    }
+
+    /// Returns the place that a node of a prepared slot names; none for a node that does not lie on the way to single
+    /// files of the host.
+    ///
+    /// # Errors
+    /// ENOENT for a path that is not known.
+    pub(super) fn prepared_place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
+        let Node::Below {
+            slot,
+            owner: Owner::Host,
+            number,
+        } = id.node()
+        else {
+            return Ok(None);
+        };
+        let (known, rel) = self.paths.path(number).ok_or(Errno::NOENT)?;
+        let directory = directory(known).ok_or(Errno::NOENT)?;
+        Ok(Some(self.prepared(slot, directory, &rel)))
+    }
+
+    /// Returns whether a place on the way to single files is a directory, or a file.
+    ///
+    /// # Errors
+    /// ENOENT for what is neither.
+    pub(super) fn kind(&self, place: &Place) -> Result<Kind, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Made => Ok(Kind::Directory),
+            Decision::View { .. } => Ok(Kind::File),
+            _ => Err(Errno::NOENT),
         }
     }
 
@@ -239,6 +310,8 @@ impl DirectoryGrafts {
                 self.host_stat(&host)?;
                 self.node(place, &rel)
             }
+            // The daemon walks to a single file when it attaches; it is not asked about that.
+            Decision::Namespaced(_) if place.is_way() => self.node(place, &rel),
             Decision::Namespaced(path) => {
                 self.network.stat(place.slot, &path)?;
                 self.node(place, &rel)
@@ -275,6 +348,7 @@ impl DirectoryGrafts {
                     });
                     continue;
                 }
+                Decision::Namespaced(_) if place.is_way() => Kind::File,
                 // The container's network namespace lists those.
                 Decision::Namespaced(_) => continue,
                 // The file may have gone since it was listed.
@@ -313,11 +387,12 @@ impl DirectoryGrafts {
             Decision::Namespaced(_) if place.rel.is_empty() => {
                 (Kind::Directory, place.directory.facts().mode, 0)
             }
+            Decision::Namespaced(_) if place.is_way() && !measure => (Kind::File, 0, 0),
             Decision::Namespaced(path) => {
                 let stat = self.network.stat(place.slot, &path)?;
                 (uid, gid) = (stat.uid, stat.gid);
                 let size = match stat.kind {
-                    Kind::File if measure => self.network.text(place.slot, &path)?.len() as u64,
+                    Kind::File if measure => self.text(place)?.len() as u64,
                     _ => 0,
                 };
                 (stat.kind, stat.mode, size)
@@ -362,7 +437,10 @@ impl DirectoryGrafts {
             Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
             Decision::Made => Err(Errno::ISDIR),
-            Decision::Namespaced(path) => self.network.text(place.slot, &path),
+            Decision::Namespaced(path) => {
+                let text = self.network.text(place.slot, &path)?;
+                Ok(place.directory.to_container(&cx, text))
+            }
             Decision::View { .. } => {
                 let mut text = Vec::new();
                 place
