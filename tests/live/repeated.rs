@@ -59,5 +59,5 @@ fn privileged_the_most_of_open_files_is_repeated_beside_their_number() {
     let refused = live
         .container
         .try_ask(&["write", "/proc/sys/fs/file-nr", "1"]);
-    assert_eq!(refused, Err("EACCES".to_owned()));
+    assert_eq!(refused, Err("EROFS".to_owned()));
 }
