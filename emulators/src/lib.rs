@@ -46,6 +46,7 @@ pub mod view;
 pub use buffer::Text;
 pub use cgroup::{Cgroup, Controller, Hierarchy, LimitFile, Version, limit_files};
 pub use container::{Container, History, Identity, Network, Shown, Values};
+pub use container::{IdMap, IdRange};
 pub use context::{Context, CpuIds, CpuQuota, Load, Needs, Settings, Threads};
 pub use descriptor_cache::{DescriptorCache, HierarchyCache};
 pub use directory::{Decision, Directory, DirectoryFacts};

@@ -103,8 +103,12 @@ fn walk_directory(fixture: &Fixture, directory: &dyn Directory, rel: &str, out: 
                 out.push_str(&format!("{below}:\n    {}\n", text.trim_end()));
             }
             // No recorded container has a network namespace.
-            Decision::Namespaced(_) | Decision::Tunable(_) | Decision::Made => {
+            Decision::Namespaced(_) | Decision::Tunable(_) => {
                 panic!("{below} is of a network namespace")
+            }
+            Decision::Made => {
+                out.push_str(&format!("{below}/\n"));
+                walk_directory(fixture, directory, &below, out);
             }
             Decision::Passthrough(path) => {
                 out.push_str(&format!("{below} is {path}\n"));

@@ -33,9 +33,14 @@ const FILES: &[&str] = &[
     "proc/softirqs",
     "proc/stat",
     "proc/swaps",
+    "proc/sys/fs/file-nr",
     "proc/uptime",
     "proc/vmstat",
     "proc/zoneinfo",
+    "sys/devices/pci0000:00/0000:00:02.0/virtio1/block/vda/inflight",
+    "sys/devices/pci0000:00/0000:00:02.0/virtio1/block/vda/stat",
+    "sys/devices/system/memory/block_size_bytes",
+    "sys/devices/system/memory/memory0/phys_index",
     "sys/devices/system/node/node0/meminfo",
     "sys/devices/system/node/node0/numastat",
     "sys/devices/system/node/node0/vmstat",
@@ -98,6 +103,7 @@ fn check_directory(case: &Path, directory: &dyn Directory, cx: &Context<'_>, rel
             Decision::Passthrough(path) if cx.host.names(&path).is_ok() => {
                 check_directory(case, directory, cx, &below);
             }
+            Decision::Made => check_directory(case, directory, cx, &below),
             _ => {}
         }
     }

@@ -9,6 +9,7 @@
 mod beside;
 mod case;
 mod cpus;
+mod devices;
 mod lxcfs;
 mod monitors;
 mod procps;

@@ -21,8 +21,9 @@ pub(crate) struct Row {
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
 
 /// The tests, in which every row must occur.
-const TESTS: [&str; 6] = [
+const TESTS: [&str; 7] = [
     include_str!("cpus.rs"),
+    include_str!("devices.rs"),
     include_str!("monitors.rs"),
     include_str!("procps.rs"),
     include_str!("runtimes.rs"),

@@ -25,6 +25,20 @@ fn privileged_run_in_a_user_namespace_shows_the_same() {
     assert_eq!(lines[3..], ["1", "0 444"], "{text}");
 }
 
+/// A user namespace may mount a procfs and a sysfs where its container has one of which nothing is hidden.
+#[test]
+fn privileged_user_namespaces_in_a_run_mount_the_same_with_a_user_namespace_around_them() {
+    let scene = scene();
+    let script = "unshare -Urpf --mount-proc stat -f -c %T /proc; \
+                  unshare -Urnm sh -c 'mount -t sysfs sysfs /sys && stat -f -c %T /sys'";
+    for options in [&["--memory", "128M"][..], &["--userns", "--memory", "128M"]] {
+        let command = ["--", "sh", "-c", script];
+        let ran = scene.eci_fs(&[&["run"], options, &command].concat());
+        assert_eq!(ran.stderr, "", "{options:?}");
+        assert_eq!(ran.stdout, "proc\nsysfs\n", "{options:?}");
+    }
+}
+
 #[test]
 fn an_option_that_is_none_is_no_command() {
     let program = env!("CARGO_BIN_EXE_eci-fs");

@@ -60,7 +60,12 @@ fn directories() -> String {
     let mut table = String::from("| path | mode | computed in it |\n|---|---|---|\n");
     for directory in DIRECTORIES {
         let facts = directory.facts();
-        let views = if directory.is_namespaced() {
+        let views = if directory.is_by_file() {
+            format!(
+                "not grafted itself, but file by file: {}",
+                facts.views.join(", ")
+            )
+        } else if directory.is_namespaced() {
             "tunables of the next table; the rest is the kernel's own of the container's network namespace".to_owned()
         } else if facts.views.is_empty() {
             "empty".to_owned()

@@ -19,6 +19,7 @@ const CHECKED: &[&[&str]] = &[
     crate::identity::VIEWS,
     crate::sysfs::VIEWS,
     crate::nodes::VIEWS,
+    crate::repeated::VIEWS,
 ];
 
 /// Views that no check here is of, for a machine that has no such file, and why. Where one does have it, this list
@@ -73,9 +74,14 @@ fn privileged_every_view_that_is_here_is_checked_and_grafted() {
         );
         let is_here = Path::new(path).exists();
         assert!(!(is_here && excepted.contains(path)), "{path} is here");
-        // A graft of its own, or one of a directory that it lies in.
-        let mut around = grafts.iter();
-        let is_grafted = around.any(|graft| Path::new(path).starts_with(graft));
+        // A graft of its own, one of a directory that it lies in, or those of its files.
+        let by_file = DIRECTORIES
+            .iter()
+            .any(|directory| directory.is_by_file() && directory.facts().path == *path);
+        let is_grafted = grafts.iter().any(|graft| match by_file {
+            true => Path::new(graft).starts_with(path),
+            false => Path::new(path).starts_with(graft),
+        });
         assert_eq!(is_grafted, is_here, "{path}: {grafts:?}");
     }
     let unknown: Vec<_> = checked

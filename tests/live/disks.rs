@@ -1,18 +1,111 @@
-//! /proc/diskstats against blkio, and /proc/partitions, which is the kernel's.
+//! /proc/diskstats against blkio, the statistics in /sys/block beside it, and /proc/partitions, which is the kernel's.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::source::{Verdict, equal, file, join, keys, steady};
 use crate::{LIMITS, Live};
 
-pub(crate) const VIEWS: &[&str] = &["/proc/diskstats"];
+pub(crate) const VIEWS: &[&str] = &["/proc/diskstats", "/sys/devices"];
+
+/// The links to all disks and partitions.
+const CLASS: &str = "/sys/class/block";
+
+/// The numbers of the devices that hold the mounts of a container, "8:1", and of the disks that these are parts of.
+fn mounted(live: &Live) -> BTreeSet<String> {
+    let mounts = file(format!("/proc/{}/mountinfo", live.container.pid()));
+    let mut all: BTreeSet<String> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(2))
+        .filter(|device| !device.starts_with("0:"))
+        .map(str::to_owned)
+        .collect();
+    for device in all.clone() {
+        let dir = format!("/sys/dev/block/{device}");
+        if fs::metadata(format!("{dir}/partition")).is_ok() {
+            all.insert(file(format!("{dir}/../dev")).trim().to_owned());
+        }
+    }
+    all
+}
+
+/// The rows of diskstats by the number of the device, without the columns that name it.
+fn by_device(diskstats: &str) -> Vec<(String, Vec<String>)> {
+    let row = |row: &str| {
+        let words: Vec<String> = row.split_whitespace().map(str::to_owned).collect();
+        (format!("{}:{}", words[0], words[1]), words[3..].to_vec())
+    };
+    diskstats.lines().map(row).collect()
+}
 
 #[test]
-fn privileged_diskstats_of_a_container_without_a_cgroup_of_blkio_is_empty() {
+fn privileged_diskstats_has_a_row_of_zeros_for_each_device_of_a_mount() {
     let Some(live) = Live::start(&LIMITS) else {
         return;
     };
-    assert_eq!(live.seen("/proc/diskstats").trim(), "");
+    let kernel = by_device(&file("/proc/diskstats"));
+    let seen = by_device(&live.seen("/proc/diskstats"));
+    let mounted = mounted(&live);
+    let expected: Vec<(String, Vec<String>)> = kernel
+        .into_iter()
+        .filter(|(device, _)| mounted.contains(device))
+        .map(|(device, columns)| (device, vec!["0".to_owned(); columns.len()]))
+        .collect();
+    assert!(!expected.is_empty(), "{mounted:?}");
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn privileged_the_statistics_of_a_device_are_its_row_of_diskstats_or_zeros() {
+    let Some(live) = Live::start(&LIMITS) else {
+        return;
+    };
+    let rows = by_device(&live.seen("/proc/diskstats"));
+    let grafts = live.container.grafts();
+    let mut compared = 0;
+    for entry in fs::read_dir(CLASS).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let dir = fs::canonicalize(format!("{CLASS}/{name}")).unwrap();
+        let is_grafted = |file: &str| grafts.contains(&dir.join(file).display().to_string());
+        let has_size = file(dir.join("size")).trim() != "0";
+        assert_eq!(is_grafted("stat"), has_size, "{name}: {grafts:?}");
+        assert_eq!(is_grafted("inflight"), has_size, "{name}: {grafts:?}");
+        if !has_size {
+            continue;
+        }
+        compared += 1;
+        let number = file(dir.join("dev")).trim().to_owned();
+        let kernel = file(dir.join("stat"));
+        let columns = kernel.split_whitespace().count();
+        let zeros = vec!["0".to_owned(); columns];
+        let row = rows.iter().find(|(device, _)| *device == number);
+        let row = row.map_or(&zeros, |(_, row)| row);
+        let line = |row: &[String]| {
+            let padded: Vec<String> = row.iter().map(|word| format!("{word:>8}")).collect();
+            padded.join(" ") + "\n"
+        };
+        // By each of the links that lead to it.
+        for link in [
+            CLASS.to_owned() + "/" + &name,
+            format!("/sys/dev/block/{number}"),
+        ] {
+            assert_eq!(live.seen(&format!("{link}/stat")), line(row), "{link}");
+            let inflight = line(&zeros[..2]);
+            assert_eq!(live.seen(&format!("{link}/inflight")), inflight, "{link}");
+            let size = format!("{link}/size");
+            assert_eq!(live.seen(&size), file(&size));
+        }
+        assert_eq!(
+            line(
+                &kernel
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            ),
+            kernel
+        );
+    }
+    assert!(compared > 0);
 }
 
 #[test]
@@ -47,11 +140,12 @@ fn privileged_diskstats_has_a_row_for_each_disk_of_the_cgroup() {
     dd(&[&input, "of=/dev/null", "iflag=direct"]);
     let counters = |name: &str| file(dir.join(format!("blkio.throttle.{name}_recursive")));
     let sources = || (counters("io_service_bytes"), counters("io_serviced"));
+    let mounted = mounted(&live);
     let judge = |(bytes, counts): &(String, String), view: &str| -> Verdict {
         let mut expected = Vec::new();
         for disk in &disks {
             let number = format!("{}:{}", disk[0], disk[1]);
-            if !bytes.contains(&format!("{number} Total")) {
+            if !bytes.contains(&format!("{number} Total")) && !mounted.contains(&number) {
                 continue;
             }
             let of = |text: &str, operation: &str| {
@@ -82,6 +176,22 @@ fn privileged_diskstats_has_a_row_for_each_disk_of_the_cgroup() {
     assert!(total >= 4 * 65536, "{:?}", sources());
     let view = live.seen("/proc/diskstats");
     assert!(!view.trim().is_empty(), "{:?}", sources());
+    // The file of the device says the same, also after a server has died.
+    let server = live.scene.server_pid().unwrap();
+    for turn in 0..2 {
+        for (device, row) in by_device(&live.seen("/proc/diskstats")) {
+            let stat = live.seen(&format!("/sys/dev/block/{device}/stat"));
+            let stat: Vec<&str> = stat.split_whitespace().collect();
+            assert_eq!(stat, row, "{device}");
+        }
+        if turn == 0 {
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(i32::try_from(server).unwrap()),
+                nix::sys::signal::Signal::SIGKILL,
+            )
+            .unwrap();
+        }
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod nodes;
 mod options;
 mod pages;
 mod pressure;
+mod repeated;
 mod sharing;
 mod source;
 mod stat;

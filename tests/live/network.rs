@@ -378,3 +378,133 @@ fn privileged_a_container_with_more_names_than_are_kept_harms_nobody() {
     read_device(&mut attacker, "x0");
     assert_eq!(names(&victim.busybox(&["ls", NEIGH])).len(), 3);
 }
+
+const PING: &str = "/proc/sys/net/ipv4/ping_group_range";
+
+#[test]
+fn privileged_a_range_of_groups_is_cut_to_those_of_the_user_namespace() {
+    let scene = scene();
+    let mut container = start(&scene, true);
+    // Without a graft the kernel refuses what systemd and podman write.
+    let all = "0 2147483647";
+    let refused = container.try_ask(&["write", PING, all]);
+    assert_eq!(refused, Err("EINVAL".to_owned()));
+    let before = container.read(PING);
+    scene.attach(&container);
+    assert_eq!(container.read(PING), before);
+    assert_eq!(container.ask(&["write", PING, all]), all.len());
+    let map = std::fs::read_to_string(format!("/proc/{}/gid_map", container.pid())).unwrap();
+    let map: Vec<u64> = map
+        .split_whitespace()
+        .map(|word| word.parse().unwrap())
+        .collect();
+    assert_eq!((map.len(), map[0]), (3, 0), "{map:?}");
+    assert_eq!(container.read(PING), format!("0\t{}\n", map[2] - 1));
+    let last = map[1] + map[2] - 1;
+    assert_eq!(
+        beside(&container, &["cat", PING]),
+        format!("{}\t{last}\n", map[1])
+    );
+    let sysctl = container.try_run(&["sysctl", "-w", "net.ipv4.ping_group_range=0 2147483647"]);
+    assert_eq!((sysctl.code, sysctl.stderr.as_str()), (Some(0), ""));
+    // What is set beside is seen: nothing is kept of it.
+    set_beside(
+        &container,
+        PING,
+        &format!("'{} {}'", map[1] + 5, map[1] + 7),
+    );
+    assert_eq!(container.read(PING), "5\t7\n");
+    assert_eq!(container.busybox(&["cat", PING]), "5\t7\n");
+    assert_eq!(
+        container.ask(&["write-and-read", PING, all]),
+        serde_json::json!(["5\t7\n", format!("0\t{}\n", map[2] - 1)])
+    );
+}
+
+#[test]
+fn privileged_other_ranges_of_groups_are_taken_and_refused_as_by_the_kernel() {
+    let scene = scene();
+    let (mut bare, mut attached) = (start(&scene, true), start(&scene, true));
+    scene.attach(&attached);
+    for text in [
+        "0 5",
+        "7",
+        "5",
+        "5 3",
+        "",
+        "x",
+        "1 x",
+        "-1 5",
+        "0 65535",
+        "70000 80000",
+        "3 3\n",
+        "1 2 3",
+        "1\t2",
+        "2147483648",
+        "0 2147483648",
+    ] {
+        for command in [&["write", PING, text][..], &["append", PING, text]] {
+            assert_eq!(
+                attached.try_ask(command),
+                bare.try_ask(command),
+                "{command:?}"
+            );
+            assert_eq!(attached.read(PING), bare.read(PING), "{command:?}");
+        }
+    }
+    assert_eq!(
+        attached.try_ask(&["write-at", PING, "1", "9"]),
+        bare.try_ask(&["write-at", PING, "1", "9"])
+    );
+    for who in [
+        "setpriv",
+        "setpriv --bounding-set -net_admin",
+        "setpriv --bounding-set -all",
+        "setpriv --reuid 1000 --clear-groups",
+    ] {
+        let write = |container: &mut Container| {
+            let probe = container.program("probe");
+            let mut command: Vec<&str> = who.split(' ').collect();
+            command.extend([probe.as_str(), "write", PING, "0 9"]);
+            let ran = container.try_run(&command);
+            let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+            answer["error"].as_str().map(str::to_owned)
+        };
+        assert_eq!(write(&mut attached), write(&mut bare), "{who}");
+    }
+    let stat = |container: &mut Container| container.busybox(&["stat", "-c", "%a %u %g %F", PING]);
+    let empty = |text: String| text.replace("regular empty file", "regular file");
+    assert_eq!(empty(stat(&mut attached)), empty(stat(&mut bare)));
+}
+
+#[test]
+fn privileged_a_range_of_groups_is_left_to_the_kernel_where_that_takes_all() {
+    let scene = scene();
+    for (user, network) in [(false, true), (true, false)] {
+        let builder = scene.container().user_namespace(user);
+        let options: &[&str] = if network { &["--network"] } else { &[] };
+        let container = builder.options(options).start();
+        scene.attach(&container);
+        assert!(
+            !container.grafts().iter().any(|graft| graft == PING),
+            "{user}"
+        );
+    }
+}
+
+#[test]
+fn privileged_a_range_of_groups_below_a_read_only_mount_cannot_be_set() {
+    let scene = scene();
+    let mut container = start(&scene, true);
+    scene.attach(&container);
+    let before = container.read(PING);
+    for command in [
+        &["mount", "-o", "bind", "/proc/sys", "/proc/sys"][..],
+        &["mount", "-o", "remount,bind,ro", "/proc/sys"],
+    ] {
+        container.busybox(command);
+    }
+    assert_eq!(container.read(PING), before);
+    let refused = container.try_ask(&["write", PING, "0 5"]);
+    assert_eq!(refused, Err("EROFS".to_owned()));
+}

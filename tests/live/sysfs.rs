@@ -23,7 +23,11 @@ pub(crate) const VIEWS: &[&str] = &[
     "/sys/kernel/config",
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
+    MEMORY,
+    "/sys/bus/memory/devices",
 ];
+
+const MEMORY: &str = "/sys/devices/system/memory";
 
 /// The names of a directory in the container.
 #[track_caller]
@@ -286,4 +290,55 @@ fn privileged_trees_of_the_kernel_are_empty_and_have_its_modes() {
         );
     }
     assert_eq!(live.container.read("/sys/kernel/notes"), "");
+}
+
+#[test]
+fn privileged_memory_is_one_block_of_the_limit_which_may_change() {
+    let Some(mut live) = Live::start(&LIMITS) else {
+        return;
+    };
+    let block = format!("{MEMORY}/memory0");
+    let size = |live: &Live| {
+        let text = live.seen(&format!("{MEMORY}/block_size_bytes"));
+        u64::from_str_radix(text.trim(), 16).unwrap()
+    };
+    assert_eq!(size(&live), 256 << 20);
+    let blocks = |path: &str| {
+        let names = names(&live, path);
+        names
+            .iter()
+            .filter(|name| name.starts_with("memory"))
+            .count()
+    };
+    assert_eq!(blocks(MEMORY), 1);
+    assert_eq!(blocks("/sys/bus/memory/devices"), 1);
+    assert_eq!(live.seen(&format!("{block}/state")), "online\n");
+    assert_eq!(live.seen(&format!("{block}/online")), "1\n");
+    for name in names(&live, &block) {
+        let kernel = Path::new(&block).join(&name);
+        assert!(kernel.exists(), "{name}");
+    }
+    for link in [
+        "/sys/devices/system/node/node0/memory0",
+        "/sys/bus/memory/devices/memory0",
+    ] {
+        let ls = live.container.busybox(&["ls", &format!("{link}/")]);
+        assert!(ls.contains("phys_index"), "{link}: {ls}");
+    }
+    live.cgroup.limit(&Limits {
+        memory: Some(128 << 20),
+        ..LIMITS
+    });
+    assert_eq!(size(&live), 128 << 20);
+    let lsmem = live.container.try_run(&["lsmem", "--summary", "--bytes"]);
+    let online = lsmem
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("Total online memory:"));
+    assert!(online.unwrap().ends_with(" 134217728"), "{lsmem:?}");
+    // It is a report: nothing can be switched off.
+    let refused = live
+        .container
+        .try_ask(&["write", &format!("{block}/state"), "offline"]);
+    assert_eq!(refused, Err("EROFS".to_owned()));
 }

@@ -4,9 +4,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub(crate) mod history;
+mod id_map;
 mod values;
 
 pub use history::{History, Shown};
+pub use id_map::{IdMap, IdRange};
 pub use values::Values;
 
 use crate::Cgroup;
@@ -43,6 +45,8 @@ pub struct Identity {
     pub pid_max_is_own: bool,
     /// The network namespace of the container; `None` if that is the host's.
     pub network: Option<Network>,
+    /// The major and minor numbers of the block devices that held its mounts when it was attached.
+    pub disks: Vec<(u64, u64)>,
     /// The random boot id of the container, a version 4 UUID.
     pub boot_id: [u8; 16],
     /// A secret of the host, for this boot. No container sees it.
@@ -74,4 +78,6 @@ pub struct Network {
     /// The ids of tunables below /proc/sys/net for which the kernel has a value in this namespace. A container with
     /// the right to set them sets those.
     pub own_tunables: Vec<u16>,
+    /// The groups of the container's user namespace, if that owns the network namespace; otherwise nothing.
+    pub groups: IdMap,
 }

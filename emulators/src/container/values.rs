@@ -30,18 +30,16 @@ impl Values {
             .collect()
     }
 
-    /// Writes a value. `write` gets the present value, and returns the new value, if there is one, and an answer. No
+    /// Writes a value. `write` gets the present value, and returns the new values with their ids, and an answer. No
     /// other thread writes meanwhile.
     pub(crate) fn update<T>(
         &self,
         id: u16,
-        write: impl FnOnce(Option<&[u8]>) -> (Option<Arc<[u8]>>, T),
+        write: impl FnOnce(Option<&[u8]>) -> ([Option<(u16, Arc<[u8]>)>; 2], T),
     ) -> T {
         let mut own = self.own.lock();
-        let (value, answer) = write(own.get(&id).map(|value| &**value));
-        if let Some(value) = value {
-            own.insert(id, value);
-        }
+        let (values, answer) = write(own.get(&id).map(|value| &**value));
+        own.extend(values.into_iter().flatten());
         answer
     }
 }

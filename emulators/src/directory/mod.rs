@@ -9,6 +9,8 @@ mod namespaced;
 pub use empty::Empty;
 pub use namespaced::Namespaced;
 
+use rustix::io::Errno;
+
 use crate::{Context, Error, Needs, Pace};
 
 /// The needs of all directories. Their listings change with limits.
@@ -36,6 +38,43 @@ pub trait Directory: Send + Sync {
         false
     }
 
+    /// Returns whether the directory itself is left to the kernel, and the files of [`Directory::single_files`] are
+    /// grafted one by one.
+    fn is_by_file(&self) -> bool {
+        false
+    }
+
+    /// Returns the relative paths of the files that are grafted one by one, where [`Directory::is_by_file`].
+    ///
+    /// # Errors
+    /// Fails when a directory of the host cannot be listed.
+    fn single_files(&self, _cx: &Context<'_>) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Converts the text of the kernel for a file that is [`Decision::Namespaced`] to what the container sees.
+    fn to_container(&self, _cx: &Context<'_>, text: Vec<u8>) -> Vec<u8> {
+        text
+    }
+
+    /// Converts what a container writes at `offset` to a file that is [`Decision::Namespaced`] to what the kernel gets,
+    /// where that is not the same. `present` is what the container sees in the file.
+    ///
+    /// # Errors
+    /// Those of the kernel's handler.
+    fn to_kernel(
+        &self,
+        _cx: &Context<'_>,
+        _present: &[u8],
+        _offset: u64,
+        bytes: &[u8],
+    ) -> Result<Converted, Errno> {
+        Ok(Converted {
+            taken: bytes.len(),
+            bytes: Some(bytes.to_vec()),
+        })
+    }
+
     /// Returns whether the container has the directory. It has a directory that the kernel of this host has.
     fn exists(&self, cx: &Context<'_>) -> bool {
         cx.host.exists(self.facts().path)
@@ -46,6 +85,15 @@ impl std::fmt::Debug for dyn Directory + '_ {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Directory({})", self.facts().path)
     }
+}
+
+/// What becomes of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// The number of bytes that the container's write is answered with.
+    pub taken: usize,
+    /// The bytes that the kernel gets at offset 0; `None` if the write changes nothing.
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// The facts about a directory that are the same for all containers.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use rustix::fs::{Dir, Mode, OFlags, open, openat};
+use rustix::fs::{Dir, Mode, OFlags, open, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::{DescriptorCache, Error, Text};
@@ -215,6 +215,21 @@ impl Host {
         self.stat(path).is_ok()
     }
 
+    /// Returns whether the kernel has a directory at this path.
+    pub fn is_directory(&self, path: &str) -> bool {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        self.open_flags(path, flags).is_ok()
+    }
+
+    /// Returns the target of a symbolic link; `None` if there is no link at this path.
+    pub fn read_link(&self, path: &str) -> Option<String> {
+        let link = self
+            .open_flags(path, OFlags::PATH | OFlags::NOFOLLOW)
+            .ok()?;
+        let target = readlinkat(&link, "", Vec::new()).ok()?;
+        target.into_string().ok()
+    }
+
     /// Returns the permission bits of a file.
     pub fn mode(&self, path: &str) -> Option<u16> {
         u16::try_from(self.stat(path).ok()?.st_mode & 0o7777).ok()
@@ -223,6 +238,16 @@ impl Host {
     /// Reads a whole file. It is an error if the file is missing.
     pub fn read(&self, path: &str) -> Result<HostText, Error> {
         self.text(path).map_err(|errno| Error::io(path, errno))
+    }
+
+    /// Reads a whole file that is seldom read, or that comes and goes: neither its descriptor nor its text is cached.
+    ///
+    /// # Errors
+    /// Fails when the file is missing.
+    pub fn read_once(&self, path: &str) -> Result<Vec<u8>, Error> {
+        self.open_flags(path, OFlags::RDONLY)
+            .and_then(|fd| file::read_whole(&fd))
+            .map_err(|errno| Error::io(path, errno))
     }
 
     /// Reads a whole file of a process, with one open. No part of `file` may be a symbolic link.

@@ -6,8 +6,28 @@ use crate::text::{digits, fields, parse_u64, put};
 /// The figures that do not come from the memory controller.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
-    pub(crate) overcommit_ratio: u64,
+    pub(crate) overcommit: Overcommit,
     pub(crate) huge: Huge,
+}
+
+/// The ids of the two tunables that CommitLimit follows. A write of one makes the other 0 (overcommit_ratio_handler and
+/// overcommit_kbytes_handler, mm/util.c).
+pub(crate) const OVERCOMMIT_RATIO: u16 = 385;
+pub(crate) const OVERCOMMIT_KBYTES: u16 = 395;
+
+/// The memory that can be promised to programs, beside the swap: of the two settings the one that is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overcommit {
+    /// vm/overcommit_ratio, in percent of the memory.
+    Ratio(u64),
+    /// vm/overcommit_kbytes.
+    Kbytes(u64),
+}
+
+impl Default for Overcommit {
+    fn default() -> Overcommit {
+        Overcommit::Ratio(0)
+    }
 }
 
 /// Huge pages of the default size.
@@ -75,7 +95,7 @@ pub(crate) fn value(key: &str, memory: &Memory, extra: &Extra) -> Value {
         "AnonHugePages" => kib("anon_thp"),
         "ShmemHugePages" => kib("shmem_thp"),
         "FileHugePages" => kib("file_thp"),
-        "CommitLimit" => Value::Both(commit_limit_kib(&memory.totals, extra.overcommit_ratio)),
+        "CommitLimit" => Value::Both(commit_limit_kib(&memory.totals, extra.overcommit)),
         "Committed_AS" => Value::Both(committed_kib(memory)),
         "HugePages_Total" => Value::Pages(extra.huge.total),
         "HugePages_Free" => Value::Pages(extra.huge.free),
@@ -85,11 +105,18 @@ pub(crate) fn value(key: &str, memory: &Memory, extra: &Extra) -> Value {
     }
 }
 
-/// SwapTotal + MemTotal * ratio / 100 (vm_commit_limit, mm/util.c).
-fn commit_limit_kib(totals: &Totals, overcommit_ratio: u64) -> u64 {
-    let memory = (totals.memory / 1024).saturating_mul(overcommit_ratio) / 100;
+/// SwapTotal + MemTotal * ratio / 100, or SwapTotal + kbytes (vm_commit_limit, mm/util.c).
+pub(crate) fn commit_limit_kib(totals: &Totals, overcommit: Overcommit) -> u64 {
+    let memory = match overcommit {
+        Overcommit::Ratio(percent) => (totals.memory / 1024).saturating_mul(percent) / 100,
+        // The kernel counts in pages.
+        Overcommit::Kbytes(kib) => kib / PAGE_KIB * PAGE_KIB,
+    };
     memory.saturating_add(totals.swap / 1024)
 }
+
+/// The smallest page that Linux has.
+const PAGE_KIB: u64 = 4;
 
 /// Returns a lower bound: the memory that is in use. The kernel has no such figure for a cgroup.
 fn committed_kib(memory: &Memory) -> u64 {

@@ -3,10 +3,12 @@
 
 pub mod cpu_time;
 pub mod cpus;
+pub(crate) mod disks;
 pub(crate) mod irq;
 pub mod load;
 pub(crate) mod meminfo;
 pub mod memory;
+pub(crate) mod memory_block;
 pub mod nodes;
 pub mod threads;
 pub mod vmstat;

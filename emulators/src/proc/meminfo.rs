@@ -7,10 +7,13 @@
 
 use crate::cgroup::Limit;
 use crate::cgroup::memory::{Stat, read_hugetlb};
-use crate::model::meminfo::{Extra, Huge, Line, Value, number, value};
+use crate::model::meminfo::{
+    Extra, Huge, Line, OVERCOMMIT_KBYTES, OVERCOMMIT_RATIO, Overcommit, Value, commit_limit_kib,
+    number, value,
+};
 use crate::model::memory::{self, Memory, Totals, meminfo_kib};
-use crate::text::{lines, parse_u64};
-use crate::{Bound, Context, Controller, Error, Facts, Needs, View};
+use crate::text::lines;
+use crate::{Bound, Context, Controller, Error, Facts, Needs, View, tunable};
 
 /// /proc/meminfo.
 pub const VIEW: View = View::new(17, PATH, render_view)
@@ -27,17 +30,21 @@ fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, 
     let host = cx.host.read(PATH)?;
     let memory = memory::read(cx, &memory::parse_host(&host)?)?;
     let extra = Extra {
-        overcommit_ratio: read_overcommit_ratio(cx)?,
+        overcommit: read_overcommit(cx)?,
         huge: read_huge(cx, &host)?,
     };
     render(&host, &memory, &extra, out);
-    Ok(Bound::Bytes(bound(&host, &memory.totals)))
+    Ok(Bound::Bytes(bound(&host, &memory.totals, extra.overcommit)))
 }
 
-/// Reads the host's setting. The kernel's default is 50.
-fn read_overcommit_ratio(cx: &Context<'_>) -> Result<u64, Error> {
-    let text = cx.host.read_optional("/proc/sys/vm/overcommit_ratio")?;
-    Ok(text.as_deref().and_then(parse_u64).unwrap_or(50))
+/// Reads the container's settings. The kernel's default is a ratio of 50.
+fn read_overcommit(cx: &Context<'_>) -> Result<Overcommit, Error> {
+    let number = |id| tunable(id).map_or(Ok(None), |tunable| tunable.number(cx));
+    let kbytes = number(OVERCOMMIT_KBYTES)?.unwrap_or(0);
+    Ok(match kbytes {
+        0 => Overcommit::Ratio(number(OVERCOMMIT_RATIO)?.unwrap_or(50)),
+        _ => Overcommit::Kbytes(kbytes),
+    })
 }
 
 /// Reads the number of huge pages that the limit allows and the host has, and how many of them are free. Without the
@@ -83,7 +90,7 @@ fn render(host: &[u8], memory: &Memory, extra: &Extra, out: &mut Vec<u8>) {
 
 /// Returns the highest length of [`render`] with these limits. Each line has the digits of its highest number, and at
 /// least the kernel's columns.
-fn bound(host: &[u8], totals: &Totals) -> usize {
+fn bound(host: &[u8], totals: &Totals, overcommit: Overcommit) -> usize {
     let memory = totals.memory / 1024;
     let swap = totals.swap / 1024;
     let host_pages = meminfo_kib(host, "HugePages_Total:").unwrap_or(0);
@@ -98,8 +105,10 @@ fn bound(host: &[u8], totals: &Totals) -> usize {
         let most = match value(line.key, &nothing, &Extra::default()) {
             Value::Memory(_) => memory,
             Value::Swap(_) => swap,
-            // This holds for an overcommit_ratio up to 100.
-            Value::Both(_) => memory.saturating_add(swap),
+            // CommitLimit can be more, as it has no other limit than the container's tunables.
+            Value::Both(_) => memory
+                .saturating_add(swap)
+                .max(commit_limit_kib(totals, overcommit)),
             Value::Pages(_) => host_pages,
             Value::Zero => 0,
             Value::Host => line.number,
@@ -151,19 +160,29 @@ mod tests {
         let memory = memory(64 << 30, "anon 12345678\n");
         let mut out = Vec::new();
         render(HOST, &memory, &Extra::default(), &mut out);
-        assert_eq!(out.len(), bound(HOST, &memory.totals));
+        assert_eq!(
+            out.len(),
+            bound(HOST, &memory.totals, Overcommit::default())
+        );
         assert_eq!(out.len(), HOST.len());
     }
 
     proptest! {
         #[test]
-        fn no_number_breaks_the_bound(total: u64, anon: u64, swap: u64, zswapped: u64) {
+        fn no_number_breaks_the_bound(
+            total: u64,
+            anon: u64,
+            swap: u64,
+            zswapped: u64,
+            ratio: u64,
+        ) {
             let mut memory = memory(total, &format!("anon {anon}\nshmem {anon}\nzswapped {zswapped}\n"));
             memory.totals.swap = swap;
             let mut out = Vec::new();
-            let extra = Extra { overcommit_ratio: 100, huge: Huge::default() };
+            let overcommit = Overcommit::Ratio(ratio);
+            let extra = Extra { overcommit, huge: Huge::default() };
             render(HOST, &memory, &extra, &mut out);
-            prop_assert!(out.len() <= bound(HOST, &memory.totals));
+            prop_assert!(out.len() <= bound(HOST, &memory.totals, overcommit));
         }
 
         #[test]

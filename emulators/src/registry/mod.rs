@@ -3,11 +3,13 @@
 mod compile;
 
 use crate::proc::sys::kernel::random;
-use crate::proc::sys::net::ipv4::{neigh, vs};
+use crate::proc::sys::net::ipv4::{self, neigh, vs};
 use crate::proc::sys::net::{core, netfilter};
 use crate::proc::sys::{fs, kernel as sys_kernel, vm};
 use crate::proc::{self, pressure};
-use crate::sys::devices::system::{cpu, node};
+use crate::sys::block;
+use crate::sys::bus::memory::devices;
+use crate::sys::devices::system::{cpu, memory, node};
 use crate::sys::devices::virtual_::{self, dmi::id};
 use crate::sys::module::nf_conntrack::parameters;
 use crate::sys::{self, kernel};
@@ -21,6 +23,7 @@ pub static VIEWS: &[&[View]] = &[
     cpu::VIEWS,
     id::VIEWS,
     kernel::VIEWS,
+    fs::VIEWS,
 ];
 
 /// The tables of tunables, one for each directory that has any. Views and tunables share one space of ids.
@@ -51,6 +54,10 @@ pub static DIRECTORIES: &[&'static dyn Directory] = &[
     &core::CORE,
     &neigh::NEIGH,
     &vs::VS,
+    &block::Block,
+    &memory::Memory,
+    &devices::Devices,
+    &ipv4::Ipv4,
 ];
 
 /// All file emulators: the views sorted by id, then the tunables.

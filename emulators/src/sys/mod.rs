@@ -1,5 +1,7 @@
 //! Views in /sys.
 
+pub mod block;
+pub mod bus;
 pub mod devices;
 pub mod kernel;
 pub mod module;

@@ -37,11 +37,16 @@ pub struct Tunable {
     older: Option<(Release, Handler)>,
     /// True if the highest value is final: nothing lower can be written then.
     pub highest_is_final: bool,
+    /// The id of the tunable that says the same in another unit. A write of one makes the other 0.
+    pub clears: Option<u16>,
     /// Computes a higher least value, which depends on the host.
     least: Option<Least>,
     /// Computes another most, which depends on the host.
     most: Option<Most>,
 }
+
+/// The value that a tunable gets when the other of a pair is written.
+const ZERO: &[u8] = b"0\n";
 
 /// A function that computes the least value.
 type Least = fn(&Context<'_>) -> Result<i32, Error>;
@@ -126,6 +131,7 @@ impl Tunable {
             in_network: false,
             older: None,
             highest_is_final: false,
+            clears: None,
             least: None,
             most: None,
         }
@@ -188,6 +194,13 @@ impl Tunable {
     #[must_use]
     pub const fn highest_is_final(mut self) -> Tunable {
         self.highest_is_final = true;
+        self
+    }
+
+    /// Declares that a write makes the tunable with the id `other` 0.
+    #[must_use]
+    pub const fn clears(mut self, other: u16) -> Tunable {
+        self.clears = Some(other);
         self
     }
 
@@ -267,7 +280,7 @@ impl Tunable {
     /// Writes `bytes` at `offset`, as the kernel's handler does. The caller has checked the permissions of the
     /// writer.
     ///
-    /// `save` gets the new value before any other thread can write.
+    /// `save` gets each new value, with the id of its tunable, before any other thread can write.
     ///
     /// # Errors
     /// Fails when the host's value, with which the tunable begins, cannot be read.
@@ -276,7 +289,7 @@ impl Tunable {
         cx: &Context<'_>,
         offset: u64,
         bytes: &[u8],
-        save: impl FnOnce(&[u8]),
+        mut save: impl FnMut(u16, &[u8]),
     ) -> Result<Written, Error> {
         // A container with a value of its own does not depend on the host's.
         let first = match cx.tunables().get(self.facts.id) {
@@ -303,12 +316,39 @@ impl Tunable {
                 false => handler,
             };
             let written = handler.write(release, present, offset, bytes);
-            if let Some(value) = &written.value {
-                save(value);
+            let own = written
+                .value
+                .as_deref()
+                .map(|value| (self.facts.id, Arc::from(value)));
+            let cleared = self.cleared_by(&written).map(|id| (id, Arc::from(ZERO)));
+            let values: [Option<(u16, Arc<[u8]>)>; 2] = [own, cleared];
+            for (id, value) in values.iter().flatten() {
+                save(*id, value);
             }
-            (written.value.as_deref().map(Arc::from), written)
+            (values, written)
         });
         Ok(written)
+    }
+
+    /// Returns the id of the tunable that a write has made 0.
+    pub fn cleared_by(&self, written: &Written) -> Option<u16> {
+        let is_set = written.value.is_some() && written.answer.is_ok();
+        self.clears.filter(|_| is_set)
+    }
+
+    /// Returns the number that the container's value is, if it is one.
+    ///
+    /// # Errors
+    /// Fails when the host's value, with which the tunable begins, cannot be read.
+    pub(crate) fn number(&self, cx: &Context<'_>) -> Result<Option<u64>, Error> {
+        Ok(match cx.tunables().get(self.facts.id) {
+            Some(own) => crate::text::parse_u64(&own),
+            None => cx
+                .host
+                .read_optional(self.facts.path)?
+                .as_deref()
+                .and_then(crate::text::parse_u64),
+        })
     }
 
     /// Appends the container's value, or the first value.

@@ -46,6 +46,8 @@ struct Recorded {
     boottime_offset_nsec: Option<i64>,
     #[serde(default)]
     cpu_ids: String,
+    #[serde(default)]
+    disks: Vec<(u64, u64)>,
 }
 
 #[derive(serde::Deserialize)]
@@ -83,6 +85,7 @@ impl Fixture {
                 pid_level: u32::try_from(recorded.init.nspid.len()).unwrap() - 1,
                 // Linux has this from 6.14 on.
                 network: None,
+                disks: recorded.disks,
                 pid_max_is_own: path.to_string_lossy().contains("/6.18-"),
                 boot_id: *b"\x01\x23\x45\x67\x89\xab\x4d\xef\x81\x23\x45\x67\x89\xab\xcd\xef",
                 host_secret: [7; 32],

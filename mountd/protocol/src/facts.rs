@@ -19,6 +19,9 @@ pub struct Facts {
     /// The network namespace of the container; none where it is that of the host.
     #[serde(default)]
     pub network: Option<NetworkFacts>,
+    /// The major and minor numbers of the block devices that hold its mounts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<(u32, u32)>,
     /// The user that its root is on the host.
     pub uid: u32,
     /// The group that its root is on the host.
@@ -48,4 +51,8 @@ pub struct NetworkFacts {
     /// The absolute paths of the files that can be written to in it, in directories where the kernel keeps some files
     /// for all namespaces.
     pub settable: Vec<String>,
+    /// The groups of the container's user namespace, if that owns the network namespace: ranges of the first group in
+    /// it, the same group on the host, and the number of groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<(u32, u32, u32)>,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 
-use crate::container::network::{DirectoryEntry, inside, list, open};
+use crate::container::network::{DirectoryEntry, PING_GROUP_RANGE, inside, list, open};
 use crate::container::procfs::{Namespace, Proc};
 use crate::container::{Described, has_ended, open_below};
 use eci_fs_protocol::error::Result;
@@ -15,6 +15,9 @@ use eci_fs_protocol::link::Access;
 
 /// The directories below /proc/sys/net in which a server may have files opened.
 const DIRECTORIES: [&str; 3] = ["core", "ipv4/neigh", "ipv4/vs"];
+
+/// The files below /proc/sys/net that a server may have opened beside those in [`DIRECTORIES`].
+const FILES: [&str; 1] = [PING_GROUP_RANGE];
 
 /// The network namespace of a container that is not that of the host.
 #[derive(Debug)]
@@ -55,14 +58,14 @@ impl Network {
     /// Opens or lists what the namespace has at a path below /proc/sys/net.
     ///
     /// # Errors
-    /// EACCES for a path outside of [`DIRECTORIES`], EROFS where the container's own /proc/sys is mounted read-only,
+    /// EACCES for a path that is neither one of [`FILES`] nor in [`DIRECTORIES`], EROFS where the container's own /proc/sys is mounted read-only,
     /// ESRCH when it has ended, EIO when it is in another namespace by now, and the kernel's.
     pub(super) fn find(
         &self,
         path: &str,
         access: Access,
     ) -> std::result::Result<NetworkFile, Errno> {
-        let directory = directory_of(path).ok_or(Errno::ACCESS)?;
+        let graft = graft_of(path).ok_or(Errno::ACCESS)?;
         let found = inside(&self.proc, &self.pidfd, || {
             // The process may have gone to another namespace since it was attached.
             let present = self.proc.namespace("thread-self", "net");
@@ -72,7 +75,7 @@ impl Network {
             let flags = match access {
                 Access::Look => OFlags::PATH,
                 Access::Read => OFlags::RDONLY,
-                Access::Write if self.is_read_only(directory)? => return Err(Errno::ROFS),
+                Access::Write if self.is_read_only(graft)? => return Err(Errno::ROFS),
                 Access::Write => OFlags::WRONLY,
                 Access::List => {
                     let dir = open(&self.proc, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
@@ -84,10 +87,10 @@ impl Network {
         found.unwrap_or(Err(Errno::SRCH))
     }
 
-    /// Returns true if the mount in which a directory lies is read-only in the container, as engines have it for
+    /// Returns true if the mount in which a grafted entry lies is read-only in the container, as engines have it for
     /// /proc/sys. The graft over it is not.
-    fn is_read_only(&self, directory: &str) -> std::result::Result<bool, Errno> {
-        let above = directory.rsplit_once('/').map_or("", |(above, _)| above);
+    fn is_read_only(&self, graft: &str) -> std::result::Result<bool, Errno> {
+        let above = graft.rsplit_once('/').map_or("", |(above, _)| above);
         let path = format!("proc/sys/net/{above}");
         let root = self
             .proc
@@ -107,16 +110,18 @@ impl Network {
     }
 }
 
-/// Returns the one of [`DIRECTORIES`] that a path is, or lies in.
-fn directory_of(path: &str) -> Option<&'static str> {
+/// Returns the one of [`FILES`] that a path is, or the one of [`DIRECTORIES`] that it is or lies in.
+fn graft_of(path: &str) -> Option<&'static str> {
     let odd = |name: &str| matches!(name, "" | "." | "..") || name.contains('\0');
     if path.split('/').any(odd) {
         return None;
     }
-    DIRECTORIES.into_iter().find(|dir| {
-        path.strip_prefix(dir)
+    let is_in = |dir: &&str| {
+        path.strip_prefix(*dir)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    };
+    let file = FILES.into_iter().find(|file| path == *file);
+    file.or_else(|| DIRECTORIES.into_iter().find(is_in))
 }
 
 #[cfg(test)]
@@ -129,8 +134,9 @@ mod tests {
             ("core", "core"),
             ("core/somaxconn", "core"),
             ("ipv4/neigh/eth0/locktime", "ipv4/neigh"),
+            ("ipv4/ping_group_range", "ipv4/ping_group_range"),
         ] {
-            assert_eq!(directory_of(path), Some(directory), "{path}");
+            assert_eq!(graft_of(path), Some(directory), "{path}");
         }
         for path in [
             "",
@@ -143,9 +149,11 @@ mod tests {
             "../kernel/panic",
             "ipv4/ip_forward",
             "ipv4",
+            "ipv4/ping_group_range/x",
+            "ipv4/ping_group_rangex",
             "core/a\0",
         ] {
-            assert_eq!(directory_of(path), None, "{path:?}");
+            assert_eq!(graft_of(path), None, "{path:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::cgroup::{Membership, namespace_root, open_hierarchy, parse_memberships};
+use super::disks;
 use super::mountinfo::parse_mountinfo;
 use super::network;
 use super::procfs::{Namespace, Proc, Process, parse_boottime_offset};
@@ -123,6 +124,7 @@ pub fn describe_again(
         pid_level,
         pid_max_is_own: pid_level > 0 && super::pid_max::is_per_namespace(),
         network: network.map(|(_, facts)| facts),
+        disks: disks(proc, subject.pid, None)?,
         uid: proc.mapped_root(pid, "uid_map")?,
         gid: proc.mapped_root(pid, "gid_map")?,
         hierarchies: facts,

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod describe;
+mod disks;
 pub(crate) mod in_namespace;
 pub mod mountinfo;
 pub mod network;
@@ -15,4 +16,5 @@ pub mod procfs;
 pub use cgroup::Membership;
 pub(crate) use describe::has_ended;
 pub use describe::{Described, Subject, describe, describe_again, lives, open_pidfd};
+pub(crate) use disks::disks;
 pub(crate) use open_below::open_below;

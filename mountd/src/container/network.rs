@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::Errno;
 
 use super::in_namespace::{NamespaceKind, in_namespace};
@@ -15,6 +15,9 @@ use eci_fs_protocol::facts::NetworkFacts;
 
 /// Directories below /proc/sys/net that are searched for files that can be written to.
 const LISTED: [&str; 4] = ["core", "ipv4/neigh/default", "ipv4/vs", "netfilter"];
+
+/// The file whose content is a range of groups.
+pub const PING_GROUP_RANGE: &str = "ipv4/ping_group_range";
 
 /// The mode bit by which the owner writes. The owner is root of the namespace.
 const OWNER_WRITES: u32 = 0o200;
@@ -45,13 +48,31 @@ pub(super) fn inspect(
     if namespace == proc.namespace("self", "net")? {
         return Ok(None);
     }
-    let settable = inside(proc, pidfd, || {
-        LISTED
+    let (settable, owner) = inside(proc, pidfd, || {
+        let settable = LISTED
             .iter()
             .flat_map(|dir| settable(proc, dir).unwrap_or_default())
-            .collect()
+            .collect();
+        (settable, owner(proc).ok())
     })?;
-    Ok(Some((namespace, NetworkFacts { settable })))
+    let groups = match owner {
+        Some(owner) if is_its_own(proc, pid, owner)? => proc.id_map(pid, "gid_map")?,
+        _ => Vec::new(),
+    };
+    Ok(Some((namespace, NetworkFacts { settable, groups })))
+}
+
+/// Returns the user that owns a file of the network namespace of this thread: root of the user namespace that owns it.
+/// Kernels without the file have no groups to cut.
+fn owner(proc: &Proc) -> std::result::Result<u32, Errno> {
+    let file = open(proc, PING_GROUP_RANGE, OFlags::PATH)?;
+    Ok(fstat(&file)?.st_uid)
+}
+
+/// Returns whether `owner` is root in the user namespace of the process `pid`, and that is not ours.
+fn is_its_own(proc: &Proc, pid: i32, owner: u32) -> Result<bool> {
+    let has_own = proc.namespace(pid, "user")? != proc.namespace("self", "user")?;
+    Ok(has_own && proc.mapped_root(pid, "uid_map")? == owner)
 }
 
 fn settable(proc: &Proc, dir: &str) -> std::result::Result<Vec<String>, Errno> {

@@ -132,6 +132,15 @@ impl Proc {
     pub fn mapped_root(&self, pid: i32, file: &str) -> Result<u32> {
         Ok(parse_mapped_root(&self.read(&format!("{pid}/{file}"))?).unwrap_or(65534))
     }
+
+    /// Returns the ranges of `/proc/<pid>/uid_map` or `gid_map`: the first id in the user namespace of the process, the
+    /// same id on the host, and the number of ids.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn id_map(&self, pid: i32, file: &str) -> Result<Vec<(u32, u32, u32)>> {
+        Ok(parse_id_map(&self.read(&format!("{pid}/{file}"))?))
+    }
 }
 
 impl AsFd for Proc {
@@ -206,17 +215,21 @@ fn parse_process(pid: i32, stat: &str, status: &str) -> Option<Process> {
 }
 
 fn parse_mapped_root(map: &str) -> Option<u32> {
-    map.lines().find_map(|line| {
+    parse_id_map(map)
+        .into_iter()
+        .find_map(|(inside, outside, count)| (inside == 0 && count > 0).then_some(outside))
+}
+
+fn parse_id_map(map: &str) -> Vec<(u32, u32, u32)> {
+    let range = |line: &str| {
         let mut columns = line.split_ascii_whitespace().map(|c| c.parse::<u32>());
-        match (
+        Some((
             columns.next()?.ok()?,
             columns.next()?.ok()?,
             columns.next()?.ok()?,
-        ) {
-            (0, outside, count) if count > 0 => Some(outside),
-            _ => None,
-        }
-    })
+        ))
+    };
+    map.lines().filter_map(range).collect()
 }
 
 /// Returns the offset of CLOCK_BOOTTIME in nanoseconds, from `/proc/<pid>/timens_offsets`.

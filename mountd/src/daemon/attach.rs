@@ -7,7 +7,7 @@ use super::asker::Asker;
 use super::containers::{Asked, Containers};
 use super::ended::remove_if_ended;
 use super::state::vanished;
-use crate::container::{describe, has_ended};
+use crate::container::{describe, disks, has_ended};
 use crate::grafts::{self, Clones, PreparedClones, Progress};
 use crate::registry::{self, Container};
 use eci_fs_protocol::control::{Attach, Attached, LIST_PAGE, Response, Selector};
@@ -37,7 +37,12 @@ pub(super) fn attach(
     if let Some(id) = &id {
         registry::check_id(id)?;
     }
-    let described = describe(&containers.proc, pidfd, id.clone(), choice, measures_cpus)?;
+    let mut described = describe(&containers.proc, pidfd, id.clone(), choice, measures_cpus)?;
+    if let Some(root) = &progress.root {
+        // Its mount namespace is a copy of the host's, with the root of the container in it.
+        let pid = described.subject.pid;
+        described.facts.disks = disks(&containers.proc, pid, Some(root))?;
+    }
     let _operation = containers.shared.begin_for(asker)?;
     // The loop may not have heard yet that the last one of this name has ended.
     remove_if_ended(containers, &described.facts.id)?;

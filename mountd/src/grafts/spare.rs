@@ -18,8 +18,12 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::OFlags;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree};
+use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsmount, fsopen, move_mount, open_tree,
+};
 
 use super::source_mounts::SourceMounts;
 use super::target::{Targets, Top};
@@ -74,7 +78,7 @@ pub(super) fn mount(mounts: &SourceMounts, subject: &Subject, targets: &Targets<
             .iter()
             .zip(spares)
             .filter_map(|(name, top)| Some((name, top?)))
-            .try_for_each(|(name, top)| put(&clone(top.dir)?, &base, name))
+            .try_for_each(|(name, top)| put(&spare(top)?, &base, name))
             .and_then(|()| put(&cover, &base, ""));
         mounted.inspect_err(|_| remove(&proc, POINT))
     })
@@ -127,6 +131,42 @@ fn clone(dir: &OwnedFd) -> Result<OwnedFd> {
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     open_tree(dir, "", flags).map_err(|e| Error::io("clone", "a mount of the container", e))
+}
+
+/// Returns a detached mount of the same file system as that of `top`, with the same options, on which nothing lies.
+///
+/// In a container whose user namespace has the mounts of the host, as `eci-fs run --userns` makes it, what lies on /sys
+/// is locked. The kernel does not clone such a mount alone (EINVAL, `has_locked_children` of fs/namespace.c). So sysfs is
+/// mounted anew there: the file system is the same, that of the network namespace.
+fn spare(top: &Top<'_>) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    match open_tree(top.dir, "", flags) {
+        Err(Errno::INVAL) if top.mount.fstype == "sysfs" => mount_sysfs(top.dir),
+        made => made,
+    }
+    .map_err(|e| Error::io("clone", "a mount of the container", e))
+}
+
+/// Mounts sysfs, detached, with the options of the mount that a directory is in.
+fn mount_sysfs(like: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
+    let options = fstatvfs(like)?.f_flag;
+    let attributes = [
+        (StatVfsMountFlags::RDONLY, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        (StatVfsMountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (StatVfsMountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (StatVfsMountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+    ];
+    let attributes = attributes
+        .into_iter()
+        .filter(|(option, _)| options.contains(*option))
+        .fold(MountAttrFlags::empty(), |all, (_, attribute)| {
+            all | attribute
+        });
+    let context = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// Moves a clone onto a directory of the kernel's.

@@ -39,12 +39,24 @@ impl Catalogue {
         let mut directories = Vec::new();
         for directory in DIRECTORIES.iter().filter(|directory| directory.exists(&cx)) {
             directories.push(directory.facts().id);
-            rows.push(Row {
-                path: directory.facts().path.to_owned(),
+            let row = |path: String| Row {
+                path,
                 connection: Connection::Live,
                 writable: directory.is_namespaced(),
-                directory: true,
-            });
+                directory: !directory.is_by_file(),
+            };
+            let path = directory.facts().path;
+            if !directory.is_by_file() {
+                rows.push(row(path.to_owned()));
+                continue;
+            }
+            if container.leaves_out(path) {
+                continue;
+            }
+            match directory.single_files(&cx) {
+                Ok(files) => rows.extend(files.iter().map(|file| row(format!("{path}/{file}")))),
+                Err(error) => tracing::error!(path, %error, "its files are not grafted"),
+            }
         }
         container.set_directories(directories);
         for (index, emulator) in EMULATORS.iter().enumerate() {

@@ -5,12 +5,18 @@
 //! Passed through: the host's values until then.
 //! Invented: nothing.
 
+use crate::model::meminfo::{OVERCOMMIT_KBYTES, OVERCOMMIT_RATIO};
 use crate::tunable::{Capability, Handler, Tunable};
 
 /// The tunables of this directory.
 pub static TUNABLES: &[Tunable] = &[
     Tunable::new(384, "/proc/sys/vm/overcommit_memory", Handler::int(0, 2)),
-    Tunable::new(385, "/proc/sys/vm/overcommit_ratio", Handler::ANY_INT),
+    Tunable::new(
+        OVERCOMMIT_RATIO,
+        "/proc/sys/vm/overcommit_ratio",
+        Handler::ANY_INT,
+    )
+    .clears(OVERCOMMIT_KBYTES),
     Tunable::new(
         386,
         "/proc/sys/vm/mmap_min_addr",
@@ -26,6 +32,12 @@ pub static TUNABLES: &[Tunable] = &[
     Tunable::new(393, "/proc/sys/vm/panic_on_oom", Handler::int(0, 2)),
     // A write says what to drop. There is no value that could be read.
     Tunable::new(394, "/proc/sys/vm/drop_caches", Handler::int(1, 4)).mode(0o200),
+    Tunable::new(
+        OVERCOMMIT_KBYTES,
+        "/proc/sys/vm/overcommit_kbytes",
+        Handler::ulong(0, u64::MAX),
+    )
+    .clears(OVERCOMMIT_RATIO),
 ];
 
 const COUNT: Handler = Handler::int(0, i32::MAX);

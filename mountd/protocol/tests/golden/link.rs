@@ -19,7 +19,9 @@ fn facts() -> Facts {
         pid_max_is_own: true,
         network: Some(NetworkFacts {
             settable: vec!["/proc/sys/net/core/somaxconn".to_owned()],
+            groups: Vec::new(),
         }),
+        disks: Vec::new(),
         uid: 4,
         gid: 5,
         hierarchies: vec![HierarchyFacts {
@@ -153,6 +155,26 @@ fn a_container_that_shares_the_host_is_told_of_so() {
         concat!(
             r#"{"id":"web","start_nsec":1,"boottime_offset_nsec":null,"pid_level":3,"pid_max_is_own":false,"#,
             r#""network":null,"uid":4,"gid":5,"#,
+            r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}]}"#,
+        ),
+    );
+}
+
+#[test]
+fn disks_and_groups_of_a_container_are_told_where_it_has_any() {
+    let has = Facts {
+        network: Some(NetworkFacts {
+            groups: vec![(0, 100_000, 65_536)],
+            ..NetworkFacts::default()
+        }),
+        disks: vec![(254, 0), (8, 17)],
+        ..facts()
+    };
+    assert_bytes(
+        &has,
+        concat!(
+            r#"{"id":"web","start_nsec":1,"boottime_offset_nsec":-2,"pid_level":3,"pid_max_is_own":true,"#,
+            r#""network":{"settable":[],"groups":[[0,100000,65536]]},"disks":[[254,0],[8,17]],"uid":4,"gid":5,"#,
             r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}]}"#,
         ),
     );

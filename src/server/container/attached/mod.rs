@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use eci_fs_emulators as emulators;
 use eci_fs_emulators::{
     Bound, Cgroup, Container, Context, Controller, DescriptorCache, EMULATORS, Hierarchy,
-    HierarchyCache, History, Host, Identity, Load, Network, Pace, Settings, TUNABLES, Values,
+    HierarchyCache, History, Host, IdMap, IdRange, Identity, Load, Network, Pace, Settings,
+    TUNABLES, Values,
 };
 use eci_fs_protocol::capabilities::bounding_set_can_measure;
 use eci_fs_protocol::choices::Choices;
@@ -59,6 +60,8 @@ pub struct Attached {
     pub freshness: Option<Freshness>,
     /// The settings of its views, if they are set for it alone.
     pub settings: Option<Settings>,
+    /// The paths that are not grafted.
+    without: Vec<String>,
     /// The load, if somebody reads that.
     pub(super) sample: Arc<LoadSample>,
     views: Vec<View>,
@@ -118,6 +121,11 @@ impl Attached {
             pid_level: facts.pid_level,
             pid_max_is_own: facts.pid_max_is_own,
             network: facts.network.as_ref().map(network),
+            disks: facts
+                .disks
+                .iter()
+                .map(|(major, minor)| (u64::from(*major), u64::from(*minor)))
+                .collect(),
             boot_id: secrets.boot_id,
             host_secret: secrets.host_secret,
         };
@@ -143,6 +151,7 @@ impl Attached {
             user_namespaces: UserNamespaceCache::default(),
             freshness: None,
             settings: None,
+            without: Vec::new(),
             sample: Arc::new(LoadSample::default()),
             views: EMULATORS.iter().map(|_| View::default()).collect(),
             directories: Mutex::default(),
@@ -164,6 +173,13 @@ impl Attached {
             ..*settings
         };
         self.settings = (chosen != *settings).then_some(chosen);
+        self.without.clone_from(&choices.without);
+    }
+
+    /// Returns whether the entry at `path` is not to be grafted. The daemon leaves out the rows at these paths; the files
+    /// of a directory that are grafted one by one have other paths.
+    pub fn leaves_out(&self, path: &str) -> bool {
+        self.without.iter().any(|without| without == path)
     }
 
     /// Returns the number of its directory in both connections; 0, which nobody has, until it has one.
@@ -389,7 +405,13 @@ fn network(facts: &NetworkFacts) -> Network {
         let is_settable = |path: &String| path == tunable.path();
         tunable.in_network && facts.settable.iter().any(is_settable)
     });
+    let range = |&(inside, outside, count): &(u32, u32, u32)| IdRange {
+        inside,
+        outside,
+        count,
+    };
     Network {
         own_tunables: kept.map(|tunable| tunable.id()).collect(),
+        groups: IdMap::new(facts.groups.iter().map(range).collect()),
     }
 }

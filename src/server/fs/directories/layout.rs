@@ -19,6 +19,9 @@ pub(super) struct Layout {
     children: BTreeMap<u32, BTreeMap<String, Child>>,
     /// The index into [`DIRECTORIES`] of the graft at a name of a directory. The same name can be in `children` too.
     emulated: BTreeMap<(u32, String), usize>,
+    /// The directories whose other names are up to an emulator of single files: the index into [`DIRECTORIES`] and the
+    /// relative path.
+    by_file: BTreeMap<u32, (usize, String)>,
 }
 
 /// An entry of a directory.
@@ -36,14 +39,15 @@ fn number(path: &str) -> u32 {
 
 impl Layout {
     /// Lays out the directories that lead to `views` and `directories`, which are absolute paths in the order of
-    /// [`EMULATORS`] and of [`DIRECTORIES`].
+    /// [`EMULATORS`] and of [`DIRECTORIES`]; each directory with true if its files are grafted one by one.
     pub(super) fn of<'a>(
         views: impl IntoIterator<Item = &'a str>,
-        directories: impl IntoIterator<Item = &'a str>,
+        directories: impl IntoIterator<Item = (&'a str, bool)>,
     ) -> Self {
         let mut this = Self {
             children: BTreeMap::from([(TOP, BTreeMap::new())]),
             emulated: BTreeMap::new(),
+            by_file: BTreeMap::new(),
         };
         for (index, path) in views.into_iter().enumerate() {
             let (at, name) = this.lead_to(path);
@@ -52,11 +56,43 @@ impl Layout {
                 .or_default()
                 .insert(name.to_owned(), Child::View(index));
         }
-        for (index, path) in directories.into_iter().enumerate() {
+        let mut by_file = Vec::new();
+        for (index, (path, is_by_file)) in directories.into_iter().enumerate() {
             let (at, name) = this.lead_to(path);
-            this.emulated.insert((at, name.to_owned()), index);
+            if is_by_file {
+                this.lead_to(&format!("{path}/"));
+                by_file.push((index, path));
+            } else {
+                this.emulated.insert((at, name.to_owned()), index);
+            }
+        }
+        for (index, path) in by_file {
+            this.note_by_file(number(path), index, "");
         }
         this
+    }
+
+    /// Notes that a directory and the directories in it are ways to single files of `DIRECTORIES[index]`.
+    fn note_by_file(&mut self, directory: u32, index: usize, rel: &str) {
+        self.by_file.insert(directory, (index, rel.to_owned()));
+        let children = self.children.get(&directory).into_iter().flatten();
+        let below: Vec<(u32, String)> = children
+            .filter_map(|(name, child)| match child {
+                Child::Directory(number) if rel.is_empty() => Some((*number, name.clone())),
+                Child::Directory(number) => Some((*number, format!("{rel}/{name}"))),
+                Child::View(_) => None,
+            })
+            .collect();
+        for (number, rel) in below {
+            self.note_by_file(number, index, &rel);
+        }
+    }
+
+    /// Returns the index into [`DIRECTORIES`] of the emulator of single files that the names of a directory are up to,
+    /// and the path of the directory relative to it.
+    pub(super) fn by_file(&self, directory: u32) -> Option<(usize, &str)> {
+        let (index, rel) = self.by_file.get(&directory)?;
+        Some((*index, rel))
     }
 
     /// Returns the number of the directory that holds `path`, which is made if need be, and the name in it.
@@ -205,7 +241,7 @@ mod tests {
     fn paths_that_share_directories_share_their_numbers() {
         let all = Layout::of(
             ["/proc/stat", "/sys/a/x", "/proc/meminfo", "/sys/a/y"],
-            ["/sys/a", "/sys/b/c"],
+            [("/sys/a", false), ("/sys/b/c", false)],
         );
         let get = |at: u32, name: &str| all.children[&at].get(name).copied();
         let Some(Child::Directory(proc)) = get(TOP, "proc") else {
@@ -231,5 +267,20 @@ mod tests {
         assert_eq!(all.emulated.get(&(b, "c".to_owned())), Some(&1));
         assert_eq!((all.parent(a), all.parent(b)), (Some(sys), Some(sys)));
         assert_eq!((all.parent(sys), all.parent(TOP)), (Some(TOP), None));
+    }
+
+    #[test]
+    fn the_ways_to_single_files_lie_among_the_others() {
+        let all = Layout::of(
+            ["/sys/a/b/x", "/proc/stat"],
+            [("/sys/a", true), ("/sys/a/c/d", false)],
+        );
+        let at = |path: &str| all.by_file(number(path));
+        assert_eq!(at("/sys/a"), Some((0, "")));
+        assert_eq!(at("/sys/a/b"), Some((0, "b")));
+        assert_eq!(at("/sys/a/c"), Some((0, "c")));
+        assert_eq!(at("/sys"), None);
+        assert_eq!(at("/proc"), None);
+        assert_eq!(all.emulated.len(), 1);
     }
 }

@@ -8,7 +8,7 @@ mod prepared;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eci_fs_emulators::{DIRECTORIES, EMULATORS};
+use eci_fs_emulators::{DIRECTORIES, Directory, EMULATORS};
 use eci_fs_protocol::link::Connection;
 
 use super::attr::{Attr, Listing};
@@ -16,7 +16,7 @@ use super::containers::Containers;
 use crate::server::error::Errno;
 use crate::server::ids::{Node, NodeId};
 use layout::{Layout, TOP};
-use prepared::PreparedSlots;
+pub(super) use prepared::PreparedSlots;
 
 /// The kernel may believe these directories for this long. Only the daemon walks them, to clone mounts, and their names
 /// never change; a slot that is gone is not given out again.
@@ -34,7 +34,9 @@ impl Directories {
     /// Lays out the directories that lead to all views.
     pub(super) fn new(containers: Arc<Containers>) -> Self {
         let views = EMULATORS.iter().map(|emulator| emulator.facts().path);
-        let directories = DIRECTORIES.iter().map(|directory| directory.facts().path);
+        let directories = DIRECTORIES
+            .iter()
+            .map(|directory| (directory.facts().path, directory.is_by_file()));
         Self {
             containers,
             layout: Layout::of(views, directories),
@@ -50,13 +52,6 @@ impl Directories {
     /// Prepares a slot no more, because it has its container.
     pub(super) fn has_come(&self, slot: u64) {
         self.prepared.remove(slot);
-    }
-
-    /// Returns the answer to a lookup of a node of a prepared slot; none for nodes of other slots.
-    pub(super) fn prepared_entry(&self, id: NodeId) -> Option<Result<(Attr, Duration), Errno>> {
-        self.prepared
-            .contains(id.slot())
-            .then(|| PreparedSlots::entry(id))
     }
 
     /// Returns the directory of a container.
@@ -91,6 +86,18 @@ impl Directories {
             .child(slot, directory, name, container.as_deref(), connection)
             .map(|(_, id)| id)
             .ok_or(Errno::NOENT)
+    }
+
+    /// Returns the emulator of single files that the other names of a directory are up to, and the path of the directory
+    /// relative to it.
+    pub(super) fn by_file(&self, directory: u32) -> Option<(&'static dyn Directory, &str)> {
+        let (index, rel) = self.layout.by_file(directory)?;
+        Some((*DIRECTORIES.get(index)?, rel))
+    }
+
+    /// Returns whether a container is going to be in `slot`.
+    pub(super) fn is_prepared(&self, slot: u64) -> bool {
+        self.prepared.contains(slot)
     }
 
     /// Returns what a container has in a directory.

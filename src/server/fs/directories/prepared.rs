@@ -19,7 +19,7 @@ const MOST: usize = 16;
 
 /// The slots that are prepared.
 #[derive(Debug, Default)]
-pub(super) struct PreparedSlots(DashSet<u64>);
+pub(in crate::server::fs) struct PreparedSlots(DashSet<u64>);
 
 impl PreparedSlots {
     /// Prepares a slot.
@@ -42,30 +42,38 @@ impl PreparedSlots {
     }
 
     /// Returns what a lookup tells of a node of a prepared slot, and for how long the kernel may believe the name. Files have
-    /// other attributes when they are looked at again, which the kernel does before it uses them.
+    /// other attributes when they are looked at again, which the kernel does before it uses them. `below` is what the node
+    /// is, if it lies on the way to single files or is one of these.
     ///
     /// # Errors
     /// ENOENT for what no container has at once.
-    pub(super) fn entry(id: NodeId) -> Result<(Attr, Duration), Errno> {
-        match id.node() {
-            Node::Directory { .. } => Ok((Attr::directory(id, 0, 0), DIRECTORY_TIMEOUT)),
-            Node::View { emulator, .. } => {
-                let attr = Attr {
-                    id,
-                    ino: id.inode(),
-                    kind: match directory(emulator) {
-                        Some(_) => Kind::Directory,
-                        None => Kind::File,
-                    },
-                    size: 0,
-                    mode: 0,
-                    uid: 0,
-                    gid: 0,
-                    mtime: SystemTime::UNIX_EPOCH,
-                };
-                Ok((attr, Duration::ZERO))
+    pub(in crate::server::fs) fn entry(
+        id: NodeId,
+        below: Option<Kind>,
+    ) -> Result<(Attr, Duration), Errno> {
+        let unknown = |kind| Attr {
+            id,
+            ino: id.inode(),
+            kind,
+            size: 0,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: SystemTime::UNIX_EPOCH,
+        };
+        match (id.node(), below) {
+            (Node::Directory { .. }, _) | (Node::Below { .. }, Some(Kind::Directory)) => {
+                Ok((Attr::directory(id, 0, 0), DIRECTORY_TIMEOUT))
             }
-            Node::Root | Node::Below { .. } => Err(Errno::NOENT),
+            (Node::View { emulator, .. }, _) => {
+                let kind = match directory(emulator) {
+                    Some(_) => Kind::Directory,
+                    None => Kind::File,
+                };
+                Ok((unknown(kind), Duration::ZERO))
+            }
+            (Node::Below { .. }, Some(kind)) => Ok((unknown(kind), Duration::ZERO)),
+            (Node::Root | Node::Below { .. }, _) => Err(Errno::NOENT),
         }
     }
 }

@@ -61,7 +61,8 @@ impl FileSystem {
                     return self.grafts.entries(&place).map(Looked::Directory);
                 }
                 (Kind::File, Target::Graft(place)) => {
-                    return self.grafts.text(&place).map(Looked::File);
+                    let content = self.grafts.content(&place)?;
+                    return content.at(0).map(|text| Looked::File(text.to_vec()));
                 }
                 (_, Target::View(_)) => return self.text(slot, &path).map(Looked::File),
                 // A directory on the way to views is the kernel's own.

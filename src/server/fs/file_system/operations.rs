@@ -8,10 +8,10 @@ use eci_fs_protocol::link::Connection;
 
 use super::FileSystem;
 use crate::server::error::Errno;
-use crate::server::fs::attr::{Attr, Kind, Listing};
+use crate::server::fs::attr::{Attr, DirEntry, Kind, Listing};
 use crate::server::fs::containers::View;
 use crate::server::fs::content::Content;
-use crate::server::fs::directories::DIRECTORY_TIMEOUT;
+use crate::server::fs::directories::{DIRECTORY_TIMEOUT, PreparedSlots};
 use crate::server::fs::grafts::Place;
 use crate::server::fs::permission::Caller;
 use crate::server::fs::request::Reply;
@@ -43,12 +43,39 @@ impl FileSystem {
         match parent.node() {
             Node::Root => self.directories.lookup_slot(name),
             Node::Directory { slot, directory } => {
-                self.directories.lookup(connection, slot, directory, name)
+                let found = self.directories.lookup(connection, slot, directory, name);
+                match connection {
+                    Connection::Live => found.or_else(|errno| {
+                        let above = self.by_file(slot, directory)?.ok_or(errno)?;
+                        self.grafts.lookup(&above, name)
+                    }),
+                    Connection::Cached => found,
+                }
             }
-            Node::View { .. } | Node::Below { .. } => match self.grafts.place(parent)? {
+            Node::View { .. } | Node::Below { .. } => match self.place(parent)? {
                 Some(place) => self.grafts.lookup(&place, name),
                 None => Err(Errno::NOTDIR),
             },
+        }
+    }
+
+    /// Returns the place of a directory on the way, if an emulator of single files decides about its other names.
+    fn by_file(&self, slot: u64, directory: u32) -> Result<Option<Place>, Errno> {
+        let Some((directory, rel)) = self.directories.by_file(directory) else {
+            return Ok(None);
+        };
+        match self.directories.is_prepared(slot) {
+            true => Ok(Some(self.grafts.prepared(slot, directory, rel))),
+            false => self.grafts.by_file(slot, directory, rel),
+        }
+    }
+
+    /// Returns the place that a node names, also in a prepared slot; none for a node that is neither a directory graft
+    /// nor below one.
+    fn place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
+        match self.directories.is_prepared(id.slot()) {
+            true => self.grafts.prepared_place(id),
+            false => self.grafts.place(id),
         }
     }
 
@@ -59,8 +86,10 @@ impl FileSystem {
     /// # Errors
     /// ENOENT when the node is gone.
     pub fn entry(&self, id: NodeId) -> Result<(Attr, Duration), Errno> {
-        if let Some(entry) = self.directories.prepared_entry(id) {
-            return entry;
+        if self.directories.is_prepared(id.slot()) {
+            let place = self.grafts.prepared_place(id)?;
+            let kind = place.map(|place| self.grafts.kind(&place)).transpose()?;
+            return PreparedSlots::entry(id, kind);
         }
         match self.target(id)? {
             Target::Directory => Ok((self.directories.attr(id)?, DIRECTORY_TIMEOUT)),
@@ -81,6 +110,7 @@ impl FileSystem {
                 // is grafted over.
                 let is_believed = attr.kind == Kind::Directory || self.grafts.is_covered(&place);
                 let timeout = match is_believed {
+                    true if place.is_way() => DIRECTORY_TIMEOUT,
                     true => self.grafts.directory_timeout(&place),
                     false => Duration::ZERO,
                 };
@@ -265,8 +295,11 @@ impl FileSystem {
             Ok(written) => written,
             Err(errno) => return reply.send(Err(errno)),
         };
-        if let Some(kernel) = self.kernel.as_ref().filter(|_| written.is_distrusted) {
-            kernel.distrust(connection, view.id);
+        if let Some(kernel) = &self.kernel {
+            let own = written.is_distrusted.then_some(view.id);
+            for id in own.into_iter().chain(written.cleared) {
+                kernel.distrust(connection, id);
+            }
         }
         match self.sysctls.raised_by(tunable) {
             Some(raised) if written.answer.is_ok() => {
@@ -325,7 +358,17 @@ impl FileSystem {
                 entries: Vec::new(),
             }),
             Node::Directory { slot, directory } => {
-                self.directories.entries(connection, slot, directory)
+                let mut listing = self.directories.entries(connection, slot, directory)?;
+                if connection == Connection::Live
+                    && let Some(place) = self.by_file(slot, directory)?
+                {
+                    let more = self.grafts.entries(&place)?.into_iter();
+                    let is_new =
+                        |one: &DirEntry| listing.entries.iter().all(|other| other.name != one.name);
+                    let more: Vec<DirEntry> = more.filter(is_new).collect();
+                    listing.entries.extend(more);
+                }
+                Ok(listing)
             }
             Node::View { .. } | Node::Below { .. } => {
                 let place = self.grafts.place(id)?.ok_or(Errno::NOTDIR)?;

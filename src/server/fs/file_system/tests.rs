@@ -68,6 +68,7 @@ fn container() -> Attached {
         pid_level: 1,
         pid_max_is_own: true,
         network: None,
+        disks: Vec::new(),
         uid: 100_000,
         gid: 100_001,
         hierarchies,

@@ -44,6 +44,8 @@ pub(super) struct DirectoryGrafts {
     permissions: Arc<Permissions>,
     persistence: Persistence,
     network: NetworkFiles,
+    /// Stands for the container that is going to be in a prepared slot.
+    nobody: Arc<Attached>,
     /// The paths of the host. The names that a container chooses are its own ([`Attached::paths`]).
     paths: Paths,
 }
@@ -67,7 +69,76 @@ impl DirectoryGrafts {
             permissions,
             persistence,
             network: NetworkFiles::new(broker),
+            nobody: Arc::new(Attached::unlimited()),
             paths: Paths::of_host(),
+        }
+    }
+
+    /// Returns the place of the path `rel` below a directory whose files are grafted one by one; none where the container
+    /// has none of them.
+    ///
+    /// # Errors
+    /// ENOENT when nothing is in the slot.
+    pub(super) fn by_file(
+        &self,
+        slot: u64,
+        directory: &'static dyn Directory,
+        rel: &str,
+    ) -> Result<Option<Place>, Errno> {
+        let container = self.containers.get(slot)?;
+        let has_it = container.has_directory(directory.facts().id);
+        Ok(has_it.then(|| Place {
+            container,
+            slot,
+            directory,
+            rel: rel.into(),
+        }))
+    }
+
+    /// Returns the place of such a path in a slot whose container is still to come.
+    pub(super) fn prepared(
+        &self,
+        slot: u64,
+        directory: &'static dyn Directory,
+        rel: &str,
+    ) -> Place {
+        Place {
+            container: Arc::clone(&self.nobody),
+            slot,
+            directory,
+            rel: rel.into(),
+        }
+    }
+
+    /// Returns the place that a node of a prepared slot names; none for a node that does not lie on the way to single
+    /// files of the host.
+    ///
+    /// # Errors
+    /// ENOENT for a path that is not known.
+    pub(super) fn prepared_place(&self, id: NodeId) -> Result<Option<Place>, Errno> {
+        let Node::Below {
+            slot,
+            owner: Owner::Host,
+            number,
+        } = id.node()
+        else {
+            return Ok(None);
+        };
+        let (known, rel) = self.paths.path(number).ok_or(Errno::NOENT)?;
+        let directory = directory(known).ok_or(Errno::NOENT)?;
+        Ok(Some(self.prepared(slot, directory, &rel)))
+    }
+
+    /// Returns whether a place on the way to single files is a directory, or a file.
+    ///
+    /// # Errors
+    /// ENOENT for what is neither.
+    pub(super) fn kind(&self, place: &Place) -> Result<Kind, Errno> {
+        let cx = self.renderer.context(&place.container, NEEDS);
+        match place.decide(&cx, &place.rel)? {
+            Decision::Made => Ok(Kind::Directory),
+            Decision::View { .. } => Ok(Kind::File),
+            _ => Err(Errno::NOENT),
         }
     }
 
@@ -121,7 +192,8 @@ impl DirectoryGrafts {
     /// Returns the inode number of a node, which is the path `rel` below the graft of `place`. A file that has a graft of
     /// its own over it has the inode number of that graft, because a program finds that one at the name.
     fn inode(&self, place: &Place, rel: &str, id: NodeId) -> u32 {
-        self.covering(place, rel).map_or_else(|| id.inode(), u32::from)
+        self.covering(place, rel)
+            .map_or_else(|| id.inode(), u32::from)
     }
 
     /// Returns whether a file in a directory graft has a graft of its own over it.
@@ -262,6 +334,8 @@ impl DirectoryGrafts {
                 self.host_stat(&host)?;
                 self.node(place, &rel)
             }
+            // The daemon walks to a single file when it attaches; it is not asked about that.
+            Decision::Namespaced(_) if place.is_way() => self.node(place, &rel),
             Decision::Namespaced(path) => {
                 self.network.stat(place.slot, &path)?;
                 self.node(place, &rel)
@@ -294,6 +368,7 @@ impl DirectoryGrafts {
                     entries.push(DirEntry::new(id, Kind::File, name));
                     continue;
                 }
+                Decision::Namespaced(_) if place.is_way() => Kind::File,
                 // The container's network namespace lists those.
                 Decision::Namespaced(_) => continue,
                 // The file may have gone since it was listed.
@@ -335,11 +410,12 @@ impl DirectoryGrafts {
             Decision::Namespaced(_) if place.rel.is_empty() => {
                 (Kind::Directory, place.directory.facts().mode, 0)
             }
+            Decision::Namespaced(_) if place.is_way() && !measure => (Kind::File, 0, 0),
             Decision::Namespaced(path) => {
                 let stat = self.network.stat(place.slot, &path)?;
                 (uid, gid) = (stat.uid, stat.gid);
                 let size = match stat.kind {
-                    Kind::File if measure => measured(self.network.content(place.slot, &path)),
+                    Kind::File if measure => measured(self.content(place)),
                     _ => 0,
                 };
                 (stat.kind, stat.mode, size)
@@ -385,7 +461,14 @@ impl DirectoryGrafts {
             Decision::Hidden | Decision::Tunable(_) => Err(Errno::NOENT),
             Decision::Link(_) => Err(Errno(libc::EINVAL)),
             Decision::Made => Err(Errno::ISDIR),
-            Decision::Namespaced(path) => self.network.content(place.slot, &path),
+            Decision::Namespaced(path) => {
+                let mut content = self.network.content(place.slot, &path)?;
+                content.text = place
+                    .directory
+                    .to_container(&cx, content.text.to_vec())
+                    .into();
+                Ok(content)
+            }
             Decision::View { .. } => {
                 let mut text = Vec::new();
                 place

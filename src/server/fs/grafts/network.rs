@@ -11,7 +11,7 @@ use eci_fs_emulators::tunable::Capability;
 use eci_fs_protocol::link::{Access, BrokerRequest};
 
 use super::passthrough::{Stat, read_whole};
-use super::{DirectoryGrafts, Place};
+use super::{DirectoryGrafts, NEEDS, Place};
 use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
 use crate::server::error::Errno;
@@ -117,13 +117,35 @@ impl DirectoryGrafts {
             return Err(Errno(libc::EPERM));
         }
         let fd = self.network.open(place.slot, &path, Access::Write)?;
-        let taken = rustix::io::pwrite(&fd, write.bytes, write.offset())
-            .map_err(|e| Errno(e.raw_os_error()))?;
+        let taken = match place.is_way() {
+            true => self.write_converted(place, &fd, &write)?,
+            false => rustix::io::pwrite(&fd, write.bytes, write.offset())
+                .map_err(|e| Errno(e.raw_os_error()))?,
+        };
         if handle != Handle::NONE {
-            let content = self.network.content(place.slot, &path)?;
-            self.snapshots.rewrite(handle, content);
+            self.snapshots.rewrite(handle, self.content(place)?);
         }
         Ok(taken)
+    }
+
+    /// Writes to a file of which the kernel gets something else than what the container writes.
+    fn write_converted(
+        &self,
+        place: &Place,
+        fd: &OwnedFd,
+        write: &Write<'_>,
+    ) -> Result<usize, Errno> {
+        let failed = |errno: rustix::io::Errno| Errno(errno.raw_os_error());
+        let present = self.content(place)?.text;
+        let cx = self.renderer.context(&place.container, NEEDS);
+        let converted = place
+            .directory
+            .to_kernel(&cx, &present, write.offset(), write.bytes)
+            .map_err(failed)?;
+        if let Some(bytes) = converted.bytes {
+            rustix::io::pwrite(fd, &bytes, 0).map_err(failed)?;
+        }
+        Ok(converted.taken)
     }
 
     /// Returns the permission bits that hold for a caller (net_ctl_permissions and test_perm). A caller who administers

@@ -25,6 +25,11 @@ impl Place {
         self.directory.facts().id
     }
 
+    /// Returns whether it lies on the way to single files, or is one of these.
+    pub(in crate::server::fs) fn is_way(&self) -> bool {
+        self.directory.is_by_file()
+    }
+
     /// Returns what the emulator decides about the path `rel` below the same graft.
     pub(super) fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
         self.directory

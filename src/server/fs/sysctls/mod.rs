@@ -19,7 +19,7 @@ use crate::server::container::Freshness;
 use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
 use crate::server::host_sysctls::HostSysctls;
-use crate::server::ids::Handle;
+use crate::server::ids::{Handle, NodeId};
 use crate::server::state::Record;
 
 /// The tunables of all containers.
@@ -44,6 +44,8 @@ pub(super) struct Written {
     /// True if the kernel would be wrong about the size, or about the text that it holds. It must believe its attributes
     /// no more before it is answered.
     pub(super) is_distrusted: bool,
+    /// The other tunable of a pair, which the write has made 0. The kernel must believe its attributes no more either.
+    pub(super) cleared: Option<NodeId>,
 }
 
 impl Sysctls {
@@ -121,7 +123,7 @@ impl Sysctls {
         let View {
             container, index, ..
         } = view;
-        let (slot, emulator) = (view.id.slot(), tunable.id());
+        let slot = view.id.slot();
         // The thread that writes need not be the one that opened (sysctl_perm in proc_sys_call_handler).
         let forbidden = self.permissions.allowed(container, *index, write.caller) & 2 == 0;
         // A write that may change the host is checked anew each time.
@@ -138,7 +140,7 @@ impl Sysctls {
         }
         let needs = tunable.needs_of_write(container.tunables());
         let cx = self.renderer.context(container, needs);
-        let save = |value: &[u8]| {
+        let save = |emulator, value: &[u8]| {
             let record = || Record::Tunable {
                 slot,
                 emulator,
@@ -158,6 +160,11 @@ impl Sysctls {
             self.snapshots.rewrite(handle, value.to_vec().into());
             faults::at(Point::Write);
         }
+        let cleared = tunable.cleared_by(&written);
+        if let Some(index) = cleared.and_then(|id| container.index(id).ok()) {
+            container.rewritten(index);
+            container.announce(index, 0);
+        }
         let answer = written.answer.map_err(|errno| Errno(errno.raw_os_error()));
         // The kernel makes the size the end of the write where that is more.
         let end = match &answer {
@@ -171,6 +178,7 @@ impl Sysctls {
         Ok(Written {
             answer,
             is_distrusted: is_resized || is_held,
+            cleared: cleared.map(|id| NodeId::view(slot, id)),
         })
     }
 }

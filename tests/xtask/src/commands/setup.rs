@@ -39,6 +39,7 @@ const PACKAGES: &[(&str, &str)] = &[
         "kmod",
         "finds the modules that guests need (depmod, modprobe)",
     ),
+    ("lshw", "is asked what it finds in tests"),
     ("lxc", "an engine that containers are tested with"),
     ("lxcfs", "the views are compared with its files in tests"),
     ("mmdebstrap", "installs the systems of guests with systemd"),
@@ -70,8 +71,8 @@ const PACKAGES: &[(&str, &str)] = &[
         "systemd",
         "is the init of a container in tests, and sets tunables",
     ),
-    ("sysstat", "mpstat and sar read the views in tests"),
-    ("util-linux", "unshare, nsenter, setpriv and lscpu"),
+    ("sysstat", "mpstat, sar and iostat read the views in tests"),
+    ("util-linux", "unshare, nsenter, setpriv, lscpu and lsmem"),
     (
         "valgrind",
         "counts the instructions that rendering a view takes",

@@ -38,6 +38,7 @@ mod tests {
         let identity = Identity {
             network: network.map(|own| Network {
                 own_tunables: own.to_vec(),
+                ..Network::default()
             }),
             ..Identity::default()
         };

@@ -1,4 +1,5 @@
 //! Views below /sys/devices/system.
 
 pub mod cpu;
+pub mod memory;
 pub mod node;

@@ -228,7 +228,7 @@ impl<'a> Pair<'a> {
         self.container.tunables.restore(id, present);
         let written = self
             .tunable
-            .write(&self.context(), offset, bytes, |_| ())
+            .write(&self.context(), offset, bytes, |_, _| ())
             .map_err(|error| error.to_string())?;
         let answer = written.answer.map_err(|errno| errno.raw_os_error());
         let value = self.container.tunables.get(id).unwrap_or_default();

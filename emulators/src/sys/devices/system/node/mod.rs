@@ -57,6 +57,7 @@ impl Directory for Node {
         let mut candidates = cx.host.names(&path)?;
         if family(rel, "node").is_some() {
             node_n::add_cpus(cx, &mut candidates)?;
+            node_n::add_memory(&mut candidates);
         }
         let mut names = Vec::new();
         for name in candidates {

@@ -10,6 +10,7 @@ pub mod vmstat;
 
 use crate::directory::{Decision, family, hidden, join, split_first, static_view};
 use crate::model::cpus::{self, render_list, render_mask, renumbered};
+use crate::model::memory_block::{self, BLOCK};
 use crate::model::nodes::{Nodes, PATH};
 use crate::text::{fields, lines};
 use crate::{Context, Error, Pace};
@@ -142,10 +143,18 @@ pub(super) fn entry(cx: &Context<'_>, node: u32, rest: &str) -> Result<Decision,
         _ => match (name, below) {
             // These tell how much memory the host has, or can only be written.
             ("compact" | "reclaim", _) => Decision::Hidden,
+            (BLOCK, "") if memory_block::node(cx) == Some(node) && has_blocks(cx) => {
+                Decision::Link(format!("../../memory/{BLOCK}"))
+            }
             (name, _) if family(name, "memory").is_some() => Decision::Hidden,
             _ => Decision::Passthrough(path),
         },
     })
+}
+
+/// Returns whether the host has blocks of memory, so that the container has one.
+fn has_blocks(cx: &Context<'_>) -> bool {
+    cx.host.is_directory(memory_block::PATH)
 }
 
 /// Returns the link to a CPU of the node: the kernel's, which an offline CPU has too, or one with the number that is
@@ -175,6 +184,13 @@ pub(super) fn add_cpus(cx: &Context<'_>, names: &mut Vec<String>) -> Result<(), 
     );
     names.sort();
     Ok(())
+}
+
+/// Replaces the host's blocks of memory by that of the container.
+pub(super) fn add_memory(names: &mut Vec<String>) {
+    names.retain(|name| family(name, "memory").is_none());
+    names.push(BLOCK.to_owned());
+    names.sort();
 }
 
 /// Appends the text of a view below nodeN.

@@ -1,0 +1,3 @@
+//! Views below /sys/bus/memory.
+
+pub mod devices;

@@ -1,0 +1,3 @@
+//! Views below /sys/bus.
+
+pub mod memory;
