@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use eci_fs_mountd::config::{Config, Location};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::channel::Channel;
@@ -208,15 +209,17 @@ pub fn call_or_start(
     request: &Request,
     fds: &[BorrowedFd<'_>],
 ) -> Result<(Response, Vec<OwnedFd>)> {
-    call_or_start_within(runtime_dir, request, fds, ANSWER_LIMIT)
+    call_or_start_within(runtime_dir, None, request, fds, ANSWER_LIMIT)
 }
 
-/// Calls the daemon like [`call_or_start`], with `limit` as the time limit for an answer.
+/// Calls the daemon like [`call_or_start`], with `limit` as the time limit for an answer. A daemon that is started reads
+/// the configuration `config`, or the one of the environment.
 ///
 /// # Errors
 /// As [`call_or_start`].
 pub fn call_or_start_within(
     runtime_dir: &Path,
+    config: Option<&Path>,
     request: &Request,
     fds: &[BorrowedFd<'_>],
     limit: Duration,
@@ -225,7 +228,7 @@ pub fn call_or_start_within(
     for _ in 0..ATTEMPTS {
         let client = match Client::connect_within(runtime_dir, limit)? {
             Some(client) => client,
-            None => match start_background(runtime_dir, limit) {
+            None => match start_background(runtime_dir, config, limit) {
                 Ok(client) => client,
                 Err(error) if error.kind == Kind::Busy => {
                     wait_for_holder(runtime_dir);
@@ -261,10 +264,14 @@ fn wait_for_holder(runtime_dir: &Path) {
     );
 }
 
-fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
+fn start_background(runtime_dir: &Path, config: Option<&Path>, limit: Duration) -> Result<Client> {
     // The directory is created here too, so that this command reports what is wrong with it.
     RuntimeDir::create(runtime_dir)?;
-    let mut child = daemon()
+    let mut daemon = daemon();
+    if let Some(config) = config {
+        daemon.arg("--config").arg(config);
+    }
+    let mut child = daemon
         .arg("--background")
         .arg("--runtime-dir")
         .arg(runtime_dir)
@@ -301,8 +308,11 @@ impl PrivateDaemon {
     /// Starts a daemon.
     ///
     /// # Errors
-    /// When the program cannot be executed. The daemon prints all other reasons on standard error.
+    /// When the configuration is wrong, or the program cannot be executed. The daemon prints all other reasons on
+    /// standard error.
     pub fn start() -> Result<Self> {
+        // The daemon would say the same, but to standard error, before the command fails for want of a daemon.
+        Config::read(&Location::of_environment())?;
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let child = daemon()
             .arg("--private")

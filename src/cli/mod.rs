@@ -3,7 +3,6 @@
 mod attach;
 mod bench;
 pub mod client;
-pub mod config;
 mod detach;
 mod doctor;
 mod hook;

@@ -8,6 +8,7 @@ mod attach;
 mod bad_input;
 mod bad_runtime_dir;
 mod beside;
+mod configuration;
 mod crash;
 mod daemon;
 mod doctor;

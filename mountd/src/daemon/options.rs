@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config;
+use crate::config::{self, Views};
 use crate::runtime_dir;
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{CpuIds, Settings};
@@ -16,9 +16,9 @@ pub struct Options {
     #[arg(long, value_name = "DIR", env = "ECI_FS_RUNTIME_DIR", default_value = runtime_dir::DEFAULT)]
     pub runtime_dir: PathBuf,
 
-    /// How old a view may be, in milliseconds; 0 computes every view anew at each open
-    #[arg(long, value_name = "MS", default_value_t = 10)]
-    pub freshness: u64,
+    /// How old a view may be, in milliseconds; 0 computes every view anew at each open [default: 10]
+    #[arg(long, value_name = "MS")]
+    pub freshness: Option<u64>,
 
     /// Do not pad views to a constant size (they are then not cached)
     #[arg(long)]
@@ -36,9 +36,9 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub server: Option<PathBuf>,
 
-    /// The configuration of the host, of which the daemon reads the table raise
-    #[arg(long, value_name = "FILE", env = "ECI_FS_CONFIG", default_value = config::DEFAULT)]
-    pub config: PathBuf,
+    /// The configuration of the host, for everything that no option sets [default: /etc/eci-fs/config.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = config::VARIABLE)]
+    pub config: Option<PathBuf>,
 
     /// Go to the background, and end with the last container
     #[arg(long, hide = true, conflicts_with = "private")]
@@ -54,16 +54,21 @@ pub struct Options {
 }
 
 impl Options {
-    /// Returns the settings of the views.
-    pub fn settings(&self) -> Settings {
+    /// Returns the location of the configuration.
+    pub fn location(&self) -> config::Location {
+        config::Location::of(self.config.as_deref())
+    }
+
+    /// Returns the settings of the views: those of the options that were given, and of the configuration.
+    pub fn settings(&self, views: &Views) -> Settings {
+        let configured = views.settings();
         Settings {
-            freshness_ms: self.freshness,
-            padding: !self.no_padding,
-            host_clamp: !self.no_host_clamp,
-            cpu_ids: if self.dense_cpu_ids {
-                CpuIds::Dense
-            } else {
-                CpuIds::Physical
+            freshness_ms: self.freshness.unwrap_or(configured.freshness_ms),
+            padding: configured.padding && !self.no_padding,
+            host_clamp: configured.host_clamp && !self.no_host_clamp,
+            cpu_ids: match self.dense_cpu_ids {
+                true => CpuIds::Dense,
+                false => configured.cpu_ids,
             },
         }
     }

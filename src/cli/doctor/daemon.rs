@@ -2,18 +2,23 @@
 
 use std::path::Path;
 
+use eci_fs_mountd::config::{self, OnError};
 use eci_fs_mountd::host_sysctls::record;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 
 use super::Findings;
 use crate::cli::client::Client;
-use crate::cli::config::{self, Config, OnError};
 
-pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path, root: &Path, wired: bool) {
+pub(super) fn examine(
+    findings: &mut Findings,
+    runtime_dir: &Path,
+    hook: Option<&config::Hook>,
+    wired: bool,
+) {
     let at = runtime_dir.display();
     let client = match Client::connect(runtime_dir) {
         Ok(Some(client)) => client,
-        Ok(None) => return absent(findings, runtime_dir, root, wired),
+        Ok(None) => return absent(findings, runtime_dir, hook, wired),
         Err(error) => return findings.error(error),
     };
     match client.list() {
@@ -50,12 +55,12 @@ fn raised(findings: &mut Findings, runtime_dir: &Path) {
     }
 }
 
-/// Reports that no daemon runs. The finding depends on whether an engine is set up to call it.
-fn absent(findings: &mut Findings, runtime_dir: &Path, root: &Path, wired: bool) {
+/// Reports that no daemon runs. The finding depends on whether an engine is set up to call it, and on the configuration
+/// of the hook, which is none if that is wrong.
+fn absent(findings: &mut Findings, runtime_dir: &Path, hook: Option<&config::Hook>, wired: bool) {
     let says = format!("no eci-mountd is running on {}", runtime_dir.display());
-    let config = root.join(config::DEFAULT.trim_start_matches('/'));
-    // The check of the engines reports a configuration that cannot be read.
-    let hook = Config::read(&config).unwrap_or_default().hook;
+    let default = config::Hook::default();
+    let hook = hook.unwrap_or(&default);
     let start = "start the service eci-mountd";
     if !wired {
         findings.note(

@@ -3,6 +3,7 @@
 //! A finding is wrong when a container would fail to start or would not see its own limits. All other findings that
 //! are worth knowing are notes.
 
+mod configuration;
 mod daemon;
 mod engines;
 mod kernel;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use eci_fs_mountd::config::{self, Location};
 use eci_fs_protocol::error::Error;
 use serde::Serialize;
 
@@ -26,6 +28,9 @@ pub(super) struct Options {
     /// The root of the file system that the engines' configurations are in
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// The configuration of the host [default: /etc/eci-fs/config.toml below the root, if it exists]
+    #[arg(long, value_name = "FILE", env = config::VARIABLE)]
+    config: Option<PathBuf>,
     #[command(flatten)]
     runtime: Runtime,
 }
@@ -129,17 +134,20 @@ pub(super) fn main(options: &Options) -> ExitCode {
     kernel::examine(&mut findings);
     findings.begin("cgroups");
     kernel::examine_cgroups(&mut findings);
+    findings.begin("configuration");
+    let location = Location::below(&options.root, options.config.as_deref());
+    let config = configuration::examine(&mut findings, &location);
     findings.begin("engines");
     let wired = engines::examine(&mut findings, &options.root);
     findings.begin("daemon");
     daemon::examine(
         &mut findings,
         &options.runtime.runtime_dir,
-        &options.root,
+        config.as_ref().map(|config| &config.hook),
         wired,
     );
     findings.begin("container");
-    trial::examine(&mut findings, &options.runtime.runtime_dir);
+    trial::examine(&mut findings, &options.runtime.runtime_dir, &location);
     if options.json {
         println!("{:#}", findings.json());
     } else {

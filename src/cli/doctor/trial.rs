@@ -3,13 +3,19 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use eci_fs_mountd::config::{self, Location};
+
 use super::Findings;
 
 /// The memory limit, in MiB. A shell needs far less.
 const MEBIBYTES: u64 = 64;
 
-pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path) {
-    let shown = Command::new("/proc/self/exe")
+pub(super) fn examine(findings: &mut Findings, runtime_dir: &Path, location: &Location) {
+    let mut command = Command::new("/proc/self/exe");
+    if location.is_named {
+        command.env(config::VARIABLE, &location.path);
+    }
+    let shown = command
         .args(["run", "--memory", &format!("{MEBIBYTES}M")])
         .arg("--runtime-dir")
         .arg(runtime_dir)
