@@ -5,6 +5,7 @@ mod bench;
 pub mod client;
 mod detach;
 mod doctor;
+mod fresh_procfs;
 mod hook;
 mod install;
 mod list;

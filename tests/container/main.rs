@@ -13,6 +13,7 @@ mod crash;
 mod daemon;
 mod doctor;
 mod engines;
+mod fresh_procfs;
 mod hook;
 mod inspection;
 mod lxc;

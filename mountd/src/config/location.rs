@@ -20,7 +20,7 @@ pub struct Location {
 impl Location {
     /// Returns the location that `ECI_FS_CONFIG` names, or else the default.
     pub fn of_environment() -> Self {
-        let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+        let variable = std::env::var_os(VARIABLE);
         Self::of(variable.as_deref().map(Path::new))
     }
 

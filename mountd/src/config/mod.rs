@@ -44,7 +44,8 @@ impl Config {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !location.is_named => {
                 Ok(Self::default())
             }
-            Err(e) => Err(Error::io("read the configuration", path, e)),
+            Err(e) => Err(Error::io("read the configuration", path, e)
+                .remedy("--config or ECI_FS_CONFIG must name a file that can be read")),
         }
     }
 

@@ -94,7 +94,12 @@ fn is_whole(top: &Top<'_>) -> bool {
         && top
             .others
             .iter()
-            .all(|other| below(top, &other.point).is_some_and(|path| EMPTY.contains(&path)))
+            .all(|other| !hides_something(&top.mount, other))
+}
+
+/// Returns true if a mount that lies on `top` hides something of it: it does not lie on a directory that is always empty.
+pub fn hides_something(top: &Mount, mount: &Mount) -> bool {
+    below(top, &mount.point).is_none_or(|path| !EMPTY.contains(&path))
 }
 
 /// Returns true if a base lies on it, and the cover on that.
@@ -103,7 +108,7 @@ fn has_base(targets: &Targets<'_>, proc: &Top<'_>) -> bool {
     let is_part = |mount: &Mount, root: &str| {
         mount.fstype == "proc"
             && mount.root == root
-            && below(proc, &mount.point).is_some_and(is_point)
+            && below(&proc.mount, &mount.point).is_some_and(is_point)
     };
     proc.others
         .iter()
@@ -112,8 +117,8 @@ fn has_base(targets: &Targets<'_>, proc: &Top<'_>) -> bool {
 }
 
 /// A mount point as a path below the one of `top`.
-fn below<'a>(top: &Top<'_>, point: &'a str) -> Option<&'a str> {
-    point.strip_prefix(top.mount.point.as_str())
+fn below<'a>(top: &Mount, point: &'a str) -> Option<&'a str> {
+    point.strip_prefix(top.point.as_str())
 }
 
 /// A detached clone of the mount that a directory is in, from there on, without what is mounted on it.

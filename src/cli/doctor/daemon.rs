@@ -6,7 +6,7 @@ use eci_fs_mountd::config::{self, OnError};
 use eci_fs_mountd::host_sysctls::record;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 
-use super::Findings;
+use super::{Findings, containers};
 use crate::cli::client::Client;
 
 pub(super) fn examine(
@@ -22,10 +22,13 @@ pub(super) fn examine(
         Err(error) => return findings.error(error),
     };
     match client.list() {
-        Ok(containers) => findings.ok(format!(
-            "eci-mountd is running on {at}, and has {} containers",
-            containers.len()
-        )),
+        Ok(containers) => {
+            findings.ok(format!(
+                "eci-mountd is running on {at}, and has {} containers",
+                containers.len()
+            ));
+            containers::examine(findings, &containers);
+        }
         // The daemon is of another version, or it hangs.
         Err(error) => findings.error(error),
     }

@@ -4,6 +4,7 @@
 //! are worth knowing are notes.
 
 mod configuration;
+mod containers;
 mod daemon;
 mod engines;
 mod kernel;
