@@ -1,5 +1,6 @@
 //! The input of emulators.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,16 @@ impl<'a> Context<'a> {
         &self.container.identity
     }
 
+    /// Returns the effect of a CPU quota on the container.
+    pub fn cpu_quota(&self) -> CpuQuota {
+        let can_measure = || self.container.can_measure_cpus.load(Ordering::Relaxed);
+        match self.settings.cpu_quota {
+            Some(chosen) => chosen,
+            None if can_measure() => CpuQuota::Ignore,
+            None => CpuQuota::Online,
+        }
+    }
+
     /// Returns the counters that the container was shown last.
     pub fn history(&self) -> &'a History {
         &self.container.history
@@ -156,6 +167,9 @@ impl<'a> Context<'a> {
 pub struct Settings {
     /// The numbering of the container's CPUs.
     pub cpu_ids: CpuIds,
+    /// The effect of a CPU quota. Without one, a container that can measure CPUs has [`CpuQuota::Ignore`], and all
+    /// others have [`CpuQuota::Online`].
+    pub cpu_quota: Option<CpuQuota>,
     /// True if MemFree and MemAvailable are limited to what the host has left.
     pub host_clamp: bool,
 }
@@ -164,6 +178,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             cpu_ids: CpuIds::Physical,
+            cpu_quota: None,
             host_clamp: true,
         }
     }
@@ -177,6 +192,15 @@ pub enum CpuIds {
     Physical,
     /// Numbers from 0 without holes, for programs that need that.
     Dense,
+}
+
+/// The effect of a CPU quota on the CPUs that are online for a container. It is the same in all views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CpuQuota {
+    /// As many CPUs are online as the quota amounts to.
+    Online,
+    /// All CPUs that the container may run on are online.
+    Ignore,
 }
 
 /// The load of the container: its averages and its threads.

@@ -18,6 +18,12 @@ pub trait Emulator: Send + Sync {
         cx.host.exists(self.facts().path)
     }
 
+    /// Returns whether the container gets a graft of a file that it has. Without one, what is below is right, and the
+    /// file is only served to containers that a release before has grafted it into.
+    fn is_offered(&self, _cx: &Context<'_>) -> bool {
+        true
+    }
+
     /// Returns its permission bits on this host.
     fn mode(&self, _cx: &Context<'_>) -> u16 {
         self.facts().mode
@@ -42,6 +48,10 @@ impl Emulator for View {
 
     fn render(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
         self.render(cx, out)
+    }
+
+    fn is_offered(&self, cx: &Context<'_>) -> bool {
+        self.is_offered(cx)
     }
 }
 

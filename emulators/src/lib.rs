@@ -45,7 +45,7 @@ pub mod view;
 pub use buffer::Text;
 pub use cgroup::{Cgroup, Controller, Hierarchy, LimitFile, Version, limit_files};
 pub use container::{Container, History, Identity, Network, Shown, Values};
-pub use context::{Context, CpuIds, Load, Needs, Settings, Threads};
+pub use context::{Context, CpuIds, CpuQuota, Load, Needs, Settings, Threads};
 pub use descriptor_cache::{DescriptorCache, HierarchyCache};
 pub use directory::{Decision, Directory, DirectoryFacts};
 pub use emulator::{Emulator, render_view};

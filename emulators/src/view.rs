@@ -7,6 +7,7 @@ use crate::{Bound, Context, Error, Facts, Needs, Pace, PressureResource};
 pub struct View {
     facts: Facts,
     content: Content,
+    offered: fn(&Context<'_>) -> bool,
 }
 
 /// Appends the text of a view and returns its bound.
@@ -38,6 +39,7 @@ impl View {
                 pressure: None,
             },
             content: Content::Computed(render),
+            offered: |_| true,
         }
     }
 
@@ -101,6 +103,18 @@ impl View {
     pub const fn pressure(mut self, resource: PressureResource) -> View {
         self.facts.pressure = Some(resource);
         self
+    }
+
+    /// Declares which containers get a graft. The file is served to all of them.
+    #[must_use]
+    pub const fn only_for(mut self, offered: fn(&Context<'_>) -> bool) -> View {
+        self.offered = offered;
+        self
+    }
+
+    /// Returns whether the container gets a graft.
+    pub(crate) fn is_offered(&self, cx: &Context<'_>) -> bool {
+        (self.offered)(cx)
     }
 
     /// Returns the id of the file.

@@ -61,6 +61,7 @@ impl Machine {
             },
             history: History::new(),
             tunables: Default::default(),
+            can_measure_cpus: Default::default(),
         }
     }
 

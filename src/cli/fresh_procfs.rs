@@ -121,7 +121,7 @@ impl Seen {
         let label = label.trim_end_matches(['\n', '\0']);
         Ok(Self {
             is_capable: bounding & 1 << CAP_SYS_ADMIN != 0,
-            is_in_initial_namespace: proc.namespace(pid, "user")?.is_initial(),
+            is_in_initial_namespace: proc.namespace(pid, "user")?.is_initial_user(),
             makes_user_namespaces: may_make_user_namespaces(proc),
             mounts: read_mounts(proc, pid)?,
             has_filter: field("Seccomp:") != "0",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
-use eci_fs_protocol::choices::{Choice, Choices, CpuIds, MAX_FRESHNESS_MS};
+use eci_fs_protocol::choices::{Choice, Choices, CpuIds, CpuQuota, MAX_FRESHNESS_MS};
 use eci_fs_protocol::error::{Error, Result};
 use glob::{MatchOptions, Pattern};
 
@@ -53,6 +53,9 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
                 wanted.choices.freshness_ms = Some(parse_freshness(value).map_err(about)?);
             }
             Choice::CpuIds => wanted.choices.cpu_ids = Some(parse_cpu_ids(value).map_err(about)?),
+            Choice::CpuQuota => {
+                wanted.choices.cpu_quota = Some(parse_cpu_quota(value).map_err(about)?)
+            }
         }
         wanted.chosen.push(choice);
     }
@@ -83,6 +86,10 @@ fn parse_cpu_ids(value: &str) -> Result<CpuIds> {
         "dense" => Ok(CpuIds::Dense),
         _ => Err(Error::refused("neither physical nor dense")),
     }
+}
+
+fn parse_cpu_quota(value: &str) -> Result<CpuQuota> {
+    value.parse().map_err(Error::refused)
 }
 
 /// Returns the paths of all views and directories.
@@ -169,11 +176,13 @@ mod tests {
             ("eci-fs.enabled", "false"),
             ("eci-fs.freshness", "0"),
             ("eci-fs.cpu-ids", "dense"),
+            ("eci-fs.cpu-quota", "ignore"),
         ]);
         let wanted = wanted.unwrap();
         assert!(!wanted.enabled);
         assert_eq!(wanted.choices.freshness_ms, Some(0));
         assert_eq!(wanted.choices.cpu_ids, Some(CpuIds::Dense));
+        assert_eq!(wanted.choices.cpu_quota, Some(CpuQuota::Ignore));
     }
 
     #[test]
@@ -222,6 +231,7 @@ mod tests {
             ("eci-fs.freshness", "-1", "milliseconds"),
             ("eci-fs.freshness", "3600001", "milliseconds"),
             ("eci-fs.cpu-ids", "sparse", "physical"),
+            ("eci-fs.cpu-quota", "half", "neither online nor ignore"),
             ("eci-fs.views", "/proc/nothing", "no view"),
             ("eci-fs.views", "meminfo", "whole paths"),
             ("eci-fs.views", "/proc/[", "no pattern"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use eci_fs_protocol::capabilities::can_measure;
 use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
 
@@ -18,6 +19,9 @@ pub struct Bundle {
     pub annotations: BTreeMap<String, String>,
     /// True if nothing of /proc and /sys is masked or read-only.
     pub unmasked: bool,
+    /// True if its process may have programs that measure CPUs, by its bounding set. The runtime drops the other
+    /// capabilities after the hooks, so /proc does not tell yet. Without a bounding set it drops all of them.
+    pub measures_cpus: bool,
 }
 
 /// The fields of config.json that are read. All others are for the runtime.
@@ -28,6 +32,20 @@ struct Config {
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     linux: Option<Linux>,
+    #[serde(default)]
+    process: Option<Process>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Process {
+    #[serde(default)]
+    capabilities: Option<Capabilities>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Capabilities {
+    #[serde(default)]
+    bounding: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -64,10 +82,13 @@ impl Bundle {
             .ok_or_else(|| Error::refused("the configuration names no root file system"))?;
         let linux = config.linux.unwrap_or_default();
         let lists = [linux.masked_paths, linux.readonly_paths];
+        let capabilities = config.process.unwrap_or_default().capabilities;
+        let bounding = capabilities.unwrap_or_default().bounding;
         Ok(Self {
             root: dir.join(root.path),
             annotations: config.annotations.unwrap_or_default(),
             unmasked: lists.into_iter().flatten().all(|list| list.is_empty()),
+            measures_cpus: can_measure(bounding.iter().flatten().map(String::as_str)),
         })
     }
 }
@@ -92,6 +113,38 @@ mod tests {
             assert_eq!(unmasked(linux).unwrap(), wanted, "{linux}");
         }
         assert!(unmasked(r#","linux":{"maskedPaths":7}"#).is_err());
+    }
+
+    #[test]
+    fn the_bounding_set_says_who_can_measure_cpus() {
+        let measures = |process: &str| {
+            let text = format!(r#"{{"root":{{"path":"x"}}{process}}}"#);
+            Bundle::parse(Path::new("/b"), text.as_bytes()).map(|bundle| bundle.measures_cpus)
+        };
+        for (process, wanted) in [
+            ("", false),
+            (r#","process":null"#, false),
+            (r#","process":{"args":["sh"]}"#, false),
+            (r#","process":{"capabilities":null}"#, false),
+            (
+                r#","process":{"capabilities":{"bounding":null,"effective":["CAP_BPF"]}}"#,
+                false,
+            ),
+            (
+                r#","process":{"capabilities":{"bounding":["CAP_KILL"]}}"#,
+                false,
+            ),
+            (
+                r#","process":{"capabilities":{"bounding":["CAP_KILL","CAP_BPF"]}}"#,
+                true,
+            ),
+            (
+                r#","process":{"capabilities":{"bounding":["CAP_SYS_ADMIN"]}}"#,
+                true,
+            ),
+        ] {
+            assert_eq!(measures(process).unwrap(), wanted, "{process}");
+        }
     }
 
     #[test]

@@ -164,7 +164,8 @@ impl Server {
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
                 let mut attached = Attached::new(&facts, &secrets, fds)?;
                 attached.choose(&choices, fs.settings());
-                attached.uid_map = fs.uid_map_behind(&pidfd);
+                attached.process = fs.pid_behind(&pidfd);
+                attached.uid_map = fs.uid_map_of(attached.process);
                 let catalogue = fs.add(slot, attached);
                 self.containers.insert(slot, pidfd);
                 return Ok(FromServer::Added { catalogue });

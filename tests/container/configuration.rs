@@ -110,19 +110,27 @@ fn privileged_a_reload_gives_the_views_of_the_configuration_to_containers_that_r
         ..limits(128, 1.0)
     };
     let mut container = scene.container().limits(limits).start();
+    let mut with_quota = scene.container().limits(crate::limits(96, 1.0)).start();
     scene.attach(&container);
+    scene.attach(&with_quota);
+    let host = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
     let mounts = container.mounts();
-    for (text, id) in [
-        ("cpu-ids = \"dense\"", 0),
-        ("cpu-ids = \"dense\"\nfreshness = 0", 0),
-        ("freshness = 0", 1),
-        ("freshness = 100", 1),
+    for (text, id, ignores_quota) in [
+        ("cpu-ids = \"dense\"", 0, false),
+        ("cpu-ids = \"dense\"\nfreshness = 0", 0, false),
+        ("cpu-quota = \"ignore\"\nfreshness = 0", 1, true),
+        ("cpu-quota = \"ignore\"", 1, true),
+        ("freshness = 100", 1, false),
     ] {
         write(&scene, &format!("[views]\n{text}\n"));
         scene.eci_fs(&["upgrade"]).ok();
         sees(&mut container, 128, 1);
         let online = container.read("/sys/devices/system/cpu/online");
         assert_eq!(cpu_list(&online), [id], "{text}");
+        let online = with_quota.read("/sys/devices/system/cpu/online");
+        let all = cpu_list(&host).len();
+        let expected = if ignores_quota { all } else { 1 };
+        assert_eq!(cpu_list(&online).len(), expected, "{text}");
         assert_eq!(container.mounts(), mounts);
     }
     scene.detach(&container);

@@ -164,7 +164,7 @@ impl Rig {
         let pidfd = support::open_pidfd(container.pid());
         let proc = Proc::open().unwrap();
         let choice = CgroupChoice::NamespaceRoot;
-        let described = describe(&proc, pidfd.as_fd(), None, choice).unwrap();
+        let described = describe(&proc, pidfd.as_fd(), None, choice, None).unwrap();
         let secrets = Secrets {
             boot_id: [1; 16],
             host_secret: [2; 32],

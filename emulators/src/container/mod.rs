@@ -1,5 +1,6 @@
 //! One container: what its views depend on.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub(crate) mod history;
@@ -21,6 +22,9 @@ pub struct Container {
     pub history: History,
     /// The values that it has written to tunables.
     pub tunables: Values,
+    /// True if its programs can measure what runs on any CPU, as perf and eBPF agents do. These open one buffer for each
+    /// CPU that is online, and lose what happens on the others.
+    pub can_measure_cpus: AtomicBool,
 }
 
 /// The identity of a container. It is fixed when the container is attached.

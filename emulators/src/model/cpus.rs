@@ -1,9 +1,13 @@
-//! The CPUs of a container: C, the CPUs that it may run on, and V, the CPUs that it is shown.
+//! The CPUs of a container: C, the CPUs that it may run on, and V, the CPUs that are online for it.
+//!
+//! The container sees a host some of whose CPUs are offline. The kernel answers system calls with its own possible CPUs
+//! (bpf(2), getcpu(2), sched_getaffinity(2)), so these are never fewer. Threads run on all of C, so a CPU of C that only a
+//! quota takes out of V keeps its topology and its caches.
 
 use crate::cgroup::cpu::{Quota, read_quota};
 use crate::cgroup::cpuset::read_cpus;
 use crate::cpulist::CpuSet;
-use crate::{Context, Controller, CpuIds, Error};
+use crate::{Context, Controller, CpuIds, CpuQuota, Error};
 
 /// The directory of the CPUs.
 pub(crate) const PATH: &str = "/sys/devices/system/cpu";
@@ -13,7 +17,7 @@ pub(crate) const PATH: &str = "/sys/devices/system/cpu";
 pub struct Cpus {
     /// C: the online CPUs of the effective cpuset.
     pub allowed: CpuSet,
-    /// V: the lowest CPUs of C, as many as the quota amounts to, at least one.
+    /// V: the lowest CPUs of C, as many as the quota amounts to, at least one. All of C where the quota is ignored.
     pub visible: CpuSet,
     /// The binding quota.
     pub quota: Option<Quota>,
@@ -52,10 +56,10 @@ impl Cpus {
         self.shown(&self.allowed, &self.allowed)
     }
 
-    /// Returns the host's CPU with a shown number, if it is in C.
+    /// Returns the host's CPU with a shown number, which the host need not have. Dense numbers are those of C.
     pub fn host_id(&self, shown: u32) -> Option<u32> {
         match self.ids {
-            CpuIds::Physical => Some(shown).filter(|cpu| self.allowed.contains(*cpu)),
+            CpuIds::Physical => Some(shown),
             CpuIds::Dense => self.allowed.iter().nth(shown as usize),
         }
     }
@@ -79,15 +83,18 @@ pub fn read(cx: &Context<'_>) -> Result<Cpus, Error> {
     Ok(choose(
         effective.unwrap_or(online),
         quota,
+        cx.cpu_quota(),
         cx.settings.cpu_ids,
     ))
 }
 
 /// Chooses V: the first n of C, n = max(1, min(|C|, ceil(quota))).
-fn choose(allowed: CpuSet, quota: Option<Quota>, ids: CpuIds) -> Cpus {
+fn choose(allowed: CpuSet, quota: Option<Quota>, effect: CpuQuota, ids: CpuIds) -> Cpus {
     let count = match quota {
-        Some(quota) => usize::try_from(quota.cpus()).unwrap_or(usize::MAX),
-        None => usize::MAX,
+        Some(quota) if effect == CpuQuota::Online => {
+            usize::try_from(quota.cpus()).unwrap_or(usize::MAX)
+        }
+        _ => usize::MAX,
     };
     let visible = allowed.first(count.max(1));
     Cpus {
@@ -98,7 +105,8 @@ fn choose(allowed: CpuSet, quota: Option<Quota>, ids: CpuIds) -> Cpus {
     }
 }
 
-/// Appends the list at `path`, reduced to the CPUs in `scope`.
+/// Appends the list at `path`, reduced to the CPUs in `scope`. A text that is no list stays as it is: nohz_full is
+/// "(null)" where there is none.
 pub(crate) fn render_list(
     cx: &Context<'_>,
     cpus: &Cpus,
@@ -107,23 +115,26 @@ pub(crate) fn render_list(
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let text = cx.host.read(path)?;
-    // nohz_full says "(null)" when there is none.
-    let set = CpuSet::parse_list(&text).unwrap_or_default();
+    let Some(set) = CpuSet::parse_list(&text) else {
+        out.extend_from_slice(&text);
+        return Ok(());
+    };
     cpus.shown(&set, scope).render_list(out);
     out.push(b'\n');
     Ok(())
 }
 
-/// Appends the mask at `path`, reduced to V and as wide as it was.
+/// Appends the mask at `path`, reduced to the CPUs in `scope` and as wide as it was.
 pub(crate) fn render_mask(
     cx: &Context<'_>,
     cpus: &Cpus,
     path: &str,
+    scope: &CpuSet,
     out: &mut Vec<u8>,
 ) -> Result<(), Error> {
     let text = cx.host.read(path)?;
     let set = CpuSet::parse_mask(&text).ok_or_else(|| Error::malformed(path, "not a mask"))?;
-    cpus.shown(&set, &cpus.visible).render_mask_like(&text, out);
+    cpus.shown(&set, scope).render_mask_like(&text, out);
     out.push(b'\n');
     Ok(())
 }
@@ -136,7 +147,7 @@ pub(crate) fn renumbered(cx: &Context<'_>) -> bool {
 /// Returns CPUs without a quota, for the tests of emulators.
 #[cfg(test)]
 pub(crate) fn fixed(allowed: CpuSet, ids: CpuIds) -> Cpus {
-    choose(allowed, None, ids)
+    choose(allowed, None, CpuQuota::Online, ids)
 }
 
 #[cfg(test)]
@@ -159,15 +170,29 @@ mod tests {
 
     #[test]
     fn a_quota_shows_the_lowest_cpus_of_the_set() {
-        let cpus = choose(set("2-3,8"), quota(150_000), CpuIds::Physical);
+        let cpus = choose(
+            set("2-3,8"),
+            quota(150_000),
+            CpuQuota::Online,
+            CpuIds::Physical,
+        );
         assert_eq!(cpus.visible, set("2-3"));
         assert_eq!(cpus.shown_visible(), set("2-3"));
         assert_eq!(cpus.shown_allowed(), set("2-3,8"));
     }
 
     #[test]
+    fn a_quota_that_is_ignored_takes_no_cpu_away_and_still_binds() {
+        for ids in [CpuIds::Physical, CpuIds::Dense] {
+            let cpus = choose(set("2-3,8"), quota(50_000), CpuQuota::Ignore, ids);
+            assert_eq!(cpus.visible, set("2-3,8"));
+            assert_eq!(cpus.quota, quota(50_000));
+        }
+    }
+
+    #[test]
     fn dense_ids_number_the_whole_set() {
-        let cpus = choose(set("2-3,8"), quota(100), CpuIds::Dense);
+        let cpus = choose(set("2-3,8"), quota(100), CpuQuota::Online, CpuIds::Dense);
         assert_eq!(cpus.shown_visible(), set("0"));
         assert_eq!(cpus.shown_allowed(), set("0-2"));
         assert_eq!(cpus.host_id(2), Some(8));
@@ -184,7 +209,7 @@ mod tests {
             let allowed: CpuSet = cpus.into_iter().collect();
             let quota = Some(Quota { quota_usec, period_usec, level: 0 });
             for ids in [CpuIds::Physical, CpuIds::Dense] {
-                let cpus = choose(allowed.clone(), quota, ids);
+                let cpus = choose(allowed.clone(), quota, CpuQuota::Online, ids);
                 prop_assert!(!cpus.visible.is_empty());
                 prop_assert_eq!(cpus.visible.intersection(&allowed), cpus.visible.clone());
                 for cpu in allowed.iter() {

@@ -89,6 +89,7 @@ impl Fixture {
             },
             history: History::new(),
             tunables: Default::default(),
+            can_measure_cpus: Default::default(),
         };
         let cpu_ids = if recorded.cpu_ids == "dense" {
             CpuIds::Dense

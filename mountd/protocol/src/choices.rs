@@ -1,6 +1,7 @@
 //! Settings of one container alone.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,11 +21,19 @@ pub enum Choice {
     Freshness,
     /// Sets the numbering of CPUs.
     CpuIds,
+    /// Sets the effect of a CPU quota.
+    CpuQuota,
 }
 
 impl Choice {
     /// All choices.
-    pub const ALL: [Self; 4] = [Self::Enabled, Self::Views, Self::Freshness, Self::CpuIds];
+    pub const ALL: [Self; 5] = [
+        Self::Enabled,
+        Self::Views,
+        Self::Freshness,
+        Self::CpuIds,
+        Self::CpuQuota,
+    ];
 
     /// Returns the name of the annotation without its prefix.
     pub fn name(self) -> &'static str {
@@ -33,6 +42,7 @@ impl Choice {
             Self::Views => "views",
             Self::Freshness => "freshness",
             Self::CpuIds => "cpu-ids",
+            Self::CpuQuota => "cpu-quota",
         }
     }
 }
@@ -53,6 +63,28 @@ pub enum CpuIds {
     Dense,
 }
 
+/// The effect of a CPU quota on the CPUs that are online in every view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuQuota {
+    /// As many CPUs are online as the quota amounts to.
+    Online,
+    /// All CPUs of the cpuset are online.
+    Ignore,
+}
+
+impl FromStr for CpuQuota {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "online" => Ok(Self::Online),
+            "ignore" => Ok(Self::Ignore),
+            _ => Err("neither online nor ignore"),
+        }
+    }
+}
+
 /// The choices made for a container. Without one the setting is that of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -67,6 +99,9 @@ pub struct Choices {
     /// The numbering of CPUs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ids: Option<CpuIds>,
+    /// The effect of a CPU quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<CpuQuota>,
 }
 
 impl Choices {

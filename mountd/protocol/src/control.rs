@@ -99,6 +99,10 @@ pub struct Attach {
     /// The settings of this container alone.
     #[serde(default, skip_serializing_if = "Choices::is_empty")]
     pub choices: Choices,
+    /// False if the programs of the container are not going to measure CPUs, whatever the bounding set of its process is
+    /// now: a runtime still has all capabilities when it calls a hook. Otherwise the bounding set decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measures_cpus: Option<bool>,
 }
 
 /// A program that runs.

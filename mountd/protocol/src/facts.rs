@@ -25,6 +25,10 @@ pub struct Facts {
     pub gid: u32,
     /// The cgroup of the container in each hierarchy.
     pub hierarchies: Vec<HierarchyFacts>,
+    /// True if its programs can measure what runs on any CPU: the bounding set of its init has a capability for that, in
+    /// the initial user namespace. The server looks again, because a bounding set can shrink.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub can_measure_cpus: bool,
 }
 
 /// A cgroup of a container in one hierarchy.

@@ -2,8 +2,9 @@
 //! server, [`handover`] between a daemon and its successor. All of them use a [`channel`].
 //!
 //! This crate holds values and their encoding, and nothing of any side's internals. The order of its modules is
-//! `control, handover, link -> error, facts, choices -> channel, host_sysctl`: each uses only those after it.
+//! `control, handover, link -> error, facts, choices -> channel, host_sysctl, capabilities`: each uses only those after it.
 
+pub mod capabilities;
 pub mod channel;
 pub mod choices;
 pub mod control;

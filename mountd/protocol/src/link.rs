@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::choices::Choices;
-pub use crate::choices::CpuIds;
+pub use crate::choices::{CpuIds, CpuQuota};
 use crate::facts::Facts;
 use crate::host_sysctl::HostSysctl;
 
@@ -54,6 +54,10 @@ pub struct Settings {
     pub host_clamp: bool,
     /// The numbering of CPUs: their physical ids, or numbers from 0.
     pub cpu_ids: CpuIds,
+    /// The effect of a CPU quota. Without one, it is ignored for containers that can measure CPUs
+    /// ([`Facts::can_measure_cpus`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<CpuQuota>,
 }
 
 impl Default for Settings {
@@ -63,6 +67,7 @@ impl Default for Settings {
             padding: true,
             host_clamp: true,
             cpu_ids: CpuIds::Physical,
+            cpu_quota: None,
         }
     }
 }

@@ -70,7 +70,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use eci_fs_protocol::choices::{Choice, CpuIds};
+    use eci_fs_protocol::choices::{Choice, CpuIds, CpuQuota};
     use eci_fs_protocol::host_sysctl::HostSysctl;
     use eci_fs_protocol::link::Settings;
 
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn everything_can_be_set() {
         let config = read_text(
-            "[views]\nfreshness = 100\nhost-clamp = false\ncpu-ids = 'dense'\n\
+            "[views]\nfreshness = 100\nhost-clamp = false\ncpu-ids = 'dense'\ncpu-quota = 'ignore'\n\
              [hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
              [raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
@@ -123,6 +123,7 @@ mod tests {
         assert_eq!(config.views.freshness, 100);
         assert!(!config.views.host_clamp);
         assert_eq!(config.views.cpu_ids, CpuIds::Dense);
+        assert_eq!(config.views.cpu_quota, Some(CpuQuota::Ignore));
         assert_eq!(config.hook.on_error, OnError::Ignore);
         assert_eq!(config.hook.allow, [Choice::Views, Choice::CpuIds]);
         assert!(config.hook.start);
@@ -161,6 +162,7 @@ mod tests {
             ("[views]\n\nfreshness = 3600001\n", 3, "0 to 3600000"),
             ("[views]\nhost-clamp = 'no'\n", 2, "boolean"),
             ("[views]\ncpu-ids = 'sparse'\n", 2, "sparse"),
+            ("[views]\ncpu-quota = 'offline'\n", 2, "offline"),
             ("[runtime]\npath = ''\n", 2, "empty"),
             ("[runtime]\nargs = []\n", 2, "args"),
             ("[raise]\n\n'/proc/sys/kernel/panic' = 1\n", 3, "panic"),

@@ -3,7 +3,7 @@
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use eci_fs_protocol::choices::{CpuIds, MAX_FRESHNESS_MS};
+use eci_fs_protocol::choices::{CpuIds, CpuQuota, MAX_FRESHNESS_MS};
 use eci_fs_protocol::link::Settings;
 
 /// The table `[views]`: what an administrator chooses for the views of all containers.
@@ -17,6 +17,8 @@ pub struct Views {
     pub host_clamp: bool,
     /// The numbering of CPUs.
     pub cpu_ids: CpuIds,
+    /// The effect of a CPU quota. Without the key it depends on the container ([`Settings::cpu_quota`]).
+    pub cpu_quota: Option<CpuQuota>,
 }
 
 impl Default for Views {
@@ -25,12 +27,14 @@ impl Default for Views {
             freshness_ms: freshness,
             host_clamp,
             cpu_ids,
+            cpu_quota,
             ..
         } = Settings::default();
         Self {
             freshness,
             host_clamp,
             cpu_ids,
+            cpu_quota,
         }
     }
 }
@@ -42,6 +46,7 @@ impl Views {
             freshness_ms: self.freshness,
             host_clamp: self.host_clamp,
             cpu_ids: self.cpu_ids,
+            cpu_quota: self.cpu_quota,
             ..Settings::default()
         }
     }

@@ -15,6 +15,7 @@ use super::cgroup::{Membership, namespace_root, open_hierarchy, parse_membership
 use super::mountinfo::parse_mountinfo;
 use super::network;
 use super::procfs::{Namespace, Proc, Process, parse_boottime_offset};
+use eci_fs_protocol::capabilities::bounding_set_can_measure;
 use eci_fs_protocol::control::CgroupChoice;
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::facts::{Facts, HierarchyFacts};
@@ -63,17 +64,20 @@ pub struct Described {
     pub cgroups: Vec<Membership>,
 }
 
-/// Describes the container of the process behind `pidfd`.
+/// Describes the container of the process behind `pidfd`. `measures_cpus` is as [`Attach::measures_cpus`].
 ///
 /// # Errors
 /// [`Kind::NotFound`] when the process ends meanwhile; [`Kind::System`] when the kernel's files cannot be read.
+///
+/// [`Attach::measures_cpus`]: eci_fs_protocol::control::Attach::measures_cpus
 pub fn describe(
     proc: &Proc,
     pidfd: BorrowedFd<'_>,
     id: Option<String>,
     choice: CgroupChoice,
+    measures_cpus: Option<bool>,
 ) -> Result<Described> {
-    describe_again(proc, pidfd, id, choice, &[])
+    describe_again(proc, pidfd, id, choice, measures_cpus, &[])
 }
 
 /// As [`describe`], for a container that was described before, and had the cgroups `known` then. With
@@ -86,6 +90,7 @@ pub fn describe_again(
     pidfd: BorrowedFd<'_>,
     id: Option<String>,
     choice: CgroupChoice,
+    measures_cpus: Option<bool>,
     known: &[Membership],
 ) -> Result<Described> {
     let pid = proc.pid_of(pidfd)?;
@@ -121,6 +126,7 @@ pub fn describe_again(
         uid: proc.mapped_root(pid, "uid_map")?,
         gid: proc.mapped_root(pid, "gid_map")?,
         hierarchies: facts,
+        can_measure_cpus: measures_cpus != Some(false) && can_measure_cpus(proc, subject.pid)?,
     };
     if has_ended(pidfd)? || has_ended(subject.pidfd.as_fd())? {
         return Err(Error::not_found(format!(
@@ -133,6 +139,15 @@ pub fn describe_again(
         dirs,
         cgroups,
     })
+}
+
+/// Returns true if a process may have programs that measure what runs on any CPU.
+fn can_measure_cpus(proc: &Proc, pid: i32) -> Result<bool> {
+    if !proc.namespace(pid, "user")?.is_initial_user() {
+        return Ok(false);
+    }
+    let status = proc.read(&format!("{pid}/status"))?;
+    Ok(bounding_set_can_measure(&status).unwrap_or(false))
 }
 
 /// Returns true if the process of a pidfd has ended.

@@ -152,14 +152,16 @@ pub struct Namespace {
     ino: u64,
 }
 
-/// The inodes of the user and the time namespace that the kernel makes at boot (PROC_USER_INIT_INO and
-/// PROC_TIME_INIT_INO of include/linux/proc_ns.h).
-const INITIAL: [u64; 2] = [0xEFFF_FFFD, 0xEFFF_FFFA];
-
 impl Namespace {
-    /// Returns true if it is the user or the time namespace of the host.
-    pub fn is_initial(self) -> bool {
-        INITIAL.contains(&self.ino)
+    /// Returns true if it is the initial user namespace, whose inode number is the same in every kernel
+    /// (`PROC_USER_INIT_INO`).
+    pub fn is_initial_user(self) -> bool {
+        self.ino == 0xEFFF_FFFD
+    }
+
+    /// Returns true if it is the initial time namespace (`PROC_TIME_INIT_INO`).
+    pub fn is_initial_time(self) -> bool {
+        self.ino == 0xEFFF_FFFA
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use super::containers::Containers;
+use super::containers::{Asked, Containers};
 use super::ended::remove_if_ended;
 use super::state::vanished;
 use crate::container::{describe, has_ended};
@@ -28,12 +28,13 @@ pub(super) fn attach(
         root,
         unmasked,
         choices,
+        measures_cpus,
     } = wanted;
     let progress = Progress { root, unmasked };
     if let Some(id) = &id {
         registry::check_id(id)?;
     }
-    let described = describe(&containers.proc, pidfd, id.clone(), choice)?;
+    let described = describe(&containers.proc, pidfd, id.clone(), choice, measures_cpus)?;
     let _operation = containers.shared.begin()?;
     // The loop may not have heard yet that the last one of this name has ended.
     remove_if_ended(containers, &described.facts.id)?;
@@ -62,7 +63,12 @@ pub(super) fn attach(
     }
     let prepared = containers.prepared.lock().take_if(|_| known.is_none());
     let next = prepared.as_ref().map(|prepared| prepared.slot);
-    let slot = containers.enter(&mut state, described, choice, choices, next)?;
+    let asked = Asked {
+        choice,
+        choices,
+        measures_cpus,
+    };
+    let slot = containers.enter(&mut state, described, asked, next)?;
     drop(state);
     let result = graft(containers, slot, progress, prepared);
     if result.is_err() {

@@ -31,12 +31,21 @@ pub(super) struct Containers {
     pub(super) prepared: Mutex<Option<PreparedClones>>,
 }
 
+/// The part of a request that stays with a container.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) choice: CgroupChoice,
+    pub(super) choices: Choices,
+    pub(super) measures_cpus: Option<bool>,
+}
+
 /// A container that is about to be put on the list.
 #[derive(Debug)]
 pub(super) struct NewContainer {
     pub(super) described: Described,
     pub(super) choice: CgroupChoice,
     pub(super) choices: Choices,
+    pub(super) measures_cpus: Option<bool>,
     pub(super) secrets: Secrets,
     /// The rows that the server offers for it.
     pub(super) rows: Vec<Row>,
@@ -52,8 +61,7 @@ impl Containers {
         &self,
         state: &mut DaemonState,
         described: Described,
-        choice: CgroupChoice,
-        choices: Choices,
+        asked: Asked,
         next: Option<u64>,
     ) -> Result<u64> {
         if let Some(slot) = state.registry.find_subject(&described.subject) {
@@ -73,7 +81,7 @@ impl Containers {
         let rows = state
             .slot
             .server()
-            .and_then(|server| server.add(slot, secrets, &described, &choices))
+            .and_then(|server| server.add(slot, secrets, &described, &asked.choices))
             .and_then(|rows| {
                 self.events
                     .add_container(slot, described.subject.pidfd.as_fd())
@@ -82,8 +90,9 @@ impl Containers {
             .inspect_err(|_| self.broker.leave(slot))?;
         let new = NewContainer {
             described,
-            choice,
-            choices,
+            choice: asked.choice,
+            choices: asked.choices,
+            measures_cpus: asked.measures_cpus,
             secrets,
             rows,
         };
@@ -156,6 +165,7 @@ impl NewContainer {
             cgroups,
             rows,
             choices: self.choices,
+            measures_cpus: self.measures_cpus,
             root: None,
             secrets: self.secrets,
             grafted: Vec::new(),

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::containers::Containers;
+use super::containers::{Asked, Containers};
 use super::state::vanished;
 use crate::container::describe;
 use crate::grafts;
 use crate::registry::InspectionMount;
-use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Response};
 use eci_fs_protocol::error::{Error, Kind, Result};
 
@@ -27,7 +26,8 @@ pub(super) fn mount(
     created: bool,
     client: i32,
 ) -> Result<Response> {
-    let described = describe(&containers.proc, pidfd, None, CgroupChoice::NamespaceRoot)?;
+    let choice = CgroupChoice::NamespaceRoot;
+    let described = describe(&containers.proc, pidfd, None, choice, None)?;
     let namespace = containers
         .proc
         .open_at(&format!("{client}/ns/mnt"), OFlags::RDONLY)?;
@@ -40,13 +40,11 @@ pub(super) fn mount(
         )
         .remedy("unmount it first, or name another directory"));
     }
-    let slot = containers.enter(
-        &mut state,
-        described,
-        CgroupChoice::NamespaceRoot,
-        Choices::default(),
-        None,
-    )?;
+    let asked = Asked {
+        choice,
+        ..Asked::default()
+    };
+    let slot = containers.enter(&mut state, described, asked, None)?;
     drop(state);
     let inspection = InspectionMount {
         dir: path.to_owned(),

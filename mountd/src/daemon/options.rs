@@ -7,7 +7,7 @@ use clap::Args;
 use crate::config::{self, Views};
 use crate::runtime_dir;
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::link::{CpuIds, Settings};
+use eci_fs_protocol::link::{CpuIds, CpuQuota, Settings};
 
 /// Options of `eci-mountd`.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +31,11 @@ pub struct Options {
     /// Renumber each container's CPUs from 0
     #[arg(long)]
     pub dense_cpu_ids: bool,
+
+    /// The CPUs that a container with a CPU quota sees online: as many as the quota amounts to (online), or all of its
+    /// cpuset (ignore); by default online, but ignore for a container that can measure CPUs
+    #[arg(long, value_name = "EFFECT")]
+    pub cpu_quota: Option<CpuQuota>,
 
     /// The server's executable, if it is not the `eci-fs` beside this one
     #[arg(long, value_name = "FILE")]
@@ -70,6 +75,7 @@ impl Options {
                 true => CpuIds::Dense,
                 false => configured.cpu_ids,
             },
+            cpu_quota: self.cpu_quota.or(configured.cpu_quota),
         }
     }
 

@@ -147,6 +147,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
         described,
         choice: saved.choice,
         choices: saved.choices.clone(),
+        measures_cpus: saved.measures_cpus,
         secrets,
         rows,
     };
@@ -204,6 +205,7 @@ fn find_again(daemon: &Daemon, saved: &SavedContainer) -> Result<Described> {
         pidfd.as_fd(),
         id,
         saved.choice,
+        saved.measures_cpus,
         &saved.cgroups,
     )?;
     if described.subject.start_ticks != saved.start_ticks {
@@ -262,7 +264,8 @@ fn undo_intent(daemon: &Daemon, boot_id: &str, known: &BTreeSet<u64>) -> Result<
 fn undo(daemon: &Daemon, intent: &Intent, slot: Option<u64>) -> Result<usize> {
     let pidfd = open_pidfd(intent.pid)?;
     let choice = eci_fs_protocol::control::CgroupChoice::Own;
-    let subject: Subject = describe(&daemon.containers.proc, pidfd.as_fd(), None, choice)?.subject;
+    let subject: Subject =
+        describe(&daemon.containers.proc, pidfd.as_fd(), None, choice, None)?.subject;
     if subject.start_ticks != intent.start_ticks {
         return Ok(0);
     }

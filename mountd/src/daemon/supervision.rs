@@ -65,6 +65,7 @@ impl Supervision {
                 container.subject.pidfd.as_fd(),
                 Some(container.id.clone()),
                 container.choice,
+                container.measures_cpus,
                 &container.cgroups,
             )
             .and_then(|described| {

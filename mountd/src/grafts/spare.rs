@@ -94,7 +94,7 @@ fn is_whole(top: &Top<'_>) -> bool {
         && top
             .others
             .iter()
-            .all(|other| !hides_something(&top.mount, other))
+            .all(|other| !hides_something(top.mount, other))
 }
 
 /// Returns true if a mount that lies on `top` hides something of it: it does not lie on a directory that is always empty.
@@ -108,7 +108,7 @@ fn has_base(targets: &Targets<'_>, proc: &Top<'_>) -> bool {
     let is_part = |mount: &Mount, root: &str| {
         mount.fstype == "proc"
             && mount.root == root
-            && below(&proc.mount, &mount.point).is_some_and(is_point)
+            && below(proc.mount, &mount.point).is_some_and(is_point)
     };
     proc.others
         .iter()

@@ -195,6 +195,7 @@ impl Container {
             choices: self.choices.clone(),
             boot_id: Some(self.secrets.boot_id),
             root: self.root.clone(),
+            measures_cpus: self.measures_cpus,
         }
     }
 }
@@ -239,6 +240,7 @@ mod tests {
         let proc = Proc::open().unwrap();
         let pid = i32::try_from(std::process::id()).unwrap();
         Container {
+            measures_cpus: None,
             id: id.to_owned(),
             subject: Subject {
                 pid,
@@ -317,13 +319,14 @@ mod tests {
             choices: Default::default(),
             root: Some("/r".into()),
             boot_id: Some([1; 16]),
+            measures_cpus: Some(false),
         }
     }
 
     const SAVED: &str = concat!(
         r#"{"id":"a","slot":1,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/d",true]],"#,
         r#""choice":"own","cgroups":[{"controllers":["cpu"],"path":"/c"}],"choices":{},"root":"/r","#,
-        r#""boot_id":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"#,
+        r#""boot_id":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"measures_cpus":false}"#,
     );
 
     /// A daemon of another release reads them.
@@ -379,6 +382,7 @@ mod tests {
             cgroups: Vec::new(),
             root: None,
             boot_id: None,
+            measures_cpus: None,
             ..saved()
         };
         let read: SavedContainer = serde_json::from_str(before).unwrap();

@@ -35,6 +35,8 @@ pub struct Container {
     pub cgroups: Vec<Membership>,
     /// The settings of this container alone.
     pub choices: Choices,
+    /// False if its programs do not measure CPUs, whatever its bounding set is.
+    pub measures_cpus: Option<bool>,
     /// The path of its root file system when it was attached, if that was not its root directory yet.
     pub root: Option<PathBuf>,
     /// The values that make its identity.

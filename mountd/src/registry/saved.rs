@@ -51,6 +51,9 @@ pub struct SavedContainer {
     /// The boot_id of the container. The file is root's alone.
     #[serde(default)]
     pub boot_id: Option<[u8; 16]>,
+    /// False if its programs do not measure CPUs, whatever its bounding set is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measures_cpus: Option<bool>,
 }
 
 /// The intent of a daemon. It is written down before it is carried out, because a daemon that is killed in the middle

@@ -57,7 +57,7 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
 /// namespaces, is not.
 fn shares_clocks(proc: &Proc, pid: i32) -> bool {
     proc.namespace(pid, "time")
-        .is_ok_and(|namespace| namespace.is_initial())
+        .is_ok_and(|namespace| namespace.is_initial_time())
 }
 
 /// Returns the first names, and the number of the others; none if there is no name.

@@ -22,6 +22,8 @@ pub(super) struct ContainerInfo {
     /// The root file system on the host, if the container has not entered it yet.
     pub(super) root: Option<PathBuf>,
     pub(super) unmasked: bool,
+    /// Whether its programs measure CPUs, if the engine's configuration says that.
+    pub(super) measures_cpus: Option<bool>,
     pub(super) annotations: BTreeMap<String, String>,
 }
 
@@ -43,6 +45,7 @@ impl ContainerInfo {
             pid: state.pid,
             root: Some(bundle.root),
             unmasked: bundle.unmasked,
+            measures_cpus: Some(bundle.measures_cpus),
             annotations,
         })
     }
@@ -62,6 +65,7 @@ impl ContainerInfo {
             pid: pid.parse().unwrap_or(0),
             root: None,
             unmasked: false,
+            measures_cpus: None,
             annotations: BTreeMap::new(),
         })
     }

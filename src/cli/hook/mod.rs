@@ -229,6 +229,7 @@ impl HookCall {
             root: container.root,
             unmasked: container.unmasked,
             choices,
+            measures_cpus: container.measures_cpus,
         };
         let fds = [pidfd.as_fd()];
         let answer = match self.call(Request::Attach(attach.clone()), &fds) {

@@ -24,6 +24,7 @@ use std::process::{Child, Command, ExitCode};
 use clap::Args;
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_protocol::channel::Channel;
+use eci_fs_protocol::choices::{Choices, CpuQuota};
 use eci_fs_protocol::control::{Attach, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,10 @@ pub(super) struct Options {
     /// In a user namespace of its own: root in it is user 100000 outside
     #[arg(long)]
     userns: bool,
+    /// The CPUs that are online with --cpus: as many as that amounts to (online), or all of the cpuset (ignore), as perf
+    /// and bpftrace need them; online, unless the daemon has another setting
+    #[arg(long, value_name = "EFFECT")]
+    cpu_quota: Option<CpuQuota>,
     /// The container's name in lists, where an eci-mountd is running
     #[arg(long)]
     id: Option<String>,
@@ -211,6 +216,12 @@ fn spawn_stage(options: &Options, channel: OwnedFd) -> Result<Child> {
 fn attach(options: &Options, private: Option<&PrivateDaemon>, init: &OwnedFd) -> Result<()> {
     let request = Request::Attach(Attach {
         id: options.id.clone(),
+        choices: Choices {
+            cpu_quota: options.cpu_quota,
+            ..Choices::default()
+        },
+        // The command has all capabilities, and mostly no use for them.
+        measures_cpus: Some(false),
         ..Attach::default()
     });
     let fds = [init.as_fd()];

@@ -117,6 +117,7 @@ fn compute(pid: i32) -> Result<(std::sync::Arc<FileSystem>, Vec<eci_fs_protocol:
         pidfd.as_fd(),
         None,
         CgroupChoice::NamespaceRoot,
+        None,
     )?;
     // A container that is not attached has no secrets of its own yet, so random ones do.
     let secrets = random()

@@ -61,6 +61,9 @@ impl Catalogue {
                 Connection::Live
             };
             container.set_served(index, connection, mode);
+            if !emulator.is_offered(&cx) {
+                continue;
+            }
             rows.push(Row {
                 path: emulator.facts().path.to_owned(),
                 connection,

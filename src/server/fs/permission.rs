@@ -138,19 +138,17 @@ impl Permissions {
     }
 
     /// Returns the users of the namespace of a process; nothing when the process has ended.
-    fn uid_map(&self, pid: u32) -> Vec<u8> {
+    pub(super) fn uid_map(&self, pid: u32) -> Vec<u8> {
         self.host
             .read_of_process(pid, "uid_map")
             .unwrap_or_default()
     }
 
-    /// Returns the users of the namespace of the process behind a pidfd.
-    pub(super) fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
+    /// Returns the process behind a pidfd; none when it has ended.
+    pub(super) fn pid_behind(&self, pidfd: &OwnedFd) -> Option<u32> {
         let file = format!("fdinfo/{}", pidfd.as_raw_fd());
         let info = self.host.read_of_process(std::process::id(), &file);
-        let pid = field(&info.unwrap_or_default(), "Pid:");
-        pid.and_then(|pid| pid.parse().ok())
-            .map_or_else(Vec::new, |pid| self.uid_map(pid))
+        field(&info.unwrap_or_default(), "Pid:")?.parse().ok()
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
+use crate::capabilities::leave_bounding_set;
 use crate::{facts, files, stress, tune, ways, work};
 
 /// The state that is kept between commands.
@@ -26,8 +27,14 @@ struct Other {
 }
 
 impl Agent {
-    /// Answers commands until the input ends.
-    pub(crate) fn serve(mut self) -> ExitCode {
+    /// Answers commands until the input ends. With the option "measuring" the container can measure CPUs.
+    pub(crate) fn serve(mut self, options: &[String]) -> ExitCode {
+        if options != ["measuring"]
+            && let Err(error) = leave_bounding_set()
+        {
+            println!("{}", answer::line(&Err(error)));
+            return ExitCode::FAILURE;
+        }
         // The parent waits for this line: the container is ready, and nothing has been read yet.
         println!(
             "{}",
@@ -71,6 +78,10 @@ impl Agent {
             ["write-and-copy", path, all @ ..] => tune::write_and_copy(path, all),
             ["compete", first, times, paths @ ..] => {
                 tune::compete(number(first)?, number(times)?, paths)
+            }
+            ["stop-measuring"] => {
+                leave_bounding_set()?;
+                Ok(Value::Null)
             }
             ["burn", milliseconds] => work::burn(number(milliseconds)?),
             ["allocate", bytes] => {

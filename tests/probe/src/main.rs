@@ -12,6 +12,7 @@
 
 mod agent;
 mod answer;
+mod capabilities;
 mod contain;
 mod facts;
 mod files;
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     match arguments.split_first() {
         Some((command, rest)) if command == "contain" => contain::contain(rest),
         Some((command, rest)) if command == "inside" => contain::inside(rest),
-        Some((command, _)) if command == "agent" => Agent::default().serve(),
+        Some((command, rest)) if command == "agent" => Agent::default().serve(rest),
         Some(_) => {
             let answer = Agent::default().answer(&arguments);
             println!("{}", answer::line(&answer));

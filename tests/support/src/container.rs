@@ -31,6 +31,7 @@ pub struct Builder<'a> {
     engine: Engine,
     limits: Limits,
     user: bool,
+    measuring: bool,
     options: Vec<&'static str>,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Builder<'a> {
             engine: Engine::Plain,
             limits: Limits::default(),
             user: false,
+            measuring: false,
             options: Vec::new(),
         }
     }
@@ -63,6 +65,14 @@ impl<'a> Builder<'a> {
     #[must_use]
     pub fn user_namespace(mut self, user: bool) -> Self {
         self.user = user;
+        self
+    }
+
+    /// Sets whether the container can measure CPUs, for a plain container: its bounding set has all capabilities then.
+    /// Those of engines do not have the ones for that.
+    #[must_use]
+    pub fn measuring(mut self, measuring: bool) -> Self {
+        self.measuring = measuring;
         self
     }
 
@@ -96,6 +106,7 @@ impl<'a> Builder<'a> {
         let mut command = Command::new(bin.join("probe"));
         command.arg("contain").args(&self.options).arg("--");
         command.arg(bin.join("probe")).arg("agent");
+        command.args(self.measuring.then_some("measuring"));
         let (child, mut agent) = spawn(&mut command);
         cgroup.add(child.id());
         agent.say("go");

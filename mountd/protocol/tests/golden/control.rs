@@ -22,7 +22,11 @@ golden! { requests, Request:
         root: Some("/r".into()),
         unmasked: true,
         choices: Choices { freshness_ms: Some(0), ..Choices::default() },
-    }), r#"{"attach":{"id":"web","cgroup":"own","root":"/r","unmasked":true,"choices":{"freshness-ms":0}}}"#;
+        measures_cpus: Some(true),
+    }), concat!(
+        r#"{"attach":{"id":"web","cgroup":"own","root":"/r","unmasked":true,"choices":{"freshness-ms":0},"#,
+        r#""measures_cpus":true}}"#,
+    );
     Request::Attach(_) => Request::Attach(Attach::default()),
         r#"{"attach":{"id":null,"cgroup":"namespace-root"}}"#;
     Request::Detach(_) => Request::Detach(web()), r#"{"detach":{"id":"web"}}"#;

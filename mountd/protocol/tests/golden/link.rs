@@ -4,8 +4,8 @@ use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{
-    Access, BrokerReply, BrokerRequest, Connection, CpuIds, FromServer, HELD, Resource, Row,
-    Secrets, Settings, ToServer, VERSION,
+    Access, BrokerReply, BrokerRequest, Connection, CpuIds, CpuQuota, FromServer, HELD, Resource,
+    Row, Secrets, Settings, ToServer, VERSION,
 };
 
 use crate::{assert_bytes, assert_reads, golden};
@@ -27,6 +27,7 @@ fn facts() -> Facts {
             controllers: vec!["cpu".to_owned(), "cpuacct".to_owned()],
             depth: 6,
         }],
+        can_measure_cpus: true,
     }
 }
 
@@ -47,7 +48,7 @@ const ADD: &str = concat!(
     r#""machine_secret":[2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2,2]},"#,
     r#""facts":{"id":"web","start_nsec":1,"boottime_offset_nsec":-2,"pid_level":3,"pid_max_is_own":true,"#,
     r#""network":{"settable":["/proc/sys/net/core/somaxconn"]},"uid":4,"gid":5,"#,
-    r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}]},"#,
+    r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}],"can_measure_cpus":true},"#,
     r#""choices":{"without":["/proc/stat"]}}}"#,
 );
 
@@ -98,11 +99,12 @@ golden! { what_the_server_answers, FromServer:
             padding: false,
             host_clamp: false,
             cpu_ids: CpuIds::Dense,
+            cpu_quota: Some(CpuQuota::Online),
         },
         slots: vec![7, 8],
     }, concat!(
         r#"{"held":{"version":2,"init":[[1],[2]],"replies":[[3],[4]],"settings":{"freshness-ms":0,"#,
-        r#""padding":false,"host-clamp":false,"cpu-ids":"dense"},"slots":[7,8]}}"#,
+        r#""padding":false,"host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },
@@ -144,6 +146,7 @@ fn a_container_that_shares_the_host_is_told_of_so() {
         boottime_offset_nsec: None,
         pid_max_is_own: false,
         network: None,
+        can_measure_cpus: false,
         ..facts()
     };
     assert_bytes(
@@ -161,6 +164,7 @@ fn what_was_added_later_may_be_missing() {
     let before = ADD
         .replace(r#","choices":{"without":["/proc/stat"]}"#, "")
         .replace(r#""pid_max_is_own":true,"#, "")
+        .replace(r#","can_measure_cpus":true"#, "")
         .replace(
             r#""network":{"settable":["/proc/sys/net/core/somaxconn"]},"#,
             "",
@@ -168,6 +172,7 @@ fn what_was_added_later_may_be_missing() {
     let old = Facts {
         pid_max_is_own: false,
         network: None,
+        can_measure_cpus: false,
         ..facts()
     };
     assert_reads(&before, &add(old, Choices::default()));

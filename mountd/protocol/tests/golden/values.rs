@@ -4,7 +4,7 @@ use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Part, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason};
 use eci_fs_protocol::host_sysctl::HostSysctl;
-use eci_fs_protocol::link::{Access, Connection, CpuIds, Resource};
+use eci_fs_protocol::link::{Access, Connection, CpuIds, CpuQuota, Resource};
 
 use crate::{assert_bytes, assert_reads, golden};
 
@@ -34,6 +34,11 @@ golden! { connections, Connection:
 golden! { cpu_ids, CpuIds:
     CpuIds::Physical => CpuIds::Physical, r#""physical""#;
     CpuIds::Dense => CpuIds::Dense, r#""dense""#;
+}
+
+golden! { cpu_quotas, CpuQuota:
+    CpuQuota::Online => CpuQuota::Online, r#""online""#;
+    CpuQuota::Ignore => CpuQuota::Ignore, r#""ignore""#;
 }
 
 golden! { what_is_opened_for, Access:
@@ -97,9 +102,10 @@ fn choices() {
         without: vec!["/proc/meminfo".to_owned()],
         freshness_ms: Some(20),
         cpu_ids: Some(CpuIds::Dense),
+        cpu_quota: Some(CpuQuota::Ignore),
     };
     assert_bytes(
         &all,
-        r#"{"without":["/proc/meminfo"],"freshness-ms":20,"cpu-ids":"dense"}"#,
+        r#"{"without":["/proc/meminfo"],"freshness-ms":20,"cpu-ids":"dense","cpu-quota":"ignore"}"#,
     );
 }

@@ -14,6 +14,7 @@ use eci_fs_emulators::{
     Cgroup, Container, Context, Controller, DescriptorCache, EMULATORS, Hierarchy, HierarchyCache,
     History, Host, Identity, Load, Network, Pace, Settings, TUNABLES, Values,
 };
+use eci_fs_protocol::capabilities::bounding_set_can_measure;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::Facts;
 use eci_fs_protocol::facts::NetworkFacts;
@@ -22,7 +23,7 @@ use parking_lot::Mutex;
 
 use super::freshness::{Freshness, STATIC_BOUND};
 use super::sampler::{LoadSample, Sampler};
-use super::settings::cpu_ids;
+use super::settings::{cpu_ids, cpu_quota};
 use super::user_namespace::UserNamespaceCache;
 use super::watcher;
 use crate::server::clock;
@@ -41,6 +42,8 @@ pub struct Attached {
     slot: u64,
     /// The values that its views are computed from.
     pub(super) container: Arc<Container>,
+    /// The process whose life is the container's, if the server was told of it.
+    pub process: Option<u32>,
     /// The user that is root in the container.
     pub uid: u32,
     /// The group of that user.
@@ -66,8 +69,8 @@ pub struct Attached {
     watched: AtomicBool,
     /// The time of the last call.
     expired: Mutex<Option<Instant>>,
-    /// The time at which the cache of its limits was emptied last, in nanoseconds of CLOCK_BOOTTIME.
-    limits_forgotten: AtomicU64,
+    /// The time of the last look at that of which no change sends an event, in nanoseconds of CLOCK_BOOTTIME.
+    looked: AtomicU64,
 }
 
 impl Attached {
@@ -123,6 +126,7 @@ impl Attached {
             identity,
             history: Default::default(),
             tunables: Default::default(),
+            can_measure_cpus: AtomicBool::new(facts.can_measure_cpus),
         };
         Ok(Self::over(container, facts.uid, facts.gid))
     }
@@ -132,6 +136,7 @@ impl Attached {
             slot: 0,
             paths: Paths::of_container(&container.identity.host_secret),
             container: Arc::new(container),
+            process: None,
             uid,
             gid,
             uid_map: Vec::new(),
@@ -144,7 +149,7 @@ impl Attached {
             snapshots: AtomicIsize::new(0),
             watched: AtomicBool::new(false),
             expired: Mutex::new(None),
-            limits_forgotten: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
         }
     }
 
@@ -153,10 +158,12 @@ impl Attached {
         self.freshness = choices
             .freshness_ms
             .map(|freshness| Freshness::of(Duration::from_millis(freshness)));
-        self.settings = choices.cpu_ids.map(|ids| Settings {
-            cpu_ids: cpu_ids(ids),
+        let chosen = Settings {
+            cpu_ids: choices.cpu_ids.map_or(settings.cpu_ids, cpu_ids),
+            cpu_quota: choices.cpu_quota.map(cpu_quota).or(settings.cpu_quota),
             ..*settings
-        });
+        };
+        self.settings = (chosen != *settings).then_some(chosen);
     }
 
     /// Returns the number of its directory in both connections; 0, which nobody has, until it has one.
@@ -196,18 +203,39 @@ impl Attached {
         let load = sampler.map(|sampler| sampler.load(self, host));
         let boottime = Duration::from_nanos(clock::since_boot_nsec());
         host.set_time(boottime);
-        self.bound_limit_cache(boottime);
+        if self.is_time_to_look(boottime) {
+            self.forget_limits();
+            self.look_at_capabilities(host);
+        }
         let cx = Context::new(host, &self.container, settings, boottime).with_cgroup();
         load.map_or(cx, |load| cx.with_load(load))
     }
 
-    /// Empties the cache of limits when it is [`STATIC_BOUND`] old: not every change sends an event.
-    fn bound_limit_cache(&self, now: Duration) {
+    /// Returns whether the last look at that of which no change sends an event is [`STATIC_BOUND`] ago. This call is such a
+    /// look then.
+    fn is_time_to_look(&self, now: Duration) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let before = self.limits_forgotten.load(Ordering::Relaxed);
-        if u128::from(now.saturating_sub(before)) >= STATIC_BOUND.as_nanos() {
-            self.limits_forgotten.store(now, Ordering::Relaxed);
-            self.forget_limits();
+        let before = self.looked.load(Ordering::Relaxed);
+        let is_time = u128::from(now.saturating_sub(before)) >= STATIC_BOUND.as_nanos();
+        if is_time {
+            self.looked.store(now, Ordering::Relaxed);
+        }
+        is_time
+    }
+
+    /// Notes that the container can measure CPUs no more, if its process has given up the capabilities for that. A process
+    /// never gets them back, and neither does a program that it executes.
+    fn look_at_capabilities(&self, host: &Host) {
+        let can_measure = &self.container.can_measure_cpus;
+        if !can_measure.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(process) = self.process else {
+            return;
+        };
+        let status = host.read_of_process(process, "status").unwrap_or_default();
+        if bounding_set_can_measure(&String::from_utf8_lossy(&status)) == Some(false) {
+            can_measure.store(false, Ordering::Relaxed);
         }
     }
 
@@ -228,6 +256,7 @@ impl Attached {
             identity: Identity::default(),
             history: Default::default(),
             tunables: Default::default(),
+            can_measure_cpus: AtomicBool::new(false),
         };
         Self::over(container, 0, 0)
     }

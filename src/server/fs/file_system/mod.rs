@@ -233,9 +233,14 @@ impl FileSystem {
         self.renderer.settings()
     }
 
-    /// Returns the users of the namespace of the process behind a pidfd.
-    pub fn uid_map_behind(&self, pidfd: &OwnedFd) -> Vec<u8> {
-        self.permissions.uid_map_behind(pidfd)
+    /// Returns the process behind a pidfd; none when it has ended.
+    pub fn pid_behind(&self, pidfd: &OwnedFd) -> Option<u32> {
+        self.permissions.pid_behind(pidfd)
+    }
+
+    /// Returns the users of the namespace of a process; nothing when it has ended.
+    pub fn uid_map_of(&self, process: Option<u32>) -> Vec<u8> {
+        process.map_or_else(Vec::new, |pid| self.permissions.uid_map(pid))
     }
 
     /// Tells the daemon of these sysctls of the host from now on, also of what was written already.

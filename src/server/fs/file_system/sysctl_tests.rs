@@ -97,6 +97,7 @@ impl MadeHost {
             identity: Identity::default(),
             history: Default::default(),
             tunables: Default::default(),
+            can_measure_cpus: Default::default(),
         };
         let mut attached = Attached::over(container, UID, GID);
         attached.uid_map = USERS.as_bytes().to_vec();

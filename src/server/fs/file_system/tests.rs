@@ -60,6 +60,7 @@ fn container() -> Attached {
         dirs.push(dir(root.join(path.trim_start_matches('/'))));
     }
     let facts = Facts {
+        can_measure_cpus: false,
         id: "recorded".to_owned(),
         start_nsec: 1,
         boottime_offset_nsec: None,

@@ -218,7 +218,10 @@ impl DirectoryGrafts {
         let index = EMULATORS
             .iter()
             .position(|emulator| emulator.facts().path == path);
-        index.is_some_and(|index| place.container.connection(index).is_some())
+        let served = index.filter(|index| place.container.connection(*index).is_some());
+        served.is_some_and(|index| {
+            EMULATORS[index].is_offered(&self.renderer.context(&place.container, NEEDS))
+        })
     }
 
     /// Returns for how long the kernel may believe a directory: what lies in it changes with limits and CPUs, as views do.

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::capabilities::leave_bounding_set;
 use crate::watch::Watch;
 use crate::work::{self, Spinners};
 
@@ -25,6 +26,11 @@ struct State {
 pub(crate) fn serve() -> ExitCode {
     let mut state = State::default();
     let mut out = io::stdout().lock();
+    if let Err(error) = leave_bounding_set() {
+        // Whoever waits for the first answer gets this one.
+        let _ = writeln!(out, "error {}", describe(&error));
+        return ExitCode::FAILURE;
+    }
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         let words: Vec<&str> = line.split('\t').collect();

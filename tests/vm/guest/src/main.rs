@@ -8,6 +8,7 @@
 
 mod agent;
 mod beside;
+mod capabilities;
 mod cgroup;
 mod checks;
 mod contain;

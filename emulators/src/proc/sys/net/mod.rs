@@ -46,6 +46,7 @@ mod tests {
             identity,
             history: Default::default(),
             tunables: Default::default(),
+            can_measure_cpus: Default::default(),
         };
         let settings = Settings::default();
         check(&Context::new(

@@ -154,6 +154,7 @@ impl<'a> Pair<'a> {
                 identity: Identity::default(),
                 history: History::default(),
                 tunables: Values::default(),
+                can_measure_cpus: Default::default(),
             },
             settings: Settings::default(),
             file: file.map_err(|error| format!("{path}: {error}"))?,

@@ -6,16 +6,24 @@ use crate::{Context, CpuIds, Error};
 
 pub mod policy_n;
 
-/// Returns what the container sees at a path below. A policy has the number of a CPU. If CPUs are renumbered, links
-/// and files would contradict each other, so there are no policies.
-pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Decision {
+/// Returns what the container sees at a path below. A policy is shown if a CPU of C has it; its number is that of the
+/// first CPU that has it. If CPUs are renumbered, links and files would contradict each other, so there are no policies.
+pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Result<Decision, Error> {
     let path = join(&join(PATH, "cpufreq"), rest);
     let (name, below) = split_first(rest);
-    match family(name, "policy") {
-        Some(id) if !cpus.allowed.contains(id) || cpus.ids() == CpuIds::Dense => Decision::Hidden,
-        Some(_) if policy_n::is_view(below) => static_view(cx, &path),
+    let Some(id) = family(name, "policy") else {
+        return Ok(Decision::Passthrough(path));
+    };
+    let policy = format!("{PATH}/cpufreq/{name}");
+    let is_shown = cpus.ids() == CpuIds::Physical
+        && (cpus.allowed.contains(id) || policy_n::has_cpu(cx, cpus, &policy)?);
+    Ok(match split_first(below).0 {
+        _ if !is_shown => Decision::Hidden,
+        // How long each frequency was used. A kernel without CONFIG_CPU_FREQ_STAT does not have it either.
+        "stats" => Decision::Hidden,
+        _ if policy_n::is_view(below) => static_view(cx, &path),
         _ => Decision::Passthrough(path),
-    }
+    })
 }
 
 /// Appends the text of a view below.

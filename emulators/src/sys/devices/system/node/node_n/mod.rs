@@ -1,7 +1,7 @@
 //! /sys/devices/system/node/nodeN: one memory node of the container.
 //!
 //! Format: drivers/base/node.c, mm/hugetlb.c, mm/memory-failure.c.
-//! Virtual: CPUs and nodes, cut down to those of the container; `meminfo` and `vmstat`, each with a source of its own.
+//! Virtual: `cpulist` and `cpumap`, which are online, cut down to V; nodes, cut down to those of the container; `meminfo` and `vmstat`, each with a source of its own.
 //! Passed through: what is not about memory or CPUs.
 //! Invented: the zeros of `numastat`, `hugepages` and `memory_failure`: the kernel keeps no such figures per cgroup.
 
@@ -32,13 +32,14 @@ struct Node<'a> {
 }
 
 const FILES: &[File] = &[
-    // node_read_cpulist, node_read_cpumap: the CPUs next to the node's memory.
+    // node_read_cpulist, node_read_cpumap: the online CPUs next to the node's memory.
     File::new("cpulist", |file, cx, out| {
         let cpus = cpus::read(cx)?;
         render_list(cx, &cpus, file.path, &cpus.visible, out)
     }),
     File::new("cpumap", |file, cx, out| {
-        render_mask(cx, &cpus::read(cx)?, file.path, out)
+        let cpus = cpus::read(cx)?;
+        render_mask(cx, &cpus, file.path, &cpus.visible, out)
     }),
     // node_read_distance: how far the other nodes are.
     File::new("distance", render_distance),
@@ -147,19 +148,24 @@ pub(super) fn entry(cx: &Context<'_>, node: u32, rest: &str) -> Result<Decision,
     })
 }
 
-/// Returns the link to a CPU of the node: the kernel's, or one with the number that is shown.
+/// Returns the link to a CPU of the node: the kernel's, which an offline CPU has too, or one with the number that is
+/// shown.
 fn cpu_link(cx: &Context<'_>, node: u32, id: u32) -> Result<Decision, Error> {
-    let cpus = cpus::read(cx)?;
+    if !renumbered(cx) {
+        return Ok(Decision::Passthrough(path(node, &format!("cpu{id}"))));
+    }
     let on_host = |cpu: &u32| cx.host.exists(&path(node, &format!("cpu{cpu}")));
-    Ok(match cpus.host_id(id).filter(on_host) {
+    Ok(match cpus::read(cx)?.host_id(id).filter(on_host) {
         None => Decision::Hidden,
-        Some(_) if renumbered(cx) => Decision::Link(format!("../../cpu/cpu{id}")),
-        Some(cpu) => Decision::Passthrough(path(node, &format!("cpu{cpu}"))),
+        Some(_) => Decision::Link(format!("../../cpu/cpu{id}")),
     })
 }
 
-/// Replaces the host's CPUs by those that are shown.
+/// With dense ids, replaces the host's CPUs by those that are shown.
 pub(super) fn add_cpus(cx: &Context<'_>, names: &mut Vec<String>) -> Result<(), Error> {
+    if !renumbered(cx) {
+        return Ok(());
+    }
     names.retain(|name| family(name, "cpu").is_none());
     names.extend(
         cpus::read(cx)?

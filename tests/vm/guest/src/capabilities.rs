@@ -1,0 +1,30 @@
+//! The capabilities of a container.
+
+use std::io;
+
+use rustix::thread::{
+    CapabilitySet, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities,
+};
+
+/// The capabilities with which a container can measure CPUs.
+const MEASURING: [CapabilitySet; 3] = [
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::PERFMON,
+    CapabilitySet::BPF,
+];
+
+/// Takes them out of the bounding set, as engines do. The process and all that it executes as root keep them, because they
+/// are inheritable: tests make containers in containers.
+pub(crate) fn leave_bounding_set() -> io::Result<()> {
+    let mut sets = capabilities(None)?;
+    sets.inheritable = sets.permitted;
+    set_capabilities(None, sets)?;
+    for capability in MEASURING {
+        // A kernel that does not know it says EINVAL.
+        if capability_is_in_bounding_set(capability).unwrap_or(false) {
+            remove_capability_from_bounding_set(capability)?;
+        }
+    }
+    Ok(())
+}
