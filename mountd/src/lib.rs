@@ -18,7 +18,8 @@
 //! | [`connections`] | the two FUSE connections |
 //! | [`broker`] | answers what the server asks of the daemon |
 //! | [`host_sysctls`] | sysctls of the host that are raised for containers |
-//! | [`runtime_dir`], [`config`], [`telemetry`], [`output`] | the runtime directory, the configuration, the log, what is printed |
+//! | [`config`] | the configuration of the host, for all programs |
+//! | [`runtime_dir`], [`telemetry`], [`output`] | the runtime directory, the log, what is printed |
 //! | [`container`] | what the kernel says of a container's process |
 
 pub mod broker;

@@ -33,6 +33,7 @@ pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     });
     let answered = call_or_start(
         &options.runtime.runtime_dir,
+        None,
         &request,
         &[pidfd.as_fd()],
         options.runtime.change_limit(),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use eci_fs_mountd::config::{Config, Location};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
@@ -220,13 +221,14 @@ fn is_closed(error: &std::io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset)
 }
 
-/// Calls the daemon of `runtime_dir`. If none runs, starts one in the background, which ends with its last container.
-/// `limit` is the time limit for an answer.
+/// Calls the daemon of `runtime_dir`. If none runs, starts one in the background, which ends with its last container
+/// and reads the configuration `config`, or the one of the environment. `limit` is the time limit for an answer.
 ///
 /// # Errors
 /// When the daemon does not start, and any error that it answers.
 pub fn call_or_start(
     runtime_dir: &Path,
+    config: Option<&Path>,
     request: &Request,
     fds: &[BorrowedFd<'_>],
     limit: Duration,
@@ -235,7 +237,7 @@ pub fn call_or_start(
     for _ in 0..ATTEMPTS {
         let client = match Client::connect(runtime_dir, limit)? {
             Some(client) => client,
-            None => match start_background(runtime_dir, limit) {
+            None => match start_background(runtime_dir, config, limit) {
                 Ok(client) => client,
                 Err(error) if error.kind == Kind::Busy => {
                     wait_for_holder(runtime_dir);
@@ -271,10 +273,14 @@ pub fn wait_for_holder(runtime_dir: &Path) {
     );
 }
 
-fn start_background(runtime_dir: &Path, limit: Duration) -> Result<Client> {
+fn start_background(runtime_dir: &Path, config: Option<&Path>, limit: Duration) -> Result<Client> {
     // The directory is created here too, so that this command reports what is wrong with it.
     RuntimeDir::create(runtime_dir)?;
-    let mut child = daemon()
+    let mut daemon = daemon();
+    if let Some(config) = config {
+        daemon.arg("--config").arg(config);
+    }
+    let mut child = daemon
         .arg("--background")
         .arg("--runtime-dir")
         .arg(runtime_dir)
@@ -312,8 +318,11 @@ impl PrivateDaemon {
     /// Starts a daemon. `limit` is the time limit for each of its answers.
     ///
     /// # Errors
-    /// When the program cannot be executed. The first [`Self::call`] returns all other errors.
+    /// When the configuration is wrong, or the program cannot be executed. The first [`Self::call`] returns all other
+    /// errors.
     pub fn start(limit: Duration) -> Result<Self> {
+        // The daemon would say the same, but only in its first answer.
+        Config::read(&Location::of_environment())?;
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let mut child = daemon()
             .arg("--private")

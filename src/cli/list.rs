@@ -1,20 +1,32 @@
 //! `eci-fs list`: prints the attached and the mounted containers.
 
 use clap::Args;
+use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::output::{Output, print_error};
 use eci_fs_protocol::control::Listed;
 use eci_fs_protocol::error::{Error, Result};
+use serde::Serialize;
 
+use super::fresh_procfs::FreshProcfs;
 use super::{PROGRAM, Runtime, absent};
 
 /// Options of `eci-fs list`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// As JSON: an array with id, slot, pid, grafts and mounts of each
+    /// As JSON: an array with id, slot, pid, grafts, mounts and fresh_procfs of each
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     pub(super) runtime: Runtime,
+}
+
+/// One container of the list.
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    listed: Listed,
+    /// Whether it can mount a procfs that shows the figures of the host.
+    fresh_procfs: FreshProcfs,
 }
 
 pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
@@ -28,7 +40,7 @@ pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     {
         return Err(absent.error());
     }
-    print(options, &containers, out)?;
+    print(options, containers, out)?;
     match absent {
         Some(absent) if absent.is_dead() => Err(absent.error()),
         Some(absent) => {
@@ -39,35 +51,48 @@ pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
     }
 }
 
-fn print(options: &Options, containers: &[Listed], out: &mut Output) -> Result<()> {
+fn print(options: &Options, containers: Vec<Listed>, out: &mut Output) -> Result<()> {
+    let proc = Proc::open()?;
+    let rows: Vec<Row> = containers
+        .into_iter()
+        .map(|listed| Row {
+            fresh_procfs: FreshProcfs::of(&proc, listed.pid),
+            listed,
+        })
+        .collect();
     if options.json {
-        let text = serde_json::to_string_pretty(&containers)
+        let text = serde_json::to_string_pretty(&rows)
             .map_err(|e| Error::io("encode", "the list", std::io::Error::from(e)))?;
         writeln!(out, "{text}");
         return Ok(());
     }
-    let width = containers
+    let width = rows
         .iter()
-        .map(|c| c.id.len())
+        .map(|row| row.listed.id.len())
         .max()
         .unwrap_or(0)
         .max("CONTAINER".len());
     writeln!(
         out,
-        "{:width$}  {:>8}  {:>6}  MOUNTED AT",
-        "CONTAINER", "PID", "GRAFTS"
+        "{:width$}  {:>8}  {:>6}  {:<12}  MOUNTED AT",
+        "CONTAINER", "PID", "GRAFTS", "FRESH PROCFS"
     );
-    for container in containers {
+    for Row {
+        listed: container,
+        fresh_procfs,
+    } in &rows
+    {
         let mounts: Vec<String> = container
             .mounts
             .iter()
             .map(|dir| dir.display().to_string())
             .collect();
         let line = format!(
-            "{:width$}  {:>8}  {:>6}  {}",
+            "{:width$}  {:>8}  {:>6}  {:<12}  {}",
             container.id,
             container.pid,
             container.grafts,
+            fresh_procfs.word(),
             mounts.join(" ")
         );
         writeln!(out, "{}", line.trim_end());

@@ -41,8 +41,14 @@ pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
             created,
         };
         let fds = [pidfd.as_fd(), dir.as_fd()];
-        call_or_start(runtime_dir, &request, &fds, options.runtime.change_limit())
-            .map(|(response, _)| (response, path))
+        call_or_start(
+            runtime_dir,
+            None,
+            &request,
+            &fds,
+            options.runtime.change_limit(),
+        )
+        .map(|(response, _)| (response, path))
     });
     match result {
         Ok((Response::Mounted { id, grafts }, path)) => {

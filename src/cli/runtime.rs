@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Args;
+use eci_fs_mountd::config::{self, Config, Location, OnError};
 use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::runtime_dir;
 use eci_fs_protocol::error::{Error, Result};
 
 use crate::cli::client::Client;
-use crate::cli::config::{self, Config, OnError};
 use crate::cli::program::{self, RUNTIME as PROGRAM, USUAL_DIRECTORIES};
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::command_line::CommandLine;
@@ -65,18 +65,18 @@ pub(super) fn become_runtime(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn execute(line: &CommandLine) -> Result<Infallible> {
-    let environment = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let named = line.host_config.clone();
-    let path = named.or_else(|| environment("ECI_FS_CONFIG"));
-    let path = path.unwrap_or_else(|| config::DEFAULT.into());
-    let config = Config::read(&path)?;
+    let location = match &line.host_config {
+        Some(path) => Location::named(path),
+        None => Location::of_environment(),
+    };
+    let config = Config::read(&location)?;
     let wanted = line.runtime.clone();
     let wanted = wanted
-        .or_else(|| environment("ECI_FS_RUNTIME"))
+        .or_else(|| std::env::var_os("ECI_FS_RUNTIME").map(PathBuf::from))
         .or_else(|| config.runtime.path.clone());
     let runtime = find_runtime(wanted.as_deref())?;
     if line.creates_container() {
-        let added = add_hook(line, &path, &config.hook);
+        let added = add_hook(line, &location.path, &config.hook);
         if let Err(error) = added {
             match config.hook.on_error {
                 OnError::Fail => return Err(error),
@@ -120,7 +120,10 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
             args.extend([name.to_owned(), value.display().to_string()]);
         }
     };
-    option("--config", config_path, config::DEFAULT);
+    // The runtime calls the hook in another directory.
+    let config_path = std::path::absolute(config_path);
+    let config_path = config_path.map_err(|e| Error::io("find", "the configuration", e))?;
+    option("--config", &config_path, config::DEFAULT);
     option("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT);
     option("--bundle-config", &line.config, CONFIG);
     args.push(STAGE.to_owned());

@@ -1,64 +1,14 @@
 //! The annotations with which a container chooses its views.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use eci_fs_emulators::{DIRECTORIES, EMULATORS};
-use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::choices::{Choice, Choices, CpuIds, CpuQuota, MAX_FRESHNESS_MS};
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::link::{CpuIds, CpuQuota};
 use glob::{MatchOptions, Pattern};
-use serde::{Deserialize, Serialize};
 
 /// The prefix of all annotations of eci-fs.
 pub const PREFIX: &str = "eci-fs.";
-
-/// The longest freshness that a container can choose, in milliseconds: an hour.
-const MAX_FRESHNESS_MS: u64 = 3_600_000;
-
-/// A choice of a container. Its name is that of the annotation without [`PREFIX`], and the one in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Choice {
-    /// Turns all views on or off.
-    Enabled,
-    /// Selects views.
-    Views,
-    /// Sets the greatest age of views.
-    Freshness,
-    /// Sets the numbering of CPUs.
-    CpuIds,
-    /// Sets the effect of a CPU quota.
-    CpuQuota,
-}
-
-impl Choice {
-    /// All choices.
-    pub const ALL: [Self; 5] = [
-        Self::Enabled,
-        Self::Views,
-        Self::Freshness,
-        Self::CpuIds,
-        Self::CpuQuota,
-    ];
-
-    /// Returns the name, without [`PREFIX`].
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Views => "views",
-            Self::Freshness => "freshness",
-            Self::CpuIds => "cpu-ids",
-            Self::CpuQuota => "cpu-quota",
-        }
-    }
-}
-
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// The choices in a container's annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use eci_fs_protocol::choices::Choices;
+use eci_fs_protocol::choices::{Choice, Choices};
 use eci_fs_protocol::error::{Error, Kind, Result};
 
-use super::annotations::{self, Choice, PREFIX};
+use super::annotations::{self, PREFIX};
 
 /// The decision about a container.
 #[derive(Debug, Clone, PartialEq, Eq)]

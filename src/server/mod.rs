@@ -214,6 +214,10 @@ impl Server {
                     .0
             }
         };
+        prepared.iter().for_each(fuse::Prepared::notify);
+        // The server before this one may have had other settings. Its attributes would not fit the texts of this one.
+        let slots = self.containers.keys();
+        slots.for_each(|slot| self.fs.distrust(*slot));
         // This comes before anything is read: a request that this server has read itself would come to it twice.
         for fuse in self.fuse.iter().filter(|_| resend) {
             if let Err(error) = fuse::resend(fuse) {

@@ -1,4 +1,4 @@
-//! procps: free, top, vmstat, uptime, w, ps.
+//! procps, and what busybox has of it: free, top, vmstat, uptime, w, ps.
 
 use support::{Scene, cpu_list, find_program, number_after};
 
@@ -36,6 +36,32 @@ fn load(text: &str) -> f64 {
     let (_, rest) = text.split_once("load average: ").unwrap();
     let line = rest.lines().next().unwrap();
     line.split(", ").nth(2).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn privileged_free_of_busybox_puts_the_available_memory_of_the_container_beside_the_total_of_the_host()
+ {
+    let seen = Seen::of("busybox free", "busybox", "busybox free -k");
+    seen.row(
+        "total memory",
+        Machine,
+        Machine,
+        "sysinfo(2)",
+        |said, means| said.is_memory(number_after(&said.text, "Mem:") << 10, means),
+    );
+    seen.row(
+        "available memory",
+        Machine,
+        Container,
+        "/proc/meminfo",
+        |said, means| {
+            let line = said.text.lines().find(|line| line.starts_with("Mem:"));
+            let available = line.unwrap().split_whitespace().last().unwrap();
+            let available: u64 = available.parse().unwrap();
+            let limit = 300 << 10;
+            assert_eq!(available <= limit, means == Container, "{said:?}");
+        },
+    );
 }
 
 #[test]

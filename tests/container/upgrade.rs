@@ -9,7 +9,7 @@ use support::{Scene, open_pidfd, wait_for_end};
 use crate::{limits, scene, sees, sees_the_host};
 
 /// End the daemon that has taken the place of the one that the test started, by this signal.
-fn end(scene: &Scene, signal: Signal) {
+pub(crate) fn end(scene: &Scene, signal: Signal) {
     let pid = scene.daemon_pid().unwrap();
     let pidfd = open_pidfd(pid);
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();

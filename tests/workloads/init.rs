@@ -7,8 +7,9 @@ use std::path::Path;
 
 use eci_fs_emulators::TUNABLES;
 use eci_fs_emulators::tunable::{Handler, Tunable};
+use support::number_after;
 
-use crate::machine::{Files, Machine};
+use crate::machine::{Files, MEMORY, Machine};
 use crate::scene;
 
 /// A container in which systemd has started all that it is to start.
@@ -132,4 +133,70 @@ fn privileged_systemd_is_the_init_of_a_container_and_sets_every_tunable() {
     let (with, without) = (failed(&with), failed(&without));
     println!("failed units: {with:?}; without eci-fs: {without:?}");
     assert!(with.is_subset(&without), "{with:?} {without:?}");
+}
+
+/// Settings of units with a mount namespace of their own, and whether such a unit reads the figures of the host:
+/// systemd mounts a procfs for those.
+const UNITS: &[(&str, bool)] = &[
+    ("DynamicUser=yes", false),
+    ("MountAPIVFS=yes", false),
+    ("PrivateDevices=yes", false),
+    ("PrivateIPC=yes", false),
+    ("PrivateMounts=yes", false),
+    ("PrivateNetwork=yes", false),
+    ("PrivateTmp=yes", false),
+    ("PrivateUsers=yes", false),
+    ("ProtectClock=yes", false),
+    ("ProtectControlGroups=yes", true),
+    ("ProtectHome=yes", false),
+    ("ProtectHostname=yes", false),
+    ("ProtectKernelLogs=yes", false),
+    ("ProtectKernelModules=yes", false),
+    ("ProtectKernelTunables=yes", true),
+    ("ProtectProc=default", false),
+    ("ProtectProc=invisible", true),
+    ("ProtectSystem=strict", false),
+    ("ReadOnlyPaths=/proc/sys", false),
+    ("RootDirectory=/mnt", true),
+];
+
+/// What makes an empty directory the root of a unit.
+const ROOT: [&str; 4] = [
+    "--property",
+    "MountAPIVFS=yes",
+    "--property",
+    "BindReadOnlyPaths=/usr /usr/bin:/bin /usr/lib:/lib /usr/lib64:/lib64",
+];
+
+#[test]
+fn privileged_units_of_systemd_read_the_figures_of_the_host_where_the_documents_say() {
+    let scene = scene();
+    let machine = boot(&scene, Files::Grafted, "");
+    let host = fs::read_to_string("/proc/meminfo").unwrap();
+    let host = number_after(&host, "MemTotal:");
+    let document = include_str!("../../docs/security.md");
+    let mut wrong = Vec::new();
+    for (setting, reads_host) in UNITS {
+        let options = ["--quiet", "--wait", "--pipe", "--property", setting];
+        let root: &[&str] = match *setting {
+            "RootDirectory=/mnt" => &ROOT,
+            _ => &[],
+        };
+        let command = ["cat", "/proc/meminfo"];
+        let words = [&["systemd-run"][..], &options, root, &command].concat();
+        let total = number_after(&machine.run(&words).ok(), "MemTotal:");
+        let wanted = match reads_host {
+            true => host,
+            false => MEMORY >> 10,
+        };
+        if total != wanted {
+            wrong.push((setting, total));
+        }
+        let (name, _) = setting.split_once('=').unwrap();
+        let is_documented = document.contains(&format!("`{name}="));
+        assert!(is_documented || !reads_host, "{setting} is not documented");
+    }
+    assert_eq!(wrong, []);
+    let list = scene.list();
+    assert_eq!(list[0]["fresh_procfs"]["can"], "yes", "{list:?}");
 }

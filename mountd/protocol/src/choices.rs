@@ -1,8 +1,57 @@
 //! Settings of one container alone.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// The longest freshness that can be chosen, in milliseconds: an hour.
+pub const MAX_FRESHNESS_MS: u64 = 3_600_000;
+
+/// A choice that a container can make by an annotation. Its name is that of the annotation without the prefix "eci-fs.",
+/// and the one in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// Turns all views on or off.
+    Enabled,
+    /// Selects views.
+    Views,
+    /// Sets the greatest age of views.
+    Freshness,
+    /// Sets the numbering of CPUs.
+    CpuIds,
+    /// Sets the effect of a CPU quota.
+    CpuQuota,
+}
+
+impl Choice {
+    /// All choices.
+    pub const ALL: [Self; 5] = [
+        Self::Enabled,
+        Self::Views,
+        Self::Freshness,
+        Self::CpuIds,
+        Self::CpuQuota,
+    ];
+
+    /// Returns the name of the annotation without its prefix.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Views => "views",
+            Self::Freshness => "freshness",
+            Self::CpuIds => "cpu-ids",
+            Self::CpuQuota => "cpu-quota",
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// The numbering of CPUs in every view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

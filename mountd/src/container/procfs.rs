@@ -167,6 +167,11 @@ impl Namespace {
     pub fn is_initial_user(self) -> bool {
         self.ino == 0xEFFF_FFFD
     }
+
+    /// Returns true if it is the initial time namespace (`PROC_TIME_INIT_INO`).
+    pub fn is_initial_time(self) -> bool {
+        self.ino == 0xEFFF_FFFA
+    }
 }
 
 /// A process, by the values that tell it from others.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config;
+use crate::config::{self, Views};
 use crate::runtime_dir;
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{CpuIds, CpuQuota, Settings};
@@ -16,9 +16,9 @@ pub struct Options {
     #[arg(long, value_name = "DIR", default_value_os_t = runtime_dir::default())]
     pub runtime_dir: PathBuf,
 
-    /// How old a view may be, in milliseconds; 0 computes every view anew at each open
-    #[arg(long, value_name = "MS", default_value_t = 10, allow_negative_numbers = true, value_parser = parse_milliseconds)]
-    pub freshness: u64,
+    /// How old a view may be, in milliseconds; 0 computes every view anew at each open [default: 10]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true, value_parser = parse_milliseconds)]
+    pub freshness: Option<u64>,
 
     /// Of version 0.1.0, which padded views: units of that version and daemons that are upgraded pass it
     #[arg(long, hide = true)]
@@ -41,9 +41,9 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub server: Option<PathBuf>,
 
-    /// The configuration of the host, of which the daemon reads the table raise
-    #[arg(long, value_name = "FILE", env = "ECI_FS_CONFIG", default_value = config::DEFAULT)]
-    pub config: PathBuf,
+    /// The configuration of the host, for everything that no option sets [default: /etc/eci-fs/config.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = config::VARIABLE)]
+    pub config: Option<PathBuf>,
 
     /// Go to the background, and end with the last container
     #[arg(long, hide = true, conflicts_with = "private")]
@@ -65,17 +65,22 @@ fn parse_milliseconds(text: &str) -> std::result::Result<u64, String> {
 }
 
 impl Options {
-    /// Returns the settings of the views.
-    pub fn settings(&self) -> Settings {
+    /// Returns the location of the configuration.
+    pub fn location(&self) -> config::Location {
+        config::Location::of(self.config.as_deref())
+    }
+
+    /// Returns the settings of the views: those of the options that were given, and of the configuration.
+    pub fn settings(&self, views: &Views) -> Settings {
+        let configured = views.settings();
         Settings {
-            freshness_ms: self.freshness,
-            host_clamp: !self.no_host_clamp,
-            cpu_ids: if self.dense_cpu_ids {
-                CpuIds::Dense
-            } else {
-                CpuIds::Physical
+            freshness_ms: self.freshness.unwrap_or(configured.freshness_ms),
+            host_clamp: configured.host_clamp && !self.no_host_clamp,
+            cpu_ids: match self.dense_cpu_ids {
+                true => CpuIds::Dense,
+                false => configured.cpu_ids,
             },
-            cpu_quota: self.cpu_quota,
+            cpu_quota: self.cpu_quota.or(configured.cpu_quota),
         }
     }
 

@@ -110,7 +110,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let program = Program {
         path: options.server()?,
-        settings: options.settings(),
+        settings: options.settings(&config.views),
     };
     let broker = Broker::default();
     let (inheritance, endpoint) = match predecessor {
@@ -213,13 +213,9 @@ fn block_signals() -> Result<SignalFd> {
     SignalFd::with_flags(&set, flags).map_err(trouble)
 }
 
-/// Reads the configuration. A daemon of a single command has none: nothing of it outlives it, so it changes nothing on
-/// the host.
+/// Reads the configuration.
 fn read_config(options: &Options, predecessor: Option<&Predecessor>) -> Result<Config> {
-    if options.private {
-        return Ok(Config::default());
-    }
-    Config::read(&options.config).inspect_err(|error| {
+    Config::read(&options.location()).inspect_err(|error| {
         if let Some(predecessor) = predecessor {
             predecessor.refuse(error);
         }

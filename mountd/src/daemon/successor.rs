@@ -27,25 +27,27 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot be started, or cannot go on with what it is handed: then this one goes on.
 pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> {
-    let stays = |error: Error| error.context("the daemon that runs goes on");
+    let result = replace(daemon, path);
+    result
+        .map_err(|error| error.context("the daemon that runs goes on"))
+        .inspect_err(|error| tracing::error!(%error, "no other daemon takes the place of this one"))
+}
+
+fn replace(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> {
     let Some(endpoint) = &daemon.endpoint else {
-        return Err(stays(Error::refused(
+        return Err(Error::refused(
             "a daemon of a single command cannot be upgraded",
-        )));
+        ));
     };
     let path = match path {
         Some(path) => path,
-        None => as_installed("/proc/self/exe".as_ref()).map_err(stays)?,
+        None => as_installed("/proc/self/exe".as_ref())?,
     };
-    release_of(&path).map_err(stays)?;
+    release_of(&path)?;
     let mut state = daemon.shared.state();
     let pause = daemon.containers.broker.pause();
     // The successor goes on with what is written down.
-    daemon
-        .containers
-        .journal
-        .save_whole(&mut state.registry)
-        .map_err(stays)?;
+    daemon.containers.journal.save_whole(&mut state.registry)?;
     let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
     ours.set_timeout(Some(LIMIT))
         .map_err(|e| Error::io("set up", "a socket pair", e))?;
@@ -54,7 +56,7 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
         .stdin(Stdio::from(theirs.into_inner()))
         .stdout(Stdio::null())
         .spawn()
-        .map_err(|e| stays(Error::io("start", &path, e)))?;
+        .map_err(|e| Error::io("start", &path, e))?;
     let pid = i32::try_from(child.id()).unwrap_or(0);
     let taken = state.slot.server().map(|_| ()).and_then(|()| {
         hand_over(&ours, endpoint, &state).and_then(|()| {
@@ -83,7 +85,7 @@ pub(super) fn start(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> 
             // Both fail only when the successor has ended.
             let _ = child.kill();
             let _ = child.wait();
-            Err(stays(error))
+            Err(error)
         }
     }
 }

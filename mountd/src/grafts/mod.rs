@@ -33,4 +33,5 @@ pub use prepared_clones::PreparedClones;
 pub use probe::LivenessProbe;
 pub(crate) use source_mounts::open_dir;
 pub use source_mounts::{SOURCE, SourceMounts};
+pub use spare::hides_something;
 pub use target::Targets;

@@ -104,14 +104,19 @@ fn is_whole(top: &Top<'_>) -> bool {
         && top
             .others
             .iter()
-            .all(|other| below(top, &other.point).is_some_and(|path| EMPTY.contains(&path)))
+            .all(|other| !hides_something(top.mount, other))
+}
+
+/// Returns true if a mount that lies on `top` hides something of it: it does not lie on a directory that is always empty.
+pub fn hides_something(top: &Mount, mount: &Mount) -> bool {
+    below(top, &mount.point).is_none_or(|path| !EMPTY.contains(&path))
 }
 
 /// Returns true if a base lies on its directory `point`, and the cover on that.
 fn has_base(targets: &Targets<'_>, proc: &Top<'_>, point: &str) -> bool {
     let name = |path: &str| path.strip_prefix('/') == Some(point);
     let is_there =
-        |mount: &Mount| mount.fstype == "proc" && below(proc, &mount.point).is_some_and(name);
+        |mount: &Mount| mount.fstype == "proc" && below(proc.mount, &mount.point).is_some_and(name);
     let is_base = |mount: &Mount| is_there(mount) && (mount.root == "/" || name(&mount.root));
     let is_cover = |mount: &Mount| is_there(mount) && name(&mount.root);
     proc.others
@@ -121,8 +126,8 @@ fn has_base(targets: &Targets<'_>, proc: &Top<'_>, point: &str) -> bool {
 }
 
 /// A mount point as a path below the one of `top`.
-fn below<'a>(top: &Top<'_>, point: &'a str) -> Option<&'a str> {
-    point.strip_prefix(top.mount.point.as_str())
+fn below<'a>(top: &Mount, point: &'a str) -> Option<&'a str> {
+    point.strip_prefix(top.point.as_str())
 }
 
 /// A detached clone of the mount that a directory is in, from there on, without what is mounted on it.

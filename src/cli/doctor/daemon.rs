@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
+use eci_fs_mountd::config::{self, OnError};
 use eci_fs_mountd::host_sysctls::record;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 
-use super::Findings;
+use super::{Findings, containers};
 use crate::cli::absent::{self, Found};
-use crate::cli::config::{self, Config, OnError};
 use crate::cli::{Runtime, count};
 
-/// Examines the daemon. Returns false if there is one, and it does not answer.
+/// Examines the daemon. Returns false if there is one, and it does not answer. `hook` is the configuration of the hook, which
+/// is none if that is wrong.
 pub(super) fn examine(
     findings: &mut Findings,
     runtime: &Runtime,
-    root: &Path,
+    hook: Option<&config::Hook>,
     wired: bool,
 ) -> bool {
     let dir = &runtime.runtime_dir;
@@ -25,7 +26,7 @@ pub(super) fn examine(
                 findings.error(absent.error());
                 raised(findings, dir);
             } else {
-                missing(findings, absent.error().what, root, wired);
+                missing(findings, absent.error().what, hook, wired);
             }
             return true;
         }
@@ -37,11 +38,14 @@ pub(super) fn examine(
     let listed = client.list();
     let answers = listed.is_ok();
     match listed {
-        Ok(containers) => findings.ok(format!(
-            "eci-mountd is running on {}, and has {}",
-            dir.display(),
-            count(containers.len(), "container")
-        )),
+        Ok(containers) => {
+            findings.ok(format!(
+                "eci-mountd is running on {}, and has {}",
+                dir.display(),
+                count(containers.len(), "container")
+            ));
+            containers::examine(findings, &containers);
+        }
         // The daemon is of another version, or it hangs.
         Err(error) => findings.error(error),
     }
@@ -75,11 +79,11 @@ fn raised(findings: &mut Findings, runtime_dir: &Path) {
     }
 }
 
-/// Reports that no daemon runs, in the words of `says`. The finding depends on whether an engine is set up to call it.
-fn missing(findings: &mut Findings, says: String, root: &Path, wired: bool) {
-    let config = root.join(config::DEFAULT.trim_start_matches('/'));
-    // The check of the engines reports a configuration that cannot be read.
-    let hook = Config::read(&config).unwrap_or_default().hook;
+/// Reports that no daemon runs, in the words of `says`. The finding depends on whether an engine is set up to call it, and
+/// on the configuration of the hook.
+fn missing(findings: &mut Findings, says: String, hook: Option<&config::Hook>, wired: bool) {
+    let default = config::Hook::default();
+    let hook = hook.unwrap_or(&default);
     let start = "start the service eci-mountd";
     if !wired {
         findings.note(

@@ -3,6 +3,8 @@
 //! A finding is wrong when a container would fail to start or would not see its own limits. All other findings that
 //! are worth knowing are notes.
 
+mod configuration;
+mod containers;
 mod daemon;
 mod engines;
 mod kernel;
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use eci_fs_mountd::config::{self, Location};
 use eci_fs_mountd::output::Output;
 use eci_fs_protocol::error::Error;
 use serde::Serialize;
@@ -27,6 +30,9 @@ pub(super) struct Options {
     /// The root of the file system that the engines' configurations are in
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// The configuration of the host [default: /etc/eci-fs/config.toml below the root, if it exists]
+    #[arg(long, value_name = "FILE", env = config::VARIABLE)]
+    config: Option<PathBuf>,
     #[command(flatten)]
     pub(super) runtime: Runtime,
 }
@@ -129,15 +135,19 @@ pub(super) fn main(options: &Options, out: &mut Output) -> ExitCode {
     kernel::examine(&mut findings);
     findings.begin("cgroups");
     kernel::examine_cgroups(&mut findings);
+    findings.begin("configuration");
+    let location = Location::below(&options.root, options.config.as_deref());
+    let config = configuration::examine(&mut findings, &location);
     findings.begin("engines");
     let wired = engines::examine(&mut findings, &options.root);
     // The kernel part says already that only root is told more.
     if rustix::process::geteuid().is_root() {
         findings.begin("daemon");
-        let answers = daemon::examine(&mut findings, &options.runtime, &options.root, wired);
+        let hook = config.as_ref().map(|config| &config.hook);
+        let answers = daemon::examine(&mut findings, &options.runtime, hook, wired);
         findings.begin("container");
         if answers {
-            trial::examine(&mut findings, &options.runtime);
+            trial::examine(&mut findings, &options.runtime, &location);
         } else {
             findings.note(
                 "no container is tried while eci-mountd does not answer",

@@ -2,14 +2,20 @@
 
 use std::process::{Command, Stdio};
 
+use eci_fs_mountd::config::{self, Location};
+
 use super::Findings;
 use crate::cli::Runtime;
 
 /// The memory limit, in MiB. A shell needs far less.
 const MEBIBYTES: u64 = 64;
 
-pub(super) fn examine(findings: &mut Findings, runtime: &Runtime) {
-    let shown = Command::new("/proc/self/exe")
+pub(super) fn examine(findings: &mut Findings, runtime: &Runtime, location: &Location) {
+    let mut command = Command::new("/proc/self/exe");
+    if location.is_named {
+        command.env(config::VARIABLE, &location.path);
+    }
+    let shown = command
         .args(["run", "--memory", &format!("{MEBIBYTES}M")])
         .arg("--runtime-dir")
         .arg(&runtime.runtime_dir)

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use eci_fs_mountd::config::{self, Config, Location, OnError};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::output::{self, print_error};
 use eci_fs_protocol::choices::Choices;
@@ -21,7 +22,6 @@ use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 use crate::cli::PROGRAM;
 use crate::cli::client::{Client, call_or_start, unexpected_answer};
-use crate::cli::config::{self, Config, OnError};
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
@@ -57,9 +57,9 @@ pub(super) struct Options {
     /// The file of the container's configuration in its bundle
     #[arg(long, value_name = "FILE", default_value = CONFIG, hide = true)]
     bundle_config: PathBuf,
-    /// The configuration of the host
-    #[arg(long, value_name = "FILE", env = "ECI_FS_CONFIG", default_value = config::DEFAULT)]
-    config: PathBuf,
+    /// The configuration of the host [default: /etc/eci-fs/config.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = config::VARIABLE)]
+    config: Option<PathBuf>,
     /// The runtime directory of eci-mountd
     #[arg(long, value_name = "DIR", env = "ECI_FS_RUNTIME_DIR")]
     pub(super) runtime_dir: Option<PathBuf>,
@@ -87,6 +87,8 @@ enum Action {
 #[derive(Debug)]
 struct HookCall {
     config: config::Hook,
+    /// The configuration, if it was named. A daemon that the hook starts reads the same one.
+    config_path: Option<PathBuf>,
     /// The time at which the time limit is over.
     deadline: Instant,
 }
@@ -128,7 +130,7 @@ pub(super) fn main(options: &Options) -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
-    let (mut config, read) = match Config::read(&options.config) {
+    let (mut config, read) = match Config::read(&Location::of(options.config.as_deref())) {
         Ok(config) => (config.hook, Ok(())),
         Err(error) => (config::Hook::default(), Err(error)),
     };
@@ -139,7 +141,11 @@ fn run(options: &Options) -> Result<()> {
         config.runtime_dir.clone_from(dir);
     }
     let deadline = begun + config.limit();
-    let call = HookCall { config, deadline };
+    let call = HookCall {
+        config,
+        config_path: options.config.clone(),
+        deadline,
+    };
     let result = read.and_then(|()| call.run(options));
     let Err(error) = result else {
         return Ok(());
@@ -274,7 +280,14 @@ impl HookCall {
     fn call(&self, request: Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<Response> {
         let dir = &self.config.runtime_dir;
         if self.config.start {
-            return Ok(call_or_start(dir, &request, fds, self.time_left()?)?.0);
+            return Ok(call_or_start(
+                dir,
+                self.config_path.as_deref(),
+                &request,
+                fds,
+                self.time_left()?,
+            )?
+            .0);
         }
         let client = Client::connect(dir, self.time_left()?)?.ok_or_else(|| no_daemon(dir))?;
         Ok(client.call(request, fds)?.0)

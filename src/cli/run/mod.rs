@@ -259,7 +259,14 @@ fn attach(options: &Options, private: Option<&PrivateDaemon>, init: &OwnedFd) ->
         Some(private) => private.call(request, &fds)?.0,
         None => {
             let runtime = &options.runtime;
-            call_or_start(&runtime.runtime_dir, &request, &fds, runtime.change_limit())?.0
+            call_or_start(
+                &runtime.runtime_dir,
+                None,
+                &request,
+                &fds,
+                runtime.change_limit(),
+            )?
+            .0
         }
     };
     match response {

@@ -104,6 +104,11 @@ pub fn prepare(
 }
 
 impl Prepared {
+    /// Tells the kernel things by this session from now on.
+    pub fn notify(&self) {
+        self.notifier.set(self.connection, self.session.notifier());
+    }
+
     /// Serves on threads of its own. `ended` is called when the connection is no more, unless the session was drained.
     ///
     /// # Errors
@@ -112,7 +117,7 @@ impl Prepared {
         let Self {
             session,
             connection,
-            notifier,
+            ..
         } = self;
         let progress = Arc::new(Progress::default());
         let serving = Serving {
@@ -121,7 +126,6 @@ impl Prepared {
             relay: None,
             progress: Arc::clone(&progress),
         };
-        notifier.set(connection, session.notifier());
         std::thread::Builder::new()
             .name(connection.name().to_owned())
             .spawn(move || {

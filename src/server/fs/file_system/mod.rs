@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use eci_fs_emulators::{EMULATORS, Host, Settings, Tunable};
+use eci_fs_emulators::{EMULATORS, Host, Settings};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{Connection, Row};
 use rustix::thread::CapabilitySets;
@@ -256,12 +256,8 @@ impl FileSystem {
     /// Hears of changed limits, and has the kernel believe no attributes that change with them. It runs until the process
     /// ends.
     pub fn watch_forever(&self) {
-        if let (Some(watcher), Some(kernel)) = (&self.watcher, &self.kernel) {
-            watcher.run(|slot| {
-                for (connection, id) in self.limited_nodes(slot) {
-                    kernel.distrust(connection, id);
-                }
-            });
+        if let Some(watcher) = &self.watcher {
+            watcher.run(|slot| self.distrust(slot));
         }
     }
 
@@ -270,19 +266,30 @@ impl FileSystem {
         self.sysctls.report_forever();
     }
 
-    /// Returns the nodes of a container that the kernel may hold attributes of which change with its limits.
+    /// Has the kernel believe no attributes of a container's views any more that change with limits or settings.
+    pub fn distrust(&self, slot: u64) {
+        if let Some(kernel) = &self.kernel {
+            for (connection, id) in self.limited_nodes(slot) {
+                kernel.distrust(connection, id);
+            }
+        }
+    }
+
+    /// Returns the nodes of a container that the kernel may hold attributes of which change with its limits. A view that
+    /// is served on the live connection may be grafted from the cached one, if the freshness was not 0 then.
     fn limited_nodes(&self, slot: u64) -> Vec<(Connection, NodeId)> {
         let Ok(container) = self.containers.get(slot) else {
             return Vec::new();
         };
         let limited = |index: usize| {
-            let connection = container.connection(index)?;
+            let _is_served = container.connection(index)?;
             let emulator = EMULATORS[index];
-            let is_limited = match connection {
-                Connection::Cached => true,
-                Connection::Live => emulator.tunable().is_some_and(Tunable::follows_limits),
+            let connection = match emulator.tunable() {
+                None => Connection::Cached,
+                Some(tunable) if tunable.follows_limits() => Connection::Live,
+                Some(_) => return None,
             };
-            is_limited.then(|| (connection, NodeId::view(slot, emulator.facts().id)))
+            Some((connection, NodeId::view(slot, emulator.facts().id)))
         };
         (0..EMULATORS.len()).filter_map(limited).collect()
     }
