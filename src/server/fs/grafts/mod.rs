@@ -120,7 +120,7 @@ impl DirectoryGrafts {
     /// Returns the inode number of a node, which is the path `rel` below the graft of `place`. A file that has a graft of
     /// its own over it has the inode number of that graft, because a program finds that one at the name.
     fn inode(&self, place: &Place, rel: &str, id: NodeId) -> u32 {
-        covering(place, rel).map_or(id.inode(), u32::from)
+        covering(place, rel).map_or_else(|| id.inode(), u32::from)
     }
 
     /// Returns whether a file in a directory graft has a graft of its own over it.
