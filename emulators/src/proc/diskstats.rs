@@ -87,7 +87,7 @@ fn render(host: &[u8], devices: &[DeviceIo], mounted: &[(u64, u64)], out: &mut V
     let unused = DeviceIo::default();
     for row in rows(host, mounted) {
         let used = devices.iter().find(|io| io.device == row.device);
-        let Some(io) = used.or(row.is_mounted.then_some(&unused)) else {
+        let Some(io) = used.or_else(|| row.is_mounted.then_some(&unused)) else {
             continue;
         };
         let (major, minor) = row.device;
