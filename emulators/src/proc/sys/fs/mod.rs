@@ -12,7 +12,8 @@ const NR_OPEN_MAX: i32 = i32::MAX & -64;
 /// The files of this directory that cannot be set.
 pub static VIEWS: &[View] = &[View::new(48, "/proc/sys/fs/file-nr", render_file_nr)
     .sources("file-max of the container", "file-max of the container")
-    .invented("that no file is open: the kernel keeps no count per cgroup")];
+    .invented("that no file is open: the kernel keeps no count per cgroup")
+    .resizing()];
 
 /// The tunables of this directory.
 pub static TUNABLES: &[Tunable] = &[
