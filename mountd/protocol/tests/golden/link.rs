@@ -175,7 +175,7 @@ fn disks_and_groups_of_a_container_are_told_where_it_has_any() {
         concat!(
             r#"{"id":"web","start_nsec":1,"boottime_offset_nsec":-2,"pid_level":3,"pid_max_is_own":true,"#,
             r#""network":{"settable":[],"groups":[[0,100000,65536]]},"disks":[[254,0],[8,17]],"uid":4,"gid":5,"#,
-            r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}]}"#,
+            r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}],"can_measure_cpus":true}"#,
         ),
     );
 }
