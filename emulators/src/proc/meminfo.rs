@@ -37,14 +37,14 @@ fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, 
     Ok(Bound::Bytes(bound(&host, &memory.totals, extra.overcommit)))
 }
 
-/// Reads the container's settings. The kernel's default is a ratio of 50.
+/// Reads the container's settings, of which one is 0. The kernel's default is a ratio of 50.
 fn read_overcommit(cx: &Context<'_>) -> Result<Overcommit, Error> {
     let number = |id| tunable(id).map_or(Ok(None), |tunable| tunable.number(cx));
-    let kbytes = number(OVERCOMMIT_KBYTES)?.unwrap_or(0);
-    Ok(match kbytes {
-        0 => Overcommit::Ratio(number(OVERCOMMIT_RATIO)?.unwrap_or(50)),
-        _ => Overcommit::Kbytes(kbytes),
-    })
+    let ratio = number(OVERCOMMIT_RATIO)?.unwrap_or(50);
+    if ratio > 0 {
+        return Ok(Overcommit::Ratio(ratio));
+    }
+    Ok(Overcommit::Kbytes(number(OVERCOMMIT_KBYTES)?.unwrap_or(0)))
 }
 
 /// Reads the number of huge pages that the limit allows and the host has, and how many of them are free. Without the

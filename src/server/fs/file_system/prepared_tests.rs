@@ -61,3 +61,36 @@ fn what_is_expected_is_walked_to_by_the_nodes_that_it_has_later_and_not_read() {
     fs.remove(7);
     assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
 }
+
+#[test]
+fn a_file_that_is_grafted_alone_has_its_node_before_its_container_comes_and_its_size_later() {
+    let fs = of_this_host();
+    let live = |path: &str| walk_and_look(&fs, Connection::Live, path);
+    fs.prepare(7);
+    let disks = std::fs::read_dir("/sys/class/block").unwrap();
+    let has_size = |dir: &std::path::PathBuf| {
+        std::fs::read_to_string(dir.join("size")).is_ok_and(|size| size.trim() != "0")
+    };
+    let dir = disks
+        .map(|disk| disk.unwrap().path().canonicalize().unwrap())
+        .find(has_size);
+    let dir = dir.expect("a host with a disk");
+    let path = format!("7{}", dir.join("stat").display());
+    let stat = live(&path).unwrap();
+    let (attr, timeout) = fs.entry(stat).unwrap();
+    let looked_at = (attr.kind, attr.size, timeout);
+    assert_eq!(looked_at, (Kind::File, 0, Duration::ZERO));
+    assert_eq!(
+        fs.attr(Connection::Live, stat, None).err(),
+        Some(Errno::NOENT)
+    );
+    for missing in ["dev", "none"] {
+        let path = format!("7{}", dir.join(missing).display());
+        assert_eq!(live(&path), Err(Errno::NOENT), "{missing}");
+    }
+    let rows = fs.add(7, Attached::unlimited());
+    assert!(rows.iter().any(|row| path[1..] == row.path));
+    assert_eq!(live(&path), Ok(stat));
+    let (attr, _) = fs.attr(Connection::Live, stat, None).unwrap();
+    assert!(attr.size > 100 && attr.mode == 0o444, "{attr:?}");
+}
