@@ -40,6 +40,8 @@ fn views() -> String {
     for facts in views.filter(|facts| tunable(facts.id).is_none()) {
         let connection = match (facts.mode & 0o222, facts.pace) {
             (0, Pace::Static) => "cached, static",
+            // Its rows, one for each CPU, can exceed a page.
+            (0, Pace::Ticking) if facts.path == "/proc/stat" => "cached; live with many CPUs",
             (0, Pace::Ticking) => "cached",
             _ => "live",
         };

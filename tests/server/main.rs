@@ -8,3 +8,4 @@ mod orphan;
 mod raise;
 mod remembered;
 mod rig;
+mod sizes;

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use eci_fs::server::state::{Begin, Record, State};
 use eci_fs_mountd::container::describe;
@@ -13,6 +14,7 @@ use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::CgroupChoice;
+use eci_fs_protocol::facts::Facts;
 use eci_fs_protocol::link::{
     self, BrokerReply, BrokerRequest, Connection, FromServer, HELD, Resource, Row, Secrets,
     Settings, ToServer,
@@ -161,10 +163,37 @@ impl Rig {
 
     /// Hand a container to a server, as the one in `slot`.
     pub(crate) fn add(&self, server: &Server, slot: u64, container: &Container) -> Vec<Row> {
+        self.add_with(server, slot, container, |_| {})
+    }
+
+    /// Hand a container to a server as if it had been started this long ago.
+    pub(crate) fn add_of_age(
+        &self,
+        server: &Server,
+        slot: u64,
+        container: &Container,
+        age: Duration,
+    ) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = Duration::try_from(now).unwrap();
+        self.add_with(server, slot, container, |facts| {
+            let start = now.checked_sub(age).unwrap_or_default();
+            facts.start_nsec = u64::try_from(start.as_nanos()).unwrap();
+        });
+    }
+
+    fn add_with(
+        &self,
+        server: &Server,
+        slot: u64,
+        container: &Container,
+        change: impl FnOnce(&mut Facts),
+    ) -> Vec<Row> {
         let pidfd = support::open_pidfd(container.pid());
         let proc = Proc::open().unwrap();
         let choice = CgroupChoice::NamespaceRoot;
-        let described = describe(&proc, pidfd.as_fd(), None, choice, None).unwrap();
+        let mut described = describe(&proc, pidfd.as_fd(), None, choice, None).unwrap();
+        change(&mut described.facts);
         let secrets = Secrets {
             boot_id: [1; 16],
             host_secret: [2; 32],
