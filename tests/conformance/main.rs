@@ -6,11 +6,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod affinity;
 mod beside;
+mod built;
 mod case;
 mod cpus;
 mod lxcfs;
+mod measuring;
 mod monitors;
+mod offline;
 mod procps;
 mod runtimes;
 mod said;
@@ -19,6 +23,6 @@ mod table;
 mod terminal;
 mod topology;
 
-use case::{Case, Seen};
+use case::{Case, Program, Seen};
 use said::{Means, Said};
 use shell::Shell;
