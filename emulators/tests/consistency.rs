@@ -5,7 +5,7 @@ mod common;
 
 use common::Fixture;
 use eci_fs_emulators::cpulist::CpuSet;
-use eci_fs_emulators::{DIRECTORIES, Decision, EMULATORS, render_view};
+use eci_fs_emulators::{CpuIds, DIRECTORIES, Decision, EMULATORS, render_view};
 
 fn view(fixture: &Fixture, path: &str) -> String {
     let emulator = EMULATORS
@@ -50,35 +50,49 @@ fn the_cpus_are_the_same_everywhere() {
         let cx = fixture.context();
         let name = dir.display();
         let online = set(&view(&fixture, "/sys/devices/system/cpu/online"));
-        let present = set(&view(&fixture, "/sys/devices/system/cpu/present"));
+        let possible = set(&view(&fixture, "/sys/devices/system/cpu/possible"));
+        let dense = fixture.settings.cpu_ids == CpuIds::Dense;
+        let machine = |path| set(&String::from_utf8_lossy(&cx.host.read(path).unwrap()));
+        if !dense {
+            for list in [
+                "/sys/devices/system/cpu/possible",
+                "/sys/devices/system/cpu/present",
+            ] {
+                assert_eq!(set(&view(&fixture, list)), machine(list), "{name}");
+            }
+        }
         let cpuinfo = view(&fixture, "/proc/cpuinfo");
         assert_eq!(numbers(cpuinfo.lines(), "processor\t: "), online, "{name}");
         let stat = view(&fixture, "/proc/stat");
         let rows = stat.lines().filter_map(|line| line.split(' ').next());
         assert_eq!(numbers(rows, "cpu"), online, "{name}");
-        for table in ["/proc/interrupts", "/proc/softirqs"] {
-            if cx.host.exists(table) {
-                let table = view(&fixture, table);
-                let header = table.lines().next().unwrap();
-                assert_eq!(numbers(header.split(' '), "CPU"), online, "{name}");
+        for path in ["/proc/interrupts", "/proc/softirqs"] {
+            if cx.host.exists(path) {
+                let columns = |table: &str| {
+                    let header = table.lines().next().unwrap();
+                    numbers(header.split(' '), "CPU")
+                };
+                let theirs = cx.host.read(path).unwrap();
+                let expected = match dense {
+                    true => online.clone(),
+                    false => columns(&String::from_utf8_lossy(&theirs)),
+                };
+                assert_eq!(columns(&view(&fixture, path)), expected, "{name}: {path}");
             }
         }
-        assert_eq!(
-            set(&view(&fixture, "/sys/devices/system/cpu/possible")),
-            present,
-            "{name}"
-        );
         let offline = set(&view(&fixture, "/sys/devices/system/cpu/offline"));
-        assert_eq!(present.difference(&online), offline, "{name}");
+        assert_eq!(possible.difference(&online), offline, "{name}");
 
         let directory = DIRECTORIES[0];
         let names = directory.names(&cx, "").unwrap();
-        assert_eq!(
-            numbers(names.iter().map(String::as_str), "cpu"),
-            present,
-            "{name}"
-        );
-        for cpu in present.iter() {
+        let all = numbers(names.iter().map(String::as_str), "cpu");
+        let theirs = cx.host.names("/sys/devices/system/cpu").unwrap();
+        let expected = match dense {
+            true => possible,
+            false => numbers(theirs.iter().map(String::as_str), "cpu"),
+        };
+        assert_eq!(all, expected, "{name}");
+        for cpu in all.iter() {
             let path = format!("cpu{cpu}/online");
             if let Decision::View { .. } = directory.entry(&cx, &path).unwrap() {
                 let mut text = Vec::new();

@@ -39,7 +39,7 @@ fn privileged_nproc_reports_the_cpus_that_its_threads_may_run_on() {
     seen.row(
         "CPUs",
         Machine,
-        Cpuset,
+        Machine,
         "/sys/devices/system/cpu/possible",
         |said, means| {
             said.is_count(only(said), means);
@@ -71,7 +71,7 @@ fn privileged_getconf_reports_the_cpus_of_the_container() {
     seen.row(
         "CPUs",
         Machine,
-        Cpuset,
+        Machine,
         "/sys/devices/system/cpu/possible",
         |said, means| {
             said.is_count(only(said), means);
@@ -96,10 +96,9 @@ fn privileged_getconf_reports_the_memory_of_the_machine() {
 
 #[test]
 fn privileged_lscpu_reports_the_cpus_of_the_container() {
-    let script = "LC_ALL=C lscpu; lscpu -p=CPU | grep -v '^#' | sed 's/^/row: /'";
-    let seen = Seen::of("lscpu", "util-linux", script);
+    let seen = Seen::of("lscpu", "util-linux", "LC_ALL=C lscpu");
     let present = "/sys/devices/system/cpu/{possible,present}";
-    seen.row("CPU(s)", Machine, Cpuset, present, |said, means| {
+    seen.row("CPU(s)", Machine, Machine, present, |said, means| {
         said.is_count(field(said, "CPU(s):").parse().unwrap(), means);
     });
     let online = "/sys/devices/system/cpu/online";
@@ -134,7 +133,7 @@ fn privileged_lscpu_reports_the_cpus_of_the_container() {
     seen.row(
         "cores and threads",
         Machine,
-        Container,
+        Cpuset,
         topology,
         |said, means| {
             let number = |label| field(said, label).parse::<usize>().unwrap();
@@ -142,11 +141,16 @@ fn privileged_lscpu_reports_the_cpus_of_the_container() {
                 * number("Core(s) per socket:")
                 * number("Thread(s) per core:");
             said.is_count(of_all, means);
-            let rows = said
-                .text
-                .lines()
-                .filter_map(|line| line.strip_prefix("row: "));
-            let ids: Vec<u64> = rows.flat_map(cpu_list).collect();
+        },
+    );
+    let seen = Seen::of("lscpu -p", "util-linux", "lscpu -p=CPU | grep -v '^#'");
+    seen.row(
+        "CPUs, one by one",
+        Machine,
+        Container,
+        online,
+        |said, means| {
+            let ids: Vec<u64> = said.text.lines().flat_map(cpu_list).collect();
             said.is_list(&ids, means);
         },
     );

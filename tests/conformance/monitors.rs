@@ -34,7 +34,7 @@ fn privileged_mpstat_reports_the_cpus_of_the_container() {
     seen.row(
         "CPUs in the heading",
         Machine,
-        Cpuset,
+        Machine,
         "/sys/devices/system/cpu/cpuN",
         |said, means| {
             said.is_count(heading(said), means);

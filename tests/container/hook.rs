@@ -74,23 +74,46 @@ fn privileged_a_container_without_masked_and_read_only_paths_sees_its_limits() {
     });
 }
 
+/// Gives the container these capabilities, and does not have its agent take any out of the bounding set.
+fn with_capabilities(config: &mut Value, capabilities: &Value) {
+    for set in ["bounding", "effective", "permitted"] {
+        config["process"]["capabilities"][set] = capabilities.clone();
+    }
+    config["process"]["args"] = json!(["/bin/probe", "agent", "measuring"]);
+}
+
 #[test]
-fn privileged_a_container_with_all_capabilities_and_a_writable_root_sees_its_limits() {
+fn privileged_a_container_with_many_capabilities_and_a_writable_root_sees_its_limits() {
     all_see_their_limits(|config| {
-        let all = json!([
-            "CAP_SYS_ADMIN",
-            "CAP_KILL",
-            "CAP_NET_ADMIN",
-            "CAP_SYS_PTRACE"
-        ]);
-        for set in ["bounding", "effective", "permitted"] {
-            config["process"]["capabilities"][set] = all.clone();
-        }
+        let many = json!(["CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_PTRACE"]);
+        with_capabilities(config, &many);
         config["process"]["noNewPrivileges"] = json!(false);
         config["linux"]["maskedPaths"] = json!([]);
         config["linux"]["readonlyPaths"] = json!([]);
         config["root"]["readonly"] = json!(false);
     });
+}
+
+#[test]
+fn privileged_a_container_that_can_measure_cpus_sees_them_all_from_the_start() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let all = support::cpu_list(&online).len();
+    for (engine, user) in kinds() {
+        for capability in ["CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF"] {
+            let bundle = hooked(&scene, engine, user);
+            bundle.change(|config| {
+                with_capabilities(config, &json!(["CAP_KILL", capability]));
+                config["linux"]["maskedPaths"] = json!([]);
+                config["linux"]["readonlyPaths"] = json!([]);
+            });
+            let mut container = Container::of_bundle(bundle);
+            // In a user namespace of its own it measures nothing.
+            sees(&mut container, 192, if user { 1 } else { all });
+        }
+    }
+    daemon.end();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use support::{Limits, cpu_list};
 
-use crate::source::Cpus;
+use crate::source::{Cpus, file};
 use crate::{LIMITS, Live, ONE_CPU};
 
 pub(crate) const CPU: &str = "/sys/devices/system/cpu";
@@ -54,23 +54,43 @@ pub(crate) fn mask(text: &str) -> Vec<u64> {
     (0..64).filter(|cpu| bits >> cpu & 1 == 1).collect()
 }
 
-/// A quota on both CPUs, and one CPU without a quota.
-const EACH: [Limits; 2] = [LIMITS, ONE_CPU];
+/// A quota on both CPUs, each CPU alone, and one of them with a quota.
+const EACH: [Limits; 4] = [
+    LIMITS,
+    ONE_CPU,
+    Limits {
+        cpuset: Some("0"),
+        ..ONE_CPU
+    },
+    Limits {
+        cpus: Some(0.5),
+        ..ONE_CPU
+    },
+];
 
 #[test]
-fn privileged_the_lists_of_cpus_are_those_of_the_cpuset_and_the_quota() {
+fn privileged_the_cpus_outside_of_the_cpuset_and_the_quota_are_offline() {
     for limits in EACH {
         let Some(live) = Live::start(&limits) else {
             return;
         };
         let cpus = Cpus::read(&live.cgroup);
         let list = |name: &str| cpu_list(&live.seen(&format!("{CPU}/{name}")));
-        let hidden = cpus.allowed.iter().filter(|id| !cpus.visible.contains(id));
+        for name in ["possible", "present", "enabled", "kernel_max"] {
+            let path = format!("{CPU}/{name}");
+            if let Ok(kernel) = fs::read_to_string(&path) {
+                assert_eq!(live.seen(&path), kernel, "{name}");
+            }
+        }
+        let grafts = live.container.grafts();
+        for name in ["possible", "present"] {
+            assert!(!grafts.contains(&format!("{CPU}/{name}")), "{name}");
+        }
+        let possible = cpu_list(&file(format!("{CPU}/possible"))).into_iter();
+        let hidden = possible.filter(|id| !cpus.visible.contains(id));
         assert_eq!(list("online"), cpus.visible);
-        assert_eq!(list("possible"), cpus.allowed);
-        assert_eq!(list("present"), cpus.allowed);
-        assert_eq!(list("offline"), hidden.copied().collect::<Vec<_>>());
-        for name in ["enabled", "isolated", "nohz_full"] {
+        assert_eq!(list("offline"), hidden.collect::<Vec<_>>());
+        for name in ["isolated", "nohz_full"] {
             let Ok(kernel) = fs::read_to_string(format!("{CPU}/{name}")) else {
                 continue;
             };
@@ -85,47 +105,117 @@ fn privileged_the_lists_of_cpus_are_those_of_the_cpuset_and_the_quota() {
 }
 
 #[test]
-fn privileged_there_is_a_directory_for_each_cpu_of_the_cpuset() {
+fn privileged_there_is_a_directory_for_each_cpu_and_those_of_the_cpuset_have_a_topology() {
     for limits in EACH {
         let Some(mut live) = Live::start(&limits) else {
             return;
         };
         let cpus = Cpus::read(&live.cgroup);
         let seen = names(&live, CPU);
-        assert_eq!(ids(&seen, "cpu"), cpus.allowed);
+        let theirs = ids(&host_names(CPU), "cpu");
+        assert_eq!(ids(&seen, "cpu"), theirs);
         let affinity = live.container.ask(&["facts"])["affinity"].clone();
         assert_eq!(affinity, serde_json::json!(cpus.allowed));
-        for id in &cpus.allowed {
-            let own = names(&live, &format!("{CPU}/cpu{id}"));
-            let is_visible = cpus.visible.contains(id);
+        for id in &theirs {
+            let top = format!("{CPU}/cpu{id}");
+            let (is_visible, is_allowed) = (cpus.visible.contains(id), cpus.allowed.contains(id));
             // The first CPU of many machines has no such file, where it cannot go offline.
-            if own.iter().any(|name| name == "online") {
-                let online = live.seen(&format!("{CPU}/cpu{id}/online"));
+            let mut expected = host_names(&top);
+            if !is_visible && !expected.iter().any(|name| name == "online") {
+                expected.push("online".to_owned());
+                expected.sort();
+            }
+            if !is_allowed {
+                let gone = ["topology", "cache", "microcode", "thermal_throttle"];
+                expected.retain(|name| !gone.contains(&&**name));
+            }
+            assert_eq!(names(&live, &top), expected, "cpu{id}");
+            if expected.iter().any(|name| name == "online") {
+                let online = live.seen(&format!("{top}/online"));
                 assert_eq!(online.trim(), u8::from(is_visible).to_string(), "{id}");
             }
-            for name in ["topology", "cache"] {
-                let is_there = own.iter().any(|n| n == name);
-                let on_host = Path::new(&format!("{CPU}/cpu{id}/{name}")).exists();
-                assert_eq!(is_there, is_visible && on_host, "cpu{id}/{name}");
+            for name in ["hotplug/state", "hotplug/target"] {
+                let path = format!("{top}/{name}");
+                let Ok(kernel) = fs::read_to_string(&path) else {
+                    continue;
+                };
+                let expected = if is_visible { &*kernel } else { "0\n" };
+                assert_eq!(live.seen(&path), expected, "{path}");
             }
+            assert_eq!(
+                live.seen(&format!("{top}/uevent")),
+                file(format!("{top}/uevent"))
+            );
         }
     }
 }
 
+/// The names of a directory of the host.
+#[track_caller]
+fn host_names(path: &str) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
 #[test]
-fn privileged_topology_and_caches_name_the_visible_cpus_alone() {
+fn privileged_counters_of_the_machines_cpus_are_zero() {
+    let Some(live) = Live::start(&LIMITS) else {
+        return;
+    };
+    let mut compared = 0;
+    for id in ids(&host_names(CPU), "cpu") {
+        for (dir, counters) in [
+            (
+                "cpuidle",
+                &["usage", "time", "above", "below", "rejected"][..],
+            ),
+            ("thermal_throttle", &["core_throttle_count"]),
+        ] {
+            let top = format!("{CPU}/cpu{id}/{dir}");
+            if !Path::new(&top).exists() {
+                continue;
+            }
+            for state in host_names(&top) {
+                let (below, files) = match dir {
+                    "cpuidle" => (format!("{top}/{state}"), counters),
+                    _ => (top.clone(), counters),
+                };
+                for name in files {
+                    let path = format!("{below}/{name}");
+                    if Path::new(&path).exists() {
+                        assert_eq!(live.seen(&path), "0\n", "{path}");
+                        compared += 1;
+                    }
+                }
+                let name = format!("{below}/name");
+                if Path::new(&name).exists() {
+                    assert_eq!(live.seen(&name), file(&name), "{name}");
+                }
+            }
+        }
+    }
+    // A virtual machine may have none of them.
+    let has_idle_states = Path::new("/sys/devices/system/cpu/cpu0/cpuidle/state0").exists();
+    assert!(compared > 0 || !has_idle_states);
+}
+
+#[test]
+fn privileged_topology_and_caches_name_the_cpus_of_the_cpuset_alone() {
     for limits in EACH {
         let Some(live) = Live::start(&limits) else {
             return;
         };
         let cpus = Cpus::read(&live.cgroup);
-        let visible = |all: Vec<u64>| -> Vec<u64> {
+        let allowed = |all: Vec<u64>| -> Vec<u64> {
             all.into_iter()
-                .filter(|id| cpus.visible.contains(id))
+                .filter(|id| cpus.allowed.contains(id))
                 .collect()
         };
         let mut compared = 0;
-        for id in &cpus.visible {
+        for id in &cpus.allowed {
             let top = format!("{CPU}/cpu{id}");
             let mut paths: Vec<String> = names(&live, &format!("{top}/topology"))
                 .iter()
@@ -151,9 +241,9 @@ fn privileged_topology_and_caches_name_the_visible_cpus_alone() {
                 let seen = live.seen(&path);
                 compared += 1;
                 if path.ends_with("_list") {
-                    assert_eq!(cpu_list(&seen), visible(cpu_list(&kernel)), "{path}");
+                    assert_eq!(cpu_list(&seen), allowed(cpu_list(&kernel)), "{path}");
                 } else if path.ends_with("_map") || is_mask(&path) {
-                    assert_eq!(mask(&seen), visible(mask(&kernel)), "{path}");
+                    assert_eq!(mask(&seen), allowed(mask(&kernel)), "{path}");
                     assert_eq!(seen.len(), kernel.len(), "{path}");
                 } else {
                     assert_eq!(seen, kernel, "{path}");

@@ -7,6 +7,7 @@
 use crate::cgroup::cpu::{Quota, read_quota};
 use crate::cgroup::cpuset::read_cpus;
 use crate::cpulist::CpuSet;
+use crate::text::{fields, parse_u64};
 use crate::{Context, Controller, CpuIds, CpuQuota, Error};
 
 /// The directory of the CPUs.
@@ -137,6 +138,21 @@ pub(crate) fn render_mask(
     cpus.shown(&set, scope).render_mask_like(&text, out);
     out.push(b'\n');
     Ok(())
+}
+
+/// Returns whether a CPU of C has the frequency policy at `path`. A path that does not exist is no policy.
+pub(crate) fn is_policy_of(cx: &Context<'_>, cpus: &Cpus, path: &str) -> Result<bool, Error> {
+    let text = cx.host.read_optional(&format!("{path}/related_cpus"))?;
+    let has_one = |text: &[u8]| !parse_numbers(text).intersection(&cpus.allowed).is_empty();
+    Ok(text.is_some_and(|text| has_one(&text)))
+}
+
+/// Parses numbers of CPUs between spaces (cpufreq_show_cpus).
+pub(crate) fn parse_numbers(text: &[u8]) -> CpuSet {
+    fields(text)
+        .filter_map(parse_u64)
+        .filter_map(|cpu| u32::try_from(cpu).ok())
+        .collect()
 }
 
 /// Returns whether CPUs have other numbers than on the host.

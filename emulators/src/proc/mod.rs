@@ -16,6 +16,7 @@ pub mod vmstat;
 pub mod zoneinfo;
 
 use crate::model::irq;
+use crate::view::Render;
 use crate::{Needs, View};
 
 /// The files of this directory.
@@ -31,9 +32,14 @@ pub static VIEWS: &[View] = &[
     vmstat::VIEW,
     zoneinfo::VIEW,
     // show_interrupts, kernel/irq/proc.c.
-    counts(31, "/proc/interrupts"),
+    counts(31, "/proc/interrupts", irq::render_marked_counts)
+        .sources(
+            "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us",
+            "cpuset.cpus.effective, cpu.max",
+        )
+        .invented("zeros, and in the first row a 1 for each CPU of V"),
     // show_softirqs, fs/proc/softirqs.c.
-    counts(32, "/proc/softirqs"),
+    counts(32, "/proc/softirqs", irq::render_counts),
     // These are headers without rows. Only root may read the kernel's files, so the server does not read them.
     View::constant(
         29,
@@ -59,15 +65,11 @@ pub static VIEWS: &[View] = &[
     View::hidden(37, "/proc/latency_stats"),
 ];
 
-/// Returns the row of a table whose columns are the visible CPUs. Its rows are the kernel's, and all numbers are 0:
-/// the counts tell what other containers do.
-const fn counts(id: u16, path: &'static str) -> View {
-    View::new(id, path, irq::render_view)
+/// Returns the row of a table with a column for each CPU. Rows and columns are the kernel's, and the numbers are 0: the
+/// counts tell what other containers do.
+const fn counts(id: u16, path: &'static str, render: Render) -> View {
+    View::new(id, path, render)
         .steady()
-        .sources(
-            "cpuset.effective_cpus, cpu.cfs_quota_us, cpu.cfs_period_us",
-            "cpuset.cpus.effective, cpu.max",
-        )
         .invented("zeros")
         .needs(Needs::CGROUP)
 }

@@ -45,6 +45,24 @@ fn privileged_annotations_choose_what_the_host_allows() {
 }
 
 #[test]
+fn privileged_a_container_chooses_what_its_quota_does_to_its_cpus() {
+    let scene = scene();
+    let daemon = scene.daemon(&["--cpu-quota", "online"]);
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let all = support::cpu_list(&online).len();
+    for (annotations, expected) in [
+        (json!({}), 1),
+        (json!({ "eci-fs.cpu-quota": "ignore" }), all),
+        (json!({ "eci-fs.cpu-quota": "online" }), 1),
+    ] {
+        let bundle = hooked(&scene, Engine::Crun, false);
+        bundle.change(|config| config["annotations"] = annotations);
+        sees(&mut Container::of_bundle(bundle), 192, expected);
+    }
+    daemon.end();
+}
+
+#[test]
 fn privileged_a_container_is_as_fresh_as_it_chose_and_stays_so_when_the_server_is_killed() {
     let scene = scene();
     // So long that nothing is refreshed while the test runs.

@@ -1,6 +1,7 @@
 //! The capabilities of a container.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::{
     CapabilitySet, capabilities, capability_is_in_bounding_set,
@@ -14,9 +15,15 @@ const MEASURING: [CapabilitySet; 3] = [
     CapabilitySet::BPF,
 ];
 
+/// The inode number of the initial user namespace (`PROC_USER_INIT_INO`). In another one nobody can measure CPUs.
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
 /// Takes them out of the bounding set, as engines do. The process and all that it executes as root keep them, because they
 /// are inheritable: tests make containers in containers.
 pub(crate) fn leave_bounding_set() -> io::Result<()> {
+    if std::fs::metadata("/proc/self/ns/user")?.ino() != INITIAL_USER_NAMESPACE {
+        return Ok(());
+    }
     let mut sets = capabilities(None)?;
     sets.inheritable = sets.permitted;
     set_capabilities(None, sets)?;

@@ -81,8 +81,12 @@ fn every_file(report: &mut Report, when: &str, container: &mut Container) -> Res
         );
         report.check(&format!("{when}: {name}"), result);
     };
-    list("possible", allowed);
-    list("present", allowed);
+    let machine = |name: &str| parse_list(&host(&format!("{CPU}/{name}"))?);
+    let possible = machine("possible")?;
+    list("possible", &possible);
+    list("present", &machine("present")?);
+    let hidden = possible.into_iter().filter(|id| !visible.contains(id));
+    list("offline", &hidden.collect::<Vec<_>>());
 
     let mut columns = |path: &str, ids: fn(&str) -> Vec<u32>| {
         let result = within(
@@ -107,7 +111,7 @@ fn every_file(report: &mut Report, when: &str, container: &mut Container) -> Res
         .filter_map(|id| id.parse().ok())
         .collect();
     report.equal(
-        &format!("{when}: sched_getaffinity is `possible`"),
+        &format!("{when}: sched_getaffinity is the cpuset"),
         &affinity,
         allowed,
     );

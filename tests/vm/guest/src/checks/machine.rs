@@ -87,10 +87,10 @@ fn all(report: &mut Report, container: &mut Container) -> Result<()> {
         equal("the lines", &view.lines().collect(), &header)
     });
     check("/proc/interrupts", |container| {
-        columns(container, "/proc/interrupts")
+        columns(container, "/proc/interrupts", true)
     });
     check("/proc/softirqs", |container| {
-        columns(container, "/proc/softirqs")
+        columns(container, "/proc/softirqs", false)
     });
     check("/proc/diskstats", diskstats);
     for path in ["/proc/schedstat", "/proc/timer_list", "/proc/sched_debug"] {
@@ -229,7 +229,8 @@ fn zeros(container: &mut Container, path: &str) -> Result<()> {
 }
 
 /// Columns of visible CPUs, with nothing in them, in the rows of the kernel.
-fn columns(container: &mut Container, path: &str) -> Result<()> {
+/// The rows and columns are the kernel's. With `marked`, the first row has a 1 for each CPU of V.
+fn columns(container: &mut Container, path: &str, marked: bool) -> Result<()> {
     let cpus = Cpus::read(&container.cgroup)?;
     let view = container.read(path)?;
     let header = view.lines().next().unwrap_or_default();
@@ -237,7 +238,8 @@ fn columns(container: &mut Container, path: &str) -> Result<()> {
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("CPU")?.parse().ok())
         .collect();
-    equal("the CPUs", &ids, &cpus.visible)?;
+    let kernel = host(path)?;
+    equal("the CPUs", &Some(header), &kernel.lines().next())?;
     let labels = |text: &str| -> Vec<String> {
         let labels = text
             .lines()
@@ -245,11 +247,14 @@ fn columns(container: &mut Container, path: &str) -> Result<()> {
             .filter_map(|line| line.split(':').next());
         labels.map(|label| label.trim().to_owned()).collect()
     };
-    equal("the rows", &labels(&view), &labels(&host(path)?))?;
-    for row in view.lines().skip(1) {
+    equal("the rows", &labels(&view), &labels(&kernel))?;
+    for (index, row) in view.lines().skip(1).enumerate() {
         let counts = row.split_whitespace().skip(1).take(ids.len());
-        let sum: u64 = counts.filter_map(|count| count.parse::<u64>().ok()).sum();
-        equal(row, &sum, &0)?;
+        let counts = counts.filter_map(|count| count.parse::<u64>().ok());
+        for (count, id) in counts.zip(&ids) {
+            let mark = marked && index == 0 && cpus.visible.contains(id);
+            equal(row, &count, &u64::from(mark))?;
+        }
     }
     Ok(())
 }

@@ -68,33 +68,61 @@ fn ids(names: &[String], family: &str) -> Vec<u32> {
 
 fn cpus(container: &mut Container) -> Result<()> {
     let cpus = Cpus::read(&container.cgroup)?;
-    equal("cpuN", &ids(&container.list(CPU)?, "cpu"), &cpus.allowed)?;
+    let theirs = ids(&names_of_host(CPU)?, "cpu");
+    equal("cpuN", &ids(&container.list(CPU)?, "cpu"), &theirs)?;
     let offline = parse_list(&container.read(&format!("{CPU}/offline"))?)?;
-    let hidden = |id: &&u32| !cpus.visible.contains(id);
-    let expected: Vec<u32> = cpus.allowed.iter().filter(hidden).copied().collect();
+    let hidden = |id: &u32| !cpus.visible.contains(id);
+    let possible = parse_list(&host(&format!("{CPU}/possible"))?)?;
+    let expected: Vec<u32> = possible.into_iter().filter(hidden).collect();
     equal("offline", &offline, &expected)?;
-    for id in &cpus.allowed {
-        let path = format!("{CPU}/cpu{id}/online");
+    for id in &theirs {
+        let top = format!("{CPU}/cpu{id}");
+        let is_visible = cpus.visible.contains(id);
         // CPU 0 of some machines cannot be taken offline, and has no such file.
+        let mut expected = names_of_host(&top)?;
+        if !is_visible && !expected.iter().any(|name| name == "online") {
+            expected.push("online".to_owned());
+            expected.sort();
+        }
+        if !cpus.allowed.contains(id) {
+            expected.retain(|name| !ONLINE_ONLY.contains(&&**name));
+        }
+        equal(&top, &container.list(&top)?, &expected)?;
+        let path = format!("{top}/online");
         if let Ok(online) = container.read(&path) {
-            let visible = u32::from(cpus.visible.contains(id)).to_string();
+            let visible = u32::from(is_visible).to_string();
             equal(&path, &online.trim(), &visible.as_str())?;
         }
+        let path = format!("{top}/uevent");
+        equal(&path, &container.read(&path)?, &host(&path)?)?;
     }
-    let path = format!("{CPU}/kernel_max");
-    equal(&path, &container.read(&path)?, &host(&path)?)?;
-    equal(
-        "a CPU of others",
-        &container.read(&format!("{CPU}/cpu0/uevent")).is_err(),
-        &true,
-    )
+    for name in ["kernel_max", "possible", "present"] {
+        let path = format!("{CPU}/{name}");
+        equal(&path, &container.read(&path)?, &host(&path)?)?;
+    }
+    Ok(())
+}
+
+/// The entries of cpuN that a CPU loses when it goes offline.
+const ONLINE_ONLY: &[&str] = &["topology", "cache", "microcode", "thermal_throttle"];
+
+/// The names of a directory of the machine, sorted.
+fn names_of_host(path: &str) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(path).map_err(|error| format!("{path}: {error}"))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| format!("{path}: {error}"))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Every list of CPUs is the machine's, as far as the container sees them.
 fn topology(container: &mut Container) -> Result<()> {
     let cpus = Cpus::read(&container.cgroup)?;
     let mut lists = 0;
-    for id in &cpus.visible {
+    for id in &cpus.allowed {
         let mut paths = Vec::new();
         for dir in ["topology", "cache"] {
             let top = format!("{CPU}/cpu{id}/{dir}");
@@ -107,8 +135,8 @@ fn topology(container: &mut Container) -> Result<()> {
             }
         }
         for path in paths {
-            let visible = |id: &u32| cpus.visible.contains(id);
-            let expected = parse_list(&host(&path)?)?.into_iter().filter(visible);
+            let allowed = |id: &u32| cpus.allowed.contains(id);
+            let expected = parse_list(&host(&path)?)?.into_iter().filter(allowed);
             let got = parse_list(&container.read(&path)?)?;
             equal(&path, &got, &expected.collect())?;
             lists += 1;

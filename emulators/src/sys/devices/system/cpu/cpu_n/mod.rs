@@ -10,7 +10,7 @@
 //! host's.
 
 use crate::directory::{Decision, family, hidden, join, split_first, static_view};
-use crate::model::cpus::{Cpus, PATH, render_list, render_mask, renumbered};
+use crate::model::cpus::{Cpus, PATH, is_policy_of, render_list, render_mask, renumbered};
 use crate::model::nodes;
 use crate::{Context, Error, Pace};
 
@@ -137,8 +137,7 @@ fn view(mode: u16) -> Decision {
 
 /// Returns whether the frequency policy of a CPU is shown. It is the policy of all CPUs whose frequency changes together.
 fn has_policy(cx: &Context<'_>, cpus: &Cpus, cpu: u32) -> Result<bool, Error> {
-    Ok(cpus.allowed.contains(cpu)
-        || super::cpufreq::policy_n::has_cpu(cx, cpus, &path(cpu, "cpufreq"))?)
+    Ok(cpus.allowed.contains(cpu) || is_policy_of(cx, cpus, &path(cpu, "cpufreq"))?)
 }
 
 /// Appends the text of a view below cpuN.

@@ -1,7 +1,7 @@
 //! /sys/devices/system/cpu/cpufreq: the frequency policies of the container's CPUs.
 
 use crate::directory::{Decision, family, join, split_first, static_view};
-use crate::model::cpus::{Cpus, PATH};
+use crate::model::cpus::{Cpus, PATH, is_policy_of};
 use crate::{Context, CpuIds, Error};
 
 pub mod policy_n;
@@ -16,7 +16,7 @@ pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Result<Decisio
     };
     let policy = format!("{PATH}/cpufreq/{name}");
     let is_shown = cpus.ids() == CpuIds::Physical
-        && (cpus.allowed.contains(id) || policy_n::has_cpu(cx, cpus, &policy)?);
+        && (cpus.allowed.contains(id) || is_policy_of(cx, cpus, &policy)?);
     Ok(match split_first(below).0 {
         _ if !is_shown => Decision::Hidden,
         // How long each frequency was used. A kernel without CONFIG_CPU_FREQ_STAT does not have it either.
