@@ -1,7 +1,7 @@
 //! Programs that ask the kernel about possible CPUs, or place threads on CPUs: what they read agrees with what system
 //! calls answer.
 
-use crate::Means::{NeedsFirst, Works};
+use crate::Means::{NeedsFirst, NeedsLow, Works};
 use crate::case::ended;
 use crate::said::machine_cpus;
 use crate::{Means, Program, Said, Seen, built};
@@ -79,7 +79,7 @@ fn privileged_programs_that_place_threads_find_the_cpus_that_they_may_run_on() {
 fn privileged_jemalloc_has_an_arena_for_each_cpu_only_where_it_knows_them_all() {
     let seen = Seen::each([Program::new(
         "jemalloc",
-        ("jemalloc-config", "libjemalloc-dev"),
+        ("jeprof", "libjemalloc-dev"),
         ended(JEMALLOC),
     )]);
     let from = "/sys/devices/system/cpu/{possible,online}, sched_getaffinity(2)";
@@ -97,14 +97,14 @@ fn privileged_jemalloc_has_an_arena_for_each_cpu_only_where_it_knows_them_all() 
 }
 
 #[test]
-fn privileged_likwid_topology_knows_the_cpus_of_a_quota_and_needs_the_first() {
+fn privileged_likwid_topology_needs_ids_below_the_number_of_cpus() {
     let [seen] = Seen::each([Program::new(
         "likwid-topology",
         ("likwid-topology", "likwid"),
         ended("likwid-topology"),
     )]);
     let topology = "/sys/devices/system/cpu/{online,cpuN/topology}";
-    seen.row("hardware threads", Works, NeedsFirst, topology, succeeds);
+    seen.row("hardware threads", Works, NeedsLow, topology, succeeds);
 }
 
 const PSUTIL: &str = r#"/usr/bin/python3 -c '

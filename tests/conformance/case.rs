@@ -220,7 +220,7 @@ fn in_one(case: &'static Case, before: &str, scripts: &[&str]) -> Vec<[Said; 2]>
             container_load,
         }
     };
-    let mut all = |shell: &mut Shell, attached: bool| -> Vec<Said> {
+    let all = |shell: &mut Shell, attached: bool| -> Vec<Said> {
         let said = scripts.iter().map(|script| say(shell, script, attached));
         said.collect()
     };

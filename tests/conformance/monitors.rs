@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use support::cpu_list;
 
-use crate::Means::{Container, Cpuset, Machine, Zero};
+use crate::Means::{Container, Machine, Zero};
 use crate::{Said, Seen};
 
 /// The ids in the column "CPU" of what mpstat prints.

@@ -19,6 +19,8 @@ pub(crate) enum Means {
     Works,
     /// The same, except in a container without CPU 0.
     NeedsFirst,
+    /// The same, except where it may run on a CPU whose id is not below the number of CPUs that are shown.
+    NeedsLow,
 }
 
 impl Means {
@@ -32,6 +34,7 @@ impl Means {
             Self::Zero => "0",
             Self::Works => "works",
             Self::NeedsFirst => "fails without CPU 0",
+            Self::NeedsLow => "fails with high ids",
         }
     }
 }
@@ -116,6 +119,10 @@ impl Said {
         let expected = match means {
             Means::Works => true,
             Means::NeedsFirst => self.case.cpus().contains(&0),
+            Means::NeedsLow => {
+                let shown = self.case.visible().len() as u64;
+                self.case.cpus().iter().all(|id| *id < shown)
+            }
             _ => panic!("{means:?} is a figure"),
         };
         assert_eq!(done, expected, "not {:?}: {self:#?}", means.word());
