@@ -6,12 +6,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod affinity;
 mod beside;
+mod built;
 mod case;
 mod cpus;
 mod devices;
 mod lxcfs;
+mod measuring;
 mod monitors;
+mod offline;
 mod procps;
 mod runtimes;
 mod said;
@@ -20,6 +24,6 @@ mod table;
 mod terminal;
 mod topology;
 
-use case::{Case, Seen};
+use case::{Case, Program, Seen};
 use said::{Means, Said};
 use shell::Shell;

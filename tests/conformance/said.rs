@@ -11,8 +11,16 @@ pub(crate) enum Means {
     Container,
     /// The CPUs of its cpuset: those its threads may run on. A quota does not change them.
     Cpuset,
+    /// The container's, and those below the highest of them.
+    Below,
     /// Nothing: the machine's figure is hidden, and the container has none.
     Zero,
+    /// No figure: the program does what it was asked for.
+    Works,
+    /// The same, except in a container without CPU 0.
+    NeedsFirst,
+    /// The same, except where it may run on a CPU whose id is not below the number of CPUs that are shown.
+    NeedsLow,
 }
 
 impl Means {
@@ -22,7 +30,11 @@ impl Means {
             Self::Machine => "the machine's",
             Self::Container => "the container's",
             Self::Cpuset => "its cpuset's",
+            Self::Below => "the container's and lower ones",
             Self::Zero => "0",
+            Self::Works => "works",
+            Self::NeedsFirst => "fails without CPU 0",
+            Self::NeedsLow => "fails with high ids",
         }
     }
 }
@@ -56,7 +68,7 @@ impl Said {
             Means::Machine => machine_memory().iter().any(|all| near(*all, all / 20)),
             Means::Container => near(self.case.memory, 1 << 20),
             Means::Zero => bytes == 0,
-            Means::Cpuset => false,
+            _ => false,
         };
         assert!(good, "{bytes} bytes are not {}: {self:#?}", means.word());
     }
@@ -86,8 +98,34 @@ impl Said {
             Means::Machine => machine_cpus(),
             Means::Container => self.case.visible(),
             Means::Cpuset => self.case.cpus(),
-            Means::Zero => Vec::new(),
+            Means::Below => (0..=self.case.visible().pop().unwrap()).collect(),
+            _ => Vec::new(),
         }
+    }
+
+    /// Whether the script of [`crate::case::ended`] succeeded.
+    #[track_caller]
+    pub(crate) fn succeeded(&self) -> bool {
+        let last = self.text.lines().last().unwrap_or_default();
+        match last.strip_prefix("exit ") {
+            Some(code) => code == "0",
+            None => panic!("it has not said how it ended: {self:#?}"),
+        }
+    }
+
+    /// That the program did what it was asked for, or failed.
+    #[track_caller]
+    pub(crate) fn is_success(&self, done: bool, means: Means) {
+        let expected = match means {
+            Means::Works => true,
+            Means::NeedsFirst => self.case.cpus().contains(&0),
+            Means::NeedsLow => {
+                let shown = self.case.visible().len() as u64;
+                self.case.cpus().iter().all(|id| *id < shown)
+            }
+            _ => panic!("{means:?} is a figure"),
+        };
+        assert_eq!(done, expected, "not {:?}: {self:#?}", means.word());
     }
 
     /// That this is a time since a start, as a program prints it that counts in units of `unit` seconds.

@@ -21,10 +21,13 @@ pub(crate) struct Row {
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conformance.md");
 
 /// The tests, in which every row must occur.
-const TESTS: [&str; 7] = [
+const TESTS: [&str; 10] = [
+    include_str!("affinity.rs"),
     include_str!("cpus.rs"),
     include_str!("devices.rs"),
+    include_str!("measuring.rs"),
     include_str!("monitors.rs"),
+    include_str!("offline.rs"),
     include_str!("procps.rs"),
     include_str!("runtimes.rs"),
     include_str!("terminal.rs"),

@@ -24,6 +24,16 @@ pub struct Version {
     next: Option<Arc<[u8]>>,
 }
 
+/// What the version after another one has.
+struct Step {
+    /// The text.
+    text: Arc<[u8]>,
+    /// The size in bytes that the kernel is told.
+    size: usize,
+    /// The text that has to wait for its size.
+    next: Option<Arc<[u8]>>,
+}
+
 /// The way in which the size of a view may change.
 #[derive(Debug, Clone, Copy)]
 pub enum SizeChange {
@@ -106,9 +116,13 @@ impl Version {
             Some(before) if before.mtime >= mtime => before.mtime + Duration::from_nanos(1),
             _ => mtime,
         };
-        let (text, size, next) = match present.take() {
+        let Step { text, size, next } = match present.take() {
             Some(before) => before.step(text, change),
-            None => (text.into(), text.len(), None),
+            None => Step {
+                text: text.into(),
+                size: text.len(),
+                next: None,
+            },
         };
         let now = Instant::now();
         let version = present.insert(Version {
@@ -137,14 +151,13 @@ impl Version {
         }
     }
 
-    /// Returns the text and the size after this version when the view says `text` by now, and the text that has to wait
-    /// for its size.
+    /// Returns what follows this version when the view says `text` by now.
     ///
     /// A reader gets the page of one version and the size of this one or the next, and the end of a pass from the next
     /// version. So in steps, the next text is no longer than this size, and this text is no longer than the next size:
     /// then nothing is cut, and what is beyond a text are newlines. A view that grows shows its present text with its next
     /// size first; one that shrinks shows its next text with its present size first.
-    fn step(self, text: &[u8], change: SizeChange) -> (Arc<[u8]>, usize, Option<Arc<[u8]>>) {
+    fn step(self, text: &[u8], change: SizeChange) -> Step {
         let at_once = match change {
             SizeChange::AtOnce => true,
             // The next open after a changed limit shows it.
@@ -152,15 +165,23 @@ impl Version {
                 self.answered.elapsed() >= silence || (self.stale && text.len() > self.size)
             }
         };
-        if at_once {
-            return (self.reuse(text), text.len(), None);
-        }
-        let size = text.len().max(self.text.len());
-        if text.len() <= self.size {
-            return (self.reuse(text), size, None);
+        let size = match at_once {
+            true => text.len(),
+            false => text.len().max(self.text.len()),
+        };
+        if at_once || text.len() <= self.size {
+            return Step {
+                text: self.reuse(text),
+                size,
+                next: None,
+            };
         }
         // A view that grows at each step shows the text of the step before.
-        (self.next.unwrap_or(self.text), size, Some(text.into()))
+        Step {
+            text: self.next.unwrap_or(self.text),
+            size,
+            next: Some(text.into()),
+        }
     }
 
     /// Returns `text`, in the memory of the text before if it is as long and no reader has that: it seldom is not.

@@ -13,11 +13,18 @@ use crate::process::{command, run as run_command};
 
 /// Debian packages, and what needs them.
 const PACKAGES: &[(&str, &str)] = &[
+    ("atop", "its figures are read in tests"),
+    (
+        "bpftrace",
+        "is asked for the CPUs that it measures in tests",
+    ),
+    ("btop", "its screen is read in tests"),
     ("bubblewrap", "an engine that containers are tested with"),
     (
         "busybox-static",
         "root file systems of test containers, and the shell of guests",
     ),
+    ("collectl", "its figures are read in tests"),
     ("cpio", "packs the initramfs of guests"),
     ("crun", "an OCI runtime that containers are tested with"),
     (
@@ -32,12 +39,33 @@ const PACKAGES: &[(&str, &str)] = &[
         "docker.io",
         "dockerd and docker; containerd comes with it, and is an engine of its own in tests",
     ),
+    ("dstat", "its figures are read in tests"),
     ("e2fsprogs", "makes the disks of guests with systemd"),
+    ("fio", "is bound to CPUs in tests"),
+    ("g++", "builds a program with google-benchmark for tests"),
+    ("gcc", "builds a program with libbpf for tests"),
+    (
+        "golang-github-cilium-ebpf-dev",
+        "a program with cilium/ebpf is built for tests",
+    ),
+    ("golang-go", "builds a program with cilium/ebpf for tests"),
     ("htop", "its screen is read in tests"),
     ("hwloc", "lstopo is asked what it finds in tests"),
+    ("i3status", "its figures are read in tests"),
     (
         "kmod",
         "finds the modules that guests need (depmod, modprobe)",
+    ),
+    (
+        "libbenchmark-dev",
+        "a program with google-benchmark is built for tests",
+    ),
+    ("libbpf-dev", "a program with libbpf is built for tests"),
+    ("libjemalloc-dev", "is loaded into a program in tests"),
+    ("likwid", "likwid-topology is asked what it finds in tests"),
+    (
+        "linux-perf",
+        "is asked for the CPUs that it measures in tests",
     ),
     ("lshw", "is asked what it finds in tests"),
     ("lxc", "an engine that containers are tested with"),
@@ -48,6 +76,7 @@ const PACKAGES: &[(&str, &str)] = &[
         "check_load and check_disk are asked for their verdicts in tests",
     ),
     ("netavark", "the networks of podman"),
+    ("nmon", "its figures are read in tests"),
     ("nodejs", "Node.js is asked what it finds in tests"),
     ("numactl", "is asked what it finds in tests"),
     ("podman", "an engine that containers are tested with"),
@@ -65,24 +94,33 @@ const PACKAGES: &[(&str, &str)] = &[
     ),
     ("python3-psutil", "is asked what it finds in tests"),
     ("qemu-system-x86", "runs guests with other kernels"),
+    ("qps", "its window is opened in tests"),
+    ("rt-tests", "cyclictest is bound to CPUs in tests"),
     ("runc", "an OCI runtime that containers are tested with"),
     ("strace", "counts the system calls of the server in tests"),
+    ("stress-ng", "is bound to CPUs in tests"),
+    ("sysstat", "mpstat, sar and iostat read the views in tests"),
     (
         "systemd",
         "is the init of a container in tests, and sets tunables",
     ),
-    ("sysstat", "mpstat, sar and iostat read the views in tests"),
     ("util-linux", "unshare, nsenter, setpriv, lscpu and lsmem"),
     (
         "valgrind",
         "counts the instructions that rendering a view takes",
     ),
     ("xz-utils", "unpacks modules of kernels"),
+    ("zabbix-agent", "is asked for the memory in tests"),
     ("zstd", "unpacks modules of kernels"),
 ];
 
 /// The packages of which the tests need only the programs, and the services that come with them.
-const SERVICES: [(&str, &[&str]); 6] = [
+const SERVICES: [(&str, &[&str]); 9] = [
+    (
+        "atop",
+        &["atop.service", "atopacct.service", "atop-rotate.timer"],
+    ),
+    ("collectl", &["collectl.service"]),
     (
         "docker.io",
         &["docker.service", "docker.socket", "containerd.service"],
@@ -106,6 +144,7 @@ const SERVICES: [(&str, &[&str]); 6] = [
         &["prometheus-node-exporter.service"],
     ),
     ("sysstat", &["sysstat.service"]),
+    ("zabbix-agent", &["zabbix-agent.service"]),
 ];
 
 /// The program that packages ask whether they may start services (`invoke-rc.d(8)`).
