@@ -25,7 +25,9 @@ fn programs() -> [Program; 2] {
 #[track_caller]
 fn measured(said: &Said) -> Vec<u64> {
     let id = |line: &str| {
-        let rest = line.strip_prefix("CPU").or_else(|| line.strip_prefix("@["))?;
+        let rest = line
+            .strip_prefix("CPU")
+            .or_else(|| line.strip_prefix("@["))?;
         let digits = rest.split([' ', ']']).next().unwrap();
         Some(cpu_list(digits))
     };

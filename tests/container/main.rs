@@ -27,6 +27,7 @@ mod run;
 mod run_ending;
 mod run_options;
 mod runtime;
+mod selftests;
 mod service_manager;
 mod starved;
 mod upgrade;

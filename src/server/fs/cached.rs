@@ -55,9 +55,7 @@ impl CachedViews {
         };
         let version = match container.fresh(*index, limit) {
             Some(version) => version,
-            None => self
-                .renderer
-                .renew_cached(container, *index, freshness.bound)?,
+            None => self.renderer.renew_cached(container, *index)?,
         };
         let timeout = match is_rested(&version) {
             true => rested,
@@ -77,10 +75,7 @@ impl CachedViews {
         match container.announced(*index) {
             Some(version) => Ok(version.text),
             // The server that announced the version is dead; this one announces a later one at the next GETATTR.
-            None => {
-                let apart = self.renderer.freshness(container).bound;
-                Ok(self.renderer.renew_cached(container, *index, apart)?.text)
-            }
+            None => Ok(self.renderer.renew_cached(container, *index)?.text),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::paths::target_dir;
 use crate::process::{command, run as run_command};
 
 /// Debian packages, and what needs them.
@@ -68,6 +69,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "is asked for the CPUs that it measures in tests",
     ),
     ("lshw", "is asked what it finds in tests"),
+    (
+        "linux-source-6.1",
+        "the kernel's own tests of /proc are run in a container",
+    ),
     ("lxc", "an engine that containers are tested with"),
     ("lxcfs", "the views are compared with its files in tests"),
     ("mmdebstrap", "installs the systems of guests with systemd"),
@@ -176,7 +181,27 @@ pub(super) fn run() -> Result<ExitCode> {
     install_packages()?;
     install_tools()?;
     install_programs()?;
+    unpack_selftests()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The archive of the package linux-source-6.1, and the folder in it with the kernel's tests of /proc.
+const SOURCE: &str = "/usr/src/linux-source-6.1.tar.xz";
+const SELFTESTS: &str = "linux-source-6.1/tools/testing/selftests/proc";
+
+/// Unpacks the kernel's tests of /proc below the target directory, and nothing else of the kernel.
+fn unpack_selftests() -> Result<()> {
+    let dir = target_dir().join("selftests");
+    if dir.join("proc/proc.h").exists() {
+        return Ok(());
+    }
+    println!("setup: unpacking {SELFTESTS}");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let depth = SELFTESTS.matches('/').count();
+    let mut tar = command("tar");
+    tar.args(["--extract", "--xz", "--file", SOURCE, "--directory"]);
+    tar.arg(&dir).arg(format!("--strip-components={depth}"));
+    run_command(tar.arg(SELFTESTS))
 }
 
 /// Installs missing Debian packages.
