@@ -1,10 +1,46 @@
 //! Programs that measure CPUs, and open one buffer for each that is online: perf, bpftrace.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::nice;
+use rustix::thread::{CpuSet, sched_setaffinity};
 use support::cpu_list;
 
 use crate::Means::{Container, Cpuset, Machine, NeedsFirst, Works};
 use crate::case::ended;
+use crate::said::machine_cpus;
 use crate::{Program, Said, Seen};
+
+/// Threads that keep every CPU of the host from being idle: an idle one may have no samples.
+#[derive(Debug)]
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn on_all_cpus() -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        for cpu in machine_cpus() {
+            let done = Arc::clone(&done);
+            std::thread::spawn(move || {
+                let mut set = CpuSet::new();
+                set.set(cpu as usize);
+                sched_setaffinity(None, &set).unwrap();
+                // Whatever else there is to do comes first.
+                nice(19).unwrap();
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(done)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 /// With a command it ends with that.
@@ -38,6 +74,7 @@ fn measured(said: &Said) -> Vec<u64> {
 
 #[test]
 fn privileged_perf_and_bpftrace_measure_the_cpus_that_are_online() {
+    let _busy = Busy::on_all_cpus();
     for seen in Seen::each(programs()) {
         seen.row(
             "CPUs that it measures",
@@ -51,6 +88,7 @@ fn privileged_perf_and_bpftrace_measure_the_cpus_that_are_online() {
 
 #[test]
 fn privileged_perf_and_bpftrace_measure_all_cpus_of_the_cpuset_where_the_quota_does_not_show() {
+    let _busy = Busy::on_all_cpus();
     for seen in Seen::measuring(programs()) {
         seen.row(
             "CPUs that it measures, with `--cpu-quota ignore`",

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use support::cpu_list;
 
 use crate::Means::{Container, Machine, Zero};
-use crate::{Said, Seen, case};
+use crate::{Program, Said, Seen, case};
 
 /// The ids in the column "CPU" of what mpstat prints.
 fn rows(said: &Said) -> Vec<u64> {
@@ -251,5 +251,55 @@ fn privileged_node_exporter_exports_the_load_of_the_container() {
         |said, means| {
             said.is_load(metric(said, "node_load15 "), means);
         },
+    );
+}
+
+/// Each figure in a line: "system.cpu.num        [u|2]".
+const ZABBIX: &str = "
+for key in vm.memory.size[total] vm.memory.size[available] vm.memory.size[pavailable] system.cpu.num; do
+    zabbix_agentd -c /dev/null -t $key
+done";
+
+#[test]
+fn privileged_zabbix_divides_what_is_available_by_the_memory_of_the_machine() {
+    let [seen] = Seen::each([Program::new(
+        "zabbix_agentd",
+        ("zabbix_agentd", "zabbix-agent"),
+        ZABBIX,
+    )]);
+    let figure = |said: &Said, key: &str| -> f64 {
+        let line = said.text.lines().find(|line| line.starts_with(key));
+        let value = line.and_then(|line| line.trim_end().trim_end_matches(']').rsplit('|').next());
+        value.unwrap().parse().unwrap()
+    };
+    seen.row(
+        "`vm.memory.size[total]`",
+        Machine,
+        Machine,
+        "sysinfo(2)",
+        |said, means| said.is_memory(figure(said, "vm.memory.size[total]") as u64, means),
+    );
+    seen.row(
+        "`vm.memory.size[available]`",
+        Machine,
+        Container,
+        "/proc/meminfo",
+        |said, means| {
+            let available = figure(said, "vm.memory.size[available]");
+            let of_container = available <= said.case.memory as f64;
+            assert_eq!(of_container, means == Container, "{said:#?}");
+            // Two sources in one figure: docs/conformance.md tells about it.
+            let percent = 100.0 * available / figure(said, "vm.memory.size[total]");
+            let shown = figure(said, "vm.memory.size[pavailable]");
+            assert!((shown / percent - 1.0).abs() < 0.1, "{percent}: {said:#?}");
+        },
+    );
+    let online = "/sys/devices/system/cpu/online";
+    seen.row(
+        "`system.cpu.num`",
+        Machine,
+        Container,
+        online,
+        |said, means| said.is_count(figure(said, "system.cpu.num") as usize, means),
     );
 }

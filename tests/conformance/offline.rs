@@ -234,7 +234,7 @@ const NMON: &str = r#"
 dir=$(mktemp -d)
 cd $dir
 nmon -F out -s 1 -c 1 -p > pid
-while kill -0 $(cat pid) 2>/dev/null; do :; done
+tail --pid="$(cat pid)" -f /dev/null
 grep ^AAA,cpus out
 cd /; rm -r $dir
 "#;

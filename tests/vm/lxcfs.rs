@@ -87,9 +87,9 @@ fn cpus(table: &mut Table<'_>) {
     };
     for (field, lxcfs, ours) in [
         ("online", "0", "1"),
-        ("possible", "0-1", "1"),
-        ("present", "0-1", "1"),
-        ("enabled", "0-1", "1"),
+        ("possible", "0-1", "0-1"),
+        ("present", "0-1", "0-1"),
+        ("enabled", "0-1", "0-1"),
         ("nohz_full", "(null)", ""),
     ] {
         let found = table.texts(&format!("{CPU}/{field}"));
@@ -124,7 +124,7 @@ fn cpus(table: &mut Table<'_>) {
     }
     let found = table.texts(&format!("{CPU}/cpu0/topology/core_id"));
     table.row(
-        ["cpu", "cpu0/", "there", "not there"],
+        ["cpu", "cpu0/topology", "there", "not there"],
         found == ("0\n".into(), "ENOENT".into()),
         &found,
     );
