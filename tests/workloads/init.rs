@@ -37,6 +37,8 @@ fn wanted() -> Vec<(&'static str, String)> {
     let takes = |path: &str| fs::metadata(path).is_ok_and(|file| file.mode() & 0o600 == 0o600);
     all.filter(|tunable| tunable.path().starts_with("/proc/sys/"))
         .filter(|tunable| tunable.namespaced.is_none() && takes(tunable.path()))
+        // A write of this one sets overcommit_ratio to 0.
+        .filter(|tunable| !tunable.path().ends_with("/overcommit_kbytes"))
         .filter_map(|tunable| Some((tunable.path(), value(tunable)?)))
         .collect()
 }

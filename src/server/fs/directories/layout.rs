@@ -95,6 +95,16 @@ impl Layout {
         Some((*index, rel))
     }
 
+    /// Returns the number of the directory at the path `rel` below the emulator of single files with the id `emulator`; none
+    /// if that leads to no view and no graft.
+    pub(super) fn way(&self, emulator: u16, rel: &str) -> Option<u32> {
+        let is_it = |(index, path): &(usize, String)| {
+            DIRECTORIES[*index].facts().id == emulator && path == rel
+        };
+        let mut all = self.by_file.iter();
+        all.find_map(|(number, way)| is_it(way).then_some(*number))
+    }
+
     /// Returns the number of the directory that holds `path`, which is made if need be, and the name in it.
     fn lead_to<'a>(&mut self, path: &'a str) -> (u32, &'a str) {
         let mut at = TOP;

@@ -95,6 +95,13 @@ impl Directories {
         Some((*DIRECTORIES.get(index)?, rel))
     }
 
+    /// Returns the directory of the container in `slot` that is at the path `rel` below the emulator of single files with the
+    /// id `emulator`; none if that leads to no view and no graft.
+    pub(super) fn way(&self, slot: u64, emulator: u16, rel: &str) -> Option<NodeId> {
+        let number = self.layout.way(emulator, rel)?;
+        Some(NodeId::directory(slot, number))
+    }
+
     /// Returns whether a container is going to be in `slot`.
     pub(super) fn is_prepared(&self, slot: u64) -> bool {
         self.prepared.contains(slot)

@@ -373,9 +373,15 @@ impl FileSystem {
             Node::View { .. } | Node::Below { .. } => {
                 let place = self.grafts.place(id)?.ok_or(Errno::NOTDIR)?;
                 let entries = self.grafts.entries(&place)?;
-                let parent = self
-                    .grafts
-                    .parent(&place)?
+                // The directories on the way to single files are in the layout as far as they lead to views too.
+                let way = place
+                    .above_on_way()
+                    .and_then(|above| self.directories.way(id.slot(), place.graft(), above));
+                let parent = match way {
+                    Some(way) => Some(way),
+                    None => self.grafts.parent(&place)?,
+                };
+                let parent = parent
                     .unwrap_or_else(|| self.directories.parent_of_graft(id.slot(), place.graft()));
                 Ok(Listing {
                     own: id.inode(),

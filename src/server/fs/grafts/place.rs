@@ -30,6 +30,12 @@ impl Place {
         self.directory.is_by_file()
     }
 
+    /// Returns the path of the directory that holds it, if it lies on the way to single files.
+    pub(in crate::server::fs) fn above_on_way(&self) -> Option<&str> {
+        let (above, _) = split(&self.rel).filter(|_| self.is_way())?;
+        Some(above)
+    }
+
     /// Returns what the emulator decides about the path `rel` below the same graft.
     pub(super) fn decide(&self, cx: &Context<'_>, rel: &str) -> Result<Decision, Errno> {
         self.directory
