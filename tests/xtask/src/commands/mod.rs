@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod fixture;
+mod full;
 mod instructions;
 mod setup;
 mod soak;
@@ -19,6 +20,8 @@ pub enum Task {
     Setup,
     /// Run everything that has to pass: format, lints, dependencies, tests, examples.
     Test(test::Arguments),
+    /// Run what `test` runs, and then the long forms of its tests.
+    Full(full::Arguments),
     /// Count the instructions that rendering each view takes.
     Instructions,
     /// Have containers read for long, while the programs are killed and replaced.
@@ -36,6 +39,7 @@ impl Task {
         match self {
             Self::Setup => setup::run(),
             Self::Test(arguments) => test::run(&arguments),
+            Self::Full(arguments) => full::run(&arguments),
             Self::Instructions => instructions::run(),
             Self::Soak(arguments) => soak::run(&arguments),
             Self::Vm(arguments) => vm::run(&arguments),

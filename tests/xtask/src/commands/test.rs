@@ -13,7 +13,7 @@ use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
 
 /// The options of `cargo xtask test`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Arguments {
     /// Only what needs neither root nor a network nor /dev/fuse. Nothing is installed.
     #[arg(long)]

@@ -1,0 +1,34 @@
+//! `cargo xtask full`: everything that has to pass, and the long forms of the tests that `cargo xtask test` runs for a
+//! few seconds.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::{setup, soak, test};
+use crate::paths::workspace_root;
+use crate::process::{command, run as run_command};
+
+/// The lengths of the long forms.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The number of reads of each test of tests/stress that counts them
+    #[arg(long, value_name = "N", default_value_t = 40_000_000)]
+    reads: u64,
+
+    #[command(flatten)]
+    soak: soak::Arguments,
+}
+
+/// Runs all of them, and stops at the first that fails.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    test::run(&test::Arguments::default())?;
+    // Not as released: these tests change the sizes of views, which only a build with debugging aids lets them do.
+    let mut cargo = command(setup::cargo());
+    cargo.args(["nextest", "run", "--package", "eci-fs", "--test", "stress"]);
+    cargo.args(["--profile", "soak", "--no-capture"]);
+    cargo.env("ECI_FS_STRESS_READS", arguments.reads.to_string());
+    run_command(cargo.current_dir(workspace_root()))?;
+    soak::run(&arguments.soak)
+}
