@@ -27,7 +27,7 @@ pub(super) struct Absent {
     left: Left,
 }
 
-/// What is left in such a directory.
+/// The state of such a directory.
 #[derive(Debug)]
 enum Left {
     /// There is no directory.
@@ -40,7 +40,7 @@ enum Left {
     Dead(Dead),
 }
 
-/// What a daemon has left that died.
+/// The remains of a daemon that has died.
 #[derive(Debug)]
 struct Dead {
     /// The process that the daemon was, as far as is known.
