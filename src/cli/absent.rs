@@ -265,7 +265,7 @@ impl Dead {
                 "eci-mountd{daemon} on {dir} is dead; its server (pid {pid}) serves {containers} on"
             ),
             None => format!(
-                "eci-mountd{daemon} on {dir} and its server are dead; in {containers} what is grafted cannot be read"
+                "eci-mountd{daemon} on {dir} and its server are dead; the grafts of {containers} cannot be read"
             ),
         };
         if let Some(pid) = self.cut_off {
