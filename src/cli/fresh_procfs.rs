@@ -1,4 +1,4 @@
-//! The check if a container can mount a procfs of its own. Such a procfs has no grafts, so it shows the figures of the host.
+//! The check whether a container can mount a procfs of its own. Such a procfs has no grafts, so it shows the figures of the host.
 //!
 //! The rules are the kernel's (`may_mount`, `mount_capable`, `mount_too_revealing` of fs/namespace.c and fs/super.c):
 //!
@@ -26,7 +26,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// The bytes of mountinfo that are read of a container, which chooses how many mounts it has.
 const MOUNTINFO_LIMIT: u64 = 1 << 20;
 
-/// The answer to the question if a container can mount a procfs of its own.
+/// The answer to the question whether a container can mount a procfs of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct FreshProcfs {
     /// The answer of the rules that can be seen from outside.
