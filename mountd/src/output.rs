@@ -1,8 +1,8 @@
 //! The text that a program prints: its answer on standard output, its errors on standard error, and its help.
 //!
-//! `println!` and `eprintln!` panic when nobody reads the pipe any more, or the disk is full. A command shall end then
-//! without a word, or with one line. A signal would do that too, but it would also end a daemon whose peer closes a
-//! socket, and every program that is started would inherit it. So SIGPIPE stays ignored, and everything is printed here.
+//! `println!` and `eprintln!` panic when nobody reads the pipe any more, or the disk is full. A command has to end then
+//! without a message, or with one line. SIGPIPE would do that too, but it would also end a daemon whose peer closes a
+//! socket, and every program that is started would inherit that. So SIGPIPE stays ignored, and everything is printed here.
 
 use std::fmt;
 use std::io::{self, Write};

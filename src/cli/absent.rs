@@ -27,7 +27,7 @@ pub(super) struct Absent {
     left: Left,
 }
 
-/// What is left in such a directory.
+/// The state of such a directory.
 #[derive(Debug)]
 enum Left {
     /// There is no directory.
@@ -40,7 +40,7 @@ enum Left {
     Dead(Dead),
 }
 
-/// What a daemon has left that died.
+/// The remains of a daemon that has died.
 #[derive(Debug)]
 struct Dead {
     /// The process that the daemon was, as far as is known.
@@ -265,7 +265,7 @@ impl Dead {
                 "eci-mountd{daemon} on {dir} is dead; its server (pid {pid}) serves {containers} on"
             ),
             None => format!(
-                "eci-mountd{daemon} on {dir} and its server are dead; in {containers} what is grafted cannot be read"
+                "eci-mountd{daemon} on {dir} and its server are dead; the grafts of {containers} cannot be read"
             ),
         };
         if let Some(pid) = self.cut_off {

@@ -1,4 +1,4 @@
-//! Whether a container can mount a procfs of its own. That one has no grafts, so it shows the figures of the host.
+//! The check whether a container can mount a procfs of its own. Such a procfs has no grafts, so it shows the figures of the host.
 //!
 //! The rules are the kernel's (`may_mount`, `mount_capable`, `mount_too_revealing` of fs/namespace.c and fs/super.c):
 //!
@@ -26,17 +26,17 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// The bytes of mountinfo that are read of a container, which chooses how many mounts it has.
 const MOUNTINFO_LIMIT: u64 = 1 << 20;
 
-/// Whether a container can mount a procfs of its own.
+/// The answer to the question whether a container can mount a procfs of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct FreshProcfs {
-    /// The answer of the rules that can be seen.
+    /// The answer of the rules that can be seen from outside.
     pub(super) can: Can,
     /// The rules that may still forbid it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unless: Vec<Unless>,
 }
 
-/// Whether a container can mount a procfs of its own, by the rules that can be seen.
+/// The answer of the rules that can be seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Can {
@@ -62,7 +62,7 @@ enum Unless {
     SecurityModule,
 }
 
-/// What the kernel says of a container.
+/// The facts about a container on which the answer depends, from the kernel.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     /// True if its bounding set has CAP_SYS_ADMIN.

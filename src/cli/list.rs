@@ -25,7 +25,7 @@ pub(super) struct Options {
 struct Row {
     #[serde(flatten)]
     listed: Listed,
-    /// Whether it can mount a procfs that shows the figures of the host.
+    /// The answer to the question whether it can mount a procfs that shows the figures of the host.
     fresh_procfs: FreshProcfs,
 }
 

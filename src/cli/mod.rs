@@ -35,7 +35,7 @@ use crate::oci::hooks;
 /// Show containers their own /proc and /sys.
 ///
 /// Views are grafted over those entries of a container's /proc and /sys where the kernel would tell it about the
-/// whole machine; everything else stays the kernel's own file.
+/// whole host; everything else stays the kernel's own file.
 #[derive(Debug, Parser)]
 #[command(name = "eci-fs", version, max_term_width = 100)]
 struct CommandLine {
@@ -68,7 +68,7 @@ enum Command {
     Bench(bench::Options),
     /// Attach a container while its runtime makes it: an OCI or LXC hook
     Hook(hook::Options),
-    /// Say whether this machine has what eci-fs needs, which engines use it, and what to change
+    /// Say whether this host has what eci-fs needs, which engines use it, and what to change
     Doctor(doctor::Options),
     /// Change an engine's configuration so that its containers get their views
     Install(install::Install),

@@ -87,7 +87,7 @@ impl std::fmt::Debug for dyn Directory + '_ {
     }
 }
 
-/// What becomes of a write.
+/// A write, converted for the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Converted {
     /// The number of bytes that the container's write is answered with.

@@ -58,8 +58,8 @@ impl Network {
     /// Opens or lists what the namespace has at a path below /proc/sys/net.
     ///
     /// # Errors
-    /// EACCES for a path that is neither one of [`FILES`] nor in [`DIRECTORIES`], EROFS where the container's own /proc/sys is mounted read-only,
-    /// ESRCH when it has ended, EIO when it is in another namespace by now, and the kernel's.
+    /// EACCES for a path that is neither one of [`FILES`] nor in [`DIRECTORIES`], EROFS where the container's own /proc/sys
+    /// is mounted read-only, ESRCH when it has ended, EIO when it is in another namespace by now, and the kernel's.
     pub(super) fn find(
         &self,
         path: &str,

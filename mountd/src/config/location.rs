@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The path of the configuration that nobody has to name.
+/// The path of the configuration where nobody names one.
 pub const DEFAULT: &str = "/etc/eci-fs/config.toml";
 
 /// The environment variable that names the configuration where no option does.

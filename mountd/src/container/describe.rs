@@ -166,7 +166,7 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> Result<bool> {
     Ok(ready > 0)
 }
 
-/// Returns true if the process `pid` lives that began at `start_ticks`, in clock ticks.
+/// Returns true if the process `pid` that began at `start_ticks`, in clock ticks, still lives.
 pub fn lives(proc: &Proc, pid: i32, start_ticks: u64) -> bool {
     let Ok(pidfd) = open_pidfd(pid) else {
         return false;

@@ -20,11 +20,11 @@ pub struct Options {
     #[arg(long, value_name = "MS", allow_negative_numbers = true, value_parser = parse_milliseconds)]
     pub freshness: Option<u64>,
 
-    /// Of version 0.1.0, which padded views: units of that version and daemons that are upgraded pass it
+    /// Accepted without effect: units and daemons of version 0.1.0, which padded views, pass it
     #[arg(long, hide = true)]
     pub no_padding: bool,
 
-    /// Let MemAvailable exceed what the machine itself has left
+    /// Let MemAvailable exceed what the host itself has left
     #[arg(long)]
     pub no_host_clamp: bool,
 

@@ -11,7 +11,7 @@ pub(super) fn examine(findings: &mut Findings, location: &Location) -> Option<Co
             let path = location.path.display();
             findings.ok(match location.path.exists() {
                 true => format!("{path} has no mistake"),
-                false => format!("there is no {path}: everything is as by default"),
+                false => format!("there is no {path}, so the defaults hold"),
             });
             Some(config)
         }

@@ -48,7 +48,7 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
                 "these containers have no time namespace, so `ps -o etime` in them shows ages of millions of days: \
                  {names}"
             ),
-            "`ps -o lstart` is right in them; docs/engines.md says which programs are concerned",
+            "`ps -o lstart` is right in them; docs/engines.md says which programs are affected",
         );
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct ContainerInfo {
     /// The root file system on the host, if the container has not entered it yet.
     pub(super) root: Option<PathBuf>,
     pub(super) unmasked: bool,
-    /// Whether its programs measure CPUs, if the engine's configuration says that.
+    /// True if its programs can measure CPUs; none if the engine's configuration does not tell.
     pub(super) measures_cpus: Option<bool>,
     pub(super) annotations: BTreeMap<String, String>,
 }

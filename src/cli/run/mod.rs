@@ -200,8 +200,8 @@ fn begin(options: &Options, channel: &Channel, stage: i32) -> Result<OwnedFd> {
     Ok(init)
 }
 
-/// Returns the error of a container that did not begin. If its processes were killed, the step at which that was noticed
-/// helps nobody.
+/// Returns the error of a container that did not begin. If its processes were killed, it does not name the step at
+/// which that was noticed.
 fn explain(error: Error, options: &Options) -> Error {
     let gone = [libc::ESRCH, libc::ENOENT, libc::ECONNRESET, libc::EPIPE];
     let killed = error.errno.is_some_and(|errno| gone.contains(&errno));

@@ -83,8 +83,10 @@ pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
 fn plain(path: &str) -> Result<String> {
     let mut names = path.split('/').filter(|name| !matches!(*name, "" | "."));
     if !path.starts_with('/') || names.clone().any(|name| name == "..") {
-        return Err(Error::refused(format!("{path} is no path from / on"))
-            .remedy("name a file as /proc/meminfo"));
+        return Err(
+            Error::refused(format!("{path} is not an absolute path without .."))
+                .remedy("name a file as /proc/meminfo"),
+        );
     }
     Ok(names
         .by_ref()

@@ -14,8 +14,8 @@ use crate::server::faults::{self, Point};
 /// The capacity in bytes of the largest buffer that is kept for the next view.
 const LARGEST_BUFFER: usize = 1 << 16;
 
-/// A thread that reads is not scheduled for this long at most, on a busy host. The freshness comes on top of it, in which
-/// nobody asks: with that of 10 ms a view rests when it was not asked for in ten freshnesses.
+/// The longest time for which a thread in the middle of a read waits for a CPU, on a busy host. A view rests when it was
+/// not asked for in this time and the freshness: in the freshness the kernel does not ask. By default both are 100 ms.
 const UNSCHEDULED: Duration = Duration::from_millis(90);
 
 /// The least time between two steps of a size, in multiples of the freshness. With one, 1 of 32 million reads was cut: a

@@ -59,7 +59,7 @@ pub enum Record {
         /// The path below it.
         path: String,
     },
-    /// What the kernel was told last of a cached view whose size can change. Its text follows.
+    /// The size and the time that the kernel was told last of a cached view whose size can change. The text follows.
     Version {
         /// The slot of the container.
         slot: u64,

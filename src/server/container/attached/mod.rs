@@ -72,7 +72,7 @@ pub struct Attached {
     watched: AtomicBool,
     /// The time of the last call.
     expired: Mutex<Option<Instant>>,
-    /// The time of the last look at that of which no change sends an event, in nanoseconds of CLOCK_BOOTTIME.
+    /// The time of the last look at what changes without an event, in nanoseconds of CLOCK_BOOTTIME.
     looked: AtomicU64,
 }
 
@@ -227,8 +227,8 @@ impl Attached {
         load.map_or(cx, |load| cx.with_load(load))
     }
 
-    /// Returns whether the last look at that of which no change sends an event is [`STATIC_BOUND`] ago. This call is such a
-    /// look then.
+    /// Returns whether the last look at what changes without an event is [`STATIC_BOUND`] ago. If so, the time of the last
+    /// look is now.
     fn is_time_to_look(&self, now: Duration) -> bool {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let before = self.looked.load(Ordering::Relaxed);

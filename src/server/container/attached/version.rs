@@ -24,7 +24,7 @@ pub struct Version {
     next: Option<Arc<[u8]>>,
 }
 
-/// What the version after another one has.
+/// The content of the version after another one.
 struct Step {
     /// The text.
     text: Arc<[u8]>,
@@ -184,7 +184,7 @@ impl Version {
         }
     }
 
-    /// Returns `text`, in the memory of the text before if it is as long and no reader has that: it seldom is not.
+    /// Returns `text`. It takes the memory of the text before, if that has the same length and no reader uses it.
     fn reuse(self, text: &[u8]) -> Arc<[u8]> {
         let mut before = self.text;
         if before.len() == text.len()

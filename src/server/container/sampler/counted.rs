@@ -53,7 +53,7 @@ pub(super) struct Count {
     pub(super) cost: Duration,
 }
 
-/// What a reader has to do before it has the load.
+/// The work of a reader before it has the load.
 #[derive(Debug, PartialEq)]
 pub(super) enum Due {
     /// Nothing: the last count is good enough, or the best there is.

@@ -11,7 +11,7 @@ use crate::server::fs::attr::{DirEntry, Kind};
 /// The most symbolic links on the way to a path, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// What is at a path of a container.
+/// The file or directory at a path of a container.
 #[derive(Debug)]
 pub enum Looked {
     /// A file, with its text.

@@ -266,7 +266,7 @@ impl FileSystem {
         self.sysctls.report_forever();
     }
 
-    /// Has the kernel believe no attributes of a container's views any more that change with limits or settings.
+    /// Makes the kernel drop the attributes of those views of a container that change with limits or settings.
     pub fn distrust(&self, slot: u64) {
         if let Some(kernel) = &self.kernel {
             for (connection, id) in self.limited_nodes(slot) {

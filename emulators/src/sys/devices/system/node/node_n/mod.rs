@@ -1,7 +1,8 @@
 //! /sys/devices/system/node/nodeN: one memory node of the container.
 //!
 //! Format: drivers/base/node.c, mm/hugetlb.c, mm/memory-failure.c.
-//! Virtual: `cpulist` and `cpumap`, which are online, cut down to V; nodes, cut down to those of the container; `meminfo` and `vmstat`, each with a source of its own.
+//! Virtual: `cpulist` and `cpumap`, which list CPUs that are online, cut down to V; nodes, cut down to those of the
+//! container; `meminfo` and `vmstat`, each with a source of its own.
 //! Passed through: what is not about memory or CPUs.
 //! Invented: the zeros of `numastat`, `hugepages` and `memory_failure`: the kernel keeps no such figures per cgroup.
 
