@@ -5,7 +5,7 @@ use support::engines::IMAGE;
 use crate::host::Host;
 use crate::same::without_ids;
 use crate::scene;
-use crate::views::{SHOW, show_limits};
+use crate::views::{SHOW, cpus_of, show_limits};
 
 /// 128 MiB and half a CPU.
 const LIMITS: [&str; 6] = [
@@ -33,7 +33,7 @@ fn privileged_a_container_of_ctr_sees_its_limits_and_leaves_nothing() {
     let run = run("--rm", &program, &cgroup);
     for options in [&[][..], &["--privileged"], &["--read-only"]] {
         let command = [&run[..], &LIMITS, options, &[IMAGE, "one"], &SHOW].concat();
-        show_limits(&containerd.ctr(&command).ok(), 128, 1);
+        show_limits(&containerd.ctr(&command).ok(), 128, cpus_of(options));
         host.is_as(&before, containerd.cgroup(), &format!("{options:?}"));
     }
 }

@@ -6,7 +6,7 @@ use support::engines::{CommandLine, Docker};
 use crate::host::Host;
 use crate::scene;
 use crate::views::{
-    LIMITS, SHOW, fifty_at_once, show_limits, show_the_cgroup, show_the_machine, start,
+    LIMITS, SHOW, cpus_of, fifty_at_once, show_limits, show_the_cgroup, show_the_machine, start,
 };
 
 /// What chooses our runtime.
@@ -43,7 +43,7 @@ fn privileged_every_container_of_docker_sees_its_limits_and_leaves_nothing() {
     }
     for options in kinds {
         let ran = docker.run(&[&["--rm", ECI], options, &LIMITS[..]].concat(), &SHOW);
-        show_limits(&ran.ok(), 128, 1);
+        show_limits(&ran.ok(), 128, cpus_of(options));
         host.is_as(&before, docker.cgroup(), &format!("{options:?}"));
     }
 }

@@ -4,7 +4,7 @@ use support::engines::CommandLine;
 
 use crate::host::Host;
 use crate::scene;
-use crate::views::{LIMITS, SHOW, fifty_at_once, show_limits, show_the_cgroup, start};
+use crate::views::{LIMITS, SHOW, cpus_of, fifty_at_once, show_limits, show_the_cgroup, start};
 
 #[test]
 fn privileged_every_container_of_podman_sees_its_limits_and_leaves_nothing() {
@@ -23,7 +23,7 @@ fn privileged_every_container_of_podman_sees_its_limits_and_leaves_nothing() {
     ];
     for options in kinds {
         let ran = podman.run(&[&["--rm"], options, &LIMITS[..]].concat(), &SHOW);
-        show_limits(&ran.ok(), 128, 1);
+        show_limits(&ran.ok(), 128, cpus_of(options));
         host.is_as(&before, podman.cgroup(), &format!("{options:?}"));
     }
 }

@@ -17,6 +17,18 @@ pub(crate) const SHOW: [&str; 3] = [
      cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max 2>/dev/null || true",
 ];
 
+/// The number of CPUs that a container with [`LIMITS`] and these options of its engine sees. A privileged one can measure
+/// CPUs, so it sees all of them.
+pub(crate) fn cpus_of(options: &[&str]) -> usize {
+    match options.contains(&"--privileged") {
+        true => {
+            let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+            cpu_list(&online).len()
+        }
+        false => 1,
+    }
+}
+
 /// What [`SHOW`] has printed, by file.
 fn files(text: &str) -> BTreeMap<&str, &str> {
     let parts = text.split("== ").filter_map(|part| part.split_once('\n'));
