@@ -126,6 +126,17 @@ fn privileged_show_prints_what_the_container_sees_attached_or_not() {
     show(&["db", "/proc/meminfo"]).refused(&["db", "eci-fs list"]);
 }
 
+/// A disk of the host that has a size.
+fn disk() -> Option<String> {
+    let disks = fs::read_dir("/sys/block").ok()?;
+    let names = disks.map(|disk| disk.unwrap().file_name().into_string().unwrap());
+    let mut sized = names.filter(|name| {
+        let size = fs::read_to_string(format!("/sys/block/{name}/size"));
+        size.is_ok_and(|size| size.trim() != "0")
+    });
+    sized.next()
+}
+
 #[test]
 fn privileged_show_lists_a_directory_graft_and_shows_what_is_below_it_attached_or_not() {
     let scene = scene();
@@ -189,6 +200,17 @@ fn privileged_show_lists_a_directory_graft_and_shows_what_is_below_it_attached_o
             let listed = show(&[&pid, &format!("{cpu}/cpu{only}/node0")]).ok();
             assert!(listed.contains("meminfo\n"), "{listed}");
         }
+        // So do links of sysfs to files that are grafted one by one.
+        if let Some(disk) = disk() {
+            let (link, target) = (
+                format!("/sys/class/block/{disk}"),
+                format!("/sys/block/{disk}"),
+            );
+            let target = fs::canonicalize(&target).unwrap().join("stat");
+            let shown = show(&[&pid, &format!("{link}/stat")]).ok();
+            assert_eq!(shown, show(&[&pid, &target.display().to_string()]).ok());
+            assert_eq!(shown.split_whitespace().next(), Some("0"), "{shown}");
+        }
         let own = "is the kernel's own file in this container";
         for path in [
             "/proc/version",
@@ -202,7 +224,7 @@ fn privileged_show_lists_a_directory_graft_and_shows_what_is_below_it_attached_o
         show(&[&pid, &format!("{cpu}/nosuch")]).refused(&["nosuch"]);
         show(&[&pid, "/etc/passwd"]).refused(&["neither in /proc nor in /sys"]);
         for path in ["proc/meminfo", "/proc/../proc/meminfo"] {
-            show(&[&pid, path]).refused(&[path, "no path from /"]);
+            show(&[&pid, path]).refused(&[path, "not an absolute path"]);
         }
         let diff = show(&[&pid, cpu, "--diff"]).ok();
         assert!(diff.contains("online"), "{diff}");

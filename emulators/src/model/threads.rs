@@ -186,11 +186,14 @@ fn push_children(
         let Ok(entry) = entry else {
             return Ok(());
         };
+        // The rest of a directory with very many is not even read.
+        if pending.len() >= most {
+            return Ok(());
+        }
         let name = entry.file_name().to_bytes();
         if entry.file_type() == FileType::Directory
             && name != b"."
             && name != b".."
-            && pending.len() < most
             && let Ok(name) = std::str::from_utf8(name)
         {
             pending.push(format!("{cgroup}/{name}"));

@@ -23,7 +23,7 @@ pub const PING_GROUP_RANGE: &str = "ipv4/ping_group_range";
 const OWNER_WRITES: u32 = 0o200;
 
 /// The most entries of a directory that are listed: more than anybody needs, and little memory.
-const MOST_LISTED: usize = 1 << 16;
+const MOST_LISTED: usize = 1 << 14;
 
 /// One entry of a directory: its name, and whether it is a directory itself.
 pub type DirectoryEntry = (String, bool);

@@ -413,11 +413,24 @@ mod tests {
             cgroups: Vec::new(),
             root: None,
             boot_id: None,
+            ..saved()
+        };
+        assert_eq!(expected.measures_cpus, Some(false));
+        let read: SavedContainer = serde_json::from_str(before).unwrap();
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_container_whose_bounding_set_decides_is_still_one_for_the_next_daemon() {
+        let decides = SavedContainer {
             measures_cpus: None,
             ..saved()
         };
-        let read: SavedContainer = serde_json::from_str(before).unwrap();
-        assert_eq!(read, expected);
+        let text = serde_json::to_string(&decides).unwrap();
+        assert_eq!(
+            serde_json::from_str::<SavedContainer>(&text).unwrap(),
+            decides
+        );
     }
 
     #[test]

@@ -51,9 +51,14 @@ pub struct SavedContainer {
     /// The boot_id of the container. The file is root's alone.
     #[serde(default)]
     pub boot_id: Option<[u8; 16]>,
-    /// False if its programs do not measure CPUs, whatever its bounding set is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// False if its programs do not measure CPUs, whatever its bounding set is. A daemon of version 0.1.0 did not write it:
+    /// then the container keeps the CPUs that it has seen.
+    #[serde(default = "not_measuring")]
     pub measures_cpus: Option<bool>,
+}
+
+fn not_measuring() -> Option<bool> {
+    Some(false)
 }
 
 /// The intent of a daemon. It is written down before it is carried out, because a daemon that is killed in the middle

@@ -112,7 +112,11 @@ fn view(options: &Options, selector: &Selector, path: &str) -> Result<String> {
                     });
                 }
                 (Err(error), _) if error.reason == Some(Reason::NotAView) => {
-                    return Err(not_a_view(path));
+                    // The container's sysfs has the links of the host's, and the graft lies on what they lead to.
+                    return match target_in_sys(path) {
+                        Some(target) => view(options, selector, &target),
+                        None => Err(not_a_view(path)),
+                    };
                 }
                 // A process that is not attached has computed views.
                 (Err(error), Selector::Pid(_)) if error.kind == Kind::NotFound => {}
@@ -141,12 +145,26 @@ fn view(options: &Options, selector: &Selector, path: &str) -> Result<String> {
                 (entry.name, entry.kind == NodeKind::Directory)
             })))
         }
-        Err(Errno::NOENT) => Err(not_a_view(path)),
+        Err(Errno::NOENT) => match target_in_sys(path) {
+            Some(target) => view(options, selector, &target),
+            None => Err(not_a_view(path)),
+        },
         Err(errno) => {
             let error = std::io::Error::from_raw_os_error(errno.0);
             Err(Error::io("compute the view of", path, error))
         }
     }
+}
+
+/// Returns where the links of a path in /sys lead to, if that is another path in /sys.
+fn target_in_sys(path: &str) -> Option<String> {
+    let sys = Path::new("/sys");
+    if !Path::new(path).starts_with(sys) {
+        return None;
+    }
+    let target = std::fs::canonicalize(path).ok()?;
+    let is_another = target.starts_with(sys) && target != Path::new(path);
+    is_another.then(|| target.to_string_lossy().into_owned())
 }
 
 /// Returns the error for a path at which the container has nothing of ours.

@@ -19,7 +19,8 @@ const LARGEST_BUFFER: usize = 1 << 16;
 const UNSCHEDULED: Duration = Duration::from_millis(90);
 
 /// The least time between two steps of a size, in multiples of the freshness. With one, 1 of 32 million reads was cut: a
-/// reader that waits for a CPU between the page and the size can miss a step.
+/// reader that waits for a CPU between the page and the size can miss a step. For that reader [`UNSCHEDULED`] is enough: with
+/// three times a long freshness, a text would be shown for minutes after it has changed.
 const STEP: u32 = 3;
 
 /// Computes views. All parts of the file system share one.
@@ -143,7 +144,10 @@ impl Renderer {
         let started = Instant::now();
         let freshness = self.freshness(container).bound;
         let change = SizeChange::InSteps {
-            apart: freshness.saturating_mul(STEP),
+            apart: freshness
+                .saturating_mul(STEP)
+                .min(UNSCHEDULED)
+                .max(freshness),
             silence: freshness.saturating_add(UNSCHEDULED),
         };
         self.render_bounded(container, index, |text, bound| {

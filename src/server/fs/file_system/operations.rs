@@ -138,6 +138,15 @@ impl FileSystem {
                 _ => Ok((self.directories.attr(id)?, DIRECTORY_TIMEOUT)),
             };
         }
+        // The kernel asks for the attributes of each directory that the daemon walks through.
+        if self.directories.is_prepared(id.slot())
+            && let Node::Below { .. } = id.node()
+        {
+            return self.entry(id).and_then(|(attr, timeout)| match attr.kind {
+                Kind::Directory => Ok((attr, timeout)),
+                Kind::File | Kind::Symlink => Err(Errno::NOENT),
+            });
+        }
         match self.target(id)? {
             Target::Directory => Ok((self.directories.attr(id)?, DIRECTORY_TIMEOUT)),
             Target::View(view) => match view.tunable() {

@@ -21,6 +21,10 @@ fn of_this_host() -> Arc<FileSystem> {
 fn walk_and_look(fs: &FileSystem, connection: Connection, path: &str) -> Result<NodeId, Errno> {
     let mut names = path.split('/');
     names.try_fold(NodeId::ROOT, |at, name| {
+        // The kernel asks for the attributes of a directory before it looks a name up in it.
+        if at != NodeId::ROOT {
+            fs.attr(connection, at, None)?;
+        }
         let id = fs.find(connection, at, name)?;
         fs.entry(id).map(|_| id)
     })
