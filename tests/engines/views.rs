@@ -17,10 +17,11 @@ pub(crate) const SHOW: [&str; 3] = [
      cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max 2>/dev/null || true",
 ];
 
-/// The number of CPUs that a container with [`LIMITS`] and these options of its engine sees. A privileged one can measure
-/// CPUs, so it sees all of them.
+/// The number of CPUs that a container with [`LIMITS`] and these options of its engine sees. One that can measure CPUs sees
+/// all of them.
 pub(crate) fn cpus_of(options: &[&str]) -> usize {
-    match options.contains(&"--privileged") {
+    let measuring = ["--privileged", "--cap-add=SYS_ADMIN"];
+    match options.iter().any(|option| measuring.contains(option)) {
         true => {
             let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
             cpu_list(&online).len()
