@@ -87,19 +87,18 @@ fn cpus(table: &mut Table<'_>) {
     };
     for (field, lxcfs, ours) in [
         ("online", "0", "1"),
+        ("offline", "", "0"),
         ("possible", "0-1", "0-1"),
         ("present", "0-1", "0-1"),
         ("enabled", "0-1", "0-1"),
-        ("nohz_full", "(null)", ""),
     ] {
         let found = table.texts(&format!("{CPU}/{field}"));
-        let shown = if ours.is_empty() {
-            "an empty list"
-        } else {
-            ours
+        let shown = match lxcfs {
+            "" => "an empty list",
+            lxcfs => lxcfs,
         };
         table.row(
-            ["cpu", field, lxcfs, shown],
+            ["cpu", field, shown, ours],
             all(lxcfs, ours, &found),
             &found,
         );

@@ -89,7 +89,7 @@ fn threads(container: &mut Container) -> Result<()> {
         Duration::from_secs(2),
         || container.read("/proc/loadavg"),
         |view| {
-            let mut words = view.split([' ', '/']).skip(3);
+            let mut words = view.trim_end().split([' ', '/']).skip(3);
             let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
             let (running, total, pid) = (number(), number(), number());
             equal("threads", &total, &u32::try_from(threads.len()).ok())?;

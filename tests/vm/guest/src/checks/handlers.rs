@@ -96,12 +96,16 @@ const FLEETING: &[(&str, &str)] = &[
     ("/proc/sys/net/ipv4/vs/secure_tcp", "2"),
 ];
 
+/// A write to overcommit_kbytes sets it to 0, and containers that come later begin with the machine's value.
+const RATIO: &str = "/proc/sys/vm/overcommit_ratio";
+
 /// ENOTSUPP, which the kernel says of a watchdog that the processor lacks.
 const ENOTSUPP: i32 = 524;
 
 pub(super) fn checks(report: &mut Report) {
     report.group("handlers", |report| {
         let host = Host::open().map_err(|error| error.to_string())?;
+        let ratio = std::fs::read(RATIO).map_err(|error| format!("{RATIO}: {error}"))?;
         for tunable in TUNABLES.iter().copied().flatten() {
             let path = tunable.path();
             let Ok(meta) = std::fs::metadata(path) else {
@@ -124,7 +128,7 @@ pub(super) fn checks(report: &mut Report) {
                 Err(error) => report.check(path, Err(error)),
             }
         }
-        Ok(())
+        std::fs::write(RATIO, ratio).map_err(|error| format!("{RATIO}: {error}"))
     });
 }
 

@@ -44,7 +44,8 @@ fn everything(report: &mut Report, container: &mut Container, slowly: bool) -> R
         if kernel.is_file() {
             paths.push(graft);
         } else {
-            for name in ["online", "possible", "present"] {
+            // Those that are computed. The size of the kernel's own files in sysfs is that of a page.
+            for name in ["online", "offline", "has_cpu"] {
                 let path = format!("{graft}/{name}");
                 if graft.starts_with("/sys/devices/system/") && host(&path).is_ok() {
                     paths.push(path);
