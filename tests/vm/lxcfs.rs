@@ -166,9 +166,11 @@ fn cpu_time(table: &mut Table<'_>) {
         (&found, &machine, user, system),
     );
     let throttled = table.used(STAT, "throttled_usec");
-    let holds = found.0[7] == 0 && near(found.1[7], throttled) && found.1[7] > 0;
+    // Other work on the host can have taken more time.
+    let least = (throttled.0 / 10_000).saturating_sub(3);
+    let holds = found.0[7] == 0 && least > 0 && found.1[7] >= least;
     table.row(
-        ["stat", "steal", MACHINE, "throttled time"],
+        ["stat", "steal", MACHINE, "at least the throttled time"],
         holds,
         (&found, throttled),
     );
