@@ -1,9 +1,11 @@
 //! /proc/stat and /proc/uptime: CPU time.
 
+use std::time::Duration;
+
 use crate::Result;
 use crate::cgroup::Cgroup;
 use crate::container::Container;
-use crate::expect::{Cpus, host, row};
+use crate::expect::{Cpus, host, row, within};
 use crate::report::{Report, between, equal};
 
 /// Columns of a row.
@@ -207,10 +209,26 @@ fn single_numbers(container: &mut Container) -> Result<()> {
         equal(&format!("columns of {key}"), &ours.len(), &theirs.len())?;
         equal(key, &ours.iter().sum(), &expected)?;
     }
-    // The agent runs while it reads, and a thread may have ended since it was counted.
-    let single = |key: &str| row(&view, key).map(|row| row.first().copied().unwrap_or(0));
+    let single = |view: &str, key: &str| row(view, key).map(|row| *row.first().unwrap_or(&0));
+    between("processes", single(&view, "processes")?, 1, 1000)?;
+    // The agent runs while it reads. The threads were counted in the last second, and some may have ended since then.
     let threads = container.cgroup.threads()?.len() as u64;
-    between("procs_running", single("procs_running")?, 1, threads + 2)?;
-    between("procs_blocked", single("procs_blocked")?, 0, threads + 2)?;
-    between("processes", single("processes")?, 1, 1000)
+    within(
+        Duration::from_secs(3),
+        || container.read("/proc/stat"),
+        |view| {
+            between(
+                "procs_running",
+                single(view, "procs_running")?,
+                1,
+                threads + 2,
+            )?;
+            between(
+                "procs_blocked",
+                single(view, "procs_blocked")?,
+                0,
+                threads + 2,
+            )
+        },
+    )
 }
