@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 
+use probe::capabilities::leave_bounding_set;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
-use crate::capabilities::leave_bounding_set;
 use crate::{facts, files, stress, tune, ways, work};
 
 /// The state that is kept between commands.

@@ -21,7 +21,10 @@ const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 /// Takes them out of the bounding set, as engines do. The process and all that it executes as root keep them, because they
 /// are inheritable: tests make containers in containers. What an engine has left stays if it allows no change, and so
 /// does the set of a container whose /proc is something else.
-pub(crate) fn leave_bounding_set() -> io::Result<()> {
+///
+/// # Errors
+/// The kernel's.
+pub fn leave_bounding_set() -> io::Result<()> {
     let namespace = std::fs::metadata("/proc/self/ns/user").map(|namespace| namespace.ino());
     let mut sets = capabilities(None)?;
     let may = sets.effective.contains(CapabilitySet::SETPCAP);

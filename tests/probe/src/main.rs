@@ -12,7 +12,6 @@
 
 mod agent;
 mod answer;
-mod capabilities;
 mod contain;
 mod facts;
 mod files;

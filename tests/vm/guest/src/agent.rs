@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use probe::capabilities::leave_bounding_set;
 
-use crate::capabilities::leave_bounding_set;
 use crate::watch::Watch;
 use crate::work::{self, Spinners};
 

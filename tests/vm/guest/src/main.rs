@@ -8,7 +8,6 @@
 
 mod agent;
 mod beside;
-mod capabilities;
 mod cgroup;
 mod checks;
 mod contain;
