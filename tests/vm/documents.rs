@@ -43,7 +43,7 @@ fn privileged_what_the_pages_say_holds_on_a_fresh_machine_with_systemd() {
     let vm = Vm::new(Kernel::V6_12)
         .system(disk)
         .memory_mib(2048)
-        .timeout(Duration::from_secs(600))
+        .timeout(Duration::from_secs(850))
         .echo(true)
         .file(tests.join("mountd"), "/root/mountd")
         .file(tests.join("tests/engines/cri.py"), "/root/cri.py")

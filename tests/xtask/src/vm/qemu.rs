@@ -87,12 +87,13 @@ pub(super) fn run(vm: &Vm, kernel: &KernelFiles, dir: &Path) -> Result<Ended> {
                 "boot"
             };
             let limit = vm.timeout.as_secs();
+            let words = last_line(&stdout).unwrap_or_else(|| "nothing".to_owned());
             return Err(failed(
                 vm,
                 dir,
                 &serial,
                 &errors,
-                &format!("did not {state} in {limit} s"),
+                &format!("did not {state} in {limit} s, and the command said last `{words}`"),
             ));
         }
     }
@@ -223,6 +224,13 @@ fn marked(console: &str, kind: &str) -> Option<String> {
     let lines = console.lines().rev();
     let mut found = lines.filter_map(|line| line.strip_prefix(MARK)?.strip_prefix(kind));
     found.next().map(|rest| rest.trim().to_owned())
+}
+
+/// Returns the last line that a stream has.
+fn last_line(stream: &Stream) -> Option<String> {
+    let all = text(&stream.bytes);
+    let line = all.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.trim().to_owned())
 }
 
 /// Returns an error with the reason, the last words of the guest, and the path of its whole log.
