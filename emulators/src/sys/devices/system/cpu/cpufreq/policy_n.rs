@@ -6,6 +6,7 @@
 //! Invented: the present frequency, in `scaling_cur_freq`, `cpuinfo_cur_freq` and `cpuinfo_avg_freq`, is the nominal one, as
 //! in /proc/cpuinfo: the kernel's tells what others do. Where that is not known it is the highest.
 
+use crate::directory::family;
 use crate::model::cpus::{Cpus, parse_numbers};
 use crate::model::frequency;
 use crate::text::put;
@@ -44,11 +45,10 @@ pub(super) fn render(
     Ok(())
 }
 
-/// Appends the nominal frequency of the first CPU that has the policy.
+/// Appends the nominal frequency of the CPU that a policy is numbered by.
 fn render_frequency(cx: &Context<'_>, policy: &str, out: &mut Vec<u8>) -> Result<(), Error> {
-    let related = cx.host.read(&format!("{policy}/related_cpus"))?;
-    let first = parse_numbers(&related).iter().next();
-    match first.and_then(|cpu| frequency::read(cx, cpu)) {
+    let (_, name) = policy.rsplit_once('/').unwrap_or(("", policy));
+    match family(name, "policy").and_then(|cpu| frequency::read(cx, cpu)) {
         Some(khz) => put(out, format_args!("{khz}\n")),
         None => out.extend_from_slice(&cx.host.read(&format!("{policy}/cpuinfo_max_freq"))?),
     }
