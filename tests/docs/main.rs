@@ -69,10 +69,16 @@ fn directories() -> String {
             )
         } else if directory.is_namespaced() {
             "tunables of the next table; the rest is the kernel's own of the container's network namespace".to_owned()
+        } else if !directory.kept().is_empty() {
+            format!("empty but for {}", directory.kept().join(", "))
         } else if facts.views.is_empty() {
             "empty".to_owned()
         } else {
             facts.views.join(", ")
+        };
+        let views = match directory.is_for_all() {
+            true => views,
+            false => format!("{views}; not in a container that can measure CPUs"),
         };
         writeln!(
             table,
