@@ -24,7 +24,7 @@ pub struct Membership {
 
 /// Parses `/proc/<pid>/cgroup` (cgroups(7)). Named v1 hierarchies ("name=systemd") have no controller that a view could
 /// ask, and are left out.
-pub(super) fn parse_memberships(text: &str) -> Vec<Membership> {
+pub fn parse_memberships(text: &str) -> Vec<Membership> {
     text.lines()
         .filter_map(|line| {
             let mut parts = line.splitn(3, ':');
@@ -46,7 +46,7 @@ pub(super) fn parse_memberships(text: &str) -> Vec<Membership> {
 /// that the namespace sees of the same process.
 ///
 /// None when the process has been moved out of its namespace's root ("/../x"): then it has no part in it.
-pub(super) fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str> {
+pub fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str> {
     if inside == "/.." || inside.starts_with("/../") {
         return None;
     }

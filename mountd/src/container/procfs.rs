@@ -198,7 +198,9 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key))
 }
 
-fn parse_process(pid: i32, stat: &str, status: &str) -> Option<Process> {
+/// Parses the texts of `/proc/<pid>/stat` and `status`. A container chooses the name of the process in them. None if
+/// they are not in the kernel's format.
+pub fn parse_process(pid: i32, stat: &str, status: &str) -> Option<Process> {
     // comm may hold spaces and parentheses: the fields begin after the last one.
     let after_comm = &stat[stat.rfind(')')? + 1..];
     let mut fields = after_comm.split_ascii_whitespace();
@@ -225,7 +227,8 @@ fn parse_mapped_root(map: &str) -> Option<u32> {
         .find_map(|(inside, outside, count)| (inside == 0 && count > 0).then_some(outside))
 }
 
-fn parse_id_map(map: &str) -> Vec<(u32, u32, u32)> {
+/// Parses `/proc/<pid>/uid_map` or `gid_map`, as [`Proc::id_map`] returns it.
+pub fn parse_id_map(map: &str) -> Vec<(u32, u32, u32)> {
     let range = |line: &str| {
         let mut columns = line.split_ascii_whitespace().map(|c| c.parse::<u32>());
         Some((

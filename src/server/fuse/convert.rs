@@ -58,6 +58,22 @@ pub(super) fn file_attr(attr: &Attr, ino: u64) -> FileAttr {
     }
 }
 
+/// Returns the errno for the kernel. It takes no answer with a number above its own last one (fuse_dev_do_write of
+/// fs/fuse/dev.c), so the program that asked would wait for ever. Some drivers return such numbers from their files, for
+/// instance ENOTSUPP, which is 524.
 pub(super) fn fuse_errno(errno: Errno) -> fuser::Errno {
-    fuser::Errno::from_i32(errno.0)
+    const LAST: i32 = 511;
+    fuser::Errno::from_i32(if errno.0 > LAST { libc::EIO } else { errno.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errno_that_the_kernel_would_not_take_is_an_io_error() {
+        for (errno, sent) in [(2, 2), (511, 511), (512, 5), (524, 5), (0, 5), (-2, 5)] {
+            assert_eq!(fuse_errno(Errno(errno)).code(), sent, "{errno}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod full;
+mod fuzz;
 mod instructions;
 mod setup;
 mod soak;
@@ -22,6 +23,8 @@ pub enum Task {
     Test(test::Arguments),
     /// Run what `test` runs, and then the long forms of its tests.
     Full(full::Arguments),
+    /// Feed the programs with made-up input, and look for what fails.
+    Fuzz(fuzz::Arguments),
     /// Count the instructions that rendering each view takes.
     Instructions,
     /// Have containers read for long, while the programs are killed and replaced.
@@ -40,6 +43,7 @@ impl Task {
             Self::Setup => setup::run(),
             Self::Test(arguments) => test::run(&arguments),
             Self::Full(arguments) => full::run(&arguments),
+            Self::Fuzz(arguments) => fuzz::run(&arguments),
             Self::Instructions => instructions::run(),
             Self::Soak(arguments) => soak::run(&arguments),
             Self::Vm(arguments) => vm::run(&arguments),

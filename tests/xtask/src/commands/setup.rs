@@ -43,7 +43,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dstat", "its figures are read in tests"),
     ("e2fsprogs", "makes the disks of guests with systemd"),
     ("fio", "is bound to CPUs in tests"),
-    ("g++", "builds a program with google-benchmark for tests"),
+    (
+        "g++",
+        "builds the fuzzer, and a program with google-benchmark for tests",
+    ),
     ("gcc", "builds a program with libbpf for tests"),
     (
         "golang-github-cilium-ebpf-dev",

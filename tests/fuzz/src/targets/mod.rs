@@ -1,0 +1,11 @@
+//! The targets, one file each.
+
+pub mod cpu_sets;
+pub mod engine_input;
+pub mod fuse_requests;
+pub mod packets_to_daemon;
+pub mod packets_to_server;
+pub mod process_files;
+pub mod state_file;
+pub mod tunable_writes;
+pub mod views;
