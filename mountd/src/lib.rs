@@ -19,7 +19,7 @@
 //! | [`broker`] | answers what the server asks of the daemon |
 //! | [`host_sysctls`] | sysctls of the host that are raised for containers |
 //! | [`config`] | the configuration of the host, for all programs |
-//! | [`runtime_dir`], [`telemetry`], [`output`] | the runtime directory, the log, what is printed |
+//! | [`runtime_dir`], [`regular_file`], [`telemetry`], [`output`] | the runtime directory, files of others, the log, what is printed |
 //! | [`container`] | what the kernel says of a container's process |
 
 pub mod broker;
@@ -32,6 +32,7 @@ pub mod host_sysctls;
 pub mod output;
 pub mod persistent_descriptors;
 pub mod registry;
+pub mod regular_file;
 pub mod runtime_dir;
 pub mod service_manager;
 pub mod state_file;

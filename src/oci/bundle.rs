@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read};
 use eci_fs_protocol::capabilities::can_measure;
 use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
@@ -69,7 +70,7 @@ impl Bundle {
     /// When it cannot be read, or names no root file system.
     pub fn read(dir: &Path, file: &Path) -> Result<Self> {
         let path = dir.join(file);
-        let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let text = read(&path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", &path, e))?;
         Self::parse(dir, &text).map_err(|error| error.context(path.display()))
     }
 

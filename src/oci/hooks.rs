@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
 use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use serde::de::{MapAccess, Visitor};
@@ -91,7 +92,7 @@ fn is_ours(entry: &RawValue) -> bool {
 /// # Errors
 /// When the file cannot be read or written. It is unchanged then.
 pub fn add_hooks(path: &Path, hooks: &[(&str, Hook)]) -> Result<()> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
+    let text = read_to_string(path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", path, e))?;
     let about = |error: Error| error.context(path.display());
     match with_hooks(&text, hooks).map_err(about)? {
         Some(text) => replace(path, &text),

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod daemonless;
+mod odd_files;
 
 use std::process::Command;
 

@@ -64,7 +64,7 @@ const FLOORS: &[Floor] = &[
             &["broker"],
             &["host_sysctls"],
             &["config"],
-            &["runtime_dir", "telemetry", "output"],
+            &["runtime_dir", "regular_file", "telemetry", "output"],
             &["container"],
         ],
     },

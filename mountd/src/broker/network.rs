@@ -4,12 +4,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use crate::container::mountinfo::mount_at;
 use crate::container::network::{DirectoryEntry, PING_GROUP_RANGE, inside, list, open};
 use crate::container::procfs::{Namespace, Proc};
-use crate::container::{Described, has_ended, open_below};
+use crate::container::{Described, has_ended};
 use eci_fs_protocol::error::Result;
 use eci_fs_protocol::link::Access;
 
@@ -89,24 +90,19 @@ impl Network {
 
     /// Returns true if the mount in which a grafted entry lies is read-only in the container, as engines have it for
     /// /proc/sys. The graft over it is not.
+    ///
+    /// The kernel's list of mounts says so. The path is not walked: a file system of the container's own may never answer.
     fn is_read_only(&self, graft: &str) -> std::result::Result<bool, Errno> {
         let above = graft.rsplit_once('/').map_or("", |(above, _)| above);
-        let path = format!("proc/sys/net/{above}");
-        let root = self
-            .proc
-            .open_at(&format!("{}/root", self.pid), OFlags::PATH);
-        let root = root.map_err(|_| Errno::SRCH)?;
-        // A mount that cannot be looked at is not written to.
-        let dir = open_below(
-            &root,
-            path.trim_end_matches('/'),
-            OFlags::PATH | OFlags::CLOEXEC,
-        );
-        let flags = fstatvfs(dir.map_err(|_| Errno::ROFS)?)?.f_flag;
+        let path = format!("/proc/sys/net/{above}");
+        let mounts = self.proc.mounts(&format!("{}/mountinfo", self.pid));
         if has_ended(self.pidfd.as_fd()).unwrap_or(true) {
             return Err(Errno::SRCH);
         }
-        Ok(flags.contains(StatVfsMountFlags::RDONLY))
+        // A mount that is not known is not written to.
+        let mounts = mounts.map_err(|_| Errno::ROFS)?;
+        let mount = mount_at(&mounts, path.trim_end_matches('/'));
+        Ok(mount.is_none_or(|mount| mount.read_only || mount.fstype != "proc"))
     }
 }
 

@@ -18,6 +18,8 @@ pub use location::{DEFAULT, Location, VARIABLE};
 pub use runtime::Runtime;
 pub use views::Views;
 
+use crate::regular_file;
+
 /// The whole configuration. A file with any other key is refused, so that a misspelled key is not ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -39,7 +41,7 @@ impl Config {
     /// When the file cannot be read, or has an unknown key or an invalid value. The error names the file and the line.
     pub fn read(location: &Location) -> Result<Self> {
         let path = &location.path;
-        match std::fs::read_to_string(path) {
+        match regular_file::read_to_string(path, regular_file::MAX_CONFIG) {
             Ok(text) => Self::parse(&text).map_err(|error| error.context(path.display())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !location.is_named => {
                 Ok(Self::default())

@@ -5,6 +5,7 @@
 //! 3. The pidfd is asked again whether its process lives: if it does, no pid was reused in between, and
 //!    what was read is about this process and none other.
 
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -13,7 +14,6 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::cgroup::{Membership, namespace_root, open_hierarchy, parse_memberships};
 use super::disks;
-use super::mountinfo::parse_mountinfo;
 use super::network;
 use super::procfs::{Namespace, Proc, Process, parse_boottime_offset};
 use eci_fs_protocol::capabilities::bounding_set_can_measure;
@@ -292,7 +292,14 @@ fn memberships(
 }
 
 fn hierarchies(proc: &Proc, cgroups: &[Membership]) -> Result<Vec<(HierarchyFacts, OwnedFd)>> {
-    let mounts = parse_mountinfo(&proc.read("self/mountinfo")?);
+    // The host has several mounts for each container.
+    let mut mounts = Vec::new();
+    proc.each_mount("self/mountinfo", u64::MAX, |mount| {
+        if matches!(mount.fstype.as_str(), "cgroup" | "cgroup2") {
+            mounts.push(mount);
+        }
+        ControlFlow::<()>::Continue(())
+    })?;
     let mut out = Vec::new();
     for membership in cgroups {
         out.extend(open_hierarchy(&mounts, membership)?);

@@ -1,10 +1,12 @@
 //! The block devices that hold the mounts of a container.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::mountinfo::{Mount, parse_mountinfo};
+use super::mountinfo::{self, Mount};
 use super::procfs::Proc;
-use eci_fs_protocol::error::Result;
+use eci_fs_protocol::error::{Kind, Result};
 
 /// The most devices that are told of. A container can mount as many file systems as it likes.
 const MOST: usize = 64;
@@ -16,32 +18,37 @@ const MOST: usize = 64;
 /// # Errors
 /// When the process has ended.
 pub(crate) fn disks(proc: &Proc, pid: i32, root: Option<&Path>) -> Result<Vec<(u32, u32)>> {
-    let mounts = parse_mountinfo(&proc.read(&format!("{pid}/mountinfo"))?);
-    Ok(devices(&mounts, root))
+    let mut all = BTreeSet::new();
+    let seen = proc.each_mount(&format!("{pid}/mountinfo"), mountinfo::LIMIT, |mount| {
+        all.extend(device(&mount, root));
+        ControlFlow::<()>::Continue(())
+    });
+    match seen {
+        // The container sees fewer disks than it could.
+        Err(error) if error.kind == Kind::Refused => tracing::debug!(%error, pid, "ignoring"),
+        other => drop(other?),
+    }
+    Ok(all.into_iter().take(MOST).collect())
 }
 
-fn devices(mounts: &[Mount], root: Option<&Path>) -> Vec<(u32, u32)> {
-    let is_inside =
-        |mount: &&Mount| root.is_none_or(|root| Path::new(&mount.point).starts_with(root));
-    let mut all: Vec<(u32, u32)> = mounts
-        .iter()
-        .filter(is_inside)
-        .filter_map(|mount| {
-            let (major, minor) = mount.dev.split_once(':')?;
-            Some((major.parse().ok()?, minor.parse().ok()?))
-        })
-        // File systems without a device have the major number 0.
-        .filter(|(major, _)| *major != 0)
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all.truncate(MOST);
-    all
+/// Returns the device of a mount, if it has one, and the mount lies below `root`.
+fn device(mount: &Mount, root: Option<&Path>) -> Option<(u32, u32)> {
+    let is_inside = root.is_none_or(|root| Path::new(&mount.point).starts_with(root));
+    let (major, minor) = mount.dev.split_once(':').filter(|_| is_inside)?;
+    // File systems without a device have the major number 0.
+    let major = major.parse().ok().filter(|major| *major != 0)?;
+    Some((major, minor.parse().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::mountinfo::parse_mountinfo;
     use super::*;
+
+    fn devices(mounts: &[Mount], root: Option<&Path>) -> Vec<(u32, u32)> {
+        let all: BTreeSet<_> = mounts.iter().filter_map(|one| device(one, root)).collect();
+        all.into_iter().collect()
+    }
 
     #[test]
     fn the_devices_of_the_mounts_below_the_root_are_those_of_the_container() {

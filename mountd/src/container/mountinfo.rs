@@ -3,6 +3,12 @@
 //! A container chooses the paths in this file, so only the fields that the kernel chooses are trusted:
 //! numbers, the type of the file system, and the propagation tags.
 
+use std::collections::HashMap;
+
+/// The bytes of a container's mountinfo that are read at most. A container chooses how many mounts it has and how long
+/// their paths are; engines make some tens of kilobytes.
+pub const LIMIT: u64 = 16 << 20;
+
 /// One line of mountinfo (Documentation/filesystems/proc.rst, 3.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
@@ -16,6 +22,8 @@ pub struct Mount {
     pub root: String,
     /// `mount point`, relative to the root of the process that was asked.
     pub point: String,
+    /// True if nothing can be written through it: the mount or its file system is read-only.
+    pub read_only: bool,
     /// `shared:N`: the peer group that gets what is mounted here.
     pub shared: Option<u64>,
     /// The type of the file system: "proc", "fuse".
@@ -40,7 +48,36 @@ pub fn parse_mountinfo(text: &str) -> Vec<Mount> {
     text.lines().filter_map(parse_line).collect()
 }
 
-fn parse_line(line: &str) -> Option<Mount> {
+/// Returns the mount in which a process finds the absolute `path`, if its root directory is in one of `mounts`. Of mounts
+/// that lie on one another it is the topmost.
+pub fn mount_at<'a>(mounts: &'a [Mount], path: &str) -> Option<&'a Mount> {
+    let is_above = |point: &str| {
+        let below = path.strip_prefix(point);
+        point == "/" || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let above = || mounts.iter().filter(|mount| is_above(&mount.point));
+    let ids: HashMap<u64, ()> = above().map(|mount| (mount.id, ())).collect();
+    let is_first = |mount: &&Mount| mount.parent == mount.id || !ids.contains_key(&mount.parent);
+    let mut found = above()
+        .filter(is_first)
+        .min_by_key(|mount| mount.point.len())?;
+    // A mount on the root directory of a process is not seen from there.
+    let mut next: HashMap<u64, &Mount> = HashMap::new();
+    for mount in above().filter(|mount| mount.point != "/" && mount.id != mount.parent) {
+        let known = next.entry(mount.parent).or_insert(mount);
+        if mount.point.len() < known.point.len() {
+            *known = mount;
+        }
+    }
+    // Each is taken once, so this ends whatever the list says.
+    while let Some(mount) = next.remove(&found.id) {
+        found = mount;
+    }
+    Some(found)
+}
+
+/// Parses one line. Returns none if it is not in the kernel's format.
+pub fn parse_line(line: &str) -> Option<Mount> {
     let (head, tail) = line.split_once(" - ")?;
     let mut head = head.split(' ');
     let id = head.next()?.parse().ok()?;
@@ -48,19 +85,22 @@ fn parse_line(line: &str) -> Option<Mount> {
     let dev = head.next()?.to_owned();
     let root = unescape(head.next()?);
     let point = unescape(head.next()?);
-    let _options = head.next()?;
+    let options = head.next()?;
     let shared = head.find_map(|tag| tag.strip_prefix("shared:")?.parse().ok());
     let mut tail = tail.split(' ');
+    let is_read_only = |options: &str| options.split(',').next() == Some("ro");
+    let (fstype, source, super_options) = (tail.next()?, tail.next()?, tail.next()?);
     Some(Mount {
         id,
         parent,
         dev,
         root,
         point,
+        read_only: is_read_only(options) || is_read_only(super_options),
         shared,
-        fstype: tail.next()?.to_owned(),
-        source: unescape(tail.next()?),
-        super_options: tail.next()?.to_owned(),
+        fstype: fstype.to_owned(),
+        source: unescape(source),
+        super_options: super_options.to_owned(),
     })
 }
 
@@ -112,6 +152,42 @@ mod tests {
             (mounts[1].shared, mounts[1].super_options.as_str()),
             (None, "rw,cpu,cpuacct")
         );
+    }
+
+    #[test]
+    fn a_path_is_in_the_topmost_mount_that_a_process_reaches() {
+        let text = "1 1 0:1 / / rw - overlay o rw\n\
+                    9 1 0:9 / / rw - tmpfs over-root rw\n\
+                    2 1 0:2 / /proc rw - proc p rw\n\
+                    3 2 0:2 /sys /proc/sys ro - proc p rw\n\
+                    4 3 0:3 / /proc/sys/net/core rw - fuse eci-fs ro\n\
+                    5 1 0:5 / /process rw - tmpfs t rw\n";
+        let mounts = parse_mountinfo(text);
+        let id = |mounts: &[Mount], path| mount_at(mounts, path).map(|mount| mount.id);
+        for (path, wanted) in [
+            ("/", 1),
+            ("/etc", 1),
+            ("/proc", 2),
+            ("/proc/1", 2),
+            ("/proc/sys", 3),
+            ("/proc/sys/net", 3),
+            ("/proc/sys/net/core", 4),
+            ("/process", 5),
+        ] {
+            assert_eq!(id(&mounts, path), Some(wanted), "{path}");
+        }
+        assert_eq!(
+            mounts.iter().map(|m| m.read_only).collect::<Vec<_>>(),
+            [false, false, false, true, true, false]
+        );
+        // Another /proc covers it with all that lies on it.
+        let covered = format!("{text}6 2 0:6 / /proc rw - proc p rw\n");
+        assert_eq!(id(&parse_mountinfo(&covered), "/proc/sys/net"), Some(6));
+        // The root directory is a directory of a mount that is not listed.
+        let inside = "2 1 0:2 / /proc rw - proc p rw\n3 2 0:2 /sys /proc/sys ro - proc p rw\n";
+        let inside = parse_mountinfo(inside);
+        assert_eq!(id(&inside, "/proc/sys/net"), Some(3));
+        assert_eq!(id(&inside, "/etc"), None);
     }
 
     #[test]

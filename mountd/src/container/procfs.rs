@@ -4,15 +4,18 @@
 //! serves for ever, and a process that dies half way is [`Error::not_found`] in every one of them.
 
 use std::fmt::Display;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::mountinfo::{self, Mount};
 use eci_fs_protocol::error::{Error, Kind, Result};
 
-/// Bytes read of any one file: more than the kernel ever prints in those read here, but for mountinfo.
-const LIMIT: u64 = 16 * 1024 * 1024;
+/// The most bytes of any one file: more than the kernel ever prints in those that are read here. A file that a container
+/// can make longer is refused, and never cut.
+const LIMIT: u64 = mountinfo::LIMIT;
 
 /// The host's /proc, by a directory descriptor.
 #[derive(Debug)]
@@ -56,13 +59,60 @@ impl Proc {
     pub fn read(&self, path: &str) -> Result<String> {
         let file = std::fs::File::from(self.open_at(path, OFlags::RDONLY)?);
         let mut bytes = Vec::new();
-        file.take(LIMIT).read_to_end(&mut bytes).map_err(|e| {
-            rustix::io::Errno::from_io_error(&e)
-                .and_then(vanished)
-                .unwrap_or_else(|| Error::io("read", format!("/proc/{path}"), e))
-        })?;
+        file.take(LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| trouble(path, e))?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(too_long(path));
+        }
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+    }
+
+    /// Returns all mounts of `/proc/<path>`, which is a mountinfo.
+    ///
+    /// # Errors
+    /// As [`Self::each_mount`], with [`mountinfo::LIMIT`].
+    pub fn mounts(&self, path: &str) -> Result<Vec<Mount>> {
+        let mut all = Vec::new();
+        self.each_mount(path, mountinfo::LIMIT, |mount| {
+            all.push(mount);
+            ControlFlow::<()>::Continue(())
+        })?;
+        Ok(all)
+    }
+
+    /// Shows `each` the mounts of `/proc/<path>`, which is a mountinfo, until it breaks off. Returns the value with which
+    /// it did so. No more than one mount is held in memory.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] when there are more than `limit` bytes; the kernel's.
+    pub fn each_mount<B>(
+        &self,
+        path: &str,
+        limit: u64,
+        mut each: impl FnMut(Mount) -> ControlFlow<B>,
+    ) -> Result<Option<B>> {
+        let file = std::fs::File::from(self.open_at(path, OFlags::RDONLY)?);
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let (mut line, mut bytes) = (Vec::new(), 0u64);
+        loop {
+            line.clear();
+            let mut rest = (&mut reader).take(limit.saturating_sub(bytes).saturating_add(1));
+            let read = rest.read_until(b'\n', &mut line);
+            bytes += read.map_err(|e| trouble(path, e))? as u64;
+            if line.is_empty() {
+                return Ok(None);
+            }
+            if bytes > limit {
+                return Err(too_long(path));
+            }
+            let text = String::from_utf8_lossy(&line);
+            let mount = mountinfo::parse_line(text.trim_end_matches('\n'));
+            if let Some(ControlFlow::Break(value)) = mount.map(&mut each) {
+                return Ok(Some(value));
+            }
+        }
     }
 
     /// Returns the identity of a namespace of a process. `kind` is a name in `/proc/<pid>/ns`.
@@ -147,6 +197,22 @@ impl AsFd for Proc {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+/// Returns the error of a read of `/proc/<path>`.
+fn trouble(path: &str, error: std::io::Error) -> Error {
+    rustix::io::Errno::from_io_error(&error)
+        .and_then(vanished)
+        .unwrap_or_else(|| Error::io("read", format!("/proc/{path}"), error))
+}
+
+/// Returns the error for a file that is longer than anybody needs it.
+fn too_long(path: &str) -> Error {
+    Error::refused(format!(
+        "/proc/{path} has more than {} MiB: the container has too many mounts, or too long paths of them",
+        LIMIT >> 20
+    ))
+    .remedy("unmount some in the container")
 }
 
 /// Returns the error for ESRCH and ENOENT below `/proc/<pid>`: both mean that the process is gone.

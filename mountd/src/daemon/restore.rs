@@ -4,6 +4,7 @@
 //! over must not keep the others from it.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use super::daemon::Daemon;
 use super::inherit::Connected;
 use super::inspection_mounts;
 use super::state::vanished;
-use crate::container::mountinfo::parse_mountinfo;
+use crate::container::mountinfo;
 use crate::container::procfs::Proc;
 use crate::container::{Described, Subject, describe, describe_again, open_pidfd};
 use crate::grafts::{self, Progress, SOURCE, open_dir};
@@ -193,8 +194,13 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
 
 /// Returns true if anything of ours is mounted where a process is.
 fn has_grafts(proc: &Proc, pid: i32) -> Result<bool> {
-    let mounts = parse_mountinfo(&proc.read(&format!("{pid}/mountinfo"))?);
-    Ok(mounts.iter().any(|mount| mount.source == SOURCE))
+    let found = proc.each_mount(&format!("{pid}/mountinfo"), mountinfo::LIMIT, |mount| {
+        if mount.source == SOURCE {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found.is_some())
 }
 
 fn find_again(daemon: &Daemon, saved: &SavedContainer) -> Result<Described> {
@@ -277,11 +283,13 @@ fn undo(daemon: &Daemon, intent: &Intent, slot: Option<u64>) -> Result<usize> {
 }
 
 fn unmount(proc: &Proc, dir: &Path) -> Result<()> {
-    let mounts = parse_mountinfo(&proc.read("self/mountinfo")?);
-    let top = mounts
-        .iter()
-        .rev()
-        .find(|mount| Path::new(&mount.point) == dir);
+    let mut top = None;
+    proc.each_mount("self/mountinfo", u64::MAX, |mount| {
+        if Path::new(&mount.point) == dir {
+            top = Some(mount);
+        }
+        ControlFlow::<()>::Continue(())
+    })?;
     if top.is_none_or(|mount| mount.source != SOURCE) {
         return Err(Error::not_found("nothing of ours is mounted there"));
     }

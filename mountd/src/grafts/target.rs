@@ -7,19 +7,24 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::open::{At, at, link_or, open_root, open_top};
 use super::source_mounts::{FSTYPE, SOURCE};
-use crate::container::mountinfo::{Mount, parse_mountinfo};
+use crate::container::mountinfo::Mount;
 use crate::container::procfs::{Namespace, Proc};
 use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
+
+/// The time in which the peers of a shared mount are looked for. Other containers choose how many mounts they have.
+const PEERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The /proc and /sys of a container, and what is mounted there.
 #[derive(Debug)]
@@ -97,7 +102,8 @@ impl<'a> Targets<'a> {
             Some(path) => open_root(&above, path)?,
             None => above,
         };
-        let mounts: HashMap<u64, Mount> = parse_mountinfo(&proc.read(&format!("{pid}/mountinfo"))?)
+        let mounts: HashMap<u64, Mount> = proc
+            .mounts(&format!("{pid}/mountinfo"))?
             .into_iter()
             .map(|mount| (mount.id, mount))
             .collect();
@@ -167,7 +173,7 @@ impl<'a> Targets<'a> {
             return Ok(None);
         };
         let mount = self.mount_of(&dir, path)?;
-        if !needed && mount.is_none_or(|mount| mount.fstype != fstype) {
+        if !needed && mount.is_some_and(|mount| mount.fstype != fstype) {
             return Ok(None);
         }
         self.check_top(&dir, path, fstype)?;
@@ -184,7 +190,8 @@ impl<'a> Targets<'a> {
     /// mounts nothing over a deleted file.
     ///
     /// # Errors
-    /// When the path is not one of /proc or /sys, leads over a symbolic link, or is mounted shared.
+    /// When the path is not one of /proc or /sys, leads over a symbolic link, lies in a mount that mountinfo does not
+    /// have, or is mounted shared.
     pub(super) fn find(&self, path: &str) -> Result<Option<Target>> {
         let (parent_path, name) = path.rsplit_once('/').unwrap_or(("", path));
         if name.is_empty() || path.split('/').any(|part| part == "..") {
@@ -197,6 +204,13 @@ impl<'a> Targets<'a> {
             return Ok(None);
         };
         let mount = self.mounts.get(&at.mount);
+        if mount.is_none() && !self.fresh.borrow().contains(&at.mount) {
+            return Err(Error::refused(format!(
+                "{path} of process {} lies in a mount that is not in its list of mounts",
+                self.subject.pid
+            ))
+            .remedy("try again: the container has mounted something just now"));
+        }
         if mount.is_some_and(Mount::is_deleted) {
             let pid = self.subject.pid;
             tracing::debug!(path, pid, "a deleted file of the container's own lies here");
@@ -330,6 +344,7 @@ impl<'a> Targets<'a> {
     /// peers.
     fn refuse_shared(&self, group: u64, path: &str) -> Result<()> {
         let own_pids = self.proc.namespace("self", "pid")?;
+        let end = Instant::now() + PEERS_LIMIT;
         let mut seen = BTreeSet::from([self.subject.mount_namespace]);
         for pid in self.proc.pids()? {
             let Ok(mounts) = self.proc.namespace(pid, "mnt") else {
@@ -347,13 +362,25 @@ impl<'a> Targets<'a> {
                 continue;
             }
             seen.insert(mounts);
-            let Ok(text) = self.proc.read(&format!("{pid}/mountinfo")) else {
-                continue;
-            };
-            if parse_mountinfo(&text)
-                .iter()
-                .any(|mount| mount.shared == Some(group))
-            {
+            let mut late = false;
+            let found = self
+                .proc
+                .each_mount(&format!("{pid}/mountinfo"), u64::MAX, |mount| {
+                    late = Instant::now() >= end;
+                    match late || mount.shared == Some(group) {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    }
+                });
+            if late {
+                return Err(Error::refused(format!(
+                    "{path} of process {} is mounted shared, and whether process {pid} would see a graft there cannot \
+                     be told in time: it has too many mounts",
+                    self.subject.pid
+                ))
+                .remedy("make it private in the container: `mount --make-rprivate /`"));
+            }
+            if let Ok(Some(())) = found {
                 return Err(Error::refused(format!(
                     "{path} of process {} is mounted shared: a graft there would appear to process {pid} too, \
                      outside of the container",

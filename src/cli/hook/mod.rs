@@ -10,6 +10,7 @@ mod log;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
@@ -32,8 +33,11 @@ use log::{print_reason, write_log};
 /// The name of the subcommand.
 pub(super) const NAME: &str = "hook";
 
+/// The time beyond the time limit that the hook has to say by itself what took so long.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
 /// Options of `eci-fs hook`. The configuration of the host gives the values of missing options.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Options {
     /// The point at which it is called: createRuntime (or prestart) attaches, poststop forgets; for LXC, NAME lxc
     /// start-host
@@ -84,7 +88,7 @@ enum Action {
 }
 
 /// One call of the hook.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct HookCall {
     config: config::Hook,
     /// The configuration, if it was named. A daemon that the hook starts reads the same one.
@@ -146,7 +150,7 @@ fn run(options: &Options) -> Result<()> {
         config_path: options.config.clone(),
         deadline,
     };
-    let result = read.and_then(|()| call.run(options));
+    let result = read.and_then(|()| call.run_in_time(options));
     let Err(error) = result else {
         return Ok(());
     };
@@ -188,6 +192,25 @@ fn action_for(words: &[String], lxc: bool) -> Result<Action> {
 }
 
 impl HookCall {
+    /// Runs the hook on a thread of its own. A file system that does not answer holds that thread alone, and it ends with
+    /// the process.
+    fn run_in_time(&self, options: &Options) -> Result<()> {
+        let (done, result) = mpsc::channel();
+        let (call, options) = (self.clone(), options.clone());
+        std::thread::Builder::new()
+            .name("hook".to_owned())
+            .spawn(move || drop(done.send(call.run(&options))))
+            .map_err(|e| Error::io("start", "a thread", e))?;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match result.recv_timeout(left + LAST_WORDS) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(self.late()),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Error::new(Kind::System, "a thread of the hook panicked"))
+            }
+        }
+    }
+
     fn run(&self, options: &Options) -> Result<()> {
         let action = action_for(&options.words, options.lxc)?;
         let mut container = if options.lxc {
@@ -297,13 +320,17 @@ impl HookCall {
     fn time_left(&self) -> Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left < Duration::from_millis(1) {
-            return Err(Error::new(
-                Kind::System,
-                format!("it was not done within {:?}", self.config.limit()),
-            )
-            .remedy("see the log of eci-mountd, or give it more with --timeout"));
+            return Err(self.late());
         }
         Ok(left)
+    }
+
+    fn late(&self) -> Error {
+        Error::new(
+            Kind::System,
+            format!("it was not done within {:?}", self.config.limit()),
+        )
+        .remedy("see the log of eci-mountd, or give it more with --timeout")
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use eci_fs_mountd::regular_file;
 use eci_fs_protocol::error::{Error, Result};
 use similar::TextDiff;
 use tempfile::NamedTempFile;
@@ -121,7 +122,7 @@ impl File {
 
 /// Returns the text of a file. Returns none if it does not exist.
 fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match regular_file::read_to_string(path, regular_file::MAX_CONFIG) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) if e.kind() == ErrorKind::InvalidData => {
