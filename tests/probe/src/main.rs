@@ -12,9 +12,11 @@
 
 mod agent;
 mod answer;
+mod attack;
 mod contain;
 mod facts;
 mod files;
+mod latencies;
 mod mapped;
 mod stress;
 mod tune;
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "contain" => contain::contain(rest),
         Some((command, rest)) if command == "inside" => contain::inside(rest),
         Some((command, rest)) if command == "agent" => Agent::default().serve(rest),
+        Some((command, rest)) if command == "attack" => attack::attack(rest),
+        Some((command, rest)) if command == "latencies" => latencies::latencies(rest),
         Some(_) => {
             let answer = Agent::default().answer(&arguments);
             println!("{}", answer::line(&answer));
