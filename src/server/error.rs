@@ -18,6 +18,8 @@ impl Errno {
     pub const NOTDIR: Self = Self(libc::ENOTDIR);
     /// The container has too many open files.
     pub const NFILE: Self = Self(libc::ENFILE);
+    /// The container has no memory left for it.
+    pub const NOMEM: Self = Self(libc::ENOMEM);
     /// The operation is not implemented. Some requests are answered so, for the kernel to stop asking.
     pub const NOSYS: Self = Self(libc::ENOSYS);
 }

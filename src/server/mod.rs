@@ -6,10 +6,11 @@
 //! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
 //!
 //! A folder uses only those below it: this file with `start.rs` and `orphan.rs`, `fuse`, `fs`, `psi` and `host_sysctls`,
-//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `sandbox`, `faults`, `clock` and `error`, which
-//! use nothing but `error`.
+//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `sandbox`, `faults`, `clock`, `budget` and
+//! `error`, which use nothing but `error`.
 
 pub mod broker;
+pub mod budget;
 pub mod clock;
 pub mod container;
 pub mod error;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use eci_fs_emulators::Host;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::link::{self, HELD, ToServer};
+use rustix::process::{Resource, getrlimit};
 
 use super::{Held, Server, Sessions, prepare};
 use crate::server::broker::BrokerClient;
@@ -54,6 +55,8 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         ));
     }
     let host = Host::open().map_err(|error| io::Error::other(error.to_string()))?;
+    // The filter of system calls has no getrlimit(2).
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     sandbox::confine()?;
     let state = Arc::new(State::open(given.state)?);
     let notifier = Arc::new(KernelNotifier::default());
@@ -63,6 +66,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         Arc::clone(&broker),
         Box::new(move |poll| waking.wake(poll)),
         Arc::clone(&state),
+        descriptors,
     )?;
     let in_flight = InFlight::default();
     let kernel: Arc<dyn KernelCache> = Arc::clone(&notifier) as _;

@@ -14,7 +14,7 @@ use super::containers::View;
 use super::render::Renderer;
 use super::snapshots::Snapshots;
 use crate::server::error::Errno;
-use crate::server::ids::{Handle, NodeId, Request};
+use crate::server::ids::{Handle, Request};
 use crate::server::psi::{Done, Polled, Triggers};
 
 /// An OPEN comes within this time after the GETATTR that belongs to it: the time of a system call, and of a process that
@@ -118,11 +118,11 @@ impl LiveViews {
     }
 
     /// Closes an open file, with its trigger if it has one.
-    pub(super) fn release(&self, id: NodeId, handle: Handle) {
+    pub(super) fn release(&self, handle: Handle) {
         if let Some(triggers) = &self.triggers {
             triggers.disarm(handle);
         }
-        self.snapshots.release(id, handle);
+        self.snapshots.forget(handle);
     }
 }
 

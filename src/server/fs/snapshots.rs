@@ -11,15 +11,28 @@ use super::containers::Containers;
 use super::content::Content;
 use super::permission::Caller;
 use super::persistence::{Persistence, READ_WITHIN};
+use crate::server::budget::{Budget, Charge};
 use crate::server::container::Attached;
 use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
 use crate::server::ids::{Handle, NodeId, Request};
 use crate::server::{clock, state};
 
-/// The number of open snapshots that one container may have. More are refused, so that no container can fill the
-/// server's memory.
-pub(super) const MAX_SNAPSHOTS: usize = 16_384;
+/// The bytes of the snapshots of all containers together. One container alone gets an eighth, 16 MiB.
+const BYTES: u64 = 128 << 20;
+
+/// The bytes of snapshots that each container can have whatever the others have.
+const FLOOR: u64 = 64 << 10;
+
+/// The bytes that a snapshot takes beside its text: the entries of the tables here and of the state.
+const BESIDE_TEXT: u64 = 512;
+
+/// The bytes that a snapshot counts at least. So one container has at most 16,384.
+const LEAST: u64 = 1 << 10;
+
+/// The number of small snapshots that one container alone can have.
+#[cfg(test)]
+pub(super) const MAX_SNAPSHOTS: u64 = BYTES / crate::server::budget::SHARE / LEAST;
 
 /// The way in which a file was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +94,7 @@ pub(super) struct Snapshots {
     containers: Arc<Containers>,
     persistence: Persistence,
     open: DashMap<Handle, Arc<Snapshot>>,
+    bytes: Arc<Budget>,
     /// The files that a server before this one opened, by the requests for it. The kernel may not have heard its answers.
     former: DashMap<u64, Handle>,
     last: AtomicU64,
@@ -99,6 +113,12 @@ struct Text {
     /// The time of the first read. From then on a read at the beginning is a rewind, and wants the present. A file of a
     /// server before this one may have been read or not; it counts as read some time after it was opened.
     read: Option<Instant>,
+    charge: Charge,
+}
+
+/// Returns the bytes that a snapshot of a text counts.
+fn cost(text: &[u8]) -> u64 {
+    LEAST.max(text.len() as u64 + BESIDE_TEXT)
 }
 
 impl Text {
@@ -109,8 +129,18 @@ impl Text {
 }
 
 impl Snapshot {
-    fn new(id: NodeId, request: u64, content: Content, read: Option<Instant>) -> Arc<Self> {
-        let text = Mutex::new(Text { content, read });
+    fn new(
+        id: NodeId,
+        request: u64,
+        content: Content,
+        read: Option<Instant>,
+        charge: Charge,
+    ) -> Arc<Self> {
+        let text = Mutex::new(Text {
+            content,
+            read,
+            charge,
+        });
         Arc::new(Self { id, request, text })
     }
 }
@@ -122,6 +152,7 @@ impl Snapshots {
             containers,
             persistence,
             open: DashMap::new(),
+            bytes: Budget::new(BYTES, FLOOR),
             former: DashMap::new(),
             last: AtomicU64::new(0),
         }
@@ -130,7 +161,7 @@ impl Snapshots {
     /// Opens a file of a container with the content that `content` returns.
     ///
     /// # Errors
-    /// The errors of `content`; ENFILE when the container has too many files open.
+    /// The errors of `content`; ENFILE when the container has no room for another snapshot.
     pub(super) fn open(
         &self,
         id: NodeId,
@@ -142,12 +173,11 @@ impl Snapshots {
             return Ok(handle);
         }
         let content = content()?;
-        if !container.count_snapshot(1, MAX_SNAPSHOTS) {
-            return Err(Errno::NFILE);
-        }
+        let charge = self.bytes.take(&container.snapshots, cost(&content.text));
+        let charge = charge.ok_or(Errno::NFILE)?;
         let handle = Handle(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         self.persist(handle, id, request.number, &content, false);
-        let snapshot = Snapshot::new(id, request.number, content, None);
+        let snapshot = Snapshot::new(id, request.number, content, None, charge);
         self.open.insert(handle, snapshot);
         faults::at(Point::Open);
         Ok(handle)
@@ -173,7 +203,8 @@ impl Snapshots {
     /// Returns the bytes that a read at `offset` of an open file is served from. `present` returns the present content.
     ///
     /// # Errors
-    /// The errors of `present`, and that of the content; ENOENT when the container is gone.
+    /// The errors of `present`, and that of the content; ENOENT when the container is gone; ENOMEM when the present content
+    /// is longer than that before, and the container has no room for it.
     pub(super) fn read(
         &self,
         id: NodeId,
@@ -192,14 +223,18 @@ impl Snapshots {
             text.read = Some(Instant::now());
         }
         if let Some(fresh) = fresh {
+            if !text.charge.resize(cost(&fresh.text)) {
+                return Err(Errno::NOMEM);
+            }
             self.persist(handle, id, snapshot.request, &fresh, true);
             text.content = fresh;
         }
         text.content.at(offset)
     }
 
-    /// Reads a file that was opened at a server that is dead, and did not fit into the state. Its snapshot is lost, and the
-    /// present text is the best there is.
+    /// Reads a file of which no snapshot is kept: it was opened at a server that is dead, and did not fit into the state,
+    /// or a write made it longer than there was room for. The present text is the best there is. It is kept from now on if
+    /// there is room.
     fn read_unknown(
         &self,
         id: NodeId,
@@ -217,39 +252,43 @@ impl Snapshots {
             // The number was never given to this file.
             Entry::Occupied(_) => return content.at(offset),
             Entry::Vacant(vacant) => {
-                vacant.insert(Snapshot::new(id, 0, content.clone(), Some(Instant::now())));
+                let charge = self.bytes.take(&container.snapshots, cost(&content.text));
+                let Some(charge) = charge else {
+                    return content.at(offset);
+                };
+                let read = Some(Instant::now());
+                vacant.insert(Snapshot::new(id, 0, content.clone(), read, charge));
             }
         }
-        container.count_snapshot(1, usize::MAX);
         self.persist(handle, id, 0, &content, true);
         content.at(offset)
     }
 
-    /// Makes `content` what an open file shows from now on.
+    /// Makes `content` what an open file shows from now on. If there is no room for it, the snapshot is forgotten, and reads
+    /// of the file show the present text.
     pub(super) fn rewrite(&self, handle: Handle, content: Content) {
         if handle == Handle::NONE {
             return;
         }
         if let Some(snapshot) = self.get(handle) {
             let mut text = snapshot.text.lock();
+            if !text.charge.resize(cost(&content.text)) {
+                drop(text);
+                return self.forget(handle);
+            }
             self.persist(handle, snapshot.id, snapshot.request, &content, true);
-            *text = Text {
-                content,
-                read: Some(Instant::now()),
-            };
+            text.content = content;
+            text.read = Some(Instant::now());
         }
     }
 
-    /// Closes an open file.
-    pub(super) fn release(&self, id: NodeId, handle: Handle) {
+    /// Forgets the snapshot of an open file, which may be closed now.
+    pub(super) fn forget(&self, handle: Handle) {
         let Some((_, snapshot)) = self.open.remove(&handle) else {
             return;
         };
         self.former.remove(&snapshot.request);
         self.persistence.forget(state::Key::Snapshot(handle.0));
-        if let Ok(container) = self.containers.get(id.slot()) {
-            container.count_snapshot(-1, MAX_SNAPSHOTS);
-        }
     }
 
     /// Forgets the open files of a container.
@@ -267,12 +306,7 @@ impl Snapshots {
     /// Forgets all open files.
     pub(super) fn close_all(&self) {
         self.former.clear();
-        self.open.retain(|_, snapshot| {
-            if let Ok(container) = self.containers.get(snapshot.id.slot()) {
-                container.count_snapshot(-1, MAX_SNAPSHOTS);
-            }
-            false
-        });
+        self.open.clear();
     }
 
     /// Writes down which open files have been read, for a server that takes the place of this one in an upgrade: that one
@@ -294,10 +328,10 @@ impl Snapshots {
         let (id, handle) = (NodeId::from_raw(former.node), Handle(former.handle));
         let taken = clock::from_nsec(former.taken_nsec).unwrap_or_else(Instant::now);
         let read = Some(taken + READ_WITHIN);
-        let snapshot = Snapshot::new(id, former.request, bytes.into(), read);
-        if self.open.insert(handle, snapshot).is_none() {
-            container.count_snapshot(1, usize::MAX);
-        }
+        // The server before this one has found room for it, and the state has a bound of its own.
+        let charge = self.bytes.take_always(&container.snapshots, cost(&bytes));
+        let snapshot = Snapshot::new(id, former.request, bytes.into(), read, charge);
+        self.open.insert(handle, snapshot);
         self.former.insert(former.request, handle);
     }
 

@@ -9,5 +9,5 @@ mod request;
 
 pub use handle::Handle;
 pub use node::{Node, NodeId, Owner};
-pub(in crate::server) use paths::{Known, Paths, fnv};
+pub(in crate::server) use paths::{BYTES as PATH_BYTES, FLOOR as PATH_FLOOR, Known, Paths, fnv};
 pub use request::Request;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use siphasher::sip::SipHasher24;
 
 use super::node::{Owner, in_inode};
+use crate::server::budget::{Budget, Charge};
 use crate::server::error::Errno;
 
 /// The most names that the table of a container knows. It forgets the name that was not used for the longest time. That is
@@ -25,6 +26,25 @@ const MOST_KNOWN: usize = 1 << 12;
 /// The most inode numbers that the table of a container keeps for its names, in 9 bytes each. When there are more, those
 /// of names that are not known are forgotten.
 const MOST_TAKEN: usize = 1 << 18;
+
+/// The names that the table of a container may know even when it can have no more memory.
+const LEAST_KNOWN: usize = 64;
+
+/// The inode numbers of names that are not known that it may keep even then.
+const LEAST_TAKEN: usize = 1 << 10;
+
+/// The bytes of a known name, with its entries in the tables here and in that of the state.
+const KNOWN_BYTES: usize = 256;
+
+/// The bytes of an inode number that is kept, at worst.
+const TAKEN_BYTES: usize = 18;
+
+/// The bytes of the tables of all containers together. A container alone gets 8 MiB, which is more than a full table takes.
+pub(in crate::server) const BYTES: u64 = 64 << 20;
+
+/// The bytes of its table that each container can have whatever the others have.
+pub(in crate::server) const FLOOR: u64 =
+    (LEAST_KNOWN * KNOWN_BYTES + (LEAST_KNOWN + LEAST_TAKEN) * TAKEN_BYTES) as u64;
 
 /// The most hashes of a path that are tried.
 const TRIES: u8 = 8;
@@ -57,6 +77,8 @@ struct Table {
     /// The parts of numbers that are in inode numbers, and for each a hash of the path that has it ([`tag`]). More names
     /// are here than known: every name that was listed.
     taken: HashMap<u32, u32>,
+    /// The bytes of both; none where nobody else has to share memory with the owner.
+    charge: Option<Charge>,
 }
 
 impl Paths {
@@ -77,6 +99,7 @@ impl Paths {
         let table = Table {
             known: LruCache::unbounded(),
             taken: HashMap::new(),
+            charge: None,
         };
         Self {
             owner,
@@ -85,6 +108,14 @@ impl Paths {
             most_taken,
             table: Mutex::new(table),
         }
+    }
+
+    /// Has the table take no more memory from now on than its container's part of `budget`. Beyond that it forgets as it does
+    /// when it is full.
+    pub(in crate::server) fn charge_to(&self, budget: &Arc<Budget>) {
+        let mut table = self.table.lock();
+        table.charge = Some(budget.empty(&Arc::default()));
+        table.charge_always();
     }
 
     /// Returns the number of a path of the container in `slot`. `learned` is called if the table did not know the path.
@@ -136,6 +167,7 @@ impl Paths {
         self.insert(&mut table, number, (directory, rel.into()));
         let tag = tag(directory, rel);
         table.taken.entry(in_inode(number)).or_insert(tag);
+        table.charge_always();
     }
 
     /// Returns the number of a path, and which of its hashes that is: the one that it has already, or the first one of
@@ -168,19 +200,25 @@ impl Paths {
             tracing::error!(rel, "a path has no free node id");
             Errno::IO
         })?;
-        if table.taken.len() >= self.most_taken {
+        let is_full = table.taken.len() >= self.most_taken;
+        if is_full || !table.has_room_to_take() {
             table.forget_taken();
         }
         table.taken.insert(in_inode(number), tag);
+        table.charge_always();
         Ok((number, attempt))
     }
 
     /// Returns the number that is forgotten for this one.
     fn insert(&self, table: &mut Table, number: u64, path: Known) -> Option<u64> {
-        let known = &mut table.known;
-        known.put(number, path);
-        let is_full = known.len() > self.most_known;
-        let forgotten = if is_full { known.pop_lru() } else { None };
+        let has_room = table.has_room_to_know();
+        table.known.put(number, path);
+        let is_full = table.known.len() > self.most_known || !has_room;
+        let forgotten = match is_full {
+            true => table.known.pop_lru(),
+            false => None,
+        };
+        table.charge_always();
         forgotten.map(|(number, _)| number)
     }
 
@@ -205,12 +243,42 @@ impl Paths {
 }
 
 impl Table {
+    /// Charges the container for another inode number. Returns false if it can have no more.
+    fn has_room_to_take(&mut self) -> bool {
+        let is_least = self.taken.len() < self.known.len() + LEAST_TAKEN;
+        self.resize(self.known.len(), self.taken.len() + 1) || is_least
+    }
+
+    /// Charges the container for another known name. Returns false if it can have no more.
+    fn has_room_to_know(&mut self) -> bool {
+        let is_least = self.known.len() < LEAST_KNOWN;
+        self.resize(self.known.len() + 1, self.taken.len()) || is_least
+    }
+
+    fn resize(&mut self, known: usize, taken: usize) -> bool {
+        let charge = self.charge.as_mut();
+        charge.is_none_or(|charge| charge.resize(bytes(known, taken)))
+    }
+
+    /// Charges the container for what the table has.
+    fn charge_always(&mut self) {
+        let bytes = bytes(self.known.len(), self.taken.len());
+        if let Some(charge) = &mut self.charge {
+            charge.resize_always(bytes);
+        }
+    }
+
     /// Forgets the inode numbers of names that are not known.
     fn forget_taken(&mut self) {
         let known = self.known.iter();
         let tags = known.map(|(number, (at, path))| (in_inode(*number), tag(*at, path)));
         self.taken = tags.collect();
     }
+}
+
+/// Returns the bytes of a table with so many known names and inode numbers.
+fn bytes(known: usize, taken: usize) -> u64 {
+    (known * KNOWN_BYTES + taken * TAKEN_BYTES) as u64
 }
 
 /// Returns a hash of a path that tells paths with one inode number apart. A container that chooses two names with one
@@ -264,6 +332,50 @@ mod tests {
             assert_eq!(paths.path(number), Some((137, name.as_str().into())));
             assert!(paths.table.lock().known.len() <= MOST_KNOWN);
         }
+    }
+
+    /// Lists more names than there is room for, and returns the most that were kept.
+    fn list_many(paths: &Paths) -> usize {
+        (0..10_000).fold(0, |most, index| {
+            paths
+                .number_in_listing(1, 137, &format!("d{index}"))
+                .unwrap();
+            most.max(paths.table.lock().taken.len())
+        })
+    }
+
+    #[test]
+    fn the_tables_of_all_containers_together_are_bounded_and_each_has_its_least() {
+        let budget = Budget::new(1 << 20, FLOOR);
+        let tables: Vec<Paths> = (0..20)
+            .map(|_| {
+                let paths = Paths::of_container(&SECRET);
+                paths.charge_to(&budget);
+                paths
+            })
+            .collect();
+        let least = LEAST_KNOWN + LEAST_TAKEN;
+        for (before, paths) in tables.iter().enumerate() {
+            for index in 0..1000 {
+                number(paths, 1, 137, &format!("veth{index}"));
+            }
+            let known = paths.table.lock().known.len();
+            assert!((LEAST_KNOWN..1000).contains(&known), "{known}");
+            let most = list_many(paths);
+            assert!(most >= LEAST_TAKEN, "{most}");
+            let one = bytes(known + 1, most + 1);
+            assert!(one <= (1 << 20) / 8 + bytes(1, least), "{before}: {one}");
+        }
+        assert!(budget.taken() <= (1 << 20) + 20 * 2 * FLOOR);
+        drop(tables);
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_container_alone_has_all_names_that_a_table_can_have() {
+        let budget = Budget::new(BYTES, FLOOR);
+        let full = bytes(MOST_KNOWN + 1, MOST_TAKEN + 1);
+        assert!(budget.take(&Arc::default(), full).is_some());
     }
 
     #[test]

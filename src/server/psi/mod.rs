@@ -13,7 +13,6 @@ mod wait;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -23,16 +22,27 @@ use parking_lot::Mutex;
 use rustix::event::epoll;
 
 use crate::server::broker::BrokerClient;
+use crate::server::budget::{Account, Budget, Charge};
 use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
 use crate::server::ids::{Handle, Request};
 use crate::server::state::{self, Key, Record};
 
 /// The number of triggers that one container can have at a time.
-pub const MAX_TRIGGERS: usize = 32;
+pub const MAX_TRIGGERS: u64 = 32;
 
-/// The number of writes that wait for the daemon at a time. More are told to try again.
-const QUEUE: usize = 64;
+/// The share of the descriptors of the process that the triggers of all containers may take, as a divisor.
+const OF_DESCRIPTORS: u64 = 8;
+
+/// The triggers that each container can have however many the others have.
+const TRIGGERS_FLOOR: u64 = 2;
+
+/// The writes of all containers that wait for the daemon at a time. More are told to try again. One container alone can have
+/// [`MAX_TRIGGERS`] of them, because a trigger that waits counts as one.
+const WAITING: u64 = 256;
+
+/// The writes of each container that can wait however many of the others do.
+const WAITING_FLOOR: u64 = 1;
 
 /// The time that a write waits for a daemon, and for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,8 +69,12 @@ pub struct Triggers {
     armed: DashMap<Handle, Arc<ArmedTrigger>>,
     epoll: OwnedFd,
     jobs: Sender<Job>,
-    /// The number of writes among the jobs.
-    queued: AtomicUsize,
+    /// The triggers of all containers, each of which takes a descriptor.
+    descriptors: Arc<Budget>,
+    /// The writes among the jobs.
+    waiting: Arc<Budget>,
+    /// What each container has of both, by slot.
+    accounts: DashMap<u64, Accounts>,
     broker: Arc<BrokerClient>,
     wake: Wake,
     state: Arc<state::State>,
@@ -72,6 +86,13 @@ impl std::fmt::Debug for Triggers {
     }
 }
 
+/// What a container has of the budgets.
+#[derive(Debug, Default)]
+struct Accounts {
+    descriptors: Arc<Account>,
+    waiting: Arc<Account>,
+}
+
 #[derive(Debug)]
 struct ArmedTrigger {
     handle: Handle,
@@ -79,6 +100,8 @@ struct ArmedTrigger {
     resource: Resource,
     trigger: Vec<u8>,
     status: Mutex<Status>,
+    /// Its descriptor, given back when the trigger is gone.
+    _descriptor: Charge,
 }
 
 #[derive(Debug, Default)]
@@ -107,11 +130,13 @@ struct Write {
     /// True if the kernel sends it again.
     again: bool,
     done: Done,
+    /// Its place among the writes that wait.
+    place: Charge,
 }
 
 impl Triggers {
     /// Starts the two threads: one asks the daemon by `broker`, the other waits for the kernel and calls `wake`. Armed
-    /// triggers are written to `state`.
+    /// triggers are written to `state`. The process may have `descriptors` open, of which triggers take a share.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
@@ -119,13 +144,16 @@ impl Triggers {
         broker: Arc<BrokerClient>,
         wake: Wake,
         state: Arc<state::State>,
+        descriptors: u64,
     ) -> std::io::Result<Arc<Self>> {
         let (jobs, todo) = channel();
         let this = Arc::new(Self {
             armed: DashMap::new(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             jobs,
-            queued: AtomicUsize::new(0),
+            descriptors: Budget::new(descriptors / OF_DESCRIPTORS, TRIGGERS_FLOOR),
+            waiting: Budget::new(WAITING, WAITING_FLOOR),
+            accounts: DashMap::new(),
             broker,
             wake,
             state,
@@ -161,12 +189,15 @@ impl Triggers {
             ..Status::default()
         };
         let handle = Handle(former.handle);
+        let account = Arc::clone(&self.accounts.entry(former.slot).or_default().descriptors);
         let armed = Arc::new(ArmedTrigger {
             handle,
             slot: former.slot,
             resource: former.resource,
             trigger: former.trigger,
             status: Mutex::new(status),
+            // The server before this one had room for it.
+            _descriptor: self.descriptors.take_always(&account, 1),
         });
         self.armed.insert(handle, Arc::clone(&armed));
         self.send(Job::Reopen(armed));
@@ -175,7 +206,7 @@ impl Triggers {
     /// Arms a trigger for the open view `handle`, and calls `done` when that has been decided, on another thread.
     ///
     /// The errors are the kernel's (psi_write): EBUSY when the file has a trigger, EINVAL for what is none. They are EMFILE
-    /// when the container has too many, EAGAIN when too much is waiting. A write that the kernel sends again was done
+    /// when the container has too many or the server has no descriptors left for it, EAGAIN when too much is waiting. A write that the kernel sends again was done
     /// already.
     pub fn arm(
         &self,
@@ -189,26 +220,38 @@ impl Triggers {
         if let Some(known) = self.known(handle, trigger, request.again) {
             return done(known);
         }
-        if self.armed.iter().filter(|armed| armed.slot == slot).count() >= MAX_TRIGGERS {
-            return done(Err(Errno(libc::EMFILE)));
-        }
-        if self.queued.fetch_add(1, Ordering::Relaxed) >= QUEUE {
-            self.queued.fetch_sub(1, Ordering::Relaxed);
-            return done(Err(Errno::AGAIN));
-        }
+        let (_descriptor, place) = match self.charge(slot) {
+            Ok(charges) => charges,
+            Err(errno) => return done(Err(errno)),
+        };
         let armed = ArmedTrigger {
             handle,
             slot,
             resource,
             trigger: trigger.to_vec(),
             status: Mutex::default(),
+            _descriptor,
         };
         self.send(Job::Write(Write {
             armed,
             until: Instant::now() + PATIENCE,
             again: request.again,
             done,
+            place,
         }));
+    }
+
+    /// Charges a container for a trigger, and for a write that waits.
+    ///
+    /// # Errors
+    /// EMFILE when it has too many triggers, EAGAIN when too many of its writes wait.
+    fn charge(&self, slot: u64) -> Result<(Charge, Charge), Errno> {
+        let accounts = self.accounts.entry(slot).or_default();
+        let descriptor = self.descriptors.take(&accounts.descriptors, 1);
+        let descriptor = descriptor.filter(|_| accounts.descriptors.taken() <= MAX_TRIGGERS);
+        let descriptor = descriptor.ok_or(Errno(libc::EMFILE))?;
+        let place = self.waiting.take(&accounts.waiting, 1);
+        Ok((descriptor, place.ok_or(Errno::AGAIN)?))
     }
 
     /// Returns the answer to a write where there is a trigger already.
@@ -264,6 +307,7 @@ impl Triggers {
     /// Forgets the triggers of a container.
     pub fn remove_slot(&self, slot: u64) {
         self.armed.retain(|_, armed| armed.slot != slot);
+        self.accounts.remove(&slot);
     }
 
     fn send(&self, job: Job) {
@@ -275,7 +319,7 @@ impl Triggers {
         for job in jobs {
             match job {
                 Job::Write(write) => {
-                    self.queued.fetch_sub(1, Ordering::Relaxed);
+                    drop(write.place);
                     let done = write.done;
                     done(self.open(write.armed, write.until, write.again));
                 }

@@ -6,7 +6,7 @@ mod view;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use eci_fs_emulators as emulators;
@@ -27,6 +27,7 @@ use super::sampler::{LoadSample, Sampler};
 use super::settings::{cpu_ids, cpu_quota};
 use super::user_namespace::UserNamespaceCache;
 use super::watcher;
+use crate::server::budget::Account;
 use crate::server::clock;
 use crate::server::error::Errno;
 use crate::server::ids::Paths;
@@ -66,8 +67,8 @@ pub struct Attached {
     pub(super) sample: Arc<LoadSample>,
     views: Vec<View>,
     directories: Mutex<Vec<u16>>,
-    /// The number of its open snapshots.
-    snapshots: AtomicIsize,
+    /// The bytes of its open snapshots.
+    pub(in crate::server) snapshots: Arc<Account>,
     /// True if [`Self::expire`] is called at each change of its limits.
     watched: AtomicBool,
     /// The time of the last call.
@@ -155,7 +156,7 @@ impl Attached {
             sample: Arc::new(LoadSample::default()),
             views: EMULATORS.iter().map(|_| View::default()).collect(),
             directories: Mutex::default(),
-            snapshots: AtomicIsize::new(0),
+            snapshots: Arc::default(),
             watched: AtomicBool::new(false),
             expired: Mutex::new(None),
             looked: AtomicU64::new(0),
@@ -385,16 +386,6 @@ impl Attached {
                 ))
             })
             .collect()
-    }
-
-    /// Counts open snapshots: `by` is 1 or -1. Returns false when there would be more than `limit`.
-    pub fn count_snapshot(&self, by: isize, limit: usize) -> bool {
-        let count = self.snapshots.fetch_add(by, Ordering::Relaxed) + by;
-        if by > 0 && count > isize::try_from(limit).unwrap_or(isize::MAX) {
-            self.snapshots.fetch_sub(by, Ordering::Relaxed);
-            return false;
-        }
-        true
     }
 }
 

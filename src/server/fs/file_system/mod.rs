@@ -30,11 +30,12 @@ use super::render::Renderer;
 use super::snapshots::Snapshots;
 use super::sysctls::Sysctls;
 use crate::server::broker::BrokerClient;
+use crate::server::budget::Budget;
 use crate::server::clock;
 use crate::server::container::{self, Attached, Freshness, Watcher};
 use crate::server::error::Errno;
 use crate::server::host_sysctls::HostSysctls;
-use crate::server::ids::NodeId;
+use crate::server::ids::{NodeId, PATH_BYTES, PATH_FLOOR};
 use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
 use crate::server::state::{Begin, NO_SLOT, Record, Remembered, State};
@@ -61,6 +62,8 @@ pub struct FileSystem {
     live: LiveViews,
     sysctls: Sysctls,
     grafts: DirectoryGrafts,
+    /// The bytes of the names that containers choose.
+    names: Arc<Budget>,
     in_flight: InFlight,
     /// The watcher of limits. This and the next two are there only where the file system is served.
     watcher: Option<Arc<Watcher>>,
@@ -177,6 +180,7 @@ impl FileSystem {
             persistence,
             permissions,
             snapshots,
+            names: Budget::new(PATH_BYTES, PATH_FLOOR),
             in_flight,
             watcher,
             triggers,
@@ -187,6 +191,7 @@ impl FileSystem {
     /// Takes in a container, and returns what can be grafted into it.
     pub fn add(&self, slot: u64, mut container: Attached) -> Vec<Row> {
         container.keep_in(self.host.descriptors());
+        container.paths.charge_to(&self.names);
         container.set_slot(slot);
         let container = Arc::new(container);
         let rows = self.catalogue.of(&container);

@@ -350,7 +350,7 @@ impl FileSystem {
                     self.sysctls.close_paged(&view);
                 }
             }
-            _ => self.live.release(id, handle),
+            _ => self.live.release(handle),
         }
     }
 

@@ -327,6 +327,54 @@ fn open_snapshots_are_bounded() {
     assert!(open(&fs, id).is_ok());
 }
 
+/// The bytes of the texts that the open files of `id` show.
+fn pinned(fs: &FileSystem, id: NodeId, handles: &[Handle]) -> usize {
+    let size = |handle: &Handle| {
+        let (attr, _) = fs.attr(Connection::Live, id, Some(*handle)).unwrap();
+        usize::try_from(attr.size).unwrap()
+    };
+    handles.iter().map(size).sum()
+}
+
+/// Opens a file until that is refused.
+fn open_all(fs: &FileSystem, id: NodeId) -> Vec<Handle> {
+    let opened = std::iter::from_fn(|| match open(fs, id) {
+        Ok(handle) => Some(handle),
+        Err(errno) => {
+            assert_eq!(errno, Errno::NFILE);
+            None
+        }
+    });
+    opened.collect()
+}
+
+/// The largest view takes 16 MiB at most, where 16,384 of its texts would be more.
+#[test]
+fn the_bytes_of_open_snapshots_are_bounded_for_each_container_and_for_all() {
+    let fs = file_system(0);
+    let file = |slot: u64| walk(&fs, Connection::Live, &format!("{slot}/proc/zoneinfo")).unwrap();
+    let (mut all, mut held) = (0, Vec::new());
+    for slot in SLOT..SLOT + 12 {
+        fs.add(slot, container());
+        let handles = open_all(&fs, file(slot));
+        let bytes = pinned(&fs, file(slot), &handles);
+        assert!(bytes <= 16 << 20, "{slot}: {bytes}");
+        all += bytes;
+        held.push(handles);
+    }
+    assert!(held[0].len() < usize::try_from(MAX_SNAPSHOTS).unwrap());
+    assert!(all <= 128 << 20, "{all}");
+    // One that comes after all of these has room for what it needs.
+    let last = SLOT + 12;
+    fs.add(last, container());
+    assert!(open_all(&fs, file(last)).len() >= 100);
+    // What one gives back, it can have again.
+    for handle in held[0].drain(..) {
+        fs.release(file(SLOT), handle);
+    }
+    assert!(open(&fs, file(SLOT)).is_ok());
+}
+
 #[test]
 fn any_number_names_something_if_only_something_that_is_not_there() {
     let fs = file_system(10);
