@@ -59,7 +59,7 @@ static PROCESS: LazyLock<Process> = LazyLock::new(|| {
     });
     let broker = Arc::new(BrokerClient::new(Channel::new(server.into_inner())));
     let state = Arc::new(State::open(state_file()).unwrap());
-    let triggers = Triggers::start(Arc::clone(&broker), Box::new(drop), state).unwrap();
+    let triggers = Triggers::start(Arc::clone(&broker), Box::new(drop), state, 1024).unwrap();
     Process {
         broker,
         triggers,
