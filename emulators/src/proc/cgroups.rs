@@ -18,11 +18,13 @@ pub const VIEW: View = View::new(59, "/proc/cgroups", render_view)
 const UNIFIED: &[u8] = b"0";
 
 fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
-    let unified = match cx.cgroup()?.unified() {
-        Some(hierarchy) => hierarchy.read(0, "cgroup.stat")?,
+    // The root counts the cgroups of the host.
+    let unified = cx.cgroup()?.unified().filter(|cgroup| cgroup.depth > 0);
+    let below = match unified {
+        Some(cgroup) => cgroup.read(0, "cgroup.stat")?,
         None => None,
     };
-    let below = unified.and_then(|text| parse_key(&text, "nr_descendants"));
+    let below = below.and_then(|text| parse_key(&text, "nr_descendants"));
     let cgroups = below.unwrap_or(0).saturating_add(1);
     let host = cx.host.read(facts.path)?;
     render(&host, cgroups, out);

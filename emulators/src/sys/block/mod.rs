@@ -225,6 +225,15 @@ mod tests {
 
     /// Calls `check` for a host with these devices, each with its size, and a container that has used 8:0.
     fn with(devices: &[(&str, &str)], check: impl FnOnce(&Context<'_>)) {
+        with_more(devices, &[], check);
+    }
+
+    /// The same, with these files below /sys/devices, each with its text.
+    fn with_more(
+        devices: &[(&str, &str)],
+        files: &[(&str, &str)],
+        check: impl FnOnce(&Context<'_>),
+    ) {
         let root = tempfile::tempdir().unwrap();
         let sys = root.path().join("sys");
         fs::create_dir_all(sys.join("class/block")).unwrap();
@@ -240,6 +249,9 @@ mod tests {
             let name = path.file_name().unwrap();
             let link = sys.join("class/block").join(name);
             symlink(format!("../../devices/{dir}"), link).unwrap();
+        }
+        for (path, text) in files {
+            fs::write(sys.join("devices").join(path), text).unwrap();
         }
         let cgroup = root.path().join("cgroup");
         fs::create_dir(&cgroup).unwrap();
@@ -325,35 +337,20 @@ mod tests {
 
     #[test]
     fn requests_to_scsi_devices_and_contents_of_zram_are_zeros() {
-        with(DEVICES, |cx| {
-            let root = tempfile::tempdir().unwrap();
-            let sys = root.path().join("sys");
-            let files = [
-                ("pci0/0:0:0:0/iorequest_cnt", "0x1a2b\n"),
-                ("pci0/0:0:0:0/iodone_cnt", "0x1a2a\n"),
-                ("pci0/0:0:0:0/block/sda/size", "100\n"),
-                ("pci0/0:0:0:0/block/sda/stat", " 1 2 3\n"),
-                ("pci0/iorequest_cnt", "0x1\n"),
-                ("virtual/block/zram0/size", "8\n"),
-                (
-                    "virtual/block/zram0/mm_stat",
-                    "   73728       74    12288\n",
-                ),
-            ];
-            for (path, text) in files {
-                let path = sys.join("devices").join(path);
-                fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, text).unwrap();
-            }
-            fs::create_dir_all(sys.join("class/block")).unwrap();
-            for device in ["pci0/0:0:0:0/block/sda", "virtual/block/zram0"] {
-                let name = device.rsplit('/').next().unwrap();
-                let link = sys.join("class/block").join(name);
-                symlink(format!("../../devices/{device}"), link).unwrap();
-            }
-            let open = |path: &std::path::Path| fs::File::open(path).unwrap().into();
-            let host = Host::from_dirs(open(root.path()), open(&sys));
-            let cx = &Context { host: &host, ..*cx };
+        let devices = [
+            ("pci0/0:0:0:0/block/sda", "100"),
+            ("virtual/block/zram0", "8"),
+        ];
+        let files = [
+            ("pci0/0:0:0:0/iorequest_cnt", "0x1a2b\n"),
+            ("pci0/0:0:0:0/iodone_cnt", "0x1a2a\n"),
+            ("pci0/iorequest_cnt", "0x1\n"),
+            (
+                "virtual/block/zram0/mm_stat",
+                "   73728       74    12288\n",
+            ),
+        ];
+        with_more(&devices, &files, |cx| {
             assert_eq!(
                 Block.single_files(cx).unwrap(),
                 [
