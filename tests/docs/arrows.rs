@@ -66,6 +66,7 @@ const FLOORS: &[Floor] = &[
             &["config"],
             &["runtime_dir", "regular_file", "telemetry", "output"],
             &["container"],
+            &["threads", "faults"],
         ],
     },
     Floor {
