@@ -144,7 +144,7 @@ pub enum ToServer {
     },
     /// The daemon asks whether the server answers.
     Ping,
-    /// The daemon asks how many requests of readers have been answered. The answer is [`FromServer::Progress`]. A server
+    /// The daemon asks how many requests of readers have been answered on each connection. The answer is [`FromServer::Progress`]. A server
     /// that does not know this packet answers [`FromServer::Failed`].
     Progress,
     /// The server takes no more requests: another server is about to. Each session thread leaves after the request that
@@ -234,8 +234,8 @@ pub enum FromServer {
     },
     /// The requests of readers that the server has answered since it began.
     Progress {
-        /// Requests that were answered.
-        answered: u64,
+        /// Requests that were answered on each of [`Connection::ALL`].
+        answered: Vec<u64>,
     },
     /// The server failed. The words are for the log and for the person who asked.
     Failed {

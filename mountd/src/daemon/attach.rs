@@ -10,6 +10,7 @@ use super::state::vanished;
 use crate::container::{describe, disks, has_ended};
 use crate::grafts::Progress;
 use crate::registry::{self, Container};
+use crate::threads;
 use eci_fs_protocol::control::{Attach, Attached, LIST_PAGE, Response, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use eci_fs_protocol::link::Row;
@@ -228,8 +229,26 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
         !ended.unwrap_or(false)
     };
     let state = containers.shared.state();
-    let (containers, more) = state.registry.list(after, LIST_PAGE, there);
-    Response::Containers { containers, more }
+    let (listed, more) = state.registry.list(after, LIST_PAGE, there);
+    let hanging = match after {
+        None => containers.grafter.hanging(),
+        Some(_) => Vec::new(),
+    };
+    let named = hanging.into_iter().map(|pid| {
+        let mut all = state.registry.iter();
+        let known = all.find(|(_, container)| container.subject.pid == pid);
+        let name = known.map_or_else(String::new, |(_, container)| format!(" {}", container.id));
+        format!("the container{name} of process {pid} does not let itself be looked into: a file system in it does not answer")
+    });
+    let mut trouble: Vec<String> = named.collect();
+    if after.is_none() {
+        trouble.extend(threads::trouble());
+    }
+    Response::Containers {
+        containers: listed,
+        more,
+        trouble,
+    }
 }
 
 /// Opens one view as the container would, or a path at or below a directory graft. The descriptor of such a path is one

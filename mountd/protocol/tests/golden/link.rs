@@ -109,8 +109,8 @@ golden! { what_the_server_answers, FromServer:
         r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
-    FromServer::Progress { .. } => FromServer::Progress { answered: 3 },
-        r#"{"progress":{"answered":3}}"#;
+    FromServer::Progress { .. } => FromServer::Progress { answered: vec![3, 4] },
+        r#"{"progress":{"answered":[3,4]}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },
         r#"{"failed":{"why":"no"}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: Some(24) },
