@@ -20,6 +20,7 @@
 //! | [`host_sysctls`] | sysctls of the host that are raised for containers |
 //! | [`config`] | the configuration of the host, for all programs |
 //! | [`runtime_dir`], [`regular_file`], [`telemetry`], [`output`] | the runtime directory, files of others, the log, what is printed |
+//! | `threads`, `faults` | threads whose end is noticed, and faults for tests |
 //! | [`container`] | what the kernel says of a container's process |
 
 pub mod broker;
@@ -27,6 +28,7 @@ pub mod config;
 pub mod connections;
 pub mod container;
 pub mod daemon;
+mod faults;
 pub mod grafts;
 pub mod host_sysctls;
 pub mod output;
@@ -38,3 +40,4 @@ pub mod service_manager;
 pub mod state_file;
 pub mod supervisor;
 pub mod telemetry;
+mod threads;

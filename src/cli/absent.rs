@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use eci_fs_mountd::container::lives;
 use eci_fs_mountd::container::procfs::Proc;
+use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::registry::{Saved, SavedContainer, read_intent};
 use eci_fs_mountd::runtime_dir::{self, RuntimeDir};
 use eci_fs_protocol::control::{Listed, Selector};
 use eci_fs_protocol::error::{Error, Kind, Result};
 
-use super::Runtime;
+use super::{PROGRAM, Runtime};
 use crate::cli::client::{Client, is_ending, wait_for_holder};
 
 /// The remedy where a daemon is dead.
@@ -90,11 +91,17 @@ pub(super) fn list(runtime: &Runtime) -> Result<(Vec<Listed>, Option<Absent>)> {
             Found::Daemon(client) => client,
             Found::Absent(absent) => return Ok((absent.listed(), Some(absent))),
         };
-        match client.list() {
+        match client.list_with_trouble() {
             Err(error) if is_ending(&error) && Instant::now() < deadline => {
                 wait_for_holder(&runtime.runtime_dir);
             }
-            other => return Ok((other?, None)),
+            other => {
+                let (containers, trouble) = other?;
+                for words in trouble {
+                    print_error(PROGRAM, words);
+                }
+                return Ok((containers, None));
+            }
         }
     }
 }

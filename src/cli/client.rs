@@ -171,15 +171,29 @@ impl Client {
     /// # Errors
     /// As [`Self::call`].
     pub fn list(&self) -> Result<Vec<Listed>> {
+        self.list_with_trouble().map(|(all, _)| all)
+    }
+
+    /// Returns all containers, and what is wrong with the daemon or a container, in words.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn list_with_trouble(&self) -> Result<(Vec<Listed>, Vec<String>)> {
         let mut all: Vec<Listed> = Vec::new();
+        let mut wrong = Vec::new();
         loop {
             let after = all.last().map(|listed| listed.slot);
             match self.call(Request::List { after }, &[])?.0 {
-                Response::Containers { containers, more } => {
+                Response::Containers {
+                    containers,
+                    more,
+                    trouble,
+                } => {
                     let stuck = containers.is_empty();
                     all.extend(containers);
+                    wrong.extend(trouble);
                     if !more || stuck {
-                        return Ok(all);
+                        return Ok((all, wrong));
                     }
                 }
                 other => return Err(unexpected_answer(&other)),

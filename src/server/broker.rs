@@ -1,6 +1,7 @@
 //! The client of the broker: the server asks the daemon for what it may not open itself. A server that outlives its daemon
 //! is given another channel by the next.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::server::error::Errno;
@@ -21,15 +22,42 @@ pub struct BrokerClient {
     came: Condvar,
 }
 
-/// The channel of one daemon.
+/// The channel of one daemon. Each container has one question under way. A daemon that hangs has one question of each
+/// container before it, however often it is asked.
 #[derive(Debug)]
 struct Line {
     channel: Channel,
-    /// True if an answer is still to come to a question that nobody waits for any more. It is locked while a thread asks, so
-    /// that each answer comes to the thread that asked. A daemon that hangs has one question before it, however often it is
-    /// asked.
-    owed: Mutex<bool>,
+    inner: Mutex<Inner>,
+    /// Answers have come, or a container has no question under way any more.
+    changed: Condvar,
 }
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// The number of the last question.
+    last: u64,
+    /// The questions without an answer, by their numbers, which is the order in which they were sent.
+    under_way: BTreeMap<u64, Question>,
+    /// Answers that the threads which asked have not fetched yet.
+    answers: BTreeMap<u64, Answer>,
+    /// True while one of the threads that wait receives, for all of them.
+    receiving: bool,
+    /// True when there can be no more answers.
+    gone: bool,
+}
+
+/// A question that has been sent.
+#[derive(Debug)]
+struct Question {
+    slot: u64,
+    /// True if a thread waits for the answer. Another answer is dropped when it comes.
+    awaited: bool,
+}
+
+type Answer = (BrokerReply, Vec<OwnedFd>);
+
+/// The most questions that are under way over all.
+const MOST: usize = 64;
 
 /// The reason why there is no answer.
 #[derive(Debug)]
@@ -139,43 +167,108 @@ impl Line {
     fn new(channel: Channel) -> Arc<Self> {
         Arc::new(Self {
             channel,
-            owed: Mutex::new(false),
+            inner: Mutex::default(),
+            changed: Condvar::new(),
         })
     }
 
-    fn ask(
-        &self,
-        ask: &BrokerRequest,
-        until: Instant,
-    ) -> Result<(BrokerReply, Vec<OwnedFd>), NoAnswer> {
-        let mut owed = self.owed.try_lock_until(until).ok_or(NoAnswer::Late)?;
-        if *owed {
-            self.answer(until)?;
-            *owed = false;
+    fn ask(&self, ask: &BrokerRequest, until: Instant) -> Result<Answer, NoAnswer> {
+        let mut inner = self.inner.lock();
+        let slot = ask.slot();
+        while inner.is_full(slot) {
+            self.wait(&mut inner, until)?;
         }
-        self.channel.send(ask, &[]).map_err(NoAnswer::Gone)?;
-        *owed = true;
-        let answer = self.answer(until)?;
-        *owed = false;
-        Ok(answer)
+        let number = inner.last + 1;
+        // Under the lock, so that they are sent in the order of their numbers.
+        let sent = self.channel.send(&ask.numbered(number), &[]);
+        sent.map_err(NoAnswer::Gone)?;
+        inner.last = number;
+        let awaited = true;
+        inner.under_way.insert(number, Question { slot, awaited });
+        loop {
+            if let Some(answer) = inner.answers.remove(&number) {
+                return Ok(answer);
+            }
+            if let Err(error) = self.wait(&mut inner, until) {
+                // It may have come at the last moment.
+                if let Some(answer) = inner.answers.remove(&number) {
+                    return Ok(answer);
+                }
+                if let Some(question) = inner.under_way.get_mut(&number) {
+                    question.awaited = false;
+                }
+                return Err(error);
+            }
+        }
     }
 
-    /// Returns the next answer.
-    fn answer(&self, until: Instant) -> Result<(BrokerReply, Vec<OwnedFd>), NoAnswer> {
-        if !self.wait(until).map_err(NoAnswer::Gone)? {
-            return Err(NoAnswer::Late);
+    /// Waits until something has changed. One of the threads that wait receives for all.
+    fn wait(&self, inner: &mut MutexGuard<'_, Inner>, until: Instant) -> Result<(), NoAnswer> {
+        if inner.gone {
+            return Err(NoAnswer::Gone(io::ErrorKind::UnexpectedEof.into()));
         }
-        let answer = self.channel.recv::<BrokerReply>().map_err(NoAnswer::Gone)?;
-        answer.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::UnexpectedEof.into()))
+        if inner.receiving {
+            let waited = self.changed.wait_until(inner, until);
+            return match waited.timed_out() {
+                true => Err(NoAnswer::Late),
+                false => Ok(()),
+            };
+        }
+        inner.receiving = true;
+        let received = MutexGuard::unlocked(inner, || self.receive(until));
+        inner.receiving = false;
+        // The others have an answer, or one of them is to receive.
+        self.changed.notify_all();
+        match received {
+            Ok(Some(answer)) => {
+                inner.sort(answer);
+                Ok(())
+            }
+            Ok(None) => Err(NoAnswer::Late),
+            Err(error) => {
+                inner.gone = true;
+                Err(NoAnswer::Gone(error))
+            }
+        }
     }
 
-    /// Waits for an answer, and returns whether it comes before `until`.
-    fn wait(&self, until: Instant) -> io::Result<bool> {
+    /// Returns the next answer; none when there is none before `until`.
+    fn receive(&self, until: Instant) -> io::Result<Option<Answer>> {
         let left = until.saturating_duration_since(Instant::now());
         let limit = Timespec::try_from(left).map_err(io::Error::other)?;
         let mut poll = [PollFd::new(&self.channel, PollFlags::IN)];
         let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)))?;
-        Ok(ready > 0)
+        if ready == 0 {
+            return Ok(None);
+        }
+        let answer = self.channel.recv::<BrokerReply>()?;
+        answer
+            .map(Some)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl Inner {
+    /// Returns true if the container in `slot` has to wait before it may ask.
+    fn is_full(&self, slot: u64) -> bool {
+        let mut under_way = self.under_way.values();
+        self.under_way.len() >= MOST || under_way.any(|question| question.slot == slot)
+    }
+
+    /// Gives an answer to the question that it belongs to. A daemon of a release before numbers answers in order.
+    fn sort(&mut self, (reply, fds): Answer) {
+        let (number, reply) = match reply {
+            BrokerReply::Numbered { number, reply } => (Some(number), *reply),
+            reply => (self.under_way.keys().next().copied(), reply),
+        };
+        let question = number.and_then(|number| Some((number, self.under_way.remove(&number)?)));
+        match question {
+            Some((number, question)) if question.awaited => {
+                self.answers.insert(number, (reply, fds));
+            }
+            Some(_) => {}
+            None => tracing::warn!("the daemon answers what nobody has asked"),
+        }
     }
 }
 
@@ -193,6 +286,7 @@ mod tests {
             slot,
             resource: Resource::Cpu,
             trigger: b"some 1 2".to_vec(),
+            number: None,
         }
     }
 
@@ -200,16 +294,37 @@ mod tests {
         Instant::now() + Duration::from_secs(10)
     }
 
-    /// Takes the next question and answers it; returns its slot.
+    /// Takes the next question and answers it, as a daemon of a release before numbers; returns its slot.
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
-        let (
-            BrokerRequest::Trigger { slot, .. }
-            | BrokerRequest::SetHostSysctl { slot, .. }
-            | BrokerRequest::Network { slot, .. },
-            _,
-        ) = daemon.recv().unwrap().unwrap();
+        let (request, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
         daemon.send(&BrokerReply::Opened, fds).unwrap();
-        slot
+        request.slot()
+    }
+
+    #[test]
+    fn containers_ask_at_the_same_time_and_answers_come_in_any_order() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let broker = BrokerClient::new(server);
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = (1..=3)
+                .map(|slot| scope.spawn({ let broker = &broker; move || broker.ask(&ask(slot), soon()) }))
+                .collect();
+            let mut requests: Vec<_> = (0..3)
+                .map(|_| daemon.recv::<BrokerRequest>().unwrap().unwrap().0)
+                .collect();
+            requests.reverse();
+            for request in requests {
+                let errno = i32::try_from(request.slot()).unwrap();
+                let reply = Box::new(BrokerReply::Refused { errno });
+                let number = request.number().unwrap();
+                daemon
+                    .send(&BrokerReply::Numbered { number, reply }, &[])
+                    .unwrap();
+            }
+            for (slot, asked) in (1..=3).zip(asked) {
+                assert_eq!(asked.join().unwrap().unwrap_err(), Errno(slot));
+            }
+        });
     }
 
     #[test]
@@ -248,19 +363,36 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_hangs_has_one_question_before_it() {
+    fn a_daemon_that_hangs_has_one_question_of_each_container_before_it() {
         let (daemon, server) = Channel::pair().unwrap();
         let broker = BrokerClient::new(server);
-        for slot in 1..=3 {
+        for slot in [1, 1, 2, 1, 2] {
             let told = broker.tell(&ask(slot), Instant::now());
             assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
         }
         assert_eq!(answer(&daemon, &[]), 1);
+        assert_eq!(answer(&daemon, &[]), 2);
         std::thread::scope(|scope| {
-            let told = scope.spawn(|| broker.tell(&ask(4), soon()));
-            assert_eq!(answer(&daemon, &[]), 4);
+            let told = scope.spawn(|| broker.tell(&ask(1), soon()));
+            assert_eq!(answer(&daemon, &[]), 1);
             assert!(told.join().unwrap().is_ok());
         });
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_has_a_bounded_number_of_questions_before_it() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let broker = BrokerClient::new(server);
+        for slot in 0..200 {
+            let told = broker.tell(&ask(slot), Instant::now());
+            assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
+        }
+        drop(broker);
+        let mut questions = 0;
+        while daemon.recv::<BrokerRequest>().unwrap().is_some() {
+            questions += 1;
+        }
+        assert_eq!(questions, MOST);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Faults on purpose, for tests: only in a build with debug assertions, and only when `ECI_FS_FAULT` says so.
 //!
 //! The variable says what happens, at which point, and the how manieth time: `panic@open:3`, `hang@request:100`. A server
-//! that hangs answers nothing at that point any more. `resize@/proc/uptime:50` is no fault: the view has a digit more in every
+//! that hangs answers nothing at that point any more. `slow@request:200` takes 200 ms longer at the point each time. `resize@/proc/uptime:50` is no fault: the view has a digit more in every
 //! other 50 ms, so that its size changes. In a release build there is no such code.
 
 /// A point at which a fault can be.
@@ -42,16 +42,24 @@ mod without {
 mod with {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::Point;
 
     #[derive(Debug)]
     struct Fault {
-        panics: bool,
+        kind: Kind,
         point: Point,
         time: u64,
         times: AtomicU64,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Kind {
+        Panic,
+        Hang,
+        /// Its time is in milliseconds.
+        Slow,
     }
 
     /// A view whose size changes.
@@ -89,9 +97,10 @@ mod with {
         let (what, place) = text.split_once('@')?;
         let (point, time) = place.split_once(':')?;
         Some(Fault {
-            panics: match what {
-                "panic" => true,
-                "hang" => false,
+            kind: match what {
+                "panic" => Kind::Panic,
+                "hang" => Kind::Hang,
+                "slow" => Kind::Slow,
                 _ => return None,
             },
             point: match point {
@@ -135,12 +144,13 @@ mod with {
             return;
         };
         let time = fault.times.fetch_add(1, Ordering::Relaxed) + 1;
-        if fault.panics {
-            assert!(time != fault.time, "a fault on purpose");
-        } else if time >= fault.time {
-            loop {
+        match fault.kind {
+            Kind::Panic => assert!(time != fault.time, "a fault on purpose"),
+            Kind::Hang if time >= fault.time => loop {
                 std::thread::park();
-            }
+            },
+            Kind::Hang => {}
+            Kind::Slow => std::thread::sleep(Duration::from_millis(fault.time)),
         }
     }
 
@@ -152,8 +162,8 @@ mod with {
         fn a_fault_says_what_where_and_when() {
             let fault = parse("hang@render:12").unwrap();
             assert_eq!(
-                (fault.panics, fault.point, fault.time),
-                (false, Point::Render, 12)
+                (fault.kind, fault.point, fault.time),
+                (Kind::Hang, Point::Render, 12)
             );
             let resized = parse_resized("resize@/proc/uptime:50").unwrap();
             assert_eq!(

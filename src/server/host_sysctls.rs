@@ -107,6 +107,7 @@ impl HostSysctls {
                         slot,
                         tunable,
                         value,
+                        number: None,
                     },
                     Instant::now() + PATIENCE,
                 ),

@@ -6,8 +6,8 @@
 //! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
 //!
 //! A folder uses only those below it: this file with `start.rs` and `orphan.rs`, `fuse`, `fs`, `psi` and `host_sysctls`,
-//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `sandbox`, `faults`, `clock`, `budget` and
-//! `error`, which use nothing but `error`.
+//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `progress`, `sandbox`, `faults`, `clock`,
+//! `budget` and `error`, which use nothing but `error`.
 
 pub mod broker;
 pub mod budget;
@@ -21,6 +21,7 @@ pub mod host_sysctls;
 pub mod ids;
 pub mod in_flight;
 mod orphan;
+pub mod progress;
 pub mod psi;
 pub mod sandbox;
 mod start;
@@ -39,6 +40,7 @@ use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
 use crate::server::fs::FileSystem;
 use crate::server::in_flight::InFlight;
+use crate::server::progress::Progress;
 use crate::server::psi::Triggers;
 use crate::server::state::State;
 
@@ -93,6 +95,7 @@ struct Server {
     fs: Arc<FileSystem>,
     backend: fuse::Backend,
     in_flight: InFlight,
+    progress: Progress,
     broker: Arc<BrokerClient>,
     triggers: Arc<Triggers>,
     /// The descriptors that it serves by, in the order of [`Connection::ALL`].
@@ -181,6 +184,10 @@ impl Server {
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Ping => {}
+            ToServer::Progress => {
+                let answered = self.progress.counts();
+                return Ok(FromServer::Progress { answered });
+            }
             ToServer::HostSysctls { tunables } => fs.raise(tunables),
             ToServer::Serve { resend } => self.begin(resend)?,
             ToServer::Drain => self.drain()?,

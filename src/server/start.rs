@@ -18,6 +18,7 @@ use crate::server::fs::{Dispatcher, FileSystem, KernelCache, Services};
 use crate::server::fuse::{Backend, KernelNotifier};
 use crate::server::host_sysctls::HostSysctls;
 use crate::server::in_flight::InFlight;
+use crate::server::progress::Progress;
 use crate::server::psi::Triggers;
 use crate::server::sandbox;
 use crate::server::state::State;
@@ -84,7 +85,13 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         view_settings(&settings),
         Duration::from_millis(settings.freshness_ms),
     );
-    let dispatcher = Dispatcher::new(Arc::clone(&fs), Workers::start()?, in_flight.clone());
+    let progress = Progress::default();
+    let dispatcher = Dispatcher::new(
+        Arc::clone(&fs),
+        Workers::start()?,
+        in_flight.clone(),
+        progress.clone(),
+    );
     let backend = Backend {
         dispatcher: Arc::new(dispatcher),
         notifier,
@@ -95,6 +102,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         fs,
         backend,
         in_flight,
+        progress,
         broker,
         triggers,
         fuse: given.fuse,

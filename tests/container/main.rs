@@ -15,6 +15,7 @@ mod dead_daemon;
 mod doctor;
 mod engines;
 mod fresh_procfs;
+mod hanging;
 mod hook;
 mod inspection;
 mod lxc;
@@ -30,6 +31,7 @@ mod runtime;
 mod selftests;
 mod service_manager;
 mod starved;
+mod threads;
 mod upgrade;
 
 /// The surroundings of one test.

@@ -44,7 +44,7 @@ const FLOORS: &[Floor] = &[
             &["container"],
             &["state"],
             &["ids", "broker", "workers"],
-            &["error", "clock", "faults", "in_flight", "budget"],
+            &["error", "clock", "faults", "in_flight", "progress", "budget"],
         ],
     },
     Floor {
@@ -66,6 +66,7 @@ const FLOORS: &[Floor] = &[
             &["config"],
             &["runtime_dir", "regular_file", "telemetry", "output"],
             &["container"],
+            &["threads", "faults"],
         ],
     },
     Floor {

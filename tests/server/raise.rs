@@ -32,6 +32,7 @@ fn told(asks: &Channel) -> (u64, HostSysctl, u64) {
             slot,
             tunable,
             value,
+            ..
         } => (slot, tunable, value),
         other => panic!("{other:?}"),
     }
@@ -146,6 +147,7 @@ fn answering(asks: &Channel) -> JoinHandle<Vec<(u64, HostSysctl, u64)>> {
                 slot,
                 tunable,
                 value,
+                ..
             } = ask
             else {
                 panic!("{ask:?}");

@@ -349,6 +349,7 @@ impl Server {
             slot,
             resource,
             trigger,
+            ..
         } = ask
         else {
             panic!("it asks for something else: {ask:?}");

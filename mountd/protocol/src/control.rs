@@ -169,6 +169,9 @@ pub enum Response {
         containers: Vec<Listed>,
         /// True if there are more.
         more: bool,
+        /// The things that are wrong with the daemon or a container, in words; on the first page only.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        trouble: Vec<String>,
     },
     /// To [`Request::Upgrade`].
     Upgraded(Upgraded),

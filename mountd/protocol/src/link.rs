@@ -144,6 +144,9 @@ pub enum ToServer {
     },
     /// The daemon asks whether the server answers.
     Ping,
+    /// The daemon asks how many requests of readers have been answered on each connection. The answer is [`FromServer::Progress`]. A server
+    /// that does not know this packet answers [`FromServer::Failed`].
+    Progress,
     /// The server takes no more requests: another server is about to. Each session thread leaves after the request that
     /// it is blocked for, so the daemon makes requests until all have left. Requests that have been taken are still
     /// answered.
@@ -229,6 +232,11 @@ pub enum FromServer {
         /// not count: it was answered, and is told later.
         busy: u64,
     },
+    /// The requests of readers that the server has answered since it began.
+    Progress {
+        /// Requests that were answered on each of [`Connection::ALL`].
+        answered: Vec<u64>,
+    },
     /// The server failed. The words are for the log and for the person who asked.
     Failed {
         /// Why.
@@ -239,8 +247,8 @@ pub enum FromServer {
     },
 }
 
-/// A request of the server to the broker of the daemon, over a channel of its own.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A request of the server to the broker of the daemon, over a channel of its own. Requests are answered in any order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BrokerRequest {
     /// A pressure trigger is to be set on the cgroup of a container. It is answered with the descriptor to poll.
@@ -251,6 +259,10 @@ pub enum BrokerRequest {
         resource: Resource,
         /// The bytes that the container wrote.
         trigger: Vec<u8>,
+        /// The number of the question, which its reply has too ([`BrokerReply::Numbered`]); none from a server of a
+        /// release before numbers. A daemon of such a release passes it over, and answers in order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
     },
     /// A container has set a sysctl that may be raised on the host ([`ToServer::HostSysctls`]).
     #[serde(rename = "raise")]
@@ -261,6 +273,10 @@ pub enum BrokerRequest {
         tunable: HostSysctl,
         /// The value that the container has set.
         value: u64,
+        /// The number of the question, which its reply has too ([`BrokerReply::Numbered`]); none from a server of a
+        /// release before numbers. A daemon of such a release passes it over, and answers in order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
     },
     /// A file of a container's network namespace is to be looked at.
     Network {
@@ -270,7 +286,40 @@ pub enum BrokerRequest {
         path: String,
         /// The access that is wanted.
         access: Access,
+        /// The number of the question, which its reply has too ([`BrokerReply::Numbered`]); none from a server of a
+        /// release before numbers. A daemon of such a release passes it over, and answers in order.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
     },
+}
+
+impl BrokerRequest {
+    /// Returns the slot of the container that the request is about.
+    pub fn slot(&self) -> u64 {
+        let (Self::Trigger { slot, .. }
+        | Self::SetHostSysctl { slot, .. }
+        | Self::Network { slot, .. }) = self;
+        *slot
+    }
+
+    /// Returns the number of the question, if it has one.
+    pub fn number(&self) -> Option<u64> {
+        let (Self::Trigger { number, .. }
+        | Self::SetHostSysctl { number, .. }
+        | Self::Network { number, .. }) = self;
+        *number
+    }
+
+    /// Returns the same request with a number.
+    #[must_use]
+    pub fn numbered(&self, number: u64) -> Self {
+        let mut this = self.clone();
+        let (Self::Trigger { number: its, .. }
+        | Self::SetHostSysctl { number: its, .. }
+        | Self::Network { number: its, .. }) = &mut this;
+        *its = Some(number);
+        this
+    }
 }
 
 /// The access to a file of a network namespace.
@@ -306,6 +355,13 @@ pub enum BrokerReply {
     Refused {
         /// As the kernel numbers it.
         errno: i32,
+    },
+    /// The reply to a question that has a number. A question without one is answered without this.
+    Numbered {
+        /// The number of the question.
+        number: u64,
+        /// The reply.
+        reply: Box<BrokerReply>,
     },
 }
 

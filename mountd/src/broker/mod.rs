@@ -3,16 +3,18 @@
 //! The server can ask for three things only: a pressure trigger on the cgroup of a container that it serves, a file in
 //! the network namespace of such a container, and a sysctl of the host at the value that a container has set. All are
 //! checked as if the container had asked. An answer takes no lock that an attach holds, because an attach waits for the
-//! server.
+//! server. No answer walks a path of a container, so none waits for anything but the kernel.
 
 mod containers;
+mod lanes;
 mod network;
 mod pressure;
 
 use std::fs::File;
-use std::io::{Seek, Write};
+use std::io::{ErrorKind, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags};
@@ -22,10 +24,13 @@ use rustix::io::Errno;
 use crate::container::Described;
 use crate::container::network::DirectoryEntry;
 use crate::container::procfs::Proc;
+use crate::faults;
 use crate::host_sysctls::HostSysctls;
+use crate::threads::{self, Mend};
 use containers::{BrokerContainer, BrokerContainers};
+use lanes::Lanes;
 use eci_fs_protocol::channel::{Channel, MAX_PACKET};
-use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
 use network::NetworkFile;
 use pressure::open_trigger;
@@ -36,9 +41,24 @@ pub struct Broker {
     containers: BrokerContainers,
     /// The sysctls of the host that containers may raise.
     pub host_sysctls: HostSysctls,
-    /// Held while a request is taken and answered.
-    answering: Arc<Mutex<()>>,
+    /// Held while a request is taken.
+    taking: Arc<Mutex<()>>,
+    lanes: Arc<Lanes<Question>>,
+    /// The number of threads that answer.
+    answers: Arc<Mutex<usize>>,
 }
+
+/// A request, and the channel by which its answer goes.
+type Question = (Arc<Channel>, BrokerRequest);
+
+/// Threads that answer. One of them at most is with the question of one container.
+const ANSWERS: usize = 4;
+
+/// The time in which a server must take an answer.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// The time in which the requests that have been taken must be answered before another daemon goes on.
+const PAUSE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Broker {
     /// Enters a container.
@@ -67,69 +87,169 @@ impl Broker {
 
     /// Stops the broker while the guard lives. So a daemon that takes our place finds each request either answered, or
     /// not taken.
-    pub fn pause(&self) -> MutexGuard<'_, ()> {
-        self.answering.lock()
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when a request is not answered in time.
+    pub fn pause(&self) -> Result<MutexGuard<'_, ()>> {
+        let taking = self.taking.lock();
+        if self.lanes.wait_until_empty(PAUSE_LIMIT) {
+            return Ok(taking);
+        }
+        Err(Error::new(
+            Kind::Busy,
+            "a request of the server takes too long to be answered",
+        )
+        .remedy("try again"))
     }
 
-    /// Answers a server on a thread of its own, until the server is gone.
+    /// Answers a server until it is gone: one thread takes its requests, and those that serve all servers answer them.
     ///
     /// # Errors
     /// When there are no more threads.
     pub fn answer(&self, channel: Channel) -> Result<()> {
-        let this = self.clone();
-        std::thread::Builder::new()
-            .name("broker".to_owned())
-            .spawn(move || while this.answer_one(&channel) {})
-            .map(drop)
-            .map_err(|e| Error::io("start", "a thread", e))
+        self.start_answers()?;
+        // A server that does not take its answers must not keep the threads from another.
+        channel
+            .set_timeout(Some(SEND_LIMIT))
+            .map_err(|e| Error::io("set up", "the channel of the broker", e))?;
+        let (this, channel) = (self.clone(), Arc::new(channel));
+        threads::start("broker", Mend::Again, move || while this.take(&channel) {})
     }
 
-    /// Answers the next request. Returns false when there can be no more.
-    fn answer_one(&self, channel: &Channel) -> bool {
-        let mut poll = [PollFd::new(channel, PollFlags::IN)];
-        if rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None)).is_err() {
-            return false;
+    /// Starts the threads that answer, once.
+    fn start_answers(&self) -> Result<()> {
+        let mut started = self.answers.lock();
+        while *started < ANSWERS {
+            let this = self.clone();
+            threads::start("answers", Mend::Again, move || {
+                loop {
+                    this.answer_next();
+                }
+            })?;
+            *started += 1;
         }
-        let _answering = self.answering.lock();
-        let Ok(Some((ask, _))) = channel.recv::<BrokerRequest>() else {
-            return false;
+        Ok(())
+    }
+
+    /// Takes the next request. Returns false when there can be no more.
+    fn take(&self, channel: &Arc<Channel>) -> bool {
+        let mut poll = [PollFd::new(channel, PollFlags::IN)];
+        if let Err(error) = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, None)) {
+            return give_up(channel, error.into());
+        }
+        let _taking = self.taking.lock();
+        let request = match channel.recv::<BrokerRequest>() {
+            Ok(Some((request, _))) => request,
+            Ok(None) => return false,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
+            // Its number, if it has one, cannot be told. The server waits for it no longer than for any other.
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                tracing::warn!(%error, "a request of the server cannot be understood");
+                let errno = Errno::INVAL.raw_os_error();
+                reply(channel, None, BrokerReply::Refused { errno }, None);
+                return true;
+            }
+            Err(error) => return give_up(channel, error),
         };
-        let answered = match ask {
+        faults::at("broker");
+        let (slot, question) = (request.slot(), (Arc::clone(channel), request));
+        if let Err((channel, request)) = self.lanes.add(slot, question) {
+            let errno = Errno::AGAIN.raw_os_error();
+            reply(
+                &channel,
+                request.number(),
+                BrokerReply::Refused { errno },
+                None,
+            );
+        }
+        true
+    }
+
+    /// Answers the next request.
+    fn answer_next(&self) {
+        let mut turn = self.lanes.next();
+        let Some((channel, request)) = turn.question.take() else {
+            return;
+        };
+        let number = request.number();
+        let answered = threads::guard("answers", || {
+            faults::at("answers");
+            self.answer_to(request)
+        });
+        let (answer, fd) = match answered.unwrap_or(Err(Errno::IO)) {
+            Ok(answered) => answered,
+            Err(errno) => {
+                let errno = errno.raw_os_error();
+                (BrokerReply::Refused { errno }, None)
+            }
+        };
+        reply(&channel, number, answer, fd);
+    }
+
+    fn answer_to(
+        &self,
+        request: BrokerRequest,
+    ) -> std::result::Result<(BrokerReply, Option<OwnedFd>), Errno> {
+        match request {
             BrokerRequest::Trigger {
                 slot,
                 resource,
                 trigger,
+                ..
             } => open_trigger(self.containers.get(slot).as_deref(), resource, &trigger).map(opened),
             BrokerRequest::SetHostSysctl {
                 slot,
                 tunable,
                 value,
+                ..
             } => {
                 let done = self.host_sysctls.request(slot, tunable, value);
                 done.map(|()| (BrokerReply::HostSysctlSet, None))
             }
-            BrokerRequest::Network { slot, path, access } => {
+            BrokerRequest::Network {
+                slot, path, access, ..
+            } => {
                 let known = self.containers.get(slot);
                 let network = known.as_ref().and_then(|entry| entry.network.as_ref());
-                let found = network.ok_or(Errno::SRCH);
-                found
-                    .and_then(|network| network.find(&path, access))
-                    .and_then(|found| match found {
-                        NetworkFile::Opened(fd) => Ok(opened(fd)),
-                        NetworkFile::Listed(entries) => listed(entries),
-                    })
+                let found = network.ok_or(Errno::SRCH)?.find(&path, access)?;
+                match found {
+                    NetworkFile::Opened(fd) => Ok(opened(fd)),
+                    NetworkFile::Listed(entries) => listed(entries),
+                }
             }
-        };
-        let nothing: [BorrowedFd<'_>; 0] = [];
-        let sent = match &answered {
-            Ok((answer, Some(fd))) => channel.send(answer, &[fd.as_fd()]),
-            Ok((answer, None)) => channel.send(answer, &nothing),
-            Err(errno) => {
-                let errno = errno.raw_os_error();
-                channel.send(&BrokerReply::Refused { errno }, &nothing)
-            }
-        };
-        sent.is_ok()
+        }
+    }
+}
+
+/// Ends a channel that cannot be heard on. The server notices, and says EAGAIN to its readers.
+fn give_up(channel: &Channel, error: std::io::Error) -> bool {
+    tracing::error!(%error, "the requests of a server cannot be heard any more");
+    // It fails only when the other end is closed.
+    let _ = rustix::net::shutdown(channel, rustix::net::Shutdown::Both);
+    false
+}
+
+/// Sends a reply. One that cannot be sent as it is becomes an errno for the container that asked, and nobody else notices.
+fn reply(channel: &Channel, number: Option<u64>, answer: BrokerReply, fd: Option<OwnedFd>) {
+    let numbered = |reply: BrokerReply| match number {
+        Some(number) => BrokerReply::Numbered {
+            number,
+            reply: Box::new(reply),
+        },
+        None => reply,
+    };
+    let fds: Vec<BorrowedFd<'_>> = fd.iter().map(AsFd::as_fd).collect();
+    let Err(error) = channel.send(&numbered(answer), &fds) else {
+        return;
+    };
+    tracing::debug!(%error, "an answer could not be sent");
+    if error.kind() == ErrorKind::BrokenPipe {
+        return;
+    }
+    let errno = Errno::NOMEM.raw_os_error();
+    if let Err(error) = channel.send(&numbered(BrokerReply::Refused { errno }), &[]) {
+        tracing::warn!(%error, "a question of the server stays without an answer");
     }
 }
 
@@ -156,6 +276,78 @@ fn listed(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn question(slot: u64, number: Option<u64>) -> BrokerRequest {
+        let path = "core".to_owned();
+        let access = eci_fs_protocol::link::Access::Look;
+        BrokerRequest::Network {
+            slot,
+            path,
+            access,
+            number,
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_sent_is_an_errno_and_nothing_ends() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let too_long = BrokerReply::Listed {
+            entries: vec![("x".repeat(MAX_PACKET), false)],
+        };
+        reply(&daemon, Some(7), too_long, None);
+        let errno = Errno::NOMEM.raw_os_error();
+        let wanted = BrokerReply::Numbered {
+            number: 7,
+            reply: Box::new(BrokerReply::Refused { errno }),
+        };
+        assert_eq!(server.recv::<BrokerReply>().unwrap().unwrap().0, wanted);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_refused_and_the_next_question_is_answered() {
+        let broker = Broker::default();
+        broker.set_complete();
+        let (daemon, server) = Channel::pair().unwrap();
+        broker.answer(daemon).unwrap();
+        server.send(&"nonsense", &[]).unwrap();
+        let errno = Errno::INVAL.raw_os_error();
+        let (refused, _) = server.recv::<BrokerReply>().unwrap().unwrap();
+        assert_eq!(refused, BrokerReply::Refused { errno });
+        // With a number and without one, as a server of an older release asks.
+        let errno = Errno::SRCH.raw_os_error();
+        server.send(&question(3, Some(8)), &[]).unwrap();
+        let (numbered, _) = server.recv::<BrokerReply>().unwrap().unwrap();
+        let refused = BrokerReply::Refused { errno };
+        let reply = Box::new(refused);
+        assert_eq!(numbered, BrokerReply::Numbered { number: 8, reply });
+        server.send(&question(3, None), &[]).unwrap();
+        let (plain, _) = server.recv::<BrokerReply>().unwrap().unwrap();
+        assert_eq!(plain, BrokerReply::Refused { errno });
+    }
+
+    #[test]
+    fn the_question_of_one_container_does_not_wait_for_that_of_another() {
+        let broker = Broker::default();
+        broker.set_complete();
+        let (daemon, server) = Channel::pair().unwrap();
+        // The turn of the first container does not end.
+        let (one, other) = (Channel::pair().unwrap(), Arc::new(daemon));
+        broker
+            .lanes
+            .add(1, (Arc::new(one.0), question(1, None)))
+            .unwrap();
+        let under_way = broker.lanes.next();
+        let daemon = Arc::try_unwrap(other).unwrap();
+        broker.answer(daemon).unwrap();
+        server.send(&question(1, Some(1)), &[]).unwrap();
+        server.send(&question(2, Some(2)), &[]).unwrap();
+        let (first, _) = server.recv::<BrokerReply>().unwrap().unwrap();
+        assert!(matches!(first, BrokerReply::Numbered { number: 2, .. }));
+        drop(under_way);
+        let (second, _) = server.recv::<BrokerReply>().unwrap().unwrap();
+        assert!(matches!(second, BrokerReply::Numbered { number: 1, .. }));
+        assert!(broker.pause().is_ok());
+    }
 
     #[test]
     fn entries_that_do_not_fit_a_packet_travel_in_a_file() {

@@ -48,7 +48,42 @@ impl Subject {
             .pidfd
             .try_clone()
             .map_err(|e| Error::io("duplicate", "a pidfd", e))?;
-        Ok(Self { pidfd, ..*self })
+        Ok(self.description().with(pidfd))
+    }
+
+    /// Returns all but the descriptor.
+    pub(crate) fn description(&self) -> SubjectDescription {
+        SubjectDescription {
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+            mount_namespace: self.mount_namespace,
+            pid_namespace: self.pid_namespace,
+            network_namespace: self.network_namespace,
+        }
+    }
+}
+
+/// A [`Subject`] without its descriptor, which another thread may have by another number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SubjectDescription {
+    pid: i32,
+    start_ticks: u64,
+    mount_namespace: Namespace,
+    pid_namespace: Namespace,
+    network_namespace: Option<Namespace>,
+}
+
+impl SubjectDescription {
+    /// Returns the subject with a pidfd of its process.
+    pub(crate) fn with(self, pidfd: OwnedFd) -> Subject {
+        Subject {
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+            pidfd,
+            mount_namespace: self.mount_namespace,
+            pid_namespace: self.pid_namespace,
+            network_namespace: self.network_namespace,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A thread in a namespace of a container, for as long as some work takes.
 
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use rustix::io::Errno;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
@@ -49,10 +50,11 @@ pub(crate) fn in_namespace<T>(
         Errno::SRCH => Error::not_found("the container has ended"),
         e => Error::io("enter", format!("{} of the container", kind.name()), e),
     })?;
-    let result = work();
+    // A thread that panics comes back, too.
+    let result = catch_unwind(AssertUnwindSafe(work));
     if let Err(error) = move_into_thread_name_spaces(home.as_fd(), kind.flag()) {
         tracing::error!(%error, "a thread cannot return to {}", kind.name());
         std::process::abort();
     }
-    Ok(result)
+    Ok(result.unwrap_or_else(|panic| resume_unwind(panic)))
 }

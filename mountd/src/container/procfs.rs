@@ -42,6 +42,11 @@ impl Proc {
         Ok(Self { dir })
     }
 
+    /// Returns the same /proc by another descriptor of it.
+    pub(crate) fn of(dir: OwnedFd) -> Self {
+        Self { dir }
+    }
+
     /// Returns the directory.
     pub(crate) fn dir(&self) -> &OwnedFd {
         &self.dir

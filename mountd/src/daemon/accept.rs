@@ -9,6 +9,7 @@ use rustix::net::SocketFlags;
 
 use super::control;
 use super::daemon::Daemon;
+use crate::{faults, threads};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Response, VERSION};
 use eci_fs_protocol::error::{Error, Result};
@@ -80,7 +81,16 @@ pub(super) fn accept(
     let spawned = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            control::serve(&daemon, &served, || daemon.containers.events.wake());
+            let served = threads::guard("control", || {
+                faults::at("control");
+                control::serve(&daemon, &served, || daemon.containers.events.wake());
+            })
+            .map_err(|error| (error, served));
+            if let Err((error, channel)) = served {
+                let response = Response::Failed(error);
+                // A command that does not hear it says that there was no answer.
+                let _ = channel.send(&Answer { version: VERSION, response }, &[]);
+            }
             held.fetch_sub(1, Ordering::Relaxed);
         });
     if let Err(error) = spawned {
@@ -102,7 +112,10 @@ pub(super) fn serve_standard_input(daemon: &Arc<Daemon>) -> Result<()> {
     std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || {
-            control::serve(&daemon, &Channel::new(socket), || {});
+            // The daemon ends with its command, whatever the reason.
+            let _ = threads::guard("control", || {
+                control::serve(&daemon, &Channel::new(socket), || {});
+            });
             daemon.end.set_over();
             daemon.containers.events.wake();
         })

@@ -8,8 +8,9 @@ use super::containers::{Asked, Containers};
 use super::ended::remove_if_ended;
 use super::state::vanished;
 use crate::container::{describe, disks, has_ended};
-use crate::grafts::{self, Clones, PreparedClones, Progress};
+use crate::grafts::Progress;
 use crate::registry::{self, Container};
+use crate::threads;
 use eci_fs_protocol::control::{Attach, Attached, LIST_PAGE, Response, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use eci_fs_protocol::link::Row;
@@ -43,6 +44,10 @@ pub(super) fn attach(
         let pid = described.subject.pid;
         described.facts.disks = disks(&containers.proc, pid, Some(root))?;
     }
+    if progress.root.is_none() {
+        // A container that runs may keep this waiting, and must not keep other operations waiting.
+        containers.grafter.knock(&described.subject)?;
+    }
     let _operation = containers.shared.begin_for(asker)?;
     // The loop may not have heard yet that the last one of this name has ended.
     remove_if_ended(containers, &described.facts.id)?;
@@ -70,15 +75,14 @@ pub(super) fn attach(
         }
     }
     let prepared = containers.prepared.lock().take_if(|_| known.is_none());
-    let next = prepared.as_ref().map(|prepared| prepared.slot);
     let asked = Asked {
         choice,
         choices,
         measures_cpus,
     };
-    let slot = containers.enter(&mut state, described, asked, next)?;
+    let slot = containers.enter(&mut state, described, asked, prepared)?;
     drop(state);
-    let result = graft(containers, slot, progress, prepared);
+    let result = graft(containers, slot, progress);
     if result.is_err() {
         containers.remove_if_unused(slot);
     }
@@ -101,14 +105,13 @@ pub(super) fn graft(
     containers: &Containers,
     slot: u64,
     progress: Progress,
-    prepared: Option<PreparedClones>,
 ) -> Result<(String, usize)> {
     if let Some(container) = containers.shared.state().registry.get_mut(slot) {
         container.root.clone_from(&progress.root);
     }
     let intent = containers.shared.state().registry.intent(slot);
     containers.journal.begin(intent)?;
-    let done = graft_and_save(containers, slot, progress, prepared);
+    let done = graft_and_save(containers, slot, progress);
     if let Err(error) = containers.journal.finish() {
         // The next daemon finds the container on the list, or nothing to undo.
         tracing::debug!(%error, "ignoring");
@@ -120,17 +123,13 @@ fn graft_and_save(
     containers: &Containers,
     slot: u64,
     progress: Progress,
-    prepared: Option<PreparedClones>,
 ) -> Result<(String, usize)> {
     let (rows, subject) = {
         let state = containers.shared.state();
         let container = state.registry.get(slot).ok_or_else(vanished)?;
         (container.rows.clone(), container.subject.duplicate()?)
     };
-    let mut clones = Clones::new(slot, prepared);
-    let outcome = containers
-        .grafter
-        .run(move |mounts| grafts::attach(mounts, &subject, &progress, &mut clones, &rows))?;
+    let outcome = containers.grafter.attach(&subject, progress, slot, rows)?;
     let (done, saved) = {
         let mut state = containers.shared.state();
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
@@ -167,9 +166,16 @@ pub(super) fn ungraft(containers: &Containers, slot: u64) -> Result<usize> {
     if paths.is_empty() {
         return Ok(0);
     }
-    containers
+    let done = containers
         .grafter
-        .run(move |mounts| grafts::detach(mounts, &subject, root.as_deref(), Some(slot), &paths))
+        .detach(&subject, root, Some(slot), paths.clone());
+    if done.as_ref().is_err_and(|error| error.kind == Kind::Busy) {
+        // They are still there, and can be taken out when the container lets itself be looked into.
+        if let Some(container) = containers.shared.state().registry.get_mut(slot) {
+            container.grafted = paths;
+        }
+    }
+    done
 }
 
 /// Takes all grafts out of a container again.
@@ -181,6 +187,18 @@ pub(super) fn detach(
     asker: Asker<'_>,
     selector: &Selector,
 ) -> Result<Response> {
+    // The container may keep this waiting, and must not keep other operations waiting.
+    let subject = {
+        let state = containers.shared.state();
+        let slot = containers.select(&state, selector)?;
+        let container = state.registry.get(slot).ok_or_else(vanished)?;
+        container.subject.duplicate()?
+    };
+    match containers.grafter.knock(&subject) {
+        Err(error) if error.kind == Kind::Busy => return Err(error),
+        // What else is wrong is found again.
+        _ => {}
+    }
     let _operation = containers.shared.begin_for(asker)?;
     let (slot, id) = {
         let state = containers.shared.state();
@@ -211,8 +229,26 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
         !ended.unwrap_or(false)
     };
     let state = containers.shared.state();
-    let (containers, more) = state.registry.list(after, LIST_PAGE, there);
-    Response::Containers { containers, more }
+    let (listed, more) = state.registry.list(after, LIST_PAGE, there);
+    let hanging = match after {
+        None => containers.grafter.hanging(),
+        Some(_) => Vec::new(),
+    };
+    let named = hanging.into_iter().map(|pid| {
+        let mut all = state.registry.iter();
+        let known = all.find(|(_, container)| container.subject.pid == pid);
+        let name = known.map_or_else(String::new, |(_, container)| format!(" {}", container.id));
+        format!("the container{name} of process {pid} does not let itself be looked into: a file system in it does not answer")
+    });
+    let mut trouble: Vec<String> = named.collect();
+    if after.is_none() {
+        trouble.extend(threads::trouble());
+    }
+    Response::Containers {
+        containers: listed,
+        more,
+        trouble,
+    }
 }
 
 /// Opens one view as the container would, or a path at or below a directory graft. The descriptor of such a path is one

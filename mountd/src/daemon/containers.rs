@@ -11,7 +11,7 @@ use super::state::{DaemonState, Shared};
 use crate::broker::Broker;
 use crate::container::Described;
 use crate::container::procfs::Proc;
-use crate::grafts::{Grafter, PreparedClones};
+use crate::grafts::Grafter;
 use crate::registry::Container;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Selector};
@@ -27,8 +27,8 @@ pub(super) struct Containers {
     pub(super) broker: Broker,
     pub(super) events: Arc<EventSet>,
     pub(super) journal: Arc<Journal>,
-    /// Clones for the next container, once there are any.
-    pub(super) prepared: Mutex<Option<PreparedClones>>,
+    /// The slot of the next container, once clones for it are prepared.
+    pub(super) prepared: Mutex<Option<u64>>,
 }
 
 /// The part of a request that stays with a container.

@@ -8,8 +8,10 @@ use super::containers::Containers;
 use super::inspection_mounts;
 use super::state::vanished;
 use crate::container::has_ended;
+use crate::faults;
+use crate::threads::{self, Mend};
 use eci_fs_protocol::control::Response;
-use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::error::Result;
 
 /// Starts the thread that removes containers that have ended, by the slots that it is sent. The event loop may not do
 /// that: it would wait for the grafter, which may wait for a server, which the loop starts.
@@ -19,17 +21,20 @@ use eci_fs_protocol::error::{Error, Result};
 pub(super) fn start_removing(containers: &Arc<Containers>) -> Result<Sender<u64>> {
     let (ended, slots) = mpsc::channel();
     let containers = Arc::clone(containers);
-    std::thread::Builder::new()
-        .name("ended".to_owned())
-        .spawn(move || {
-            for slot in slots {
-                let operation = containers.shared.operation.lock();
-                remove(&containers, slot);
-                drop(operation);
-                containers.events.wake();
-            }
-        })
-        .map_err(|e| Error::io("start", "a thread", e))?;
+    // The slot whose removal is not done: it is tried again.
+    let mut left = None;
+    threads::start("ended", Mend::Again, move || {
+        while let Some(slot) = left.or_else(|| slots.recv().ok()) {
+            // Once more at most.
+            left = (left != Some(slot)).then_some(slot);
+            faults::at("ended");
+            let operation = containers.shared.operation.lock();
+            remove(&containers, slot);
+            drop(operation);
+            containers.events.wake();
+            left = None;
+        }
+    })?;
     Ok(ended)
 }
 

@@ -3,7 +3,6 @@
 use rustix::process::{Resource, getrlimit};
 
 use super::containers::Containers;
-use crate::grafts::PreparedClones;
 use eci_fs_protocol::link::Row;
 
 /// The share of the daemon's descriptors that prepared clones may take.
@@ -21,10 +20,8 @@ pub(super) fn prepare(containers: &Containers) {
     let Some((slot, rows)) = expect_next(containers) else {
         return;
     };
-    let made = containers
-        .grafter
-        .run(move |mounts| Ok(PreparedClones::make(mounts, slot, &rows)));
-    *containers.prepared.lock() = made.ok();
+    let made = containers.grafter.prepare(slot, rows);
+    *containers.prepared.lock() = made.ok().map(|()| slot);
 }
 
 /// Tells the server of the slot of the next container. Returns the slot, and the rows that the last container got.

@@ -19,7 +19,7 @@ use super::state::vanished;
 use crate::container::mountinfo;
 use crate::container::procfs::Proc;
 use crate::container::{Described, Subject, describe, describe_again, open_pidfd};
-use crate::grafts::{self, Progress, SOURCE, open_dir};
+use crate::grafts::{Progress, SOURCE, open_dir};
 use crate::registry::{Container, InspectionMount, Intent, Saved, SavedContainer};
 use eci_fs_protocol::error::{Error, Result};
 
@@ -163,7 +163,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
     drop(state);
     if anew && !saved.grafted.is_empty() {
         // The container has entered its root since it was attached, or the hook that asked has failed.
-        graft(&daemon.containers, slot, Progress::default(), None)?;
+        graft(&daemon.containers, slot, Progress::default())?;
     }
     for (dir, created) in &saved.mounts {
         let inspection = InspectionMount {
@@ -279,7 +279,7 @@ fn undo(daemon: &Daemon, intent: &Intent, slot: Option<u64>) -> Result<usize> {
     daemon
         .containers
         .grafter
-        .run(move |mounts| grafts::detach(mounts, &subject, root.as_deref(), slot, &paths))
+        .detach(&subject, root, slot, paths)
 }
 
 fn unmount(proc: &Proc, dir: &Path) -> Result<()> {

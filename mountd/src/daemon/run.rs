@@ -158,8 +158,14 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let probe = grafter.run(|mounts| mounts.liveness_probe())?;
     let journal = Arc::new(Journal::new(Arc::clone(&proc), runtime));
-    let watchdog = Watchdog::new(Arc::clone(&proc), probe, requests, Arc::clone(&events));
     let shared = Arc::new(Shared::new(state));
+    let watchdog = Watchdog::new(
+        Arc::clone(&shared),
+        Arc::clone(&proc),
+        probe,
+        requests,
+        Arc::clone(&events),
+    );
     let daemon = Arc::new(Daemon {
         supervision: Supervision {
             shared: Arc::clone(&shared),

@@ -1,20 +1,50 @@
 //! The end of a daemon that has no successor: everything is undone.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::attach::ungraft;
 use super::daemon::Daemon;
 use super::inspection_mounts::unmount_all;
 use crate::service_manager;
+use eci_fs_protocol::error::Kind;
 
 /// The time that the end of the daemon waits for an operation that has begun.
 const LAST_OPERATION: Duration = Duration::from_secs(10);
+
+/// Containers that are looked into at a time.
+const AT_ONCE: usize = 64;
 
 /// Takes everything out of all containers, ends the server, and removes what is in the runtime directory.
 pub(super) fn shut_down(daemon: &Daemon) {
     daemon.containers.journal.remove_socket();
     undo_all(daemon);
     daemon.containers.journal.remove_rest();
+}
+
+/// Returns the slots of the containers that do not let themselves be looked into. Many are tried at a time, so that
+/// those which hang do not add up.
+fn hanging(daemon: &Daemon, slots: &[u64]) -> BTreeSet<u64> {
+    let hangs = |slot: u64| {
+        let subject = {
+            let state = daemon.shared.state();
+            let container = state.registry.get(slot)?;
+            container.subject.duplicate().ok()?
+        };
+        let knocked = daemon.containers.grafter.knock(&subject);
+        knocked
+            .is_err_and(|error| error.kind == Kind::Busy)
+            .then_some(slot)
+    };
+    let all = slots.chunks(AT_ONCE).flat_map(|slots| {
+        std::thread::scope(|scope| {
+            let started = slots.iter().map(|slot| scope.spawn(move || hangs(*slot)));
+            let started: Vec<_> = started.collect();
+            let ended = started.into_iter().map(|thread| thread.join().ok().flatten());
+            ended.flatten().collect::<Vec<_>>()
+        })
+    });
+    all.collect()
 }
 
 fn undo_all(daemon: &Daemon) {
@@ -33,8 +63,11 @@ fn undo_all(daemon: &Daemon) {
         let state = daemon.shared.state();
         state.registry.iter().map(|(slot, _)| slot).collect()
     };
+    let hanging = hanging(daemon, &slots);
     for slot in slots {
-        if let Err(error) = ungraft(&daemon.containers, slot) {
+        if hanging.contains(&slot) {
+            tracing::warn!(slot, "the container does not let itself be looked into: its grafts stay, and are dead");
+        } else if let Err(error) = ungraft(&daemon.containers, slot) {
             tracing::debug!(%error, slot, "its grafts are gone with it");
         }
         unmount_all(&daemon.containers, slot);

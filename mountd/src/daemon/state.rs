@@ -1,5 +1,7 @@
 //! The state of a daemon, and the locks that all its parts share.
 
+use std::time::Duration;
+
 use parking_lot::{Mutex, MutexGuard};
 
 use super::asker::Asker;
@@ -63,6 +65,11 @@ impl Shared {
     /// Locks the state.
     pub(super) fn state(&self) -> MutexGuard<'_, DaemonState> {
         self.state.lock()
+    }
+
+    /// Locks the state, if nobody holds it for longer than `limit`.
+    pub(super) fn try_state(&self, limit: Duration) -> Option<MutexGuard<'_, DaemonState>> {
+        self.state.try_lock_for(limit)
     }
 
     /// Returns true if nothing is attached or mounted. If so, and `claim` is set, nothing new is begun any more.

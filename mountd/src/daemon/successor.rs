@@ -45,7 +45,7 @@ fn replace(daemon: &Daemon, path: Option<PathBuf>) -> Result<Upgraded> {
     };
     release_of(&path)?;
     let mut state = daemon.shared.state();
-    let pause = daemon.containers.broker.pause();
+    let pause = daemon.containers.broker.pause()?;
     // The successor goes on with what is written down.
     daemon.containers.journal.save_whole(&mut state.registry)?;
     let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;

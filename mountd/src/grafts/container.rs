@@ -21,6 +21,7 @@ use super::rows::{inside_another, to_be_grafted};
 use super::source_mounts::SourceMounts;
 use super::spare;
 use super::target::{Occupant, Target, Targets};
+use super::visits::Visit;
 use crate::container::{Subject, network};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Row;
@@ -49,32 +50,30 @@ pub struct Progress {
 ///
 /// # Errors
 /// As [`Targets::open`]; and when a mount is refused. Then nothing is grafted.
-pub fn attach(
-    mounts: &SourceMounts,
+pub(super) fn attach(
+    visit: &Visit,
     subject: &Subject,
     progress: &Progress,
-    clones: &mut Clones,
+    slot: u64,
     rows: &[Row],
 ) -> Result<Outcome> {
-    in_network(mounts, subject, || {
-        attach_there(mounts, subject, progress, clones, rows)
+    let mut clones = Clones {
+        slot,
+        ready: visit.take_prepared(slot),
+    };
+    in_network(visit, subject, || {
+        attach_there(visit, subject, progress, &mut clones, rows)
     })
 }
 
 /// The clones of source mounts for the container in a slot.
 #[derive(Debug)]
-pub struct Clones {
+struct Clones {
     slot: u64,
     ready: Option<PreparedClones>,
 }
 
 impl Clones {
-    /// Takes those that are prepared, if they are for this slot. All others are made when they are needed.
-    pub fn new(slot: u64, ready: Option<PreparedClones>) -> Self {
-        let ready = ready.filter(|ready| ready.slot == slot);
-        Self { slot, ready }
-    }
-
     fn of(&mut self, mounts: &SourceMounts, row: &Row) -> Result<OwnedFd> {
         let ready = self.ready.as_mut().and_then(|ready| ready.take(row));
         ready.map_or_else(|| mounts.clone_of(self.slot, row), Ok)
@@ -84,39 +83,44 @@ impl Clones {
 /// Does `work` in the network namespace of a container. Each namespace has another directory below /proc/sys/net, and a
 /// mount on the directory of another namespace would not be seen.
 fn in_network<T>(
-    mounts: &SourceMounts,
+    visit: &Visit,
     subject: &Subject,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     match subject.network_namespace {
-        Some(_) => network::inside(&mounts.proc, &subject.pidfd, work)?,
+        Some(_) => network::inside(&visit.mounts().proc, &subject.pidfd, work)?,
         None => work(),
     }
 }
 
 fn attach_there(
-    mounts: &SourceMounts,
+    visit: &Visit,
     subject: &Subject,
     progress: &Progress,
     clones: &mut Clones,
     rows: &[Row],
 ) -> Result<Outcome> {
     let root = progress.root.as_deref();
-    let targets = Targets::open(&mounts.proc, subject, root, &mounts.devices)?;
+    let targets = Targets::open(visit, subject, root)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         to_be_grafted(rows).partition(|row| inside_another(row, rows, |_| true));
-    let work = prepare(mounts, subject, clones, &first, &targets)?;
-    cover(mounts, subject, &work)?;
-    let inner = prepare(mounts, subject, clones, &later, &targets)
-        .and_then(|inner| cover(mounts, subject, &inner).map(|()| inner));
-    let inner = inner.inspect_err(|_| uncover_all(mounts, subject, &work))?;
+    let work = prepare(visit, subject, clones, &first, &targets)?;
+    cover(visit, subject, &work)?;
+    let inner = prepare(visit, subject, clones, &later, &targets)
+        .and_then(|inner| cover(visit, subject, &inner).map(|()| inner));
+    let inner = inner.inspect_err(|_| uncover_all(visit, subject, &work))?;
+    if let Err(error) = visit.finish() {
+        uncover_all(visit, subject, &inner);
+        uncover_all(visit, subject, &work);
+        return Err(error);
+    }
     let grafted = work
         .iter()
         .chain(&inner)
         .map(|(row, _, _)| row.path.clone())
         .collect();
     let seen = root.is_none() || progress.unmasked;
-    if seen && let Err(error) = spare::mount(mounts, subject, &targets) {
+    if seen && let Err(error) = spare::mount(visit, subject, &targets) {
         tracing::warn!(%error, pid = subject.pid, "user namespaces in it cannot mount a procfs, ignoring");
     }
     Ok(Outcome { grafted })
@@ -127,12 +131,13 @@ type Work<'a> = (&'a Row, Target, OwnedFd);
 
 /// Finds the targets of `rows` and clones their mounts.
 fn prepare<'a>(
-    mounts: &SourceMounts,
+    visit: &Visit,
     subject: &Subject,
     clones: &mut Clones,
     rows: &[&'a Row],
     targets: &Targets<'_>,
 ) -> Result<Vec<Work<'a>>> {
+    let mounts = visit.mounts();
     let mut work = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(target) = targets.find(&row.path)? else {
@@ -140,7 +145,7 @@ fn prepare<'a>(
         };
         // A dead graft does not say which daemon made it.
         let dead = target.occupant == Occupant::Foreign;
-        if dead && !mounts.is_dead(&target.entry)? {
+        if dead && !visit.is_dead(&target.entry)? {
             return Err(Error::new(
                 Kind::Busy,
                 format!(
@@ -161,16 +166,24 @@ fn prepare<'a>(
 }
 
 /// Moves the mounts onto their targets: all, or none.
-fn cover(mounts: &SourceMounts, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
-    mounts.inside(&subject.pidfd, || {
+fn cover(visit: &Visit, subject: &Subject, work: &[Work<'_>]) -> Result<()> {
+    visit.mounts().inside(&subject.pidfd, || {
         for (done, (row, target, clone)) in work.iter().enumerate() {
-            let moved = match target.occupant {
+            // A mount waits for the lock of the directory or file, which a process of the container may hold.
+            let moved = visit.touch(|| match target.occupant {
                 Occupant::Foreign => replace_dead(clone, target),
                 _ => move_onto(clone, target, MoveMountFlags::empty()),
-            };
-            if let Err(e) = moved {
-                uncover_here(subject, &work[..done]);
-                return Err(Error::io("graft over the container's", &row.path, e));
+            });
+            match moved {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => {
+                    uncover_here(subject, &work[..done]);
+                    return Err(Error::io("graft over the container's", &row.path, e));
+                }
+                Err(given_up) => {
+                    uncover_here(subject, &work[..done]);
+                    return Err(given_up);
+                }
             }
         }
         Ok(())
@@ -201,8 +214,8 @@ fn replace_dead(clone: &OwnedFd, target: &Target) -> std::result::Result<(), Err
     }
 }
 
-fn uncover_all(mounts: &SourceMounts, subject: &Subject, work: &[Work<'_>]) {
-    let result = mounts.inside(&subject.pidfd, || {
+fn uncover_all(visit: &Visit, subject: &Subject, work: &[Work<'_>]) {
+    let result = visit.mounts().inside(&subject.pidfd, || {
         uncover_here(subject, work);
         Ok(())
     });
@@ -226,26 +239,26 @@ fn uncover_here(subject: &Subject, work: &[Work<'_>]) {
 ///
 /// # Errors
 /// As [`Targets::open`], but for a container that is gone: nothing is left to remove then.
-pub fn detach(
-    mounts: &SourceMounts,
+pub(super) fn detach(
+    visit: &Visit,
     subject: &Subject,
     root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
-    in_network(mounts, subject, || {
-        detach_there(mounts, subject, root, slot, paths)
+    in_network(visit, subject, || {
+        detach_there(visit, subject, root, slot, paths)
     })
 }
 
 fn detach_there(
-    mounts: &SourceMounts,
+    visit: &Visit,
     subject: &Subject,
     root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
 ) -> Result<usize> {
-    let open = |root| Targets::open(&mounts.proc, subject, root, &mounts.devices);
+    let open = |root| Targets::open(visit, subject, root);
     // Mostly the container has entered its root since, and then the path leads nowhere.
     let before = root.and_then(|root| open(Some(root)).ok());
     let targets = match before.filter(Targets::has_proc) {
@@ -265,7 +278,7 @@ fn detach_there(
         };
         let its = match slot {
             Some(slot) => target.occupant == Occupant::Graft(slot),
-            None => target.occupant == Occupant::Foreign && mounts.is_dead(&target.entry)?,
+            None => target.occupant == Occupant::Foreign && visit.is_dead(&target.entry)?,
         };
         if its {
             work.push(target);
@@ -277,10 +290,10 @@ fn detach_there(
             );
         }
     }
-    mounts.inside(&subject.pidfd, || {
-        spare::unmount(&targets);
+    visit.mounts().inside(&subject.pidfd, || {
+        visit.touch(|| spare::unmount(&targets))?;
         for target in &work {
-            uncover(target)?;
+            visit.touch(|| uncover(target))??;
         }
         Ok(())
     })?;
@@ -288,7 +301,7 @@ fn detach_there(
     // them.
     if (slot.is_some() || !work.is_empty()) && targets.has_foreign() {
         drop(targets);
-        detach_there(mounts, subject, root, None, paths)?;
+        detach_there(visit, subject, root, None, paths)?;
     }
     Ok(work.len())
 }

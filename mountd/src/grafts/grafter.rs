@@ -2,16 +2,24 @@
 //!
 //! `open_tree(OPEN_TREE_CLONE)` clones only mounts of the caller's own mount namespace, and `setns` into that of a
 //! container needs a thread that shares its root with no other. So one thread lives in the namespace of the source
-//! mounts. It is sent closures, and runs them one after the other.
+//! mounts. It is sent closures, and runs them one after the other. It touches nothing that a container decides: that is
+//! done on visits, whose threads are in the same namespace.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use super::probe::{Probes, gone};
+use super::container::{Outcome, Progress};
+use super::probe::gone;
 use super::source_mounts::SourceMounts;
+use super::visits::Visits;
+use crate::container::Subject;
 use crate::container::procfs::Proc;
-use eci_fs_protocol::error::{Error, Result};
+use crate::faults;
+use crate::threads::{self, Mend};
+use eci_fs_protocol::error::Result;
+use eci_fs_protocol::link::Row;
 
 /// Where the source mounts come from.
 #[derive(Debug)]
@@ -28,6 +36,7 @@ type Job = Box<dyn FnOnce(&SourceMounts) + Send>;
 #[derive(Debug, Clone)]
 pub struct Grafter {
     jobs: mpsc::Sender<Job>,
+    visits: Visits,
 }
 
 impl Grafter {
@@ -38,27 +47,87 @@ impl Grafter {
     /// over is not one of source mounts.
     pub fn start(proc: Arc<Proc>, origin: Origin) -> Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
-        let probes = Probes::start()?;
         let (ready, made) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("grafter".to_owned())
-            .spawn(move || {
-                let made = match origin {
-                    Origin::Mount(fuse) => SourceMounts::make(proc, probes, &fuse),
-                    Origin::Namespace(home) => SourceMounts::enter(proc, probes, home),
-                };
-                let mounts = match made {
-                    Ok(mounts) => mounts,
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
-                drop(ready.send(Ok(())));
-                for job in inbox {
-                    job(&mounts);
+        let mut origin = Some((Arc::clone(&proc), origin));
+        threads::start("grafter", Mend::End, move || {
+            let Some((proc, origin)) = origin.take() else {
+                return;
+            };
+            let made = match origin {
+                Origin::Mount(fuse) => SourceMounts::make(proc, &fuse),
+                Origin::Namespace(home) => SourceMounts::enter(proc, home),
+            };
+            let namespace = made.and_then(|mounts| Ok((mounts.namespace()?, mounts)));
+            let mounts = match namespace {
+                Ok((namespace, mounts)) => {
+                    let _ = ready.send(Ok(namespace));
+                    mounts
                 }
-            })
-            .map_err(|e| Error::io("start", "the grafter thread", e))?;
-        made.recv().map_err(|_| gone())??;
-        Ok(Self { jobs })
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            for job in &inbox {
+                faults::at("grafter");
+                // The one that waits for it is told.
+                let _ = threads::guard("grafter", || job(&mounts));
+            }
+        })?;
+        let namespace = made.recv().map_err(|_| gone())??;
+        let visits = Visits::start(&proc, &namespace)?;
+        Ok(Self { jobs, visits })
+    }
+
+    /// Grafts `rows` into the container in `slot`, and takes clones that are prepared for it.
+    ///
+    /// # Errors
+    /// As [`attach`](super::container::attach) and [`Visits::visit`].
+    pub fn attach(
+        &self,
+        subject: &Subject,
+        progress: Progress,
+        slot: u64,
+        rows: Vec<Row>,
+    ) -> Result<Outcome> {
+        self.visits.visit(subject, move |visit, subject| {
+            super::container::attach(visit, subject, &progress, slot, &rows)
+        })
+    }
+
+    /// Takes the grafts at `paths` out of a container, as [`detach`](super::container::detach) does.
+    ///
+    /// # Errors
+    /// As [`detach`](super::container::detach) and [`Visits::visit`].
+    pub fn detach(
+        &self,
+        subject: &Subject,
+        root: Option<PathBuf>,
+        slot: Option<u64>,
+        paths: Vec<String>,
+    ) -> Result<usize> {
+        self.visits.visit(subject, move |visit, subject| {
+            super::container::detach(visit, subject, root.as_deref(), slot, &paths)
+        })
+    }
+
+    /// Looks whether the container lets itself be looked into, without any lock that others need.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`](eci_fs_protocol::error::Kind::Busy) when it does not; the kernel's.
+    pub fn knock(&self, subject: &Subject) -> Result<()> {
+        self.visits.visit(subject, super::target::knock)
+    }
+
+    /// Prepares clones for the container that is going to be in `slot`. `rows` are those of another container: the next
+    /// one mostly gets the same.
+    ///
+    /// # Errors
+    /// When there are no more threads.
+    pub fn prepare(&self, slot: u64, rows: Vec<Row>) -> Result<()> {
+        self.visits.prepare(slot, rows)
+    }
+
+    /// Returns the pids of the containers that do not let themselves be looked into, as far as that was tried.
+    pub fn hanging(&self) -> Vec<i32> {
+        self.visits.hanging()
     }
 
     /// Runs `work` on the thread and returns its result.

@@ -12,15 +12,15 @@ use eci_fs_protocol::link::Row;
 
 /// Clones for the container that is going to be in a slot.
 #[derive(Debug)]
-pub struct PreparedClones {
+pub(super) struct PreparedClones {
     /// The slot.
-    pub slot: u64,
+    pub(super) slot: u64,
     clones: Vec<(Row, OwnedFd)>,
 }
 
 impl PreparedClones {
     /// Makes as many clones as can be made. `rows` are those of another container: the next one mostly gets the same.
-    pub fn make(mounts: &SourceMounts, slot: u64, rows: &[Row]) -> Self {
+    pub(super) fn make(mounts: &SourceMounts, slot: u64, rows: &[Row]) -> Self {
         let clones = to_be_grafted(rows).filter_map(|row| {
             let clone = mounts.clone_of(slot, row);
             let clone =

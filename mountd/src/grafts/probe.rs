@@ -1,36 +1,28 @@
-//! Questions to a file system that may never be answered, each asked on a thread of its own.
-//!
-//! A thread that waits for an answer which a server has promised cannot be ended, not even with its process. As long as
-//! it lives, so do the descriptors that it shares. If these were the daemon's, its end would close neither `/dev/fuse`,
-//! so that the kernel would never give up the request, nor the lock of the runtime directory. So the threads that ask
-//! have descriptors of their own, and get those that they ask about over a socket.
+//! Questions to our own file systems that may never be answered, each asked on a thread of its own. The threads have
+//! descriptors of their own ([`own_descriptors`](super::own_descriptors)), and get those that they ask about over a socket.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Sender};
 
-use nix::sched::{CloneFlags, unshare};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::own_descriptors::keep_only;
+use crate::threads::{self, Mend};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Connection;
 
-/// A question about the descriptor that travels beside.
+/// The question whether the file system of the descriptor that travels beside has an entry under a name that nothing has.
 #[derive(Debug, Serialize, Deserialize)]
-enum Question {
-    /// Has its file system an error for fstatfs(2)?
-    State,
-    /// Has it an entry under a name that nothing has?
-    Nothing {
-        /// The number in the name: two questions of one name would wait for each other in the kernel.
-        number: usize,
-    },
+struct Question {
+    /// The number in the name: two questions of one name would wait for each other in the kernel.
+    number: usize,
 }
 
 /// The errno of an answer; none for success.
@@ -62,19 +54,15 @@ impl Probes {
         let waiting = Waiting::default();
         let answers = Arc::clone(&waiting);
         let (ready, is_ready) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("prober".to_owned())
-            .spawn(move || {
-                let alone = keep_only(&theirs);
-                let failed = alone.is_err();
-                let _ = ready.send(alone);
-                if !failed {
-                    serve(&theirs, &answers);
-                }
-                // The number of the socket belongs to another file in the daemon's own table, so it is not closed
-                // there.
-            })
-            .map_err(|e| Error::io("start", "the prober thread", e))?;
+        // The number of the socket belongs to another file in the daemon's own table, so it is not closed there.
+        threads::start("prober", Mend::End, move || {
+            let alone = keep_only(&theirs);
+            let failed = alone.is_err();
+            let _ = ready.send(alone);
+            if !failed {
+                serve(&theirs, &answers);
+            }
+        })?;
         is_ready.recv().map_err(|_| gone())??;
         Ok(Self {
             questions: Arc::new(questions),
@@ -97,46 +85,6 @@ impl Probes {
             .inspect_err(|_| drop(self.waiting.lock().remove(&id)))
             .map_err(|_| gone())
     }
-
-    /// Asks the file system behind a descriptor for its state: an errno, or none. The receiver hears of it if there is
-    /// ever an answer.
-    pub(super) fn state(&self, entry: &OwnedFd) -> Result<Receiver<Answer>> {
-        let (answer, answered) = mpsc::channel();
-        let done = move |errno| {
-            // The receiver may have gone.
-            let _ = answer.send(errno);
-        };
-        self.ask(Question::State, entry.as_fd(), done)?;
-        Ok(answered)
-    }
-}
-
-/// Leaves the descriptors of the other threads, and keeps the socket and the standard error output.
-fn keep_only(socket: &Channel) -> Result<()> {
-    use std::os::fd::AsRawFd;
-    let trouble = |e: Errno| Error::io("read", "/proc/thread-self/fd", e);
-    unshare(CloneFlags::CLONE_FILES)
-        .map_err(|e| Error::io("leave", "the descriptors of the other threads", e))?;
-    let numbers: Vec<i32> = {
-        let list = rustix::fs::open(
-            "/proc/thread-self/fd",
-            rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-        .map_err(trouble)?;
-        rustix::fs::Dir::read_from(&list)
-            .map_err(trouble)?
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
-            .collect()
-    };
-    for number in numbers {
-        if number != 2 && number != socket.as_raw_fd() {
-            // It fails only for the list itself, which is closed already.
-            let _ = nix::unistd::close(number);
-        }
-    }
-    Ok(())
 }
 
 fn serve(questions: &Channel, waiting: &Waiting) {
@@ -146,17 +94,9 @@ fn serve(questions: &Channel, waiting: &Waiting) {
         };
         let waiting = Arc::clone(waiting);
         let ask = move || {
-            let answer = match question {
-                Question::State => rustix::fs::fstatfs(&about).err(),
-                // A LOOKUP in the root directory, whose entries are slots: no slot is called so.
-                Question::Nothing { number } => statx(
-                    &about,
-                    format!("health-{number}"),
-                    AtFlags::empty(),
-                    StatxFlags::TYPE,
-                )
-                .err(),
-            };
+            // A LOOKUP in the root directory, whose entries are slots: no slot is called so.
+            let name = format!("health-{}", question.number);
+            let answer = statx(&about, name, AtFlags::empty(), StatxFlags::TYPE).err();
             let done = waiting.lock().remove(&id);
             if let Some(done) = done {
                 done(answer);
@@ -201,7 +141,7 @@ impl LivenessProbe {
                     }
                 };
                 self.probes
-                    .ask(Question::Nothing { number }, root.as_fd(), hears)?;
+                    .ask(Question { number }, root.as_fd(), hears)?;
             }
         }
         Ok(())
@@ -226,8 +166,13 @@ mod tests {
     fn the_threads_that_ask_have_no_descriptor_of_the_others() {
         let (mut read, write) = std::io::pipe().unwrap();
         let probes = Probes::start().unwrap();
-        let file = OwnedFd::from(tempfile::tempfile().unwrap());
-        assert_eq!(probes.state(&file).unwrap().recv().unwrap(), None);
+        let dir = tempfile::tempdir().unwrap();
+        let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let (answer, answered) = mpsc::channel();
+        let done = move |errno| answer.send(errno).unwrap();
+        let question = Question { number: 0 };
+        probes.ask(question, root.as_fd(), done).unwrap();
+        assert_eq!(answered.recv().unwrap(), Some(Errno::NOENT));
         drop(write);
         // If the thread had the other end, this would wait for ever.
         assert_eq!(std::io::Read::read(&mut read, &mut [0; 1]).unwrap(), 0);

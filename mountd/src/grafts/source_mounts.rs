@@ -46,7 +46,6 @@ pub struct SourceMounts {
     live_read_only: OwnedFd,
     /// `st_dev` of the connections, as mountinfo writes it.
     pub(super) devices: Vec<String>,
-    probes: Probes,
 }
 
 impl SourceMounts {
@@ -54,7 +53,7 @@ impl SourceMounts {
     ///
     /// # Errors
     /// When the namespace cannot be made, or a mount is refused.
-    pub(super) fn make(proc: Arc<Proc>, probes: Probes, fuse: &[OwnedFd; 2]) -> Result<Self> {
+    pub(super) fn make(proc: Arc<Proc>, fuse: &[OwnedFd; 2]) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).map_err(|e| {
             Error::io("make", "a mount namespace", e).remedy("run as root with CAP_SYS_ADMIN")
         })?;
@@ -79,7 +78,19 @@ impl SourceMounts {
         mount_bind("/live", "/live-read-only")
             .and_then(|()| mount_remount("/live-read-only", read_only | MountFlags::BIND, ""))
             .map_err(|e| Error::io("mount", "/live-read-only", e))?;
-        Self::of(proc, probes, namespace)
+        Self::of(proc, namespace)
+    }
+
+    /// Moves the calling thread into the namespace of source mounts that another thread has made.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub(super) fn join(proc: Arc<Proc>, namespace: OwnedFd) -> Result<Self> {
+        unshare(CloneFlags::CLONE_FS)
+            .map_err(|e| Error::io("leave", "the root of the other threads", e))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+            .map_err(|e| Error::io("enter", "the mount namespace of the source mounts", e))?;
+        Self::of(proc, namespace)
     }
 
     /// Moves the calling thread into the namespace of a daemon that is dead. Somebody who is not trusted has kept it,
@@ -87,7 +98,7 @@ impl SourceMounts {
     ///
     /// # Errors
     /// When the namespace cannot be entered, or is not one that [`Self::make`] made.
-    pub(super) fn enter(proc: Arc<Proc>, probes: Probes, namespace: OwnedFd) -> Result<Self> {
+    pub(super) fn enter(proc: Arc<Proc>, namespace: OwnedFd) -> Result<Self> {
         unshare(CloneFlags::CLONE_FS)
             .map_err(|e| Error::io("leave", "the root of the other threads", e))?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
@@ -115,11 +126,11 @@ impl SourceMounts {
                 let _ = unmount(mount.point.as_str(), UnmountFlags::DETACH);
             }
         }
-        Self::of(proc, probes, namespace)
+        Self::of(proc, namespace)
     }
 
     /// Opens the source mounts. The thread is in the namespace `namespace`, in which the connections are mounted.
-    fn of(proc: Arc<Proc>, probes: Probes, namespace: OwnedFd) -> Result<Self> {
+    fn of(proc: Arc<Proc>, namespace: OwnedFd) -> Result<Self> {
         let (cached, live) = (open_dir("/cached")?, open_dir("/live")?);
         Ok(Self {
             devices: vec![device(&cached)?, device(&live)?],
@@ -128,7 +139,6 @@ impl SourceMounts {
             live_read_only: open_dir("/live-read-only")?,
             namespace,
             proc,
-            probes,
         })
     }
 
@@ -143,25 +153,9 @@ impl SourceMounts {
     /// Returns a probe of the connections. It does not use the grafter, which may be waiting for a server itself.
     ///
     /// # Errors
-    /// When no more descriptors can be had.
+    /// When no more descriptors or threads can be had.
     pub fn liveness_probe(&self) -> Result<LivenessProbe> {
-        LivenessProbe::new(self.probes.clone(), [&self.cached, &self.live])
-    }
-
-    /// Returns true if an entry that carries our name is a graft of a daemon that was killed: its file system says
-    /// ENOTCONN then. It may be a file system of the container's own, which need not answer, so the question is given
-    /// up after a second.
-    pub(super) fn is_dead(&self, entry: &OwnedFd) -> Result<bool> {
-        let error = self
-            .probes
-            .state(entry)?
-            .recv_timeout(std::time::Duration::from_secs(1))
-            .ok()
-            .flatten();
-        Ok(matches!(
-            error,
-            Some(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
-        ))
+        LivenessProbe::new(Probes::start()?, [&self.cached, &self.live])
     }
 
     /// Returns a detached clone of the mount of one row of the container in `slot`, to be moved onto its target.

@@ -25,8 +25,8 @@ use rustix::mount::{
     fsconfig_create, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::source_mounts::SourceMounts;
 use super::target::{Targets, Top};
+use super::visits::Visit;
 use crate::container::mountinfo::Mount;
 use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
@@ -62,7 +62,7 @@ const EMPTY: &[&str] = &[
 ///
 /// # Errors
 /// When a mount is refused. No spare is mounted then.
-pub(super) fn mount(mounts: &SourceMounts, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
+pub(super) fn mount(visit: &Visit, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
     let Some(proc) = targets.proc()?.filter(is_whole) else {
         return Ok(());
     };
@@ -70,7 +70,7 @@ pub(super) fn mount(mounts: &SourceMounts, subject: &Subject, targets: &Targets<
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let point = open_below(proc.dir, POINT, flags)
         .map_err(|e| Error::io("open the container's", "/proc/tty", e))?;
-    mounts.inside(&subject.pidfd, || {
+    visit.mounts().inside(&subject.pidfd, || {
         let (base, cover) = (clone(&point)?, clone(&point)?);
         put(&base, &point, "")?;
         let spares = [Some(&proc), sys.as_ref()];

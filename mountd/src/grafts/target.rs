@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::open::{At, at, link_or, open_root, open_top};
 use super::source_mounts::{FSTYPE, SOURCE};
+use super::visits::Visit;
 use crate::container::mountinfo::Mount;
 use crate::container::procfs::{Namespace, Proc};
 use crate::container::{Subject, open_below};
@@ -28,7 +29,8 @@ const PEERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The /proc and /sys of a container, and what is mounted there.
 #[derive(Debug)]
-pub struct Targets<'a> {
+pub(super) struct Targets<'a> {
+    visit: &'a Visit,
     proc: &'a Proc,
     subject: &'a Subject,
     mounts: HashMap<u64, Mount>,
@@ -41,6 +43,8 @@ pub struct Targets<'a> {
     inside: RefCell<HashSet<u64>>,
     /// Directories that have been walked to, by path.
     dirs: RefCell<HashMap<String, Rc<OwnedFd>>>,
+    /// Those of them that lie in a mount of ours. Our server answers for them, and not the container.
+    ours: RefCell<HashSet<String>>,
     proc_dir: Option<Rc<OwnedFd>>,
     sys_dir: Option<Rc<OwnedFd>>,
 }
@@ -89,26 +93,23 @@ impl<'a> Targets<'a> {
     /// # Errors
     /// [`Refused`](eci_fs_protocol::error::Kind::Refused) when the namespace is the host's, when /proc is not a procfs, or
     /// when what is mounted there would appear outside of the container too.
-    pub fn open(
-        proc: &'a Proc,
+    pub(super) fn open(
+        visit: &'a Visit,
         subject: &'a Subject,
         root: Option<&Path>,
-        connections: &'a [String],
     ) -> Result<Self> {
+        let mounts = visit.mounts();
+        let (proc, connections) = (&*mounts.proc, mounts.devices.as_slice());
         let pid = subject.pid;
         refuse_host(proc, subject)?;
-        let above = proc.open_at(&format!("{pid}/root"), OFlags::PATH | OFlags::DIRECTORY)?;
-        let top = match root {
-            Some(path) => open_root(&above, path)?,
-            None => above,
-        };
+        let (proc_dir, sys_dir) = open_tops(visit, subject, root)?;
         let mounts: HashMap<u64, Mount> = proc
             .mounts(&format!("{pid}/mountinfo"))?
             .into_iter()
             .map(|mount| (mount.id, mount))
             .collect();
-        let (proc_dir, sys_dir) = (open_top(&top, "proc")?, open_top(&top, "sys")?);
         let mut this = Self {
+            visit,
             proc,
             subject,
             mounts,
@@ -116,6 +117,7 @@ impl<'a> Targets<'a> {
             fresh: RefCell::default(),
             inside: RefCell::default(),
             dirs: RefCell::default(),
+            ours: RefCell::default(),
             proc_dir: None,
             sys_dir: None,
         };
@@ -285,6 +287,9 @@ impl<'a> Targets<'a> {
             );
             return Ok(None);
         }
+        if self.is_ours(at.mount) {
+            self.ours.borrow_mut().insert(path.to_owned());
+        }
         let dir = Rc::new(dir);
         self.dirs
             .borrow_mut()
@@ -294,7 +299,13 @@ impl<'a> Targets<'a> {
 
     /// Opens `name` in a directory; `path` is for the error. Returns none where there is none.
     fn step(&self, dir: &OwnedFd, name: &str, path: &str) -> Result<Option<(OwnedFd, At)>> {
-        let entry = match open_below(dir, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW) {
+        let open = || open_below(dir, name, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW);
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        let opened = match self.ours.borrow().contains(above) {
+            true => open(),
+            false => self.visit.touch(open)?,
+        };
+        let entry = match opened {
             Ok(entry) => entry,
             Err(Errno::NOENT) => return Ok(None),
             Err(e) => return Err(link_or(e, path)),
@@ -308,11 +319,15 @@ impl<'a> Targets<'a> {
 
     /// Returns true if a mount is the kernel's own /proc or /sys, or of a living connection of ours.
     fn can_be_searched(&self, mount: u64) -> bool {
-        self.fresh.borrow().contains(&mount)
-            || self.mounts.get(&mount).is_some_and(|mount| {
-                matches!(mount.fstype.as_str(), "proc" | "sysfs")
-                    || self.connections.contains(&mount.dev)
-            })
+        let is_kernels = |mount: &Mount| matches!(mount.fstype.as_str(), "proc" | "sysfs");
+        self.is_ours(mount) || self.mounts.get(&mount).is_some_and(is_kernels)
+    }
+
+    /// Returns true if a mount is of a living connection of ours.
+    fn is_ours(&self, mount: u64) -> bool {
+        let mounts = &self.mounts;
+        let is_ours = |mount: &Mount| self.connections.contains(&mount.dev);
+        self.fresh.borrow().contains(&mount) || mounts.get(&mount).is_some_and(is_ours)
     }
 
     /// Returns the mount in which an opened file lies; none when it is not one of the container's.
@@ -391,6 +406,30 @@ impl<'a> Targets<'a> {
         }
         Ok(())
     }
+}
+
+/// Opens the directories that are the container's /proc and /sys, if they are there. All that the container decides about
+/// them is the way there, so that is where it can keep us waiting.
+fn open_tops(
+    visit: &Visit,
+    subject: &Subject,
+    root: Option<&Path>,
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    let path = format!("{}/root", subject.pid);
+    visit.touch(|| {
+        let proc = &visit.mounts().proc;
+        let above = proc.open_at(&path, OFlags::PATH | OFlags::DIRECTORY)?;
+        let top = match root {
+            Some(path) => open_root(&above, path)?,
+            None => above,
+        };
+        Ok((open_top(&top, "proc")?, open_top(&top, "sys")?))
+    })?
+}
+
+/// Opens the container's /proc and /sys, and does nothing with them.
+pub(super) fn knock(visit: &Visit, subject: &Subject) -> Result<()> {
+    open_tops(visit, subject, None).map(drop)
 }
 
 /// Refuses the mount namespaces of the host: the daemon's own, and those of pid 1 and of the kernel's threads where

@@ -254,6 +254,30 @@ impl Server {
         }
     }
 
+    /// Returns the number of requests that it has answered on each connection, in the order of
+    /// [`Connection::ALL`](link::Connection::ALL); none if it does not say so within `limit`. It must be ended then: its
+    /// answer would be taken for that to another packet.
+    ///
+    /// # Errors
+    /// When it is of a release that cannot tell.
+    pub fn progress(&mut self, limit: Duration) -> Result<Option<Vec<u64>>> {
+        let trouble = |e| Error::io("speak to", "the server", e);
+        self.link
+            .send(&ToServer::Progress, &[])
+            .map_err(trouble)?;
+        let mut poll = [PollFd::new(&self.link, PollFlags::IN)];
+        let limit = Timespec::try_from(limit).unwrap_or(KILL_LIMIT);
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)));
+        if ready.is_ok_and(|ready| ready == 0) {
+            return Ok(None);
+        }
+        match self.link.recv::<FromServer>().map_err(trouble)? {
+            Some((FromServer::Progress { answered }, _)) => Ok(Some(answered)),
+            Some((other, _)) => Err(unexpected(&other)),
+            None => Err(Error::new(Kind::System, "the server ended")),
+        }
+    }
+
     /// Has the server take no more requests: each of its threads leaves after the one that it waits for.
     pub fn drain(&mut self) -> Result<()> {
         match self.call(&ToServer::Drain, &[])? {

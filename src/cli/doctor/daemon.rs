@@ -35,15 +35,18 @@ pub(super) fn examine(
             return false;
         }
     };
-    let listed = client.list();
+    let listed = client.list_with_trouble();
     let answers = listed.is_ok();
     match listed {
-        Ok(containers) => {
+        Ok((containers, trouble)) => {
             findings.ok(format!(
                 "eci-mountd is running on {}, and has {}",
                 dir.display(),
                 count(containers.len(), "container")
             ));
+            for words in trouble {
+                findings.wrong(words, "see the log of eci-mountd; end a container that does not answer");
+            }
             containers::examine(findings, &containers);
         }
         // The daemon is of another version, or it hangs.

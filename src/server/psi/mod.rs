@@ -395,6 +395,7 @@ impl ArmedTrigger {
             slot: self.slot,
             resource: self.resource,
             trigger: self.trigger.clone(),
+            number: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use probe::capabilities::leave_bounding_set;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
-use crate::{facts, files, stress, tune, ways, work};
+use crate::{facts, files, hang, stress, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -79,6 +79,8 @@ impl Agent {
             ["compete", first, times, paths @ ..] => {
                 tune::compete(number(first)?, number(times)?, paths)
             }
+            // From now on nobody gets an answer who looks into the root directory of this process.
+            ["hang-root"] => hang::hang_root(),
             ["stop-measuring"] => {
                 leave_bounding_set()?;
                 Ok(Value::Null)

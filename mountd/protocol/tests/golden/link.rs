@@ -67,6 +67,7 @@ golden! { what_the_daemon_says, ToServer:
     ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION }, r#"{"adopt":{"version":2}}"#;
     ToServer::Catalogue { .. } => ToServer::Catalogue { slot: 7 }, r#"{"catalogue":{"slot":7}}"#;
     ToServer::Ping => ToServer::Ping, r#""ping""#;
+    ToServer::Progress => ToServer::Progress, r#""progress""#;
     ToServer::Drain => ToServer::Drain, r#""drain""#;
     ToServer::Drained => ToServer::Drained, r#""drained""#;
     ToServer::Add { .. } => add(facts(), Choices {
@@ -108,6 +109,8 @@ golden! { what_the_server_answers, FromServer:
         r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
+    FromServer::Progress { .. } => FromServer::Progress { answered: vec![3, 4] },
+        r#"{"progress":{"answered":[3,4]}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },
         r#"{"failed":{"why":"no"}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: Some(24) },
@@ -119,17 +122,26 @@ golden! { what_the_server_asks_the_broker, BrokerRequest:
         slot: 7,
         resource: Resource::Io,
         trigger: b"some 1".to_vec(),
+        number: None,
     }, r#"{"trigger":{"slot":7,"resource":"io","trigger":[115,111,109,101,32,49]}}"#;
     BrokerRequest::SetHostSysctl { .. } => BrokerRequest::SetHostSysctl {
         slot: 7,
         tunable: HostSysctl::NrOpen,
         value: u64::MAX,
+        number: None,
     }, r#"{"raise":{"slot":7,"tunable":"/proc/sys/fs/nr_open","value":18446744073709551615}}"#;
     BrokerRequest::Network { .. } => BrokerRequest::Network {
         slot: 7,
         path: "core".to_owned(),
         access: Access::List,
+        number: None,
     }, r#"{"network":{"slot":7,"path":"core","access":"list"}}"#;
+    BrokerRequest::Network { .. } => BrokerRequest::Network {
+        slot: 7,
+        path: "core".to_owned(),
+        access: Access::List,
+        number: Some(8),
+    }, r#"{"network":{"slot":7,"path":"core","access":"list","number":8}}"#;
 }
 
 golden! { what_the_broker_answers, BrokerReply:
@@ -139,6 +151,10 @@ golden! { what_the_broker_answers, BrokerReply:
     }, r#"{"listed":{"entries":[["somaxconn",false],["eth0",true]]}}"#;
     BrokerReply::HostSysctlSet => BrokerReply::HostSysctlSet, r#""raised""#;
     BrokerReply::Refused { .. } => BrokerReply::Refused { errno: 22 }, r#"{"refused":{"errno":22}}"#;
+    BrokerReply::Numbered { .. } => BrokerReply::Numbered {
+        number: 8,
+        reply: Box::new(BrokerReply::Opened),
+    }, r#"{"numbered":{"number":8,"reply":"opened"}}"#;
 }
 
 #[test]

@@ -39,7 +39,13 @@ impl NetworkFiles {
 
     fn ask(slot: u64, path: &str, access: Access) -> Result<BrokerRequest, Errno> {
         let path = path.strip_prefix(ROOT).ok_or(Errno::NOENT)?.to_owned();
-        Ok(BrokerRequest::Network { slot, path, access })
+        let number = None;
+        Ok(BrokerRequest::Network {
+            slot,
+            path,
+            access,
+            number,
+        })
     }
 
     fn open(&self, slot: u64, path: &str, access: Access) -> Result<OwnedFd, Errno> {

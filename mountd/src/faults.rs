@@ -1,0 +1,28 @@
+//! Faults on purpose, for tests: only in a build with debug assertions, and only when `ECI_FS_DAEMON_FAULT` says so.
+//!
+//! The variable names a thread of [`crate::threads`] and the how manieth piece of its work panics: `watchdog:1`. In a
+//! release build there is no such code.
+
+/// Panics if the fault is one of the thread `name`, and its time has come.
+#[cfg(debug_assertions)]
+pub(crate) fn at(name: &str) {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static FAULT: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static TIMES: AtomicU64 = AtomicU64::new(0);
+    let fault = FAULT.get_or_init(|| {
+        let text = std::env::var("ECI_FS_DAEMON_FAULT").ok()?;
+        let (name, time) = text.split_once(':')?;
+        Some((name.to_owned(), time.parse().ok()?))
+    });
+    if let Some((thread, time)) = fault
+        && thread == name
+    {
+        let now = TIMES.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(now != *time, "a fault on purpose");
+    }
+}
+
+/// Does nothing: there are no faults in this build.
+#[cfg(not(debug_assertions))]
+pub(crate) fn at(_: &str) {}

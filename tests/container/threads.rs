@@ -1,0 +1,137 @@
+//! Threads of the daemon that panic: that is noticed, told, and mended.
+
+use std::time::Duration;
+
+use support::{Daemon, Scene};
+
+use crate::{limits, scene, sees};
+
+/// A daemon in which a piece of work of one thread panics.
+#[track_caller]
+fn daemon_with_fault(scene: &Scene, fault: &str) -> Daemon {
+    let mut command = scene.command(&["mountd"]);
+    command.env("ECI_FS_DAEMON_FAULT", fault);
+    scene.daemon_of(command)
+}
+
+/// The doctor and the list name the thread.
+#[track_caller]
+fn is_told(scene: &Scene, thread: &str) {
+    let words = format!("the thread {thread} of eci-mountd panicked");
+    let doctor = scene.eci_fs(&["doctor", "--json"]);
+    assert_ne!(doctor.code, Some(0));
+    assert!(doctor.stdout.contains(&words), "{doctor:?}");
+    let list = scene.eci_fs(&["list"]);
+    assert!(list.stderr.contains(&words), "{list:?}");
+}
+
+#[test]
+fn privileged_a_thread_that_panics_is_mended_and_told() {
+    let path = "/proc/sys/net/ipv4/neigh/lo/locktime";
+    for thread in ["broker", "answers"] {
+        let scene = scene();
+        let daemon = daemon_with_fault(&scene, &format!("{thread}:1"));
+        let mut container = scene.container().options(&["--network"]).start();
+        scene.attach(&container);
+        // The question that it panics with is lost, or answered with an error. The next is answered.
+        let _ = container.try_read(path);
+        container.read(path);
+        is_told(&scene, thread);
+        drop(container);
+        daemon.end();
+    }
+}
+
+#[test]
+fn privileged_a_container_that_ended_is_removed_though_the_thread_for_that_panics() {
+    let scene = scene();
+    let mut daemon = daemon_with_fault(&scene, "ended:1");
+    let container = scene.container().start();
+    scene.attach(&container);
+    drop(container);
+    daemon.wait_for("a thread panicked");
+    daemon.wait_for("the container has ended");
+    is_told(&scene, "ended");
+    daemon.end();
+}
+
+#[test]
+fn privileged_an_operation_whose_thread_panics_fails_and_the_next_one_does_not() {
+    for thread in ["visit", "control"] {
+        let scene = scene();
+        let daemon = daemon_with_fault(&scene, &format!("{thread}:1"));
+        let mut container = scene.container().limits(limits(128, 1.0)).start();
+        let pid = container.pid().to_string();
+        let ran = scene.eci_fs(&["attach", &pid]);
+        ran.refused(&["panicked", thread]);
+        scene.attach(&container);
+        sees(&mut container, 128, 1);
+        is_told(&scene, thread);
+        drop(container);
+        daemon.end();
+    }
+}
+
+#[test]
+fn privileged_a_daemon_without_a_thread_that_it_needs_ends_and_the_next_goes_on() {
+    for thread in ["grafter", "visitor"] {
+        let scene = scene();
+        let mut first = daemon_with_fault(&scene, &format!("{thread}:3"));
+        let server = first.server();
+        let mut container = scene.container().limits(limits(128, 1.0)).start();
+        // One of them is the last that the thread does.
+        let pid = container.pid().to_string();
+        for _ in 0..4 {
+            scene.eci_fs(&["attach", &pid]);
+            scene.eci_fs(&["show", &pid, "/proc/meminfo"]);
+        }
+        first.wait_for("the daemon cannot go on without this thread");
+        let second = scene.daemon(&[]);
+        assert_eq!(second.server(), server, "the same goes on");
+        scene.attach(&container);
+        sees(&mut container, 128, 1);
+        drop(container);
+        second.end();
+        drop(first);
+    }
+}
+
+#[test]
+fn privileged_a_watchdog_that_panics_still_ends_a_server_that_hangs() {
+    let scene = scene();
+    let mut command = scene.command(&["mountd"]);
+    command.env("ECI_FS_DAEMON_FAULT", "watchdog:1");
+    let mut daemon = scene.daemon_of(command);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    scene.attach(&container);
+    let server = daemon.server();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(server).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // The first check panics, the second finds what hangs.
+    sees(&mut container, 128, 1);
+    daemon.wait_for("a thread panicked");
+    assert_ne!(daemon.server(), server);
+    is_told(&scene, "watchdog");
+    drop(container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_server_that_is_slow_and_answers_readers_is_not_ended() {
+    let scene = scene();
+    let mut command = scene.command(&["mountd"]);
+    // Each request takes so long that the daemon's own question waits behind those of the readers.
+    command.env("ECI_FS_FAULT", "slow@request:100");
+    let mut daemon = scene.daemon_of(command);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    scene.attach(&container);
+    let server = daemon.server();
+    container.ask(&["stress", "/proc/vmstat", "100", "8000"]);
+    support::let_time_pass(Duration::from_secs(1));
+    assert_eq!(daemon.server(), server);
+    let ended = |line: &String| line.contains("the server does not answer");
+    assert!(!daemon.log_lines().iter().any(ended));
+    sees(&mut container, 128, 1);
+    drop(container);
+    daemon.end();
+}
