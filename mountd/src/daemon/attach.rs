@@ -70,7 +70,9 @@ pub(super) fn attach(
         }
     }
     let prepared = containers.prepared.lock().take_if(|_| known.is_none());
-    let next = prepared.as_ref().map(|prepared| prepared.slot);
+    let next = prepared
+        .as_ref()
+        .map(|prepared| (prepared.slot, prepared.generation));
     let asked = Asked {
         choice,
         choices,
@@ -122,12 +124,14 @@ fn graft_and_save(
     progress: Progress,
     prepared: Option<PreparedClones>,
 ) -> Result<(String, usize)> {
-    let (rows, subject) = {
+    let (rows, subject, top) = {
         let state = containers.shared.state();
         let container = state.registry.get(slot).ok_or_else(vanished)?;
-        (container.rows.clone(), container.subject.duplicate()?)
+        let subject = container.subject.duplicate()?;
+        let top = container.directory_name(slot);
+        (container.rows.clone(), subject, top)
     };
-    let mut clones = Clones::new(slot, prepared);
+    let mut clones = Clones::new(slot, top, prepared);
     let outcome = containers
         .grafter
         .run(move |mounts| grafts::attach(mounts, &subject, &progress, &mut clones, &rows))?;
@@ -221,7 +225,7 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
 /// # Errors
 /// [`Kind::NotFound`] when there is no such container, and [`Reason::NotAView`] when it has no such view.
 pub(super) fn open(containers: &Containers, selector: &Selector, path: &str) -> Result<OwnedFd> {
-    let (slot, row) = {
+    let (top, row) = {
         let _operation = containers.shared.begin()?;
         let state = containers.shared.state();
         let slot = containers.select(&state, selector)?;
@@ -241,11 +245,11 @@ pub(super) fn open(containers: &Containers, selector: &Selector, path: &str) -> 
                 .remedy("what is not a view is the kernel's own file")
                 .because(Reason::NotAView)
         })?;
-        (slot, row)
+        (container.directory_name(slot), row)
     };
     let path = path.to_owned();
     containers.grafter.run(move |mounts| match row.directory {
-        true => mounts.open_in_directory(slot, &row, &path),
-        false => mounts.open_view(slot, &row),
+        true => mounts.open_in_directory(&top, &row, &path),
+        false => mounts.open_view(&top, &row),
     })
 }

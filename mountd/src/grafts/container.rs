@@ -64,20 +64,21 @@ pub fn attach(
 /// The clones of source mounts for the container in a slot.
 #[derive(Debug)]
 pub struct Clones {
-    slot: u64,
+    top: String,
     ready: Option<PreparedClones>,
 }
 
 impl Clones {
-    /// Takes those that are prepared, if they are for this slot. All others are made when they are needed.
-    pub fn new(slot: u64, ready: Option<PreparedClones>) -> Self {
+    /// Takes those that are prepared, if they are for this slot. All others are made when they are needed, of the
+    /// directory `top` in both connections.
+    pub fn new(slot: u64, top: String, ready: Option<PreparedClones>) -> Self {
         let ready = ready.filter(|ready| ready.slot == slot);
-        Self { slot, ready }
+        Self { top, ready }
     }
 
     fn of(&mut self, mounts: &SourceMounts, row: &Row) -> Result<OwnedFd> {
         let ready = self.ready.as_mut().and_then(|ready| ready.take(row));
-        ready.map_or_else(|| mounts.clone_of(self.slot, row), Ok)
+        ready.map_or_else(|| mounts.clone_of(&self.top, row), Ok)
     }
 }
 

@@ -8,27 +8,34 @@ use std::os::fd::OwnedFd;
 
 use super::rows::to_be_grafted;
 use super::source_mounts::SourceMounts;
-use eci_fs_protocol::link::Row;
+use eci_fs_protocol::link::{Row, directory_name};
 
 /// Clones for the container that is going to be in a slot.
 #[derive(Debug)]
 pub struct PreparedClones {
     /// The slot.
     pub slot: u64,
+    /// The generation that the container is going to have.
+    pub generation: u32,
     clones: Vec<(Row, OwnedFd)>,
 }
 
 impl PreparedClones {
     /// Makes as many clones as can be made. `rows` are those of another container: the next one mostly gets the same.
-    pub fn make(mounts: &SourceMounts, slot: u64, rows: &[Row]) -> Self {
+    pub fn make(mounts: &SourceMounts, slot: u64, generation: u32, rows: &[Row]) -> Self {
+        let top = directory_name(slot, generation);
         let clones = to_be_grafted(rows).filter_map(|row| {
-            let clone = mounts.clone_of(slot, row);
+            let clone = mounts.clone_of(&top, row);
             let clone =
                 clone.inspect_err(|error| tracing::debug!(%error, path = row.path, "not ready"));
             Some((row.clone(), clone.ok()?))
         });
         let clones = clones.collect();
-        Self { slot, clones }
+        Self {
+            slot,
+            generation,
+            clones,
+        }
     }
 
     /// Returns the clone for a row, once.

@@ -210,9 +210,15 @@ impl FileSystem {
         Ok(self.catalogue.of(&*self.containers.get(slot)?))
     }
 
-    /// Prepares a slot for a container that is going to be there.
-    pub fn prepare(&self, slot: u64) {
-        self.directories.prepare(slot);
+    /// Prepares a slot for a container with this generation that is going to be there.
+    pub fn prepare(&self, slot: u64, generation: u32) {
+        self.directories.prepare(slot, generation);
+    }
+
+    /// Returns whether a container has a generation.
+    pub fn has_generations(&self) -> bool {
+        let mut all = self.containers.iter();
+        all.any(|container| container.generation != 0)
     }
 
     /// Removes a container. A program that still holds one of its views meets ENOENT.
