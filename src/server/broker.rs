@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
+use eci_fs_protocol::link::{BrokerReply, BrokerRequest, UserNamespace};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -93,6 +93,22 @@ impl BrokerClient {
                 }
                 None => Ok(entries),
             },
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Asks for the user namespace of a thread that makes a request of the container in `slot`.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn user_namespace(
+        &self,
+        slot: u64,
+        pid: u32,
+        until: Instant,
+    ) -> Result<UserNamespace, Errno> {
+        match self.answered(&BrokerRequest::UserNamespace { slot, pid }, until)? {
+            (BrokerReply::UserNamespace { namespace }, _) => Ok(namespace),
             _ => Err(Errno::IO),
         }
     }

@@ -188,7 +188,13 @@ impl Server {
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Ping => {}
-            ToServer::HostSysctls { tunables } => fs.raise(tunables),
+            ToServer::HostSysctls {
+                tunables,
+                user_namespaces,
+            } => {
+                fs.raise(tunables);
+                fs.ask_for_user_namespaces(user_namespaces);
+            }
             ToServer::Serve { resend } => self.begin(resend)?,
             ToServer::Drain => self.drain()?,
             ToServer::Drained => {

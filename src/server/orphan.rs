@@ -149,8 +149,9 @@ impl Server {
             generations: true,
         };
         link.send(&answer, &held.hand_over(&self.state))?;
-        // The daemon says later of which sysctls it wants to hear, if it does.
+        // The daemon says later of which sysctls it wants to hear and what it answers, if it does.
         self.fs.raise(Vec::new());
+        self.fs.ask_for_user_namespaces(false);
         self.broker.replace(Channel::new(broker));
         self.triggers.reopen_all();
         Ok(link)

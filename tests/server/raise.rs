@@ -17,6 +17,7 @@ const FILE_MAX: &str = "/proc/sys/fs/file-max";
 fn wants(server: &Server, tunables: &[HostSysctl]) {
     server.tell(&ToServer::HostSysctls {
         tunables: tunables.to_vec(),
+        user_namespaces: false,
     });
 }
 

@@ -239,6 +239,9 @@ pub enum ToServer {
     HostSysctls {
         /// All sysctls that may be raised on the host.
         tunables: Vec<HostSysctl>,
+        /// True if the broker answers [`BrokerRequest::UserNamespace`].
+        #[serde(default, skip_serializing_if = "is_false")]
+        user_namespaces: bool,
     },
 }
 
@@ -318,6 +321,15 @@ pub enum BrokerRequest {
         /// The value that the container has set.
         value: u64,
     },
+    /// A thread is to be looked at. The server may not see which user namespace it is in, and namespaces inside of each
+    /// other can have the same map of users. A server asks only the daemon that says that it answers
+    /// ([`ToServer::HostSysctls`]).
+    UserNamespace {
+        /// The container's slot.
+        slot: u64,
+        /// The thread, in the pid namespace of the host.
+        pid: u32,
+    },
     /// A file of a container's network namespace is to be looked at.
     Network {
         /// The container's slot.
@@ -343,6 +355,18 @@ pub enum Access {
     Write,
 }
 
+/// A user namespace, as a container and its server tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserNamespace {
+    /// The host's.
+    Host,
+    /// The container's.
+    Container,
+    /// Neither of the two, or one that cannot be looked at.
+    Other,
+}
+
 /// A reply of the broker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -354,6 +378,11 @@ pub enum BrokerReply {
         /// In the kernel's order. Where they do not fit a packet there are none here, and a file that travels beside holds
         /// the same array.
         entries: Vec<(String, bool)>,
+    },
+    /// The user namespace of the thread.
+    UserNamespace {
+        /// The namespace.
+        namespace: UserNamespace,
     },
     /// The host's value is as high as that, or as the daemon lets it be.
     #[serde(rename = "raised")]

@@ -1,13 +1,14 @@
 //! The broker: it does for the server what the server may not do itself.
 //!
-//! The server can ask for three things only: a pressure trigger on the cgroup of a container that it serves, a file in
-//! the network namespace of such a container, and a sysctl of the host at the value that a container has set. All are
-//! checked as if the container had asked. An answer takes no lock that an attach holds, because an attach waits for the
+//! The server can ask for four things only: a pressure trigger on the cgroup of a container that it serves, a file in the
+//! network namespace of such a container, a sysctl of the host at the value that a container has set, and whether a thread
+//! is in the user namespace of a container. All are checked as if the container had asked. An answer takes no lock that an attach holds, because an attach waits for the
 //! server.
 
 mod containers;
 mod network;
 mod pressure;
+mod users;
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -100,6 +101,12 @@ impl Broker {
                 resource,
                 trigger,
             } => open_trigger(self.containers.get(slot).as_deref(), resource, &trigger).map(opened),
+            BrokerRequest::UserNamespace { slot, pid } => {
+                let known = self.containers.get(slot);
+                let users = known.as_ref().and_then(|entry| entry.users.as_ref());
+                let found = users.map(|users| users.find(pid)).ok_or(Errno::SRCH);
+                found.map(|namespace| (BrokerReply::UserNamespace { namespace }, None))
+            }
             BrokerRequest::SetHostSysctl {
                 slot,
                 tunable,

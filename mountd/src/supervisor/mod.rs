@@ -340,9 +340,13 @@ impl Server {
         }
     }
 
-    /// Has the server tell what containers set these sysctls to.
+    /// Has the server tell what containers set these sysctls to, and ask for user namespaces.
     pub fn watch_host_sysctls(&mut self, tunables: Vec<HostSysctl>) -> Result<()> {
-        match self.call(&ToServer::HostSysctls { tunables }, &[])? {
+        let packet = ToServer::HostSysctls {
+            tunables,
+            user_namespaces: true,
+        };
+        match self.call(&packet, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

@@ -10,7 +10,7 @@ use eci_fs_protocol::link::Connection;
 
 use super::attr::{Attr, Entry, Listing};
 use super::grafts;
-use super::permission::Caller;
+use super::permission::{self, Caller};
 use super::snapshots::Opened;
 use crate::server::error::Errno;
 use crate::server::ids::{Handle, NodeId, Request};
@@ -122,6 +122,7 @@ impl<'a, R: Replies> FsRequest<'a, R> {
         let can_sleep = match operation {
             // Both touch tables of the server only.
             Operation::Poll { .. } | Operation::Release { .. } => false,
+            Operation::Write { .. } => grafts::can_sleep(id) || permission::takes_capability(id),
             _ => grafts::can_sleep(id),
         };
         Self {

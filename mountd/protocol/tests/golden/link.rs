@@ -5,7 +5,7 @@ use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{
     Access, BrokerReply, BrokerRequest, Connection, CpuIds, CpuQuota, FromServer, HELD, Resource,
-    Row, Secrets, Settings, ToServer, VERSION,
+    Row, Secrets, Settings, ToServer, UserNamespace, VERSION,
 };
 
 use crate::{assert_bytes, assert_reads, golden};
@@ -93,8 +93,14 @@ golden! { what_the_daemon_says, ToServer:
         r#"{"expect":{"slot":7,"generation":9}}"#;
     ToServer::Remove { .. } => ToServer::Remove { slot: 7 }, r#"{"remove":{"slot":7}}"#;
     ToServer::Serve { .. } => ToServer::Serve { resend: true }, r#"{"serve":{"resend":true}}"#;
-    ToServer::HostSysctls { .. } => ToServer::HostSysctls { tunables: vec![HostSysctl::FileMax] },
-        r#"{"raise":{"tunables":["/proc/sys/fs/file-max"]}}"#;
+    ToServer::HostSysctls { .. } => ToServer::HostSysctls {
+        tunables: vec![HostSysctl::FileMax],
+        user_namespaces: false,
+    }, r#"{"raise":{"tunables":["/proc/sys/fs/file-max"]}}"#;
+    ToServer::HostSysctls { .. } => ToServer::HostSysctls {
+        tunables: Vec::new(),
+        user_namespaces: true,
+    }, r#"{"raise":{"tunables":[],"user_namespaces":true}}"#;
 }
 
 golden! { what_the_server_answers, FromServer:
@@ -160,6 +166,8 @@ golden! { what_the_server_asks_the_broker, BrokerRequest:
         tunable: HostSysctl::NrOpen,
         value: u64::MAX,
     }, r#"{"raise":{"slot":7,"tunable":"/proc/sys/fs/nr_open","value":18446744073709551615}}"#;
+    BrokerRequest::UserNamespace { .. } => BrokerRequest::UserNamespace { slot: 7, pid: 8 },
+        r#"{"user-namespace":{"slot":7,"pid":8}}"#;
     BrokerRequest::Network { .. } => BrokerRequest::Network {
         slot: 7,
         path: "core".to_owned(),
@@ -172,6 +180,8 @@ golden! { what_the_broker_answers, BrokerReply:
     BrokerReply::Listed { .. } => BrokerReply::Listed {
         entries: vec![("somaxconn".to_owned(), false), ("eth0".to_owned(), true)],
     }, r#"{"listed":{"entries":[["somaxconn",false],["eth0",true]]}}"#;
+    BrokerReply::UserNamespace { .. } => BrokerReply::UserNamespace { namespace: UserNamespace::Container },
+        r#"{"user-namespace":{"namespace":"container"}}"#;
     BrokerReply::HostSysctlSet => BrokerReply::HostSysctlSet, r#""raised""#;
     BrokerReply::Refused { .. } => BrokerReply::Refused { errno: 22 }, r#"{"refused":{"errno":22}}"#;
 }

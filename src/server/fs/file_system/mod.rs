@@ -142,7 +142,11 @@ impl FileSystem {
             watcher.clone(),
             persistence.clone(),
         ));
-        let permissions = Arc::new(Permissions::new(Arc::clone(&host), capabilities));
+        let permissions = Arc::new(Permissions::new(
+            Arc::clone(&host),
+            broker.clone(),
+            capabilities,
+        ));
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&containers), persistence.clone()));
         Arc::new(Self {
             catalogue: Catalogue::new(Arc::clone(&renderer)),
@@ -247,6 +251,11 @@ impl FileSystem {
     /// Returns the users of the namespace of a process; nothing when it has ended.
     pub fn uid_map_of(&self, process: Option<u32>) -> Vec<u8> {
         process.map_or_else(Vec::new, |pid| self.permissions.uid_map(pid))
+    }
+
+    /// Asks the daemon for the user namespaces of callers from now on, or does not any more.
+    pub fn ask_for_user_namespaces(&self, is_answered: bool) {
+        self.permissions.ask_for_user_namespaces(is_answered);
     }
 
     /// Tells the daemon of these sysctls of the host from now on, also of what was written already.
