@@ -15,6 +15,7 @@ mod answer;
 mod contain;
 mod facts;
 mod files;
+mod handles;
 mod mapped;
 mod stress;
 mod tune;
