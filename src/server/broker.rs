@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
+use eci_fs_protocol::link::{BrokerReply, BrokerRequest, UserNamespace};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -121,6 +121,23 @@ impl BrokerClient {
                 }
                 None => Ok(entries),
             },
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Asks for the user namespace of a thread that makes a request of the container in `slot`.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn user_namespace(
+        &self,
+        slot: u64,
+        pid: u32,
+        until: Instant,
+    ) -> Result<UserNamespace, Errno> {
+        let number = None;
+        match self.answered(&BrokerRequest::UserNamespace { slot, pid, number }, until)? {
+            (BrokerReply::UserNamespace { namespace }, _) => Ok(namespace),
             _ => Err(Errno::IO),
         }
     }
@@ -307,7 +324,12 @@ mod tests {
         let broker = BrokerClient::new(server);
         std::thread::scope(|scope| {
             let asked: Vec<_> = (1..=3)
-                .map(|slot| scope.spawn({ let broker = &broker; move || broker.ask(&ask(slot), soon()) }))
+                .map(|slot| {
+                    scope.spawn({
+                        let broker = &broker;
+                        move || broker.ask(&ask(slot), soon())
+                    })
+                })
                 .collect();
             let mut requests: Vec<_> = (0..3)
                 .map(|_| daemon.recv::<BrokerRequest>().unwrap().unwrap().0)

@@ -34,7 +34,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use eci_fs_protocol::channel::{Channel, Fault};
-use eci_fs_protocol::link::{Connection, FromServer, Settings, ToServer};
+use eci_fs_protocol::link::{Connection, FromServer, SLOTS, Settings, ToServer};
 
 use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
@@ -58,7 +58,11 @@ pub fn serve(link: OwnedFd) -> io::Result<()> {
     let mut server = match start::start(first, fds) {
         Ok(server) => {
             let replies = server.replies.clone();
-            link.send(&FromServer::Started { replies }, &[])?;
+            let started = FromServer::Started {
+                replies,
+                generations: true,
+            };
+            link.send(&started, &[])?;
             server
         }
         Err(error) => {
@@ -166,6 +170,7 @@ impl Server {
             } => {
                 faults::at(faults::Point::Add);
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
+                check_slot(slot)?;
                 let mut attached = Attached::new(&facts, &secrets, fds)?;
                 attached.choose(&choices, fs.settings());
                 attached.process = fs.pid_behind(&pidfd);
@@ -174,7 +179,10 @@ impl Server {
                 self.containers.insert(slot, pidfd);
                 return Ok(FromServer::Added { catalogue });
             }
-            ToServer::Expect { slot } => fs.prepare(slot),
+            ToServer::Expect { slot, generation } => {
+                check_slot(slot)?;
+                fs.prepare(slot, generation);
+            }
             ToServer::Remove { slot } => self.remove(slot),
             ToServer::Catalogue { slot } => {
                 faults::at(faults::Point::Catalogue);
@@ -188,7 +196,13 @@ impl Server {
                 let answered = self.progress.counts();
                 return Ok(FromServer::Progress { answered });
             }
-            ToServer::HostSysctls { tunables } => fs.raise(tunables),
+            ToServer::HostSysctls {
+                tunables,
+                user_namespaces,
+            } => {
+                fs.raise(tunables);
+                fs.ask_for_user_namespaces(user_namespaces);
+            }
             ToServer::Serve { resend } => self.begin(resend)?,
             ToServer::Drain => self.drain()?,
             ToServer::Drained => {
@@ -217,7 +231,8 @@ impl Server {
         let prepared = match taken {
             Sessions::Prepared(prepared) => prepared,
             Sessions::Serving(_) | Sessions::Draining(_) => {
-                prepare(&self.backend, &self.fuse, &self.init)
+                let replies = Some(self.replies.as_slice());
+                prepare(&self.backend, &self.fuse, &self.init, replies)
                     .map_err(says)?
                     .0
             }
@@ -280,16 +295,35 @@ impl Server {
     }
 }
 
-/// Returns a session for each connection, and the answers to the INIT requests.
+/// Checks that a node id has room for a slot: one that is too large would be that of another container.
+fn check_slot(slot: u64) -> Result<(), String> {
+    match (1..SLOTS).contains(&slot) {
+        true => Ok(()),
+        false => Err(format!(
+            "{slot} is no slot: these are the numbers from 1 to {}",
+            SLOTS - 1
+        )),
+    }
+}
+
+/// Returns a session for each connection, and the answers to the INIT requests. `given` are the answers that these have
+/// got; none from a daemon of version 0.1.0.
 fn prepare(
     backend: &fuse::Backend,
     fuse: &[OwnedFd; 2],
     init: &[Vec<u8>],
+    given: Option<&[Vec<u8>]>,
 ) -> io::Result<(Vec<fuse::Prepared>, Vec<Vec<u8>>)> {
     let mut sessions = Vec::new();
     let mut replies = Vec::new();
-    for ((connection, fuse), init) in Connection::ALL.into_iter().zip(fuse).zip(init) {
-        let (session, reply) = fuse::prepare(backend, connection, fuse, init)?;
+    let each = Connection::ALL.into_iter().zip(fuse).zip(init);
+    for (index, ((connection, fuse), init)) in each.enumerate() {
+        let wanted = match given.map(|given| given.get(index)) {
+            None => fuse::Negotiated::Before,
+            Some(None) => fuse::Negotiated::Nothing,
+            Some(Some(reply)) => fuse::Negotiated::Reply(reply),
+        };
+        let (session, reply) = fuse::prepare(backend, connection, fuse, init, wanted)?;
         sessions.push(session);
         replies.push(reply);
     }

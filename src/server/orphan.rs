@@ -107,13 +107,32 @@ impl Server {
         if rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&GREETING)))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let Some((ToServer::Adopt { version }, fds)) = link.recv::<ToServer>()? else {
+        let adopt = link.recv::<ToServer>()?;
+        let Some((
+            ToServer::Adopt {
+                version,
+                generations,
+            },
+            fds,
+        )) = adopt
+        else {
             return Err(io::Error::other("it did not say that it is a daemon"));
         };
         let (Some(held), Ok([broker])) = (&self.held, <[OwnedFd; 1]>::try_from(fds)) else {
             return Err(io::Error::other("it did not say how it can be asked"));
         };
-        if let Err(why) = check_version(version) {
+        let suits = check_version(version).and_then(|()| {
+            // The servers that it starts would give other generations, and the kernel would take the nodes for others.
+            match generations || !self.fs.has_generations() {
+                true => Ok(()),
+                false => Err(
+                    "eci-mountd knows no generations of containers, which this server has given: \
+                    install the version that was running"
+                        .to_owned(),
+                ),
+            }
+        });
+        if let Err(why) = suits {
             let failed = FromServer::Failed {
                 why: why.clone(),
                 errno: None,
@@ -127,10 +146,12 @@ impl Server {
             replies: self.replies.clone(),
             settings: self.settings.clone(),
             slots: self.containers.keys().copied().collect(),
+            generations: true,
         };
         link.send(&answer, &held.hand_over(&self.state))?;
-        // The daemon says later of which sysctls it wants to hear, if it does.
+        // The daemon says later of which sysctls it wants to hear and what it answers, if it does.
         self.fs.raise(Vec::new());
+        self.fs.ask_for_user_namespaces(false);
         self.broker.replace(Channel::new(broker));
         self.triggers.reopen_all();
         Ok(link)

@@ -42,6 +42,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         init,
         settings,
         held,
+        replies,
     } = first
     else {
         return Err(io::Error::other("the daemon did not say how to start"));
@@ -96,7 +97,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         dispatcher: Arc::new(dispatcher),
         notifier,
     };
-    let (sessions, replies) = prepare(&backend, &given.fuse, &init)?;
+    let (sessions, replies) = prepare(&backend, &given.fuse, &init, replies.as_deref())?;
     start_threads(&fs)?;
     Ok(Server {
         fs,

@@ -44,7 +44,14 @@ const FLOORS: &[Floor] = &[
             &["container"],
             &["state"],
             &["ids", "broker", "workers"],
-            &["error", "clock", "faults", "in_flight", "progress", "budget"],
+            &[
+                "error",
+                "clock",
+                "faults",
+                "in_flight",
+                "progress",
+                "budget",
+            ],
         ],
     },
     Floor {

@@ -220,6 +220,38 @@ fn privileged_who_may_not_administer_a_network_may_not_set_it() {
     }
 }
 
+/// A process with CAP_SETUID can make a user namespace with the same users. It has all capabilities there, and none in the
+/// namespace that owns the network.
+#[test]
+fn privileged_a_user_namespace_with_the_same_users_may_not_set_the_network() {
+    let scene = scene();
+    for user in [false, true] {
+        let (mut bare, mut attached) = (start(&scene, user), start(&scene, user));
+        scene.attach(&attached);
+        let write = |container: &mut Container, path: &str| {
+            let probe = container.program("probe");
+            let script = format!(
+                "unshare --user sh -c 'until [ -s /proc/self/uid_map ]; do :; done; \
+                    until [ \"$(id -u)\" = 0 ]; do :; done; exec {probe} write {path} 4000' & \
+                inner=$!; own=$(readlink /proc/self/ns/user); \
+                until [ \"$(readlink /proc/$inner/ns/user)\" != \"$own\" ]; do :; done; \
+                set -- $(cat /proc/self/uid_map); \
+                echo 0 0 $3 >/proc/$inner/gid_map; echo 0 0 $3 >/proc/$inner/uid_map; wait $inner"
+            );
+            let ran = container.try_run(&["sh", "-c", &script]);
+            let answer: serde_json::Value = serde_json::from_str(&ran.stdout)
+                .unwrap_or_else(|error| panic!("{error}: {}", ran.stdout));
+            answer["error"].as_str().map(str::to_owned)
+        };
+        let wanted = write(&mut bare, SOMAXCONN);
+        assert_eq!(wanted.as_deref(), user.then_some("EACCES"));
+        assert_eq!(write(&mut attached, SOMAXCONN), wanted, "{user}");
+        assert_eq!(write(&mut attached, QDISC).as_deref(), Some("EPERM"));
+        // A process of the container itself may.
+        attached.ask(&["write", SOMAXCONN, "4001"]);
+    }
+}
+
 #[test]
 fn privileged_a_network_namespace_in_a_container_sees_its_own() {
     let scene = scene();

@@ -37,6 +37,10 @@ pub(crate) struct Rig {
     fuse: [OwnedFd; 2],
     init: Vec<Vec<u8>>,
     answered: bool,
+    /// The answers to the INIT requests, as the daemon says them; none for a daemon of version 0.1.0.
+    pub(crate) replies: Option<Vec<Vec<u8>>>,
+    /// The generation of containers.
+    pub(crate) generation: u32,
     pub(crate) state: OwnedFd,
     rendezvous: OwnedFd,
     settings: Settings,
@@ -99,6 +103,8 @@ impl Rig {
             fuse,
             init: init.into(),
             answered: false,
+            replies: Some(Vec::new()),
+            generation: 0,
             state,
             rendezvous,
             settings,
@@ -146,13 +152,17 @@ impl Rig {
             init: self.init.clone(),
             settings: self.settings.clone(),
             held: if outlives { HELD } else { 0 },
+            replies: self.replies.clone(),
         };
         let replies = match server.call(&start, &fds) {
-            (FromServer::Started { replies }, _) => replies,
+            (FromServer::Started { replies, .. }, _) => replies,
             (FromServer::Failed { why, .. }, _) => return Err(why),
             other => panic!("{other:?}"),
         };
         if !std::mem::replace(&mut self.answered, true) {
+            if self.replies.is_some() {
+                self.replies = Some(replies.clone());
+            }
             for (fuse, reply) in self.fuse.iter().zip(&replies) {
                 let mut fuse = File::from(fuse.try_clone().unwrap());
                 fuse.write_all(reply).unwrap();
@@ -197,6 +207,7 @@ impl Rig {
         let secrets = Secrets {
             boot_id: [1; 16],
             host_secret: [2; 32],
+            generation: self.generation,
         };
         let mut fds: Vec<BorrowedFd<'_>> = described.dirs.iter().map(AsFd::as_fd).collect();
         fds.push(described.subject.pidfd.as_fd());
@@ -238,7 +249,8 @@ impl Rig {
             Connection::Cached => cached,
             Connection::Live => live,
         };
-        dir.join(format!("{slot}{view}"))
+        let top = link::directory_name(slot, self.generation);
+        dir.join(format!("{top}{view}"))
     }
 
     /// A view of the container in `slot`, to be opened as often as one likes without walking to it: as a graft.

@@ -10,6 +10,9 @@ const MEASURING: [(&str, u32); 3] = [
     ("CAP_BPF", 39),
 ];
 
+/// The number of CAP_SYS_RESOURCE.
+const SYS_RESOURCE: u32 = 24;
+
 /// Returns whether one of the names, as an OCI runtime has them, is of such a capability.
 pub fn can_measure<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
     names
@@ -20,11 +23,21 @@ pub fn can_measure<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
 /// Returns whether the bounding set in the text of a `/proc/<pid>/status` has such a capability; none where the text has
 /// no bounding set.
 pub fn bounding_set_can_measure(status: &str) -> Option<bool> {
+    let set = bounding_set(status)?;
+    Some(MEASURING.iter().any(|(_, number)| set >> number & 1 == 1))
+}
+
+/// Returns whether the bounding set in the text of a `/proc/<pid>/status` has CAP_SYS_RESOURCE; none where the text has no
+/// bounding set.
+pub fn bounding_set_has_sys_resource(status: &str) -> Option<bool> {
+    Some(bounding_set(status)? >> SYS_RESOURCE & 1 == 1)
+}
+
+fn bounding_set(status: &str) -> Option<u64> {
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("CapBnd:"))?;
-    let set = u64::from_str_radix(line.trim(), 16).ok()?;
-    Some(MEASURING.iter().any(|(_, number)| set >> number & 1 == 1))
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 #[cfg(test)]
@@ -47,6 +60,14 @@ mod tests {
             assert_eq!(bounding_set_can_measure(&status), wanted, "{set}");
         }
         assert_eq!(bounding_set_can_measure("Name:\tx\n"), None);
+        for (set, wanted) in [("0000000001000000", true), ("00000000a80425fb", false)] {
+            let status = format!("CapBnd:\t{set}\n");
+            assert_eq!(
+                bounding_set_has_sys_resource(&status),
+                Some(wanted),
+                "{set}"
+            );
+        }
         assert!(can_measure(["CAP_CHOWN", "CAP_PERFMON"]));
         assert!(!can_measure(["CAP_CHOWN", "CAP_SYS_PTRACE"]));
     }

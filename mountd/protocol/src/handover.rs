@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The version of this protocol.
-pub const VERSION: u32 = 1;
+/// The version of this protocol. A daemon of version 1 knows no generations of containers, and a server that it starts
+/// would break their grafts. So it may be followed by one of version 2, and not follow one.
+pub const VERSION: u32 = 2;
+
+/// The oldest version that a daemon can follow.
+pub const OLDEST: u32 = 1;
 
 /// The first packet, from the daemon that runs. It carries, in this order, the lock of the runtime directory, the
 /// control socket, the `/dev/fuse` descriptors of both connections, the mount namespace of the source mounts, the
@@ -20,6 +24,9 @@ pub struct Handover {
     pub server: i32,
     /// The containers that it serves.
     pub slots: Vec<u64>,
+    /// True if the server gives generations ([`Secrets::generation`](crate::link::Secrets::generation)).
+    #[serde(default)]
+    pub generations: bool,
 }
 
 /// The answer of the successor. After [`Taken::Yes`] the daemon that ran ends without undoing anything, and when it has

@@ -19,6 +19,9 @@ pub const VERSION: u32 = 2;
 /// The number of descriptors that a server holds for the next daemon. The daemon of a single command has no next one.
 pub const HELD: u32 = 4;
 
+/// The number of slots. A slot is a part of 24 bits of each node id, and 0 is no container's.
+pub const SLOTS: u64 = 1 << 24;
+
 /// A FUSE connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,10 +81,15 @@ pub struct Secrets {
     /// A secret of the host, made once a boot.
     #[serde(rename = "machine_secret")]
     pub host_secret: [u8; 32],
+    /// The generation of all nodes of the container, by which the kernel tells a file handle from one that was guessed.
+    /// It never changes, because the kernel takes a node with another generation for another file. It is 0 for a
+    /// container that was attached by version 0.1.0 or served by a server of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
 }
 
 impl Secrets {
-    /// Returns a new boot_id beside the secret of the host.
+    /// Returns a new boot_id and a new generation beside the secret of the host.
     pub fn new(host_secret: [u8; 32]) -> std::io::Result<Self> {
         let mut boot_id: [u8; 16] = random()?;
         boot_id[6] = boot_id[6] & 0x0f | 0x40;
@@ -89,8 +97,39 @@ impl Secrets {
         Ok(Self {
             boot_id,
             host_secret,
+            generation: new_generation()?,
         })
     }
+}
+
+/// Returns a generation that cannot be guessed.
+pub fn new_generation() -> std::io::Result<u32> {
+    random().map(|bytes| u32::from_ne_bytes(bytes).max(1))
+}
+
+/// Returns the name of the directory of a container in the root of both connections. With a generation the name cannot be
+/// guessed: a program that reaches a root by a file handle finds no container there.
+pub fn directory_name(slot: u64, generation: u32) -> String {
+    match generation {
+        0 => slot.to_string(),
+        _ => format!("{slot}-{generation:08x}"),
+    }
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(generation: &u32) -> bool {
+    *generation == 0
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl std::fmt::Debug for Secrets {
@@ -130,12 +169,20 @@ pub enum ToServer {
         /// `/dev/fuse` descriptors of [`Connection::ALL`] as they were opened, the mount namespace of the source
         /// mounts, and the listening socket of the rendezvous.
         held: u32,
+        /// The answers that the INIT requests have got, which the server must give too; empty on new connections, where
+        /// the server chooses. A daemon of version 0.1.0 does not send it, and wants the answers of that version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replies: Option<Vec<Vec<u8>>>,
     },
     /// The first packet of a daemon to a server whose own has died, at the rendezvous. It carries the server's end of a
     /// new channel of the broker. The answer is [`FromServer::Held`]; from then on this is the link.
     Adopt {
         /// [`VERSION`] of the daemon.
         version: u32,
+        /// True if the daemon keeps the generations of containers. A server that has given any lets no other daemon
+        /// have its containers.
+        #[serde(default, skip_serializing_if = "is_false")]
+        generations: bool,
     },
     /// The daemon asks what can be grafted into a container that the server has. The answer is [`FromServer::Added`].
     Catalogue {
@@ -172,6 +219,9 @@ pub enum ToServer {
     Expect {
         /// The number of its directory.
         slot: u64,
+        /// The generation that the container is going to have ([`Secrets::generation`]).
+        #[serde(default, skip_serializing_if = "is_zero")]
+        generation: u32,
     },
     /// A container is gone.
     Remove {
@@ -192,6 +242,9 @@ pub enum ToServer {
     HostSysctls {
         /// All sysctls that may be raised on the host.
         tunables: Vec<HostSysctl>,
+        /// True if the broker answers [`BrokerRequest::UserNamespace`].
+        #[serde(default, skip_serializing_if = "is_false")]
+        user_namespaces: bool,
     },
 }
 
@@ -203,6 +256,9 @@ pub enum FromServer {
     Started {
         /// The answers of the server to the INIT requests, in the same order.
         replies: Vec<Vec<u8>>,
+        /// True if the server gives generations ([`Secrets::generation`]).
+        #[serde(default, skip_serializing_if = "is_false")]
+        generations: bool,
     },
     /// The entries that can be grafted into the container.
     Added {
@@ -225,6 +281,9 @@ pub enum FromServer {
         settings: Settings,
         /// The containers that it serves.
         slots: Vec<u64>,
+        /// True if the server gives generations ([`Secrets::generation`]).
+        #[serde(default, skip_serializing_if = "is_false")]
+        generations: bool,
     },
     /// The work that is left.
     Left {
@@ -278,6 +337,18 @@ pub enum BrokerRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         number: Option<u64>,
     },
+    /// A thread is to be looked at. The server may not see which user namespace it is in, and namespaces inside of each
+    /// other can have the same map of users. A server asks only the daemon that says that it answers
+    /// ([`ToServer::HostSysctls`]).
+    UserNamespace {
+        /// The container's slot.
+        slot: u64,
+        /// The thread, in the pid namespace of the host.
+        pid: u32,
+        /// The number of the question, as that of the others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
+    },
     /// A file of a container's network namespace is to be looked at.
     Network {
         /// The container's slot.
@@ -298,6 +369,7 @@ impl BrokerRequest {
     pub fn slot(&self) -> u64 {
         let (Self::Trigger { slot, .. }
         | Self::SetHostSysctl { slot, .. }
+        | Self::UserNamespace { slot, .. }
         | Self::Network { slot, .. }) = self;
         *slot
     }
@@ -306,6 +378,7 @@ impl BrokerRequest {
     pub fn number(&self) -> Option<u64> {
         let (Self::Trigger { number, .. }
         | Self::SetHostSysctl { number, .. }
+        | Self::UserNamespace { number, .. }
         | Self::Network { number, .. }) = self;
         *number
     }
@@ -316,6 +389,7 @@ impl BrokerRequest {
         let mut this = self.clone();
         let (Self::Trigger { number: its, .. }
         | Self::SetHostSysctl { number: its, .. }
+        | Self::UserNamespace { number: its, .. }
         | Self::Network { number: its, .. }) = &mut this;
         *its = Some(number);
         this
@@ -336,6 +410,18 @@ pub enum Access {
     Write,
 }
 
+/// A user namespace, as a container and its server tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserNamespace {
+    /// The host's.
+    Host,
+    /// The container's.
+    Container,
+    /// Neither of the two, or one that cannot be looked at.
+    Other,
+}
+
 /// A reply of the broker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -347,6 +433,11 @@ pub enum BrokerReply {
         /// In the kernel's order. Where they do not fit a packet there are none here, and a file that travels beside holds
         /// the same array.
         entries: Vec<(String, bool)>,
+    },
+    /// The user namespace of the thread.
+    UserNamespace {
+        /// The namespace.
+        namespace: UserNamespace,
     },
     /// The host's value is as high as that, or as the daemon lets it be.
     #[serde(rename = "raised")]

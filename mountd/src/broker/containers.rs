@@ -7,6 +7,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::network::Network;
+use super::pressure::has_sys_resource;
+use super::users::Users;
 use crate::container::Described;
 use crate::container::procfs::Proc;
 use eci_fs_protocol::error::{Error, Result};
@@ -18,6 +20,10 @@ pub(super) struct BrokerContainer {
     pub(super) pressure: Option<OwnedFd>,
     /// The network namespace of the container, if that is not that of the host.
     pub(super) network: Option<Network>,
+    /// The user namespaces by which callers are told apart.
+    pub(super) users: Option<Users>,
+    /// True if its processes can have CAP_SYS_RESOURCE on the host.
+    pub(super) has_sys_resource: bool,
 }
 
 /// The containers by slot. Clones share them.
@@ -47,6 +53,8 @@ impl BrokerContainer {
         Ok(Self {
             pressure: v2_directory(described)?,
             network: Network::of(proc, described)?,
+            users: Some(Users::of(proc, described)?),
+            has_sys_resource: has_sys_resource(proc, described.subject.pid)?,
         })
     }
 }

@@ -1,14 +1,16 @@
 //! The broker: it does for the server what the server may not do itself.
 //!
-//! The server can ask for three things only: a pressure trigger on the cgroup of a container that it serves, a file in
-//! the network namespace of such a container, and a sysctl of the host at the value that a container has set. All are
-//! checked as if the container had asked. An answer takes no lock that an attach holds, because an attach waits for the
-//! server. No answer walks a path of a container, so none waits for anything but the kernel.
+//! The server can ask for four things only: a pressure trigger on the cgroup of a container that it serves, a file in
+//! the network namespace of such a container, a sysctl of the host at the value that a container has set, and whether a
+//! thread is in the user namespace of a container. All are checked as if the container had asked. An answer takes no lock
+//! that an attach holds, because an attach waits for the server. No answer walks a path of a container, so none waits for
+//! anything but the kernel.
 
 mod containers;
 mod lanes;
 mod network;
 mod pressure;
+mod users;
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek, Write};
@@ -28,10 +30,10 @@ use crate::faults;
 use crate::host_sysctls::HostSysctls;
 use crate::threads::{self, Mend};
 use containers::{BrokerContainer, BrokerContainers};
-use lanes::Lanes;
 use eci_fs_protocol::channel::{Channel, MAX_PACKET};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
+use lanes::Lanes;
 use network::NetworkFile;
 use pressure::open_trigger;
 
@@ -198,6 +200,12 @@ impl Broker {
                 trigger,
                 ..
             } => open_trigger(self.containers.get(slot).as_deref(), resource, &trigger).map(opened),
+            BrokerRequest::UserNamespace { slot, pid, .. } => {
+                let known = self.containers.get(slot);
+                let users = known.as_ref().and_then(|entry| entry.users.as_ref());
+                let namespace = users.ok_or(Errno::SRCH)?.find(pid);
+                Ok((BrokerReply::UserNamespace { namespace }, None))
+            }
             BrokerRequest::SetHostSysctl {
                 slot,
                 tunable,

@@ -124,12 +124,16 @@ fn graft_and_save(
     slot: u64,
     progress: Progress,
 ) -> Result<(String, usize)> {
-    let (rows, subject) = {
+    let (rows, subject, top) = {
         let state = containers.shared.state();
         let container = state.registry.get(slot).ok_or_else(vanished)?;
-        (container.rows.clone(), container.subject.duplicate()?)
+        let subject = container.subject.duplicate()?;
+        let top = container.directory_name(slot);
+        (container.rows.clone(), subject, top)
     };
-    let outcome = containers.grafter.attach(&subject, progress, slot, rows)?;
+    let outcome = containers
+        .grafter
+        .attach(&subject, progress, slot, top, rows)?;
     let (done, saved) = {
         let mut state = containers.shared.state();
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
@@ -257,7 +261,7 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
 /// # Errors
 /// [`Kind::NotFound`] when there is no such container, and [`Reason::NotAView`] when it has no such view.
 pub(super) fn open(containers: &Containers, selector: &Selector, path: &str) -> Result<OwnedFd> {
-    let (slot, row) = {
+    let (top, row) = {
         let _operation = containers.shared.begin()?;
         let state = containers.shared.state();
         let slot = containers.select(&state, selector)?;
@@ -277,11 +281,11 @@ pub(super) fn open(containers: &Containers, selector: &Selector, path: &str) -> 
                 .remedy("what is not a view is the kernel's own file")
                 .because(Reason::NotAView)
         })?;
-        (slot, row)
+        (container.directory_name(slot), row)
     };
     let path = path.to_owned();
     containers.grafter.run(move |mounts| match row.directory {
-        true => mounts.open_in_directory(slot, &row, &path),
-        false => mounts.open_view(slot, &row),
+        true => mounts.open_in_directory(&top, &row, &path),
+        false => mounts.open_view(&top, &row),
     })
 }

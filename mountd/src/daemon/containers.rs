@@ -27,8 +27,8 @@ pub(super) struct Containers {
     pub(super) broker: Broker,
     pub(super) events: Arc<EventSet>,
     pub(super) journal: Arc<Journal>,
-    /// The slot of the next container, once clones for it are prepared.
-    pub(super) prepared: Mutex<Option<u64>>,
+    /// The slot and the generation of the next container, once clones for it are prepared.
+    pub(super) prepared: Mutex<Option<(u64, u32)>>,
 }
 
 /// The part of a request that stays with a container.
@@ -52,8 +52,8 @@ pub(super) struct NewContainer {
 }
 
 impl Containers {
-    /// Makes a container known to the server and puts it on the list, if it is not there. Its slot is `next`, which
-    /// no container has had, or another such.
+    /// Makes a container known to the server and puts it on the list, if it is not there. Its slot and generation are
+    /// `next`, which no container has had, or others.
     ///
     /// # Errors
     /// [`Reason::NameTaken`] when another container has its name; otherwise when the server cannot take it.
@@ -62,7 +62,7 @@ impl Containers {
         state: &mut DaemonState,
         described: Described,
         asked: Asked,
-        next: Option<u64>,
+        next: Option<(u64, u32)>,
     ) -> Result<u64> {
         if let Some(slot) = state.registry.find_subject(&described.subject) {
             return Ok(slot);
@@ -75,8 +75,11 @@ impl Containers {
                     .because(Reason::NameTaken),
             );
         }
-        let secrets = state.registry.new_secrets()?;
-        let slot = next.unwrap_or_else(|| state.registry.take_slot());
+        let (slot, generation) = match next {
+            Some(next) => next,
+            None => next_of(state)?,
+        };
+        let secrets = state.registry.new_secrets(generation)?;
         self.broker.enter(slot, &self.proc, &described)?;
         let rows = state
             .slot
@@ -145,6 +148,15 @@ impl Containers {
     pub(super) fn save(&self, state: &mut DaemonState) -> Result<()> {
         self.journal.save(&mut state.registry)
     }
+}
+
+/// Returns a slot that no container has had, and a generation for the container in it.
+///
+/// # Errors
+/// When there is no slot any more, or no server.
+pub(super) fn next_of(state: &mut DaemonState) -> Result<(u64, u32)> {
+    let generation = state.slot.server()?.new_generation()?;
+    Ok((state.registry.take_slot()?, generation))
 }
 
 impl NewContainer {

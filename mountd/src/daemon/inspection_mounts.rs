@@ -69,10 +69,10 @@ pub(super) fn show(
     dir: OwnedFd,
     inspection: InspectionMount,
 ) -> Result<Response> {
-    let rows = {
+    let (rows, top) = {
         let state = containers.shared.state();
         let container = state.registry.get(slot).ok_or_else(vanished)?;
-        container.rows.clone()
+        (container.rows.clone(), container.directory_name(slot))
     };
     let namespace = inspection
         .namespace
@@ -80,7 +80,7 @@ pub(super) fn show(
         .map_err(|e| Error::io("duplicate", "a namespace", e))?;
     let grafts = containers
         .grafter
-        .run(move |mounts| grafts::mount_inspection(mounts, slot, &rows, &dir, namespace))?;
+        .run(move |mounts| grafts::mount_inspection(mounts, &top, &rows, &dir, namespace))?;
     let path = inspection.dir.clone();
     let (id, saved) = {
         let mut state = containers.shared.state();

@@ -16,7 +16,7 @@ use crate::service_manager;
 use crate::supervisor::Server;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
-use eci_fs_protocol::handover::{Handover, Taken, VERSION};
+use eci_fs_protocol::handover::{Handover, OLDEST, Taken, VERSION};
 
 /// The time that the daemon which runs has for its packet.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ impl Predecessor {
         packet: Handover,
         fds: Vec<OwnedFd>,
     ) -> std::result::Result<Self, (Channel, Error)> {
-        if packet.version != VERSION {
+        if !(OLDEST..=VERSION).contains(&packet.version) {
             let versions = format!(
                 "the daemon that runs speaks version {} of the handover, the new one version {VERSION}",
                 packet.version
@@ -141,7 +141,8 @@ impl Predecessor {
                 .try_clone()
                 .map_err(|e| Error::io("duplicate", "a namespace", e))?;
             let grafter = Grafter::start(Arc::clone(proc), Origin::Namespace(namespace))?;
-            let server = Server::over(Channel::new(link), packet.server, None)?;
+            let server = Server::over(Channel::new(link), packet.server, None)?
+                .with_generations(packet.generations);
             Ok((grafter, server))
         })();
         let (grafter, server) = match prepared {

@@ -126,7 +126,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
     }
     let slot = saved.slot;
     let mut state = daemon.shared.state();
-    let secrets = state.registry.secrets_of(saved.boot_id)?;
+    let secrets = state.registry.secrets_of(saved)?;
     daemon
         .containers
         .broker

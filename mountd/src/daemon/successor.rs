@@ -113,6 +113,7 @@ fn hand_over(to: &Channel, endpoint: &ControlEndpoint, state: &DaemonState) -> R
         replies: connections.replies(),
         server: server.pid(),
         slots: state.registry.iter().map(|(slot, _)| slot).collect(),
+        generations: server.gives_generations(),
     };
     let [cached, live] = connections.descriptors();
     let fds = [

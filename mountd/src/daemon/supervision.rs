@@ -57,8 +57,11 @@ impl Supervision {
     /// the others from it.
     ///
     /// # Errors
-    /// When the server ends before it has heard of all.
+    /// When the server ends before it has heard of all, or would break the grafts of one.
     pub(super) fn hand_over(&self, registry: &Registry, server: &mut Server) -> Result<()> {
+        for (_, container) in registry.iter() {
+            server.check_generation(container.secrets.generation)?;
+        }
         for (slot, container) in registry.iter() {
             let again = describe_again(
                 &self.proc,

@@ -55,12 +55,11 @@ pub(super) fn attach(
     subject: &Subject,
     progress: &Progress,
     slot: u64,
+    top: String,
     rows: &[Row],
 ) -> Result<Outcome> {
-    let mut clones = Clones {
-        slot,
-        ready: visit.take_prepared(slot),
-    };
+    let ready = visit.take_prepared(slot);
+    let mut clones = Clones { top, ready };
     in_network(visit, subject, || {
         attach_there(visit, subject, progress, &mut clones, rows)
     })
@@ -69,24 +68,21 @@ pub(super) fn attach(
 /// The clones of source mounts for the container in a slot.
 #[derive(Debug)]
 struct Clones {
-    slot: u64,
+    /// The directory of the container in both connections.
+    top: String,
     ready: Option<PreparedClones>,
 }
 
 impl Clones {
     fn of(&mut self, mounts: &SourceMounts, row: &Row) -> Result<OwnedFd> {
         let ready = self.ready.as_mut().and_then(|ready| ready.take(row));
-        ready.map_or_else(|| mounts.clone_of(self.slot, row), Ok)
+        ready.map_or_else(|| mounts.clone_of(&self.top, row), Ok)
     }
 }
 
 /// Does `work` in the network namespace of a container. Each namespace has another directory below /proc/sys/net, and a
 /// mount on the directory of another namespace would not be seen.
-fn in_network<T>(
-    visit: &Visit,
-    subject: &Subject,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
+fn in_network<T>(visit: &Visit, subject: &Subject, work: impl FnOnce() -> Result<T>) -> Result<T> {
     match subject.network_namespace {
         Some(_) => network::inside(&visit.mounts().proc, &subject.pidfd, work)?,
         None => work(),

@@ -76,7 +76,8 @@ impl Grafter {
         Ok(Self { jobs, visits })
     }
 
-    /// Grafts `rows` into the container in `slot`, and takes clones that are prepared for it.
+    /// Grafts `rows` into the container in `slot`, whose directory in both connections is `top`, and takes clones that are
+    /// prepared for it.
     ///
     /// # Errors
     /// As [`attach`](super::container::attach) and [`Visits::visit`].
@@ -85,10 +86,11 @@ impl Grafter {
         subject: &Subject,
         progress: Progress,
         slot: u64,
+        top: String,
         rows: Vec<Row>,
     ) -> Result<Outcome> {
         self.visits.visit(subject, move |visit, subject| {
-            super::container::attach(visit, subject, &progress, slot, &rows)
+            super::container::attach(visit, subject, &progress, slot, top, &rows)
         })
     }
 
@@ -116,13 +118,13 @@ impl Grafter {
         self.visits.visit(subject, super::target::knock)
     }
 
-    /// Prepares clones for the container that is going to be in `slot`. `rows` are those of another container: the next
+    /// Prepares clones for the container that is going to be in `slot`, with this generation. `rows` are those of another container: the next
     /// one mostly gets the same.
     ///
     /// # Errors
     /// When there are no more threads.
-    pub fn prepare(&self, slot: u64, rows: Vec<Row>) -> Result<()> {
-        self.visits.prepare(slot, rows)
+    pub fn prepare(&self, slot: u64, generation: u32, rows: Vec<Row>) -> Result<()> {
+        self.visits.prepare(slot, generation, rows)
     }
 
     /// Returns the pids of the containers that do not let themselves be looked into, as far as that was tried.

@@ -24,21 +24,21 @@ const OPTIONS: &CStr = c"size=1m,mode=0755";
 /// Recursive clone: `AT_RECURSIVE`, which open_tree takes beside its own flags.
 const RECURSIVE: OpenTreeFlags = OpenTreeFlags::AT_RECURSIVE;
 
-/// Mounts the views `rows` of the container in `slot` on the directory `dir`, in the mount namespace that `pidfd` leads
-/// to. Returns the number of views.
+/// Mounts the views `rows` of the container with the directory `top` in both connections on the directory `dir`, in the
+/// mount namespace that `pidfd` leads to. Returns the number of views.
 ///
 /// # Errors
 /// When a mount is refused; then nothing is left of it.
 pub fn mount_inspection(
     mounts: &SourceMounts,
-    slot: u64,
+    top: &str,
     rows: &[Row],
     dir: &OwnedFd,
     pidfd: impl AsFd,
 ) -> Result<usize> {
-    let stage = PathBuf::from(format!("/mounts/{slot}"));
+    let stage = PathBuf::from(format!("/mounts/{top}"));
     fs::create_dir_all(&stage).map_err(|e| Error::io("create", &stage, e))?;
-    let result = build(mounts, slot, rows, &stage).and_then(|tree| {
+    let result = build(mounts, top, rows, &stage).and_then(|tree| {
         mounts.inside(pidfd, || {
             let flags =
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -52,7 +52,7 @@ pub fn mount_inspection(
     result.map(|()| rows.len())
 }
 
-fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
+fn build(mounts: &SourceMounts, top: &str, rows: &[Row], stage: &Path) -> Result<OwnedFd> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let text = stage.display().to_string();
     do_mount(SOURCE, &text, "tmpfs", plain, OPTIONS)?;
@@ -79,7 +79,7 @@ fn build(mounts: &SourceMounts, slot: u64, rows: &[Row], stage: &Path) -> Result
         .map_err(|e| Error::io("open", &point, e))?;
         let flags =
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(mounts.clone_of(slot, row)?, "", at, "", flags)
+        move_mount(mounts.clone_of(top, row)?, "", at, "", flags)
             .map_err(|e| Error::io("mount on", &point, e))?;
     }
     mount_remount(stage, plain | MountFlags::RDONLY, OPTIONS)

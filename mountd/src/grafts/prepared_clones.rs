@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use super::rows::to_be_grafted;
 use super::source_mounts::SourceMounts;
-use eci_fs_protocol::link::Row;
+use eci_fs_protocol::link::{Row, directory_name};
 
 /// Clones for the container that is going to be in a slot.
 #[derive(Debug)]
@@ -20,9 +20,10 @@ pub(super) struct PreparedClones {
 
 impl PreparedClones {
     /// Makes as many clones as can be made. `rows` are those of another container: the next one mostly gets the same.
-    pub(super) fn make(mounts: &SourceMounts, slot: u64, rows: &[Row]) -> Self {
+    pub(super) fn make(mounts: &SourceMounts, slot: u64, generation: u32, rows: &[Row]) -> Self {
+        let top = directory_name(slot, generation);
         let clones = to_be_grafted(rows).filter_map(|row| {
-            let clone = mounts.clone_of(slot, row);
+            let clone = mounts.clone_of(&top, row);
             let clone =
                 clone.inspect_err(|error| tracing::debug!(%error, path = row.path, "not ready"));
             Some((row.clone(), clone.ok()?))

@@ -140,8 +140,7 @@ impl LivenessProbe {
                         let _ = done.send(connection);
                     }
                 };
-                self.probes
-                    .ask(Question { number }, root.as_fd(), hears)?;
+                self.probes.ask(Question { number }, root.as_fd(), hears)?;
             }
         }
         Ok(())

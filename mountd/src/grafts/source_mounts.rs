@@ -158,10 +158,11 @@ impl SourceMounts {
         LivenessProbe::new(Probes::start()?, [&self.cached, &self.live])
     }
 
-    /// Returns a detached clone of the mount of one row of the container in `slot`, to be moved onto its target.
-    pub(super) fn clone_of(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
+    /// Returns a detached clone of the mount of one row of the container with the directory `top`, to be moved onto its
+    /// target.
+    pub(super) fn clone_of(&self, top: &str, row: &Row) -> Result<OwnedFd> {
         use rustix::mount::{OpenTreeFlags, open_tree};
-        let path = format!("{slot}{}", row.path);
+        let path = format!("{top}{}", row.path);
         open_tree(
             self.source(row),
             path.as_str(),
@@ -172,9 +173,9 @@ impl SourceMounts {
         .map_err(|e| Error::io("clone", format!("{}:/{path}", row.connection.name()), e))
     }
 
-    /// Opens one file of the container in `slot` for reading, as a program in the container would.
-    pub fn open_view(&self, slot: u64, row: &Row) -> Result<OwnedFd> {
-        let path = format!("{slot}{}", row.path);
+    /// Opens one file of the container with the directory `top` for reading, as a program in the container would.
+    pub fn open_view(&self, top: &str, row: &Row) -> Result<OwnedFd> {
+        let path = format!("{top}{}", row.path);
         rustix::fs::openat(
             self.source(row),
             path.as_str(),
@@ -184,24 +185,18 @@ impl SourceMounts {
         .map_err(|e| Error::io("open", &row.path, e))
     }
 
-    /// Opens `path`, which is the path of the directory graft `row` of the container in `slot`, or one below it, as a
-    /// place (`O_PATH`). Links are followed within the container's directory.
-    pub fn open_in_directory(&self, slot: u64, row: &Row, path: &str) -> Result<OwnedFd> {
+    /// Opens `path`, which is the path of the directory graft `row` of the container with the directory `top`, or one
+    /// below it, as a place (`O_PATH`). Links are followed within the container's directory.
+    pub fn open_in_directory(&self, top: &str, row: &Row, path: &str) -> Result<OwnedFd> {
         let place = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let source = self.source(row);
-        let top = slot.to_string();
-        rustix::fs::openat(
-            source,
-            top.as_str(),
-            place | OFlags::DIRECTORY,
-            Mode::empty(),
-        )
-        .and_then(|top| {
-            let path = path.trim_start_matches('/');
-            rustix::fs::openat2(&top, path, place, Mode::empty(), resolve)
-        })
-        .map_err(|e| Error::io("open", path, e))
+        rustix::fs::openat(source, top, place | OFlags::DIRECTORY, Mode::empty())
+            .and_then(|top| {
+                let path = path.trim_start_matches('/');
+                rustix::fs::openat2(&top, path, place, Mode::empty(), resolve)
+            })
+            .map_err(|e| Error::io("open", path, e))
     }
 
     fn source(&self, row: &Row) -> &OwnedFd {

@@ -246,7 +246,9 @@ impl<'a> Targets<'a> {
     }
 
     fn occupant_of(&self, mount: &Mount) -> Occupant {
-        let slot = || mount.root.split('/').nth(1)?.parse().ok();
+        // The name of the container's directory: its slot, and mostly its generation.
+        let name = || mount.root.split('/').nth(1);
+        let slot = || name()?.split('-').next()?.parse().ok();
         if self.connections.contains(&mount.dev) {
             return slot().map_or(Occupant::Foreign, Occupant::Graft);
         }

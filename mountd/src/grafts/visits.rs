@@ -192,14 +192,14 @@ impl Visits {
         }
     }
 
-    /// Makes clones for the container that is going to be in `slot`. They stay with the threads of visits.
+    /// Makes clones for the container that is going to be in `slot`, with this generation. They stay with the threads of visits.
     ///
     /// # Errors
     /// When there are no more threads.
-    pub(super) fn prepare(&self, slot: u64, rows: Vec<Row>) -> Result<()> {
+    pub(super) fn prepare(&self, slot: u64, generation: u32, rows: Vec<Row>) -> Result<()> {
         let (done, result) = mpsc::channel();
         let job: Job = Box::new(move |inside, _| {
-            let made = PreparedClones::make(&inside.mounts, slot, &rows);
+            let made = PreparedClones::make(&inside.mounts, slot, generation, &rows);
             *inside.prepared.lock() = Some(made);
             let _ = done.send(());
         });

@@ -28,6 +28,9 @@ enum Head {
     V1 {
         boot_id: String,
         next_slot: u64,
+        /// None in a file of version 0.1.0, which gave out all slots below `next_slot`.
+        #[serde(default)]
+        counted_below: Option<u64>,
         #[serde(rename = "machine_secret", default)]
         host_secret: Option<[u8; 32]>,
         containers: Vec<SavedContainer>,
@@ -37,6 +40,9 @@ enum Head {
     V2 {
         boot_id: String,
         next_slot: u64,
+        /// As in [`Head::V1`].
+        #[serde(default)]
+        counted_below: Option<u64>,
         #[serde(rename = "machine_secret")]
         host_secret: Option<[u8; 32]>,
     },
@@ -75,31 +81,41 @@ impl Saved {
         runtime: &RuntimeDir,
         unreadable: fn(&Path, serde_json::Error) -> Result<()>,
     ) -> Result<Option<Self>> {
+        let is_counted;
         let mut saved = match parse(runtime, FILE, unreadable)? {
             None => return Ok(None),
             Some(Head::V1 {
                 boot_id,
                 next_slot,
+                counted_below,
                 host_secret,
                 containers,
             }) => {
                 return Ok(Some(Self {
                     boot_id,
                     next_slot,
+                    counted_below: counted_below.unwrap_or(next_slot),
                     host_secret,
                     containers,
+                    in_files: Vec::new(),
                 }));
             }
             Some(Head::V2 {
                 boot_id,
                 next_slot,
+                counted_below,
                 host_secret,
-            }) => Self {
-                boot_id,
-                next_slot,
-                host_secret,
-                containers: Vec::new(),
-            },
+            }) => {
+                is_counted = counted_below.is_none();
+                Self {
+                    boot_id,
+                    next_slot,
+                    counted_below: counted_below.unwrap_or(next_slot),
+                    host_secret,
+                    containers: Vec::new(),
+                    in_files: Vec::new(),
+                }
+            }
         };
         let dir = match RuntimeDir::open(&runtime.path().join(DIR)) {
             Err(error) if error.kind == Kind::NotFound => return Ok(Some(saved)),
@@ -113,7 +129,11 @@ impl Saved {
         slots.sort_unstable();
         slots.dedup();
         for slot in slots {
-            saved.next_slot = saved.next_slot.max(slot.saturating_add(1));
+            if is_counted {
+                saved.next_slot = saved.next_slot.max(slot.saturating_add(1));
+                saved.counted_below = saved.next_slot;
+            }
+            saved.in_files.push(slot);
             match parse::<ContainerFile>(&dir, &file_of(slot), unreadable)? {
                 Some(entry) if entry.boot_id == saved.boot_id && entry.container.slot == slot => {
                     saved.containers.push(entry.container);
@@ -149,14 +169,16 @@ impl Registry {
             }
         }
         outcome?;
-        if is_new && self.written != Some(self.next_slot) {
+        let next_slot = self.slots.next();
+        if is_new && self.written != Some(next_slot) {
             let head = Head::V2 {
                 boot_id: self.boot_id.clone(),
-                next_slot: self.next_slot,
+                next_slot,
+                counted_below: Some(self.slots.counted_below()),
                 host_secret: Some(self.host_secret),
             };
             runtime.write(FILE, &encode(&head, runtime.path())?)?;
-            self.written = Some(self.next_slot);
+            self.written = Some(next_slot);
         }
         Ok(())
     }
@@ -179,7 +201,8 @@ impl Registry {
     pub fn write_whole(&mut self, runtime: &RuntimeDir) -> Result<()> {
         let head = Head::V1 {
             boot_id: self.boot_id.clone(),
-            next_slot: self.next_slot,
+            next_slot: self.slots.next(),
+            counted_below: Some(self.slots.counted_below()),
             host_secret: Some(self.host_secret),
             containers: self.iter().map(|(slot, one)| one.saved(slot)).collect(),
         };
@@ -217,6 +240,7 @@ impl Container {
             boot_id: Some(self.secrets.boot_id),
             root: self.root.clone(),
             measures_cpus: self.measures_cpus,
+            generation: self.secrets.generation,
         }
     }
 }
@@ -288,6 +312,7 @@ mod tests {
             secrets: eci_fs_protocol::link::Secrets {
                 boot_id: [1; 16],
                 host_secret: [2; 32],
+                generation: 0,
             },
             rows: Vec::new(),
             grafted: vec!["/proc/stat".to_owned()],
@@ -304,8 +329,7 @@ mod tests {
     /// Returns a list with containers of these names, in the slots from 1 on.
     fn registry(boot_id: &str, ids: &[&str]) -> Registry {
         let mut registry = Registry::new(boot_id.into(), None).unwrap();
-        for id in ids {
-            let slot = registry.take_slot();
+        for (slot, id) in (1..).zip(ids) {
             registry.insert(slot, container(id));
         }
         registry
@@ -351,13 +375,14 @@ mod tests {
             root: Some("/r".into()),
             boot_id: Some([1; 16]),
             measures_cpus: Some(false),
+            generation: 0,
         }
     }
 
     const SAVED: &str = concat!(
         r#"{"id":"a","slot":1,"pid":7,"start_ticks":9,"grafted":["/proc/stat"],"mounts":[["/d",true]],"#,
         r#""choice":"own","cgroups":[{"controllers":["cpu"],"path":"/c"}],"choices":{},"root":"/r","#,
-        r#""boot_id":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"measures_cpus":false}"#,
+        r#""boot_id":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"measures_cpus":false,"generation":0}"#,
     );
 
     /// A daemon of another release reads them.
@@ -368,21 +393,23 @@ mod tests {
             &Head::V1 {
                 boot_id: "b".to_owned(),
                 next_slot: 2,
+                counted_below: Some(1),
                 host_secret: Some([2; 32]),
                 containers: vec![saved()],
             },
             &format!(
-                r#"{{"version":"1","boot_id":"b","next_slot":2,"machine_secret":[{secret}],"containers":[{SAVED}]}}"#
+                r#"{{"version":"1","boot_id":"b","next_slot":2,"counted_below":1,"machine_secret":[{secret}],"containers":[{SAVED}]}}"#
             ),
         );
         assert_bytes(
             &Head::V2 {
                 boot_id: "b".to_owned(),
                 next_slot: 2,
+                counted_below: Some(1),
                 host_secret: Some([2; 32]),
             },
             &format!(
-                r#"{{"version":"2","boot_id":"b","next_slot":2,"machine_secret":[{secret}]}}"#
+                r#"{{"version":"2","boot_id":"b","next_slot":2,"counted_below":1,"machine_secret":[{secret}]}}"#
             ),
         );
         assert_bytes(
@@ -445,7 +472,7 @@ mod tests {
         std::fs::write(runtime.path().join(DIR).join("1.json"), "{}").unwrap();
         let head = runtime.path().join(FILE);
         let written = std::fs::read(&head).unwrap();
-        registry.take_slot();
+        registry.take_slot().unwrap();
         registry.remove(3);
         registry.write(&runtime).unwrap();
         assert_eq!(std::fs::read(&head).unwrap(), written);
@@ -453,11 +480,59 @@ mod tests {
         registry.write(&runtime).unwrap();
         assert_eq!(names(&runtime), ["1.json", "2.json"]);
         assert_eq!(listed(&runtime), [("B".to_owned(), 2)]);
-        // One that cannot be understood is set aside, and its slot is not given out again.
+        // One that cannot be understood is set aside.
         assert!(runtime.path().join(DIR).join("1.json.unreadable").exists());
-        let saved = Saved::read(&runtime).unwrap().unwrap();
-        let mut next = Registry::new("boot".into(), Some(&saved)).unwrap();
-        assert_eq!(next.take_slot(), 5);
+    }
+
+    #[test]
+    fn privileged_a_slot_that_is_in_use_or_was_is_not_given_out_again() {
+        let (_dir, runtime) = runtime();
+        let mut registry = Registry::new("boot".into(), None).unwrap();
+        let slot = registry.take_slot().unwrap();
+        registry.insert(slot, container("a"));
+        registry.write(&runtime).unwrap();
+        let head = runtime.read(FILE).unwrap().unwrap();
+        // The daemon is killed before the head is written, and one file cannot be understood.
+        let slot = registry.take_slot().unwrap();
+        registry.insert(slot, container("b"));
+        registry.write(&runtime).unwrap();
+        runtime.write(FILE, &head).unwrap();
+        let file = runtime.path().join(DIR).join(file_of(slot));
+        std::fs::write(&file, "{}").unwrap();
+        for is_set_aside in [false, true] {
+            let saved = Saved::read(&runtime).unwrap().unwrap();
+            assert_eq!(saved.in_files.contains(&slot), !is_set_aside);
+            let mut next = Registry::new("boot".into(), Some(&saved)).unwrap();
+            assert_eq!(
+                next.take_slot().is_ok_and(|next| next == slot),
+                is_set_aside
+            );
+        }
+    }
+
+    /// Version 0.1.0 gave out slots by their numbers.
+    #[test]
+    fn privileged_slots_go_on_after_an_upgrade_from_version_0_1_0() {
+        let (_dir, runtime) = runtime();
+        let secret = "2,".repeat(31) + "2";
+        let container = r#"{"id":"web","slot":8,"pid":7,"start_ticks":9,"grafted":[],"mounts":[]}"#;
+        let head =
+            format!(r#"{{"version":"2","boot_id":"b","next_slot":7,"machine_secret":[{secret}]}}"#);
+        runtime.write(FILE, &head).unwrap();
+        let dir = runtime.subdirectory(DIR).unwrap();
+        let file = format!(r#"{{"boot_id":"b","container":{container}}}"#);
+        dir.write("8.json", &file).unwrap();
+        let whole = format!(
+            r#"{{"version":"1","boot_id":"b","next_slot":9,"machine_secret":[{secret}],"containers":[{container}]}}"#
+        );
+        for head in [head, whole] {
+            runtime.write(FILE, &head).unwrap();
+            let saved = Saved::read(&runtime).unwrap().unwrap();
+            assert_eq!((saved.next_slot, saved.counted_below), (9, 9));
+            assert_eq!(saved.containers[0].generation, 0);
+            let mut registry = Registry::new("b".into(), Some(&saved)).unwrap();
+            assert!(registry.take_slot().unwrap() >= 9);
+        }
     }
 
     #[test]

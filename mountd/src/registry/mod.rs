@@ -1,10 +1,11 @@
 //! The list of attached containers, in memory and in the runtime directory.
 //!
 //! A slot is the number of a container's directory in both connections, and part of every node id. No slot is given out
-//! twice before a reboot, so that nothing that still holds an old graft can meet another container.
+//! twice before a reboot, so that nothing that still holds an old graft can meet another container (`slots.rs`).
 
 mod files;
 mod saved;
+mod slots;
 
 pub use files::DIR;
 pub use saved::{Intent, Saved, SavedContainer};
@@ -18,7 +19,8 @@ use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Listed, Selector};
 use eci_fs_protocol::error::{Error, Kind, Result};
-use eci_fs_protocol::link::{Row, Secrets, random};
+use eci_fs_protocol::link::{Row, Secrets, directory_name, random};
+use slots::Slots;
 
 /// The file of the [`Intent`] in the runtime directory. There is none between two operations.
 pub const INTENT: &str = "attaching.json";
@@ -65,7 +67,9 @@ pub struct InspectionMount {
 #[derive(Debug)]
 pub struct Registry {
     containers: BTreeMap<u64, Container>,
-    next_slot: u64,
+    /// The slot of the container that came last.
+    last: Option<u64>,
+    slots: Slots,
     boot_id: String,
     host_secret: [u8; 32],
     /// Slots whose files may be out of date: of containers that have changed, and of those that are gone.
@@ -74,23 +78,36 @@ pub struct Registry {
     written: Option<u64>,
 }
 
+impl Container {
+    /// Returns the name of its directory in the root of both connections. It is in `slot`.
+    pub fn directory_name(&self, slot: u64) -> String {
+        directory_name(slot, self.secrets.generation)
+    }
+}
+
 impl Registry {
     /// Returns an empty list. It goes on with the slots and the secret of `saved` if that is of the same boot.
     ///
     /// # Errors
     /// When the kernel has no randomness.
     pub fn new(boot_id: String, saved: Option<&Saved>) -> Result<Self> {
-        let (next_slot, secret) = match saved {
-            Some(saved) if saved.boot_id == boot_id => (saved.next_slot, saved.host_secret),
-            _ => (1, None),
-        };
-        let host_secret = match secret {
+        let saved = saved.filter(|saved| saved.boot_id == boot_id);
+        let host_secret = match saved.and_then(|saved| saved.host_secret) {
             Some(secret) => secret,
             None => random().map_err(|e| Error::io("get", "random bytes", e))?,
         };
+        let slots = match saved {
+            Some(saved) => {
+                let mut slots = Slots::going_on(&host_secret, saved.next_slot, saved.counted_below);
+                saved.in_files.iter().for_each(|slot| slots.skip(*slot));
+                slots
+            }
+            None => Slots::new(&host_secret),
+        };
         Ok(Self {
             containers: BTreeMap::new(),
-            next_slot,
+            last: None,
+            slots,
             boot_id,
             host_secret,
             changed: BTreeSet::new(),
@@ -98,31 +115,37 @@ impl Registry {
         })
     }
 
-    /// Returns the secrets of a new container.
+    /// Returns the secrets of a new container with this generation.
     ///
     /// # Errors
     /// When the kernel has no randomness.
-    pub fn new_secrets(&self) -> Result<Secrets> {
-        Secrets::new(self.host_secret).map_err(|e| Error::io("get", "random bytes", e))
+    pub fn new_secrets(&self, generation: u32) -> Result<Secrets> {
+        let secrets =
+            Secrets::new(self.host_secret).map_err(|e| Error::io("get", "random bytes", e))?;
+        Ok(Secrets {
+            generation,
+            ..secrets
+        })
     }
 
-    /// Returns the secrets of a container that had this boot_id before, as far as that is known.
+    /// Returns the secrets of a container that was attached before, as far as they are known.
     ///
     /// # Errors
     /// When the kernel has no randomness.
-    pub fn secrets_of(&self, boot_id: Option<[u8; 16]>) -> Result<Secrets> {
-        match boot_id {
+    pub fn secrets_of(&self, saved: &SavedContainer) -> Result<Secrets> {
+        match saved.boot_id {
             Some(boot_id) => Ok(Secrets {
                 boot_id,
                 host_secret: self.host_secret,
+                generation: saved.generation,
             }),
-            None => self.new_secrets(),
+            None => self.new_secrets(saved.generation),
         }
     }
 
-    /// Gives out no slot up to this one.
+    /// Does not give out this slot, which has been given out.
     pub fn skip_slot(&mut self, slot: u64) {
-        self.next_slot = self.next_slot.max(slot.saturating_add(1));
+        self.slots.skip(slot);
     }
 
     /// Returns what a daemon of this boot is about to do with the container in `slot`.
@@ -144,14 +167,21 @@ impl Registry {
     }
 
     /// Returns a slot that no container has had.
-    pub fn take_slot(&mut self) -> u64 {
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        slot
+    ///
+    /// # Errors
+    /// When there is none any more before the host is booted.
+    pub fn take_slot(&mut self) -> Result<u64> {
+        self.slots.take()
+    }
+
+    /// Returns the container that came last; none if it is gone.
+    pub fn last(&self) -> Option<&Container> {
+        self.get(self.last?)
     }
 
     /// Puts a container on the list.
     pub fn insert(&mut self, slot: u64, container: Container) {
+        self.last = Some(slot);
         self.changed.insert(slot);
         self.containers.insert(slot, container);
     }
@@ -296,21 +326,44 @@ pub fn check_id(id: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use eci_fs_protocol::link::SLOTS;
 
     #[test]
     fn slots_go_on_after_a_restart_and_begin_anew_after_a_reboot() {
         let mut registry = Registry::new("boot".into(), None).unwrap();
-        assert_eq!((registry.take_slot(), registry.take_slot()), (1, 2));
+        registry.take_slot().unwrap();
         let saved = Saved {
             boot_id: "boot".into(),
-            next_slot: registry.next_slot,
-            host_secret: None,
+            next_slot: registry.slots.next(),
+            counted_below: registry.slots.counted_below(),
+            host_secret: Some(registry.host_secret),
             containers: Vec::new(),
+            in_files: Vec::new(),
         };
-        for (boot_id, slot) in [("boot", 3), ("other", 1)] {
+        let next_of = |boot_id: &str| {
             let mut next = Registry::new(boot_id.into(), Some(&saved)).unwrap();
-            assert_eq!(next.take_slot(), slot);
-        }
+            (next.slots.next(), next.take_slot().unwrap())
+        };
+        assert_eq!(
+            next_of("boot"),
+            (registry.slots.next(), registry.take_slot().unwrap())
+        );
+        assert_eq!(next_of("other").0, 1);
+    }
+
+    #[test]
+    fn a_list_whose_slots_are_used_up_takes_no_container() {
+        let saved = Saved {
+            boot_id: "boot".into(),
+            next_slot: SLOTS,
+            counted_below: 1,
+            host_secret: Some([1; 32]),
+            containers: Vec::new(),
+            in_files: Vec::new(),
+        };
+        let mut registry = Registry::new("boot".into(), Some(&saved)).unwrap();
+        let error = registry.take_slot().unwrap_err().to_string();
+        assert!(error.contains("slots"), "{error}");
     }
 
     #[test]

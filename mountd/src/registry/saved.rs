@@ -13,12 +13,16 @@ use eci_fs_protocol::control::CgroupChoice;
 pub struct Saved {
     /// The kernel's boot_id: after a reboot nothing of this is true any more.
     pub boot_id: String,
-    /// The slot that the next container gets.
+    /// The number of the slot that the next container gets.
     pub next_slot: u64,
+    /// Slots below this were given out by version 0.1.0.
+    pub counted_below: u64,
     /// The secret from which hardware identities are made; the files are root's alone.
     pub host_secret: Option<[u8; 32]>,
     /// The containers, by slot.
     pub containers: Vec<SavedContainer>,
+    /// The slots that have files of their own, also of those containers whose files cannot be understood.
+    pub in_files: Vec<u64>,
 }
 
 /// A container as it is written down.
@@ -55,6 +59,9 @@ pub struct SavedContainer {
     /// then the container keeps the CPUs that it has seen.
     #[serde(default = "not_measuring")]
     pub measures_cpus: Option<bool>,
+    /// The generation of its nodes; 0 if it was attached by version 0.1.0. The file is root's alone.
+    #[serde(default)]
+    pub generation: u32,
 }
 
 fn not_measuring() -> Option<bool> {

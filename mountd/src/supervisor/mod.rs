@@ -65,6 +65,8 @@ pub struct Server {
     link: Channel,
     /// The broker's end of its channel, for the daemon that takes our place.
     broker_channel: Option<OwnedFd>,
+    /// True if it gives containers generations ([`Secrets::generation`]).
+    generations: bool,
     /// True if it lives on when the value is dropped.
     released: bool,
 }
@@ -113,9 +115,16 @@ impl Server {
             init: connections.init(),
             settings: program.settings.clone(),
             held: descriptors.held.as_ref().map_or(0, |_| link::HELD),
+            replies: Some(connections.replies()),
         };
         match server.call(&start, &fds)? {
-            FromServer::Started { replies } => connections.accept(replies)?,
+            FromServer::Started {
+                replies,
+                generations,
+            } => {
+                connections.accept(replies)?;
+                server.generations = generations;
+            }
             other => return Err(unexpected(&other)),
         }
         Ok(server)
@@ -133,6 +142,7 @@ impl Server {
             Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let adopt = ToServer::Adopt {
             version: link::VERSION,
+            generations: true,
         };
         link.send(&adopt, &[for_server.as_fd()]).map_err(trouble)?;
         let packet = link
@@ -148,6 +158,7 @@ impl Server {
             init,
             replies,
             slots,
+            generations,
             ..
         } = packet.value
         else {
@@ -160,7 +171,7 @@ impl Server {
             ));
         };
         let connections = Connections::adopt([cached, live], init, replies)?;
-        let mut server = Self::over(link, sender.pid, None)?;
+        let mut server = Self::over(link, sender.pid, None)?.with_generations(generations);
         // Only now is it known that the pidfd is that of the process which answers.
         server.ping()?;
         let server = server.with_broker(broker_channel.into_inner(), broker)?;
@@ -202,11 +213,37 @@ impl Server {
             pidfd: crate::container::open_pidfd(pid)?,
             link,
             broker_channel: None,
+            generations: false,
             released: false,
         })
     }
 
+    /// Returns the server, of which it is known whether it gives generations.
+    pub fn with_generations(mut self, generations: bool) -> Self {
+        self.generations = generations;
+        self
+    }
+
+    /// Returns whether it gives containers generations ([`Secrets::generation`]). One of version 0.1.0 does not.
+    pub fn gives_generations(&self) -> bool {
+        self.generations
+    }
+
+    /// Returns the generation of the next container; 0 if the server gives none.
+    ///
+    /// # Errors
+    /// When the kernel has no randomness.
+    pub fn new_generation(&self) -> Result<u32> {
+        match self.generations {
+            true => link::new_generation().map_err(|e| Error::io("get", "random bytes", e)),
+            false => Ok(0),
+        }
+    }
+
     /// Hands over a container, with the pidfd of the process whose life is its. Returns what can be grafted into it.
+    ///
+    /// # Errors
+    /// When the container has a generation and the server gives none: its grafts would break.
     pub fn add(
         &mut self,
         slot: u64,
@@ -214,6 +251,7 @@ impl Server {
         described: &Described,
         choices: &Choices,
     ) -> Result<Vec<Row>> {
+        self.check_generation(secrets.generation)?;
         let mut fds: Vec<BorrowedFd<'_>> = described.dirs.iter().map(AsFd::as_fd).collect();
         fds.push(described.subject.pidfd.as_fd());
         match self.call(
@@ -231,11 +269,26 @@ impl Server {
     }
 
     /// Tells the server of the slot of a container that is going to come. The server has its names from then on.
-    pub fn expect(&mut self, slot: u64) -> Result<()> {
-        match self.call(&ToServer::Expect { slot }, &[])? {
+    pub fn expect(&mut self, slot: u64, generation: u32) -> Result<()> {
+        self.check_generation(generation)?;
+        match self.call(&ToServer::Expect { slot, generation }, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Checks that the server can have containers with these generations.
+    ///
+    /// # Errors
+    /// When it gives none.
+    pub fn check_generation(&self, generation: u32) -> Result<()> {
+        if generation == 0 || self.generations {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "the server would break the grafts of containers, whose nodes have generations that it does not know",
+        )
+        .remedy("install the version that was running, or restart the containers"))
     }
 
     /// Returns what can be grafted into a container that it has.
@@ -262,9 +315,7 @@ impl Server {
     /// When it is of a release that cannot tell.
     pub fn progress(&mut self, limit: Duration) -> Result<Option<Vec<u64>>> {
         let trouble = |e| Error::io("speak to", "the server", e);
-        self.link
-            .send(&ToServer::Progress, &[])
-            .map_err(trouble)?;
+        self.link.send(&ToServer::Progress, &[]).map_err(trouble)?;
         let mut poll = [PollFd::new(&self.link, PollFlags::IN)];
         let limit = Timespec::try_from(limit).unwrap_or(KILL_LIMIT);
         let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)));
@@ -311,9 +362,13 @@ impl Server {
         }
     }
 
-    /// Has the server tell what containers set these sysctls to.
+    /// Has the server tell what containers set these sysctls to, and ask for user namespaces.
     pub fn watch_host_sysctls(&mut self, tunables: Vec<HostSysctl>) -> Result<()> {
-        match self.call(&ToServer::HostSysctls { tunables }, &[])? {
+        let packet = ToServer::HostSysctls {
+            tunables,
+            user_namespaces: true,
+        };
+        match self.call(&packet, &[])? {
             FromServer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

@@ -11,5 +11,5 @@ pub use attached::{Attached, SizeChange, Version};
 pub use freshness::{Freshness, STATIC_BOUND, hz};
 pub use sampler::{LoadSample, Sampler};
 pub use settings::view_settings;
-pub use user_namespace::{UserNamespace, UserNamespaceCache};
+pub use user_namespace::UserNamespaceCache;
 pub use watcher::Watcher;

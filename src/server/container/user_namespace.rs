@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use eci_fs_protocol::link::UserNamespace;
 use parking_lot::Mutex;
 use rustix::thread::CapabilitySets;
 
@@ -9,17 +10,6 @@ use rustix::thread::CapabilitySets;
 /// the time of a write. A thread that had not all capabilities gets them by entering another namespace, and is then
 /// looked at again.
 const CACHED_FOR: Duration = Duration::from_millis(1);
-
-/// The user namespace of a thread, as the server tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UserNamespace {
-    /// The host's.
-    Host,
-    /// The container's.
-    Container,
-    /// Neither of the two, or one that cannot be looked at.
-    Other,
-}
 
 /// The user namespace of the thread that wrote last to a tunable that takes a capability.
 #[derive(Debug, Default)]

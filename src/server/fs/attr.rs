@@ -1,6 +1,6 @@
 //! The attributes of a node, as stat(2) shows them, and the entries of a directory.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::server::ids::NodeId;
 
@@ -50,6 +50,17 @@ impl Attr {
             mtime: SystemTime::UNIX_EPOCH,
         }
     }
+}
+
+/// The answer to a LOOKUP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The attributes of the node.
+    pub attr: Attr,
+    /// The time for which the kernel may believe the name.
+    pub timeout: Duration,
+    /// The generation of the node, which is never another one.
+    pub generation: u32,
 }
 
 /// One entry of a listing.

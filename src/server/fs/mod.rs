@@ -35,7 +35,7 @@ mod request;
 mod snapshots;
 mod sysctls;
 
-pub use attr::{Attr, DirEntry, Kind, Listing};
+pub use attr::{Attr, DirEntry, Entry, Kind, Listing};
 pub use dispatch::Dispatcher;
 pub use file_system::{FileSystem, KernelCache, Looked, Services};
 pub use permission::Caller;

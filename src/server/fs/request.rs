@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use eci_fs_protocol::link::Connection;
 
-use super::attr::{Attr, Listing};
+use super::attr::{Attr, Entry, Listing};
 use super::grafts;
-use super::permission::Caller;
+use super::permission::{self, Caller};
 use super::snapshots::Opened;
 use crate::server::error::Errno;
 use crate::server::ids::{Handle, NodeId, Request};
@@ -24,9 +24,8 @@ pub trait Reply<T>: Debug + Send + 'static {
 
 /// The ways back of all answers, as one adapter has them.
 pub trait Replies: 'static {
-    /// Of a lookup: the attributes, and for how long the kernel may believe the name. It asks for the attributes again
-    /// before it uses them.
-    type Entry: Reply<(Attr, Duration)>;
+    /// Of a lookup. The kernel asks for the attributes again before it uses them.
+    type Entry: Reply<Entry>;
     /// Of a GETATTR or SETATTR: the attributes, and for how long the kernel may believe them.
     type Attr: Reply<(Attr, Duration)>;
     /// Of an OPEN.
@@ -123,6 +122,7 @@ impl<'a, R: Replies> FsRequest<'a, R> {
         let can_sleep = match operation {
             // Both touch tables of the server only.
             Operation::Poll { .. } | Operation::Release { .. } => false,
+            Operation::Write { .. } => grafts::can_sleep(id) || permission::takes_capability(id),
             _ => grafts::can_sleep(id),
         };
         Self {

@@ -3,10 +3,12 @@
 mod adapter;
 mod convert;
 mod drain;
+mod init;
 mod notifier;
 mod refused;
 mod reply;
 mod session;
 
+pub use init::Negotiated;
 pub use notifier::{KernelNotifier, resend};
 pub use session::{Backend, InitReply, Prepared, Serving, count_threads, prepare};

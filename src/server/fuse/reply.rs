@@ -9,7 +9,7 @@ use fuser::{
 
 use super::convert::{file_attr, file_type, fuse_errno};
 use crate::server::error::Errno;
-use crate::server::fs::{Attr, Listing, Opened, Replies, Reply};
+use crate::server::fs::{Attr, Entry, Listing, Opened, Replies, Reply};
 use crate::server::psi::Polled;
 
 /// The replies of the FUSE library.
@@ -27,14 +27,15 @@ impl Replies for FuseReplies {
     type Released = ReplyEmpty;
 }
 
-impl Reply<(Attr, Duration)> for ReplyEntry {
-    fn send(self, answer: Result<(Attr, Duration), Errno>) {
+impl Reply<Entry> for ReplyEntry {
+    fn send(self, answer: Result<Entry, Errno>) {
         match answer {
             // The library sends the inode number as the node id. So the kernel must not believe these attributes: it
             // asks for others, with the inode number, before it shows them to a program.
-            Ok((attr, timeout)) => {
-                let node = file_attr(&attr, attr.id.raw());
-                self.entry_with_ttls(&Duration::ZERO, &timeout, &node, Generation(0));
+            Ok(entry) => {
+                let node = file_attr(&entry.attr, entry.attr.id.raw());
+                let generation = Generation(entry.generation.into());
+                self.entry_with_ttls(&Duration::ZERO, &entry.timeout, &node, generation);
             }
             Err(errno) => self.error(fuse_errno(errno)),
         }

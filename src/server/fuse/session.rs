@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::adapter::Adapter;
 use super::drain::Relay;
+use super::init::{self, Negotiated};
 use super::notifier::KernelNotifier;
 use crate::server::fs::Dispatcher;
 
@@ -57,7 +58,8 @@ pub struct Backend {
     pub notifier: Arc<KernelNotifier>,
 }
 
-/// Makes a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet.
+/// Makes a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet. `negotiated` is the
+/// answer that `init` has got before.
 ///
 /// # Errors
 /// When the kept INIT request is not one.
@@ -66,6 +68,7 @@ pub fn prepare(
     connection: Connection,
     fuse: &OwnedFd,
     init: &[u8],
+    negotiated: Negotiated<'_>,
 ) -> io::Result<(Prepared, InitReply)> {
     let (theirs, ours) = rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -99,7 +102,7 @@ pub fn prepare(
             connection,
             notifier: Arc::clone(&backend.notifier),
         },
-        reply,
+        init::reply(init, reply, negotiated),
     ))
 }
 

@@ -9,7 +9,7 @@ use probe::capabilities::leave_bounding_set;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
-use crate::{facts, files, hang, stress, tune, ways, work};
+use crate::{facts, files, handles, hang, stress, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -72,6 +72,11 @@ impl Agent {
                 stress::stress(path, number(threads)?, number(milliseconds)?)
             }
             ["write", path, what] => tune::write(path, what),
+            // The node id, as two words, and the generation
+            ["handle", path] => handles::handle(path),
+            ["open-handle", mount, high, low, generation] => {
+                handles::open(mount, [number(high)?, number(low)?, number(generation)?])
+            }
             ["append", path, what] => tune::append(path, what),
             ["write-at", path, offset, what] => tune::write_at(path, number(offset)?, what),
             ["write-and-read", path, what] => tune::write_and_read(path, what),

@@ -16,6 +16,7 @@ mod attack;
 mod contain;
 mod facts;
 mod files;
+mod handles;
 mod hang;
 mod latencies;
 mod mapped;

@@ -1,8 +1,8 @@
-//! Version 1 of the handover.
+//! Version 2 of the handover.
 
-use eci_fs_protocol::handover::{Handover, Taken, VERSION};
+use eci_fs_protocol::handover::{Handover, OLDEST, Taken, VERSION};
 
-use crate::{assert_bytes, golden};
+use crate::{assert_bytes, assert_reads, golden};
 
 #[test]
 fn what_the_daemon_that_runs_says() {
@@ -12,10 +12,27 @@ fn what_the_daemon_that_runs_says() {
         replies: vec![vec![4], vec![]],
         server: 7,
         slots: vec![1, 8],
+        generations: true,
     };
     assert_bytes(
         &handover,
+        r#"{"version":2,"init":[[1,2],[3]],"replies":[[4],[]],"server":7,"slots":[1,8],"generations":true}"#,
+    );
+}
+
+#[test]
+fn what_a_daemon_of_version_1_says() {
+    let handover = Handover {
+        version: OLDEST,
+        init: vec![vec![1, 2], vec![3]],
+        replies: vec![vec![4], vec![]],
+        server: 7,
+        slots: vec![1, 8],
+        generations: false,
+    };
+    assert_reads(
         r#"{"version":1,"init":[[1,2],[3]],"replies":[[4],[]],"server":7,"slots":[1,8]}"#,
+        &handover,
     );
 }
 

@@ -5,7 +5,7 @@ use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{
     Access, BrokerReply, BrokerRequest, Connection, CpuIds, CpuQuota, FromServer, HELD, Resource,
-    Row, Secrets, Settings, ToServer, VERSION,
+    Row, Secrets, Settings, ToServer, UserNamespace, VERSION,
 };
 
 use crate::{assert_bytes, assert_reads, golden};
@@ -39,6 +39,7 @@ fn add(facts: Facts, choices: Choices) -> ToServer {
         secrets: Secrets {
             boot_id: [1; 16],
             host_secret: [2; 32],
+            generation: 0,
         },
         facts: Box::new(facts),
         choices,
@@ -60,11 +61,25 @@ golden! { what_the_daemon_says, ToServer:
         init: vec![vec![1, 2], vec![3]],
         settings: Settings::default(),
         held: HELD,
+        replies: None,
     }, concat!(
         r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"#,
         r#""host-clamp":true,"cpu-ids":"physical"},"held":4}}"#,
     );
-    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION }, r#"{"adopt":{"version":2}}"#;
+    ToServer::Start { .. } => ToServer::Start {
+        version: VERSION,
+        init: vec![vec![1, 2], vec![3]],
+        settings: Settings::default(),
+        held: 0,
+        replies: Some(vec![vec![4], vec![5, 6]]),
+    }, concat!(
+        r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"#,
+        r#""host-clamp":true,"cpu-ids":"physical"},"held":0,"replies":[[4],[5,6]]}}"#,
+    );
+    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION, generations: false },
+        r#"{"adopt":{"version":2}}"#;
+    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION, generations: true },
+        r#"{"adopt":{"version":2,"generations":true}}"#;
     ToServer::Catalogue { .. } => ToServer::Catalogue { slot: 7 }, r#"{"catalogue":{"slot":7}}"#;
     ToServer::Ping => ToServer::Ping, r#""ping""#;
     ToServer::Progress => ToServer::Progress, r#""progress""#;
@@ -74,16 +89,30 @@ golden! { what_the_daemon_says, ToServer:
         without: vec!["/proc/stat".to_owned()],
         ..Choices::default()
     }), ADD;
-    ToServer::Expect { .. } => ToServer::Expect { slot: 7 }, r#"{"expect":{"slot":7}}"#;
+    ToServer::Expect { .. } => ToServer::Expect { slot: 7, generation: 0 }, r#"{"expect":{"slot":7}}"#;
+    ToServer::Expect { .. } => ToServer::Expect { slot: 7, generation: 9 },
+        r#"{"expect":{"slot":7,"generation":9}}"#;
     ToServer::Remove { .. } => ToServer::Remove { slot: 7 }, r#"{"remove":{"slot":7}}"#;
     ToServer::Serve { .. } => ToServer::Serve { resend: true }, r#"{"serve":{"resend":true}}"#;
-    ToServer::HostSysctls { .. } => ToServer::HostSysctls { tunables: vec![HostSysctl::FileMax] },
-        r#"{"raise":{"tunables":["/proc/sys/fs/file-max"]}}"#;
+    ToServer::HostSysctls { .. } => ToServer::HostSysctls {
+        tunables: vec![HostSysctl::FileMax],
+        user_namespaces: false,
+    }, r#"{"raise":{"tunables":["/proc/sys/fs/file-max"]}}"#;
+    ToServer::HostSysctls { .. } => ToServer::HostSysctls {
+        tunables: Vec::new(),
+        user_namespaces: true,
+    }, r#"{"raise":{"tunables":[],"user_namespaces":true}}"#;
 }
 
 golden! { what_the_server_answers, FromServer:
-    FromServer::Started { .. } => FromServer::Started { replies: vec![vec![1], vec![2]] },
-        r#"{"started":{"replies":[[1],[2]]}}"#;
+    FromServer::Started { .. } => FromServer::Started {
+        replies: vec![vec![1], vec![2]],
+        generations: false,
+    }, r#"{"started":{"replies":[[1],[2]]}}"#;
+    FromServer::Started { .. } => FromServer::Started {
+        replies: vec![vec![1], vec![2]],
+        generations: true,
+    }, r#"{"started":{"replies":[[1],[2]],"generations":true}}"#;
     FromServer::Added { .. } => FromServer::Added {
         catalogue: vec![Row {
             path: "/proc/stat".to_owned(),
@@ -104,9 +133,21 @@ golden! { what_the_server_answers, FromServer:
             cpu_quota: Some(CpuQuota::Online),
         },
         slots: vec![7, 8],
+        generations: false,
     }, concat!(
         r#"{"held":{"version":2,"init":[[1],[2]],"replies":[[3],[4]],"settings":{"freshness-ms":0,"#,
         r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
+    );
+    FromServer::Held { .. } => FromServer::Held {
+        version: VERSION,
+        init: Vec::new(),
+        replies: Vec::new(),
+        settings: Settings::default(),
+        slots: vec![7],
+        generations: true,
+    }, concat!(
+        r#"{"held":{"version":2,"init":[],"replies":[],"settings":{"freshness-ms":10,"#,
+        r#""host-clamp":true,"cpu-ids":"physical"},"slots":[7],"generations":true}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
     FromServer::Progress { .. } => FromServer::Progress { answered: vec![3, 4] },
@@ -130,6 +171,8 @@ golden! { what_the_server_asks_the_broker, BrokerRequest:
         value: u64::MAX,
         number: None,
     }, r#"{"raise":{"slot":7,"tunable":"/proc/sys/fs/nr_open","value":18446744073709551615}}"#;
+    BrokerRequest::UserNamespace { .. } => BrokerRequest::UserNamespace { slot: 7, pid: 8, number: None },
+        r#"{"user-namespace":{"slot":7,"pid":8}}"#;
     BrokerRequest::Network { .. } => BrokerRequest::Network {
         slot: 7,
         path: "core".to_owned(),
@@ -149,6 +192,8 @@ golden! { what_the_broker_answers, BrokerReply:
     BrokerReply::Listed { .. } => BrokerReply::Listed {
         entries: vec![("somaxconn".to_owned(), false), ("eth0".to_owned(), true)],
     }, r#"{"listed":{"entries":[["somaxconn",false],["eth0",true]]}}"#;
+    BrokerReply::UserNamespace { .. } => BrokerReply::UserNamespace { namespace: UserNamespace::Container },
+        r#"{"user-namespace":{"namespace":"container"}}"#;
     BrokerReply::HostSysctlSet => BrokerReply::HostSysctlSet, r#""raised""#;
     BrokerReply::Refused { .. } => BrokerReply::Refused { errno: 22 }, r#"{"refused":{"errno":22}}"#;
     BrokerReply::Numbered { .. } => BrokerReply::Numbered {
@@ -235,6 +280,21 @@ fn the_padding_of_version_0_1_0_is_passed_over() {
         );
         assert_reads(&settings, &Settings::default());
     }
+}
+
+#[test]
+fn the_generation_of_a_container_stands_beside_its_secrets() {
+    let secrets = |generation| Secrets {
+        boot_id: [1; 16],
+        host_secret: [2; 32],
+        generation,
+    };
+    let bytes = |rest: &str| {
+        let (boot_id, host_secret) = ("1,".repeat(15) + "1", "2,".repeat(31) + "2");
+        format!(r#"{{"boot_id":[{boot_id}],"machine_secret":[{host_secret}]{rest}}}"#)
+    };
+    assert_bytes(&secrets(0), &bytes(""));
+    assert_bytes(&secrets(9), &bytes(r#","generation":9"#));
 }
 
 #[test]

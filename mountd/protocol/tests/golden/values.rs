@@ -4,7 +4,7 @@ use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Part, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason};
 use eci_fs_protocol::host_sysctl::HostSysctl;
-use eci_fs_protocol::link::{Access, Connection, CpuIds, CpuQuota, Resource};
+use eci_fs_protocol::link::{Access, Connection, CpuIds, CpuQuota, Resource, UserNamespace};
 
 use crate::{assert_bytes, assert_reads, golden};
 
@@ -55,6 +55,12 @@ golden! { resources, Resource:
     Resource::Memory => Resource::Memory, r#""memory""#;
     Resource::Io => Resource::Io, r#""io""#;
     Resource::Irq => Resource::Irq, r#""irq""#;
+}
+
+golden! { user_namespaces, UserNamespace:
+    UserNamespace::Host => UserNamespace::Host, r#""host""#;
+    UserNamespace::Container => UserNamespace::Container, r#""container""#;
+    UserNamespace::Other => UserNamespace::Other, r#""other""#;
 }
 
 golden! { host_sysctls, HostSysctl:

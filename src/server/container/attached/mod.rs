@@ -42,6 +42,8 @@ const ONE_PAGE: usize = 4096;
 #[derive(Debug)]
 pub struct Attached {
     slot: u64,
+    /// The generation of its nodes, which is never another one.
+    pub generation: u32,
     /// The values that its views are computed from.
     pub(super) container: Arc<Container>,
     /// The process whose life is the container's, if the server was told of it.
@@ -137,12 +139,15 @@ impl Attached {
             tunables: Default::default(),
             can_measure_cpus: AtomicBool::new(facts.can_measure_cpus),
         };
-        Ok(Self::over(container, facts.uid, facts.gid))
+        let mut attached = Self::over(container, facts.uid, facts.gid);
+        attached.generation = secrets.generation;
+        Ok(attached)
     }
 
     pub(crate) fn over(container: Container, uid: u32, gid: u32) -> Self {
         Self {
             slot: 0,
+            generation: 0,
             paths: Paths::of_container(&container.identity.host_secret),
             container: Arc::new(container),
             process: None,

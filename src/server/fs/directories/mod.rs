@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eci_fs_emulators::{DIRECTORIES, Directory, EMULATORS};
-use eci_fs_protocol::link::Connection;
+use eci_fs_protocol::link::{Connection, directory_name};
 
 use super::attr::{Attr, Listing};
 use super::containers::Containers;
 use crate::server::error::Errno;
 use crate::server::ids::{Node, NodeId};
+use crate::server::state::NO_SLOT;
 use layout::{Layout, TOP};
 pub(super) use prepared::PreparedSlots;
 
@@ -44,9 +45,23 @@ impl Directories {
         }
     }
 
-    /// Prepares a slot for a container that is going to be there.
-    pub(super) fn prepare(&self, slot: u64) {
-        self.prepared.insert(slot);
+    /// Prepares a slot for a container with this generation that is going to be there.
+    pub(super) fn prepare(&self, slot: u64, generation: u32) {
+        self.prepared.insert(slot, generation);
+    }
+
+    /// Returns the generation of all nodes of a slot; 0 for the root of a connection, which has none.
+    ///
+    /// # Errors
+    /// ENOENT when nothing is in the slot.
+    pub(super) fn generation(&self, slot: u64) -> Result<u32, Errno> {
+        if slot == NO_SLOT {
+            return Ok(0);
+        }
+        match self.prepared.generation(slot) {
+            Some(generation) => Ok(generation),
+            None => Ok(self.containers.get(slot)?.generation),
+        }
     }
 
     /// Prepares a slot no more, because it has its container.
@@ -54,17 +69,27 @@ impl Directories {
         self.prepared.remove(slot);
     }
 
-    /// Returns the directory of a container.
+    /// Returns the directory of a container by its name in the root of a connection.
     ///
     /// # Errors
-    /// ENOENT when nothing is in its slot.
+    /// ENOENT when no container has it.
     pub(super) fn lookup_slot(&self, name: &str) -> Result<NodeId, Errno> {
-        let slot = name.parse::<u64>().map_err(|_| Errno::NOENT)?;
+        let slot = name.split('-').next().and_then(|slot| slot.parse().ok());
+        let slot = slot.filter(|slot| *slot != NO_SLOT).ok_or(Errno::NOENT)?;
         // "007" is not the name of 7.
-        let is_there = self.containers.contains(slot) || self.prepared.contains(slot);
-        (is_there && slot.to_string() == name)
-            .then(|| NodeId::directory(slot, TOP))
-            .ok_or(Errno::NOENT)
+        match directory_name(slot, self.generation(slot)?) == name {
+            true => Ok(NodeId::directory(slot, TOP)),
+            false => Err(Errno::NOENT),
+        }
+    }
+
+    /// Returns the directory of the container in a slot.
+    ///
+    /// # Errors
+    /// ENOENT when there is none.
+    pub(super) fn top(&self, slot: u64) -> Result<NodeId, Errno> {
+        self.containers.get(slot)?;
+        Ok(NodeId::directory(slot, TOP))
     }
 
     /// Returns the node at `name` in the directory numbered `directory` of the container in `slot`.

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use dashmap::DashSet;
+use dashmap::DashMap;
 
 use super::DIRECTORY_TIMEOUT;
 use crate::server::error::Errno;
@@ -17,23 +17,32 @@ use crate::server::ids::{Node, NodeId};
 /// The most slots that are prepared. A daemon prepares one at a time, but may be killed before its container comes.
 const MOST: usize = 16;
 
-/// The slots that are prepared.
+/// The slots that are prepared, each with the generation of its container.
 #[derive(Debug, Default)]
-pub(in crate::server::fs) struct PreparedSlots(DashSet<u64>);
+pub(in crate::server::fs) struct PreparedSlots(DashMap<u64, u32>);
 
 impl PreparedSlots {
     /// Prepares a slot.
-    pub(super) fn insert(&self, slot: u64) {
+    pub(super) fn insert(&self, slot: u64, generation: u32) {
         if self.0.len() >= MOST {
             self.0.clear();
         }
-        self.0.insert(slot);
+        self.0.insert(slot, generation);
+    }
+
+    /// Returns the generation of the container that is going to be in a slot; none if the slot is not prepared.
+    pub(super) fn generation(&self, slot: u64) -> Option<u32> {
+        // Mostly none is.
+        match self.0.is_empty() {
+            true => None,
+            false => self.0.get(&slot).map(|generation| *generation),
+        }
     }
 
     /// Returns whether a slot is prepared.
     pub(super) fn contains(&self, slot: u64) -> bool {
         // Mostly none is.
-        !self.0.is_empty() && self.0.contains(&slot)
+        !self.0.is_empty() && self.0.contains_key(&slot)
     }
 
     /// Forgets a slot, which has its container now.
@@ -86,7 +95,7 @@ mod tests {
     fn daemons_that_are_killed_before_their_container_comes_leave_a_few_slots() {
         let slots = PreparedSlots::default();
         for slot in 1..100 {
-            slots.insert(slot);
+            slots.insert(slot, 1);
             assert!(slots.0.len() <= MOST && slots.contains(slot));
         }
     }

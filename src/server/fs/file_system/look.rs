@@ -32,7 +32,7 @@ impl FileSystem {
             if EMULATORS.iter().any(|view| view.facts().path == path) {
                 return self.text(slot, &path).map(Looked::File);
             }
-            let mut id = self.directories.lookup_slot(&slot.to_string())?;
+            let mut id = self.directories.top(slot)?;
             let mut kind = Kind::Directory;
             let mut so_far = String::new();
             let mut names = path.split('/').filter(|name| !name.is_empty());

@@ -145,7 +145,11 @@ impl FileSystem {
             watcher.clone(),
             persistence.clone(),
         ));
-        let permissions = Arc::new(Permissions::new(Arc::clone(&host), capabilities));
+        let permissions = Arc::new(Permissions::new(
+            Arc::clone(&host),
+            broker.clone(),
+            capabilities,
+        ));
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&containers), persistence.clone()));
         Arc::new(Self {
             catalogue: Catalogue::new(Arc::clone(&renderer)),
@@ -215,9 +219,15 @@ impl FileSystem {
         Ok(self.catalogue.of(&*self.containers.get(slot)?))
     }
 
-    /// Prepares a slot for a container that is going to be there.
-    pub fn prepare(&self, slot: u64) {
-        self.directories.prepare(slot);
+    /// Prepares a slot for a container with this generation that is going to be there.
+    pub fn prepare(&self, slot: u64, generation: u32) {
+        self.directories.prepare(slot, generation);
+    }
+
+    /// Returns whether a container has a generation.
+    pub fn has_generations(&self) -> bool {
+        let mut all = self.containers.iter();
+        all.any(|container| container.generation != 0)
     }
 
     /// Removes a container. A program that still holds one of its views meets ENOENT.
@@ -246,6 +256,11 @@ impl FileSystem {
     /// Returns the users of the namespace of a process; nothing when it has ended.
     pub fn uid_map_of(&self, process: Option<u32>) -> Vec<u8> {
         process.map_or_else(Vec::new, |pid| self.permissions.uid_map(pid))
+    }
+
+    /// Asks the daemon for the user namespaces of callers from now on, or does not any more.
+    pub fn ask_for_user_namespaces(&self, is_answered: bool) {
+        self.permissions.ask_for_user_namespaces(is_answered);
     }
 
     /// Tells the daemon of these sysctls of the host from now on, also of what was written already.

@@ -4,6 +4,7 @@ use eci_fs_protocol::link::Connection;
 
 use super::FileSystem;
 use crate::server::error::Errno;
+use crate::server::fs::attr::Entry;
 use crate::server::fs::request::{FsRequest, Operation, Replies, Reply};
 use crate::server::fs::snapshots::Write;
 
@@ -20,7 +21,15 @@ impl FileSystem {
             Operation::Lookup { name, reply } => {
                 let name = name.to_str().ok_or(Errno::NOENT);
                 let found = name.and_then(|name| self.find(connection, id, name));
-                reply.send(found.and_then(|id| self.entry(id)));
+                let entry = found.and_then(|id| {
+                    let (attr, timeout) = self.entry(id)?;
+                    Ok(Entry {
+                        attr,
+                        timeout,
+                        generation: self.directories.generation(id.slot())?,
+                    })
+                });
+                reply.send(entry);
             }
             Operation::Attr { handle, reply } => reply.send(self.attr(connection, id, handle)),
             Operation::SetAttr {

@@ -78,6 +78,7 @@ fn container() -> Attached {
         &Secrets {
             boot_id: [1; 16],
             host_secret: [2; 32],
+            generation: 0,
         },
         dirs,
     )

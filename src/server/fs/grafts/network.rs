@@ -97,7 +97,7 @@ impl DirectoryGrafts {
         };
         let wanted = wanted(flags);
         let stat = self.network.stat(place.slot, &path)?;
-        if wanted & !self.allowed(&place.container, &stat, caller) != 0 {
+        if wanted & !self.allowed(&place.container, &stat, caller)? != 0 {
             return Err(Errno(libc::EACCES));
         }
         if wanted & 2 != 0 {
@@ -119,7 +119,7 @@ impl DirectoryGrafts {
     ) -> Result<usize, Errno> {
         let path = self.namespaced(place)?.ok_or(Errno(libc::EBADF))?;
         let stat = self.network.stat(place.slot, &path)?;
-        if self.allowed(&place.container, &stat, write.caller) & 2 == 0 {
+        if self.allowed(&place.container, &stat, write.caller)? & 2 == 0 {
             return Err(Errno(libc::EPERM));
         }
         let fd = self.network.open(place.slot, &path, Access::Write)?;
@@ -156,20 +156,20 @@ impl DirectoryGrafts {
 
     /// Returns the permission bits that hold for a caller (net_ctl_permissions and test_perm). A caller who administers
     /// the namespace has those of root.
-    fn allowed(&self, container: &Attached, stat: &Stat, caller: Caller) -> u16 {
+    fn allowed(&self, container: &Attached, stat: &Stat, caller: Caller) -> Result<u16, Errno> {
         let (owners, groups, others) = (stat.mode >> 6 & 7, stat.mode >> 3 & 7, stat.mode & 7);
         let permissions = &self.permissions;
         // The owner is root of the user namespace that owns the network namespace, which need not be the container's.
         let is_its_own = stat.uid == container.uid;
         let admin = Capability::NetAdmin;
-        if caller.uid == 0
-            || permissions.has_capability(container, is_its_own, caller, admin, Check::Anew)
-        {
+        let is_root = caller.uid == 0
+            || permissions.has_capability(container, is_its_own, caller, admin, Check::Anew)?;
+        Ok(if is_root {
             owners
         } else if groups != others && permissions.is_in_group(caller, 0) {
             groups
         } else {
             others
-        }
+        })
     }
 }

@@ -112,7 +112,7 @@ impl Sysctls {
     /// Writes to a tunable.
     ///
     /// # Errors
-    /// EPERM for a caller who may not, EIO when the value that it begins with cannot be read.
+    /// EPERM for a caller who may not, EAGAIN when the daemon does not say who the caller is, EIO when the value that it begins with cannot be read.
     pub(super) fn write(
         &self,
         view: &View,
@@ -131,11 +131,11 @@ impl Sysctls {
             Policy::Raise(_) => Check::Anew,
             _ => Check::Cached,
         };
-        let lacks = |capability| {
-            let permissions = &self.permissions;
-            !permissions.has_capability(container, true, write.caller, capability, check)
+        let permissions = &self.permissions;
+        let has_capability = |capability| {
+            permissions.has_capability(container, true, write.caller, capability, check)
         };
-        if forbidden || tunable.capability.is_some_and(lacks) {
+        if forbidden || !tunable.capability.map_or(Ok(true), has_capability)? {
             return Err(Errno(libc::EPERM));
         }
         let needs = tunable.needs_of_write(container.tunables());

@@ -30,6 +30,14 @@ pub(super) fn checks(report: &mut Report) {
             }
         }
         container.end()?;
+        let mut container = Container::attach(&cgroup, true)?;
+        if container.grafts()?.contains("/proc/pressure/cpu") {
+            report.check(
+                "a trigger has the privilege of the container",
+                unprivileged(&mut container),
+            );
+        }
+        container.end()?;
         cgroup.remove()
     });
 }
@@ -54,6 +62,30 @@ fn file(report: &mut Report, container: &mut Container, resource: &str) -> Resul
     );
     report.check(&format!("{path} is the cgroup's"), result);
     Ok(())
+}
+
+/// Without CAP_SYS_RESOURCE on the host a trigger has a window of whole two seconds, and no real-time thread of the kernel.
+/// Before Linux 6.5 there are none.
+fn unprivileged(container: &mut Container) -> Result<()> {
+    let before = real_time_threads()?;
+    let mut set = |trigger| {
+        let result = container.ask(&["trigger", "/proc/pressure/cpu", trigger]);
+        result.map_or_else(|error| error, |_| "set".to_owned())
+    };
+    let got = [set("some 50000 1000000"), set(TRIGGER)];
+    let got = got.each_ref().map(String::as_str);
+    if !matches!(got, ["EINVAL", "set"] | ["EPERM", "EPERM"]) {
+        return Err(format!("windows of one and two seconds: {got:?}"));
+    }
+    equal("threads psimon", &real_time_threads()?, &before)
+}
+
+/// The number of threads of the kernel that watch pressure.
+fn real_time_threads() -> Result<usize> {
+    let processes = std::fs::read_dir("/proc").map_err(|e| e.to_string())?;
+    let names =
+        processes.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("comm")).ok());
+    Ok(names.filter(|name| name.trim_end() == "psimon").count())
 }
 
 /// More threads than the quota has time for.
