@@ -107,12 +107,16 @@ impl<'a> Context<'a> {
         &self.container.identity
     }
 
+    /// Returns whether the container's programs can measure what runs on any CPU of the host, with perf and eBPF.
+    pub fn can_measure_cpus(&self) -> bool {
+        self.container.can_measure_cpus.load(Ordering::Relaxed)
+    }
+
     /// Returns the effect of a CPU quota on the container.
     pub fn cpu_quota(&self) -> CpuQuota {
-        let can_measure = || self.container.can_measure_cpus.load(Ordering::Relaxed);
         match self.settings.cpu_quota {
             Some(chosen) => chosen,
-            None if can_measure() => CpuQuota::Ignore,
+            None if self.can_measure_cpus() => CpuQuota::Ignore,
             None => CpuQuota::Online,
         }
     }

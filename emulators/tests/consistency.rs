@@ -161,3 +161,41 @@ fn idle_time_is_the_same_in_uptime_and_stat() {
         );
     }
 }
+
+#[test]
+fn huge_pages_are_the_same_everywhere() {
+    let directory = DIRECTORIES
+        .iter()
+        .find(|directory| directory.facts().path == "/sys/kernel/mm/hugepages")
+        .unwrap();
+    let mut compared = 0;
+    for dir in common::all() {
+        let fixture = Fixture::open(&dir);
+        let cx = fixture.context();
+        let meminfo = view(&fixture, "/proc/meminfo");
+        let number = |key: &str| {
+            let line = meminfo.lines().find(|line| line.starts_with(key));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        };
+        let Some(size) = number("Hugepagesize:").filter(|_| directory.exists(&cx)) else {
+            continue;
+        };
+        for (file, key) in [
+            ("nr_hugepages", "HugePages_Total:"),
+            ("free_hugepages", "HugePages_Free:"),
+        ] {
+            let mut text = Vec::new();
+            let path = format!("hugepages-{size}kB/{file}");
+            directory.render(&cx, &path, &mut text).unwrap();
+            let expected = format!("{}\n", number(key).unwrap());
+            assert_eq!(
+                String::from_utf8(text).unwrap(),
+                expected,
+                "{}",
+                dir.display()
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared > 10);
+}

@@ -33,7 +33,12 @@ const FILES: &[&str] = &[
     "proc/softirqs",
     "proc/stat",
     "proc/swaps",
+    "proc/sys/fs/dentry-state",
     "proc/sys/fs/file-nr",
+    "proc/sys/fs/inode-nr",
+    "proc/sys/fs/inode-state",
+    "proc/sys/fs/quota/syncs",
+    "proc/sys/kernel/pty/nr",
     "proc/uptime",
     "proc/vmstat",
     "proc/zoneinfo",
@@ -44,6 +49,12 @@ const FILES: &[&str] = &[
     "sys/devices/system/node/node0/meminfo",
     "sys/devices/system/node/node0/numastat",
     "sys/devices/system/node/node0/vmstat",
+    "sys/fs/ext4/vda/lifetime_write_kbytes",
+    "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+    "sys/kernel/mm/ksm/pages_shared",
+    "sys/kernel/mm/transparent_hugepage/hugepages-2048kB/stats/anon_fault_alloc",
+    "sys/kernel/mm/transparent_hugepage/khugepaged/full_scans",
+    "sys/kernel/uevent_seqnum",
 ];
 
 /// Replaces each number that is a word of its own. Names with digits ("cpu0", "Node 0,", "24:") stay. The numbers of

@@ -212,10 +212,7 @@ fn privileged_show_lists_a_directory_graft_and_shows_what_is_below_it_attached_o
             assert_eq!(shown.split_whitespace().next(), Some("0"), "{shown}");
         }
         let own = "is the kernel's own file in this container";
-        for path in [
-            "/proc/version",
-            "/sys/kernel/mm/transparent_hugepage/enabled",
-        ] {
+        for path in ["/proc/version", "/sys/kernel/mm/swap/vma_ra_enabled"] {
             if fs::metadata(path).is_ok() {
                 show(&[&pid, path]).refused(&[path, own]);
             }

@@ -69,10 +69,16 @@ fn directories() -> String {
             )
         } else if directory.is_namespaced() {
             "tunables of the next table; the rest is the kernel's own of the container's network namespace".to_owned()
+        } else if !directory.kept().is_empty() {
+            format!("empty but for {}", directory.kept().join(", "))
         } else if facts.views.is_empty() {
             "empty".to_owned()
         } else {
             facts.views.join(", ")
+        };
+        let views = match directory.is_for_all() {
+            true => views,
+            false => format!("{views}; not in a container that can measure CPUs"),
         };
         writeln!(
             table,
@@ -174,6 +180,64 @@ fn the_tables_of_views_are_what_the_registry_says() {
         document == wanted || std::env::var_os("ECI_FS_BLESS").is_some(),
         "docs/semantics.md is not what the registry says: ECI_FS_BLESS=1 cargo nextest run --test docs"
     );
+}
+
+/// The paths of the table of what tells about the host, each with the beginning of the cell that says what becomes of it.
+fn told_of_the_host() -> Vec<(String, String)> {
+    let document = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let table = document.split("<!-- begin: host -->\n").nth(1).unwrap();
+    let table = table.split("<!-- end: host -->").next().unwrap();
+    let rows = table.lines().skip(2).map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert_eq!(cells.len(), 5, "{row}");
+        (cells[0], cells[2])
+    });
+    rows.flat_map(|(paths, here)| {
+        let each = paths.split(", ");
+        each.map(move |path| (path.to_owned(), here.to_owned()))
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_of_what_tells_about_the_host_says_of_each_entry_what_the_registry_does() {
+    let files = EMULATORS.iter().map(|emulator| emulator.facts());
+    let files = files.filter(|facts| tunable(facts.id).is_none());
+    let directories = || {
+        DIRECTORIES
+            .iter()
+            .filter(|directory| !directory.is_namespaced())
+    };
+    let registered: Vec<&str> = files
+        .map(|facts| facts.path)
+        .chain(directories().map(|directory| directory.facts().path))
+        .collect();
+    let rows = told_of_the_host();
+    for path in &registered {
+        let is_grafted =
+            |(named, here): &&(String, String)| named == path && !here.starts_with("left");
+        assert!(rows.iter().any(|row| is_grafted(&row)), "no row of {path}");
+    }
+    for (path, here) in &rows {
+        let is_below = directories().any(|directory| {
+            let facts = directory.facts();
+            let below = path
+                .strip_prefix(facts.path)
+                .and_then(|rest| rest.strip_prefix('/'));
+            below.is_some_and(|below| {
+                let name = below.rsplit('/').next().unwrap_or(below);
+                !directory.is_by_file() || facts.views.contains(&name)
+            })
+        });
+        let is_registered = registered.contains(&path.as_str());
+        let expected = match here.split([' ', ',', ':', ';']).next().unwrap_or_default() {
+            "view" | "zeros" | "hidden" => is_registered || is_below,
+            "passed" => is_below && !is_registered,
+            "left" => !is_below && !is_registered,
+            other => panic!("{path}: {other} is none of the words of the table"),
+        };
+        assert!(expected, "{path} is not {here}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ const KERNELS: &[&str] = &[
     "/proc/sys/kernel/ostype",
     "/proc/sys/kernel/osrelease",
     "/sys/kernel/fscaps",
-    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/kernel/mm/swap/vma_ra_enabled",
 ];
 
 /// Files in directories that are grafted, passed through.
@@ -34,6 +34,10 @@ const PASSED_THROUGH: &[&str] = &[
     "/sys/devices/system/cpu/vulnerabilities/meltdown",
     "/sys/devices/system/cpu/cpu0/cache/index0/size",
     "/sys/devices/system/cpu/cpu0/topology/core_id",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/kernel/mm/ksm/sleep_millisecs",
+    "/sys/module/fuse/parameters/max_user_bgreq",
+    "/sys/fs/ext4/features/lazy_itable_init",
 ];
 
 /// `FUSE_SUPER_MAGIC`

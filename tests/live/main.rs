@@ -13,6 +13,7 @@ mod covered;
 mod cpus;
 mod disks;
 mod failing;
+mod host;
 mod identity;
 mod memory;
 mod network;

@@ -3,9 +3,11 @@
 //! A directory emulator decides about every path below its directory, and renders the paths that are views. For a
 //! path that it passes through it returns the path on the host, which the server opens read-only.
 
+mod counters;
 mod empty;
 mod namespaced;
 
+pub use counters::{Counters, Kind, Number};
 pub use empty::Empty;
 pub use namespaced::Namespaced;
 
@@ -73,6 +75,17 @@ pub trait Directory: Send + Sync {
             taken: bytes.len(),
             bytes: Some(bytes.to_vec()),
         })
+    }
+
+    /// Returns whether every container has the directory where the host has it. Otherwise a container that can measure CPUs
+    /// has the kernel's own.
+    fn is_for_all(&self) -> bool {
+        true
+    }
+
+    /// Returns the names that are left in a directory that is empty otherwise, for documents.
+    fn kept(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Returns whether the container has the directory. It has a directory that the kernel of this host has.

@@ -1,5 +1,6 @@
 //! The lines of /proc/meminfo. The meminfo of a node has the same lines.
 
+use crate::model::hugepages::HugePages;
 use crate::model::memory::{Memory, Totals};
 use crate::text::{digits, fields, parse_u64, put};
 
@@ -33,8 +34,7 @@ impl Default for Overcommit {
 /// Huge pages of the default size.
 #[derive(Debug, Default)]
 pub(crate) struct Huge {
-    pub(crate) total: u64,
-    pub(crate) free: u64,
+    pub(crate) pages: HugePages,
     pub(crate) page_kib: u64,
 }
 
@@ -97,9 +97,9 @@ pub(crate) fn value(key: &str, memory: &Memory, extra: &Extra) -> Value {
         "FileHugePages" => kib("file_thp"),
         "CommitLimit" => Value::Both(commit_limit_kib(&memory.totals, extra.overcommit)),
         "Committed_AS" => Value::Both(committed_kib(memory)),
-        "HugePages_Total" => Value::Pages(extra.huge.total),
-        "HugePages_Free" => Value::Pages(extra.huge.free),
-        "Hugetlb" => Value::Memory(extra.huge.total.saturating_mul(extra.huge.page_kib)),
+        "HugePages_Total" => Value::Pages(extra.huge.pages.total),
+        "HugePages_Free" => Value::Pages(extra.huge.pages.free),
+        "Hugetlb" => Value::Memory(extra.huge.pages.total.saturating_mul(extra.huge.page_kib)),
         "Hugepagesize" | "VmallocTotal" => Value::Host,
         _ => Value::Zero,
     }

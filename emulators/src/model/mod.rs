@@ -4,6 +4,8 @@
 pub mod cpu_time;
 pub mod cpus;
 pub(crate) mod disks;
+pub(crate) mod frequency;
+pub(crate) mod hugepages;
 pub(crate) mod irq;
 pub mod load;
 pub(crate) mod meminfo;

@@ -7,7 +7,8 @@
 //! Invented: `cpu MHz` is the nominal frequency, since the present one tells what others do.
 
 use crate::model::cpus::{self, Cpus};
-use crate::text::{fields, lines, parse_u64, put, trimmed};
+use crate::model::frequency::{field, nominal_khz, read_base_khz};
+use crate::text::{fields, lines, parse_u64, put};
 use crate::{Bound, Context, Error, Facts, Needs, View};
 
 /// /proc/cpuinfo.
@@ -27,12 +28,6 @@ fn render_view(facts: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bou
     Ok(Bound::Exact)
 }
 
-/// Reads the nominal frequency, if the driver has it (intel_pstate, amd-pstate).
-fn read_base_khz(cx: &Context<'_>, cpu: u32) -> Option<u64> {
-    let path = format!("/sys/devices/system/cpu/cpufreq/policy{cpu}/base_frequency");
-    parse_u64(&cx.host.read_optional(&path).ok()??)
-}
-
 /// The lines between two empty lines, and the processor that they describe.
 struct Block<'a> {
     lines: Vec<&'a [u8]>,
@@ -48,13 +43,6 @@ impl<'a> Block<'a> {
             .find_map(|line| field(line).filter(|(name, _)| *name == key))
             .map(|(_, value)| value)
     }
-}
-
-/// Returns a line as key and value.
-fn field(line: &[u8]) -> Option<(&str, &str)> {
-    let colon = line.iter().position(|&byte| byte == b':')?;
-    let (key, rest) = line.split_at_checked(colon)?;
-    Some((trimmed(key), trimmed(rest.get(1..)?)))
 }
 
 /// Parses blocks. A block of a CPU begins with "processor : N", on s390 with "cpu number : N". Others (the header of
@@ -129,7 +117,8 @@ fn render_line(
             replace(line, cores.len(), out);
         }
         ("cpu MHz", Some(cpu)) => {
-            let khz = base_khz(cpu).or_else(|| nominal_khz(block));
+            let khz = base_khz(cpu)
+                .or_else(|| nominal_khz(block.value("model name"), block.value("bogomips")));
             match khz {
                 Some(khz) => {
                     replace(line, format_args!("{}.{:03}", khz / 1000, khz % 1000), out);
@@ -175,32 +164,6 @@ fn replace(line: &[u8], value: impl std::fmt::Display, out: &mut Vec<u8>) {
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
     out.extend_from_slice(line.get(..=colon).unwrap_or_default());
     put(out, format_args!(" {value}\n"));
-}
-
-/// Returns the nominal frequency if the driver does not have it. Intel's model names end with "@ 2.40GHz". Else it is
-/// half of bogomips, which is twice the frequency of the time stamp counter (calibrate_delay).
-fn nominal_khz(block: &Block<'_>) -> Option<u64> {
-    let named = block.value("model name").and_then(|name| {
-        let ghz = name.rsplit_once("@ ")?.1.strip_suffix("GHz")?;
-        parse_thousandths(ghz)?.checked_mul(1000)
-    });
-    named.or_else(|| Some(parse_thousandths(block.value("bogomips")?)? / 2))
-}
-
-/// Parses "2.4" as 2400. Decimals after the third are cut off.
-fn parse_thousandths(text: &str) -> Option<u64> {
-    let (whole, fraction) = text
-        .trim()
-        .split_once('.')
-        .unwrap_or_else(|| (text.trim(), ""));
-    let mut value = parse_u64(whole.as_bytes())?.checked_mul(1000)?;
-    let mut weight = 100;
-    for byte in fraction.bytes().take(3) {
-        let digit = char::from(byte).to_digit(10)?;
-        value = value.checked_add(u64::from(digit).checked_mul(weight)?)?;
-        weight /= 10;
-    }
-    Some(value)
 }
 
 #[cfg(test)]

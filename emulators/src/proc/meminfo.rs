@@ -5,15 +5,15 @@
 //! Passed through: VmallocTotal and Hugepagesize, constants of the host.
 //! Invented: CommitLimit and Committed_AS are estimates; what has no figure is 0.
 
-use crate::cgroup::Limit;
-use crate::cgroup::memory::{Stat, read_hugetlb};
+use crate::cgroup::memory::Stat;
+use crate::model::hugepages;
 use crate::model::meminfo::{
     Extra, Huge, Line, OVERCOMMIT_KBYTES, OVERCOMMIT_RATIO, Overcommit, Value, commit_limit_kib,
     number, value,
 };
 use crate::model::memory::{self, Memory, Totals, meminfo_kib};
 use crate::text::lines;
-use crate::{Bound, Context, Controller, Error, Facts, Needs, View, tunable};
+use crate::{Bound, Context, Error, Facts, Needs, View, tunable};
 
 /// /proc/meminfo.
 pub const VIEW: View = View::new(17, PATH, render_view)
@@ -47,35 +47,12 @@ fn read_overcommit(cx: &Context<'_>) -> Result<Overcommit, Error> {
     Ok(Overcommit::Kbytes(number(OVERCOMMIT_KBYTES)?.unwrap_or(0)))
 }
 
-/// Reads the number of huge pages that the limit allows and the host has, and how many of them are free. Without the
-/// controller there are none.
+/// Reads the huge pages of the default size.
 fn read_huge(cx: &Context<'_>, host: &[u8]) -> Result<Huge, Error> {
-    let host_pages = meminfo_kib(host, "HugePages_Total:").unwrap_or(0);
+    let pool = meminfo_kib(host, "HugePages_Total:").unwrap_or(0);
     let page_kib = meminfo_kib(host, "Hugepagesize:").unwrap_or(0);
-    let page = page_kib.saturating_mul(1024);
-    if host_pages == 0 || page == 0 {
-        return Ok(Huge {
-            page_kib,
-            ..Huge::default()
-        });
-    }
-    let usage = match cx.cgroup()?.of(Controller::Hugetlb) {
-        Some(hierarchy) => read_hugetlb(hierarchy, page_kib)?,
-        None => None,
-    };
-    let Some((limit, current)) = usage else {
-        return Ok(Huge {
-            page_kib,
-            ..Huge::default()
-        });
-    };
-    let total = match limit {
-        Limit::Bytes(bytes) => (bytes / page).min(host_pages),
-        Limit::Max => host_pages,
-    };
     Ok(Huge {
-        total,
-        free: total.saturating_sub(current / page),
+        pages: hugepages::read(cx, page_kib, pool)?,
         page_kib,
     })
 }

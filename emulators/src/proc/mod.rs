@@ -3,10 +3,13 @@
 //! A file that is computed in its own way has a source of its name. Files that are alike are rows in the table here.
 
 pub mod buddyinfo;
+pub mod cgroups;
 pub mod cpuinfo;
 pub mod diskstats;
+pub mod fs;
 pub mod loadavg;
 pub mod meminfo;
+pub mod modules;
 pub mod pressure;
 pub mod stat;
 pub mod swaps;
@@ -15,6 +18,7 @@ pub mod uptime;
 pub mod vmstat;
 pub mod zoneinfo;
 
+use crate::directory::Empty;
 use crate::model::irq;
 use crate::view::Render;
 use crate::{Needs, View};
@@ -22,10 +26,12 @@ use crate::{Needs, View};
 /// The files of this directory.
 pub static VIEWS: &[View] = &[
     buddyinfo::VIEW,
+    cgroups::VIEW,
     cpuinfo::VIEW,
     diskstats::VIEW,
     loadavg::VIEW,
     meminfo::VIEW,
+    modules::VIEW,
     stat::VIEW,
     swaps::VIEW,
     uptime::VIEW,
@@ -63,7 +69,37 @@ pub static VIEWS: &[View] = &[
     View::hidden(36, "/proc/sched_debug"),
     // lstats_show, kernel/latencytop.c: it tells what others wait for.
     View::hidden(37, "/proc/latency_stats"),
+    // kpage_read, fs/proc/page.c: who uses each page of the host, and how.
+    View::hidden(51, "/proc/kpagecount"),
+    View::hidden(52, "/proc/kpageflags"),
+    View::hidden(53, "/proc/kpagecgroup"),
+    // vmalloc_info_show, mm/vmalloc.c: one line for the stack of each thread of the host.
+    View::hidden(54, "/proc/vmallocinfo"),
+    // allocinfo_show, lib/alloc_tag.c: the memory that each line of the kernel has allocated.
+    View::hidden(55, "/proc/allocinfo"),
+    // lock_stat_show, kernel/locking/lockdep_proc.c: who waits for locks of the kernel.
+    View::hidden(56, "/proc/lock_stat"),
+    // proc_key_users_show, security/keys/proc.c: the keys of each user of the host, or of those that containers share.
+    View::constant(
+        57,
+        "/proc/key-users",
+        0o444,
+        b"",
+        "that no user has keys: the kernel keeps no count per container",
+    ),
+    // md_seq_show, drivers/md/md.c: the RAID arrays of the host.
+    View::constant(
+        58,
+        "/proc/mdstat",
+        0o444,
+        b"Personalities : \nunused devices: <none>\n",
+        "that there are no arrays",
+    )
+    .only_for(|cx| !cx.can_measure_cpus()),
 ];
+
+/// Where interrupts go, and how many nobody wanted. Programs that spread interrupts write to it.
+pub static IRQ: Empty = Empty::new(143, "/proc/irq", 0o555).unless_measuring();
 
 /// Returns the row of a table with a column for each CPU. Rows and columns are the kernel's, and the numbers are 0: the
 /// counts tell what other containers do.

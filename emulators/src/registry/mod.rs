@@ -2,17 +2,19 @@
 
 mod compile;
 
-use crate::proc::sys::kernel::random;
+use crate::proc::fs as proc_fs;
+use crate::proc::sys::kernel::{pty, random};
 use crate::proc::sys::net::ipv4::{self, neigh, vs};
 use crate::proc::sys::net::{core, netfilter};
 use crate::proc::sys::{fs, kernel as sys_kernel, vm};
 use crate::proc::{self, pressure};
 use crate::sys::block;
 use crate::sys::bus::memory::devices;
-use crate::sys::devices::system::{cpu, memory, node};
+use crate::sys::devices::system::{self, cpu, memory, node};
 use crate::sys::devices::virtual_::{self, dmi::id};
-use crate::sys::module::nf_conntrack::parameters;
-use crate::sys::{self, kernel};
+use crate::sys::kernel::mm::{self, hugepages, ksm, transparent_hugepage};
+use crate::sys::module::{self, nf_conntrack::parameters};
+use crate::sys::{self, class, fs as sys_fs, kernel};
 use crate::{Directory, Emulator, Tunable, View};
 
 /// The tables of views, one for each directory that has any.
@@ -20,6 +22,7 @@ pub static VIEWS: &[&[View]] = &[
     proc::VIEWS,
     pressure::VIEWS,
     random::VIEWS,
+    pty::VIEWS,
     cpu::VIEWS,
     id::VIEWS,
     kernel::VIEWS,
@@ -58,6 +61,35 @@ pub static DIRECTORIES: &[&'static dyn Directory] = &[
     &memory::Memory,
     &devices::Devices,
     &ipv4::Ipv4,
+    &proc::IRQ,
+    &proc_fs::EXT4,
+    &proc_fs::JBD2,
+    &proc_fs::XFS,
+    &proc_fs::F2FS,
+    &proc_fs::CIFS,
+    &proc_fs::FSCACHE,
+    &fs::QUOTA,
+    &sys_fs::EXT4,
+    &sys_fs::BTRFS,
+    &sys_fs::XFS,
+    &sys_fs::F2FS,
+    &sys_fs::BCACHEFS,
+    &sys_fs::NILFS2,
+    &class::BDI,
+    &class::THERMAL,
+    &virtual_::BDI,
+    &virtual_::THERMAL,
+    &system::EDAC,
+    &kernel::SLAB,
+    &kernel::IRQ,
+    &kernel::BOOT_PARAMS,
+    &mm::DAMON,
+    &mm::PAGE_IDLE,
+    &mm::CMA,
+    &hugepages::HUGEPAGES,
+    &transparent_hugepage::TRANSPARENT_HUGEPAGE,
+    &ksm::KSM,
+    &module::MODULE,
 ];
 
 /// All file emulators: the views sorted by id, then the tunables.

@@ -2,7 +2,9 @@
 
 pub mod block;
 pub mod bus;
+pub mod class;
 pub mod devices;
+pub mod fs;
 pub mod kernel;
 pub mod module;
 

@@ -1,7 +1,8 @@
 //! /sys/block: the statistics of block devices, which are grafted file by file.
 //!
 //! Format: part_stat_show and part_inflight_show, block/genhd.c; as many columns as the running kernel prints.
-//! Virtual: the figures of /proc/diskstats, and zeros for a device that has no row there.
+//! Virtual: the figures of /proc/diskstats, and zeros for a device that has no row there; the counters of SCSI devices and
+//! of zram, which are 0.
 //! Passed through: everything else of a device, by the kernel.
 //! Invented: that nothing is in flight.
 //!
@@ -25,8 +26,20 @@ const PATH: &str = "/sys/devices";
 /// The links to all disks and partitions.
 const CLASS: &str = "/sys/class/block";
 
-/// The files of a device that tell what it does.
+/// The files of each device that tell what it does.
 const FILES: [&str; 2] = ["inflight", "stat"];
+
+/// Those that only zram has (drivers/block/zram/zram_drv.c): what it holds, which often is the swap of the host.
+const ZRAM_FILES: [&str; 3] = ["bd_stat", "io_stat", "mm_stat"];
+
+/// The files of the SCSI device that a disk belongs to, two directories above the disk (drivers/scsi/scsi_sysfs.c): the
+/// requests to it in hexadecimal, which are the I/O of all containers.
+const SCSI_FILES: [&str; 4] = ["iodone_cnt", "ioerr_cnt", "iorequest_cnt", "iotmo_cnt"];
+
+/// Returns the directory of the SCSI device that a disk belongs to, if it is the disk of one.
+fn scsi_device(disk: &str) -> Option<&str> {
+    disk.rsplit_once("/block/").map(|(device, _)| device)
+}
 
 /// The most devices that are grafted: as many grafts take about 3 ms of an attach.
 const MOST: usize = 128;
@@ -63,10 +76,36 @@ fn devices(host: &Host) -> Result<Vec<String>, Error> {
     Ok(all)
 }
 
-/// Returns the device and the name of a file, if a relative path is one of [`FILES`] of a device.
+/// Returns the relative paths of the files of a device that are grafted.
+fn files_of(host: &Host, device: &str) -> Vec<String> {
+    let has = |path: &String| host.exists(&join(PATH, path));
+    let mut files = FILES.map(|file| join(device, file)).to_vec();
+    files.extend(
+        ZRAM_FILES
+            .map(|file| join(device, file))
+            .into_iter()
+            .filter(has),
+    );
+    if let Some(scsi) = scsi_device(device) {
+        files.extend(
+            SCSI_FILES
+                .map(|file| join(scsi, file))
+                .into_iter()
+                .filter(has),
+        );
+    }
+    files
+}
+
+/// Returns the directory and the name of a file, if a relative path is one of a device that is grafted.
 fn file_of<'a>(host: &Host, rel: &'a str) -> Option<(&'a str, &'a str)> {
-    let (device, file) = rel.rsplit_once('/')?;
-    (FILES.contains(&file) && is_device(host, device)).then_some((device, file))
+    let (directory, file) = rel.rsplit_once('/')?;
+    let is_it = if SCSI_FILES.contains(&file) {
+        host.is_directory(&format!("{PATH}/{directory}/block"))
+    } else {
+        (FILES.contains(&file) || ZRAM_FILES.contains(&file)) && is_device(host, directory)
+    };
+    is_it.then_some((directory, file))
 }
 
 impl Directory for Block {
@@ -75,7 +114,17 @@ impl Directory for Block {
             id: 139,
             path: PATH,
             mode: 0o755,
-            views: &["inflight", "stat"],
+            views: &[
+                "inflight",
+                "stat",
+                "bd_stat",
+                "io_stat",
+                "mm_stat",
+                "iodone_cnt",
+                "ioerr_cnt",
+                "iorequest_cnt",
+                "iotmo_cnt",
+            ],
         }
     }
 
@@ -115,7 +164,11 @@ impl Directory for Block {
         // The device may be gone by now.
         let kernels = cx.host.read_once(&join(PATH, rel))?;
         let columns = fields(&kernels).count();
-        if file == "inflight" {
+        if SCSI_FILES.contains(&file) {
+            out.extend_from_slice(b"0x0\n");
+            return Ok(());
+        }
+        if file != "stat" {
             render_row(columns, |_| 0, out);
             return Ok(());
         }
@@ -140,8 +193,11 @@ impl Directory for Block {
     }
 
     fn single_files(&self, cx: &Context<'_>) -> Result<Vec<String>, Error> {
-        let files = |device: &String| FILES.map(|file| format!("{device}/{file}"));
-        Ok(devices(cx.host)?.iter().flat_map(files).collect())
+        let mut files = Vec::new();
+        for device in devices(cx.host)? {
+            files.extend(files_of(cx.host, &device));
+        }
+        Ok(files)
     }
 }
 
@@ -169,6 +225,15 @@ mod tests {
 
     /// Calls `check` for a host with these devices, each with its size, and a container that has used 8:0.
     fn with(devices: &[(&str, &str)], check: impl FnOnce(&Context<'_>)) {
+        with_more(devices, &[], check);
+    }
+
+    /// The same, with these files below /sys/devices, each with its text.
+    fn with_more(
+        devices: &[(&str, &str)],
+        files: &[(&str, &str)],
+        check: impl FnOnce(&Context<'_>),
+    ) {
         let root = tempfile::tempdir().unwrap();
         let sys = root.path().join("sys");
         fs::create_dir_all(sys.join("class/block")).unwrap();
@@ -184,6 +249,9 @@ mod tests {
             let name = path.file_name().unwrap();
             let link = sys.join("class/block").join(name);
             symlink(format!("../../devices/{dir}"), link).unwrap();
+        }
+        for (path, text) in files {
+            fs::write(sys.join("devices").join(path), text).unwrap();
         }
         let cgroup = root.path().join("cgroup");
         fs::create_dir(&cgroup).unwrap();
@@ -264,6 +332,42 @@ mod tests {
             assert_eq!(text(cx, "virtual/block/dm-0/stat"), zeros);
             let inflight = text(cx, "pci0000:00/ata1/block/sda/inflight");
             assert_eq!(inflight, "       0        0\n");
+        });
+    }
+
+    #[test]
+    fn requests_to_scsi_devices_and_contents_of_zram_are_zeros() {
+        let devices = [
+            ("pci0/0:0:0:0/block/sda", "100"),
+            ("virtual/block/zram0", "8"),
+        ];
+        let files = [
+            ("pci0/0:0:0:0/iorequest_cnt", "0x1a2b\n"),
+            ("pci0/0:0:0:0/iodone_cnt", "0x1a2a\n"),
+            ("pci0/iorequest_cnt", "0x1\n"),
+            (
+                "virtual/block/zram0/mm_stat",
+                "   73728       74    12288\n",
+            ),
+        ];
+        with_more(&devices, &files, |cx| {
+            assert_eq!(
+                Block.single_files(cx).unwrap(),
+                [
+                    "pci0/0:0:0:0/block/sda/inflight",
+                    "pci0/0:0:0:0/block/sda/stat",
+                    "pci0/0:0:0:0/iodone_cnt",
+                    "pci0/0:0:0:0/iorequest_cnt",
+                    "virtual/block/zram0/inflight",
+                    "virtual/block/zram0/stat",
+                    "virtual/block/zram0/mm_stat",
+                ]
+            );
+            assert_eq!(text(cx, "pci0/0:0:0:0/iorequest_cnt"), "0x0\n");
+            let zeros = ["       0"; 3].join(" ") + "\n";
+            assert_eq!(text(cx, "virtual/block/zram0/mm_stat"), zeros);
+            let other = Block.entry(cx, "pci0/iorequest_cnt").unwrap();
+            assert_eq!(other, Decision::Hidden);
         });
     }
 

@@ -2,6 +2,7 @@
 
 pub mod inotify;
 
+use crate::directory::Empty;
 use crate::text::put;
 use crate::tunable::{Handler, HostSysctl, Policy, Tunable};
 use crate::{Bound, Context, Error, Facts, View};
@@ -10,10 +11,38 @@ use crate::{Bound, Context, Error, Facts, View};
 const NR_OPEN_MAX: i32 = i32::MAX & -64;
 
 /// The files of this directory that cannot be set.
-pub static VIEWS: &[View] = &[View::new(48, "/proc/sys/fs/file-nr", render_file_nr)
-    .sources("file-max of the container", "file-max of the container")
-    .invented("that no file is open: the kernel keeps no count per cgroup")
-    .resizing()];
+pub static VIEWS: &[View] = &[
+    View::new(48, "/proc/sys/fs/file-nr", render_file_nr)
+        .sources("file-max of the container", "file-max of the container")
+        .invented("that no file is open: the kernel keeps no count per cgroup")
+        .resizing(),
+    // proc_nr_inodes, fs/inode.c: the inodes, and those that nobody uses.
+    View::constant(
+        61,
+        "/proc/sys/fs/inode-nr",
+        0o444,
+        b"0\t0\n",
+        "that there are no inodes: the kernel keeps no count per cgroup",
+    ),
+    View::constant(
+        62,
+        "/proc/sys/fs/inode-state",
+        0o444,
+        b"0\t0\t0\t0\t0\t0\t0\n",
+        "that there are no inodes: the kernel keeps no count per cgroup",
+    ),
+    // proc_nr_dentry, fs/dcache.c: the third number is a constant, the age at which they may be dropped.
+    View::constant(
+        63,
+        "/proc/sys/fs/dentry-state",
+        0o444,
+        b"0\t0\t45\t0\t0\t0\n",
+        "that there are no names: the kernel keeps no count per cgroup",
+    ),
+];
+
+/// The quotas of all file systems, and how often they were looked up (fs_dqstats_table, fs/quota/dquot.c).
+pub static QUOTA: Empty = Empty::new(170, "/proc/sys/fs/quota", 0o555);
 
 /// The tunables of this directory.
 pub static TUNABLES: &[Tunable] = &[

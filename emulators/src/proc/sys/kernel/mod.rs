@@ -1,6 +1,7 @@
 //! Views in /proc/sys/kernel: the table of its tunables.
 
 pub mod keys;
+pub mod pty;
 pub mod random;
 pub mod yama;
 

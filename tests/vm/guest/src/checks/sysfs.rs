@@ -20,6 +20,13 @@ const TREES: &[(&str, &str)] = &[
     ("/sys/kernel/config", "755"),
     ("/sys/firmware", "755"),
     ("/sys/devices/virtual/powercap", "755"),
+    ("/sys/devices/virtual/bdi", "755"),
+    ("/sys/class/bdi", "755"),
+    ("/sys/kernel/slab", "755"),
+    ("/sys/kernel/irq", "755"),
+    ("/sys/kernel/boot_params", "755"),
+    ("/proc/irq", "555"),
+    ("/proc/sys/fs/quota", "555"),
 ];
 
 pub(super) fn checks(report: &mut Report) {

@@ -117,7 +117,11 @@ impl Directory for Cpu {
                 "cpuN/cache/index*/shared_cpu_*",
                 "cpuN/cpuidle/state*/*",
                 "cpuN/thermal_throttle/*",
+                "cpuN/idle_count",
+                "cpuN/idle_time_us",
                 "cpufreq/policyN/*_cpus",
+                "cpufreq/policyN/*_cur_freq",
+                "cpufreq/policyN/cpuinfo_avg_freq",
             ],
         }
     }
@@ -180,6 +184,8 @@ fn entry(cx: &Context<'_>, cpus: &Cpus, rel: &str) -> Result<Decision, Error> {
     }
     Ok(match name {
         "cpufreq" => cpufreq::entry(cx, cpus, rest)?,
+        // The present frequency of what the CPUs share (drivers/platform/x86/intel/uncore-frequency).
+        "intel_uncore_frequency" if rest.ends_with("/current_freq_khz") => Decision::Hidden,
         _ if rest.is_empty() && (view(cx, name).is_some() || is_list(cx, name)) => {
             static_view(cx, &join(PATH, rel))
         }

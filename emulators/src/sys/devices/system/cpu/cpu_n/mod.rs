@@ -81,7 +81,34 @@ const FILES: &[File] = &[
         is_it: |below| !below.is_empty(),
         text: Text::Zero,
     },
+    // The same on s390 (arch/s390/kernel/smp.c).
+    File {
+        name: "idle_count",
+        is_it: str::is_empty,
+        text: Text::Zero,
+    },
+    File {
+        name: "idle_time_us",
+        is_it: str::is_empty,
+        text: Text::Zero,
+    },
 ];
+
+/// The entries that no container has: where the kernel writes notes when it crashes (drivers/base/cpu.c), and registers of
+/// POWER that count what the CPU has done (arch/powerpc/kernel/sysfs.c).
+const HIDDEN: &[&str] = &[
+    "crash_notes",
+    "crash_notes_size",
+    "idle_purr",
+    "idle_spurr",
+    "purr",
+    "spurr",
+];
+
+/// Returns whether a name is one of [`HIDDEN`], or of a counter of events of POWER: pmc1, mmcr0.
+fn is_hidden(name: &str) -> bool {
+    HIDDEN.contains(&name) || name.starts_with("pmc") || name.starts_with("mmcr")
+}
 
 /// Returns the kind of a file below cpuN.
 fn file(rest: &str) -> Option<&'static File> {
@@ -101,6 +128,9 @@ pub(super) fn entry(
     let path = path(cpu, rest);
     let (name, below) = split_first(rest);
     if ONLINE_ONLY.contains(&name) && !cpus.allowed.contains(cpu) {
+        return Ok(Decision::Hidden);
+    }
+    if is_hidden(name) {
         return Ok(Decision::Hidden);
     }
     if file(rest).is_some() {

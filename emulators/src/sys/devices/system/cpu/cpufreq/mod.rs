@@ -1,8 +1,8 @@
 //! /sys/devices/system/cpu/cpufreq: the frequency policies of the container's CPUs.
 
-use crate::directory::{Decision, family, join, split_first, static_view};
+use crate::directory::{Decision, family, join, split_first};
 use crate::model::cpus::{Cpus, PATH, is_policy_of};
-use crate::{Context, CpuIds, Error};
+use crate::{Context, CpuIds, Error, Pace};
 
 pub mod policy_n;
 
@@ -21,7 +21,13 @@ pub(super) fn entry(cx: &Context<'_>, cpus: &Cpus, rest: &str) -> Result<Decisio
         _ if !is_shown => Decision::Hidden,
         // How long each frequency was used. A kernel without CONFIG_CPU_FREQ_STAT does not have it either.
         "stats" => Decision::Hidden,
-        _ if policy_n::is_view(below) => static_view(cx, &path),
+        _ if policy_n::is_view(below) => match cx.host.mode(&path) {
+            Some(mode) => Decision::View {
+                mode,
+                pace: Pace::Static,
+            },
+            None => Decision::Hidden,
+        },
         _ => Decision::Passthrough(path),
     })
 }
