@@ -1,6 +1,6 @@
 //! Bounds of what containers can have the server keep: bytes of memory, descriptors, or places in a queue.
 //!
-//! A [`Budget`] is for all containers together. Each container has an [`Account`] in it, and what is kept for it has a
+//! A [`Budget`] is for all containers together. Each container has a [`Part`] in it, and what is kept for it has a
 //! [`Charge`]. A container may take up to a seventh of what nobody has. So one alone gets an eighth of the budget, and
 //! when n containers take all that they can, each of them gets one part in n + 7. There is always something left for the
 //! next one.
@@ -27,13 +27,13 @@ pub struct Budget {
 
 /// The part of a budget that one container has.
 #[derive(Debug, Default)]
-pub struct Account(AtomicU64);
+pub struct Part(AtomicU64);
 
 /// An amount that one thing takes. It is given back when this is dropped.
 #[derive(Debug)]
 pub struct Charge {
     budget: Arc<Budget>,
-    account: Arc<Account>,
+    part: Arc<Part>,
     amount: u64,
 }
 
@@ -48,23 +48,23 @@ impl Budget {
     }
 
     /// Takes an amount for a container; none if that would be more than its part.
-    pub fn take(self: &Arc<Self>, account: &Arc<Account>, amount: u64) -> Option<Charge> {
-        let mut charge = self.empty(account);
+    pub fn take(self: &Arc<Self>, part: &Arc<Part>, amount: u64) -> Option<Charge> {
+        let mut charge = self.empty(part);
         charge.resize(amount).then_some(charge)
     }
 
     /// Takes an amount for a container, also if that is more than its part.
-    pub fn take_always(self: &Arc<Self>, account: &Arc<Account>, amount: u64) -> Charge {
-        let mut charge = self.empty(account);
+    pub fn take_always(self: &Arc<Self>, part: &Arc<Part>, amount: u64) -> Charge {
+        let mut charge = self.empty(part);
         charge.resize_always(amount);
         charge
     }
 
     /// Returns a charge of nothing, which can grow.
-    pub fn empty(self: &Arc<Self>, account: &Arc<Account>) -> Charge {
+    pub fn empty(self: &Arc<Self>, part: &Arc<Part>) -> Charge {
         Charge {
             budget: Arc::clone(self),
-            account: Arc::clone(account),
+            part: Arc::clone(part),
             amount: 0,
         }
     }
@@ -75,7 +75,7 @@ impl Budget {
     }
 }
 
-impl Account {
+impl Part {
     /// Returns what the container has.
     pub fn taken(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -107,7 +107,7 @@ impl Charge {
             Some(more) => sum.fetch_add(more, Ordering::Relaxed) + more,
             None => sum.fetch_sub(before - amount, Ordering::Relaxed) - (before - amount),
         };
-        (change(&self.account.0), change(&self.budget.taken))
+        (change(&self.part.0), change(&self.budget.taken))
     }
 }
 
@@ -124,22 +124,22 @@ mod tests {
     use super::*;
 
     /// Takes one after the other until there is no more.
-    fn all(budget: &Arc<Budget>, account: &Arc<Account>) -> Vec<Charge> {
-        std::iter::from_fn(|| budget.take(account, 1)).collect()
+    fn all(budget: &Arc<Budget>, part: &Arc<Part>) -> Vec<Charge> {
+        std::iter::from_fn(|| budget.take(part, 1)).collect()
     }
 
     #[test]
     fn one_container_gets_an_eighth_and_each_next_one_a_fair_part_of_the_rest() {
         let budget = Budget::new(8000, 0);
-        let accounts: Vec<_> = (0..100).map(|_| Arc::new(Account::default())).collect();
+        let parts: Vec<_> = (0..100).map(|_| Arc::new(Part::default())).collect();
         let mut charges = Vec::new();
-        for (before, account) in (0u32..).zip(&accounts) {
-            charges.push(all(&budget, account));
+        for (before, part) in (0u32..).zip(&parts) {
+            charges.push(all(&budget, part));
             let part = 1.0 / 8.0 * f64::powf(7.0 / 8.0, f64::from(before));
-            assert!(account.taken() as f64 <= 8000.0 * part + 1.0, "{before}");
-            assert!(account.taken() > 0 || before > 30, "{before}");
+            assert!(mine.taken() as f64 <= 8000.0 * part + 1.0, "{before}");
+            assert!(mine.taken() > 0 || before > 30, "{before}");
         }
-        assert_eq!(accounts[0].taken(), 1000);
+        assert_eq!(parts[0].taken(), 1000);
         assert!(budget.taken() <= 8000);
         drop(charges);
         assert_eq!(budget.taken(), 0);
@@ -149,25 +149,25 @@ mod tests {
     #[test]
     fn containers_that_take_all_they_can_in_turn_have_the_same() {
         let budget = Budget::new(10_700, 0);
-        let accounts: Vec<_> = (0..100).map(|_| Arc::new(Account::default())).collect();
-        let mut charges: Vec<Vec<Charge>> = accounts.iter().map(|_| Vec::new()).collect();
+        let parts: Vec<_> = (0..100).map(|_| Arc::new(Part::default())).collect();
+        let mut charges: Vec<Vec<Charge>> = parts.iter().map(|_| Vec::new()).collect();
         for _ in 0..200 {
-            for (account, charges) in accounts.iter().zip(&mut charges) {
+            for (part, charges) in parts.iter().zip(&mut charges) {
                 charges.truncate(charges.len() / 2);
-                charges.extend(all(&budget, account));
+                charges.extend(all(&budget, part));
             }
         }
-        for account in &accounts {
-            assert!((95..=105).contains(&account.taken()), "{account:?}");
+        for part in &parts {
+            assert!((95..=105).contains(&part.taken()), "{part:?}");
         }
     }
 
     #[test]
     fn a_container_gets_its_floor_whatever_the_others_have() {
         let budget = Budget::new(80, 4);
-        let accounts: Vec<_> = (0..50).map(|_| Arc::new(Account::default())).collect();
-        let charges: Vec<_> = accounts.iter().map(|one| all(&budget, one)).collect();
-        assert!(accounts.iter().all(|account| account.taken() >= 4));
+        let parts: Vec<_> = (0..50).map(|_| Arc::new(Part::default())).collect();
+        let charges: Vec<_> = parts.iter().map(|one| all(&budget, one)).collect();
+        assert!(parts.iter().all(|part| part.taken() >= 4));
         assert!(budget.taken() <= 80 + 50 * 4);
         drop(charges);
         assert_eq!(budget.taken(), 0);
@@ -176,26 +176,26 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_and_changes_nothing() {
         let budget = Budget::new(800, 0);
-        let account = Arc::new(Account::default());
-        let mut charge = budget.take(&account, 60).unwrap();
+        let part = Arc::new(Part::default());
+        let mut charge = budget.take(&part, 60).unwrap();
         assert!(!charge.resize(101));
-        assert_eq!((account.taken(), budget.taken()), (60, 60));
+        assert_eq!((part.taken(), budget.taken()), (60, 60));
         assert!(charge.resize(100));
-        assert!(budget.take(&account, 1).is_none());
-        let more = budget.take_always(&account, 50);
-        assert_eq!(account.taken(), 150);
+        assert!(budget.take(&part, 1).is_none());
+        let more = budget.take_always(&part, 50);
+        assert_eq!(part.taken(), 150);
         // What shrinks is never refused, even if the container has too much.
         assert!(charge.resize(90));
         drop((more, charge));
-        assert_eq!((account.taken(), budget.taken()), (0, 0));
+        assert_eq!((part.taken(), budget.taken()), (0, 0));
     }
 
     #[test]
     fn amounts_that_no_memory_has_are_refused() {
         let budget = Budget::new(u64::MAX, 10);
-        let account = Arc::new(Account::default());
-        assert!(budget.take(&account, 1 << 62).is_none());
-        assert!(budget.take(&account, 1 << 60).is_some());
+        let part = Arc::new(Part::default());
+        assert!(budget.take(&part, 1 << 62).is_none());
+        assert!(budget.take(&part, 1 << 60).is_some());
     }
 
     proptest! {
@@ -206,7 +206,7 @@ mod tests {
             steps in proptest::collection::vec((0usize..4, 0u64..300, any::<prop::sample::Index>()), 1..100),
         ) {
             let budget = Budget::new(4000, 20);
-            let accounts: Vec<_> = (0..4).map(|_| Arc::new(Account::default())).collect();
+            let parts: Vec<_> = (0..4).map(|_| Arc::new(Part::default())).collect();
             let mut charges: Vec<(usize, Charge)> = Vec::new();
             for (container, amount, index) in steps {
                 match amount % 3 {
@@ -215,14 +215,14 @@ mod tests {
                         let at = index.index(charges.len());
                         let _ = charges[at].1.resize(amount);
                     }
-                    _ => charges.extend(budget.take(&accounts[container], amount).map(|one| (container, one))),
+                    _ => charges.extend(budget.take(&parts[container], amount).map(|one| (container, one))),
                 }
-                for (container, account) in accounts.iter().enumerate() {
+                for (container, part) in parts.iter().enumerate() {
                     let own = charges.iter().filter(|(of, _)| *of == container);
-                    prop_assert_eq!(account.taken(), own.map(|(_, one)| one.amount).sum::<u64>());
-                    prop_assert!(account.taken() <= 4000 / SHARE);
+                    prop_assert_eq!(part.taken(), own.map(|(_, one)| one.amount).sum::<u64>());
+                    prop_assert!(part.taken() <= 4000 / SHARE);
                 }
-                prop_assert_eq!(budget.taken(), accounts.iter().map(|one| one.taken()).sum::<u64>());
+                prop_assert_eq!(budget.taken(), parts.iter().map(|one| one.taken()).sum::<u64>());
             }
         }
     }

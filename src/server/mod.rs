@@ -6,9 +6,10 @@
 //! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
 //!
 //! A folder uses only those below it: this file with `start.rs` and `orphan.rs`, `fuse`, `fs`, `psi` and `host_sysctls`,
-//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `progress`, `sandbox`, `faults`, `clock`,
-//! `budget` and `error`, which use nothing but `error`.
+//! `container`, `state`, `ids`, and last `broker`, `workers`, `account`, `in_flight`, `progress`, `sandbox`, `faults`,
+//! `clock`, `budget` and `error`.
 
+pub mod account;
 pub mod broker;
 pub mod budget;
 pub mod clock;
@@ -43,6 +44,7 @@ use crate::server::in_flight::InFlight;
 use crate::server::progress::Progress;
 use crate::server::psi::Triggers;
 use crate::server::state::State;
+use crate::server::workers::Workers;
 
 /// Serves until there is neither a daemon nor a container. `link` is the server's end of the link.
 ///
@@ -100,6 +102,7 @@ struct Server {
     backend: fuse::Backend,
     in_flight: InFlight,
     progress: Progress,
+    workers: Arc<Workers>,
     broker: Arc<BrokerClient>,
     triggers: Arc<Triggers>,
     /// The descriptors that it serves by, in the order of [`Connection::ALL`].
@@ -237,6 +240,7 @@ impl Server {
                     .0
             }
         };
+        self.workers.hurry(false);
         prepared.iter().for_each(fuse::Prepared::notify);
         // The server before this one may have had other settings. Its attributes would not fit the texts of this one.
         let slots = self.containers.keys();
@@ -271,6 +275,8 @@ impl Server {
                     .zip(&self.fuse)
                     .try_for_each(|(session, fuse)| session.drain(fuse));
                 self.sessions = Sessions::Draining(sessions);
+                // What waits for its container's share is answered now.
+                self.workers.hurry(true);
                 drained.map_err(|error| error.to_string())
             }
         }

@@ -15,7 +15,7 @@ use super::{Held, Server, Sessions, prepare};
 use crate::server::broker::BrokerClient;
 use crate::server::container::{Watcher, view_settings};
 use crate::server::fs::{Dispatcher, FileSystem, KernelCache, Services};
-use crate::server::fuse::{Backend, KernelNotifier};
+use crate::server::fuse::{Backend, KernelBacklog, KernelNotifier};
 use crate::server::host_sysctls::HostSysctls;
 use crate::server::in_flight::InFlight;
 use crate::server::progress::Progress;
@@ -86,10 +86,13 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         view_settings(&settings),
         Duration::from_millis(settings.freshness_ms),
     );
+    fs.set_share(settings.cpu_share);
+    let workers = Workers::start()?;
     let progress = Progress::default();
     let dispatcher = Dispatcher::new(
         Arc::clone(&fs),
-        Workers::start()?,
+        Arc::clone(&workers),
+        Arc::new(KernelBacklog::new(&given.fuse)?),
         in_flight.clone(),
         progress.clone(),
     );
@@ -104,6 +107,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         backend,
         in_flight,
         progress,
+        workers,
         broker,
         triggers,
         fuse: given.fuse,

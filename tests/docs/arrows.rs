@@ -51,6 +51,7 @@ const FLOORS: &[Floor] = &[
                 "in_flight",
                 "progress",
                 "budget",
+                "account",
             ],
         ],
     },

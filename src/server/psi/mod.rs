@@ -5,15 +5,18 @@
 //! container can have [`MAX_TRIGGERS`] at a time. A write waits in a queue that a thread of its own works off, so nothing
 //! that serves another container ever waits for the daemon.
 //!
+//! The kernel takes some 20 ms to close a trigger (it waits for RCU). Another thread does that. A trigger counts until it is
+//! closed. Both threads take one thing of each container in turn.
+//!
 //! The kernel's trigger ends with the descriptor, so a server that takes over has the daemon open it anew. The state says
 //! that a trigger has fired until the container asks again, which it does after it was told: it may be told twice, but
 //! never not at all.
 
+mod turns;
 mod wait;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -22,13 +25,14 @@ use parking_lot::Mutex;
 use rustix::event::epoll;
 
 use crate::server::broker::BrokerClient;
-use crate::server::budget::{Account, Budget, Charge};
+use crate::server::budget::{Budget, Charge, Part};
 use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
 use crate::server::ids::{Handle, Request};
 use crate::server::state::{self, Key, Record};
+use turns::Turns;
 
-/// The number of triggers that one container can have at a time.
+/// The number of triggers that one container can have at a time, with those that are being opened or closed.
 pub const MAX_TRIGGERS: u64 = 32;
 
 /// The share of the descriptors of the process that the triggers of all containers may take, as a divisor.
@@ -68,13 +72,15 @@ pub enum Polled {
 pub struct Triggers {
     armed: DashMap<Handle, Arc<ArmedTrigger>>,
     epoll: OwnedFd,
-    jobs: Sender<Job>,
+    jobs: Turns<Job>,
+    /// The triggers that are to be closed.
+    closing: Turns<Closing>,
     /// The triggers of all containers, each of which takes a descriptor.
     descriptors: Arc<Budget>,
     /// The writes among the jobs.
     waiting: Arc<Budget>,
     /// What each container has of both, by slot.
-    accounts: DashMap<u64, Accounts>,
+    parts: DashMap<u64, Parts>,
     broker: Arc<BrokerClient>,
     wake: Wake,
     state: Arc<state::State>,
@@ -88,9 +94,16 @@ impl std::fmt::Debug for Triggers {
 
 /// What a container has of the budgets.
 #[derive(Debug, Default)]
-struct Accounts {
-    descriptors: Arc<Account>,
-    waiting: Arc<Account>,
+struct Parts {
+    descriptors: Arc<Part>,
+    waiting: Arc<Part>,
+}
+
+/// A trigger that is to be closed: the descriptor goes before the charge for it.
+#[derive(Debug)]
+struct Closing {
+    _fd: OwnedFd,
+    _descriptor: Charge,
 }
 
 #[derive(Debug)]
@@ -100,14 +113,14 @@ struct ArmedTrigger {
     resource: Resource,
     trigger: Vec<u8>,
     status: Mutex<Status>,
-    /// Its descriptor, given back when the trigger is gone.
-    _descriptor: Charge,
 }
 
 #[derive(Debug, Default)]
 struct Status {
     /// The kernel's trigger; none until the daemon has opened it anew.
     fd: Option<OwnedFd>,
+    /// The charge for its descriptor, given back when that is closed; none then.
+    descriptor: Option<Charge>,
     /// The number by which the kernel knows who polls the trigger.
     poll: Option<u64>,
     fired: bool,
@@ -135,8 +148,9 @@ struct Write {
 }
 
 impl Triggers {
-    /// Starts the two threads: one asks the daemon by `broker`, the other waits for the kernel and calls `wake`. Armed
-    /// triggers are written to `state`. The process may have `descriptors` open, of which triggers take a share.
+    /// Starts the threads: one asks the daemon by `broker`, one closes triggers, and one waits for the kernel and calls
+    /// `wake`. Armed triggers are written to `state`. The process may have `descriptors` open, of which triggers take a
+    /// share.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
@@ -146,14 +160,14 @@ impl Triggers {
         state: Arc<state::State>,
         descriptors: u64,
     ) -> std::io::Result<Arc<Self>> {
-        let (jobs, todo) = channel();
         let this = Arc::new(Self {
             armed: DashMap::new(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            jobs,
+            jobs: Turns::default(),
+            closing: Turns::default(),
             descriptors: Budget::new(descriptors / OF_DESCRIPTORS, TRIGGERS_FLOOR),
             waiting: Budget::new(WAITING, WAITING_FLOOR),
-            accounts: DashMap::new(),
+            parts: DashMap::new(),
             broker,
             wake,
             state,
@@ -161,7 +175,15 @@ impl Triggers {
         let opening = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-open".to_owned())
-            .spawn(move || opening.work(&todo))?;
+            .spawn(move || opening.work())?;
+        let closing = Arc::clone(&this);
+        std::thread::Builder::new()
+            .name("trigger-close".to_owned())
+            .spawn(move || {
+                loop {
+                    drop(closing.closing.take());
+                }
+            })?;
         let waiting = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-wait".to_owned())
@@ -182,22 +204,22 @@ impl Triggers {
 
     /// Takes over a trigger that a server before this one had armed.
     pub fn restore(&self, former: state::Trigger) {
+        let part = Arc::clone(&self.parts.entry(former.slot).or_default().descriptors);
         let status = Status {
             poll: former.poll,
             fired: former.fired,
             recorded: Some((former.poll, former.fired)),
+            // The server before this one had room for it.
+            descriptor: Some(self.descriptors.take_always(&part, 1)),
             ..Status::default()
         };
         let handle = Handle(former.handle);
-        let account = Arc::clone(&self.accounts.entry(former.slot).or_default().descriptors);
         let armed = Arc::new(ArmedTrigger {
             handle,
             slot: former.slot,
             resource: former.resource,
             trigger: former.trigger,
             status: Mutex::new(status),
-            // The server before this one had room for it.
-            _descriptor: self.descriptors.take_always(&account, 1),
         });
         self.armed.insert(handle, Arc::clone(&armed));
         self.send(Job::Reopen(armed));
@@ -206,7 +228,8 @@ impl Triggers {
     /// Arms a trigger for the open view `handle`, and calls `done` when that has been decided, on another thread.
     ///
     /// The errors are the kernel's (psi_write): EBUSY when the file has a trigger, EINVAL for what is none. They are EMFILE
-    /// when the container has too many or the server has no descriptors left for it, EAGAIN when too much is waiting. A write that the kernel sends again was done
+    /// when the container has too many or the server has no descriptors left for it, EAGAIN when too much is waiting or
+    /// no daemon answers in time. A write that the kernel sends again was done
     /// already.
     pub fn arm(
         &self,
@@ -220,7 +243,7 @@ impl Triggers {
         if let Some(known) = self.known(handle, trigger, request.again) {
             return done(known);
         }
-        let (_descriptor, place) = match self.charge(slot) {
+        let (descriptor, place) = match self.charge(slot) {
             Ok(charges) => charges,
             Err(errno) => return done(Err(errno)),
         };
@@ -229,8 +252,10 @@ impl Triggers {
             slot,
             resource,
             trigger: trigger.to_vec(),
-            status: Mutex::default(),
-            _descriptor,
+            status: Mutex::new(Status {
+                descriptor: Some(descriptor),
+                ..Status::default()
+            }),
         };
         self.send(Job::Write(Write {
             armed,
@@ -246,11 +271,11 @@ impl Triggers {
     /// # Errors
     /// EMFILE when it has too many triggers, EAGAIN when too many of its writes wait.
     fn charge(&self, slot: u64) -> Result<(Charge, Charge), Errno> {
-        let accounts = self.accounts.entry(slot).or_default();
-        let descriptor = self.descriptors.take(&accounts.descriptors, 1);
-        let descriptor = descriptor.filter(|_| accounts.descriptors.taken() <= MAX_TRIGGERS);
+        let parts = self.parts.entry(slot).or_default();
+        let descriptor = self.descriptors.take(&parts.descriptors, 1);
+        let descriptor = descriptor.filter(|_| parts.descriptors.taken() <= MAX_TRIGGERS);
         let descriptor = descriptor.ok_or(Errno(libc::EMFILE))?;
-        let place = self.waiting.take(&accounts.waiting, 1);
+        let place = self.waiting.take(&parts.waiting, 1);
         Ok((descriptor, place.ok_or(Errno::AGAIN)?))
     }
 
@@ -286,38 +311,64 @@ impl Triggers {
     /// Disarms the trigger of an open view that is closed.
     pub fn disarm(&self, handle: Handle) {
         if let Some((_, armed)) = self.armed.remove(&handle) {
-            let mut status = armed.status.lock();
-            status.closed = true;
             self.state.forget(Key::Trigger(handle.0));
-            if let Some(fd) = status.fd.take() {
-                // Closing the descriptor takes it out of the epoll set too.
-                let _ = epoll::delete(&self.epoll, fd);
-            }
+            self.close(&armed);
         }
     }
 
     /// Forgets all triggers, which the state keeps.
     pub fn disarm_all(&self) {
-        self.armed.retain(|_, armed| {
-            armed.status.lock().closed = true;
-            false
-        });
+        self.close_all(|_| true);
     }
 
     /// Forgets the triggers of a container.
     pub fn remove_slot(&self, slot: u64) {
-        self.armed.retain(|_, armed| armed.slot != slot);
-        self.accounts.remove(&slot);
+        self.close_all(|armed| armed.slot == slot);
+        self.parts.remove(&slot);
+    }
+
+    fn close_all(&self, which: impl Fn(&ArmedTrigger) -> bool) {
+        let handle = |armed: &ArmedTrigger| which(armed).then_some(armed.handle);
+        let handles: Vec<Handle> = self
+            .armed
+            .iter()
+            .filter_map(|armed| handle(&armed))
+            .collect();
+        for handle in handles {
+            if let Some((_, armed)) = self.armed.remove(&handle) {
+                self.close(&armed);
+            }
+        }
+    }
+
+    /// Has the kernel's trigger closed by the thread that does so.
+    fn close(&self, armed: &ArmedTrigger) {
+        let mut status = armed.status.lock();
+        status.closed = true;
+        let (fd, descriptor) = (status.fd.take(), status.descriptor.take());
+        drop(status);
+        if let (Some(fd), Some(descriptor)) = (fd, descriptor) {
+            // Closing the descriptor takes it out of the epoll set too, but not before it is closed.
+            let _ = epoll::delete(&self.epoll, &fd);
+            let closing = Closing {
+                _fd: fd,
+                _descriptor: descriptor,
+            };
+            self.closing.push(armed.slot, closing);
+        }
     }
 
     fn send(&self, job: Job) {
-        // The thread that takes jobs lives as long as this.
-        let _ = self.jobs.send(job);
+        let slot = match &job {
+            Job::Write(write) => write.armed.slot,
+            Job::Reopen(armed) => armed.slot,
+        };
+        self.jobs.push(slot, job);
     }
 
-    fn work(&self, jobs: &Receiver<Job>) {
-        for job in jobs {
-            match job {
+    fn work(&self) {
+        loop {
+            match self.jobs.take() {
                 Job::Write(write) => {
                     drop(write.place);
                     let done = write.done;
@@ -355,6 +406,8 @@ impl Triggers {
         let opened = self.broker.ask(&armed.ask(), Instant::now() + PATIENCE);
         let mut status = armed.status.lock();
         match opened.and_then(|fd| self.watch(armed, &fd).map(|()| fd)) {
+            // The file was closed meanwhile.
+            Ok(fd) if status.closed => return drop(fd),
             Ok(fd) => status.fd = Some(fd),
             // The next daemon is asked.
             Err(Errno::AGAIN) => return,

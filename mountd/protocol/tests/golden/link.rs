@@ -64,7 +64,7 @@ golden! { what_the_daemon_says, ToServer:
         replies: None,
     }, concat!(
         r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"#,
-        r#""host-clamp":true,"cpu-ids":"physical"},"held":4}}"#,
+        r#""host-clamp":true,"cpu-ids":"physical","cpu-share":25},"held":4}}"#,
     );
     ToServer::Start { .. } => ToServer::Start {
         version: VERSION,
@@ -131,12 +131,13 @@ golden! { what_the_server_answers, FromServer:
             host_clamp: false,
             cpu_ids: CpuIds::Dense,
             cpu_quota: Some(CpuQuota::Online),
+            cpu_share: 0,
         },
         slots: vec![7, 8],
         generations: false,
     }, concat!(
         r#"{"held":{"version":2,"init":[[1],[2]],"replies":[[3],[4]],"settings":{"freshness-ms":0,"#,
-        r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
+        r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online","cpu-share":0},"slots":[7,8]}}"#,
     );
     FromServer::Held { .. } => FromServer::Held {
         version: VERSION,

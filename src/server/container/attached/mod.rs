@@ -27,7 +27,8 @@ use super::sampler::{LoadSample, Sampler};
 use super::settings::{cpu_ids, cpu_quota};
 use super::user_namespace::UserNamespaceCache;
 use super::watcher;
-use crate::server::budget::Account;
+use crate::server::account::{Account, Share};
+use crate::server::budget::Part;
 use crate::server::clock;
 use crate::server::error::Errno;
 use crate::server::ids::Paths;
@@ -44,6 +45,8 @@ pub struct Attached {
     slot: u64,
     /// The generation of its nodes, which is never another one.
     pub generation: u32,
+    /// The account of what the server does for it.
+    pub account: Arc<Account>,
     /// The values that its views are computed from.
     pub(super) container: Arc<Container>,
     /// The process whose life is the container's, if the server was told of it.
@@ -70,7 +73,7 @@ pub struct Attached {
     views: Vec<View>,
     directories: Mutex<Vec<u16>>,
     /// The bytes of its open snapshots.
-    pub(in crate::server) snapshots: Arc<Account>,
+    pub(in crate::server) snapshots: Arc<Part>,
     /// True if [`Self::expire`] is called at each change of its limits.
     watched: AtomicBool,
     /// The time of the last call.
@@ -148,6 +151,7 @@ impl Attached {
         Self {
             slot: 0,
             generation: 0,
+            account: Arc::new(Account::new(0, Share::default(), Instant::now())),
             paths: Paths::of_container(&container.identity.host_secret),
             container: Arc::new(container),
             process: None,
