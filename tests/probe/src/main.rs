@@ -16,6 +16,7 @@ mod contain;
 mod facts;
 mod files;
 mod mapped;
+mod scan;
 mod stress;
 mod tune;
 mod ways;
