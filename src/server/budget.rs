@@ -133,8 +133,8 @@ mod tests {
         let budget = Budget::new(8000, 0);
         let parts: Vec<_> = (0..100).map(|_| Arc::new(Part::default())).collect();
         let mut charges = Vec::new();
-        for (before, part) in (0u32..).zip(&parts) {
-            charges.push(all(&budget, part));
+        for (before, mine) in (0u32..).zip(&parts) {
+            charges.push(all(&budget, mine));
             let part = 1.0 / 8.0 * f64::powf(7.0 / 8.0, f64::from(before));
             assert!(mine.taken() as f64 <= 8000.0 * part + 1.0, "{before}");
             assert!(mine.taken() > 0 || before > 30, "{before}");

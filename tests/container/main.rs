@@ -28,6 +28,7 @@ mod run;
 mod run_ending;
 mod run_options;
 mod runtime;
+mod scan;
 mod selftests;
 mod service_manager;
 mod starved;

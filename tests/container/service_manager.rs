@@ -171,3 +171,115 @@ fn privileged_what_is_no_connection_is_not_gone_on_with() {
     drop(container);
     daemon.end();
 }
+
+/// The unit of the service.
+const UNIT: &str = include_str!("../../mountd/eci-mountd.service");
+
+/// The values of a setting of the unit.
+fn settings(name: &str) -> Vec<&'static str> {
+    let lines = UNIT.lines().filter_map(|line| line.split_once('='));
+    let lines = lines.filter(|(key, _)| *key == name);
+    lines.map(|(_, value)| value).collect()
+}
+
+#[test]
+fn the_unit_gives_the_service_no_mount_namespace_and_survives_a_server_that_is_killed() {
+    assert_eq!(settings("OOMPolicy"), ["continue"]);
+    assert_eq!(settings("KillMode"), ["process"]);
+    for (name, least) in [("CPUWeight", 100), ("TasksMax", 512)] {
+        let value: u32 = settings(name)[0].parse().unwrap();
+        assert!(value >= least, "{name}={value}");
+    }
+    // With one of these, nobody but the service would see the directories of `eci-fs mount`, or the service could not
+    // enter containers or open its devices.
+    for name in [
+        "ProtectSystem",
+        "ProtectHome",
+        "ProtectControlGroups",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+        "ProtectKernelLogs",
+        "ProtectClock",
+        "ProtectProc",
+        "ProtectHostname",
+        "PrivateTmp",
+        "PrivateDevices",
+        "PrivateMounts",
+        "PrivateUsers",
+        "ReadOnlyPaths",
+        "InaccessiblePaths",
+        "RestrictNamespaces",
+        "DeviceAllow",
+        "MemoryHigh",
+    ] {
+        assert_eq!(settings(name), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_unit() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = dir.path().join("eci-mountd.service");
+    let program = env!("CARGO_BIN_EXE_eci-fs");
+    let text = UNIT.replace("/usr/local/bin/eci-mountd", program);
+    std::fs::write(&unit, text.replace("/usr/local/bin/eci-fs", program)).unwrap();
+    let verify = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&unit)
+        .output();
+    let Ok(verify) = verify else {
+        // A host without systemd has nothing to ask.
+        return;
+    };
+    let said = String::from_utf8_lossy(&verify.stderr).into_owned();
+    assert!(verify.status.success() && said.is_empty(), "{said}");
+}
+
+/// The daemon does everything without the capabilities that the unit takes away.
+#[test]
+fn privileged_a_daemon_with_the_capabilities_of_the_unit_attaches_serves_and_is_upgraded() {
+    let scene = scene();
+    let dropped = settings("CapabilityBoundingSet");
+    let dropped = dropped.iter().flat_map(|line| line.split([' ', '~']));
+    let dropped: Vec<String> = dropped
+        .filter_map(|name| name.strip_prefix("CAP_"))
+        .map(|name| format!("-{}", name.to_lowercase()))
+        .collect();
+    assert!(dropped.len() > 15, "{dropped:?}");
+    let mut command = Command::new("setpriv");
+    command.args(["--no-new-privs", "--inh-caps=-all", "--bounding-set"]);
+    command.arg(dropped.join(","));
+    let daemon = scene.command(&["mountd"]);
+    command.arg(daemon.get_program()).args(daemon.get_args());
+    for (name, value) in daemon.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut daemon = scene.daemon_of(command);
+    let bounding = |pid| support::status_field(pid, "CapBnd:").unwrap();
+    assert_ne!(bounding(daemon.pid()), bounding(std::process::id()));
+    let plain = scene.container().limits(limits(128, 1.0));
+    let mut plain = plain.options(&["--network"]).start();
+    let user = scene.container().limits(limits(96, 1.0));
+    let mut user = user.options(&["--network"]).user_namespace(true).start();
+    for (container, mebibytes) in [(&mut plain, 128), (&mut user, 96)] {
+        let mounts = container.mounts();
+        scene.attach(container);
+        sees(container, mebibytes, 1);
+        // The daemon opens this file in the network namespace.
+        container.ask(&["list", "/proc/sys/net/ipv4/neigh"]);
+        container.read("/proc/sys/net/ipv4/neigh/lo/gc_stale_time");
+        daemon.kill_server();
+        daemon.wait_for("the server died");
+        sees(container, mebibytes, 1);
+        scene.detach(container);
+        assert_eq!(container.mounts(), mounts);
+        scene.attach(container);
+    }
+    scene.eci_fs(&["upgrade", "--only", "server"]).ok();
+    sees(&mut plain, 128, 1);
+    drop((plain, user));
+    daemon.end();
+}

@@ -243,3 +243,48 @@ fn privileged_with_a_full_runtime_directory_what_is_served_is_served_on() {
     daemon.end();
     unmount(&dir, UnmountFlags::empty()).unwrap();
 }
+
+/// The open files of a view in a container, opened until the server refuses.
+#[track_caller]
+fn open_all(container: &Container, path: &str) -> Vec<File> {
+    let path = format!("/proc/{}/root{path}", container.pid());
+    let opened = std::iter::from_fn(|| match File::open(&path) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            let errno = rustix::io::Errno::NFILE.raw_os_error();
+            assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+            None
+        }
+    });
+    opened.collect()
+}
+
+#[test]
+fn privileged_a_container_that_holds_all_files_that_it_can_leaves_room_for_others() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    rustix::process::setrlimit(Resource::Nofile, all).unwrap();
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let hostile = scene.container().limits(limits(128, 1.0)).start();
+    let mut other = scene.container().limits(limits(96, 1.0)).start();
+    scene.attach(&hostile);
+    scene.attach(&other);
+    let path = "/proc/zoneinfo";
+    let size = other.read(path).len();
+    let held = open_all(&hostile, path);
+    // 16 MiB of texts. Their number alone would allow 16,384.
+    assert!(held.len() * size <= 16 << 20, "{} of {size}", held.len());
+    assert!(held.len() > 1000, "{}", held.len());
+    // The other one has its share all the same, and is served.
+    let theirs = open_all(&other, path);
+    assert!(theirs.len() * 4 > held.len() * 3, "{}", theirs.len());
+    drop(theirs);
+    sees(&mut other, 96, 1);
+    drop(held);
+    drop((hostile, other));
+    daemon.end();
+}

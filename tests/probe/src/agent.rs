@@ -9,6 +9,7 @@ use probe::capabilities::leave_bounding_set;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
+use crate::scan::{self, Texts};
 use crate::{facts, files, handles, hang, stress, tune, ways, work};
 
 /// The state that is kept between commands.
@@ -17,6 +18,7 @@ pub(crate) struct Agent {
     held: BTreeMap<String, File>,
     memory: Vec<Vec<u8>>,
     others: BTreeMap<String, Other>,
+    scanned: Texts,
 }
 
 /// A process that `start` started. Lines can be sent to it.
@@ -110,6 +112,13 @@ impl Agent {
                 Ok(json!(text(&bytes)))
             }
             ["let-go", name] => Ok(json!(self.held.remove(*name).is_some())),
+            // Read everything in /proc and /sys, and answer how many files and directories that are ...
+            ["scan"] => {
+                self.scanned = scan::scan()?;
+                Ok(json!(self.scanned.len()))
+            }
+            // ... and what differs now: {path: [before, now]}.
+            ["scan-again"] => scan::changed(&self.scanned),
             ["run", program, arguments @ ..] => run(program, arguments),
             ["start", name, program, arguments @ ..] => {
                 let (other, hello) = Other::start(program, arguments)?;

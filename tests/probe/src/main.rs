@@ -20,6 +20,7 @@ mod handles;
 mod hang;
 mod latencies;
 mod mapped;
+mod scan;
 mod stress;
 mod tune;
 mod ways;
