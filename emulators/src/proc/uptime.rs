@@ -19,8 +19,9 @@ pub const VIEW: View = View::new(16, "/proc/uptime", render_view)
     )
     .needs(Needs::CGROUP);
 
-/// The highest number of digits of seconds. Nine digits are 31 years.
-const SECONDS_DIGITS: usize = 9;
+/// The highest number of digits of seconds: those of the longest age, which is as many nanoseconds as 64 bits count. A
+/// time namespace can begin with an age of 146 years.
+const SECONDS_DIGITS: usize = 11;
 
 fn render_view(_: &Facts, cx: &Context<'_>, out: &mut Vec<u8>) -> Result<Bound, Error> {
     let cpus = cpus::read(cx)?;
@@ -68,5 +69,15 @@ mod tests {
             &mut out,
         );
         assert!(out.len() <= bound(64), "{} > {}", out.len(), bound(64));
+    }
+
+    #[test]
+    fn the_bound_holds_for_the_age_that_a_time_namespace_begins_with() {
+        // The kernel takes offsets up to KTIME_SEC_MAX / 2 (proc_timens_set_offset).
+        for seconds in [4_611_686_018, u64::MAX / 1_000_000_000] {
+            let mut out = Vec::new();
+            render(Duration::from_secs(seconds), 64 * seconds * 100, &mut out);
+            assert!(out.len() <= bound(64), "{} > {}", out.len(), bound(64));
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use eci_fs::server::fs::{Caller, FsRequest, Operation};
 use eci_fs::server::ids::{Handle, NodeId, Request};
-use eci_fs_emulators::{EMULATORS, TUNABLES};
+use eci_fs_emulators::TUNABLES;
 use eci_fs_protocol::link::Connection;
 
 use crate::made_up;
@@ -504,9 +504,6 @@ impl<'a> Case<'a> {
             assert_eq!(&texts(&self.served, attached.slot), first);
         }
         for attached in &self.attached {
-            for emulator in EMULATORS {
-                let _ = self.served.fs.text(attached.slot, emulator.facts().path);
-            }
             self.served.fs.remove(attached.slot);
         }
     }

@@ -174,9 +174,14 @@ fn feed(mut fuzzer: std::process::Command, target: &str, dir: &Path, seconds: f6
         .map(|(name, value)| (name, value.trim()))
         .collect();
     let figure = |name| figures.get(name).copied().unwrap_or("?");
+    // "#7 DONE cov: 12 ft: 34 corp: 5/67b ..."
+    let last = said.lines().rfind(|line| line.contains(" cov: "));
+    let mut words = last.unwrap_or_default().split_ascii_whitespace();
+    let covered = words.find(|word| *word == "cov:").and(words.next());
     println!(
-        "fuzz: {target}: {} inputs in {seconds:.0} s, {} more kept, slowest {} s, {} MiB at most",
+        "fuzz: {target}: {} inputs in {seconds:.0} s reach {} edges, {} new; slowest {} s, {} MiB",
         figure("number_of_executed_units"),
+        covered.unwrap_or("?"),
         figure("new_units_added"),
         figure("slowest_unit_time_sec"),
         figure("peak_rss_mb"),
