@@ -315,17 +315,18 @@ pub struct PrivateDaemon {
 }
 
 impl PrivateDaemon {
-    /// Starts a daemon. `limit` is the time limit for each of its answers.
+    /// Starts a daemon with these options. `limit` is the time limit for each of its answers.
     ///
     /// # Errors
     /// When the configuration is wrong, or the program cannot be executed. The first [`Self::call`] returns all other
     /// errors.
-    pub fn start(limit: Duration) -> Result<Self> {
+    pub fn start(limit: Duration, options: &[&str]) -> Result<Self> {
         // The daemon would say the same, but only in its first answer.
         Config::read(&Location::of_environment())?;
         let (ours, theirs) = Channel::pair().map_err(|e| Error::io("make", "a socket pair", e))?;
         let mut child = daemon()
             .arg("--private")
+            .args(options)
             .stdin(Stdio::from(theirs.into_inner()))
             .stdout(Stdio::piped())
             .spawn()

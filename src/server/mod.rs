@@ -6,9 +6,10 @@
 //! When its daemon dies it serves on, and waits for the next one (`orphan.rs`).
 //!
 //! A folder uses only those below it: this file with `start.rs` and `orphan.rs`, `fuse`, `fs`, `psi` and `host_sysctls`,
-//! `container`, `state`, `ids`, and last `broker`, `workers`, `in_flight`, `sandbox`, `faults`, `clock` and `error`, which
-//! use nothing but `error`.
+//! `container`, `state`, `ids`, and last `broker`, `workers`, `account`, `in_flight`, `sandbox`, `faults`, `clock` and
+//! `error`.
 
+pub mod account;
 pub mod broker;
 pub mod clock;
 pub mod container;
@@ -40,6 +41,7 @@ use crate::server::fs::FileSystem;
 use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
 use crate::server::state::State;
+use crate::server::workers::Workers;
 
 /// Serves until there is neither a daemon nor a container. `link` is the server's end of the link.
 ///
@@ -92,6 +94,7 @@ struct Server {
     fs: Arc<FileSystem>,
     backend: fuse::Backend,
     in_flight: InFlight,
+    workers: Arc<Workers>,
     broker: Arc<BrokerClient>,
     triggers: Arc<Triggers>,
     /// The descriptors that it serves by, in the order of [`Connection::ALL`].
@@ -214,6 +217,7 @@ impl Server {
                     .0
             }
         };
+        self.workers.hurry(false);
         prepared.iter().for_each(fuse::Prepared::notify);
         // The server before this one may have had other settings. Its attributes would not fit the texts of this one.
         let slots = self.containers.keys();
@@ -248,6 +252,8 @@ impl Server {
                     .zip(&self.fuse)
                     .try_for_each(|(session, fuse)| session.drain(fuse));
                 self.sessions = Sessions::Draining(sessions);
+                // What waits for its container's share is answered now.
+                self.workers.hurry(true);
                 drained.map_err(|error| error.to_string())
             }
         }

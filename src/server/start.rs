@@ -14,7 +14,7 @@ use super::{Held, Server, Sessions, prepare};
 use crate::server::broker::BrokerClient;
 use crate::server::container::{Watcher, view_settings};
 use crate::server::fs::{Dispatcher, FileSystem, KernelCache, Services};
-use crate::server::fuse::{Backend, KernelNotifier};
+use crate::server::fuse::{Backend, KernelBacklog, KernelNotifier};
 use crate::server::host_sysctls::HostSysctls;
 use crate::server::in_flight::InFlight;
 use crate::server::psi::Triggers;
@@ -80,7 +80,14 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         view_settings(&settings),
         Duration::from_millis(settings.freshness_ms),
     );
-    let dispatcher = Dispatcher::new(Arc::clone(&fs), Workers::start()?, in_flight.clone());
+    fs.set_share(settings.cpu_share);
+    let workers = Workers::start()?;
+    let dispatcher = Dispatcher::new(
+        Arc::clone(&fs),
+        Arc::clone(&workers),
+        Arc::new(KernelBacklog::new(&given.fuse)?),
+        in_flight.clone(),
+    );
     let backend = Backend {
         dispatcher: Arc::new(dispatcher),
         notifier,
@@ -91,6 +98,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         fs,
         backend,
         in_flight,
+        workers,
         broker,
         triggers,
         fuse: given.fuse,

@@ -44,7 +44,7 @@ const FLOORS: &[Floor] = &[
             &["container"],
             &["state"],
             &["ids", "broker", "workers"],
-            &["error", "clock", "faults", "in_flight"],
+            &["error", "clock", "faults", "in_flight", "account"],
         ],
     },
     Floor {

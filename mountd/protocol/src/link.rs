@@ -57,6 +57,8 @@ pub struct Settings {
     /// ([`Facts::can_measure_cpus`]).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_quota: Option<CpuQuota>,
+    /// The CPU time that the server spends for one container in the long run, in percent of one CPU; 0 for no limit.
+    pub cpu_share: u32,
 }
 
 impl Default for Settings {
@@ -66,6 +68,7 @@ impl Default for Settings {
             host_clamp: true,
             cpu_ids: CpuIds::Physical,
             cpu_quota: None,
+            cpu_share: 25,
         }
     }
 }

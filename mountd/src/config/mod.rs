@@ -7,15 +7,18 @@ mod ceilings;
 mod hook;
 mod location;
 mod runtime;
+mod server;
 mod views;
 
 use serde::Deserialize;
 
 pub use ceilings::Ceilings;
 use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::link::Settings;
 pub use hook::{Hook, MAX_TIMEOUT, OnError};
 pub use location::{DEFAULT, Location, VARIABLE};
 pub use runtime::Runtime;
+pub use server::Server;
 pub use views::Views;
 
 /// The whole configuration. A file with any other key is refused, so that a misspelled key is not ignored.
@@ -24,6 +27,8 @@ pub use views::Views;
 pub struct Config {
     /// The settings of all views, which the daemon gives to its server.
     pub views: Views,
+    /// What the server may spend for a container.
+    pub server: Server,
     /// The settings of `eci-fs hook`.
     pub hook: Hook,
     /// The settings of `eci-fs runtime`.
@@ -46,6 +51,17 @@ impl Config {
             }
             Err(e) => Err(Error::io("read the configuration", path, e)
                 .remedy("--config or ECI_FS_CONFIG must name a file that can be read")),
+        }
+    }
+
+    /// Returns the settings of the server.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            freshness_ms: self.views.freshness,
+            host_clamp: self.views.host_clamp,
+            cpu_ids: self.views.cpu_ids,
+            cpu_quota: self.views.cpu_quota,
+            cpu_share: self.server.cpu_share,
         }
     }
 
@@ -72,7 +88,6 @@ mod tests {
 
     use eci_fs_protocol::choices::{Choice, CpuIds, CpuQuota};
     use eci_fs_protocol::host_sysctl::HostSysctl;
-    use eci_fs_protocol::link::Settings;
 
     use super::*;
 
@@ -85,7 +100,7 @@ mod tests {
     #[test]
     fn without_a_file_everything_is_as_documented() {
         let config = Config::default();
-        assert_eq!(config.views.settings(), Settings::default());
+        assert_eq!(config.settings(), Settings::default());
         assert_eq!(config.hook.on_error, OnError::Fail);
         assert_eq!(config.hook.limit(), Duration::from_secs(10));
         assert_eq!(config.hook.allow, Choice::ALL);
@@ -115,7 +130,7 @@ mod tests {
     fn everything_can_be_set() {
         let config = read_text(
             "[views]\nfreshness = 100\nhost-clamp = false\ncpu-ids = 'dense'\ncpu-quota = 'ignore'\n\
-             [hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
+             [server]\ncpu-share = 150\n[hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
              [raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
         );
@@ -124,6 +139,7 @@ mod tests {
         assert!(!config.views.host_clamp);
         assert_eq!(config.views.cpu_ids, CpuIds::Dense);
         assert_eq!(config.views.cpu_quota, Some(CpuQuota::Ignore));
+        assert_eq!(config.settings().cpu_share, 150);
         assert_eq!(config.hook.on_error, OnError::Ignore);
         assert_eq!(config.hook.allow, [Choice::Views, Choice::CpuIds]);
         assert!(config.hook.start);
@@ -163,6 +179,9 @@ mod tests {
             ("[views]\nhost-clamp = 'no'\n", 2, "boolean"),
             ("[views]\ncpu-ids = 'sparse'\n", 2, "sparse"),
             ("[views]\ncpu-quota = 'offline'\n", 2, "offline"),
+            ("[server]\ncpu-share = 10001\n", 2, "0 to 10000"),
+            ("[server]\ncpu-share = -1\n", 2, "-1"),
+            ("[server]\nshare = 1\n", 2, "share"),
             ("[runtime]\npath = ''\n", 2, "empty"),
             ("[runtime]\nargs = []\n", 2, "args"),
             ("[raise]\n\n'/proc/sys/kernel/panic' = 1\n", 3, "panic"),

@@ -39,18 +39,6 @@ impl Default for Views {
     }
 }
 
-impl Views {
-    /// Returns the settings of the server.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            freshness_ms: self.freshness,
-            host_clamp: self.host_clamp,
-            cpu_ids: self.cpu_ids,
-            cpu_quota: self.cpu_quota,
-        }
-    }
-}
-
 fn freshness<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let freshness = u64::deserialize(deserializer)?;
     if freshness <= MAX_FRESHNESS_MS {

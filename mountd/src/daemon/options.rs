@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{self, Views};
+use crate::config::{self, Config};
 use crate::runtime_dir;
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{CpuIds, CpuQuota, Settings};
@@ -36,6 +36,11 @@ pub struct Options {
     /// cpuset (ignore); by default online, but ignore for a container that can measure CPUs
     #[arg(long, value_name = "EFFECT")]
     pub cpu_quota: Option<CpuQuota>,
+
+    /// The CPU time that the server spends for one container in the long run, in percent of one CPU; 0 for no limit
+    /// [default: 25]
+    #[arg(long, value_name = "PERCENT")]
+    pub cpu_share: Option<u32>,
 
     /// The server's executable, if it is not the `eci-fs` beside this one
     #[arg(long, value_name = "FILE")]
@@ -70,9 +75,9 @@ impl Options {
         config::Location::of(self.config.as_deref())
     }
 
-    /// Returns the settings of the views: those of the options that were given, and of the configuration.
-    pub fn settings(&self, views: &Views) -> Settings {
-        let configured = views.settings();
+    /// Returns the settings of the server: those of the options that were given, and of the configuration.
+    pub fn settings(&self, config: &Config) -> Settings {
+        let configured = config.settings();
         Settings {
             freshness_ms: self.freshness.unwrap_or(configured.freshness_ms),
             host_clamp: configured.host_clamp && !self.no_host_clamp,
@@ -81,6 +86,7 @@ impl Options {
                 false => configured.cpu_ids,
             },
             cpu_quota: self.cpu_quota.or(configured.cpu_quota),
+            cpu_share: self.cpu_share.unwrap_or(configured.cpu_share),
         }
     }
 

@@ -110,7 +110,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let program = Program {
         path: options.server()?,
-        settings: options.settings(&config.views),
+        settings: options.settings(&config),
     };
     let broker = Broker::default();
     let (inheritance, endpoint) = match predecessor {

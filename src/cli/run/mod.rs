@@ -128,7 +128,7 @@ fn run(options: &Options) -> Result<u8> {
     let limit = options.runtime.change_limit();
     let (private, running) = match Client::connect(&options.runtime.runtime_dir, limit)? {
         Some(client) => (None, Some(client)),
-        None => (Some(PrivateDaemon::start(limit)?), None),
+        None => (Some(PrivateDaemon::start(limit, &[])?), None),
     };
     let result = with_cgroups(options, private.as_ref(), &signals);
     drop(running);

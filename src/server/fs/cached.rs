@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::attr::Attr;
 use super::containers::View;
 use super::render::Renderer;
-use crate::server::container::{STATIC_BOUND, Version};
+use crate::server::container::{Freshness, STATIC_BOUND, Version};
 use crate::server::error::Errno;
 
 /// The age that a view may have for a reader that holds it open, in multiples of the freshness. Shells read byte by byte
@@ -27,6 +27,34 @@ const HELD_OPEN_FACTOR: u32 = 10;
 #[derive(Debug)]
 pub(super) struct CachedViews {
     renderer: Arc<Renderer>,
+}
+
+/// The age that the versions of a view may have.
+struct Age {
+    /// True if the view only changes when its container is told so.
+    rests: bool,
+    freshness: Freshness,
+}
+
+impl Age {
+    /// Returns the age that a version may have whose view rests.
+    fn rested(&self) -> Duration {
+        self.freshness.bound.max(STATIC_BOUND)
+    }
+
+    /// Returns whether the view rests. While the size changes, the next step comes after the freshness.
+    fn is_rested(&self, version: &Version) -> bool {
+        self.rests && !version.is_changing()
+    }
+
+    /// Returns the age that a version may have. A GETATTR from a read has the file open.
+    fn limit(&self, version: &Version, from_read: bool) -> Duration {
+        match from_read {
+            _ if self.is_rested(version) => self.rested(),
+            true if !self.rests => self.freshness.bound * HELD_OPEN_FACTOR,
+            _ => self.freshness.bound,
+        }
+    }
 }
 
 impl CachedViews {
@@ -43,25 +71,30 @@ impl CachedViews {
         let View {
             container, index, ..
         } = view;
-        let rests = container.rests(*index);
-        let freshness = self.renderer.freshness(container);
-        let rested = freshness.bound.max(STATIC_BOUND);
-        // While the size changes, the next step comes after the freshness.
-        let is_rested = |version: &Version| rests && !version.is_changing();
-        let limit = |version: &Version| match from_read {
-            _ if is_rested(version) => rested,
-            true if !rests => freshness.bound * HELD_OPEN_FACTOR,
-            _ => freshness.bound,
-        };
-        let version = match container.fresh(*index, limit) {
+        let age = self.age(view);
+        let version = match container.fresh(*index, |version| age.limit(version, from_read)) {
             Some(version) => version,
             None => self.renderer.renew_cached(container, *index)?,
         };
-        let timeout = match is_rested(&version) {
-            true => rested,
-            false => freshness.timeout,
+        let timeout = match age.is_rested(&version) {
+            true => age.rested(),
+            false => age.freshness.timeout,
         };
         Ok((view.attr(version.size, version.mtime), timeout))
+    }
+
+    /// Returns whether the attributes of a view are known without computing it.
+    pub(super) fn is_fresh(&self, view: &View, from_read: bool) -> bool {
+        let age = self.age(view);
+        let version = view.container.version(view.index);
+        version.is_some_and(|version| version.age() < age.limit(&version, from_read))
+    }
+
+    fn age(&self, view: &View) -> Age {
+        Age {
+            rests: view.container.rests(view.index),
+            freshness: self.renderer.freshness(&view.container),
+        }
     }
 
     /// Returns the text of a view that the kernel was told of last.

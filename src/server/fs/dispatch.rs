@@ -1,47 +1,139 @@
 //! The choice of the thread that answers a request.
+//!
+//! The threads that read from a connection sort requests. They answer one at once only where that delays nobody: the
+//! request cannot sleep, its container has nothing waiting and has CPU time left, and, where a view has to be computed,
+//! nobody else waits on the connection. All other requests go to the queue of their container.
 
+use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::file_system::FileSystem;
+use eci_fs_protocol::link::Connection;
+
+use super::file_system::{Class, FileSystem};
 use super::request::{FsRequest, Replies};
+use crate::server::account::Account;
+use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
-use crate::server::in_flight::InFlight;
-use crate::server::workers::Workers;
+use crate::server::in_flight::{InFlight, InFlightGuard};
+use crate::server::workers::{Job, Lane, Workers};
+
+/// The most that a request which is answered at once is charged. It takes less; the rest of the time by the clock went to
+/// other threads.
+const MOST_AT_ONCE: Duration = Duration::from_millis(2);
+
+/// The connections, as far as they tell whether requests wait in the kernel.
+pub trait Backlog: Debug + Send + Sync {
+    /// Returns whether a request waits on this connection that no thread has taken.
+    fn is_waiting(&self, connection: Connection) -> bool;
+}
 
 /// Takes requests from the adapter.
 #[derive(Debug)]
 pub struct Dispatcher {
     fs: Arc<FileSystem>,
     workers: Arc<Workers>,
+    backlog: Arc<dyn Backlog>,
     in_flight: InFlight,
 }
 
 impl Dispatcher {
-    /// Hands requests to `fs`; those that can sleep by `workers`, counted by `in_flight`.
-    pub fn new(fs: Arc<FileSystem>, workers: Arc<Workers>, in_flight: InFlight) -> Self {
+    /// Hands requests to `fs`: at once, or by `workers`, counted by `in_flight`.
+    pub fn new(
+        fs: Arc<FileSystem>,
+        workers: Arc<Workers>,
+        backlog: Arc<dyn Backlog>,
+        in_flight: InFlight,
+    ) -> Self {
         Self {
             fs,
             workers,
+            backlog,
             in_flight,
         }
     }
 
-    /// Has a request answered: by this thread, or by a worker where that can sleep. A request that finds its container's
-    /// queue full is dropped, which answers EIO.
+    /// Has a request answered: by this thread, or by a worker.
     pub fn submit<R: Replies>(&self, request: FsRequest<'_, R>) {
         faults::at(Point::Request);
-        if !request.can_sleep {
+        let class = self.fs.class(&request);
+        if class == Class::Walk {
             return self.fs.perform(request);
         }
-        let (slot, request) = (request.slot, request.into_owned());
-        let fs = Arc::clone(&self.fs);
-        let guard = self.in_flight.enter();
-        let job = Box::new(move || {
-            fs.perform(request);
-            drop(guard);
-        });
-        if self.workers.run(slot, job).is_err() {
-            tracing::warn!(slot, "too many of its requests wait; one is refused");
+        let account = self.fs.account(request.slot);
+        account.count();
+        let now = Instant::now();
+        if self.is_at_once(class, &account, request.connection, now) {
+            self.fs.perform(request);
+            let end = Instant::now();
+            let cost = end.saturating_duration_since(now).min(MOST_AT_ONCE);
+            return account.charge(end, cost);
         }
+        self.queue(&account, class, request.into_owned(), now);
+    }
+
+    /// Returns whether this thread answers the request.
+    fn is_at_once(
+        &self,
+        class: Class,
+        account: &Account,
+        connection: Connection,
+        now: Instant,
+    ) -> bool {
+        let is_free = || account.is_idle() && account.is_within(now);
+        match class {
+            Class::Walk | Class::Closes => true,
+            Class::Cheap => is_free(),
+            Class::Computes => {
+                is_free() && !account.is_slow(now) && !self.backlog.is_waiting(connection)
+            }
+            Class::Sleeps => false,
+        }
+    }
+
+    fn queue<R: Replies>(
+        &self,
+        account: &Arc<Account>,
+        class: Class,
+        request: FsRequest<'static, R>,
+        now: Instant,
+    ) {
+        let lane = match class {
+            Class::Sleeps => Lane::Sleeping,
+            _ => Lane::Computing,
+        };
+        let waiting = Waiting {
+            fs: Arc::clone(&self.fs),
+            request,
+            _guard: self.in_flight.enter(),
+        };
+        if let Err(job) = self.workers.run_later(account, lane, Box::new(waiting)) {
+            if account.refuse(now) {
+                let slot = account.slot();
+                tracing::warn!(
+                    slot,
+                    "too many requests of the container wait: more get EAGAIN"
+                );
+            }
+            job.refuse(Errno::AGAIN);
+        }
+    }
+}
+
+/// A request that waits for its turn.
+#[derive(Debug)]
+struct Waiting<R: Replies> {
+    fs: Arc<FileSystem>,
+    request: FsRequest<'static, R>,
+    _guard: InFlightGuard,
+}
+
+impl<R: Replies> Job for Waiting<R> {
+    fn answer(self: Box<Self>) {
+        self.fs.perform(self.request);
+    }
+
+    fn refuse(self: Box<Self>, errno: Errno) {
+        self.request.operation.refuse(errno);
     }
 }

@@ -60,6 +60,12 @@ impl LiveViews {
         Ok(view.attr(size, mtime))
     }
 
+    /// Returns whether an open finds the text that a GETATTR measured just before.
+    pub(super) fn is_measured(&self, view: &View) -> bool {
+        let measured = view.container.take_measured(view.index, MEASURED_FOR_OPEN);
+        measured.is_some()
+    }
+
     /// Opens a view.
     ///
     /// # Errors

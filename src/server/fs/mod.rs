@@ -36,7 +36,7 @@ mod snapshots;
 mod sysctls;
 
 pub use attr::{Attr, DirEntry, Kind, Listing};
-pub use dispatch::Dispatcher;
+pub use dispatch::{Backlog, Dispatcher};
 pub use file_system::{FileSystem, KernelCache, Looked, Services};
 pub use permission::Caller;
 pub use request::{FsRequest, Operation, Replies, Reply};

@@ -1,5 +1,4 @@
-//! A request of the kernel as a value: for which container, what is to be done, whether that can sleep, and the way back
-//! of the answer.
+//! A request of the kernel as a value: for which container, what is to be done, and the way back of the answer.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -9,7 +8,6 @@ use std::time::Duration;
 use eci_fs_protocol::link::Connection;
 
 use super::attr::{Attr, Listing};
-use super::grafts;
 use super::permission::Caller;
 use super::snapshots::Opened;
 use crate::server::error::Errno;
@@ -23,7 +21,7 @@ pub trait Reply<T>: Debug + Send + 'static {
 }
 
 /// The ways back of all answers, as one adapter has them.
-pub trait Replies: 'static {
+pub trait Replies: Debug + 'static {
     /// Of a lookup: the attributes, and for how long the kernel may believe the name. It asks for the attributes again
     /// before it uses them.
     type Entry: Reply<(Attr, Duration)>;
@@ -113,24 +111,16 @@ pub struct FsRequest<'a, R: Replies> {
     pub id: NodeId,
     /// The operation on that.
     pub operation: Operation<'a, R>,
-    /// True if it may sleep: for a driver of the host, or for the daemon.
-    pub can_sleep: bool,
 }
 
 impl<'a, R: Replies> FsRequest<'a, R> {
     /// Makes a request of an operation on a node.
     pub fn new(connection: Connection, id: NodeId, operation: Operation<'a, R>) -> Self {
-        let can_sleep = match operation {
-            // Both touch tables of the server only.
-            Operation::Poll { .. } | Operation::Release { .. } => false,
-            _ => grafts::can_sleep(id),
-        };
         Self {
             connection,
             slot: id.slot(),
             id,
             operation,
-            can_sleep,
         }
     }
 
@@ -141,12 +131,25 @@ impl<'a, R: Replies> FsRequest<'a, R> {
             slot: self.slot,
             id: self.id,
             operation: self.operation.into_owned(),
-            can_sleep: self.can_sleep,
         }
     }
 }
 
 impl<R: Replies> Operation<'_, R> {
+    /// Answers with an error.
+    pub(super) fn refuse(self, errno: Errno) {
+        match self {
+            Self::Lookup { reply, .. } => reply.send(Err(errno)),
+            Self::Attr { reply, .. } | Self::SetAttr { reply, .. } => reply.send(Err(errno)),
+            Self::Open { reply, .. } => reply.send(Err(errno)),
+            Self::ReadLink { reply } | Self::Read { reply, .. } => reply.send(Err(errno)),
+            Self::Write { reply, .. } => reply.send(Err(errno)),
+            Self::Poll { reply, .. } => reply.send(Err(errno)),
+            Self::Release { reply, .. } => reply.send(Err(errno)),
+            Self::Entries { reply } => reply.send(Err(errno)),
+        }
+    }
+
     fn into_owned(self) -> Operation<'static, R> {
         match self {
             Self::Lookup { name, reply } => Operation::Lookup {

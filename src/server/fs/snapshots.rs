@@ -170,6 +170,14 @@ impl Snapshots {
         Some(size)
     }
 
+    /// Returns whether a read at `offset` of an open file is answered from its snapshot: it is no rewind.
+    pub(super) fn is_stored(&self, id: NodeId, handle: Handle, offset: u64) -> bool {
+        let open = self.open.get(&handle);
+        open.is_some_and(|snapshot| {
+            snapshot.id == id && (offset != 0 || !snapshot.text.lock().is_read())
+        })
+    }
+
     /// Returns the bytes that a read at `offset` of an open file is served from. `present` returns the present content.
     ///
     /// # Errors

@@ -5,19 +5,21 @@
 //! container can have [`MAX_TRIGGERS`] at a time. A write waits in a queue that a thread of its own works off, so nothing
 //! that serves another container ever waits for the daemon.
 //!
+//! The kernel takes some 20 ms to close a trigger (it waits for RCU). Another thread does that. A trigger counts until it is
+//! closed. Both threads take one thing of each container in turn.
+//!
 //! The kernel's trigger ends with the descriptor, so a server that takes over has the daemon open it anew. The state says
 //! that a trigger has fired until the container asks again, which it does after it was told: it may be told twice, but
 //! never not at all.
 
+mod turns;
 mod wait;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use eci_fs_protocol::link::{BrokerRequest, Resource};
 use parking_lot::Mutex;
 use rustix::event::epoll;
@@ -27,12 +29,10 @@ use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
 use crate::server::ids::{Handle, Request};
 use crate::server::state::{self, Key, Record};
+use turns::Turns;
 
-/// The number of triggers that one container can have at a time.
+/// The number of triggers that one container can have at a time, with those that are being opened or closed.
 pub const MAX_TRIGGERS: usize = 32;
-
-/// The number of writes that wait for the daemon at a time. More are told to try again.
-const QUEUE: usize = 64;
 
 /// The time that a write waits for a daemon, and for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,9 +58,10 @@ pub enum Polled {
 pub struct Triggers {
     armed: DashMap<Handle, Arc<ArmedTrigger>>,
     epoll: OwnedFd,
-    jobs: Sender<Job>,
-    /// The number of writes among the jobs.
-    queued: AtomicUsize,
+    jobs: Turns<Job>,
+    /// The triggers that are to be closed.
+    closing: Turns<Closing>,
+    counts: Arc<Counts>,
     broker: Arc<BrokerClient>,
     wake: Wake,
     state: Arc<state::State>,
@@ -70,6 +71,23 @@ impl std::fmt::Debug for Triggers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Triggers").finish_non_exhaustive()
     }
+}
+
+/// The number of triggers that each container has, by slot.
+type Counts = DashMap<u64, usize>;
+
+/// Counts one trigger of a container, until this is dropped.
+#[derive(Debug)]
+struct Counted {
+    slot: u64,
+    counts: Arc<Counts>,
+}
+
+/// A trigger that is to be closed: the descriptor goes before the count.
+#[derive(Debug)]
+struct Closing {
+    _fd: OwnedFd,
+    _counted: Counted,
 }
 
 #[derive(Debug)]
@@ -85,6 +103,8 @@ struct ArmedTrigger {
 struct Status {
     /// The kernel's trigger; none until the daemon has opened it anew.
     fd: Option<OwnedFd>,
+    /// The count of it; none when it is closed.
+    counted: Option<Counted>,
     /// The number by which the kernel knows who polls the trigger.
     poll: Option<u64>,
     fired: bool,
@@ -110,8 +130,8 @@ struct Write {
 }
 
 impl Triggers {
-    /// Starts the two threads: one asks the daemon by `broker`, the other waits for the kernel and calls `wake`. Armed
-    /// triggers are written to `state`.
+    /// Starts the threads: one asks the daemon by `broker`, one closes triggers, and one waits for the kernel and calls
+    /// `wake`. Armed triggers are written to `state`.
     ///
     /// # Errors
     /// When there are no more descriptors or threads.
@@ -120,12 +140,12 @@ impl Triggers {
         wake: Wake,
         state: Arc<state::State>,
     ) -> std::io::Result<Arc<Self>> {
-        let (jobs, todo) = channel();
         let this = Arc::new(Self {
             armed: DashMap::new(),
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            jobs,
-            queued: AtomicUsize::new(0),
+            jobs: Turns::default(),
+            closing: Turns::default(),
+            counts: Arc::default(),
             broker,
             wake,
             state,
@@ -133,7 +153,15 @@ impl Triggers {
         let opening = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-open".to_owned())
-            .spawn(move || opening.work(&todo))?;
+            .spawn(move || opening.work())?;
+        let closing = Arc::clone(&this);
+        std::thread::Builder::new()
+            .name("trigger-close".to_owned())
+            .spawn(move || {
+                loop {
+                    drop(closing.closing.take());
+                }
+            })?;
         let waiting = Arc::clone(&this);
         std::thread::Builder::new()
             .name("trigger-wait".to_owned())
@@ -158,6 +186,7 @@ impl Triggers {
             poll: former.poll,
             fired: former.fired,
             recorded: Some((former.poll, former.fired)),
+            counted: self.count(former.slot, usize::MAX),
             ..Status::default()
         };
         let handle = Handle(former.handle);
@@ -175,7 +204,7 @@ impl Triggers {
     /// Arms a trigger for the open view `handle`, and calls `done` when that has been decided, on another thread.
     ///
     /// The errors are the kernel's (psi_write): EBUSY when the file has a trigger, EINVAL for what is none. They are EMFILE
-    /// when the container has too many, EAGAIN when too much is waiting. A write that the kernel sends again was done
+    /// when the container has too many, EAGAIN when no daemon answers in time. A write that the kernel sends again was done
     /// already.
     pub fn arm(
         &self,
@@ -189,19 +218,18 @@ impl Triggers {
         if let Some(known) = self.known(handle, trigger, request.again) {
             return done(known);
         }
-        if self.armed.iter().filter(|armed| armed.slot == slot).count() >= MAX_TRIGGERS {
+        let Some(counted) = self.count(slot, MAX_TRIGGERS) else {
             return done(Err(Errno(libc::EMFILE)));
-        }
-        if self.queued.fetch_add(1, Ordering::Relaxed) >= QUEUE {
-            self.queued.fetch_sub(1, Ordering::Relaxed);
-            return done(Err(Errno::AGAIN));
-        }
+        };
         let armed = ArmedTrigger {
             handle,
             slot,
             resource,
             trigger: trigger.to_vec(),
-            status: Mutex::default(),
+            status: Mutex::new(Status {
+                counted: Some(counted),
+                ..Status::default()
+            }),
         };
         self.send(Job::Write(Write {
             armed,
@@ -209,6 +237,17 @@ impl Triggers {
             again: request.again,
             done,
         }));
+    }
+
+    /// Counts one trigger more of the container in `slot`; none if there would be more than `limit`.
+    fn count(&self, slot: u64, limit: usize) -> Option<Counted> {
+        let mut count = self.counts.entry(slot).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        let counts = Arc::clone(&self.counts);
+        Some(Counted { slot, counts })
     }
 
     /// Returns the answer to a write where there is a trigger already.
@@ -243,39 +282,64 @@ impl Triggers {
     /// Disarms the trigger of an open view that is closed.
     pub fn disarm(&self, handle: Handle) {
         if let Some((_, armed)) = self.armed.remove(&handle) {
-            let mut status = armed.status.lock();
-            status.closed = true;
             self.state.forget(Key::Trigger(handle.0));
-            if let Some(fd) = status.fd.take() {
-                // Closing the descriptor takes it out of the epoll set too.
-                let _ = epoll::delete(&self.epoll, fd);
-            }
+            self.close(&armed);
         }
     }
 
     /// Forgets all triggers, which the state keeps.
     pub fn disarm_all(&self) {
-        self.armed.retain(|_, armed| {
-            armed.status.lock().closed = true;
-            false
-        });
+        self.close_all(|_| true);
     }
 
     /// Forgets the triggers of a container.
     pub fn remove_slot(&self, slot: u64) {
-        self.armed.retain(|_, armed| armed.slot != slot);
+        self.close_all(|armed| armed.slot == slot);
+    }
+
+    fn close_all(&self, which: impl Fn(&ArmedTrigger) -> bool) {
+        let handle = |armed: &ArmedTrigger| which(armed).then_some(armed.handle);
+        let handles: Vec<Handle> = self
+            .armed
+            .iter()
+            .filter_map(|armed| handle(&armed))
+            .collect();
+        for handle in handles {
+            if let Some((_, armed)) = self.armed.remove(&handle) {
+                self.close(&armed);
+            }
+        }
+    }
+
+    /// Has the kernel's trigger closed by the thread that does so.
+    fn close(&self, armed: &ArmedTrigger) {
+        let mut status = armed.status.lock();
+        status.closed = true;
+        let (fd, counted) = (status.fd.take(), status.counted.take());
+        drop(status);
+        if let (Some(fd), Some(counted)) = (fd, counted) {
+            // Closing the descriptor takes it out of the epoll set too, but not before it is closed.
+            let _ = epoll::delete(&self.epoll, &fd);
+            let closing = Closing {
+                _fd: fd,
+                _counted: counted,
+            };
+            self.closing.push(armed.slot, closing);
+        }
     }
 
     fn send(&self, job: Job) {
-        // The thread that takes jobs lives as long as this.
-        let _ = self.jobs.send(job);
+        let slot = match &job {
+            Job::Write(write) => write.armed.slot,
+            Job::Reopen(armed) => armed.slot,
+        };
+        self.jobs.push(slot, job);
     }
 
-    fn work(&self, jobs: &Receiver<Job>) {
-        for job in jobs {
-            match job {
+    fn work(&self) {
+        loop {
+            match self.jobs.take() {
                 Job::Write(write) => {
-                    self.queued.fetch_sub(1, Ordering::Relaxed);
                     let done = write.done;
                     done(self.open(write.armed, write.until, write.again));
                 }
@@ -311,6 +375,8 @@ impl Triggers {
         let opened = self.broker.ask(&armed.ask(), Instant::now() + PATIENCE);
         let mut status = armed.status.lock();
         match opened.and_then(|fd| self.watch(armed, &fd).map(|()| fd)) {
+            // The file was closed meanwhile.
+            Ok(fd) if status.closed => return drop(fd),
             Ok(fd) => status.fd = Some(fd),
             // The next daemon is asked.
             Err(Errno::AGAIN) => return,
@@ -342,6 +408,17 @@ impl Triggers {
             fired: status.fired,
         });
         self.state.put(&record, &[]);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = self.counts.entry(self.slot) {
+            match count.get() {
+                ..2 => drop(count.remove()),
+                _ => *count.get_mut() -= 1,
+            }
+        }
     }
 }
 

@@ -62,7 +62,7 @@ golden! { what_the_daemon_says, ToServer:
         held: HELD,
     }, concat!(
         r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"#,
-        r#""host-clamp":true,"cpu-ids":"physical"},"held":4}}"#,
+        r#""host-clamp":true,"cpu-ids":"physical","cpu-share":25},"held":4}}"#,
     );
     ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION }, r#"{"adopt":{"version":2}}"#;
     ToServer::Catalogue { .. } => ToServer::Catalogue { slot: 7 }, r#"{"catalogue":{"slot":7}}"#;
@@ -101,11 +101,12 @@ golden! { what_the_server_answers, FromServer:
             host_clamp: false,
             cpu_ids: CpuIds::Dense,
             cpu_quota: Some(CpuQuota::Online),
+            cpu_share: 0,
         },
         slots: vec![7, 8],
     }, concat!(
         r#"{"held":{"version":2,"init":[[1],[2]],"replies":[[3],[4]],"settings":{"freshness-ms":0,"#,
-        r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online"},"slots":[7,8]}}"#,
+        r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online","cpu-share":0},"slots":[7,8]}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },

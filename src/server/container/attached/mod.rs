@@ -27,6 +27,7 @@ use super::sampler::{LoadSample, Sampler};
 use super::settings::{cpu_ids, cpu_quota};
 use super::user_namespace::UserNamespaceCache;
 use super::watcher;
+use crate::server::account::{Account, Share};
 use crate::server::clock;
 use crate::server::error::Errno;
 use crate::server::ids::Paths;
@@ -41,6 +42,8 @@ const ONE_PAGE: usize = 4096;
 #[derive(Debug)]
 pub struct Attached {
     slot: u64,
+    /// The account of what the server does for it.
+    pub account: Arc<Account>,
     /// The values that its views are computed from.
     pub(super) container: Arc<Container>,
     /// The process whose life is the container's, if the server was told of it.
@@ -142,6 +145,7 @@ impl Attached {
     pub(crate) fn over(container: Container, uid: u32, gid: u32) -> Self {
         Self {
             slot: 0,
+            account: Arc::new(Account::new(0, Share::default(), Instant::now())),
             paths: Paths::of_container(&container.identity.host_secret),
             container: Arc::new(container),
             process: None,

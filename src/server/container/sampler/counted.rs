@@ -100,6 +100,12 @@ impl Counted {
         }
     }
 
+    /// Returns whether a reader who came now would have to count threads.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let is_recent = now.saturating_duration_since(self.at) < RECOUNT;
+        !self.sampled || !self.heavy && !is_recent && self.is_affordable(now)
+    }
+
     /// Returns whether the container may be counted again, by what the last count took.
     pub(super) fn is_affordable(&self, now: Instant) -> bool {
         now.duration_since(self.at) >= self.cost * SHARE

@@ -97,6 +97,12 @@ impl Sampler {
         }
     }
 
+    /// Returns whether a reader of the load would have to count threads, which takes a while.
+    pub fn is_due(attached: &Attached) -> bool {
+        let counted = attached.sample.counted.lock();
+        counted.is_none_or(|one| one.is_due(Instant::now()))
+    }
+
     /// Counts for a reader, if that takes little. Otherwise the sampler counts soon.
     fn recount(&self, attached: &Attached, host: &Host) -> Option<Load> {
         let few = |host: &Host, container: &Container| {

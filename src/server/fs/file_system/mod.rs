@@ -1,5 +1,6 @@
 //! The file system: it owns the parts, knows which of them a node belongs to, and hands each request to that.
 
+mod class;
 mod look;
 mod operations;
 mod perform;
@@ -9,13 +10,14 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators::{EMULATORS, Host, Settings};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{Connection, Row};
 use rustix::thread::CapabilitySets;
 
+pub(super) use class::Class;
 pub use look::Looked;
 
 use super::cached::CachedViews;
@@ -29,6 +31,7 @@ use super::persistence::Persistence;
 use super::render::Renderer;
 use super::snapshots::Snapshots;
 use super::sysctls::Sysctls;
+use crate::server::account::{Account, Share};
 use crate::server::broker::BrokerClient;
 use crate::server::clock;
 use crate::server::container::{self, Attached, Freshness, Watcher};
@@ -62,6 +65,9 @@ pub struct FileSystem {
     sysctls: Sysctls,
     grafts: DirectoryGrafts,
     in_flight: InFlight,
+    share: Share,
+    /// The account of requests for slots in which nothing is.
+    strangers: Arc<Account>,
     /// The watcher of limits. This and the next two are there only where the file system is served.
     watcher: Option<Arc<Watcher>>,
     /// The pressure triggers.
@@ -134,6 +140,7 @@ impl FileSystem {
         };
         let host = Arc::new(host);
         let containers = Arc::new(Containers::default());
+        let share = Share::default();
         let persistence = Persistence::new(state);
         let renderer = Arc::new(Renderer::new(
             Arc::clone(&host),
@@ -178,16 +185,24 @@ impl FileSystem {
             permissions,
             snapshots,
             in_flight,
+            strangers: Arc::new(Account::new(NO_SLOT, share.clone(), Instant::now())),
+            share,
             watcher,
             triggers,
             kernel,
         })
     }
 
+    /// Sets the share of the server's CPU time that each container has, in percent of one CPU; 0 for no limit.
+    pub fn set_share(&self, percent: u32) {
+        self.share.set(percent);
+    }
+
     /// Takes in a container, and returns what can be grafted into it.
     pub fn add(&self, slot: u64, mut container: Attached) -> Vec<Row> {
         container.keep_in(self.host.descriptors());
         container.set_slot(slot);
+        container.account = Arc::new(Account::new(slot, self.share.clone(), Instant::now()));
         let container = Arc::new(container);
         let rows = self.catalogue.of(&container);
         self.containers.insert(slot, Arc::clone(&container));
@@ -217,6 +232,9 @@ impl FileSystem {
 
     /// Removes a container. A program that still holds one of its views meets ENOENT.
     pub fn remove(&self, slot: u64) {
+        if let Ok(container) = self.containers.get(slot) {
+            container.account.close();
+        }
         self.containers.remove(slot);
         self.snapshots.remove_slot(slot);
         if let Some(watcher) = &self.watcher {

@@ -31,7 +31,7 @@ use crate::server::ids::{Handle, Known, Node, NodeId, Owner, Paths, Request};
 use crate::server::state::{Key, Record};
 use network::NetworkFiles;
 use passthrough::{Stat, read_whole};
-pub(super) use place::{Place, can_sleep};
+pub(super) use place::Place;
 use place::{covering, join, owner_of, split};
 
 /// The directory grafts of all containers.

@@ -7,8 +7,7 @@ use eci_fs_emulators::{Context, Decision, Directory, EMULATORS};
 
 use crate::server::container::Attached;
 use crate::server::error::Errno;
-use crate::server::fs::containers::directory;
-use crate::server::ids::{Node, NodeId, Owner};
+use crate::server::ids::Owner;
 
 /// A path below a directory graft of a container, or the graft itself.
 pub(in crate::server::fs) struct Place {
@@ -58,16 +57,6 @@ pub(super) fn owner_of(directory: &dyn Directory) -> Owner {
     match directory.is_namespaced() {
         true => Owner::Container,
         false => Owner::Host,
-    }
-}
-
-/// Returns whether a request about a node may sleep: for a driver, where a file of the host lies there, or for the daemon,
-/// which looks into the container's network namespace.
-pub(in crate::server::fs) fn can_sleep(id: NodeId) -> bool {
-    match id.node() {
-        Node::Below { .. } => true,
-        Node::View { emulator, .. } => directory(emulator).is_some_and(|d| d.is_namespaced()),
-        Node::Root | Node::Directory { .. } => false,
     }
 }
 

@@ -46,6 +46,13 @@ impl Sysctls {
         view.container.close_paged(view.index);
     }
 
+    /// Returns whether the last version is no older than views may be.
+    pub(in crate::server::fs) fn is_fresh(&self, view: &View) -> bool {
+        let bound = self.renderer.freshness(&view.container).bound;
+        let version = view.container.version(view.index);
+        version.is_some_and(|version| version.age() < bound)
+    }
+
     /// Returns the last version if it is no older than views may be, or else a new one.
     pub(super) fn present_version(&self, view: &View) -> Result<Version, Errno> {
         let View {

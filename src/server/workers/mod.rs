@@ -1,0 +1,196 @@
+//! Workers answer the requests that session threads do not answer at once.
+//!
+//! Each container has a queue, and the workers take one request of each container in turn. So a container with a thousand
+//! threads gets no more of them than one with a single thread. A container that has used up its share of CPU time waits
+//! until that comes back ([`Account`]). A request is held until its turn comes. Only beyond [`MOST_WAITING`] it is refused.
+//!
+//! What may sleep has a queue and workers of its own, so a driver that never answers takes none of those that compute. As
+//! many workers are started as have something to do, up to [`MOST_SLEEPING`] for what may sleep. They end when they are
+//! idle.
+
+mod queues;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::server::account::Account;
+use crate::server::clock;
+use crate::server::error::Errno;
+pub use queues::Lane;
+use queues::{Limits, Queues, Taken};
+
+/// The number of requests of one container that may wait. Each is a thread of it, which waits in the kernel.
+pub const MOST_WAITING: usize = 16_384;
+
+/// The number of requests of all containers that may wait. One takes some 300 bytes.
+const MOST_WAITING_OF_ALL: usize = 1 << 18;
+
+/// The number of workers for what may sleep, for all containers together.
+const MOST_SLEEPING: usize = 56;
+
+/// The number of requests of one container that may sleep at the same time.
+const SLEEPING_SHARE: usize = 2;
+
+/// The fewest and the most workers that compute. There are half as many as CPUs, because the other half are readers.
+const COMPUTING: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// The number of workers that stay when there is nothing to do.
+const STAYING: usize = 2;
+
+/// A worker beyond that ends when it had nothing to do for this long.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// A request with everything that is needed to answer it.
+pub trait Job: Debug + Send {
+    /// Answers the request.
+    fn answer(self: Box<Self>);
+    /// Answers the request with an error.
+    fn refuse(self: Box<Self>, errno: Errno);
+}
+
+/// The workers.
+#[derive(Debug)]
+pub struct Workers {
+    pool: Mutex<Pool>,
+    work: Condvar,
+}
+
+#[derive(Debug)]
+struct Pool {
+    queues: Queues,
+    threads: usize,
+    /// The number of workers that wait for a request.
+    idle: usize,
+}
+
+impl Workers {
+    /// Makes workers that do not run yet.
+    fn new(limits: Limits) -> Self {
+        let pool = Mutex::new(Pool {
+            queues: Queues::new(limits),
+            threads: 0,
+            idle: 0,
+        });
+        Self {
+            pool,
+            work: Condvar::new(),
+        }
+    }
+
+    /// Starts the workers that stay.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start() -> std::io::Result<Arc<Self>> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let computing = cpus.div_ceil(2).clamp(*COMPUTING.start(), *COMPUTING.end());
+        let this = Arc::new(Self::new(Limits {
+            all: [computing, MOST_SLEEPING],
+            one: [computing / 2, SLEEPING_SHARE],
+        }));
+        this.pool.lock().threads = STAYING;
+        (0..STAYING).try_for_each(|_| this.spawn())?;
+        Ok(this)
+    }
+
+    fn spawn(self: &Arc<Self>) -> std::io::Result<()> {
+        let worker = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("worker".to_owned())
+            .spawn(move || worker.run())
+            .map(drop)
+    }
+
+    /// Has a request of a container answered when its turn comes. One that finds too many waiting is given back.
+    ///
+    /// # Errors
+    /// The job itself, for its caller to refuse.
+    pub fn run_later(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        lane: Lane,
+        job: Box<dyn Job>,
+    ) -> Result<(), Box<dyn Job>> {
+        let mut pool = self.pool.lock();
+        if account.waiting() >= MOST_WAITING || pool.queues.waiting() >= MOST_WAITING_OF_ALL {
+            return Err(job);
+        }
+        pool.queues.push(account, lane, job);
+        let grows = pool.grows();
+        drop(pool);
+        self.call(grows);
+        Ok(())
+    }
+
+    /// Has all requests that wait answered soon, whatever the shares of their containers are: this server is about to leave.
+    /// With false, the shares count again.
+    pub fn hurry(&self, hurries: bool) {
+        self.pool.lock().queues.hurry(hurries);
+        self.work.notify_all();
+    }
+
+    /// Has one more worker look for a request.
+    fn call(self: &Arc<Self>, grows: bool) {
+        if !grows {
+            self.work.notify_one();
+        } else if let Err(error) = self.spawn() {
+            self.pool.lock().threads -= 1;
+            tracing::warn!(%error, "no more workers can be started, requests wait for those that run");
+        }
+    }
+
+    /// Takes requests and answers them, until there is nothing to do for a while.
+    fn run(self: &Arc<Self>) {
+        let mut used = clock::of_this_thread();
+        let mut idle_since = None;
+        let mut pool = self.pool.lock();
+        loop {
+            let now = Instant::now();
+            let Some(taken) = pool.queues.take(now) else {
+                let since = *idle_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= IDLE && pool.threads > STAYING {
+                    pool.threads -= 1;
+                    return;
+                }
+                self.wait(&mut pool, now + IDLE);
+                continue;
+            };
+            idle_since = None;
+            let call = pool.queues.is_ready().then(|| pool.grows());
+            drop(pool);
+            if let Some(grows) = call {
+                self.call(grows);
+            }
+            let Taken { account, lane, job } = taken;
+            job.answer();
+            let until = clock::of_this_thread();
+            account.charge(Instant::now(), until.saturating_sub(used));
+            used = until;
+            pool = self.pool.lock();
+            pool.queues.done(&account, lane);
+        }
+    }
+
+    /// Waits for a request, for a container that has its share again, or until `end`.
+    fn wait(&self, pool: &mut parking_lot::MutexGuard<'_, Pool>, end: Instant) {
+        let end = pool.queues.next_at().map_or(end, |at| at.min(end));
+        pool.idle += 1;
+        self.work.wait_until(pool, end);
+        pool.idle -= 1;
+    }
+}
+
+impl Pool {
+    /// Returns whether another worker is to be started, and counts it.
+    fn grows(&mut self) -> bool {
+        let grows = self.idle == 0 && self.threads < self.queues.wanted();
+        self.threads += usize::from(grows);
+        grows
+    }
+}
+
+#[cfg(test)]
+mod tests;

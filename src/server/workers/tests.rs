@@ -1,0 +1,238 @@
+//! The workers with a clock of the test's own, and real threads where it takes some.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+use crate::server::account::{BURST, Share};
+
+/// A request that tells that it is being answered, and then waits until it may end.
+struct Told {
+    slot: u64,
+    began: Sender<u64>,
+    /// The answer is given when the other end is dropped; none for at once.
+    waits: Option<Arc<Mutex<Receiver<()>>>>,
+}
+
+impl Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Told").finish_non_exhaustive()
+    }
+}
+
+impl Job for Told {
+    fn answer(self: Box<Self>) {
+        self.began.send(self.slot).unwrap();
+        if let Some(waits) = &self.waits {
+            let _ = waits.lock().recv();
+        }
+    }
+
+    fn refuse(self: Box<Self>, _errno: Errno) {}
+}
+
+#[derive(Debug)]
+struct Nothing;
+
+impl Job for Nothing {
+    fn answer(self: Box<Self>) {}
+
+    fn refuse(self: Box<Self>, _errno: Errno) {}
+}
+
+const LIMITS: Limits = Limits {
+    all: [2, 4],
+    one: [1, 2],
+};
+
+fn account(slot: u64, percent: u32, now: Instant) -> Arc<Account> {
+    let share = Share::default();
+    share.set(percent);
+    Arc::new(Account::new(slot, share, now))
+}
+
+/// Takes requests one after the other, each of which is done before the next, and returns the slots.
+fn order(queues: &mut Queues, now: Instant) -> Vec<u64> {
+    std::iter::from_fn(|| {
+        let taken = queues.take(now)?;
+        queues.done(&taken.account, taken.lane);
+        Some(taken.account.slot())
+    })
+    .collect()
+}
+
+#[test]
+fn containers_are_served_in_turn() {
+    let now = Instant::now();
+    let mut queues = Queues::new(LIMITS);
+    let accounts: Vec<_> = (1..=3).map(|slot| account(slot, 25, now)).collect();
+    for slot in [1, 1, 1, 1, 2, 3, 2] {
+        queues.push(&accounts[slot - 1], Lane::Computing, Box::new(Nothing));
+    }
+    assert_eq!(order(&mut queues, now), [1, 2, 3, 1, 2, 1, 1]);
+    assert!(accounts.iter().all(|account| account.is_idle()));
+    assert!(queues.is_empty());
+}
+
+#[test]
+fn no_container_has_all_workers() {
+    let now = Instant::now();
+    let mut queues = Queues::new(LIMITS);
+    let [one, two] = [1, 2].map(|slot| account(slot, 25, now));
+    for _ in 0..5 {
+        queues.push(&one, Lane::Computing, Box::new(Nothing));
+        queues.push(&one, Lane::Sleeping, Box::new(Nothing));
+    }
+    queues.push(&two, Lane::Sleeping, Box::new(Nothing));
+    let mut taken = Vec::new();
+    while let Some(one) = queues.take(now) {
+        taken.push((one.account.slot(), one.lane));
+    }
+    let computing = (1, Lane::Computing);
+    let sleeping = |slot| (slot, Lane::Sleeping);
+    assert_eq!(taken, [computing, sleeping(1), sleeping(2), sleeping(1)]);
+    // A request of another container is computed at once.
+    queues.push(&two, Lane::Computing, Box::new(Nothing));
+    assert_eq!(queues.take(now).unwrap().account.slot(), 2);
+}
+
+#[test]
+fn a_container_that_has_used_up_its_share_waits_and_the_others_do_not() {
+    let now = Instant::now();
+    let mut queues = Queues::new(LIMITS);
+    let [greedy, other] = [1, 2].map(|slot| account(slot, 25, now));
+    greedy.charge(now, BURST);
+    for lane in Lane::ALL {
+        queues.push(&greedy, lane, Box::new(Nothing));
+        queues.push(&other, lane, Box::new(Nothing));
+    }
+    assert_eq!(order(&mut queues, now), [2, 2]);
+    assert_eq!((greedy.waiting(), other.waiting()), (2, 0));
+    let at = queues.next_at().unwrap();
+    assert!(at > now);
+    assert_eq!(order(&mut queues, at), [1, 1]);
+    assert_eq!(queues.next_at(), None);
+}
+
+#[test]
+fn a_server_that_is_about_to_leave_answers_all_that_waits() {
+    let now = Instant::now();
+    let mut queues = Queues::new(LIMITS);
+    let greedy = account(1, 25, now);
+    greedy.charge(now, 100 * BURST);
+    queues.push(&greedy, Lane::Computing, Box::new(Nothing));
+    queues.push(&greedy, Lane::Computing, Box::new(Nothing));
+    assert!(order(&mut queues, now).is_empty());
+    queues.hurry(true);
+    assert_eq!(order(&mut queues, now), [1, 1]);
+    queues.hurry(false);
+    queues.push(&greedy, Lane::Computing, Box::new(Nothing));
+    assert!(order(&mut queues, now).is_empty());
+}
+
+#[test]
+fn the_requests_of_a_container_that_is_gone_are_answered() {
+    let now = Instant::now();
+    let mut queues = Queues::new(LIMITS);
+    let gone = account(1, 25, now);
+    gone.charge(now, 100 * BURST);
+    queues.push(&gone, Lane::Sleeping, Box::new(Nothing));
+    gone.close();
+    assert_eq!(order(&mut queues, now), [1]);
+}
+
+#[test]
+fn beyond_the_bound_a_request_is_given_back_and_those_of_others_are_not() {
+    let now = Instant::now();
+    let workers = Arc::new(Workers::new(LIMITS));
+    // Nobody works, and none is started: these count as idle.
+    workers.pool.lock().idle = usize::MAX;
+    let [one, two] = [1, 2].map(|slot| account(slot, 25, now));
+    for _ in 0..MOST_WAITING {
+        assert!(
+            workers
+                .run_later(&one, Lane::Computing, Box::new(Nothing))
+                .is_ok()
+        );
+    }
+    for lane in Lane::ALL {
+        assert!(workers.run_later(&one, lane, Box::new(Nothing)).is_err());
+    }
+    assert!(
+        workers
+            .run_later(&two, Lane::Computing, Box::new(Nothing))
+            .is_ok()
+    );
+    assert_eq!((one.waiting(), two.waiting()), (MOST_WAITING, 1));
+}
+
+#[test]
+fn containers_that_block_leave_workers_to_the_others() {
+    let now = Instant::now();
+    let workers = Workers::start().unwrap();
+    let (release, blocked) = channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let (began, answers) = channel();
+    let job = |slot, waits| {
+        Box::new(Told {
+            slot,
+            began: began.clone(),
+            waits,
+        })
+    };
+    let stuck = 20;
+    for slot in 1..=stuck {
+        let account = account(slot, 25, now);
+        for _ in 0..5 {
+            let job = job(slot, Some(Arc::clone(&blocked)));
+            assert!(workers.run_later(&account, Lane::Sleeping, job).is_ok());
+        }
+    }
+    let soon = Duration::from_secs(20);
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..stuck * 2 {
+        *counts
+            .entry(answers.recv_timeout(soon).unwrap())
+            .or_insert(0) += 1;
+    }
+    assert_eq!(counts.len() as u64, stuck);
+    assert!(counts.values().all(|count| *count == SLEEPING_SHARE));
+    for lane in Lane::ALL {
+        let account = account(stuck + 1, 25, now);
+        assert!(
+            workers
+                .run_later(&account, lane, job(stuck + 1, None))
+                .is_ok()
+        );
+        assert_eq!(answers.recv_timeout(soon).unwrap(), stuck + 1);
+    }
+    drop(release);
+}
+
+#[test]
+fn the_cpu_time_of_a_worker_is_charged_to_the_container() {
+    #[derive(Debug)]
+    struct Work(Sender<()>);
+    impl Job for Work {
+        fn answer(self: Box<Self>) {
+            let begun = clock::of_this_thread();
+            while clock::of_this_thread() - begun < Duration::from_millis(5) {}
+            self.0.send(()).unwrap();
+        }
+        fn refuse(self: Box<Self>, _errno: Errno) {}
+    }
+    let workers = Workers::start().unwrap();
+    let now = Instant::now();
+    let [one, two] = [1, 2].map(|slot| account(slot, 25, now));
+    let (done, answers) = channel();
+    for _ in 0..3 {
+        assert!(
+            workers
+                .run_later(&one, Lane::Computing, Box::new(Work(done.clone())))
+                .is_ok()
+        );
+        answers.recv().unwrap();
+    }
+    // The last one may not be charged yet.
+    assert!(one.usage().cpu_nsec >= 10_000_000, "{:?}", one.usage());
+    assert_eq!(two.usage().cpu_nsec, 0);
+}
