@@ -76,22 +76,24 @@ impl Attacker {
         scene.attach(&container);
         let program = container.program("probe");
         let threads = threads.to_string();
+        prioritise(container.pid(), 0);
         container.ask(&[
             "start", "attack", &program, "attack", attack, &threads, &argument,
         ]);
-        // The threads are as important as any others. That of them which hears the commands is not to wait for a
-        // thousand others.
-        for pid in children_of(container.pid())
-            .into_iter()
-            .chain([container.pid()])
-        {
-            let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-            setpriority_process(pid, -20).unwrap();
+        // The thread that hears the commands is not to wait for thousands of others.
+        for pid in children_of(container.pid()) {
+            prioritise(pid, -20);
         }
+        prioritise(container.pid(), -20);
         Self {
             container,
             used_usec: 0,
         }
+    }
+
+    /// Returns the container.
+    pub(crate) fn container(&self) -> &Container {
+        &self.container
     }
 
     /// Has all threads do something: "control" or "attack".
@@ -114,6 +116,12 @@ impl Attacker {
             rested: answer["rested"].as_bool().unwrap(),
         }
     }
+}
+
+#[track_caller]
+fn prioritise(pid: u32, priority: i32) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
+    setpriority_process(pid, priority).unwrap();
 }
 
 #[track_caller]

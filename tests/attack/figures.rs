@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::neighbour::{FILES, Measured};
+use crate::round::Row;
 use crate::starts::WAYS;
 
 /// The most that the median may be beside the attack, as a multiple of that beside the control.
@@ -114,7 +115,7 @@ impl Figures {
     /// # Panics
     /// When they cannot be written.
     #[track_caller]
-    pub(crate) fn write(&self, dir: &Path, attack: &str, says: &str, threads: usize, tries: usize) {
+    pub(crate) fn write(&self, dir: &Path, row: &Row, threads: usize, tries: usize) {
         let ratios = self.ratios();
         let ratios: Vec<Value> = ratios
             .iter()
@@ -139,8 +140,8 @@ impl Figures {
             })
         };
         let figures = json!({
-            "attack": attack,
-            "says": says,
+            "attack": row.attack,
+            "says": row.says,
             "threads": threads,
             "tries": tries,
             "holds": self.hold(),
@@ -149,7 +150,7 @@ impl Figures {
             "under_attack": half(&self.attack),
         });
         std::fs::create_dir_all(dir).unwrap();
-        let path = dir.join(format!("{attack}-{threads}.json"));
+        let path = dir.join(format!("{}-{threads}.json", row.attack));
         std::fs::write(path, format!("{figures:#}\n")).unwrap();
     }
 

@@ -14,8 +14,12 @@
 )]
 
 mod attacker;
+mod control_socket;
 mod figures;
+mod frozen;
+mod mount_races;
 mod neighbour;
+mod odd_calls;
 mod round;
 mod rows;
 mod scale;

@@ -51,6 +51,11 @@ impl Neighbour {
         Self { container }
     }
 
+    /// Returns the container.
+    pub(crate) fn container(&self) -> &Container {
+        &self.container
+    }
+
     /// Uses its files for a while: once at least, however long that takes.
     #[track_caller]
     pub(crate) fn measure(&mut self, span: Duration) -> Measured {

@@ -40,6 +40,7 @@ const REPLACED: [&str; 3] = [
 #[track_caller]
 pub(crate) fn attack(row: Row, threads: &[usize]) {
     let scale = Scale::read(threads);
+    scale.prefer_all();
     for &threads in &scale.threads {
         let scene = scene();
         let mut daemon = scene.daemon(&[]);
@@ -56,7 +57,7 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
         }
         let (figures, tries) = best.unwrap();
         if let Some(dir) = &scale.figures {
-            figures.write(dir, row.attack, row.says, threads, tries);
+            figures.write(dir, &row, threads, tries);
         }
         let failures = figures.failures();
         assert!(failures.is_empty(), "{threads} threads: {failures:#?}");
@@ -73,8 +74,13 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
 #[track_caller]
 fn measure(scene: &Scene, daemon: &Daemon, row: Row, threads: usize, scale: &Scale) -> Figures {
     let server = daemon.server();
-    let start = || Attacker::start(scene, row.attack, threads, row.needs);
+    let start = || {
+        let attacker = Attacker::start(scene, row.attack, threads, row.needs);
+        scale.prefer(attacker.container());
+        attacker
+    };
     let mut neighbour = Neighbour::start(scene);
+    scale.prefer(neighbour.container());
     let mut attacker = start();
     let starts = Starts::new(scene);
     let mut figures = Figures::default();

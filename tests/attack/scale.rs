@@ -1,7 +1,11 @@
 //! The length of a run. `cargo xtask attack` sets the variables.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use rustix::process::setpriority_process;
+use support::Container;
 
 /// The number of rounds, each with a control and an attack.
 const ROUNDS: &str = "ECI_FS_ATTACK_ROUNDS";
@@ -14,6 +18,11 @@ const THREADS: &str = "ECI_FS_ATTACK_THREADS";
 
 /// The directory to which the figures are written.
 const FIGURES: &str = "ECI_FS_ATTACK_FIGURES";
+
+/// The priority of the programs of a long run, and the weights of their containers on cgroups v1 and v2: 28 times those of
+/// other programs on the host. So these disturb the figures less, and what belongs to the run competes as ever.
+const PRIORITY: i32 = -15;
+const WEIGHTS: [(&str, &str); 2] = [("cpu.shares", "29154"), ("cpu.weight", "2847")];
 
 /// The size of one run.
 #[derive(Debug)]
@@ -55,6 +64,30 @@ impl Scale {
                 .map(|text| parse(THREADS, text))
                 .collect(),
             figures: variable(FIGURES).map(PathBuf::from),
+        }
+    }
+}
+
+impl Scale {
+    /// Has the test, and the programs that it starts from now on, go before other programs of the host in a long run.
+    pub(crate) fn prefer_all(&self) {
+        if self.figures.is_some() {
+            setpriority_process(None, PRIORITY).unwrap();
+        }
+    }
+
+    /// Has a container go before other programs of the host in a long run.
+    pub(crate) fn prefer(&self, container: &Container) {
+        if self.figures.is_none() {
+            return;
+        }
+        let dirs = container.cgroup().dirs();
+        for (file, weight) in WEIGHTS {
+            for file in dirs.iter().map(|dir| dir.join(file)) {
+                if file.exists() {
+                    fs::write(file, weight).unwrap();
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! finish and wait. So both are done by the same threads in the same container, and one can be compared with the other.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -16,6 +17,10 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Advice, AtFlags, CWD, OFlags, StatxFlags, fadvise, readlinkat, statx};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+    mount_change, unmount,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
@@ -71,6 +76,8 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("find-devices", find_devices),
     // No file of a connection: the server hears of each change of a limit.
     ("write-limit", write_limit),
+    // The mounts on which the files lie.
+    ("change-mounts", change_mounts),
 ];
 
 /// One thread of an attacker.
@@ -198,6 +205,42 @@ fn write_limit(hand: &mut Hand) -> io::Result<()> {
     };
     let path = hand.argument;
     hand.write(path, limit)
+}
+
+/// Covers, replaces and shares parts of /proc and /sys, and takes that back: each thread other ones.
+fn change_mounts(hand: &mut Hand) -> io::Result<()> {
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let over = |fstype: &str, path: &str| mount(fstype, path, fstype, plain, None::<&CStr>);
+    let uncover = |path: &str| unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    match hand.number % 5 {
+        0 => {
+            mount_bind("/dev/null", MEMINFO)?;
+            uncover(MEMINFO)?;
+        }
+        1 => {
+            over("proc", "/proc")?;
+            uncover("/proc")?;
+        }
+        2 => {
+            over("tmpfs", "/sys/devices/system")?;
+            uncover("/sys/devices/system")?;
+        }
+        3 => {
+            mount_change(
+                "/",
+                MountPropagationFlags::REC | MountPropagationFlags::SHARED,
+            )?;
+            mount_change(
+                "/",
+                MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+            )?;
+        }
+        _ => {
+            mount_bind_recursive("/sys", "/proc")?;
+            uncover("/proc")?;
+        }
+    }
+    Ok(())
 }
 
 /// What all threads are to do.

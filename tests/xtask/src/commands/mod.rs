@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod attack;
 mod fixture;
 mod full;
 mod fuzz;
@@ -29,6 +30,8 @@ pub enum Task {
     Instructions,
     /// Have containers read for long, while the programs are killed and replaced.
     Soak(soak::Arguments),
+    /// Have hostile containers attack, and compare what their neighbours wait for.
+    Attack(attack::Arguments),
     /// Run a command in a virtual machine with another kernel.
     Vm(vm::Arguments),
     /// Record what a kernel says about a machine and a container, for the tests.
@@ -46,6 +49,7 @@ impl Task {
             Self::Fuzz(arguments) => fuzz::run(&arguments),
             Self::Instructions => instructions::run(),
             Self::Soak(arguments) => soak::run(&arguments),
+            Self::Attack(arguments) => attack::run(&arguments),
             Self::Vm(arguments) => vm::run(&arguments),
             Self::Fixture(action) => fixture::run(&action),
         }
