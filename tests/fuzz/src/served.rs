@@ -11,11 +11,13 @@ use eci_fs::server::broker::BrokerClient;
 use eci_fs::server::container::{Attached, Watcher};
 use eci_fs::server::error::Errno;
 use eci_fs::server::fs::{
-    Attr, Dispatcher, FileSystem, FsRequest, KernelCache, Listing, Opened, Replies, Reply, Services,
+    Attr, Backlog, Dispatcher, Entry, FileSystem, FsRequest, KernelCache, Listing, Opened, Replies,
+    Reply, Services,
 };
 use eci_fs::server::host_sysctls::HostSysctls;
 use eci_fs::server::ids::NodeId;
 use eci_fs::server::in_flight::InFlight;
+use eci_fs::server::progress::Progress;
 use eci_fs::server::psi::{Polled, Triggers};
 use eci_fs::server::state::State;
 use eci_fs::server::workers::Workers;
@@ -23,7 +25,9 @@ use eci_fs_emulators::Settings;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
-use eci_fs_protocol::link::{Access, BrokerReply, BrokerRequest, Connection, Secrets};
+use eci_fs_protocol::link::{
+    Access, BrokerReply, BrokerRequest, Connection, Secrets, UserNamespace,
+};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
@@ -82,10 +86,15 @@ fn answer(daemon: &Channel, request: &BrokerRequest) {
             (BrokerReply::Opened, Some(file))
         }
         BrokerRequest::SetHostSysctl { .. } => (BrokerReply::HostSysctlSet, None),
+        BrokerRequest::UserNamespace { .. } => {
+            let namespace = UserNamespace::Container;
+            (BrokerReply::UserNamespace { namespace }, None)
+        }
         BrokerRequest::Network {
             access: Access::List,
             slot,
             path,
+            ..
         } => match path.matches('/').count() {
             0..4 => {
                 let entries = [("all", true), ("somaxconn", false), ("gc_thresh3", false)];
@@ -140,6 +149,16 @@ pub struct Served {
     asked: u64,
 }
 
+/// Connections on which nobody waits.
+#[derive(Debug)]
+struct NoBacklog;
+
+impl Backlog for NoBacklog {
+    fn is_waiting(&self, _connection: Connection) -> bool {
+        false
+    }
+}
+
 impl Served {
     /// Serves views of a host, with what the server before left in the file `state`.
     pub fn new(recorded: &Recorded, freshness: Duration, state: OwnedFd) -> Option<Self> {
@@ -160,7 +179,13 @@ impl Served {
         };
         let host = recorded.host();
         let fs = FileSystem::new(host, Some(services), Settings::default(), freshness);
-        let dispatcher = Dispatcher::new(Arc::clone(&fs), Arc::clone(workers), in_flight);
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&fs),
+            Arc::clone(workers),
+            Arc::new(NoBacklog),
+            in_flight,
+            Progress::default(),
+        );
         Some(Self {
             fs,
             dispatcher,
@@ -273,6 +298,12 @@ impl Reply<(Attr, Duration)> for Way {
     }
 }
 
+impl Reply<Entry> for Way {
+    fn send(self, answer: Result<Entry, Errno>) {
+        self.answer(answer, |entry| Answer::Attr(entry.attr));
+    }
+}
+
 impl Reply<Opened> for Way {
     fn send(self, answer: Result<Opened, Errno>) {
         self.answer(answer, Answer::Opened);
@@ -360,6 +391,7 @@ pub fn attach(fs: &FileSystem, recorded: &Recorded, slot: u64) -> Vec<String> {
     let secrets = Secrets {
         boot_id: [slot as u8; 16],
         host_secret: [7; 32],
+        generation: slot as u32,
     };
     let mut attached = Attached::new(&facts, &secrets, dirs).unwrap();
     attached.choose(&Choices::default(), fs.settings());

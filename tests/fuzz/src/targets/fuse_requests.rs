@@ -220,7 +220,7 @@ impl<'a> Case<'a> {
             }
             Step::Prepare(ahead) => {
                 let slot = self.last + 1 + u64::from(ahead % 2);
-                self.served.fs.prepare(slot);
+                self.served.fs.prepare(slot, slot as u32);
                 self.prepared.insert(slot);
             }
             Step::Distrust(index) => {

@@ -47,7 +47,7 @@ fn answer_as_server(call: u8, packet: &[u8]) {
         0 => drop(server.catalogue(7)),
         1 => drop(server.busy()),
         2 => drop(server.ping()),
-        _ => drop(server.expect(7)),
+        _ => drop(server.expect(7, 8)),
     }
     server.release();
 }

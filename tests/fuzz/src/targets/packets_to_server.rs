@@ -70,10 +70,16 @@ fn follow(recorded: &Recorded, count: u8, packet: &[u8]) {
             }
             fs.remove(slot);
         }
-        ToServer::Expect { slot } => fs.prepare(slot),
+        ToServer::Expect { slot, generation } => fs.prepare(slot, generation),
         ToServer::Remove { slot } => fs.remove(slot),
         ToServer::Catalogue { slot } => assert!(fs.catalogue_of(slot).is_err()),
-        ToServer::HostSysctls { tunables } => fs.raise(tunables),
+        ToServer::HostSysctls {
+            tunables,
+            user_namespaces,
+        } => {
+            fs.raise(tunables);
+            fs.ask_for_user_namespaces(user_namespaces);
+        }
         _ => {}
     }
 }
@@ -86,6 +92,7 @@ fn answer_as_broker(count: u8, packet: &[u8]) {
         slot: 1,
         path: "core/somaxconn".to_owned(),
         access,
+        number: None,
     };
     // The other end is closed: no second answer comes, and nobody waits for one.
     let now = Instant::now();
