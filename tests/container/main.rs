@@ -30,6 +30,7 @@ mod runtime;
 mod selftests;
 mod service_manager;
 mod starved;
+mod taken;
 mod upgrade;
 
 /// The surroundings of one test.
