@@ -2,13 +2,13 @@
 //! is given another channel by the next.
 
 use std::fs::File;
-use std::io::{self, BufReader};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufReader, Read as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
+use eci_fs_protocol::link::{BROKER, BrokerReply, BrokerRequest, WatchedFile};
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -25,6 +25,8 @@ pub struct BrokerClient {
 #[derive(Debug)]
 struct Line {
     channel: Channel,
+    /// The version of the broker.
+    version: u32,
     /// True if an answer is still to come to a question that nobody waits for any more. It is locked while a thread asks, so
     /// that each answer comes to the thread that asked. A daemon that hangs has one question before it, however often it is
     /// asked.
@@ -41,17 +43,17 @@ pub enum NoAnswer {
 }
 
 impl BrokerClient {
-    /// Makes a client that asks over `channel`.
-    pub fn new(channel: Channel) -> Self {
+    /// Makes a client that asks a broker of this version over `channel`.
+    pub fn new(channel: Channel, version: u32) -> Self {
         Self {
-            line: Mutex::new(Some(Line::new(channel))),
+            line: Mutex::new(Some(Line::new(channel, version))),
             came: Condvar::new(),
         }
     }
 
-    /// Asks over `channel` from now on: there is another daemon.
-    pub fn replace(&self, channel: Channel) {
-        *self.line.lock() = Some(Line::new(channel));
+    /// Asks a broker of this version over `channel` from now on: there is another daemon.
+    pub fn replace(&self, channel: Channel, version: u32) {
+        *self.line.lock() = Some(Line::new(channel, version));
         self.came.notify_all();
     }
 
@@ -62,7 +64,7 @@ impl BrokerClient {
     pub fn tell(&self, ask: &BrokerRequest, until: Instant) -> Result<(), NoAnswer> {
         let line = self.line.lock().clone();
         let line = line.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::NotConnected.into()))?;
-        let told = line.ask(ask, until);
+        let told = line.ask(ask, &[], until);
         if let Err(NoAnswer::Gone(_)) = &told {
             self.forget(&line);
         }
@@ -74,7 +76,7 @@ impl BrokerClient {
     /// # Errors
     /// The errno that the daemon answers; EAGAIN when there is no answer before `until`.
     pub fn ask(&self, ask: &BrokerRequest, until: Instant) -> Result<OwnedFd, Errno> {
-        match self.answered(ask, until)? {
+        match self.answered(ask, &[], until)? {
             (BrokerReply::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
             _ => Err(Errno::IO),
         }
@@ -85,7 +87,7 @@ impl BrokerClient {
     /// # Errors
     /// As [`Self::ask`].
     pub fn list(&self, ask: &BrokerRequest, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
-        match self.answered(ask, until)? {
+        match self.answered(ask, &[], until)? {
             (BrokerReply::Listed { entries }, fds) => match fds.into_iter().next() {
                 Some(file) => {
                     let file = BufReader::new(File::from(file));
@@ -97,14 +99,71 @@ impl BrokerClient {
         }
     }
 
+    /// Returns whether the daemon that there is, or was last, knows all requests. One of version 0.1.0 does not, and is not to be
+    /// asked for [`Self::write`], [`Self::watch`] and [`Self::read_as_root`].
+    pub fn is_complete(&self) -> bool {
+        let line = self.line.lock();
+        line.as_ref().is_none_or(|line| line.version >= BROKER)
+    }
+
+    /// Has bytes written, and returns the number of those that were taken.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn write(&self, ask: &BrokerRequest, until: Instant) -> Result<u64, Errno> {
+        match self.answered(ask, &[], until)? {
+            (BrokerReply::Written { count }, _) => Ok(count),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Has `inotify` report writes to files. Returns the number of each watch; none for a file that is not there. `dirs` are those
+    /// of the files.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; ENOSYS from a daemon that does not know the request.
+    pub fn watch(
+        &self,
+        inotify: BorrowedFd<'_>,
+        dirs: &[BorrowedFd<'_>],
+        files: Vec<WatchedFile>,
+        until: Instant,
+    ) -> Result<Vec<Option<i32>>, Errno> {
+        if !self.is_complete() {
+            return Err(Errno::NOSYS);
+        }
+        let fds = [&[inotify], dirs].concat();
+        match self.answered(&BrokerRequest::Watch { files }, &fds, until)? {
+            (BrokerReply::Watched { watches }, _) => Ok(watches),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Returns the content of a file of the host that only root may read.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; EACCES from a daemon that does not know the request.
+    pub fn read_as_root(&self, path: &str, until: Instant) -> Result<Vec<u8>, Errno> {
+        if !self.is_complete() {
+            return Err(Errno(libc::EACCES));
+        }
+        let path = path.to_owned();
+        let copy = self.ask(&BrokerRequest::Host { path }, until)?;
+        let mut text = Vec::new();
+        let read = File::from(copy).read_to_end(&mut text);
+        read.map(|_| text)
+            .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
     fn answered(
         &self,
         ask: &BrokerRequest,
+        fds: &[BorrowedFd<'_>],
         until: Instant,
     ) -> Result<(BrokerReply, Vec<OwnedFd>), Errno> {
         loop {
             let line = self.line(until).ok_or(Errno::AGAIN)?;
-            match line.ask(ask, until) {
+            match line.ask(ask, fds, until) {
                 Ok((BrokerReply::Refused { errno }, _)) => return Err(Errno(errno)),
                 Ok(answer) => return Ok(answer),
                 Err(NoAnswer::Late) => return Err(Errno::AGAIN),
@@ -136,9 +195,10 @@ impl BrokerClient {
 }
 
 impl Line {
-    fn new(channel: Channel) -> Arc<Self> {
+    fn new(channel: Channel, version: u32) -> Arc<Self> {
         Arc::new(Self {
             channel,
+            version,
             owed: Mutex::new(false),
         })
     }
@@ -146,6 +206,7 @@ impl Line {
     fn ask(
         &self,
         ask: &BrokerRequest,
+        fds: &[BorrowedFd<'_>],
         until: Instant,
     ) -> Result<(BrokerReply, Vec<OwnedFd>), NoAnswer> {
         let mut owed = self.owed.try_lock_until(until).ok_or(NoAnswer::Late)?;
@@ -153,7 +214,7 @@ impl Line {
             self.answer(until)?;
             *owed = false;
         }
-        self.channel.send(ask, &[]).map_err(NoAnswer::Gone)?;
+        self.channel.send(ask, fds).map_err(NoAnswer::Gone)?;
         *owed = true;
         let answer = self.answer(until)?;
         *owed = false;
@@ -202,12 +263,10 @@ mod tests {
 
     /// Takes the next question and answers it; returns its slot.
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
-        let (
-            BrokerRequest::Trigger { slot, .. }
-            | BrokerRequest::SetHostSysctl { slot, .. }
-            | BrokerRequest::Network { slot, .. },
-            _,
-        ) = daemon.recv().unwrap().unwrap();
+        let (request, _) = daemon.recv().unwrap().unwrap();
+        let BrokerRequest::Trigger { slot, .. } = request else {
+            panic!("{request:?}");
+        };
         daemon.send(&BrokerReply::Opened, fds).unwrap();
         slot
     }
@@ -215,12 +274,12 @@ mod tests {
     #[test]
     fn what_is_asked_while_there_is_no_daemon_is_answered_by_the_next() {
         let (first, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         drop(first);
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| broker.ask(&ask(7), soon()));
             let (next, server) = Channel::pair().unwrap();
-            broker.replace(server);
+            broker.replace(server, BROKER);
             let null = std::fs::File::open("/dev/null").unwrap();
             assert_eq!(answer(&next, &[null.as_fd()]), 7);
             assert!(asked.join().unwrap().is_ok());
@@ -230,7 +289,7 @@ mod tests {
     #[test]
     fn without_a_daemon_one_is_told_to_try_again() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         drop(daemon);
         let got = broker.ask(&ask(1), Instant::now());
         assert_eq!(got.unwrap_err(), Errno::AGAIN);
@@ -239,7 +298,7 @@ mod tests {
     #[test]
     fn who_tells_does_not_wait_for_the_next_daemon() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         drop(daemon);
         for _ in 0..2 {
             let told = broker.tell(&ask(1), soon());
@@ -250,7 +309,7 @@ mod tests {
     #[test]
     fn a_daemon_that_hangs_has_one_question_before_it() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         for slot in 1..=3 {
             let told = broker.tell(&ask(slot), Instant::now());
             assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
@@ -266,7 +325,7 @@ mod tests {
     #[test]
     fn an_answer_that_comes_too_late_is_nobody_elses() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         assert_eq!(
             broker.ask(&ask(1), Instant::now()).unwrap_err(),
             Errno::AGAIN

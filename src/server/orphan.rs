@@ -107,7 +107,14 @@ impl Server {
         if rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&GREETING)))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let Some((ToServer::Adopt { version }, fds)) = link.recv::<ToServer>()? else {
+        let Some((
+            ToServer::Adopt {
+                version,
+                broker: knows,
+            },
+            fds,
+        )) = link.recv::<ToServer>()?
+        else {
             return Err(io::Error::other("it did not say that it is a daemon"));
         };
         let (Some(held), Ok([broker])) = (&self.held, <[OwnedFd; 1]>::try_from(fds)) else {
@@ -131,7 +138,7 @@ impl Server {
         link.send(&answer, &held.hand_over(&self.state))?;
         // The daemon says later of which sysctls it wants to hear, if it does.
         self.fs.raise(Vec::new());
-        self.broker.replace(Channel::new(broker));
+        self.broker.replace(Channel::new(broker), knows);
         self.triggers.reopen_all();
         Ok(link)
     }

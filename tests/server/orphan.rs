@@ -28,6 +28,7 @@ fn privileged_a_server_serves_on_without_a_daemon_and_is_taken_over_by_the_next(
         let (_, asks) = Channel::pair().unwrap();
         let adopt = ToServer::Adopt {
             version: link::VERSION,
+            broker: 0,
         };
         let (held, fds) = call(&link, &adopt, &[asks.as_fd()]);
         let FromServer::Held {
@@ -63,7 +64,11 @@ fn privileged_a_server_of_another_version_says_so_and_goes_on_waiting() {
     server.link = nothing;
     for version in [link::VERSION + 1, link::VERSION] {
         let link = rig.connect();
-        let (answer, _) = call(&link, &ToServer::Adopt { version }, &[asks.as_fd()]);
+        let (answer, _) = call(
+            &link,
+            &ToServer::Adopt { version, broker: 0 },
+            &[asks.as_fd()],
+        );
         match answer {
             FromServer::Failed { why, .. } => assert!(why.contains("version"), "{why}"),
             FromServer::Held { .. } => assert_eq!(version, link::VERSION),
@@ -127,6 +132,7 @@ fn privileged_of_two_servers_the_one_that_has_left_ends_and_the_other_serves_on(
     let (_, asks) = Channel::pair().unwrap();
     let adopt = ToServer::Adopt {
         version: link::VERSION,
+        broker: 0,
     };
     let (held, _) = call(&link, &adopt, &[asks.as_fd()]);
     assert!(matches!(held, FromServer::Held { .. }), "{held:?}");

@@ -99,7 +99,7 @@ fn privileged_without_a_daemon_a_write_is_answered_and_the_next_one_is_told() {
     asks.set_timeout(Some(support::PATIENCE)).unwrap();
     let version = link::VERSION;
     server.link = rig.connect();
-    let adopt = ToServer::Adopt { version };
+    let adopt = ToServer::Adopt { version, broker: 0 };
     let (held, _) = call(&server.link, &adopt, &[theirs.as_fd()]);
     assert!(matches!(held, FromServer::Held { .. }), "{held:?}");
     // A daemon that does not say that it raises is asked nothing.

@@ -40,6 +40,8 @@ pub(crate) struct Rig {
     pub(crate) state: OwnedFd,
     rendezvous: OwnedFd,
     settings: Settings,
+    /// The version of the broker. As in version 0.1.0: most tests answer no questions of a server that is another user.
+    pub(crate) broker: u32,
     /// What the next server does on purpose.
     pub(crate) fault: Option<&'static str>,
 }
@@ -102,6 +104,7 @@ impl Rig {
             state,
             rendezvous,
             settings,
+            broker: 0,
             fault: None,
         }
     }
@@ -146,6 +149,7 @@ impl Rig {
             init: self.init.clone(),
             settings: self.settings.clone(),
             held: if outlives { HELD } else { 0 },
+            broker: self.broker,
         };
         let replies = match server.call(&start, &fds) {
             (FromServer::Started { replies }, _) => replies,
@@ -205,6 +209,7 @@ impl Rig {
             secrets,
             facts: Box::new(described.facts),
             choices: Choices::default(),
+            process: None,
         };
         match server.call(&add, &fds).0 {
             FromServer::Added { catalogue } => catalogue,

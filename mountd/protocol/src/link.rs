@@ -19,6 +19,19 @@ pub const VERSION: u32 = 2;
 /// The number of descriptors that a server holds for the next daemon. The daemon of a single command has no next one.
 pub const HELD: u32 = 4;
 
+/// The version of the broker: the requests of [`BrokerRequest`] that a daemon answers. The broker of version 0.1.0 has
+/// number 0, and knows none of [`BrokerRequest::Watch`], [`BrokerRequest::WriteNetwork`] and [`BrokerRequest::Host`].
+/// A request that a broker does not know ends its channel, so a server makes none.
+pub const BROKER: u32 = 1;
+
+/// The user and the group that a server is after its start, and the ones that it is in a user namespace whose map has not
+/// the first: those of nobody. It has no other group, and no file.
+///
+/// The first number lies between the ranges that containers, users and services have: systemd gives out none from 1879048192 to
+/// 2147352575, ranges of /etc/subuid end at 600100000 unless somebody has written others, and directories that compute
+/// numbers for their users end at 2000200000.
+pub const SERVER_USERS: [u32; 2] = [0x7ec1_f500, 65534];
+
 /// A FUSE connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -40,6 +53,11 @@ impl Connection {
             Self::Live => "live",
         }
     }
+}
+
+/// Returns true for the number of a daemon that does not say it.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The settings of the views, which an administrator chooses. A setting of another version is passed over, as `padding` is,
@@ -130,12 +148,18 @@ pub enum ToServer {
         /// `/dev/fuse` descriptors of [`Connection::ALL`] as they were opened, the mount namespace of the source
         /// mounts, and the listening socket of the rendezvous.
         held: u32,
+        /// [`BROKER`] of the daemon.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        broker: u32,
     },
     /// The first packet of a daemon to a server whose own has died, at the rendezvous. It carries the server's end of a
     /// new channel of the broker. The answer is [`FromServer::Held`]; from then on this is the link.
     Adopt {
         /// [`VERSION`] of the daemon.
         version: u32,
+        /// [`BROKER`] of the daemon.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        broker: u32,
     },
     /// The daemon asks what can be grafted into a container that the server has. The answer is [`FromServer::Added`].
     Catalogue {
@@ -163,6 +187,9 @@ pub enum ToServer {
         /// The settings of this container alone.
         #[serde(default)]
         choices: Choices,
+        /// The process behind the pidfd, in the pid namespace of the daemon. A daemon of version 0.1.0 does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        process: Option<u32>,
     },
     /// A container is going to be in this slot. Until it is added, a path to each view that a container can have can be
     /// walked there, and nothing can be read. A server that does not know this packet answers [`FromServer::Failed`].
@@ -271,6 +298,38 @@ pub enum BrokerRequest {
         /// The access that is wanted.
         access: Access,
     },
+    /// A file of a container's network namespace is to be written to. The kernel asks who writes, and that is to be root
+    /// without capabilities. It is answered with [`BrokerReply::Written`].
+    WriteNetwork {
+        /// The container's slot.
+        slot: u64,
+        /// The path below /proc/sys/net.
+        path: String,
+        /// The offset in the file.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Writes to limits are to be reported. The packet carries an inotify descriptor of the server, and then cgroup
+    /// directories of which it has the files watched. It is answered with [`BrokerReply::Watched`].
+    Watch {
+        /// The files.
+        files: Vec<WatchedFile>,
+    },
+    /// A file of the host that only root may read is to be read. It is answered with a descriptor of a copy of its text.
+    Host {
+        /// The absolute path.
+        path: String,
+    },
+}
+
+/// A file of a cgroup whose writes the server wants to hear of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedFile {
+    /// The directory, by its place among those that travel beside.
+    pub dir: u32,
+    /// The name, with "../" for each directory above.
+    pub name: String,
 }
 
 /// The access to a file of a network namespace.
@@ -302,6 +361,16 @@ pub enum BrokerReply {
     /// The host's value is as high as that, or as the daemon lets it be.
     #[serde(rename = "raised")]
     HostSysctlSet,
+    /// The kernel took that many bytes.
+    Written {
+        /// Bytes.
+        count: u64,
+    },
+    /// The files are watched.
+    Watched {
+        /// The number of each watch, in the order of the files; none for a file that is not there.
+        watches: Vec<Option<i32>>,
+    },
     /// The errno that the container gets.
     Refused {
         /// As the kernel numbers it.

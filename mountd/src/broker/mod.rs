@@ -1,34 +1,38 @@
 //! The broker: it does for the server what the server may not do itself.
 //!
-//! The server can ask for three things only: a pressure trigger on the cgroup of a container that it serves, a file in
-//! the network namespace of such a container, and a sysctl of the host at the value that a container has set. All are
+//! The server can ask for five things only: a pressure trigger on the cgroup of a container that it serves, a file in
+//! the network namespace of such a container, a sysctl of the host at the value that a container has set, the text of one of a
+//! few files of the host that only root may read, and watches of files of cgroups. The first three are
 //! checked as if the container had asked. An answer takes no lock that an attach holds, because an attach waits for the
 //! server.
 
+mod as_root;
 mod containers;
+mod host;
 mod network;
 mod pressure;
+mod watches;
 
-use std::fs::File;
-use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
 use crate::container::Described;
 use crate::container::network::DirectoryEntry;
 use crate::container::procfs::Proc;
 use crate::host_sysctls::HostSysctls;
+use as_root::copy_of;
 use containers::{BrokerContainer, BrokerContainers};
-use eci_fs_protocol::channel::{Channel, MAX_PACKET};
+use eci_fs_protocol::channel::{Channel, Fault, MAX_PACKET};
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
-use network::NetworkFile;
+use host::read_host;
+use network::{Network, NetworkFile};
 use pressure::open_trigger;
+use watches::watch;
 
 /// The broker. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -91,8 +95,15 @@ impl Broker {
             return false;
         }
         let _answering = self.answering.lock();
-        let Ok(Some((ask, _))) = channel.recv::<BrokerRequest>() else {
-            return false;
+        let (ask, fds) = match channel.recv::<BrokerRequest>() {
+            Ok(Some(packet)) => packet,
+            // A request that did not come whole, or that this daemon does not know, is no reason to answer none.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                let errno = Fault::of(&error).and_then(Fault::errno);
+                let errno = errno.unwrap_or(Errno::INVAL.raw_os_error());
+                return channel.send(&BrokerReply::Refused { errno }, &[]).is_ok();
+            }
+            Ok(None) | Err(_) => return false,
         };
         let answered = match ask {
             BrokerRequest::Trigger {
@@ -109,16 +120,25 @@ impl Broker {
                 done.map(|()| (BrokerReply::HostSysctlSet, None))
             }
             BrokerRequest::Network { slot, path, access } => {
-                let known = self.containers.get(slot);
-                let network = known.as_ref().and_then(|entry| entry.network.as_ref());
-                let found = network.ok_or(Errno::SRCH);
-                found
-                    .and_then(|network| network.find(&path, access))
-                    .and_then(|found| match found {
-                        NetworkFile::Opened(fd) => Ok(opened(fd)),
-                        NetworkFile::Listed(entries) => listed(entries),
-                    })
+                let found = self.network(slot, |network| network.find(&path, access));
+                found.and_then(|found| match found {
+                    NetworkFile::Opened(fd) => Ok(opened(fd)),
+                    NetworkFile::Listed(entries) => listed(entries),
+                })
             }
+            BrokerRequest::WriteNetwork {
+                slot,
+                path,
+                offset,
+                bytes,
+            } => {
+                let written = self.network(slot, |network| network.write(&path, offset, &bytes));
+                written.map(|count| (BrokerReply::Written { count }, None))
+            }
+            BrokerRequest::Watch { files } => {
+                watch(&files, &fds).map(|watches| (BrokerReply::Watched { watches }, None))
+            }
+            BrokerRequest::Host { path } => read_host(&path).map(opened),
         };
         let nothing: [BorrowedFd<'_>; 0] = [];
         let sent = match &answered {
@@ -130,6 +150,17 @@ impl Broker {
             }
         };
         sent.is_ok()
+    }
+
+    /// Returns what `ask` returns for the network namespace of the container in `slot`.
+    fn network<T>(
+        &self,
+        slot: u64,
+        ask: impl FnOnce(&Network) -> std::result::Result<T, Errno>,
+    ) -> std::result::Result<T, Errno> {
+        let known = self.containers.get(slot);
+        let network = known.as_ref().and_then(|entry| entry.network.as_ref());
+        ask(network.ok_or(Errno::SRCH)?)
     }
 }
 
@@ -146,16 +177,40 @@ fn listed(
     if text.len() <= MAX_PACKET / 2 {
         return Ok((BrokerReply::Listed { entries }, None));
     }
-    let mut file = File::from(memfd_create("entries", MemfdFlags::CLOEXEC)?);
-    let written = file.write_all(&text).and_then(|()| file.rewind());
-    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let file = copy_of(&text)?;
     let entries = Vec::new();
-    Ok((BrokerReply::Listed { entries }, Some(file.into())))
+    Ok((BrokerReply::Listed { entries }, Some(file)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
+
+    #[test]
+    fn a_request_that_is_none_is_refused_and_the_next_is_answered() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let broker = Broker::default();
+        broker.set_complete();
+        broker.answer(daemon).unwrap();
+        server
+            .set_timeout(Some(std::time::Duration::from_secs(10)))
+            .unwrap();
+        let ask = |request: &str| {
+            rustix::io::write(&server, request.as_bytes()).unwrap();
+            let (reply, _) = server.recv::<BrokerReply>().unwrap().unwrap();
+            reply
+        };
+        let refused = |errno: Errno| BrokerReply::Refused {
+            errno: errno.raw_os_error(),
+        };
+        for request in ["{nonsense", r#"{"of-a-later-release":{"slot":1}}"#] {
+            assert_eq!(ask(request), refused(Errno::INVAL), "{request}");
+        }
+        let unknown = r#"{"network":{"slot":1,"path":"core","access":"list"}}"#;
+        assert_eq!(ask(unknown), refused(Errno::SRCH));
+    }
 
     #[test]
     fn entries_that_do_not_fit_a_packet_travel_in_a_file() {

@@ -3,8 +3,9 @@
 //! They lie at /eci-fs/run-PID, directly below the root of each hierarchy, so that no limit of the caller's own cgroup
 //! applies. They are removed when the container has ended.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::container::mountinfo::parse_mountinfo;
@@ -204,7 +205,10 @@ fn remove(dir: &Path) -> Result<()> {
     match result {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove the cgroup", dir, e)
             .remedy("end what runs in it and remove it by hand")),
-        _ => Ok(()),
+        Err(_) => Ok(()),
+        // The server is another user, who has to read there whatever the mask of this process is.
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755))
+            .map_err(|e| Error::io("set the mode of the cgroup", dir, e)),
     }
 }
 

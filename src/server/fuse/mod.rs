@@ -9,4 +9,4 @@ mod reply;
 mod session;
 
 pub use notifier::{KernelNotifier, resend};
-pub use session::{Backend, InitReply, Prepared, Serving, count_threads, prepare};
+pub use session::{Backend, InitReply, Prepared, Serving, count_threads, prepare, threads};

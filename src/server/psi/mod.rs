@@ -109,13 +109,28 @@ struct Write {
     done: Done,
 }
 
+/// The set of the kernel's triggers that are waited for. It is made before the server is confined.
+#[derive(Debug)]
+pub struct TriggerSet(OwnedFd);
+
+impl TriggerSet {
+    /// Makes an empty set.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+}
+
 impl Triggers {
     /// Starts the two threads: one asks the daemon by `broker`, the other waits for the kernel and calls `wake`. Armed
     /// triggers are written to `state`.
     ///
     /// # Errors
-    /// When there are no more descriptors or threads.
+    /// When there are no more threads.
     pub fn start(
+        set: TriggerSet,
         broker: Arc<BrokerClient>,
         wake: Wake,
         state: Arc<state::State>,
@@ -123,7 +138,7 @@ impl Triggers {
         let (jobs, todo) = channel();
         let this = Arc::new(Self {
             armed: DashMap::new(),
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            epoll: set.0,
             jobs,
             queued: AtomicUsize::new(0),
             broker,
