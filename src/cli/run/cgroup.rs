@@ -205,10 +205,7 @@ fn remove(dir: &Path) -> Result<()> {
     match result {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove the cgroup", dir, e)
             .remedy("end what runs in it and remove it by hand")),
-        Err(_) => Ok(()),
-        // The server is another user, who has to read there whatever the mask of this process is.
-        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(0o755))
-            .map_err(|e| Error::io("set the mode of the cgroup", dir, e)),
+        _ => Ok(()),
     }
 }
 
@@ -276,7 +273,15 @@ fn create(dir: &Path) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => {
             Err(Error::io("create the cgroup", dir, e).remedy("/sys/fs/cgroup must be writable"))
         }
-        _ => Ok(()),
+        Err(_) => Ok(()),
+        // The server is another user, who has to read there whatever the mask of this process is.
+        Ok(()) => match fs::set_permissions(dir, Permissions::from_mode(0o755)) {
+            // Another run has removed it again.
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(Error::io("set the mode of the cgroup", dir, e))
+            }
+            _ => Ok(()),
+        },
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use eci_fs_protocol::link::{BROKER, SERVER_USERS};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// The user that a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,7 @@ pub(super) fn become_user(user: User) -> io::Result<()> {
     if user == User::Root {
         return Ok(());
     }
+    allow_threads();
     let [own, nobody] = SERVER_USERS;
     let done = match become_number(own) {
         // The number is not in the map of the user namespace.
@@ -45,6 +47,19 @@ pub(super) fn become_user(user: User) -> io::Result<()> {
             "the server cannot become the user {own}: {error}; start the daemon with CAP_SETUID and CAP_SETGID"
         ))
     })
+}
+
+/// Sets no limit of processes. The threads of all servers of the host count for one user, and so would the processes of a
+/// container without a user namespace that takes its number.
+fn allow_threads() {
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Nproc, none) {
+        // Without CAP_SYS_RESOURCE the hard limit stays.
+        tracing::debug!(%error, "the limit of processes cannot be raised, ignoring");
+    }
 }
 
 fn become_number(number: u32) -> Result<(), Errno> {
