@@ -53,7 +53,7 @@ pub use directory::{Decision, Directory, DirectoryFacts};
 pub use emulator::{Emulator, render_view};
 pub use error::Error;
 pub use facts::{Bound, Facts, Pace, PressureResource};
-pub use host::{Host, HostText};
+pub use host::{Host, HostText, Read};
 pub use model::load::{initial_load, next_load};
 pub use model::threads::{Effort, read_few_threads, read_threads};
 pub use registry::{DIRECTORIES, EMULATORS, TUNABLES, tunable};

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader};
-use std::os::fd::OwnedFd;
+use std::io::{self, BufReader, Read as _};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::link::{BrokerReply, BrokerRequest, UserNamespace};
+use eci_fs_protocol::link::{BROKER, BrokerReply, BrokerRequest, UserNamespace, WatchedFile};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -27,6 +27,8 @@ pub struct BrokerClient {
 #[derive(Debug)]
 struct Line {
     channel: Channel,
+    /// The version of the broker.
+    version: u32,
     inner: Mutex<Inner>,
     /// Answers have come, or a container has no question under way any more.
     changed: Condvar,
@@ -49,7 +51,7 @@ struct Inner {
 /// A question that has been sent.
 #[derive(Debug)]
 struct Question {
-    slot: u64,
+    lane: u64,
     /// True if a thread waits for the answer. Another answer is dropped when it comes.
     awaited: bool,
 }
@@ -69,17 +71,17 @@ pub enum NoAnswer {
 }
 
 impl BrokerClient {
-    /// Makes a client that asks over `channel`.
-    pub fn new(channel: Channel) -> Self {
+    /// Makes a client that asks a broker of this version over `channel`.
+    pub fn new(channel: Channel, version: u32) -> Self {
         Self {
-            line: Mutex::new(Some(Line::new(channel))),
+            line: Mutex::new(Some(Line::new(channel, version))),
             came: Condvar::new(),
         }
     }
 
-    /// Asks over `channel` from now on: there is another daemon.
-    pub fn replace(&self, channel: Channel) {
-        *self.line.lock() = Some(Line::new(channel));
+    /// Asks a broker of this version over `channel` from now on: there is another daemon.
+    pub fn replace(&self, channel: Channel, version: u32) {
+        *self.line.lock() = Some(Line::new(channel, version));
         self.came.notify_all();
     }
 
@@ -90,7 +92,7 @@ impl BrokerClient {
     pub fn tell(&self, ask: &BrokerRequest, until: Instant) -> Result<(), NoAnswer> {
         let line = self.line.lock().clone();
         let line = line.ok_or_else(|| NoAnswer::Gone(io::ErrorKind::NotConnected.into()))?;
-        let told = line.ask(ask, until);
+        let told = line.ask(ask, &[], until);
         if let Err(NoAnswer::Gone(_)) = &told {
             self.forget(&line);
         }
@@ -102,7 +104,7 @@ impl BrokerClient {
     /// # Errors
     /// The errno that the daemon answers; EAGAIN when there is no answer before `until`.
     pub fn ask(&self, ask: &BrokerRequest, until: Instant) -> Result<OwnedFd, Errno> {
-        match self.answered(ask, until)? {
+        match self.answered(ask, &[], until)? {
             (BrokerReply::Opened, fds) => fds.into_iter().next().ok_or(Errno::IO),
             _ => Err(Errno::IO),
         }
@@ -113,7 +115,7 @@ impl BrokerClient {
     /// # Errors
     /// As [`Self::ask`].
     pub fn list(&self, ask: &BrokerRequest, until: Instant) -> Result<Vec<(String, bool)>, Errno> {
-        match self.answered(ask, until)? {
+        match self.answered(ask, &[], until)? {
             (BrokerReply::Listed { entries }, fds) => match fds.into_iter().next() {
                 Some(file) => {
                     let file = BufReader::new(File::from(file));
@@ -136,20 +138,79 @@ impl BrokerClient {
         until: Instant,
     ) -> Result<UserNamespace, Errno> {
         let number = None;
-        match self.answered(&BrokerRequest::UserNamespace { slot, pid, number }, until)? {
+        let ask = BrokerRequest::UserNamespace { slot, pid, number };
+        match self.answered(&ask, &[], until)? {
             (BrokerReply::UserNamespace { namespace }, _) => Ok(namespace),
             _ => Err(Errno::IO),
         }
     }
 
+    /// Returns whether the daemon that there is, or was last, knows all requests. One of version 0.1.0 does not, and is
+    /// not to be asked for [`Self::write`], [`Self::watch`] and [`Self::read_as_root`].
+    pub fn is_complete(&self) -> bool {
+        let line = self.line.lock();
+        line.as_ref().is_none_or(|line| line.version >= BROKER)
+    }
+
+    /// Has bytes written, and returns the number of those that were taken.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn write(&self, ask: &BrokerRequest, until: Instant) -> Result<u64, Errno> {
+        match self.answered(ask, &[], until)? {
+            (BrokerReply::Written { count }, _) => Ok(count),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Has `inotify` report writes to files. Returns the number of each watch; none for a file that is not there. `dirs` are those
+    /// of the files.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; ENOSYS from a daemon that does not know the request.
+    pub fn watch(
+        &self,
+        inotify: BorrowedFd<'_>,
+        dirs: &[BorrowedFd<'_>],
+        files: Vec<WatchedFile>,
+        until: Instant,
+    ) -> Result<Vec<Option<i32>>, Errno> {
+        if !self.is_complete() {
+            return Err(Errno::NOSYS);
+        }
+        let number = None;
+        let fds = [&[inotify], dirs].concat();
+        match self.answered(&BrokerRequest::Watch { files, number }, &fds, until)? {
+            (BrokerReply::Watched { watches }, _) => Ok(watches),
+            _ => Err(Errno::IO),
+        }
+    }
+
+    /// Returns the content of a file of the host that only root may read.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; EACCES from a daemon that does not know the request.
+    pub fn read_as_root(&self, path: &str, until: Instant) -> Result<Vec<u8>, Errno> {
+        if !self.is_complete() {
+            return Err(Errno(libc::EACCES));
+        }
+        let path = path.to_owned();
+        let copy = self.ask(&BrokerRequest::Host { path, number: None }, until)?;
+        let mut text = Vec::new();
+        let read = File::from(copy).read_to_end(&mut text);
+        read.map(|_| text)
+            .map_err(|error| Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
     fn answered(
         &self,
         ask: &BrokerRequest,
+        fds: &[BorrowedFd<'_>],
         until: Instant,
     ) -> Result<(BrokerReply, Vec<OwnedFd>), Errno> {
         loop {
             let line = self.line(until).ok_or(Errno::AGAIN)?;
-            match line.ask(ask, until) {
+            match line.ask(ask, fds, until) {
                 Ok((BrokerReply::Refused { errno }, _)) => return Err(Errno(errno)),
                 Ok(answer) => return Ok(answer),
                 Err(NoAnswer::Late) => return Err(Errno::AGAIN),
@@ -181,27 +242,33 @@ impl BrokerClient {
 }
 
 impl Line {
-    fn new(channel: Channel) -> Arc<Self> {
+    fn new(channel: Channel, version: u32) -> Arc<Self> {
         Arc::new(Self {
             channel,
+            version,
             inner: Mutex::default(),
             changed: Condvar::new(),
         })
     }
 
-    fn ask(&self, ask: &BrokerRequest, until: Instant) -> Result<Answer, NoAnswer> {
+    fn ask(
+        &self,
+        ask: &BrokerRequest,
+        fds: &[BorrowedFd<'_>],
+        until: Instant,
+    ) -> Result<Answer, NoAnswer> {
         let mut inner = self.inner.lock();
-        let slot = ask.slot();
-        while inner.is_full(slot) {
+        let lane = ask.lane();
+        while inner.is_full(lane) {
             self.wait(&mut inner, until)?;
         }
         let number = inner.last + 1;
         // Under the lock, so that they are sent in the order of their numbers.
-        let sent = self.channel.send(&ask.numbered(number), &[]);
+        let sent = self.channel.send(&ask.numbered(number), fds);
         sent.map_err(NoAnswer::Gone)?;
         inner.last = number;
         let awaited = true;
-        inner.under_way.insert(number, Question { slot, awaited });
+        inner.under_way.insert(number, Question { lane, awaited });
         loop {
             if let Some(answer) = inner.answers.remove(&number) {
                 return Ok(answer);
@@ -266,10 +333,10 @@ impl Line {
 }
 
 impl Inner {
-    /// Returns true if the container in `slot` has to wait before it may ask.
-    fn is_full(&self, slot: u64) -> bool {
+    /// Returns true if a question of `lane` has to wait before it may be asked.
+    fn is_full(&self, lane: u64) -> bool {
         let mut under_way = self.under_way.values();
-        self.under_way.len() >= MOST || under_way.any(|question| question.slot == slot)
+        self.under_way.len() >= MOST || under_way.any(|question| question.lane == lane)
     }
 
     /// Gives an answer to the question that it belongs to. A daemon of a release before numbers answers in order.
@@ -315,13 +382,13 @@ mod tests {
     fn answer(daemon: &Channel, fds: &[BorrowedFd<'_>]) -> u64 {
         let (request, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
         daemon.send(&BrokerReply::Opened, fds).unwrap();
-        request.slot()
+        request.lane()
     }
 
     #[test]
     fn containers_ask_at_the_same_time_and_answers_come_in_any_order() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         std::thread::scope(|scope| {
             let asked: Vec<_> = (1..=3)
                 .map(|slot| {
@@ -336,7 +403,7 @@ mod tests {
                 .collect();
             requests.reverse();
             for request in requests {
-                let errno = i32::try_from(request.slot()).unwrap();
+                let errno = i32::try_from(request.lane()).unwrap();
                 let reply = Box::new(BrokerReply::Refused { errno });
                 let number = request.number().unwrap();
                 daemon
@@ -352,12 +419,12 @@ mod tests {
     #[test]
     fn what_is_asked_while_there_is_no_daemon_is_answered_by_the_next() {
         let (first, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         drop(first);
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| broker.ask(&ask(7), soon()));
             let (next, server) = Channel::pair().unwrap();
-            broker.replace(server);
+            broker.replace(server, BROKER);
             let null = std::fs::File::open("/dev/null").unwrap();
             assert_eq!(answer(&next, &[null.as_fd()]), 7);
             assert!(asked.join().unwrap().is_ok());
@@ -367,7 +434,7 @@ mod tests {
     #[test]
     fn without_a_daemon_one_is_told_to_try_again() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         drop(daemon);
         let got = broker.ask(&ask(1), Instant::now());
         assert_eq!(got.unwrap_err(), Errno::AGAIN);
@@ -376,7 +443,7 @@ mod tests {
     #[test]
     fn who_tells_does_not_wait_for_the_next_daemon() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         drop(daemon);
         for _ in 0..2 {
             let told = broker.tell(&ask(1), soon());
@@ -387,7 +454,7 @@ mod tests {
     #[test]
     fn a_daemon_that_hangs_has_one_question_of_each_container_before_it() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         for slot in [1, 1, 2, 1, 2] {
             let told = broker.tell(&ask(slot), Instant::now());
             assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
@@ -404,7 +471,7 @@ mod tests {
     #[test]
     fn a_daemon_that_hangs_has_a_bounded_number_of_questions_before_it() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         for slot in 0..200 {
             let told = broker.tell(&ask(slot), Instant::now());
             assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
@@ -420,7 +487,7 @@ mod tests {
     #[test]
     fn an_answer_that_comes_too_late_is_nobody_elses() {
         let (daemon, server) = Channel::pair().unwrap();
-        let broker = BrokerClient::new(server);
+        let broker = BrokerClient::new(server, BROKER);
         assert_eq!(
             broker.ask(&ask(1), Instant::now()).unwrap_err(),
             Errno::AGAIN

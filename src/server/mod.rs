@@ -43,6 +43,7 @@ use crate::server::fs::FileSystem;
 use crate::server::in_flight::InFlight;
 use crate::server::progress::Progress;
 use crate::server::psi::Triggers;
+use crate::server::sandbox::HostFiles;
 use crate::server::state::State;
 use crate::server::workers::Workers;
 
@@ -115,6 +116,8 @@ struct Server {
     state: Arc<State>,
     /// The descriptors that it keeps for the next daemon.
     held: Option<Held>,
+    /// What the server may read of the host. Landlock knows the files of procfs by these descriptors.
+    _host_files: HostFiles,
     /// The process of each container, by slot.
     containers: BTreeMap<u64, OwnedFd>,
     sessions: Sessions,
@@ -170,13 +173,14 @@ impl Server {
                 secrets,
                 facts,
                 choices,
+                process,
             } => {
                 faults::at(faults::Point::Add);
                 let pidfd = fds.pop().ok_or("a container came without its pidfd")?;
                 check_slot(slot)?;
                 let mut attached = Attached::new(&facts, &secrets, fds)?;
                 attached.choose(&choices, fs.settings());
-                attached.process = fs.pid_behind(&pidfd);
+                attached.process = process.or_else(|| fs.pid_behind(&pidfd));
                 attached.uid_map = fs.uid_map_of(attached.process);
                 let catalogue = fs.add(slot, attached);
                 self.containers.insert(slot, pidfd);
@@ -288,7 +292,7 @@ impl Server {
         let Sessions::Draining(sessions) = &self.sessions else {
             return Err("the server was not told to leave".to_owned());
         };
-        let threads = fuse::count_threads().map_err(|error| error.to_string())?;
+        let threads = fuse::count_threads(self.fs.host()).map_err(|error| error.to_string())?;
         let in_flight = self.in_flight.count();
         // The sessions are looked at last, so that an answer is seen which a thread or a worker gave before it was gone.
         let sessions = sessions.iter().filter(|session| session.is_busy()).count();

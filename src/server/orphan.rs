@@ -112,6 +112,7 @@ impl Server {
             ToServer::Adopt {
                 version,
                 generations,
+                broker: knows,
             },
             fds,
         )) = adopt
@@ -152,7 +153,7 @@ impl Server {
         // The daemon says later of which sysctls it wants to hear and what it answers, if it does.
         self.fs.raise(Vec::new());
         self.fs.ask_for_user_namespaces(false);
-        self.broker.replace(Channel::new(broker));
+        self.broker.replace(Channel::new(broker), knows);
         self.triggers.reopen_all();
         Ok(link)
     }

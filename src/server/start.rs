@@ -4,25 +4,29 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eci_fs_emulators::Host;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::link::{self, HELD, ToServer};
+use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::{Held, Server, Sessions, prepare};
 use crate::server::broker::BrokerClient;
 use crate::server::container::{Watcher, view_settings};
 use crate::server::fs::{Dispatcher, FileSystem, KernelCache, Services};
-use crate::server::fuse::{Backend, KernelBacklog, KernelNotifier};
+use crate::server::fuse::{self, Backend, KernelBacklog, KernelNotifier};
 use crate::server::host_sysctls::HostSysctls;
 use crate::server::in_flight::InFlight;
 use crate::server::progress::Progress;
-use crate::server::psi::Triggers;
-use crate::server::sandbox;
+use crate::server::psi::{TriggerSet, Triggers};
+use crate::server::sandbox::{self, HostFiles, User};
 use crate::server::state::State;
 use crate::server::workers::Workers;
+
+/// The time that a reader of a file which only root may read waits for the daemon.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The descriptors of the first packet.
 struct Given {
@@ -43,6 +47,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         settings,
         held,
         replies,
+        broker: knows,
     } = first
     else {
         return Err(io::Error::other("the daemon did not say how to start"));
@@ -59,12 +64,21 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let host = Host::open().map_err(|error| io::Error::other(error.to_string()))?;
     // The filter of system calls has no getrlimit(2).
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    sandbox::confine()?;
+    let files = HostFiles::open()?;
+    let host = files.give(host)?;
+    let threads = fuse::threads();
+    sandbox::become_user(User::beside(knows))?;
+    let watcher = Watcher::new()?;
+    let set = TriggerSet::new()?;
+    sandbox::confine(&files)?;
     let state = Arc::new(State::open(given.state)?);
     let notifier = Arc::new(KernelNotifier::default());
     let waking = Arc::clone(&notifier);
-    let broker = Arc::new(BrokerClient::new(Channel::new(given.broker)));
+    let broker = Arc::new(BrokerClient::new(Channel::new(given.broker), knows));
+    let asking = Arc::clone(&broker);
+    host.set_read_as_root(Box::new(move |path| read_as_root(&asking, path)));
     let triggers = Triggers::start(
+        set,
         Arc::clone(&broker),
         Box::new(move |poll| waking.wake(poll)),
         Arc::clone(&state),
@@ -78,7 +92,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
             broker: Arc::clone(&broker),
             triggers: Arc::clone(&triggers),
             host_sysctls: HostSysctls::new(Arc::clone(&broker)),
-            watcher: Watcher::new()?,
+            watcher,
             state: Arc::clone(&state),
             kernel,
             in_flight: in_flight.clone(),
@@ -99,6 +113,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let backend = Backend {
         dispatcher: Arc::new(dispatcher),
         notifier,
+        threads,
     };
     let (sessions, replies) = prepare(&backend, &given.fuse, &init, replies.as_deref())?;
     start_threads(&fs)?;
@@ -116,9 +131,16 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         settings,
         state,
         held: given.held,
+        _host_files: files,
         containers: BTreeMap::new(),
         sessions: Sessions::Prepared(sessions),
     })
+}
+
+/// Reads a file of the host that only root may read.
+fn read_as_root(broker: &BrokerClient, path: &str) -> Result<Vec<u8>, Errno> {
+    let read = broker.read_as_root(path, Instant::now() + PATIENCE);
+    read.map_err(|error| Errno::from_raw_os_error(error.0))
 }
 
 /// Checks that a daemon of this version can be spoken to.

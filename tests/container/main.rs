@@ -32,6 +32,7 @@ mod scan;
 mod selftests;
 mod service_manager;
 mod starved;
+mod taken;
 mod threads;
 mod upgrade;
 

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
-use support::{Cgroup, Container, Limits, Scene};
+use support::{Cgroup, Container, Limits, Scene, number_after, status_field};
 
 use crate::{limits, scene, sees, sees_the_host};
 
@@ -20,14 +21,21 @@ const MORE: [u64; 18] = [
 
 /// Let a process have no descriptor from `most` on; the limit that it had.
 #[track_caller]
-fn limit_descriptors(pid: u32, most: u64) -> Rlimit {
-    let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-    let limit = Rlimit {
-        current: Some(most),
-        // The hard limit stays: it could not be raised again.
-        maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
+fn limit_descriptors(pid: u32, most: u64) -> u64 {
+    let ids = |key| {
+        let ids = status_field(pid, key).unwrap();
+        ids.split('\t').next().unwrap().parse().unwrap()
     };
-    prlimit(pid, Resource::Nofile, limit).unwrap()
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let before = number_after(&limits, "Max open files");
+    // Only a process of the same user may do so without CAP_SYS_RESOURCE. The hard limit stays: it could not be raised again.
+    let ran = Command::new("prlimit")
+        .args([format!("--pid={pid}"), format!("--nofile={most}:")])
+        .uid(ids("Uid:"))
+        .gid(ids("Gid:"))
+        .status();
+    assert!(ran.unwrap().success());
+    before
 }
 
 /// The first number that a new descriptor of a process would not have while it has as many as now, and the one
@@ -59,7 +67,7 @@ fn attach_with_few_descriptors(
         limit_descriptors(pid, most);
         let ran = scene.eci_fs(&["attach", &new.pid().to_string()]);
         sees(old, 128, 1);
-        limit_descriptors(pid, before.current.unwrap());
+        limit_descriptors(pid, before);
         if ran.code == Some(0) {
             sees(new, 96, 1);
             scene.detach(new);
@@ -89,7 +97,7 @@ fn privileged_a_daemon_without_descriptors_refuses_what_is_new_and_keeps_what_it
     daemon.kill_server();
     daemon.wait_for("the server died");
     daemon.wait_for("Too many open files");
-    limit_descriptors(pid, before.current.unwrap());
+    limit_descriptors(pid, before);
     scene.wait_for_server();
     sees(&mut old, 128, 1);
     scene.attach(&new);

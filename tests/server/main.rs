@@ -9,3 +9,4 @@ mod raise;
 mod remembered;
 mod rig;
 mod sizes;
+mod user;

@@ -29,6 +29,7 @@ fn privileged_a_server_serves_on_without_a_daemon_and_is_taken_over_by_the_next(
         let adopt = ToServer::Adopt {
             version: link::VERSION,
             generations: true,
+            broker: 0,
         };
         let (held, fds) = call(&link, &adopt, &[asks.as_fd()]);
         let FromServer::Held {
@@ -67,6 +68,7 @@ fn privileged_a_server_of_another_version_says_so_and_goes_on_waiting() {
         let adopt = ToServer::Adopt {
             version,
             generations: true,
+            broker: 0,
         };
         let (answer, _) = call(&link, &adopt, &[asks.as_fd()]);
         match answer {
@@ -133,6 +135,7 @@ fn privileged_of_two_servers_the_one_that_has_left_ends_and_the_other_serves_on(
     let adopt = ToServer::Adopt {
         version: link::VERSION,
         generations: true,
+        broker: 0,
     };
     let (held, _) = call(&link, &adopt, &[asks.as_fd()]);
     assert!(matches!(held, FromServer::Held { .. }), "{held:?}");

@@ -104,6 +104,7 @@ fn privileged_without_a_daemon_a_write_is_answered_and_the_next_one_is_told() {
     let adopt = ToServer::Adopt {
         version,
         generations: true,
+        broker: 0,
     };
     let (held, _) = call(&server.link, &adopt, &[theirs.as_fd()]);
     assert!(matches!(held, FromServer::Held { .. }), "{held:?}");

@@ -44,6 +44,8 @@ pub(crate) struct Rig {
     pub(crate) state: OwnedFd,
     rendezvous: OwnedFd,
     settings: Settings,
+    /// The version of the broker. As in version 0.1.0: most tests answer no questions of a server that is another user.
+    pub(crate) broker: u32,
     /// What the next server does on purpose.
     pub(crate) fault: Option<&'static str>,
 }
@@ -108,6 +110,7 @@ impl Rig {
             state,
             rendezvous,
             settings,
+            broker: 0,
             fault: None,
         }
     }
@@ -153,6 +156,7 @@ impl Rig {
             settings: self.settings.clone(),
             held: if outlives { HELD } else { 0 },
             replies: self.replies.clone(),
+            broker: self.broker,
         };
         let replies = match server.call(&start, &fds) {
             (FromServer::Started { replies, .. }, _) => replies,
@@ -216,6 +220,7 @@ impl Rig {
             secrets,
             facts: Box::new(described.facts),
             choices: Choices::default(),
+            process: None,
         };
         match server.call(&add, &fds).0 {
             FromServer::Added { catalogue } => catalogue,

@@ -24,7 +24,11 @@ pub use release::Release;
 #[derive(Debug)]
 pub struct Host {
     proc: OwnedFd,
+    /// Another procfs for the files of processes; `None` if they are read in `proc`.
+    processes: Option<OwnedFd>,
     sys: OwnedFd,
+    /// The way to read what only root may; `None` if there is none.
+    as_root: OnceLock<ReadAsRoot>,
     /// /sys/devices/system/cpu, from which almost every view reads; `None` if the host has none.
     cpu: Option<OwnedFd>,
     descriptors: Arc<DescriptorCache>,
@@ -34,6 +38,17 @@ pub struct Host {
     release: OnceLock<Release>,
     /// HZ, the number of jiffies in a second.
     hz: AtomicU64,
+}
+
+/// A function that reads a whole file of the host as root does.
+pub type Read = Box<dyn Fn(&str) -> Result<Vec<u8>, Errno> + Send + Sync>;
+
+struct ReadAsRoot(Read);
+
+impl std::fmt::Debug for ReadAsRoot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadAsRoot").finish_non_exhaustive()
+    }
 }
 
 /// The HZ of most distributions. It is used until the caller sets another.
@@ -159,7 +174,9 @@ impl Host {
         let cpu = walk(sys.as_fd(), CPU.trim_end_matches('/'), flags).ok();
         Host {
             proc,
+            processes: None,
             sys,
+            as_root: OnceLock::new(),
             cpu,
             descriptors: Arc::new(DescriptorCache::new(MOST_DESCRIPTORS)),
             texts: TextCache::new(),
@@ -167,6 +184,28 @@ impl Host {
             release: OnceLock::new(),
             hz: AtomicU64::new(HZ),
         }
+    }
+
+    /// Reads the files of processes in another procfs from now on.
+    pub fn with_processes(self, processes: OwnedFd) -> Host {
+        let processes = Some(processes);
+        Host { processes, ..self }
+    }
+
+    /// Reads a file that this process may not read by `read` from now on. It is set once.
+    pub fn set_read_as_root(&self, read: Read) {
+        // A second one would be another way to the same files.
+        let _ = self.as_root.set(ReadAsRoot(read));
+    }
+
+    /// Reads a whole file that this process may not read.
+    ///
+    /// # Errors
+    /// EACCES where there is no way to do so, and those of the way.
+    pub fn read_as_root(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        self.as_root
+            .get()
+            .map_or(Err(Errno::ACCESS), |way| way.0(path))
     }
 
     /// Sets HZ. The caller knows it from the resolution of the coarse clocks; this crate has no clock.
@@ -255,7 +294,7 @@ impl Host {
         let path = format!("{pid}/{file}");
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.descriptors
-            .with_room(|| openat(&self.proc, path.as_str(), flags, Mode::empty()))
+            .with_room(|| openat(self.processes(), path.as_str(), flags, Mode::empty()))
             .and_then(|fd| file::read_whole(&fd))
             .map_err(|errno| Error::io(&format!("/proc/{path}"), errno))
     }
@@ -272,10 +311,7 @@ impl Host {
     fn text(&self, path: &str) -> Result<HostText, Errno> {
         let open = || self.open_flags(path, OFlags::RDONLY);
         // Files of processes are not cached: another process may have the pid next time.
-        if path
-            .strip_prefix("/proc/")
-            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
-        {
+        if path.strip_prefix("/proc/").is_some_and(is_of_process) {
             return file::read_whole(&open()?).map(HostText::from);
         }
         if let Some(text) = self.texts.get(path) {
@@ -287,8 +323,17 @@ impl Host {
         } else {
             file::pread_whole
         };
-        let text = self.descriptors.read(path, open, read)?;
+        let text = match self.descriptors.read(path, open, read) {
+            // A sysctl asks at each read who reads, so no descriptor of it would do.
+            Err(Errno::ACCESS | Errno::PERM) => Text::from(self.read_as_root(path)?),
+            text => text?,
+        };
         Ok(self.texts.put(path, tick, text))
+    }
+
+    /// Returns the procfs in which files of processes are read.
+    fn processes(&self) -> &OwnedFd {
+        self.processes.as_ref().unwrap_or(&self.proc)
     }
 
     /// Returns the names in a directory, sorted, without "." and "..". Names that are not UTF-8 are left out; /proc
@@ -318,7 +363,12 @@ impl Host {
 
     fn try_open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         if let Some(rest) = path.strip_prefix("/proc/") {
-            return walk(self.proc.as_fd(), rest, flags);
+            let top = if is_of_process(rest) {
+                self.processes()
+            } else {
+                &self.proc
+            };
+            return walk(top.as_fd(), rest, flags);
         }
         let rest = path.strip_prefix("/sys/").ok_or(Errno::NOENT)?;
         match (&self.cpu, rest.strip_prefix(CPU)) {
@@ -326,6 +376,11 @@ impl Host {
             _ => walk(self.sys.as_fd(), rest, flags),
         }
     }
+}
+
+/// Returns whether a path below /proc is of a process or a thread.
+fn is_of_process(path: &str) -> bool {
+    path.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// Returns whether a component of a path is the name of an entry.
@@ -382,6 +437,33 @@ mod tests {
         assert_eq!(says(), "two");
         host.set_time(Duration::from_millis(20));
         assert_eq!(says(), "three");
+    }
+
+    #[test]
+    fn processes_are_read_in_the_procfs_that_has_them() {
+        let (proc, processes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (dir, text) in [(&proc, "all"), (&processes, "processes")] {
+            std::fs::create_dir(dir.path().join("7")).unwrap();
+            std::fs::write(dir.path().join("7/status"), text).unwrap();
+            std::fs::write(dir.path().join("stat"), text).unwrap();
+        }
+        let open = |dir: &tempfile::TempDir| std::fs::File::open(dir.path()).unwrap().into();
+        let host = Host::from_dirs(open(&proc), open(&proc)).with_processes(open(&processes));
+        assert_eq!(host.read_of_process(7, "status").unwrap(), b"processes");
+        assert_eq!(&*host.read("/proc/7/status").unwrap(), b"processes");
+        assert_eq!(&*host.read("/proc/stat").unwrap(), b"all");
+    }
+
+    #[test]
+    fn what_this_process_may_not_read_is_read_as_root_if_there_is_a_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || std::fs::File::open(dir.path()).unwrap().into();
+        let host = Host::from_dirs(open(), open());
+        assert_eq!(host.read_as_root("/proc/a").err(), Some(Errno::ACCESS));
+        host.set_read_as_root(Box::new(|path| Ok(path.as_bytes().to_vec())));
+        assert_eq!(host.read_as_root("/proc/a").unwrap(), b"/proc/a");
+        // A file that is missing is missing for root too.
+        assert!(host.read("/proc/a").is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! A server that holds descriptors outlives the link. It serves on, and waits at its rendezvous for the next daemon,
 //! which begins with [`ToServer::Adopt`]. A server that holds none ends with the link.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 use crate::choices::Choices;
@@ -21,6 +23,18 @@ pub const HELD: u32 = 4;
 
 /// The number of slots. A slot is a part of 24 bits of each node id, and 0 is no container's.
 pub const SLOTS: u64 = 1 << 24;
+/// The version of the broker: the requests of [`BrokerRequest`] that a daemon answers. The broker of version 0.1.0 has
+/// number 0, and knows none of [`BrokerRequest::Watch`], [`BrokerRequest::WriteNetwork`] and [`BrokerRequest::Host`].
+/// A request that a broker does not know ends its channel, so a server makes none.
+pub const BROKER: u32 = 1;
+
+/// The user and the group that a server is after its start, and the ones that it is in a user namespace whose map has not
+/// the first: those of nobody. It has no other group, and no file.
+///
+/// The first number lies between the ranges that containers, users and services have: systemd gives out none from 1879048192 to
+/// 2147352575, ranges of /etc/subuid end at 600100000 unless somebody has written others, and directories that compute
+/// numbers for their users end at 2000200000.
+pub const SERVER_USERS: [u32; 2] = [0x7ec1_f500, 65534];
 
 /// A FUSE connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -123,8 +137,8 @@ pub fn directory_name(slot: u64, generation: u32) -> String {
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]
-fn is_zero(generation: &u32) -> bool {
-    *generation == 0
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[allow(
@@ -176,6 +190,9 @@ pub enum ToServer {
         /// the server chooses. A daemon of version 0.1.0 does not send it, and wants the answers of that version.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replies: Option<Vec<Vec<u8>>>,
+        /// [`BROKER`] of the daemon.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        broker: u32,
     },
     /// The first packet of a daemon to a server whose own has died, at the rendezvous. It carries the server's end of a
     /// new channel of the broker. The answer is [`FromServer::Held`]; from then on this is the link.
@@ -186,6 +203,9 @@ pub enum ToServer {
         /// have its containers.
         #[serde(default, skip_serializing_if = "is_false")]
         generations: bool,
+        /// [`BROKER`] of the daemon.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        broker: u32,
     },
     /// The daemon asks what can be grafted into a container that the server has. The answer is [`FromServer::Added`].
     Catalogue {
@@ -216,6 +236,9 @@ pub enum ToServer {
         /// The settings of this container alone.
         #[serde(default)]
         choices: Choices,
+        /// The process behind the pidfd, in the pid namespace of the daemon. A daemon of version 0.1.0 does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        process: Option<u32>,
     },
     /// A container is going to be in this slot. Until it is added, a path to each view that a container can have can be
     /// walked there, and nothing can be read. A server that does not know this packet answers [`FromServer::Failed`].
@@ -365,16 +388,70 @@ pub enum BrokerRequest {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         number: Option<u64>,
     },
+    /// A file of a container's network namespace is to be written to. The kernel asks who writes, and that is to be root
+    /// without capabilities. It is answered with [`BrokerReply::Written`].
+    WriteNetwork {
+        /// The container's slot.
+        slot: u64,
+        /// The path below /proc/sys/net.
+        path: String,
+        /// The offset in the file.
+        offset: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// The number of the question, as that of the others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
+    },
+    /// Writes to limits are to be reported. The packet carries an inotify descriptor of the server, and then cgroup
+    /// directories of which it has the files watched. It is answered with [`BrokerReply::Watched`].
+    Watch {
+        /// The files.
+        files: Vec<WatchedFile>,
+        /// The number of the question, as that of the others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
+    },
+    /// A file of the host that only root may read is to be read. It is answered with a descriptor of a copy of its text.
+    Host {
+        /// The absolute path.
+        path: String,
+        /// The number of the question, as that of the others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<u64>,
+    },
 }
 
+/// A file of a cgroup whose writes the server wants to hear of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedFile {
+    /// The directory, by its place among those that travel beside.
+    pub dir: u32,
+    /// The name, with "../" for each directory above.
+    pub name: String,
+}
+
+/// The lanes of questions that are no container's.
+const NO_CONTAINER: u64 = 1 << 63;
+
 impl BrokerRequest {
-    /// Returns the slot of the container that the request is about.
-    pub fn slot(&self) -> u64 {
-        let (Self::Trigger { slot, .. }
-        | Self::SetHostSysctl { slot, .. }
-        | Self::UserNamespace { slot, .. }
-        | Self::Network { slot, .. }) = self;
-        *slot
+    /// Returns the lane of the question. One question of a lane is answered at a time. It is the slot of the container that
+    /// the question is about. A file of the host has a lane of its own, so that one which is read slowly keeps nobody
+    /// waiting but its readers.
+    pub fn lane(&self) -> u64 {
+        match self {
+            Self::Trigger { slot, .. }
+            | Self::SetHostSysctl { slot, .. }
+            | Self::UserNamespace { slot, .. }
+            | Self::Network { slot, .. }
+            | Self::WriteNetwork { slot, .. } => *slot,
+            Self::Watch { .. } => NO_CONTAINER,
+            Self::Host { path, .. } => {
+                let mut hasher = DefaultHasher::new();
+                path.hash(&mut hasher);
+                NO_CONTAINER | hasher.finish()
+            }
+        }
     }
 
     /// Returns the number of the question, if it has one.
@@ -382,7 +459,10 @@ impl BrokerRequest {
         let (Self::Trigger { number, .. }
         | Self::SetHostSysctl { number, .. }
         | Self::UserNamespace { number, .. }
-        | Self::Network { number, .. }) = self;
+        | Self::Network { number, .. }
+        | Self::WriteNetwork { number, .. }
+        | Self::Watch { number, .. }
+        | Self::Host { number, .. }) = self;
         *number
     }
 
@@ -393,7 +473,10 @@ impl BrokerRequest {
         let (Self::Trigger { number: its, .. }
         | Self::SetHostSysctl { number: its, .. }
         | Self::UserNamespace { number: its, .. }
-        | Self::Network { number: its, .. }) = &mut this;
+        | Self::Network { number: its, .. }
+        | Self::WriteNetwork { number: its, .. }
+        | Self::Watch { number: its, .. }
+        | Self::Host { number: its, .. }) = &mut this;
         *its = Some(number);
         this
     }
@@ -445,6 +528,16 @@ pub enum BrokerReply {
     /// The host's value is as high as that, or as the daemon lets it be.
     #[serde(rename = "raised")]
     HostSysctlSet,
+    /// The kernel took that many bytes.
+    Written {
+        /// Bytes.
+        count: u64,
+    },
+    /// The files are watched.
+    Watched {
+        /// The number of each watch, in the order of the files; none for a file that is not there.
+        watches: Vec<Option<i32>>,
+    },
     /// The errno that the container gets.
     Refused {
         /// As the kernel numbers it.

@@ -1,26 +1,28 @@
 //! The broker: it does for the server what the server may not do itself.
 //!
-//! The server can ask for four things only: a pressure trigger on the cgroup of a container that it serves, a file in
-//! the network namespace of such a container, a sysctl of the host at the value that a container has set, and whether a
-//! thread is in the user namespace of a container. All are checked as if the container had asked. An answer takes no lock
-//! that an attach holds, because an attach waits for the server. No answer walks a path of a container, so none waits for
-//! anything but the kernel.
+//! The server can ask for six things only: a pressure trigger on the cgroup of a container that it serves, a file in the
+//! network namespace of such a container, a sysctl of the host at the value that a container has set, whether a thread is
+//! in the user namespace of a container, the text of one of a few files of the host that only root may read, and watches
+//! of files of cgroups. The first four are checked as if the container had asked. An answer takes no lock that an attach
+//! holds, because an attach waits for the server. No answer walks a path of a container, so none waits for anything but
+//! the kernel.
 
+mod as_root;
 mod containers;
+mod host;
 mod lanes;
 mod network;
 mod pressure;
 mod users;
+mod watches;
 
-use std::fs::File;
-use std::io::{ErrorKind, Seek, Write};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
 use crate::container::Described;
@@ -29,13 +31,16 @@ use crate::container::procfs::Proc;
 use crate::faults;
 use crate::host_sysctls::HostSysctls;
 use crate::threads::{self, Mend};
+use as_root::copy_of;
 use containers::{BrokerContainer, BrokerContainers};
 use eci_fs_protocol::channel::{Channel, MAX_PACKET};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
+use host::read_host;
 use lanes::Lanes;
-use network::NetworkFile;
+use network::{Network, NetworkFile};
 use pressure::open_trigger;
+use watches::watch;
 
 /// The broker. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -50,8 +55,8 @@ pub struct Broker {
     answers: Arc<Mutex<usize>>,
 }
 
-/// A request, and the channel by which its answer goes.
-type Question = (Arc<Channel>, BrokerRequest);
+/// A request with its descriptors, and the channel by which its answer goes.
+type Question = (Arc<Channel>, BrokerRequest, Vec<OwnedFd>);
 
 /// Threads that answer. One of them at most is with the question of one container.
 const ANSWERS: usize = 4;
@@ -140,8 +145,10 @@ impl Broker {
             return give_up(channel, error.into());
         }
         let _taking = self.taking.lock();
-        let request = match channel.recv::<BrokerRequest>() {
-            Ok(Some((request, _))) => request,
+        let (request, fds) = match channel.recv::<BrokerRequest>() {
+            // No other request has descriptors. Those that a server sends with one do not wait here.
+            Ok(Some((request @ BrokerRequest::Watch { .. }, fds))) => (request, fds),
+            Ok(Some((request, _))) => (request, Vec::new()),
             Ok(None) => return false,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
@@ -155,8 +162,8 @@ impl Broker {
             Err(error) => return give_up(channel, error),
         };
         faults::at("broker");
-        let (slot, question) = (request.slot(), (Arc::clone(channel), request));
-        if let Err((channel, request)) = self.lanes.add(slot, question) {
+        let (lane, question) = (request.lane(), (Arc::clone(channel), request, fds));
+        if let Err((channel, request, _)) = self.lanes.add(lane, question) {
             let errno = Errno::AGAIN.raw_os_error();
             reply(
                 &channel,
@@ -171,13 +178,13 @@ impl Broker {
     /// Answers the next request.
     fn answer_next(&self) {
         let mut turn = self.lanes.next();
-        let Some((channel, request)) = turn.question.take() else {
+        let Some((channel, request, fds)) = turn.question.take() else {
             return;
         };
         let number = request.number();
         let answered = threads::guard("answers", || {
             faults::at("answers");
-            self.answer_to(request)
+            self.answer_to(request, &fds)
         });
         let (answer, fd) = match answered.unwrap_or(Err(Errno::IO)) {
             Ok(answered) => answered,
@@ -192,6 +199,7 @@ impl Broker {
     fn answer_to(
         &self,
         request: BrokerRequest,
+        fds: &[OwnedFd],
     ) -> std::result::Result<(BrokerReply, Option<OwnedFd>), Errno> {
         match request {
             BrokerRequest::Trigger {
@@ -217,16 +225,37 @@ impl Broker {
             }
             BrokerRequest::Network {
                 slot, path, access, ..
+            } => match self.network(slot, |network| network.find(&path, access))? {
+                NetworkFile::Opened(fd) => Ok(opened(fd)),
+                NetworkFile::Listed(entries) => listed(entries),
+            },
+            BrokerRequest::WriteNetwork {
+                slot,
+                path,
+                offset,
+                bytes,
+                ..
             } => {
-                let known = self.containers.get(slot);
-                let network = known.as_ref().and_then(|entry| entry.network.as_ref());
-                let found = network.ok_or(Errno::SRCH)?.find(&path, access)?;
-                match found {
-                    NetworkFile::Opened(fd) => Ok(opened(fd)),
-                    NetworkFile::Listed(entries) => listed(entries),
-                }
+                let count = self.network(slot, |network| network.write(&path, offset, &bytes))?;
+                Ok((BrokerReply::Written { count }, None))
             }
+            BrokerRequest::Watch { files, .. } => {
+                let watches = watch(&files, fds)?;
+                Ok((BrokerReply::Watched { watches }, None))
+            }
+            BrokerRequest::Host { path, .. } => read_host(&path).map(opened),
         }
+    }
+
+    /// Returns what `ask` returns for the network namespace of the container in `slot`.
+    fn network<T>(
+        &self,
+        slot: u64,
+        ask: impl FnOnce(&Network) -> std::result::Result<T, Errno>,
+    ) -> std::result::Result<T, Errno> {
+        let known = self.containers.get(slot);
+        let network = known.as_ref().and_then(|entry| entry.network.as_ref());
+        ask(network.ok_or(Errno::SRCH)?)
     }
 }
 
@@ -274,15 +303,15 @@ fn listed(
     if text.len() <= MAX_PACKET / 2 {
         return Ok((BrokerReply::Listed { entries }, None));
     }
-    let mut file = File::from(memfd_create("entries", MemfdFlags::CLOEXEC)?);
-    let written = file.write_all(&text).and_then(|()| file.rewind());
-    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let file = copy_of(&text)?;
     let entries = Vec::new();
-    Ok((BrokerReply::Listed { entries }, Some(file.into())))
+    Ok((BrokerReply::Listed { entries }, Some(file)))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn question(slot: u64, number: Option<u64>) -> BrokerRequest {
@@ -355,6 +384,30 @@ mod tests {
         let (second, _) = server.recv::<BrokerReply>().unwrap().unwrap();
         assert!(matches!(second, BrokerReply::Numbered { number: 1, .. }));
         assert!(broker.pause().is_ok());
+    }
+
+    #[test]
+    fn a_request_that_is_none_is_refused_and_the_next_is_answered() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let broker = Broker::default();
+        broker.set_complete();
+        broker.answer(daemon).unwrap();
+        server
+            .set_timeout(Some(std::time::Duration::from_secs(10)))
+            .unwrap();
+        let ask = |request: &str| {
+            rustix::io::write(&server, request.as_bytes()).unwrap();
+            let (reply, _) = server.recv::<BrokerReply>().unwrap().unwrap();
+            reply
+        };
+        let refused = |errno: Errno| BrokerReply::Refused {
+            errno: errno.raw_os_error(),
+        };
+        for request in ["{nonsense", r#"{"of-a-later-release":{"slot":1}}"#] {
+            assert_eq!(ask(request), refused(Errno::INVAL), "{request}");
+        }
+        let unknown = r#"{"network":{"slot":1,"path":"core","access":"list"}}"#;
+        assert_eq!(ask(unknown), refused(Errno::SRCH));
     }
 
     #[test]

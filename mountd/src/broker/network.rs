@@ -4,9 +4,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
 
+use super::as_root::{copy_of, read_text, write};
 use crate::container::mountinfo::mount_at;
 use crate::container::network::{DirectoryEntry, PING_GROUP_RANGE, inside, list, open};
 use crate::container::procfs::{Namespace, Proc};
@@ -19,6 +20,9 @@ const DIRECTORIES: [&str; 3] = ["core", "ipv4/neigh", "ipv4/vs"];
 
 /// The files below /proc/sys/net that a server may have opened beside those in [`DIRECTORIES`].
 const FILES: [&str; 1] = [PING_GROUP_RANGE];
+
+/// The permission of everybody to read.
+const OTHERS_READ: u32 = 0o004;
 
 /// The network namespace of a container that is not that of the host.
 #[derive(Debug)]
@@ -75,7 +79,7 @@ impl Network {
             }
             let flags = match access {
                 Access::Look => OFlags::PATH,
-                Access::Read => OFlags::RDONLY,
+                Access::Read => return self.read(path).map(NetworkFile::Opened),
                 Access::Write if self.is_read_only(graft)? => return Err(Errno::ROFS),
                 Access::Write => OFlags::WRONLY,
                 Access::List => {
@@ -86,6 +90,32 @@ impl Network {
             open(&self.proc, path, flags).map(NetworkFile::Opened)
         });
         found.unwrap_or(Err(Errno::SRCH))
+    }
+
+    /// Opens a file for the server to read, or a copy of its text. The server is a user whom the kernel asks at each read.
+    fn read(&self, path: &str) -> std::result::Result<OwnedFd, Errno> {
+        let file = open(&self.proc, path, OFlags::RDONLY)?;
+        match fstat(&file)?.st_mode & OTHERS_READ {
+            0 => copy_of(&read_text(file)?),
+            _ => Ok(file),
+        }
+    }
+
+    /// Writes to a file, and returns the number of bytes that the kernel took. The kernel asks who writes: that is root
+    /// without capabilities.
+    ///
+    /// # Errors
+    /// As [`Self::find`], and those of the file.
+    pub(super) fn write(
+        &self,
+        path: &str,
+        offset: u64,
+        bytes: &[u8],
+    ) -> std::result::Result<u64, Errno> {
+        let NetworkFile::Opened(file) = self.find(path, Access::Write)? else {
+            return Err(Errno::IO);
+        };
+        write(&file, offset, bytes)
     }
 
     /// Returns true if the mount in which a grafted entry lies is read-only in the container, as engines have it for

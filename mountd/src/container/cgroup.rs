@@ -119,6 +119,13 @@ pub(super) fn open_hierarchy(
         _ => read_controllers(&top, &mount.point)?,
     };
     let depth = rest.split('/').filter(|part| !part.is_empty()).count();
+    if !is_open_to_all(&dir, depth)? {
+        tracing::warn!(
+            cgroup = shown,
+            "only its owner may search this cgroup or one above, so views that are computed from it fail: \
+             make it again with a umask of 022, or add the permission with chmod o+rx"
+        );
+    }
     Ok(Some((
         HierarchyFacts {
             version,
@@ -127,6 +134,26 @@ pub(super) fn open_hierarchy(
         },
         dir,
     )))
+}
+
+/// Returns true if everybody may read and search a directory and as many above it as `depth` says. The server is a user to
+/// whom none of them belongs.
+fn is_open_to_all(dir: &OwnedFd, depth: usize) -> Result<bool> {
+    let trouble = |e| Error::io("look at", "a cgroup", e);
+    let is_open = |dir: &OwnedFd| {
+        let mode = rustix::fs::fstat(dir).map_err(trouble)?.st_mode;
+        Ok::<bool, Error>(mode & 0o005 == 0o005)
+    };
+    let mut open = is_open(dir)?;
+    let mut above = dir
+        .try_clone()
+        .map_err(|e| Error::io("duplicate", "a cgroup", e))?;
+    for _ in 1..depth {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        above = rustix::fs::openat(&above, "..", flags, Mode::empty()).map_err(trouble)?;
+        open &= is_open(&above)?;
+    }
+    Ok(open)
 }
 
 /// Returns `path` relative to `root`, which is the part of the hierarchy that is mounted.
@@ -162,6 +189,32 @@ fn read_controllers(top: &OwnedFd, point: &str) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_only_its_owner_may_search_is_noticed_at_any_depth() {
+        use std::fs::{File, Permissions, create_dir_all, set_permissions};
+        use std::os::unix::fs::PermissionsExt;
+        let top = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "a/b"].map(|path| top.path().join(path));
+        create_dir_all(&b).unwrap();
+        let set = |mode| {
+            let modes = [(&a, mode), (&b, 0o755)];
+            for (path, mode) in modes {
+                set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            }
+        };
+        let dir = OwnedFd::from(File::open(&b).unwrap());
+        set(0o755);
+        assert!(is_open_to_all(&dir, 2).unwrap());
+        set(0o751);
+        assert!(!is_open_to_all(&dir, 2).unwrap());
+        set(0o754);
+        assert!(!is_open_to_all(&dir, 2).unwrap());
+        assert!(
+            is_open_to_all(&dir, 1).unwrap(),
+            "what lies above the hierarchy's mount"
+        );
+    }
 
     #[test]
     fn v1_v2_and_named_hierarchies_are_told_apart() {

@@ -27,6 +27,9 @@ use eci_fs_protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
 /// The time that the server has for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// The most characters of a server's words that are logged and shown.
+const MOST_WORDS: usize = 1000;
+
 /// The time that a process which was killed has to be gone: it may be inside of the kernel.
 const KILL_LIMIT: Timespec = Timespec {
     tv_sec: 10,
@@ -116,6 +119,7 @@ impl Server {
             settings: program.settings.clone(),
             held: descriptors.held.as_ref().map_or(0, |_| link::HELD),
             replies: Some(connections.replies()),
+            broker: link::BROKER,
         };
         match server.call(&start, &fds)? {
             FromServer::Started {
@@ -143,6 +147,7 @@ impl Server {
         let adopt = ToServer::Adopt {
             version: link::VERSION,
             generations: true,
+            broker: link::BROKER,
         };
         link.send(&adopt, &[for_server.as_fd()]).map_err(trouble)?;
         let packet = link
@@ -151,9 +156,12 @@ impl Server {
             .ok_or_else(|| {
                 Error::refused("the server without a daemon speaks another version of the link")
             })?;
-        let sender = packet.sender.filter(|sender| sender.uid == 0);
-        let sender = sender
-            .ok_or_else(|| Error::refused("what waits for a daemon is not a process of root's"))?;
+        // A server of version 0.1.0 is root.
+        let is_server = |uid: u32| uid == 0 || link::SERVER_USERS.contains(&uid);
+        let sender = packet.sender.filter(|sender| is_server(sender.uid));
+        let sender = sender.ok_or_else(|| {
+            Error::refused("what waits for a daemon is no process of a server's user")
+        })?;
         let FromServer::Held {
             init,
             replies,
@@ -260,6 +268,7 @@ impl Server {
                 secrets,
                 facts: Box::new(described.facts.clone()),
                 choices: choices.clone(),
+                process: u32::try_from(described.subject.pid).ok(),
             },
             &fds,
         )? {
@@ -423,7 +432,7 @@ impl Server {
         let sent = self.link.send(packet, fds);
         match sent.and_then(|()| self.link.recv::<FromServer>()) {
             Ok(Some((FromServer::Failed { why, errno }, _))) => {
-                Err(Error::new(Kind::System, why).with_errno(errno))
+                Err(Error::new(Kind::System, printable(&why)).with_errno(errno))
             }
             Ok(Some((answer, _))) => Ok(answer),
             Ok(None) => {
@@ -440,7 +449,14 @@ impl Server {
                 )
                 .remedy("try again: another one takes its place"))
             }
-            Err(error) => Err(Error::io("speak to", "the server", error)),
+            Err(error) => {
+                // What comes after rubbish would be taken for an answer to the next packet.
+                if error.kind() == std::io::ErrorKind::InvalidData {
+                    tracing::error!(%error, "the server answers with what is no answer: ending it");
+                    self.kill();
+                }
+                Err(Error::io("speak to", "the server", error))
+            }
         }
     }
 }
@@ -454,5 +470,23 @@ impl Drop for Server {
 }
 
 fn unexpected(answer: &FromServer) -> Error {
-    Error::refused(format!("the server answered out of turn: {answer:?}"))
+    let answer = printable(&format!("{answer:?}"));
+    Error::refused(format!("the server answered out of turn: {answer}"))
+}
+
+/// Returns the words of a server as they may be logged and shown to a person: not too many, and without control characters.
+fn printable(words: &str) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    words.chars().take(MOST_WORDS).map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_server_are_bounded_and_move_no_cursor() {
+        assert_eq!(printable("no room\u{1b}[2J\nroot# "), "no room [2J root# ");
+        assert_eq!(printable(&"x".repeat(100_000)).len(), MOST_WORDS);
+    }
 }

@@ -3,8 +3,9 @@
 //! They lie at /eci-fs/run-PID, directly below the root of each hierarchy, so that no limit of the caller's own cgroup
 //! applies. They are removed when the container has ended.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::container::mountinfo::parse_mountinfo;
@@ -272,7 +273,15 @@ fn create(dir: &Path) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => {
             Err(Error::io("create the cgroup", dir, e).remedy("/sys/fs/cgroup must be writable"))
         }
-        _ => Ok(()),
+        Err(_) => Ok(()),
+        // The server is another user, who has to read there whatever the mask of this process is.
+        Ok(()) => match fs::set_permissions(dir, Permissions::from_mode(0o755)) {
+            // Another run has removed it again.
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(Error::io("set the mode of the cgroup", dir, e))
+            }
+            _ => Ok(()),
+        },
     }
 }
 

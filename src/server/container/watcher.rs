@@ -9,16 +9,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::io::Errno;
 
 use super::Attached;
+use crate::server::broker::BrokerClient;
+
+/// The time that a new container waits for its watches.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Watches the limits of containers.
 #[derive(Debug)]
@@ -50,22 +55,24 @@ impl Watcher {
         })
     }
 
-    /// Watches the limits of a container. Where no more watches can be had the freshness bound has to do.
-    pub fn add(&self, slot: u64, container: &Arc<Attached>) {
+    /// Watches the limits of a container: the daemon adds the watches, which `broker` asks for. Where no more watches can be had
+    /// the freshness bound has to do.
+    pub fn add(&self, slot: u64, container: &Arc<Attached>, broker: &BrokerClient) {
+        let (dirs, files) = container.limit_files();
+        let until = Instant::now() + PATIENCE;
+        // Until the watches are known their events are not taken: they would be those of nobody.
         let mut watched = self.watched.lock();
-        watched.containers.insert(slot, Arc::downgrade(container));
-        for path in container.limit_paths() {
-            match inotify::add_watch(&self.inotify, path.as_str(), WatchFlags::MODIFY) {
-                Ok(descriptor) => {
-                    watched.slots.entry(descriptor).or_default().insert(slot);
-                }
-                // Not every kernel has every file.
-                Err(Errno::NOENT) => {}
-                Err(error) => {
-                    tracing::warn!(%error, slot, "limits cannot be watched; they show within the freshness, ignoring");
-                    return;
-                }
+        let watches = match broker.watch(self.inotify.as_fd(), &dirs, files, until) {
+            Ok(watches) => watches,
+            Err(error) => {
+                tracing::warn!(%error, slot, "limits cannot be watched; they show within the freshness, ignoring");
+                return;
             }
+        };
+        watched.containers.insert(slot, Arc::downgrade(container));
+        // Not every kernel has every file.
+        for descriptor in watches.into_iter().flatten() {
+            watched.slots.entry(descriptor).or_default().insert(slot);
         }
         container.set_watched();
     }
@@ -144,9 +151,4 @@ fn take_events(reader: &mut Reader<'_, &OwnedFd>) -> rustix::io::Result<Vec<(i32
             return Ok(events);
         }
     }
-}
-
-/// Returns the path to a limit file by the descriptor of its hierarchy: inotify takes no directory descriptor.
-pub(super) fn path_of(dir: impl AsFd, name: &str) -> String {
-    format!("/proc/self/fd/{}/{name}", dir.as_fd().as_raw_fd())
 }

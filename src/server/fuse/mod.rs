@@ -13,4 +13,4 @@ mod session;
 pub use backlog::KernelBacklog;
 pub use init::Negotiated;
 pub use notifier::{KernelNotifier, resend};
-pub use session::{Backend, InitReply, Prepared, Serving, count_threads, prepare};
+pub use session::{Backend, InitReply, Prepared, Serving, count_threads, prepare, threads};

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use eci_fs_emulators::Host;
 use eci_fs_protocol::link::Connection;
 use fuser::{Config, Notifier, Session, SessionACL};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -56,6 +57,17 @@ pub struct Backend {
     pub dispatcher: Arc<Dispatcher>,
     /// Tells the kernel things unasked.
     pub notifier: Arc<KernelNotifier>,
+    /// The threads of a session.
+    pub threads: usize,
+}
+
+/// Returns the number of threads of a session. It is asked before the server is confined, because it depends on quotas of its
+/// cgroup.
+pub fn threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .div_ceil(2)
+        .min(MAX_THREADS)
 }
 
 /// Makes a session for `connection` on the `/dev/fuse` descriptor `fuse`. Nothing is read from it yet. `negotiated` is the
@@ -79,11 +91,7 @@ pub fn prepare(
     rustix::net::send(&ours, init, SendFlags::NOSIGNAL)?;
     let mut config = Config::default();
     config.acl = SessionACL::All;
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .div_ceil(2)
-        .min(MAX_THREADS);
-    config.n_threads = Some(threads);
+    config.n_threads = Some(backend.threads);
     // A request that was read through a cloned descriptor dies with the process.
     config.clone_fd = false;
     let session = Session::from_fd(
@@ -190,12 +198,15 @@ impl Serving {
 ///
 /// # Errors
 /// When /proc cannot be read.
-pub fn count_threads() -> io::Result<u64> {
+pub fn count_threads(host: &Host) -> Result<u64, eci_fs_emulators::Error> {
+    let tasks = format!("/proc/{}/task", std::process::id());
     let mut count = 0;
-    for task in std::fs::read_dir("/proc/self/task")? {
+    for thread in host.names(&tasks)? {
         // A thread that has left meanwhile has no name.
-        let name = std::fs::read_to_string(task?.path().join("comm")).unwrap_or_default();
-        count += u64::from(name.starts_with(THREAD_NAME));
+        let name = host
+            .read_once(&format!("{tasks}/{thread}/comm"))
+            .unwrap_or_default();
+        count += u64::from(name.starts_with(THREAD_NAME.as_bytes()));
     }
     Ok(count)
 }

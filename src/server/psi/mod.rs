@@ -147,14 +147,29 @@ struct Write {
     place: Charge,
 }
 
+/// The set of the kernel's triggers that are waited for. It is made before the server is confined.
+#[derive(Debug)]
+pub struct TriggerSet(OwnedFd);
+
+impl TriggerSet {
+    /// Makes an empty set.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
+    }
+}
+
 impl Triggers {
     /// Starts the threads: one asks the daemon by `broker`, one closes triggers, and one waits for the kernel and calls
     /// `wake`. Armed triggers are written to `state`. The process may have `descriptors` open, of which triggers take a
     /// share.
     ///
     /// # Errors
-    /// When there are no more descriptors or threads.
+    /// When there are no more threads.
     pub fn start(
+        set: TriggerSet,
         broker: Arc<BrokerClient>,
         wake: Wake,
         state: Arc<state::State>,
@@ -162,7 +177,7 @@ impl Triggers {
     ) -> std::io::Result<Arc<Self>> {
         let this = Arc::new(Self {
             armed: DashMap::new(),
-            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            epoll: set.0,
             jobs: Turns::default(),
             closing: Turns::default(),
             descriptors: Budget::new(descriptors / OF_DESCRIPTORS, TRIGGERS_FLOOR),

@@ -18,7 +18,7 @@ use eci_fs::server::host_sysctls::HostSysctls;
 use eci_fs::server::ids::NodeId;
 use eci_fs::server::in_flight::InFlight;
 use eci_fs::server::progress::Progress;
-use eci_fs::server::psi::{Polled, Triggers};
+use eci_fs::server::psi::{Polled, TriggerSet, Triggers};
 use eci_fs::server::state::State;
 use eci_fs::server::workers::Workers;
 use eci_fs_emulators::Settings;
@@ -26,7 +26,7 @@ use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
 use eci_fs_protocol::link::{
-    Access, BrokerReply, BrokerRequest, Connection, Secrets, UserNamespace,
+    Access, BROKER, BrokerReply, BrokerRequest, Connection, Secrets, UserNamespace,
 };
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{EventfdFlags, eventfd};
@@ -61,9 +61,12 @@ static PROCESS: LazyLock<Process> = LazyLock::new(|| {
             answer(&daemon, &request);
         }
     });
-    let broker = Arc::new(BrokerClient::new(Channel::new(server.into_inner())));
+    let broker = Arc::new(BrokerClient::new(Channel::new(server.into_inner()), BROKER));
     let state = Arc::new(State::open(state_file()).unwrap());
-    let triggers = Triggers::start(Arc::clone(&broker), Box::new(drop), state, 1024).unwrap();
+    let triggers = {
+        let set = TriggerSet::new().unwrap();
+        Triggers::start(set, Arc::clone(&broker), Box::new(drop), state, 1024).unwrap()
+    };
     Process {
         broker,
         triggers,
@@ -90,6 +93,15 @@ fn answer(daemon: &Channel, request: &BrokerRequest) {
             let namespace = UserNamespace::Container;
             (BrokerReply::UserNamespace { namespace }, None)
         }
+        BrokerRequest::WriteNetwork { bytes, .. } => {
+            let count = bytes.len() as u64;
+            (BrokerReply::Written { count }, None)
+        }
+        BrokerRequest::Watch { files, .. } => {
+            let watches = vec![None; files.len()];
+            (BrokerReply::Watched { watches }, None)
+        }
+        BrokerRequest::Host { path, .. } => (BrokerReply::Opened, Some(file(path))),
         BrokerRequest::Network {
             access: Access::List,
             slot,

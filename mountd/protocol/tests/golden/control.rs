@@ -66,6 +66,7 @@ golden! { responses, Response:
             mounts: vec![PathBuf::from("/d")],
         }],
         more: false,
+        trouble: Vec::new(),
     }, r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":["/d"]}],"more":false}}"#;
     Response::Upgraded(_) => Response::Upgraded(Upgraded { pid: 7, release: "eci-fs 0.1.0".to_owned() }),
         r#"{"upgraded":{"pid":7,"release":"eci-fs 0.1.0"}}"#;

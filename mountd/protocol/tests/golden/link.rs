@@ -4,8 +4,8 @@ use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{
-    Access, BrokerReply, BrokerRequest, Connection, CpuIds, CpuQuota, FromServer, HELD, Resource,
-    Row, Secrets, Settings, ToServer, UserNamespace, VERSION,
+    Access, BROKER, BrokerReply, BrokerRequest, Connection, CpuIds, CpuQuota, FromServer, HELD,
+    Resource, Row, Secrets, Settings, ToServer, UserNamespace, VERSION, WatchedFile,
 };
 
 use crate::{assert_bytes, assert_reads, golden};
@@ -43,6 +43,7 @@ fn add(facts: Facts, choices: Choices) -> ToServer {
         },
         facts: Box::new(facts),
         choices,
+        process: Some(77),
     }
 }
 
@@ -52,7 +53,7 @@ const ADD: &str = concat!(
     r#""facts":{"id":"web","start_nsec":1,"boottime_offset_nsec":-2,"pid_level":3,"pid_max_is_own":true,"#,
     r#""network":{"settable":["/proc/sys/net/core/somaxconn"]},"uid":4,"gid":5,"#,
     r#""hierarchies":[{"version":1,"controllers":["cpu","cpuacct"],"depth":6}],"can_measure_cpus":true},"#,
-    r#""choices":{"without":["/proc/stat"]}}}"#,
+    r#""choices":{"without":["/proc/stat"]},"process":77}}"#,
 );
 
 golden! { what_the_daemon_says, ToServer:
@@ -62,9 +63,10 @@ golden! { what_the_daemon_says, ToServer:
         settings: Settings::default(),
         held: HELD,
         replies: None,
+        broker: BROKER,
     }, concat!(
         r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"#,
-        r#""host-clamp":true,"cpu-ids":"physical","cpu-share":25},"held":4}}"#,
+        r#""host-clamp":true,"cpu-ids":"physical","cpu-share":25},"held":4,"broker":1}}"#,
     );
     ToServer::Start { .. } => ToServer::Start {
         version: VERSION,
@@ -72,14 +74,15 @@ golden! { what_the_daemon_says, ToServer:
         settings: Settings::default(),
         held: 0,
         replies: Some(vec![vec![4], vec![5, 6]]),
+        broker: 0,
     }, concat!(
         r#"{"start":{"version":2,"init":[[1,2],[3]],"settings":{"freshness-ms":10,"#,
-        r#""host-clamp":true,"cpu-ids":"physical"},"held":0,"replies":[[4],[5,6]]}}"#,
+        r#""host-clamp":true,"cpu-ids":"physical","cpu-share":25},"held":0,"replies":[[4],[5,6]]}}"#,
     );
-    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION, generations: false },
+    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION, generations: false, broker: 0 },
         r#"{"adopt":{"version":2}}"#;
-    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION, generations: true },
-        r#"{"adopt":{"version":2,"generations":true}}"#;
+    ToServer::Adopt { .. } => ToServer::Adopt { version: VERSION, generations: true, broker: BROKER },
+        r#"{"adopt":{"version":2,"generations":true,"broker":1}}"#;
     ToServer::Catalogue { .. } => ToServer::Catalogue { slot: 7 }, r#"{"catalogue":{"slot":7}}"#;
     ToServer::Ping => ToServer::Ping, r#""ping""#;
     ToServer::Progress => ToServer::Progress, r#""progress""#;
@@ -186,6 +189,19 @@ golden! { what_the_server_asks_the_broker, BrokerRequest:
         access: Access::List,
         number: Some(8),
     }, r#"{"network":{"slot":7,"path":"core","access":"list","number":8}}"#;
+    BrokerRequest::WriteNetwork { .. } => BrokerRequest::WriteNetwork {
+        slot: 7,
+        path: "core/somaxconn".to_owned(),
+        offset: 2,
+        bytes: b"1".to_vec(),
+        number: None,
+    }, r#"{"write-network":{"slot":7,"path":"core/somaxconn","offset":2,"bytes":[49]}}"#;
+    BrokerRequest::Watch { .. } => BrokerRequest::Watch {
+        files: vec![WatchedFile { dir: 1, name: "../cpu.max".to_owned() }],
+        number: None,
+    }, r#"{"watch":{"files":[{"dir":1,"name":"../cpu.max"}]}}"#;
+    BrokerRequest::Host { .. } => BrokerRequest::Host { path: "/sys/a".to_owned(), number: None },
+        r#"{"host":{"path":"/sys/a"}}"#;
 }
 
 golden! { what_the_broker_answers, BrokerReply:
@@ -196,6 +212,9 @@ golden! { what_the_broker_answers, BrokerReply:
     BrokerReply::UserNamespace { .. } => BrokerReply::UserNamespace { namespace: UserNamespace::Container },
         r#"{"user-namespace":{"namespace":"container"}}"#;
     BrokerReply::HostSysctlSet => BrokerReply::HostSysctlSet, r#""raised""#;
+    BrokerReply::Written { .. } => BrokerReply::Written { count: 2 }, r#"{"written":{"count":2}}"#;
+    BrokerReply::Watched { .. } => BrokerReply::Watched { watches: vec![Some(1), None] },
+        r#"{"watched":{"watches":[1,null]}}"#;
     BrokerReply::Refused { .. } => BrokerReply::Refused { errno: 22 }, r#"{"refused":{"errno":22}}"#;
     BrokerReply::Numbered { .. } => BrokerReply::Numbered {
         number: 8,
@@ -246,6 +265,7 @@ fn disks_and_groups_of_a_container_are_told_where_it_has_any() {
 fn what_was_added_later_may_be_missing() {
     let before = ADD
         .replace(r#","choices":{"without":["/proc/stat"]}"#, "")
+        .replace(r#","process":77"#, "")
         .replace(r#""pid_max_is_own":true,"#, "")
         .replace(r#","can_measure_cpus":true"#, "")
         .replace(
@@ -258,7 +278,18 @@ fn what_was_added_later_may_be_missing() {
         can_measure_cpus: false,
         ..facts()
     };
-    assert_reads(&before, &add(old, Choices::default()));
+    let mut expected = add(old, Choices::default());
+    if let ToServer::Add { process, .. } = &mut expected {
+        *process = None;
+    }
+    assert_reads(&before, &expected);
+    assert_reads(
+        r#"{"adopt":{"version":2}}"#,
+        &ToServer::Adopt {
+            version: VERSION,
+            broker: 0,
+        },
+    );
     assert_reads(
         r#"{"path":"/proc/stat","connection":"live"}"#,
         &Row {

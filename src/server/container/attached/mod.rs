@@ -4,7 +4,7 @@ mod version;
 mod versions;
 mod view;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,14 +19,13 @@ use eci_fs_protocol::capabilities::bounding_set_can_measure;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::facts::Facts;
 use eci_fs_protocol::facts::NetworkFacts;
-use eci_fs_protocol::link::{Connection, Secrets};
+use eci_fs_protocol::link::{Connection, Secrets, WatchedFile};
 use parking_lot::Mutex;
 
 use super::freshness::{Freshness, STATIC_BOUND};
 use super::sampler::{LoadSample, Sampler};
 use super::settings::{cpu_ids, cpu_quota};
 use super::user_namespace::UserNamespaceCache;
-use super::watcher;
 use crate::server::account::{Account, Share};
 use crate::server::budget::Part;
 use crate::server::clock;
@@ -382,19 +381,17 @@ impl Attached {
         self.watched.load(Ordering::Relaxed)
     }
 
-    /// Returns the paths of the files whose change changes views, for inotify.
-    pub fn limit_paths(&self) -> Vec<String> {
+    /// Returns the files whose change changes views, and the directories of the cgroup to which their names are relative.
+    pub fn limit_files(&self) -> (Vec<BorrowedFd<'_>>, Vec<WatchedFile>) {
         let cgroup = &self.container.cgroup;
-        let hierarchies = cgroup.hierarchies();
-        emulators::limit_files(cgroup)
-            .iter()
-            .filter_map(|file| {
-                Some(watcher::path_of(
-                    &hierarchies.get(file.hierarchy)?.dir,
-                    &file.name,
-                ))
-            })
-            .collect()
+        let dirs = cgroup.hierarchies().iter().map(|one| one.dir.as_fd());
+        let files = emulators::limit_files(cgroup).into_iter();
+        let files = files.filter_map(|file| {
+            let dir = u32::try_from(file.hierarchy).ok()?;
+            let name = file.name;
+            Some(WatchedFile { dir, name })
+        });
+        (dirs.collect(), files.collect())
     }
 }
 

@@ -71,8 +71,10 @@ pub struct FileSystem {
     share: Share,
     /// The account of requests for slots in which nothing is.
     strangers: Arc<Account>,
-    /// The watcher of limits. This and the next two are there only where the file system is served.
+    /// The watcher of limits. This and the next three are there only where the file system is served.
     watcher: Option<Arc<Watcher>>,
+    /// The way to the daemon, which adds the watches.
+    broker: Option<Arc<BrokerClient>>,
     /// The pressure triggers.
     triggers: Option<Arc<Triggers>>,
     /// The kernel's cache, which is told what it may not believe.
@@ -183,7 +185,7 @@ impl FileSystem {
                 Arc::clone(&snapshots),
                 Arc::clone(&permissions),
                 persistence.clone(),
-                broker,
+                broker.clone(),
             ),
             host,
             containers,
@@ -196,6 +198,7 @@ impl FileSystem {
             strangers: Arc::new(Account::new(NO_SLOT, share.clone(), Instant::now())),
             share,
             watcher,
+            broker,
             triggers,
             kernel,
         })
@@ -216,8 +219,8 @@ impl FileSystem {
         let rows = self.catalogue.of(&container);
         self.containers.insert(slot, Arc::clone(&container));
         self.directories.has_come(slot);
-        if let Some(watcher) = &self.watcher {
-            watcher.add(slot, &container);
+        if let (Some(watcher), Some(broker)) = (&self.watcher, &self.broker) {
+            watcher.add(slot, &container, broker);
             // Where nothing may be older than the very moment, no limits are cached.
             if container.is_watched() && !self.renderer.freshness(&container).bound.is_zero() {
                 container.cache_limits();
@@ -264,6 +267,11 @@ impl FileSystem {
     /// Returns the settings of the containers that have none of their own.
     pub fn settings(&self) -> &Settings {
         self.renderer.settings()
+    }
+
+    /// Returns the host's files.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Returns the process behind a pidfd; none when it has ended.

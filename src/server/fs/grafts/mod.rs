@@ -477,11 +477,22 @@ impl DirectoryGrafts {
                     .map_err(|error| place.failed(&error))?;
                 Ok(text.into())
             }
-            Decision::Passthrough(host) => self
-                .host
-                .open_flags(&host, OFlags::RDONLY)
-                .map_err(|e| Errno(e.raw_os_error()))
-                .and_then(read_whole),
+            Decision::Passthrough(host) => self.pass(&host),
+        }
+    }
+
+    /// Returns the content of a file of the host.
+    fn pass(&self, path: &str) -> Result<Content, Errno> {
+        use rustix::io::Errno as Kernels;
+        let failed = |errno: Kernels| Errno(errno.raw_os_error());
+        match self.host.open_flags(path, OFlags::RDONLY) {
+            Ok(file) => read_whole(file),
+            // The kernel lets root open some that only root may read. Who asked may, by the attributes of the file.
+            Err(Kernels::ACCESS) => {
+                let text = self.host.read_as_root(path).map_err(failed)?;
+                Ok(Content::from(text))
+            }
+            Err(error) => Err(failed(error)),
         }
     }
 

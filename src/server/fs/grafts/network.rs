@@ -1,7 +1,8 @@
 //! The files in a directory graft that are the kernel's own of the container's network namespace.
 //!
-//! The daemon opens them there, and hands over a descriptor. Nothing is kept of that: a container is told what the kernel
-//! says at that moment. Permissions are checked here, because the kernel would check those of this process.
+//! The daemon opens them there, and hands over a descriptor. It writes to them itself, because the kernel asks at each write who
+//! writes. Nothing is kept of that: a container is told what the kernel says at that moment. Permissions are checked here,
+//! because the kernel would check those of the daemon.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -52,6 +53,26 @@ impl NetworkFiles {
         let ask = Self::ask(slot, path, access)?;
         let broker = self.0.as_ref().ok_or(Errno::NOENT)?;
         broker.ask(&ask, Instant::now() + PATIENCE)
+    }
+
+    /// Writes to a file, and returns the number of bytes that the kernel took.
+    fn write(&self, slot: u64, path: &str, bytes: &[u8], offset: u64) -> Result<usize, Errno> {
+        let broker = self.0.as_ref().ok_or(Errno::NOENT)?;
+        if !broker.is_complete() {
+            let file = self.open(slot, path, Access::Write)?;
+            return rustix::io::pwrite(&file, bytes, offset).map_err(|e| Errno(e.raw_os_error()));
+        }
+        let ask = BrokerRequest::WriteNetwork {
+            slot,
+            path: path.strip_prefix(ROOT).ok_or(Errno::NOENT)?.to_owned(),
+            offset,
+            bytes: bytes.to_vec(),
+            number: None,
+        };
+        let count = broker.write(&ask, Instant::now() + PATIENCE)?;
+        Ok(usize::try_from(count)
+            .unwrap_or(bytes.len())
+            .min(bytes.len()))
     }
 
     /// Returns the attributes of what the namespace of the container in `slot` has at a path.
@@ -122,11 +143,11 @@ impl DirectoryGrafts {
         if self.allowed(&place.container, &stat, write.caller)? & 2 == 0 {
             return Err(Errno(libc::EPERM));
         }
-        let fd = self.network.open(place.slot, &path, Access::Write)?;
         let taken = match place.is_way() {
-            true => self.write_converted(place, &fd, &write)?,
-            false => rustix::io::pwrite(&fd, write.bytes, write.offset())
-                .map_err(|e| Errno(e.raw_os_error()))?,
+            true => self.write_converted(place, &path, &write)?,
+            false => self
+                .network
+                .write(place.slot, &path, write.bytes, write.offset())?,
         };
         if handle != Handle::NONE {
             self.snapshots.rewrite(handle, self.content(place)?);
@@ -138,7 +159,7 @@ impl DirectoryGrafts {
     fn write_converted(
         &self,
         place: &Place,
-        fd: &OwnedFd,
+        path: &str,
         write: &Write<'_>,
     ) -> Result<usize, Errno> {
         let failed = |errno: rustix::io::Errno| Errno(errno.raw_os_error());
@@ -149,7 +170,7 @@ impl DirectoryGrafts {
             .to_kernel(&cx, &present, write.offset(), write.bytes)
             .map_err(failed)?;
         if let Some(bytes) = converted.bytes {
-            rustix::io::pwrite(fd, &bytes, 0).map_err(failed)?;
+            self.network.write(place.slot, path, &bytes, 0)?;
         }
         Ok(converted.taken)
     }

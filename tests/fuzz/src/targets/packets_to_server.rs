@@ -9,7 +9,7 @@ use eci_fs::server::container::{Attached, view_settings};
 use eci_fs::server::fs::FileSystem;
 use eci_fs_emulators::{EMULATORS, Settings};
 use eci_fs_protocol::control::Answer;
-use eci_fs_protocol::link::{Access, BrokerReply, BrokerRequest, ToServer};
+use eci_fs_protocol::link::{Access, BROKER, BrokerReply, BrokerRequest, ToServer};
 
 use crate::packet::{descriptors, received, sent, split};
 use crate::recorded::{FIXTURES, Recorded};
@@ -58,6 +58,7 @@ fn follow(recorded: &Recorded, count: u8, packet: &[u8]) {
             secrets,
             facts,
             choices,
+            ..
         } => {
             let Ok(mut attached) = Attached::new(&facts, &secrets, fds) else {
                 return;
@@ -87,7 +88,7 @@ fn follow(recorded: &Recorded, count: u8, packet: &[u8]) {
 /// Answers what the server asks the broker.
 fn answer_as_broker(count: u8, packet: &[u8]) {
     let _ = received::<BrokerReply>(packet, &descriptors(count));
-    let client = Arc::new(BrokerClient::new(sent(packet, &descriptors(count))));
+    let client = Arc::new(BrokerClient::new(sent(packet, &descriptors(count)), BROKER));
     let ask = |access| BrokerRequest::Network {
         slot: 1,
         path: "core/somaxconn".to_owned(),

@@ -13,6 +13,7 @@ mod reading;
 mod stat;
 mod survival;
 mod sysfs;
+mod taken;
 mod tunables;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("life", life::checks),
     ("survival", survival::checks),
     ("raise", raise::checks),
+    ("taken", taken::checks),
 ];
 
 /// Makes all checks, or those of the groups that are named.
