@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use support::{Cgroup, Container, Limits, Scene, number_after, status_field};
 
 use crate::{limits, scene, sees, sees_the_host};
@@ -28,7 +29,16 @@ fn limit_descriptors(pid: u32, most: u64) -> u64 {
     };
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let before = number_after(&limits, "Max open files");
-    // Only a process of the same user may do so without CAP_SYS_RESOURCE. The hard limit stays: it could not be raised again.
+    // The hard limit stays: it could not be raised again.
+    let limit = Rlimit {
+        current: Some(most),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    let process = Pid::from_raw(i32::try_from(pid).unwrap());
+    if prlimit(process, Resource::Nofile, limit).is_ok() {
+        return before;
+    }
+    // Only a process of the same user may do so without CAP_SYS_RESOURCE.
     let ran = Command::new("prlimit")
         .args([format!("--pid={pid}"), format!("--nofile={most}:")])
         .uid(ids("Uid:"))

@@ -13,10 +13,12 @@ use nix::unistd::Pid;
 /// Bytes of the memory for arguments.
 const ROOM: u64 = 64 << 10;
 
-/// The first thread of a process, stopped in a system call. It makes system calls for the test, and goes on with its own when
+/// A thread of the server, stopped in a system call. It makes system calls for the test, and goes on with its own when
 /// this is dropped.
 #[derive(Debug)]
 pub struct Inside {
+    process: u32,
+    /// The thread.
     pid: Pid,
     before: user_regs_struct,
     /// The memory for arguments, and the number of its bytes that are in use.
@@ -25,18 +27,21 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Stops the first thread of a process, which must be inside of a system call.
+    /// Stops a thread of the server that waits for what a container sets. All others go on, so that the watchdog of the daemon
+    /// finds a server that answers.
     ///
     /// # Errors
     /// When the process cannot be traced, or its memory cannot be written.
     pub fn of(pid: u32) -> Result<Self, String> {
-        let pid = Pid::from_raw(i32::try_from(pid).map_err(|e| e.to_string())?);
+        let process = pid;
+        let pid = thread(process).ok_or_else(|| format!("process {process} has no such thread"))?;
         let failed = |what: &str, error: Errno| format!("{what}: {error}");
         ptrace::seize(pid, Options::empty()).map_err(|e| failed("seize", e))?;
         ptrace::interrupt(pid).map_err(|e| failed("interrupt", e))?;
         waitpid(pid, Some(WaitPidFlag::__WALL)).map_err(|e| failed("wait", e))?;
         let before = ptrace::getregs(pid).map_err(|e| failed("registers", e))?;
         let mut inside = Self {
+            process,
             pid,
             before,
             room: 0,
@@ -134,8 +139,19 @@ impl Inside {
 
     /// Returns the pid of the process.
     pub fn pid(&self) -> u64 {
-        self.pid.as_raw() as u64
+        u64::from(self.process)
     }
+}
+
+/// Returns the thread of a server that waits for what containers set.
+fn thread(process: u32) -> Option<Pid> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let is_one = |task: &std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm"));
+        name.is_ok_and(|name| name.trim() == "host-sysctls")
+    };
+    let task = tasks.flatten().find(is_one)?;
+    Some(Pid::from_raw(task.file_name().to_str()?.parse().ok()?))
 }
 
 impl Drop for Inside {
