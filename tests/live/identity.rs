@@ -36,7 +36,6 @@ const PASSED_THROUGH: &[&str] = &[
     "/sys/devices/system/cpu/cpu0/topology/core_id",
     "/sys/kernel/mm/transparent_hugepage/enabled",
     "/sys/kernel/mm/ksm/sleep_millisecs",
-    "/sys/module/fuse/parameters/max_user_bgreq",
     "/sys/fs/ext4/features/lazy_itable_init",
 ];
 

@@ -13,7 +13,7 @@ use crate::sys::bus::memory::devices;
 use crate::sys::devices::system::{self, cpu, memory, node};
 use crate::sys::devices::virtual_::{self, dmi::id};
 use crate::sys::kernel::mm::{self, hugepages, ksm, transparent_hugepage};
-use crate::sys::module::{self, nf_conntrack::parameters};
+use crate::sys::module::nf_conntrack::parameters;
 use crate::sys::{self, class, fs as sys_fs, kernel};
 use crate::{Directory, Emulator, Tunable, View};
 
@@ -89,7 +89,6 @@ pub static DIRECTORIES: &[&'static dyn Directory] = &[
     &hugepages::HUGEPAGES,
     &transparent_hugepage::TRANSPARENT_HUGEPAGE,
     &ksm::KSM,
-    &module::MODULE,
 ];
 
 /// All file emulators: the views sorted by id, then the tunables.
