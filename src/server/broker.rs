@@ -307,7 +307,12 @@ mod tests {
         let broker = BrokerClient::new(server);
         std::thread::scope(|scope| {
             let asked: Vec<_> = (1..=3)
-                .map(|slot| scope.spawn({ let broker = &broker; move || broker.ask(&ask(slot), soon()) }))
+                .map(|slot| {
+                    scope.spawn({
+                        let broker = &broker;
+                        move || broker.ask(&ask(slot), soon())
+                    })
+                })
                 .collect();
             let mut requests: Vec<_> = (0..3)
                 .map(|_| daemon.recv::<BrokerRequest>().unwrap().unwrap().0)

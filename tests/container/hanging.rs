@@ -120,7 +120,7 @@ fn privileged_a_daemon_that_is_killed_while_a_container_holds_a_thread_of_it_has
 fn privileged_a_daemon_ends_and_undoes_the_rest_though_a_container_never_answers() {
     let scene = scene();
     let mut first = scene.daemon(&[]);
-    let mut neighbour = scene.container().limits(limits(128, 1.0)).start();
+    let neighbour = scene.container().limits(limits(128, 1.0)).start();
     let mounts = neighbour.mounts();
     let mut hostile = scene.container().start();
     scene.attach(&hostile);

@@ -28,10 +28,10 @@ use crate::faults;
 use crate::host_sysctls::HostSysctls;
 use crate::threads::{self, Mend};
 use containers::{BrokerContainer, BrokerContainers};
-use lanes::Lanes;
 use eci_fs_protocol::channel::{Channel, MAX_PACKET};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
+use lanes::Lanes;
 use network::NetworkFile;
 use pressure::open_trigger;
 

@@ -89,7 +89,13 @@ pub(super) fn accept(
             if let Err((error, channel)) = served {
                 let response = Response::Failed(error);
                 // A command that does not hear it says that there was no answer.
-                let _ = channel.send(&Answer { version: VERSION, response }, &[]);
+                let _ = channel.send(
+                    &Answer {
+                        version: VERSION,
+                        response,
+                    },
+                    &[],
+                );
             }
             held.fetch_sub(1, Ordering::Relaxed);
         });

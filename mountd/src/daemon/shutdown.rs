@@ -40,7 +40,9 @@ fn hanging(daemon: &Daemon, slots: &[u64]) -> BTreeSet<u64> {
         std::thread::scope(|scope| {
             let started = slots.iter().map(|slot| scope.spawn(move || hangs(*slot)));
             let started: Vec<_> = started.collect();
-            let ended = started.into_iter().map(|thread| thread.join().ok().flatten());
+            let ended = started
+                .into_iter()
+                .map(|thread| thread.join().ok().flatten());
             ended.flatten().collect::<Vec<_>>()
         })
     });
@@ -66,7 +68,10 @@ fn undo_all(daemon: &Daemon) {
     let hanging = hanging(daemon, &slots);
     for slot in slots {
         if hanging.contains(&slot) {
-            tracing::warn!(slot, "the container does not let itself be looked into: its grafts stay, and are dead");
+            tracing::warn!(
+                slot,
+                "the container does not let itself be looked into: its grafts stay, and are dead"
+            );
         } else if let Err(error) = ungraft(&daemon.containers, slot) {
             tracing::debug!(%error, slot, "its grafts are gone with it");
         }

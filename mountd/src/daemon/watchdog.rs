@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use super::event_set::EventSet;
 use super::state::Shared;
 use crate::container::procfs::Proc;
-use crate::grafts::LivenessProbe;
 use crate::faults;
+use crate::grafts::LivenessProbe;
 use crate::supervisor::threads_of;
 use crate::threads::{self, Mend};
 use eci_fs_protocol::error::Result;
@@ -186,7 +186,9 @@ impl Watchdog {
                 (Progress::Answered(before), Progress::Answered(now))
                     if left.iter().all(|one| before.get(*one) < now.get(*one)) =>
                 {
-                    tracing::info!("the server is busy: it answers readers, and not yet the daemon");
+                    tracing::info!(
+                        "the server is busy: it answers readers, and not yet the daemon"
+                    );
                 }
                 (Progress::Busy, Progress::Answered(_)) => {}
                 _ => return true,

@@ -82,11 +82,7 @@ impl Clones {
 
 /// Does `work` in the network namespace of a container. Each namespace has another directory below /proc/sys/net, and a
 /// mount on the directory of another namespace would not be seen.
-fn in_network<T>(
-    visit: &Visit,
-    subject: &Subject,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
+fn in_network<T>(visit: &Visit, subject: &Subject, work: impl FnOnce() -> Result<T>) -> Result<T> {
     match subject.network_namespace {
         Some(_) => network::inside(&visit.mounts().proc, &subject.pidfd, work)?,
         None => work(),

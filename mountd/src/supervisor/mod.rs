@@ -262,9 +262,7 @@ impl Server {
     /// When it is of a release that cannot tell.
     pub fn progress(&mut self, limit: Duration) -> Result<Option<Vec<u64>>> {
         let trouble = |e| Error::io("speak to", "the server", e);
-        self.link
-            .send(&ToServer::Progress, &[])
-            .map_err(trouble)?;
+        self.link.send(&ToServer::Progress, &[]).map_err(trouble)?;
         let mut poll = [PollFd::new(&self.link, PollFlags::IN)];
         let limit = Timespec::try_from(limit).unwrap_or(KILL_LIMIT);
         let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)));

@@ -45,7 +45,10 @@ pub(super) fn examine(
                 count(containers.len(), "container")
             ));
             for words in trouble {
-                findings.wrong(words, "see the log of eci-mountd; end a container that does not answer");
+                findings.wrong(
+                    words,
+                    "see the log of eci-mountd; end a container that does not answer",
+                );
             }
             containers::examine(findings, &containers);
         }

@@ -55,6 +55,7 @@ fn privileged_a_hook_ends_in_time_though_its_input_does_not() {
     let mut hook = scene.start(&["hook", "--timeout", "1"]);
     // Held open until the hook has ended.
     let input = hook.child().stdin.take();
-    hook.wait().refused(&["did not write the whole state in time"]);
+    hook.wait()
+        .refused(&["did not write the whole state in time"]);
     drop(input);
 }

@@ -59,7 +59,8 @@ fn serve(mut device: File) -> io::Result<()> {
     let mut request = vec![0; 1 << 18];
     loop {
         device.read(&mut request)?;
-        let number = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap_or_default());
+        let number =
+            |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap_or_default());
         let (error, answer) = match number(4) {
             LOOKUP | FORGET | INTERRUPT | BATCH_FORGET => continue,
             INIT => (0, init()),
