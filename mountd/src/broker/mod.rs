@@ -152,16 +152,15 @@ impl Broker {
             }
             Err(error) => return give_up(channel, error),
         };
-        faults::at("broker");
-        let (slot, question) = (request.slot(), (Arc::clone(channel), request));
-        if let Err((channel, request)) = self.lanes.add(slot, question) {
-            let errno = Errno::AGAIN.raw_os_error();
-            reply(
-                &channel,
-                request.number(),
-                BrokerReply::Refused { errno },
-                None,
-            );
+        let (slot, number) = (request.slot(), request.number());
+        let added = threads::guard("broker", || {
+            faults::at("broker");
+            let question = (Arc::clone(channel), request);
+            self.lanes.add(slot, question).map_err(|_| Errno::AGAIN)
+        });
+        if let Err(errno) = added.unwrap_or(Err(Errno::IO)) {
+            let errno = errno.raw_os_error();
+            reply(channel, number, BrokerReply::Refused { errno }, None);
         }
         true
     }
