@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::link::{BROKER, BrokerReply, BrokerRequest, UserNamespace, WatchedFile};
@@ -46,6 +46,8 @@ struct Inner {
     receiving: bool,
     /// True when there can be no more answers.
     gone: bool,
+    /// True if the daemon answers by number.
+    numbers: bool,
 }
 
 /// A question that has been sent.
@@ -54,9 +56,13 @@ struct Question {
     lane: u64,
     /// True if a thread waits for the answer. Another answer is dropped when it comes.
     awaited: bool,
+    sent: Instant,
 }
 
 type Answer = (BrokerReply, Vec<OwnedFd>);
+
+/// The time after which an answer that nobody waits for is not expected any more.
+const STALE: Duration = Duration::from_secs(60);
 
 /// The most questions that are under way over all.
 const MOST: usize = 64;
@@ -259,6 +265,7 @@ impl Line {
     ) -> Result<Answer, NoAnswer> {
         let mut inner = self.inner.lock();
         let lane = ask.lane();
+        inner.forget_stale(STALE);
         while inner.is_full(lane) {
             self.wait(&mut inner, until)?;
         }
@@ -267,8 +274,12 @@ impl Line {
         let sent = self.channel.send(&ask.numbered(number), fds);
         sent.map_err(NoAnswer::Gone)?;
         inner.last = number;
-        let awaited = true;
-        inner.under_way.insert(number, Question { lane, awaited });
+        let question = Question {
+            lane,
+            awaited: true,
+            sent: Instant::now(),
+        };
+        inner.under_way.insert(number, question);
         loop {
             if let Some(answer) = inner.answers.remove(&number) {
                 return Ok(answer);
@@ -339,10 +350,20 @@ impl Inner {
         self.under_way.len() >= MOST || under_way.any(|question| question.lane == lane)
     }
 
+    /// Forgets questions that a daemon has lost. One that answers in order has lost none: it answers them before others.
+    fn forget_stale(&mut self, after: Duration) {
+        let numbers = self.numbers;
+        self.under_way
+            .retain(|_, question| !numbers || question.awaited || question.sent.elapsed() < after);
+    }
+
     /// Gives an answer to the question that it belongs to. A daemon of a release before numbers answers in order.
     fn sort(&mut self, (reply, fds): Answer) {
         let (number, reply) = match reply {
-            BrokerReply::Numbered { number, reply } => (Some(number), *reply),
+            BrokerReply::Numbered { number, reply } => {
+                self.numbers = true;
+                (Some(number), *reply)
+            }
             reply => (self.under_way.keys().next().copied(), reply),
         };
         let question = number.and_then(|number| Some((number, self.under_way.remove(&number)?)));
@@ -351,17 +372,16 @@ impl Inner {
                 self.answers.insert(number, (reply, fds));
             }
             Some(_) => {}
-            None => tracing::warn!("the daemon answers what nobody has asked"),
+            // It was not expected any more.
+            None => tracing::debug!("an answer that nobody waits for"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, BorrowedFd};
-    use std::time::Duration;
-
     use eci_fs_protocol::link::Resource;
+    use std::os::fd::{AsFd, BorrowedFd};
 
     use super::*;
 
@@ -466,6 +486,30 @@ mod tests {
             assert_eq!(answer(&daemon, &[]), 1);
             assert!(told.join().unwrap().is_ok());
         });
+    }
+
+    #[test]
+    fn a_question_that_is_lost_does_not_keep_its_container_from_asking_for_ever() {
+        let question = |awaited| Question {
+            slot: 1,
+            awaited,
+            sent: Instant::now(),
+        };
+        for (numbers, awaited, full) in [
+            (true, false, false),
+            (true, true, true),
+            (false, false, true),
+        ] {
+            let mut inner = Inner {
+                numbers,
+                under_way: [(1, question(awaited))].into(),
+                ..Inner::default()
+            };
+            inner.forget_stale(STALE);
+            assert!(inner.is_full(1));
+            inner.forget_stale(Duration::ZERO);
+            assert_eq!(inner.is_full(1), full);
+        }
     }
 
     #[test]

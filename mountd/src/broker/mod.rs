@@ -161,16 +161,15 @@ impl Broker {
             }
             Err(error) => return give_up(channel, error),
         };
-        faults::at("broker");
-        let (lane, question) = (request.lane(), (Arc::clone(channel), request, fds));
-        if let Err((channel, request, _)) = self.lanes.add(lane, question) {
-            let errno = Errno::AGAIN.raw_os_error();
-            reply(
-                &channel,
-                request.number(),
-                BrokerReply::Refused { errno },
-                None,
-            );
+        let (lane, number) = (request.lane(), request.number());
+        let added = threads::guard("broker", || {
+            faults::at("broker");
+            let question = (Arc::clone(channel), request, fds);
+            self.lanes.add(lane, question).map_err(|_| Errno::AGAIN)
+        });
+        if let Err(errno) = added.unwrap_or(Err(Errno::IO)) {
+            let errno = errno.raw_os_error();
+            reply(channel, number, BrokerReply::Refused { errno }, None);
         }
         true
     }

@@ -156,7 +156,7 @@ pub fn run(options: &Options) -> Result<()> {
         slot: ServerSlot::new(connections, descriptors),
         ending: false,
     };
-    let probe = grafter.run(|mounts| mounts.liveness_probe())?;
+    let probe = grafter.liveness_probe()?;
     let journal = Arc::new(Journal::new(Arc::clone(&proc), runtime));
     let shared = Arc::new(Shared::new(state));
     let watchdog = Watchdog::new(

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use super::container::{Outcome, Progress};
-use super::probe::gone;
+use super::probe::{LivenessProbe, Probes, gone};
 use super::source_mounts::SourceMounts;
 use super::visits::Visits;
 use crate::container::Subject;
@@ -37,6 +37,7 @@ type Job = Box<dyn FnOnce(&SourceMounts) + Send>;
 pub struct Grafter {
     jobs: mpsc::Sender<Job>,
     visits: Visits,
+    probes: Probes,
 }
 
 impl Grafter {
@@ -72,8 +73,20 @@ impl Grafter {
             }
         })?;
         let namespace = made.recv().map_err(|_| gone())??;
-        let visits = Visits::start(&proc, &namespace)?;
-        Ok(Self { jobs, visits })
+        Ok(Self {
+            jobs,
+            visits: Visits::start(&proc, &namespace)?,
+            probes: Probes::start()?,
+        })
+    }
+
+    /// Returns a probe of the connections. It does not use the grafter, which may be waiting for a server itself.
+    ///
+    /// # Errors
+    /// When no more descriptors can be had.
+    pub fn liveness_probe(&self) -> Result<LivenessProbe> {
+        let roots = self.run(SourceMounts::roots)?;
+        Ok(LivenessProbe::new(self.probes.clone(), roots))
     }
 
     /// Grafts `rows` into the container in `slot`, whose directory in both connections is `top`, and takes clones that are

@@ -117,12 +117,8 @@ pub struct LivenessProbe {
 }
 
 impl LivenessProbe {
-    pub(super) fn new(probes: Probes, roots: [&OwnedFd; 2]) -> Result<Self> {
-        let [cached, live] = roots;
-        Ok(Self {
-            probes,
-            roots: [duplicate(cached)?, duplicate(live)?],
-        })
+    pub(super) fn new(probes: Probes, roots: [OwnedFd; 2]) -> Self {
+        Self { probes, roots }
     }
 
     /// Asks both connections for names that are not there, so that each of the threads that wait for a request gets
@@ -181,8 +177,8 @@ mod tests {
     fn a_name_that_is_not_there_is_asked_for() {
         let probes = Probes::start().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let root = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
-        let probe = LivenessProbe::new(probes, [&root, &root]).unwrap();
+        let root = || OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        let probe = LivenessProbe::new(probes, [root(), root()]);
         let (done, answered) = mpsc::channel();
         probe.send(2, &done).unwrap();
         drop(done);

@@ -22,7 +22,7 @@ use rustix::mount::{
 use rustix::process::chdir;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::probe::{LivenessProbe, Probes, duplicate};
+use super::probe::duplicate;
 use crate::container::in_namespace::{NamespaceKind, in_namespace};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
 use crate::container::procfs::Proc;
@@ -150,12 +150,12 @@ impl SourceMounts {
         duplicate(&self.namespace)
     }
 
-    /// Returns a probe of the connections. It does not use the grafter, which may be waiting for a server itself.
+    /// Returns the root directories of the connections, in the order of [`Connection::ALL`].
     ///
     /// # Errors
-    /// When no more descriptors or threads can be had.
-    pub fn liveness_probe(&self) -> Result<LivenessProbe> {
-        LivenessProbe::new(Probes::start()?, [&self.cached, &self.live])
+    /// When no more descriptors can be had.
+    pub(super) fn roots(&self) -> Result<[OwnedFd; 2]> {
+        Ok([duplicate(&self.cached)?, duplicate(&self.live)?])
     }
 
     /// Returns a detached clone of the mount of one row of the container with the directory `top`, to be moved onto its
