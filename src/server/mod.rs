@@ -174,6 +174,11 @@ impl Server {
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Expect { slot } => fs.prepare(slot),
+            ToServer::Usage { slots } => {
+                let usage = |slot: u64| Some((slot, fs.usage(slot)?));
+                let containers = slots.into_iter().filter_map(usage).collect();
+                return Ok(FromServer::Usage { containers });
+            }
             ToServer::Remove { slot } => self.remove(slot),
             ToServer::Catalogue { slot } => {
                 faults::at(faults::Point::Catalogue);

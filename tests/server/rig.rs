@@ -39,7 +39,7 @@ pub(crate) struct Rig {
     answered: bool,
     pub(crate) state: OwnedFd,
     rendezvous: OwnedFd,
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// What the next server does on purpose.
     pub(crate) fault: Option<&'static str>,
 }
@@ -260,6 +260,14 @@ impl Rig {
         }
     }
 
+    /// Make a request of each connection, for a thread of a server that is to leave. One that nobody is left for is answered
+    /// by the next server.
+    pub(crate) fn call_away(&self) {
+        for dir in self.dirs.clone() {
+            std::thread::spawn(move || dir.join("nobody").exists());
+        }
+    }
+
     /// A new daemon comes to the rendezvous.
     pub(crate) fn connect(&self) -> Channel {
         let socket = rustix::net::socket_with(
@@ -334,10 +342,7 @@ impl Server {
             if self.busy() == 0 {
                 return;
             }
-            // A request that nobody is left for is answered by the next server.
-            for dir in rig.dirs.clone() {
-                std::thread::spawn(move || dir.join("nobody").exists());
-            }
+            rig.call_away();
         }
         panic!("it does not leave");
     }

@@ -210,8 +210,19 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
         let ended = has_ended(container.subject.pidfd.as_fd());
         !ended.unwrap_or(false)
     };
-    let state = containers.shared.state();
-    let (containers, more) = state.registry.list(after, LIST_PAGE, there);
+    let mut state = containers.shared.state();
+    let (mut containers, more) = state.registry.list(after, LIST_PAGE, there);
+    let slots = containers.iter().map(|listed| listed.slot).collect();
+    // Without a server, or with one that takes long or is of another release, the list has no figures.
+    let usage = state.slot.server().and_then(|server| server.usage(slots));
+    match usage {
+        Ok(usage) => {
+            for listed in &mut containers {
+                listed.usage = usage.get(&listed.slot).copied();
+            }
+        }
+        Err(error) => tracing::debug!(%error, "the list has no figures of the server"),
+    }
     Response::Containers { containers, more }
 }
 

@@ -5,7 +5,7 @@ use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{
     Access, BrokerReply, BrokerRequest, Connection, CpuIds, CpuQuota, FromServer, HELD, Resource,
-    Row, Secrets, Settings, ToServer, VERSION,
+    Row, Secrets, Settings, ToServer, Usage, VERSION,
 };
 
 use crate::{assert_bytes, assert_reads, golden};
@@ -74,6 +74,7 @@ golden! { what_the_daemon_says, ToServer:
         ..Choices::default()
     }), ADD;
     ToServer::Expect { .. } => ToServer::Expect { slot: 7 }, r#"{"expect":{"slot":7}}"#;
+    ToServer::Usage { .. } => ToServer::Usage { slots: vec![7, 8] }, r#"{"usage":{"slots":[7,8]}}"#;
     ToServer::Remove { .. } => ToServer::Remove { slot: 7 }, r#"{"remove":{"slot":7}}"#;
     ToServer::Serve { .. } => ToServer::Serve { resend: true }, r#"{"serve":{"resend":true}}"#;
     ToServer::HostSysctls { .. } => ToServer::HostSysctls { tunables: vec![HostSysctl::FileMax] },
@@ -109,6 +110,9 @@ golden! { what_the_server_answers, FromServer:
         r#""host-clamp":false,"cpu-ids":"dense","cpu-quota":"online","cpu-share":0},"slots":[7,8]}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
+    FromServer::Usage { .. } => FromServer::Usage {
+        containers: vec![(7, Usage { cpu_usec: 1, requests: 2, waiting: 3, refused: 4 })],
+    }, r#"{"usage":{"containers":[[7,{"cpu_usec":1,"requests":2,"waiting":3,"refused":4}]]}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },
         r#"{"failed":{"why":"no"}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: Some(24) },
