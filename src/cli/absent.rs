@@ -154,6 +154,7 @@ impl Absent {
             pid: saved.pid,
             grafts: saved.grafted.len(),
             mounts: saved.mounts.iter().map(|(dir, _)| dir.clone()).collect(),
+            usage: None,
         };
         self.containers().iter().map(listed).collect()
     }

@@ -13,7 +13,7 @@ use super::{PROGRAM, Runtime, absent};
 /// Options of `eci-fs list`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// As JSON: an array with id, slot, pid, grafts, mounts and fresh_procfs of each
+    /// As JSON: an array with id, slot, pid, grafts, mounts, usage and fresh_procfs of each
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -74,8 +74,8 @@ fn print(options: &Options, containers: Vec<Listed>, out: &mut Output) -> Result
         .max("CONTAINER".len());
     writeln!(
         out,
-        "{:width$}  {:>8}  {:>6}  {:<12}  MOUNTED AT",
-        "CONTAINER", "PID", "GRAFTS", "FRESH PROCFS"
+        "{:width$}  {:>8}  {:>6}  {:>10}  {:<12}  MOUNTED AT",
+        "CONTAINER", "PID", "GRAFTS", "SERVER CPU", "FRESH PROCFS"
     );
     for Row {
         listed: container,
@@ -88,14 +88,29 @@ fn print(options: &Options, containers: Vec<Listed>, out: &mut Output) -> Result
             .map(|dir| dir.display().to_string())
             .collect();
         let line = format!(
-            "{:width$}  {:>8}  {:>6}  {:<12}  {}",
+            "{:width$}  {:>8}  {:>6}  {:>10}  {:<12}  {}",
             container.id,
             container.pid,
             container.grafts,
+            cpu_time(container),
             fresh_procfs.word(),
             mounts.join(" ")
         );
         writeln!(out, "{}", line.trim_end());
     }
     Ok(())
+}
+
+/// Returns the CPU time that the server has spent for a container, in seconds.
+fn cpu_time(container: &Listed) -> String {
+    container.usage.map_or_else(
+        || "-".to_owned(),
+        |usage| {
+            format!(
+                "{}.{:02} s",
+                usage.cpu_usec / 1_000_000,
+                usage.cpu_usec / 10_000 % 100
+            )
+        },
+    )
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use eci_fs_protocol::link::Usage;
 use parking_lot::Mutex;
 
 /// The CPU time that a container can use at once before its share counts.
@@ -65,19 +66,6 @@ struct Bucket {
     slow_until: Option<Instant>,
     /// The time at which a refusal was logged last.
     warned: Option<Instant>,
-}
-
-/// The figures of an account since the container was added to this server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// CPU time in nanoseconds.
-    pub cpu_nsec: u64,
-    /// Requests, answered or not.
-    pub requests: u64,
-    /// Requests that wait at this moment.
-    pub waiting: u64,
-    /// Requests that were answered EAGAIN because too many waited.
-    pub refused: u64,
 }
 
 impl Account {
@@ -210,7 +198,7 @@ impl Account {
     /// Returns the figures.
     pub fn usage(&self) -> Usage {
         Usage {
-            cpu_nsec: self.cpu_nsec.load(Ordering::Relaxed),
+            cpu_usec: self.cpu_nsec.load(Ordering::Relaxed) / 1000,
             requests: self.requests.load(Ordering::Relaxed),
             waiting: self.waiting() as u64,
             refused: self.refused.load(Ordering::Relaxed),

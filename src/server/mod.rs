@@ -190,6 +190,11 @@ impl Server {
                 check_slot(slot)?;
                 fs.prepare(slot, generation);
             }
+            ToServer::Usage { slots } => {
+                let usage = |slot: u64| Some((slot, fs.usage(slot)?));
+                let containers = slots.into_iter().filter_map(usage).collect();
+                return Ok(FromServer::Usage { containers });
+            }
             ToServer::Remove { slot } => self.remove(slot),
             ToServer::Catalogue { slot } => {
                 faults::at(faults::Point::Catalogue);

@@ -43,7 +43,7 @@ pub(crate) struct Rig {
     pub(crate) generation: u32,
     pub(crate) state: OwnedFd,
     rendezvous: OwnedFd,
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// The version of the broker. As in version 0.1.0: most tests answer no questions of a server that is another user.
     pub(crate) broker: u32,
     /// What the next server does on purpose.
@@ -277,6 +277,14 @@ impl Rig {
         }
     }
 
+    /// Make a request of each connection, for a thread of a server that is to leave. One that nobody is left for is answered
+    /// by the next server.
+    pub(crate) fn call_away(&self) {
+        for dir in self.dirs.clone() {
+            std::thread::spawn(move || dir.join("nobody").exists());
+        }
+    }
+
     /// A new daemon comes to the rendezvous.
     pub(crate) fn connect(&self) -> Channel {
         let socket = rustix::net::socket_with(
@@ -351,10 +359,7 @@ impl Server {
             if self.busy() == 0 {
                 return;
             }
-            // A request that nobody is left for is answered by the next server.
-            for dir in rig.dirs.clone() {
-                std::thread::spawn(move || dir.join("nobody").exists());
-            }
+            rig.call_away();
         }
         panic!("it does not leave");
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choices::Choices;
 use crate::error::Error;
+use crate::link::Usage;
 
 /// The version of this protocol. It grows when a packet changes its meaning, not when a field is added.
 pub const VERSION: u32 = 1;
@@ -216,6 +217,9 @@ pub struct Listed {
     pub grafts: usize,
     /// Directories under which it is shown.
     pub mounts: Vec<PathBuf>,
+    /// What the server has done for it; none where the server does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 #[cfg(test)]

@@ -249,6 +249,12 @@ pub enum ToServer {
         #[serde(default, skip_serializing_if = "is_zero")]
         generation: u32,
     },
+    /// The daemon asks what the server has done for containers. The answer is [`FromServer::Usage`]. A server that does not
+    /// know this packet answers [`FromServer::Failed`].
+    Usage {
+        /// The slots of the containers.
+        slots: Vec<u64>,
+    },
     /// A container is gone.
     Remove {
         /// The slot of the container.
@@ -322,6 +328,11 @@ pub enum FromServer {
         /// Requests that were answered on each of [`Connection::ALL`].
         answered: Vec<u64>,
     },
+    /// What the server has done, for each of the containers that it has among those asked about.
+    Usage {
+        /// Slots, each with the figures of the container in it.
+        containers: Vec<(u64, Usage)>,
+    },
     /// The server failed. The words are for the log and for the person who asked.
     Failed {
         /// Why.
@@ -330,6 +341,20 @@ pub enum FromServer {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         errno: Option<i32>,
     },
+}
+
+/// The figures of what a server has done for a container since it has that: since the container was attached, or this server
+/// was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time of the server, in microseconds.
+    pub cpu_usec: u64,
+    /// Requests, answered or not.
+    pub requests: u64,
+    /// Requests that wait in the server at this moment.
+    pub waiting: u64,
+    /// Requests that got EAGAIN, because too many waited.
+    pub refused: u64,
 }
 
 /// A request of the server to the broker of the daemon, over a channel of its own. Requests are answered in any order.

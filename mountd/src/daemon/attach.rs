@@ -232,8 +232,8 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
         let ended = has_ended(container.subject.pidfd.as_fd());
         !ended.unwrap_or(false)
     };
-    let state = containers.shared.state();
-    let (listed, more) = state.registry.list(after, LIST_PAGE, there);
+    let mut state = containers.shared.state();
+    let (mut listed, more) = state.registry.list(after, LIST_PAGE, there);
     let hanging = match after {
         None => containers.grafter.hanging(),
         Some(_) => Vec::new(),
@@ -247,6 +247,17 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
     let mut trouble: Vec<String> = named.collect();
     if after.is_none() {
         trouble.extend(threads::trouble());
+    }
+    let slots = listed.iter().map(|listed| listed.slot).collect();
+    // Without a server, or with one that takes long or is of another release, the list has no figures.
+    let usage = state.slot.server().and_then(|server| server.usage(slots));
+    match usage {
+        Ok(usage) => {
+            for listed in &mut listed {
+                listed.usage = usage.get(&listed.slot).copied();
+            }
+        }
+        Err(error) => tracing::debug!(%error, "the list has no figures of the server"),
     }
     Response::Containers {
         containers: listed,

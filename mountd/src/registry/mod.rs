@@ -287,6 +287,7 @@ impl Registry {
                     .iter()
                     .map(|mount| mount.dir.clone())
                     .collect(),
+                usage: None,
             })
             .collect();
         (page, rest.next().is_some())

@@ -3,6 +3,7 @@
 mod catalogue;
 mod threads;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -22,13 +23,18 @@ use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::host_sysctl::HostSysctl;
-use eci_fs_protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer};
+use eci_fs_protocol::link::{self, FromServer, Row, Secrets, Settings, ToServer, Usage};
 
 /// The time that the server has for one answer. It computes nothing slow in them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The most characters of a server's words that are logged and shown.
 const MOST_WORDS: usize = 1000;
+/// The time that the server has to tell what it has done for containers.
+const MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000_000,
+};
 
 /// The time that a process which was killed has to be gone: it may be inside of the kernel.
 const KILL_LIMIT: Timespec = Timespec {
@@ -70,6 +76,8 @@ pub struct Server {
     broker_channel: Option<OwnedFd>,
     /// True if it gives containers generations ([`Secrets::generation`]).
     generations: bool,
+    /// True if an answer to [`ToServer::Usage`] is still to come, for which nobody waits any more.
+    owes_usage: bool,
     /// True if it lives on when the value is dropped.
     released: bool,
 }
@@ -222,6 +230,7 @@ impl Server {
             link,
             broker_channel: None,
             generations: false,
+            owes_usage: false,
             released: false,
         })
     }
@@ -354,6 +363,47 @@ impl Server {
         }
     }
 
+    /// Returns what the server has done for the containers in these slots. It waits for a moment only: a command that lists
+    /// containers is to be answered also while the server hangs.
+    ///
+    /// # Errors
+    /// When there is no answer in that time, or the server does not know the question.
+    pub fn usage(&mut self, slots: Vec<u64>) -> Result<BTreeMap<u64, Usage>> {
+        if self.owes_usage && !self.has_answer()? {
+            return Err(late());
+        }
+        self.take_owed()?;
+        let sent = self.link.send(&ToServer::Usage { slots }, &[]);
+        sent.map_err(|error| Error::io("speak to", "the server", error))?;
+        self.owes_usage = true;
+        if !self.has_answer()? {
+            return Err(late());
+        }
+        self.owes_usage = false;
+        match self.answer()? {
+            FromServer::Usage { containers } => Ok(containers.into_iter().collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Waits for a moment, and returns whether the server has answered.
+    fn has_answer(&self) -> Result<bool> {
+        let mut poll = [PollFd::new(&self.link, PollFlags::IN)];
+        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&MOMENT)));
+        ready
+            .map(|ready| ready > 0)
+            .map_err(|error| Error::io("wait for", "the server", error))
+    }
+
+    /// Takes the answer to a question that nobody waits for any more.
+    fn take_owed(&mut self) -> Result<()> {
+        if self.owes_usage {
+            self.answer()?;
+            self.owes_usage = false;
+        }
+        Ok(())
+    }
+
     /// Has the server forget a container.
     pub fn remove(&mut self, slot: u64) -> Result<()> {
         match self.call(&ToServer::Remove { slot }, &[])? {
@@ -429,8 +479,15 @@ impl Server {
     /// Sends one packet and returns the answer. A server that does not answer in time is ended: a later answer would be
     /// taken for that to another packet, and nobody knows what the server has taken of what it was told.
     fn call(&mut self, packet: &ToServer, fds: &[BorrowedFd<'_>]) -> Result<FromServer> {
+        self.take_owed()?;
         let sent = self.link.send(packet, fds);
-        match sent.and_then(|()| self.link.recv::<FromServer>()) {
+        sent.map_err(|error| Error::io("speak to", "the server", error))?;
+        self.answer()
+    }
+
+    /// Returns the next answer.
+    fn answer(&mut self) -> Result<FromServer> {
+        match self.link.recv::<FromServer>() {
             Ok(Some((FromServer::Failed { why, errno }, _))) => {
                 Err(Error::new(Kind::System, printable(&why)).with_errno(errno))
             }
@@ -467,6 +524,10 @@ impl Drop for Server {
             self.kill();
         }
     }
+}
+
+fn late() -> Error {
+    Error::new(Kind::Busy, "the server does not tell what it has done").remedy("try again")
 }
 
 fn unexpected(answer: &FromServer) -> Error {

@@ -8,6 +8,7 @@ use eci_fs_protocol::control::{
     Upgraded, VERSION,
 };
 use eci_fs_protocol::error::Error;
+use eci_fs_protocol::link::Usage;
 
 use crate::{assert_bytes, assert_reads, golden};
 
@@ -64,10 +65,25 @@ golden! { responses, Response:
             pid: 7,
             grafts: 2,
             mounts: vec![PathBuf::from("/d")],
+            usage: None,
         }],
         more: false,
         trouble: Vec::new(),
     }, r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":["/d"]}],"more":false}}"#;
+    Response::Containers { .. } => Response::Containers {
+        containers: vec![Listed {
+            id: "web".to_owned(),
+            slot: 1,
+            pid: 7,
+            grafts: 2,
+            mounts: Vec::new(),
+            usage: Some(Usage { cpu_usec: 1, requests: 2, waiting: 3, refused: 4 }),
+        }],
+        more: true,
+    }, concat!(
+        r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":[],"#,
+        r#""usage":{"cpu_usec":1,"requests":2,"waiting":3,"refused":4}}],"more":true}}"#,
+    );
     Response::Upgraded(_) => Response::Upgraded(Upgraded { pid: 7, release: "eci-fs 0.1.0".to_owned() }),
         r#"{"upgraded":{"pid":7,"release":"eci-fs 0.1.0"}}"#;
     Response::Opened => Response::Opened, r#""opened""#;

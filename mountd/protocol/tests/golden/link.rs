@@ -5,7 +5,7 @@ use eci_fs_protocol::facts::{Facts, HierarchyFacts, NetworkFacts};
 use eci_fs_protocol::host_sysctl::HostSysctl;
 use eci_fs_protocol::link::{
     Access, BROKER, BrokerReply, BrokerRequest, Connection, CpuIds, CpuQuota, FromServer, HELD,
-    Resource, Row, Secrets, Settings, ToServer, UserNamespace, VERSION, WatchedFile,
+    Resource, Row, Secrets, Settings, ToServer, Usage, UserNamespace, VERSION, WatchedFile,
 };
 
 use crate::{assert_bytes, assert_reads, golden};
@@ -95,6 +95,7 @@ golden! { what_the_daemon_says, ToServer:
     ToServer::Expect { .. } => ToServer::Expect { slot: 7, generation: 0 }, r#"{"expect":{"slot":7}}"#;
     ToServer::Expect { .. } => ToServer::Expect { slot: 7, generation: 9 },
         r#"{"expect":{"slot":7,"generation":9}}"#;
+    ToServer::Usage { .. } => ToServer::Usage { slots: vec![7, 8] }, r#"{"usage":{"slots":[7,8]}}"#;
     ToServer::Remove { .. } => ToServer::Remove { slot: 7 }, r#"{"remove":{"slot":7}}"#;
     ToServer::Serve { .. } => ToServer::Serve { resend: true }, r#"{"serve":{"resend":true}}"#;
     ToServer::HostSysctls { .. } => ToServer::HostSysctls {
@@ -151,11 +152,14 @@ golden! { what_the_server_answers, FromServer:
         generations: true,
     }, concat!(
         r#"{"held":{"version":2,"init":[],"replies":[],"settings":{"freshness-ms":10,"#,
-        r#""host-clamp":true,"cpu-ids":"physical"},"slots":[7],"generations":true}}"#,
+        r#""host-clamp":true,"cpu-ids":"physical","cpu-share":25},"slots":[7],"generations":true}}"#,
     );
     FromServer::Left { .. } => FromServer::Left { busy: 3 }, r#"{"left":{"busy":3}}"#;
     FromServer::Progress { .. } => FromServer::Progress { answered: vec![3, 4] },
         r#"{"progress":{"answered":[3,4]}}"#;
+    FromServer::Usage { .. } => FromServer::Usage {
+        containers: vec![(7, Usage { cpu_usec: 1, requests: 2, waiting: 3, refused: 4 })],
+    }, r#"{"usage":{"containers":[[7,{"cpu_usec":1,"requests":2,"waiting":3,"refused":4}]]}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: None },
         r#"{"failed":{"why":"no"}}"#;
     FromServer::Failed { .. } => FromServer::Failed { why: "no".to_owned(), errno: Some(24) },

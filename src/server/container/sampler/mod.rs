@@ -17,6 +17,7 @@ use eci_fs_emulators::{
 use parking_lot::{Condvar, Mutex};
 
 use super::Attached;
+use crate::server::account::Account;
 use crate::server::clock;
 use crate::server::state::{Record, State};
 use counted::{Count, Counted, Due, INTEREST, STEP};
@@ -48,9 +49,9 @@ struct List {
 
 #[derive(Debug)]
 struct Sampled {
-    slot: u64,
     sample: Weak<LoadSample>,
     container: Weak<Container>,
+    account: Arc<Account>,
 }
 
 impl Sampler {
@@ -164,9 +165,9 @@ impl Sampler {
         // The sampler may just be about to take it out, and then finds that it is read again.
         if !list.containers.iter().any(|one| one.sample.ptr_eq(&sample)) {
             list.containers.push(Sampled {
-                slot: attached.slot(),
                 sample,
                 container: Arc::downgrade(&attached.container),
+                account: Arc::clone(&attached.account),
             });
         }
         list.changed = true;
@@ -203,13 +204,18 @@ impl Sampler {
             let all: Vec<_> = list
                 .containers
                 .iter()
-                .filter_map(|one| Some((one.slot, one.sample.upgrade()?, one.container.upgrade()?)))
+                .filter_map(|one| {
+                    let account = Arc::clone(&one.account);
+                    Some((account, one.sample.upgrade()?, one.container.upgrade()?))
+                })
                 .collect();
             drop(list);
-            for (slot, sample, container) in &all {
+            for (account, sample, container) in &all {
+                let before = clock::of_this_thread();
                 if let Some(counted) = sample_one(sample, container, host) {
-                    self.put(*slot, &counted);
+                    self.put(account.slot(), &counted);
                 }
+                account.spend(clock::of_this_thread().saturating_sub(before));
             }
             drop(all);
             self.list.lock().containers.retain(|one| {

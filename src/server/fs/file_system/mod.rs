@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use eci_fs_emulators::{EMULATORS, Host, Settings};
 use eci_fs_protocol::host_sysctl::HostSysctl;
-use eci_fs_protocol::link::{Connection, Row};
+use eci_fs_protocol::link::{Connection, Row, Usage};
 use rustix::thread::CapabilitySets;
 
 pub(super) use class::Class;
@@ -202,6 +202,11 @@ impl FileSystem {
             triggers,
             kernel,
         })
+    }
+
+    /// Returns what was done for the container in `slot`, if there is one.
+    pub fn usage(&self, slot: u64) -> Option<Usage> {
+        Some(self.containers.get(slot).ok()?.account.usage())
     }
 
     /// Sets the share of the server's CPU time that each container has, in percent of one CPU; 0 for no limit.
