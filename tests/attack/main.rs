@@ -20,6 +20,7 @@ mod frozen;
 mod mount_races;
 mod neighbour;
 mod odd_calls;
+mod prefer;
 mod round;
 mod rows;
 mod scale;

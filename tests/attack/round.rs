@@ -6,6 +6,7 @@ use support::{Daemon, Scene};
 use crate::attacker::{Attacker, Needs};
 use crate::figures::{Figures, Half};
 use crate::neighbour::Neighbour;
+use crate::prefer::{Preferred, prefer};
 use crate::scale::Scale;
 use crate::scene;
 use crate::starts::Starts;
@@ -40,9 +41,12 @@ const REPLACED: [&str; 3] = [
 #[track_caller]
 pub(crate) fn attack(row: Row, threads: &[usize]) {
     let scale = Scale::read(threads);
-    scale.prefer_all();
     for &threads in &scale.threads {
         let scene = scene();
+        let preferred = scale.is_long().then(|| {
+            let container = scene.container().start();
+            Preferred::beside(&prefer(&container))
+        });
         let mut daemon = scene.daemon(&[]);
         let mut best = None;
         for tries in 1..=TRIES {
@@ -51,7 +55,7 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
             let holds = figures.hold();
             best = Some((figures, tries));
             // Only a long run is judged.
-            if holds || scale.figures.is_none() {
+            if holds || !scale.is_long() {
                 break;
             }
         }
@@ -68,6 +72,7 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
         let replaced: Vec<_> = lines.iter().filter(is_replaced).collect();
         assert!(replaced.is_empty(), "{threads} threads: {replaced:#?}");
         daemon.end();
+        drop(preferred);
     }
 }
 
@@ -76,11 +81,15 @@ fn measure(scene: &Scene, daemon: &Daemon, row: Row, threads: usize, scale: &Sca
     let server = daemon.server();
     let start = || {
         let attacker = Attacker::start(scene, row.attack, threads, row.needs);
-        scale.prefer(attacker.container());
+        if scale.is_long() {
+            prefer(attacker.container());
+        }
         attacker
     };
     let mut neighbour = Neighbour::start(scene);
-    scale.prefer(neighbour.container());
+    if scale.is_long() {
+        prefer(neighbour.container());
+    }
     let mut attacker = start();
     let starts = Starts::new(scene);
     let mut figures = Figures::default();

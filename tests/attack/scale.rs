@@ -1,11 +1,7 @@
 //! The length of a run. `cargo xtask attack` sets the variables.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use rustix::process::setpriority_process;
-use support::Container;
 
 /// The number of rounds, each with a control and an attack.
 const ROUNDS: &str = "ECI_FS_ATTACK_ROUNDS";
@@ -18,11 +14,6 @@ const THREADS: &str = "ECI_FS_ATTACK_THREADS";
 
 /// The directory to which the figures are written.
 const FIGURES: &str = "ECI_FS_ATTACK_FIGURES";
-
-/// The priority of the programs of a long run, and the weights of their containers on cgroups v1 and v2: 28 times those of
-/// other programs on the host. So these disturb the figures less, and what belongs to the run competes as ever.
-const PRIORITY: i32 = -15;
-const WEIGHTS: [(&str, &str); 2] = [("cpu.shares", "29154"), ("cpu.weight", "2847")];
 
 /// The size of one run.
 #[derive(Debug)]
@@ -69,26 +60,9 @@ impl Scale {
 }
 
 impl Scale {
-    /// Has the test, and the programs that it starts from now on, go before other programs of the host in a long run.
-    pub(crate) fn prefer_all(&self) {
-        if self.figures.is_some() {
-            setpriority_process(None, PRIORITY).unwrap();
-        }
-    }
-
-    /// Has a container go before other programs of the host in a long run.
-    pub(crate) fn prefer(&self, container: &Container) {
-        if self.figures.is_none() {
-            return;
-        }
-        let dirs = container.cgroup().dirs();
-        for (file, weight) in WEIGHTS {
-            for file in dirs.iter().map(|dir| dir.join(file)) {
-                if file.exists() {
-                    fs::write(file, weight).unwrap();
-                }
-            }
-        }
+    /// Returns whether the run is judged.
+    pub(crate) fn is_long(&self) -> bool {
+        self.figures.is_some()
     }
 }
 

@@ -13,6 +13,11 @@ use super::setup;
 use crate::paths::{target_dir, workspace_root};
 use crate::process::{command, run as run_command};
 
+/// The numbers of threads, the number of rounds and the seconds of each half of one, unless they are chosen.
+const THREADS: &str = "100,1000,14000";
+const ROUNDS: usize = 4;
+const SECONDS: f64 = 2.0;
+
 /// The attacks, the numbers of their threads, and the length of the run.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -21,15 +26,15 @@ pub struct Arguments {
     rows: Vec<String>,
 
     /// The numbers of threads of the attacker
-    #[arg(long, value_name = "N,...", default_value = "100,1000,14000")]
+    #[arg(long, value_name = "N,...", default_value = THREADS)]
     threads: String,
 
     /// The number of rounds, each with a control and an attack
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = ROUNDS)]
     rounds: usize,
 
     /// The time for which the neighbour measures in each half of a round
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = SECONDS)]
     seconds: f64,
 
     /// Run nothing; print the table of what was measured before
@@ -39,6 +44,19 @@ pub struct Arguments {
     /// Fail if a bound was exceeded each time that it was measured
     #[arg(long)]
     judge: bool,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            threads: THREADS.to_owned(),
+            rounds: ROUNDS,
+            seconds: SECONDS,
+            table: false,
+            judge: false,
+        }
+    }
 }
 
 /// Builds the programs as they are released, runs the attacks one after the other, and prints the table. Figures of

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 
-use super::{setup, soak, test};
+use super::{attack, setup, soak, test};
 use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
 
@@ -30,5 +30,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     cargo.args(["--profile", "soak", "--no-capture"]);
     cargo.env("ECI_FS_STRESS_READS", arguments.reads.to_string());
     run_command(cargo.current_dir(workspace_root()))?;
-    soak::run(&arguments.soak)
+    soak::run(&arguments.soak)?;
+    attack::run(&attack::Arguments::default())
 }
