@@ -150,7 +150,7 @@ mod with {
                 std::thread::park();
             },
             Kind::Hang => {}
-            Kind::Slow => std::thread::sleep(Duration::from_millis(fault.time)),
+            Kind::Slow => std::thread::park_timeout(Duration::from_millis(fault.time)),
         }
     }
 

@@ -58,7 +58,10 @@ pub(crate) fn hang_root() -> Answer {
 fn serve(mut device: File) -> io::Result<()> {
     let mut request = vec![0; 1 << 18];
     loop {
-        device.read(&mut request)?;
+        // A read takes one whole request.
+        if device.read(&mut request)? == 0 {
+            return Ok(());
+        }
         let number =
             |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap_or_default());
         let (error, answer) = match number(4) {
