@@ -491,7 +491,7 @@ mod tests {
     #[test]
     fn a_question_that_is_lost_does_not_keep_its_container_from_asking_for_ever() {
         let question = |awaited| Question {
-            slot: 1,
+            lane: 1,
             awaited,
             sent: Instant::now(),
         };

@@ -370,7 +370,7 @@ mod tests {
         let (one, other) = (Channel::pair().unwrap(), Arc::new(daemon));
         broker
             .lanes
-            .add(1, (Arc::new(one.0), question(1, None)))
+            .add(1, (Arc::new(one.0), question(1, None), Vec::new()))
             .unwrap();
         let under_way = broker.lanes.next();
         let daemon = Arc::try_unwrap(other).unwrap();

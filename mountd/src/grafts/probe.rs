@@ -88,7 +88,16 @@ impl Probes {
 }
 
 fn serve(questions: &Channel, waiting: &Waiting) {
-    while let Ok(Some(((id, question), fds))) = questions.recv::<(u64, Question)>() {
+    loop {
+        let ((id, question), fds) = match questions.recv::<(u64, Question)>() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return,
+            // There is no room for the descriptor. Those that wait notice that nobody will answer.
+            Err(_) => {
+                waiting.lock().clear();
+                continue;
+            }
+        };
         let Ok([about]) = <[OwnedFd; 1]>::try_from(fds) else {
             continue;
         };

@@ -53,7 +53,8 @@ pub(super) struct Visits {
 }
 
 /// The work of a thread. Its descriptors come by a socket: no closure may hold any, because their numbers mean others here.
-type Job = Box<dyn FnOnce(&Arc<Inside>, Vec<OwnedFd>) + Send>;
+/// It is told when they did not come.
+type Job = Box<dyn FnOnce(Result<(&Arc<Inside>, Vec<OwnedFd>)>) + Send>;
 
 /// The things that the threads work with, in their own table of descriptors.
 #[derive(Debug)]
@@ -163,7 +164,11 @@ impl Visits {
         let (done, result) = mpsc::channel();
         let description = subject.description();
         let of_thread = Arc::clone(&clock);
-        let job: Job = Box::new(move |inside, fds| {
+        let job: Job = Box::new(move |given| {
+            let (inside, fds) = match given {
+                Ok(given) => given,
+                Err(error) => return drop(done.send(Err(error))),
+            };
             let visit = Visit {
                 inside: Arc::clone(inside),
                 clock: Arc::clone(&of_thread),
@@ -198,13 +203,15 @@ impl Visits {
     /// When there are no more threads.
     pub(super) fn prepare(&self, slot: u64, generation: u32, rows: Vec<Row>) -> Result<()> {
         let (done, result) = mpsc::channel();
-        let job: Job = Box::new(move |inside, _| {
-            let made = PreparedClones::make(&inside.mounts, slot, generation, &rows);
-            *inside.prepared.lock() = Some(made);
-            let _ = done.send(());
+        let job: Job = Box::new(move |given| {
+            let made = given.map(|(inside, _)| {
+                let made = PreparedClones::make(&inside.mounts, slot, generation, &rows);
+                *inside.prepared.lock() = Some(made);
+            });
+            let _ = done.send(made);
         });
         self.run(job, &[])?;
-        result.recv().map_err(|_| gone())
+        result.recv().map_err(|_| gone())?
     }
 
     /// Returns the pids of the containers of which threads hang.
@@ -236,7 +243,21 @@ fn enter(jobs: &Channel) -> Result<Arc<Inside>> {
 }
 
 fn serve(jobs: &Channel, inside: &Arc<Inside>, waiting: &Arc<Mutex<HashMap<u64, Job>>>) {
-    while let Ok(Some((number, fds))) = jobs.recv::<u64>() {
+    loop {
+        let (number, fds) = match jobs.recv::<u64>() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return,
+            // There is no room for the descriptors. Nobody knows whose they were, so all that wait are told.
+            Err(error) => {
+                let jobs = std::mem::take(&mut *waiting.lock());
+                let words = error.to_string();
+                for job in jobs.into_values() {
+                    let error = std::io::Error::other(words.clone());
+                    job(Err(Error::io("start", "a visit to a container", error)));
+                }
+                continue;
+            }
+        };
         faults::at("visitor");
         let Some(job) = waiting.lock().remove(&number) else {
             continue;
@@ -247,7 +268,7 @@ fn serve(jobs: &Channel, inside: &Arc<Inside>, waiting: &Arc<Mutex<HashMap<u64, 
             if let Err(error) = unshare(CloneFlags::CLONE_FS) {
                 return tracing::warn!(%error, "a thread cannot leave the root of the others");
             }
-            job(&inside, fds);
+            job(Ok((&inside, fds)));
         };
         // If it is not started, nobody answers, and that is noticed.
         if let Err(error) = std::thread::Builder::new()

@@ -177,7 +177,9 @@ fn feed(mut fuzzer: std::process::Command, target: &str, dir: &Path, seconds: f6
     // "#7 DONE cov: 12 ft: 34 corp: 5/67b ..."
     let last = said.lines().rfind(|line| line.contains(" cov: "));
     let mut words = last.unwrap_or_default().split_ascii_whitespace();
-    let covered = words.find(|word| *word == "cov:").and_then(|_| words.next());
+    let covered = words
+        .find(|word| *word == "cov:")
+        .and_then(|_| words.next());
     println!(
         "fuzz: {target}: {} inputs in {seconds:.0} s reach {} edges, {} new; slowest {} s, {} MiB",
         figure("number_of_executed_units"),
