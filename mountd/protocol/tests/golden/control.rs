@@ -80,6 +80,7 @@ golden! { responses, Response:
             usage: Some(Usage { cpu_usec: 1, requests: 2, waiting: 3, refused: 4 }),
         }],
         more: true,
+        trouble: Vec::new(),
     }, concat!(
         r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":[],"#,
         r#""usage":{"cpu_usec":1,"requests":2,"waiting":3,"refused":4}}],"more":true}}"#,

@@ -290,6 +290,7 @@ fn what_was_added_later_may_be_missing() {
     assert_reads(
         r#"{"adopt":{"version":2}}"#,
         &ToServer::Adopt {
+            generations: false,
             version: VERSION,
             broker: 0,
         },
