@@ -22,6 +22,9 @@ const MAX_PACKET: usize = 128 * 1024;
 /// Descriptors with one packet, of which the kernel takes 253 at most.
 const DESCRIPTORS: usize = 253;
 
+/// Connections that say nothing. The daemon serves 128 at once, and only root can connect.
+const IDLE: usize = 100;
+
 /// Connects to the daemon.
 #[track_caller]
 fn connection(scene: &Scene) -> OwnedFd {
@@ -193,7 +196,7 @@ fn privileged_descriptors_that_come_with_a_packet_are_closed() {
 fn privileged_connections_that_say_nothing_and_answers_that_nobody_reads_delay_no_command() {
     let scene = scene();
     let (daemon, before) = daemon(&scene);
-    let idle: Vec<OwnedFd> = (0..200).map(|_| connection(&scene)).collect();
+    let idle: Vec<OwnedFd> = (0..IDLE).map(|_| connection(&scene)).collect();
     let deaf = connection(&scene);
     let list = json!({ "version": 1, "request": { "list": { "after": null } } }).to_string();
     let mut unread = 0;

@@ -85,7 +85,8 @@ fn privileged_names_of_any_length_and_any_bytes_are_not_there() {
     let (daemon, attacker, mut neighbour) = two(&scene);
     let server = daemon.server();
     let odd = ["\u{1}", "\n", "%n%s", "..\\..", "\u{1b}[2J", "-", "~", "*"];
-    let long = [254, 255].map(|length| "x".repeat(length));
+    // These file systems of the kernel have no bound of their own.
+    let long = [254, 255, 256, 1023].map(|length| "x".repeat(length));
     let names = odd.iter().copied().chain(long.iter().map(String::as_str));
     for dir in [
         "/sys/devices/system/cpu",
@@ -98,8 +99,6 @@ fn privileged_names_of_any_length_and_any_bytes_are_not_there() {
             let found = errno(fs::symlink_metadata(format!("{dir}/{name}")));
             assert_eq!(found, Some(Errno::NOENT), "{dir}/{name}");
         }
-        let longer = errno(fs::symlink_metadata(format!("{dir}/{}", "x".repeat(256))));
-        assert_eq!(longer, Some(Errno::NAMETOOLONG), "{dir}");
     }
     reads(&mut neighbour);
     assert_eq!(daemon.server(), server);
