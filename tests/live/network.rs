@@ -231,8 +231,7 @@ fn privileged_a_user_namespace_with_the_same_users_may_not_set_the_network() {
         let write = |container: &mut Container, path: &str| {
             let probe = container.program("probe");
             let script = format!(
-                "unshare --user sh -c 'until [ -s /proc/self/uid_map ]; do :; done; \
-                    until [ \"$(id -u)\" = 0 ]; do :; done; exec {probe} write {path} 4000' & \
+                "unshare --user sh -c 'until [ \"$(id -u)\" = 0 ]; do :; done; exec {probe} write {path} 4000' & \
                 inner=$!; own=$(readlink /proc/self/ns/user); \
                 until [ \"$(readlink /proc/$inner/ns/user)\" != \"$own\" ]; do :; done; \
                 set -- $(cat /proc/self/uid_map); \
