@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use eci_fs_protocol::link::Usage;
 use parking_lot::Mutex;
 
-/// The CPU time that a container can use at once before its share counts.
-pub const BURST: Duration = Duration::from_secs(2);
+/// The CPU time that a container can use at once before its share counts. A walk of /sys/devices/system takes less on a host
+/// of dozens of CPUs. While it lasts, the workers of one container compete for CPUs with those of others.
+pub const BURST: Duration = Duration::from_millis(250);
 
 /// A container whose bucket is empty waits until so much is in it. With less, a timer would run for each request.
 const QUANTUM: Duration = Duration::from_millis(2);

@@ -14,6 +14,9 @@ const THREADS: usize = 32;
 /// Threads of a container whose requests sleep.
 const SLEEPERS: usize = 4;
 
+/// The CPU time that a container has before its share counts.
+const BURST_USEC: u64 = eci_fs::server::account::BURST.as_micros() as u64;
+
 /// What the server has done for the container in `slot`.
 fn usage(server: &Server, slot: u64) -> Usage {
     let asked = ToServer::Usage { slots: vec![slot] };
@@ -29,7 +32,7 @@ fn usage(server: &Server, slot: u64) -> Usage {
 
 /// Wait until the first container has used up its burst of CPU time, and its requests wait for its share.
 fn use_up(server: &Server) {
-    let waits = |usage: Usage| usage.cpu_usec >= 2_000_000 && usage.waiting > 0;
+    let waits = |usage: Usage| usage.cpu_usec >= BURST_USEC && usage.waiting > 0;
     while !waits(usage(server, SLOT)) {
         std::thread::yield_now();
     }

@@ -132,6 +132,9 @@ fn rules() -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
     let thread = [has(0, THREAD), clear(0, !(THREAD | THREAD_TOO))];
     rules.insert(libc::SYS_clone, vec![rule(thread)?]);
     rules.insert(libc::SYS_prctl, vec![rule([equals(0, libc::PR_SET_NAME)])?]);
+    // A thread may give way to others of the server. The priority of no other thread can be changed.
+    let own = [equals(0, libc::PRIO_PROCESS as i32), equals(1, 0)];
+    rules.insert(libc::SYS_setpriority, vec![rule(own)?]);
     // A panic ends the process by a signal to itself.
     let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
     let abort = [equals(0, pid), equals(2, libc::SIGABRT)];

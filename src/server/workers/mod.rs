@@ -37,6 +37,9 @@ const SLEEPING_SHARE: usize = 2;
 /// The fewest and the most workers that compute. There are half as many as CPUs, because the other half are readers.
 const COMPUTING: std::ops::RangeInclusive<usize> = 2..=8;
 
+/// The niceness of workers.
+const NICE: i32 = 5;
+
 /// The number of workers that stay when there is nothing to do.
 const STAYING: usize = 2;
 
@@ -144,6 +147,10 @@ impl Workers {
 
     /// Takes requests and answers them, until there is nothing to do for a while.
     fn run(self: &Arc<Self>) {
+        // The threads that read requests come first: they answer what is cheap, and sort the rest.
+        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+            tracing::warn!(%error, "a worker competes with the threads that read requests, ignoring");
+        }
         let mut used = clock::of_this_thread();
         let mut idle_since = None;
         let mut pool = self.pool.lock();
