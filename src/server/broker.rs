@@ -221,6 +221,7 @@ mod tests {
         let (
             BrokerRequest::Trigger { slot, .. }
             | BrokerRequest::SetHostSysctl { slot, .. }
+            | BrokerRequest::UserNamespace { slot, .. }
             | BrokerRequest::Network { slot, .. },
             _,
         ) = daemon.recv().unwrap().unwrap();

@@ -4,6 +4,7 @@
 
 mod again;
 mod leaving;
+mod names;
 mod orphan;
 mod raise;
 mod remembered;

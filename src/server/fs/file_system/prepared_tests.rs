@@ -36,7 +36,7 @@ fn what_is_expected_is_walked_to_by_the_nodes_that_it_has_later_and_not_read() {
     let cached = |path| walk_and_look(&fs, Connection::Cached, path);
     let live = |path| walk_and_look(&fs, Connection::Live, path);
     assert_eq!(cached("7/proc/meminfo"), Err(Errno::NOENT));
-    fs.prepare(7);
+    fs.prepare(7, 0);
     let (view, tunable) = (cached("7/proc/meminfo"), live("7/proc/sys/kernel/panic"));
     let directory = live("7/sys/devices/system/cpu");
     let beside = cached("7/sys/devices/system/cpu/online");
@@ -70,7 +70,7 @@ fn what_is_expected_is_walked_to_by_the_nodes_that_it_has_later_and_not_read() {
 fn a_file_that_is_grafted_alone_has_its_node_before_its_container_comes_and_its_size_later() {
     let fs = of_this_host();
     let live = |path: &str| walk_and_look(&fs, Connection::Live, path);
-    fs.prepare(7);
+    fs.prepare(7, 0);
     let disks = std::fs::read_dir("/sys/class/block").unwrap();
     let has_size = |dir: &std::path::PathBuf| {
         std::fs::read_to_string(dir.join("size")).is_ok_and(|size| size.trim() != "0")
