@@ -5,6 +5,7 @@
 mod again;
 mod fair;
 mod leaving;
+mod names;
 mod orphan;
 mod raise;
 mod remembered;

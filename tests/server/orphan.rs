@@ -151,3 +151,29 @@ fn privileged_of_two_servers_the_one_that_has_left_ends_and_the_other_serves_on(
     rig.poke();
     next.kill();
 }
+
+/// The servers that such a daemon starts give no generations, and the kernel would take every node for another file.
+#[test]
+fn privileged_a_server_that_has_given_generations_refuses_a_daemon_that_knows_none() {
+    let mut rig = Rig::new(false);
+    rig.generation = 9;
+    let container = rig.scene.container().start();
+    let mut server = rig.serve(&container);
+    let (nothing, asks) = Channel::pair().unwrap();
+    server.link = nothing;
+    for generations in [false, true] {
+        let link = rig.connect();
+        let adopt = ToServer::Adopt {
+            version: link::VERSION,
+            generations,
+        };
+        match call(&link, &adopt, &[asks.as_fd()]).0 {
+            FromServer::Failed { why, .. } if !generations => {
+                assert!(why.contains("generations"), "{why}");
+            }
+            FromServer::Held { .. } if generations => {}
+            other => panic!("{generations}: {other:?}"),
+        }
+    }
+    server.kill();
+}

@@ -37,8 +37,10 @@ pub(crate) struct Rig {
     fuse: [OwnedFd; 2],
     init: Vec<Vec<u8>>,
     answered: bool,
-    /// The answers to the INIT requests, as the daemon says them; none for a daemon of version 0.1.0.
-    pub(crate) replies: Option<Vec<Vec<u8>>>,
+    /// The answers to the INIT requests, once there are any.
+    replies: Vec<Vec<u8>>,
+    /// False for a daemon of version 0.1.0, which does not tell them.
+    pub(crate) tells_replies: bool,
     /// The generation of containers.
     pub(crate) generation: u32,
     pub(crate) state: OwnedFd,
@@ -105,7 +107,8 @@ impl Rig {
             fuse,
             init: init.into(),
             answered: false,
-            replies: Some(Vec::new()),
+            replies: Vec::new(),
+            tells_replies: true,
             generation: 0,
             state,
             rendezvous,
@@ -155,7 +158,7 @@ impl Rig {
             init: self.init.clone(),
             settings: self.settings.clone(),
             held: if outlives { HELD } else { 0 },
-            replies: self.replies.clone(),
+            replies: self.tells_replies.then(|| self.replies.clone()),
             broker: self.broker,
         };
         let replies = match server.call(&start, &fds) {
@@ -164,13 +167,13 @@ impl Rig {
             other => panic!("{other:?}"),
         };
         if !std::mem::replace(&mut self.answered, true) {
-            if self.replies.is_some() {
-                self.replies = Some(replies.clone());
-            }
             for (fuse, reply) in self.fuse.iter().zip(&replies) {
                 let mut fuse = File::from(fuse.try_clone().unwrap());
                 fuse.write_all(reply).unwrap();
             }
+            self.replies = replies;
+        } else {
+            assert_eq!(replies, self.replies);
         }
         Ok(server)
     }
@@ -194,6 +197,20 @@ impl Rig {
             let start = now.checked_sub(age).unwrap_or_default();
             facts.start_nsec = u64::try_from(start.as_nanos()).unwrap();
         });
+    }
+
+    /// The answers to the INIT requests.
+    pub(crate) fn replies(&self) -> &[Vec<u8>] {
+        &self.replies
+    }
+
+    /// The facts about a container.
+    pub(crate) fn facts(&self, container: &Container) -> Facts {
+        let pidfd = support::open_pidfd(container.pid());
+        let choice = CgroupChoice::NamespaceRoot;
+        let proc = Proc::open().unwrap();
+        let described = describe(&proc, pidfd.as_fd(), None, choice, None);
+        described.unwrap().facts
     }
 
     fn add_with(
@@ -309,6 +326,12 @@ impl Graft {
     /// Where it can be opened.
     pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+
+    /// Its text.
+    #[track_caller]
+    pub(crate) fn read(&self) -> String {
+        std::fs::read_to_string(self.path()).unwrap()
     }
 }
 
