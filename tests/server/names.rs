@@ -76,6 +76,7 @@ fn privileged_a_slot_that_a_node_id_has_no_room_for_is_refused() {
             secrets: Secrets::new([0; 32]).unwrap(),
             facts: Box::new(facts),
             choices: Default::default(),
+            process: None,
         };
         let pidfd = support::open_pidfd(container.pid());
         let expect = ToServer::Expect {

@@ -166,6 +166,7 @@ fn privileged_a_server_that_has_given_generations_refuses_a_daemon_that_knows_no
         let adopt = ToServer::Adopt {
             version: link::VERSION,
             generations,
+            broker: 0,
         };
         match call(&link, &adopt, &[asks.as_fd()]).0 {
             FromServer::Failed { why, .. } if !generations => {
