@@ -5,7 +5,7 @@
 //! | file | what it has |
 //! |---|---|
 //! | [`grafter`](Grafter) | the thread in the namespace of the source mounts, and the way to all of this |
-//! | [`container`](attach) | grafts into a container, all or none, and takes them out |
+//! | `container` | grafts into a container, all or none, and takes them out |
 //! | [`inspection`](mount_inspection) | mounts the same views under a directory of the host |
 //! | `visits` | threads that look into a container, and can be given up |
 //! | `prepared_clones` | clones that are made before they are needed |
