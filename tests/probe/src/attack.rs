@@ -10,10 +10,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Advice, AtFlags, CWD, OFlags, StatxFlags, fadvise, readlinkat, statx};
@@ -32,6 +32,9 @@ const STACK: usize = 32 * 1024;
 
 /// The time in which threads that are told to rest must have finished what they do.
 const REST: Duration = Duration::from_secs(20);
+
+/// The longest time that threads which are told to do something are given to begin.
+const BEGIN: Duration = Duration::from_secs(1);
 
 /// A size in bytes that none of these views reaches.
 const PLENTY: usize = 8 * 1024;
@@ -254,13 +257,15 @@ struct Shared {
     mode: AtomicU8,
     attack: Attack,
     tally: Mutex<Tally>,
-    changed: Condvar,
+    /// The number of threads that rest. It is no part of the tally: thousands of threads that begin would wait for the lock.
+    resting: AtomicUsize,
+    /// The thread that hears the commands.
+    main: Thread,
 }
 
 /// What the threads have done since they last rested.
 #[derive(Debug, Default)]
 struct Tally {
-    resting: usize,
     done: u64,
     errors: BTreeMap<String, u64>,
 }
@@ -274,32 +279,39 @@ impl Shared {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the number of threads that rest.
-    fn rest(&self, change: isize) {
-        let mut tally = self.tally();
-        tally.resting = tally.resting.saturating_add_signed(change);
-        self.changed.notify_one();
+    fn begin(&self) {
+        self.resting.fetch_sub(1, Ordering::Relaxed);
+        self.main.unpark();
     }
 
-    /// Returns whether that many threads rest within the time.
-    fn all_rest(&self, threads: usize, limit: Duration) -> bool {
-        let waiting = self
-            .changed
-            .wait_timeout_while(self.tally(), limit, |tally| tally.resting < threads);
-        let (tally, _) = waiting.unwrap_or_else(PoisonError::into_inner);
-        tally.resting >= threads
+    fn rest(&self) {
+        self.resting.fetch_add(1, Ordering::Release);
+        self.main.unpark();
+    }
+
+    /// Returns whether that many threads rest within the time, and no others.
+    fn wait_for_resting(&self, threads: usize, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while self.resting.load(Ordering::Acquire) != threads {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            thread::park_timeout(left);
+        }
+        true
     }
 
     /// Does what the mode says, for ever.
     fn work(&self, mut hand: Hand, mut control: Hand) {
-        self.rest(1);
+        self.rest();
         loop {
             let mode = self.mode();
             if mode == REST_MODE {
                 thread::park();
                 continue;
             }
-            self.rest(-1);
+            self.begin();
             let (mut done, mut errors) = (0, BTreeMap::<String, u64>::new());
             while self.mode() == mode {
                 let result = match mode {
@@ -317,7 +329,7 @@ impl Shared {
                 *tally.errors.entry(name).or_default() += count;
             }
             drop(tally);
-            self.rest(1);
+            self.rest();
         }
     }
 }
@@ -360,7 +372,8 @@ fn start(arguments: &[String]) -> io::Result<(&'static Shared, Vec<Thread>)> {
         mode: AtomicU8::new(REST_MODE),
         attack: *attack,
         tally: Mutex::default(),
-        changed: Condvar::new(),
+        resting: AtomicUsize::new(0),
+        main: thread::current(),
     }));
     let hand = |number| Hand {
         number,
@@ -377,7 +390,7 @@ fn start(arguments: &[String]) -> io::Result<(&'static Shared, Vec<Thread>)> {
         let thread = thread.map_err(|error| wrong(format!("after {number} threads: {error}")))?;
         threads.push(thread.thread().clone());
     }
-    if !shared.all_rest(count, REST) {
+    if !shared.wait_for_resting(count, REST) {
         return Err(wrong("not all threads have started"));
     }
     Ok((shared, threads))
@@ -396,9 +409,10 @@ fn obey(shared: &Shared, threads: &[Thread], line: &str) -> Answer {
         thread.unpark();
     }
     if mode != REST_MODE {
-        return Ok(json!(null));
+        // Thousands of threads take a while to begin. Those of a control keep the CPU until the others have their turn.
+        return Ok(json!(shared.wait_for_resting(0, BEGIN)));
     }
-    let rested = shared.all_rest(threads.len(), REST);
+    let rested = shared.wait_for_resting(threads.len(), REST);
     let mut tally = shared.tally();
     let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime));
     let answer = json!({
