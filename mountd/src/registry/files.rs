@@ -63,7 +63,7 @@ impl Saved {
     /// # Errors
     /// When the directory cannot be read.
     pub fn read(runtime: &RuntimeDir) -> Result<Option<Self>> {
-        Self::read_with(runtime, set_aside)
+        Ok(Self::read_with(runtime, set_aside)?.map(Self::sorted))
     }
 
     /// Reads the list like [`Self::read`], and changes nothing: for a command, beside a daemon that may be dead.
@@ -71,9 +71,10 @@ impl Saved {
     /// # Errors
     /// When the directory or a file cannot be read.
     pub fn look(runtime: &RuntimeDir) -> Result<Option<Self>> {
-        Self::read_with(runtime, |path, error| {
+        let read = Self::read_with(runtime, |path, error| {
             Err(Error::io("read", path, std::io::Error::from(error)))
-        })
+        });
+        Ok(read?.map(Self::sorted))
     }
 
     /// Reads the list. `unreadable` gets the path of a file that cannot be understood.
@@ -289,6 +290,7 @@ mod tests {
     use super::*;
     use crate::container::procfs::Proc;
     use crate::container::{Subject, open_pidfd};
+    use crate::registry::slots::Slots;
 
     /// Returns a container whose process is this one.
     fn container(id: &str) -> Container {
@@ -331,6 +333,8 @@ mod tests {
         let mut registry = Registry::new(boot_id.into(), None).unwrap();
         for (slot, id) in (1..).zip(ids) {
             registry.insert(slot, container(id));
+            // As if version 0.1.0 had given it out, by counting.
+            registry.slots = Slots::going_on(&registry.host_secret, slot + 1, slot + 1);
         }
         registry
     }

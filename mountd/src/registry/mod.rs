@@ -263,17 +263,26 @@ impl Registry {
         self.find(|c| c.id == id)
     }
 
-    /// Returns the containers that are `there`, as the control protocol lists them: at most `count` after the slot
-    /// `after`, and true if there are more.
+    /// Returns the containers that are `there` in the order in which they came, as the control protocol lists them: at most
+    /// `count` after the one in the slot `after`, and true if there are more.
     pub fn list(
         &self,
         after: Option<u64>,
         count: usize,
         there: impl Fn(&Container) -> bool,
     ) -> (Vec<Listed>, bool) {
-        let mut rest = self.iter().filter(|(slot, container)| {
-            after.is_none_or(|after| *slot > after) && there(container)
-        });
+        let after = after.map(|after| self.slots.order(after));
+        let mut rest: Vec<(u64, u64, &Container)> = self
+            .iter()
+            .map(|(slot, container)| (self.slots.order(slot), slot, container))
+            .filter(|(order, _, container)| {
+                after.is_none_or(|after| *order > after) && there(container)
+            })
+            .collect();
+        rest.sort_unstable_by_key(|(order, ..)| *order);
+        let mut rest = rest
+            .into_iter()
+            .map(|(_, slot, container)| (slot, container));
         let page = rest
             .by_ref()
             .take(count)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::slots::Slots;
 use crate::container::Membership;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::CgroupChoice;
@@ -19,10 +20,22 @@ pub struct Saved {
     pub counted_below: u64,
     /// The secret from which hardware identities are made; the files are root's alone.
     pub host_secret: Option<[u8; 32]>,
-    /// The containers, by slot.
+    /// The containers, in the order in which they came.
     pub containers: Vec<SavedContainer>,
     /// The slots that have files of their own, also of those containers whose files cannot be understood.
     pub in_files: Vec<u64>,
+}
+
+impl Saved {
+    /// Returns it with the containers in the order in which they came.
+    pub(super) fn sorted(mut self) -> Self {
+        if let Some(secret) = &self.host_secret {
+            let slots = Slots::going_on(secret, self.next_slot, self.counted_below);
+            self.containers
+                .sort_by_key(|container| slots.order(container.slot));
+        }
+        self
+    }
 }
 
 /// A container as it is written down.

@@ -82,12 +82,20 @@ impl Slots {
         .remedy("boot the host; until then no more containers can be attached"))
     }
 
+    /// Returns the place of a slot in the order in which slots are given out.
+    pub(super) fn order(&self, slot: u64) -> u64 {
+        match (self.counted_below..SLOTS).contains(&slot) {
+            true => number(&self.key, slot),
+            false => slot,
+        }
+    }
+
     /// Does not give out `slot`, which has been given out.
     pub(super) fn skip(&mut self, slot: u64) {
         if self.is_new {
             self.in_use.insert(slot);
         } else if (self.counted_below..SLOTS).contains(&slot) {
-            self.next = self.next.max(number(&self.key, slot) + 1);
+            self.next = self.next.max(self.order(slot) + 1);
         }
     }
 }
@@ -193,6 +201,14 @@ mod tests {
         next.skip(given[2]);
         assert_eq!(next.next(), before.next());
         assert_eq!(next.take().unwrap(), before.take().unwrap());
+    }
+
+    #[test]
+    fn the_order_of_slots_is_that_in_which_they_were_given_out() {
+        let mut slots = Slots::going_on(&SECRET, 5, 5);
+        let mut given = vec![2, 4];
+        given.extend((0..100).map(|_| slots.take().unwrap()));
+        assert!(given.is_sorted_by_key(|slot| slots.order(*slot)));
     }
 
     #[test]
