@@ -14,10 +14,12 @@ use rustix::mount::{
 /// wherever systemd or an engine mounts them.
 const READABLE: &[&str] = &[
     "/proc/buddyinfo",
+    "/proc/cgroups",
     "/proc/cpuinfo",
     "/proc/diskstats",
     "/proc/interrupts",
     "/proc/meminfo",
+    "/proc/modules",
     "/proc/pressure",
     "/proc/softirqs",
     "/proc/stat",
@@ -27,8 +29,8 @@ const READABLE: &[&str] = &[
     "/proc/sys",
     "/sys/class/block",
     "/sys/devices",
-    "/sys/fs/cgroup",
-    "/sys/kernel/mm/transparent_hugepage",
+    "/sys/fs",
+    "/sys/kernel/mm",
 ];
 
 /// The files of the host that the server may read, held open: Landlock knows a file of procfs as long as it is in the kernel's
