@@ -41,7 +41,8 @@ fn use_up(server: &Server) {
 #[test]
 fn privileged_a_container_that_has_used_up_its_share_waits_while_one_is_served_and_one_comes() {
     let mut rig = Rig::new(false);
-    rig.settings.cpu_share = 1;
+    // Enough for the other one, whose requests a build for tests answers slowly.
+    rig.settings.cpu_share = 10;
     let [greedy, other, third] = [(); 3].map(|()| rig.scene.container().start());
     let server = rig.start(true);
     rig.add(&server, SLOT, &greedy);
