@@ -24,6 +24,8 @@ pub(crate) struct Half {
     times: BTreeMap<String, Vec<u64>>,
     /// What the threads of the attacker did.
     pub(crate) done: u64,
+    /// True if some of them waited at the end.
+    pub(crate) waits: bool,
     pub(crate) errors: Vec<Value>,
     pub(crate) attacker_usec: u64,
     pub(crate) server_usec: u64,

@@ -65,7 +65,8 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
         }
         let failures = figures.failures();
         assert!(failures.is_empty(), "{threads} threads: {failures:#?}");
-        let tried = figures.attack.done > 0 || !figures.attack.errors.is_empty();
+        let attack = &figures.attack;
+        let tried = attack.done > 0 || attack.waits || !attack.errors.is_empty();
         assert!(tried, "{threads} threads did nothing");
         let lines = daemon.log_lines();
         let is_replaced = |line: &&String| REPLACED.iter().any(|words| line.contains(words));
@@ -124,6 +125,7 @@ fn measure(scene: &Scene, daemon: &Daemon, row: Row, threads: usize, scale: &Sca
 impl Half {
     fn note(&mut self, done: crate::attacker::Done) {
         self.done += done.number;
+        self.waits |= !done.rested;
         self.attacker_usec += done.cpu_usec;
         if done.errors.as_object().is_some_and(|all| !all.is_empty()) {
             self.errors.push(done.errors);

@@ -3,6 +3,9 @@
 use crate::attacker::Needs;
 use crate::round::{Row, attack};
 
+/// The number of threads of an attacker in a short run.
+const SHORT: usize = 100;
+
 /// The number of network devices of an attacker, where it has many: more than the server keeps the names of.
 const DEVICES: usize = 5000;
 
@@ -14,7 +17,7 @@ fn privileged_nobody_waits_for_threads_that_open_the_cached_view() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -25,7 +28,7 @@ fn privileged_nobody_waits_for_threads_that_ask_for_attributes() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -36,7 +39,7 @@ fn privileged_nobody_waits_for_threads_that_drop_the_pages() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -47,7 +50,7 @@ fn privileged_nobody_waits_for_threads_that_are_counted() {
         needs: Needs::Nothing,
         anew: true,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn privileged_nobody_waits_for_threads_that_read_a_live_view() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -69,7 +72,7 @@ fn privileged_nobody_waits_for_threads_that_open_a_live_view() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -80,7 +83,7 @@ fn privileged_nobody_waits_for_threads_that_poll_pressure() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -102,7 +105,7 @@ fn privileged_nobody_waits_for_threads_that_open_a_tunable() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn privileged_nobody_waits_for_threads_that_write_a_tunable() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -124,7 +127,7 @@ fn privileged_nobody_waits_for_threads_that_list_the_cpus() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -135,7 +138,7 @@ fn privileged_nobody_waits_for_threads_that_list_the_nodes() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000, 14000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -146,7 +149,7 @@ fn privileged_nobody_waits_for_threads_that_stat_a_file_of_a_node() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -157,7 +160,7 @@ fn privileged_nobody_waits_for_threads_that_open_a_file_of_a_node() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn privileged_nobody_waits_for_threads_that_ask_for_odd_names() {
         needs: Needs::Nothing,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -179,7 +182,7 @@ fn privileged_nobody_waits_for_threads_that_read_links() {
         needs: Needs::Devices(DEVICES),
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
 
 #[test]
@@ -212,5 +215,5 @@ fn privileged_nobody_waits_for_threads_that_write_the_own_limit() {
         needs: Needs::OwnLimit,
         anew: false,
     };
-    attack(row, &[1000]);
+    attack(row, &[SHORT]);
 }
