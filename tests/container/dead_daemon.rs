@@ -38,6 +38,16 @@ fn finding(scene: &Scene) -> (Ran, Value) {
     (ran, found.unwrap().clone())
 }
 
+/// Takes out what only a daemon can tell, which asks the server what it has done.
+#[track_caller]
+fn without_usage(mut list: Vec<Value>) -> Vec<Value> {
+    for listed in &mut list {
+        let usage = listed.as_object_mut().and_then(|one| one.remove("usage"));
+        assert!(usage.is_some());
+    }
+    list
+}
+
 #[test]
 fn privileged_beside_a_dead_daemon_commands_tell_what_its_server_serves_on() {
     let scene = scene();
@@ -51,12 +61,7 @@ fn privileged_beside_a_dead_daemon_commands_tell_what_its_server_serves_on() {
     let views = scene.dir().join("views");
     let views = views.to_str().unwrap();
     scene.eci_fs(&["mount", &pid, views]).ok();
-    let mut before = scene.list();
-    // Only a daemon can ask the server what it has done.
-    for listed in &mut before {
-        let usage = listed.as_object_mut().and_then(|one| one.remove("usage"));
-        assert!(usage.is_some());
-    }
+    let before = without_usage(scene.list());
     let dead = daemon.pid().to_string();
     let server = daemon.server().to_string();
     daemon.die();
@@ -92,7 +97,7 @@ fn privileged_beside_a_dead_daemon_commands_tell_what_its_server_serves_on() {
 
     // The remedy is one.
     let daemon = scene.daemon(&[]);
-    assert_eq!(scene.list(), before[..1]);
+    assert_eq!(without_usage(scene.list()), before[..1]);
     let (_, found) = finding(&scene);
     assert_eq!(found["state"], "ok", "{found}");
     assert!(

@@ -99,6 +99,19 @@ fn privileged_a_daemon_without_a_thread_that_it_needs_ends_and_the_next_goes_on(
     }
 }
 
+/// Waits until all threads of a process have stopped.
+#[track_caller]
+fn wait_until_stopped(pid: u32) {
+    let process = procfs::process::Process::new(i32::try_from(pid).unwrap()).unwrap();
+    let is_stopped = || {
+        let mut tasks = process.tasks().unwrap();
+        tasks.all(|task| task.unwrap().stat().unwrap().state == 'T')
+    };
+    while !is_stopped() {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn privileged_a_watchdog_that_panics_still_ends_a_server_that_hangs() {
     let scene = scene();
@@ -110,6 +123,8 @@ fn privileged_a_watchdog_that_panics_still_ends_a_server_that_hangs() {
     let server = daemon.server();
     let pid = rustix::process::Pid::from_raw(i32::try_from(server).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    // A thread that has not stopped yet could take the request, which the daemon would not hear of then.
+    wait_until_stopped(server);
     // The first check panics, the second finds what hangs.
     sees(&mut container, 128, 1);
     daemon.wait_for("a thread panicked");

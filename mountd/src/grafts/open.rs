@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::container::open_below;
+use crate::container::{open_below, open_within};
 use eci_fs_protocol::error::{Error, Result};
 
 /// Opens the root file system that a process is about to enter. The way there is the engine's, and may lead over
@@ -14,7 +14,7 @@ use eci_fs_protocol::error::{Error, Result};
 pub(super) fn open_root(above: &OwnedFd, path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(above, path, flags, Mode::empty(), resolve)
+    open_within(above, path, flags, resolve)
         .map_err(|e| Error::io("open the container's root file system", path, e))
 }
 

@@ -25,6 +25,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::probe::duplicate;
 use crate::container::in_namespace::{NamespaceKind, in_namespace};
 use crate::container::mountinfo::{Mount, parse_mountinfo};
+use crate::container::open_within;
 use crate::container::procfs::Proc;
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::{Connection, Row};
@@ -194,7 +195,7 @@ impl SourceMounts {
         rustix::fs::openat(source, top, place | OFlags::DIRECTORY, Mode::empty())
             .and_then(|top| {
                 let path = path.trim_start_matches('/');
-                rustix::fs::openat2(&top, path, place, Mode::empty(), resolve)
+                open_within(&top, path, place, resolve)
             })
             .map_err(|e| Error::io("open", path, e))
     }
