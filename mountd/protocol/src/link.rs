@@ -459,17 +459,24 @@ pub struct WatchedFile {
 /// The lanes of questions that are no container's.
 const NO_CONTAINER: u64 = 1 << 63;
 
+/// The lanes of pressure triggers, by slot.
+const TRIGGERS: u64 = 1 << 62;
+
+/// The lanes of sysctls of the host, by slot.
+const HOST_SYSCTLS: u64 = 1 << 61;
+
 impl BrokerRequest {
-    /// Returns the lane of the question. One question of a lane is answered at a time. It is the slot of the container that
-    /// the question is about. A file of the host has a lane of its own, so that one which is read slowly keeps nobody
+    /// Returns the lane of the question. One question of a lane is answered at a time. A container has
+    /// one for its network namespace, and one each for pressure triggers and for sysctls of the host. A file of the host has a lane of its own, so that one which is read slowly keeps nobody
     /// waiting but its readers.
     pub fn lane(&self) -> u64 {
         match self {
-            Self::Trigger { slot, .. }
-            | Self::SetHostSysctl { slot, .. }
-            | Self::UserNamespace { slot, .. }
+            Self::UserNamespace { slot, .. }
             | Self::Network { slot, .. }
             | Self::WriteNetwork { slot, .. } => *slot,
+            // One thread of the server asks for all containers, and may not wait for other questions of one of them.
+            Self::Trigger { slot, .. } => TRIGGERS | *slot,
+            Self::SetHostSysctl { slot, .. } => HOST_SYSCTLS | *slot,
             Self::Watch { .. } => NO_CONTAINER,
             Self::Host { path, .. } => {
                 let mut hasher = DefaultHasher::new();

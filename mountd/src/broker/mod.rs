@@ -59,7 +59,7 @@ pub struct Broker {
 type Question = (Arc<Channel>, BrokerRequest, Vec<OwnedFd>);
 
 /// Threads that answer. One of them at most is with the question of one container.
-const ANSWERS: usize = 4;
+const ANSWERS: usize = 8;
 
 /// The time in which a server must take an answer.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
@@ -280,7 +280,8 @@ fn reply(channel: &Channel, number: Option<u64>, answer: BrokerReply, fd: Option
         return;
     };
     tracing::debug!(%error, "an answer could not be sent");
-    if error.kind() == ErrorKind::BrokenPipe {
+    // A server that takes no answers does not take a shorter one either.
+    if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::WouldBlock) {
         return;
     }
     let errno = Errno::NOMEM.raw_os_error();

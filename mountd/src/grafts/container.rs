@@ -105,7 +105,22 @@ fn attach_there(
     let inner = prepare(visit, subject, clones, &later, &targets)
         .and_then(|inner| cover(visit, subject, &inner).map(|()| inner));
     let inner = inner.inspect_err(|_| uncover_all(visit, subject, &work))?;
+    // Before the visit is done: a thread of the container can hold the directory on which the spares are mounted.
+    let seen = root.is_none() || progress.unmasked;
+    let spares = match seen {
+        true => visit
+            .touch(|| spare::mount(visit, subject, &targets))
+            .and_then(|mounted| mounted),
+        false => Ok(false),
+    };
+    let spares = spares.unwrap_or_else(|error| {
+        tracing::warn!(%error, pid = subject.pid, "user namespaces in it cannot mount a procfs, ignoring");
+        false
+    });
     if let Err(error) = visit.finish() {
+        if spares && let Err(error) = spare::undo(visit, subject, &targets) {
+            tracing::debug!(%error, "the spares of a visit that was given up stay");
+        }
         uncover_all(visit, subject, &inner);
         uncover_all(visit, subject, &work);
         return Err(error);
@@ -115,10 +130,6 @@ fn attach_there(
         .chain(&inner)
         .map(|(row, _, _)| row.path.clone())
         .collect();
-    let seen = root.is_none() || progress.unmasked;
-    if seen && let Err(error) = spare::mount(visit, subject, &targets) {
-        tracing::warn!(%error, pid = subject.pid, "user namespaces in it cannot mount a procfs, ignoring");
-    }
     Ok(Outcome { grafted })
 }
 

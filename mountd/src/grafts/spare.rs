@@ -58,13 +58,13 @@ const EMPTY: &[&str] = &[
     "/sys/fs/binfmt_misc",
 ];
 
-/// Mounts the spares, if the container has none, and if nothing but grafts hides anything from it.
+/// Mounts the spares, if the container has none, and if nothing but grafts hides anything from it. Returns whether it did.
 ///
 /// # Errors
 /// When a mount is refused. No spare is mounted then.
-pub(super) fn mount(visit: &Visit, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
+pub(super) fn mount(visit: &Visit, subject: &Subject, targets: &Targets<'_>) -> Result<bool> {
     let Some(proc) = targets.proc()?.filter(is_whole) else {
-        return Ok(());
+        return Ok(false);
     };
     let sys = targets.sys()?.filter(is_whole);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -81,6 +81,22 @@ pub(super) fn mount(visit: &Visit, subject: &Subject, targets: &Targets<'_>) -> 
             .try_for_each(|(name, top)| put(&spare(top)?, &base, name))
             .and_then(|()| put(&cover, &base, ""));
         mounted.inspect_err(|_| remove(&proc, POINT))
+    })?;
+    Ok(true)
+}
+
+/// Unmounts the spares that were just mounted.
+///
+/// # Errors
+/// When the namespace cannot be entered.
+pub(super) fn undo(visit: &Visit, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
+    visit.mounts().inside(&subject.pidfd, || {
+        if let Some(proc) = targets.proc()? {
+            // First the cover, then the base with the spares.
+            remove(&proc, POINT);
+            remove(&proc, POINT);
+        }
+        Ok(())
     })
 }
 

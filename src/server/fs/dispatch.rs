@@ -21,7 +21,7 @@ use crate::server::workers::{Job, Lane, Workers};
 
 /// The most that a request which is answered at once is charged. It takes less; the rest of the time by the clock went to
 /// other threads.
-const MOST_AT_ONCE: Duration = Duration::from_millis(2);
+const MOST_AT_ONCE: Duration = Duration::from_millis(20);
 
 /// The connections, as far as they tell whether requests wait in the kernel.
 pub trait Backlog: Debug + Send + Sync {

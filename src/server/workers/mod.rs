@@ -10,6 +10,7 @@
 
 mod queues;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +41,12 @@ const COMPUTING: std::ops::RangeInclusive<usize> = 2..=8;
 /// The niceness of workers.
 const NICE: i32 = 5;
 
+/// The time that computing one answer may take. Nothing in it waits for anybody, so a worker that takes longer never ends.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The requests of each container that may wait however many those of others are.
+const WAITING_FLOOR: usize = 64;
+
 /// The number of workers that stay when there is nothing to do.
 const STAYING: usize = 2;
 
@@ -59,6 +66,8 @@ pub trait Job: Debug + Send {
 pub struct Workers {
     pool: Mutex<Pool>,
     work: Condvar,
+    /// A request is being computed, and nobody watches that.
+    begun: Condvar,
 }
 
 #[derive(Debug)]
@@ -67,6 +76,12 @@ struct Pool {
     threads: usize,
     /// The number of workers that wait for a request.
     idle: usize,
+    /// The times at which the requests were taken that are being computed, by the order in which they were.
+    computing: BTreeMap<u64, Instant>,
+    /// The number of requests that were taken.
+    taken: u64,
+    /// True if the thread that watches over them has a time at which it looks.
+    watches: bool,
 }
 
 impl Workers {
@@ -76,10 +91,14 @@ impl Workers {
             queues: Queues::new(limits),
             threads: 0,
             idle: 0,
+            computing: BTreeMap::new(),
+            taken: 0,
+            watches: false,
         });
         Self {
             pool,
             work: Condvar::new(),
+            begun: Condvar::new(),
         }
     }
 
@@ -96,6 +115,10 @@ impl Workers {
         }));
         this.pool.lock().threads = STAYING;
         (0..STAYING).try_for_each(|_| this.spawn())?;
+        let watched = Arc::clone(&this);
+        std::thread::Builder::new()
+            .name("worker-watch".to_owned())
+            .spawn(move || watched.watch())?;
         Ok(this)
     }
 
@@ -118,7 +141,8 @@ impl Workers {
         job: Box<dyn Job>,
     ) -> Result<(), Box<dyn Job>> {
         let mut pool = self.pool.lock();
-        if account.waiting() >= MOST_WAITING || pool.queues.waiting() >= MOST_WAITING_OF_ALL {
+        let is_full = pool.queues.waiting() >= MOST_WAITING_OF_ALL;
+        if account.waiting() >= MOST_WAITING || is_full && account.waiting() >= WAITING_FLOOR {
             return Err(job);
         }
         pool.queues.push(account, lane, job);
@@ -166,7 +190,10 @@ impl Workers {
                 continue;
             };
             idle_since = None;
-            let call = pool.queues.is_ready().then(|| pool.grows());
+            // Somebody has to wait for the containers that get their share again, while this one works.
+            let call =
+                (pool.queues.is_ready() || pool.queues.next_at().is_some()).then(|| pool.grows());
+            let number = self.begin(&mut pool, taken.lane, now);
             drop(pool);
             if let Some(grows) = call {
                 self.call(grows);
@@ -177,7 +204,39 @@ impl Workers {
             account.charge(Instant::now(), until.saturating_sub(used));
             used = until;
             pool = self.pool.lock();
+            pool.computing.remove(&number);
             pool.queues.done(&account, lane);
+        }
+    }
+
+    /// Notes that a request is taken, and returns its number.
+    fn begin(&self, pool: &mut Pool, lane: Lane, now: Instant) -> u64 {
+        pool.taken += 1;
+        if lane == Lane::Computing {
+            pool.computing.insert(pool.taken, now);
+            if !pool.watches {
+                self.begun.notify_one();
+            }
+        }
+        pool.taken
+    }
+
+    /// Ends the process when a worker does not end: the threads that read requests go on, so the daemon would not notice.
+    /// Another server computes the answer.
+    fn watch(&self) {
+        let mut pool = self.pool.lock();
+        loop {
+            let Some(oldest) = pool.computing.values().min().copied() else {
+                pool.watches = false;
+                self.begun.wait(&mut pool);
+                continue;
+            };
+            if oldest.elapsed() >= LIMIT {
+                tracing::error!("the server does not answer: a worker hangs");
+                std::process::abort();
+            }
+            pool.watches = true;
+            self.begun.wait_until(&mut pool, oldest + LIMIT);
         }
     }
 

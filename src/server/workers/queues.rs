@@ -211,7 +211,9 @@ impl Queues {
                 wanted.min(self.limits.all[lane as usize])
             })
             .iter()
-            .sum()
+            .sum::<usize>()
+            // One waits for those that get their share again.
+            + usize::from(!self.parked.is_empty())
     }
 
     /// Returns whether a worker that is free would find a request.

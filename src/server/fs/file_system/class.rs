@@ -29,6 +29,12 @@ pub(in crate::server::fs) enum Class {
     Sleeps,
 }
 
+/// Returns whether the value on the host of the tunable at this path may be a secret of root, on some kernel. The daemon is asked
+/// for it then (mountd/src/broker/host.rs has the same files).
+fn may_ask_for_the_host(path: &str) -> bool {
+    path.starts_with("/sys/module/") || path.starts_with("/proc/sys/fs/protected_")
+}
+
 impl FileSystem {
     /// Returns the account of the container in `slot`. Requests for slots in which nothing is have one account.
     pub(in crate::server::fs) fn account(&self, slot: u64) -> Arc<Account> {
@@ -100,6 +106,10 @@ impl FileSystem {
         };
         if matches!(operation, Operation::Write { .. }) && permission::takes_capability(id) {
             // The daemon is asked for the user namespace of the caller.
+            return Class::Sleeps;
+        }
+        if may_ask_for_the_host(EMULATORS[view.index].facts().path) && !self.sysctls.is_fresh(&view)
+        {
             return Class::Sleeps;
         }
         let is_tunable = view.tunable().is_some();
