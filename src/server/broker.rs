@@ -380,16 +380,16 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use eci_fs_protocol::link::Resource;
+    use eci_fs_protocol::link::Access;
     use std::os::fd::{AsFd, BorrowedFd};
 
     use super::*;
 
     fn ask(slot: u64) -> BrokerRequest {
-        BrokerRequest::Trigger {
+        BrokerRequest::Network {
             slot,
-            resource: Resource::Cpu,
-            trigger: b"some 1 2".to_vec(),
+            path: "core/somaxconn".to_owned(),
+            access: Access::Read,
             number: None,
         }
     }
@@ -403,6 +403,25 @@ mod tests {
         let (request, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
         daemon.send(&BrokerReply::Opened, fds).unwrap();
         request.lane()
+    }
+
+    #[test]
+    fn a_trigger_does_not_wait_for_another_question_of_its_container() {
+        let trigger = BrokerRequest::Trigger {
+            slot: 7,
+            resource: eci_fs_protocol::link::Resource::Cpu,
+            trigger: b"some 1 2".to_vec(),
+            number: None,
+        };
+        let (daemon, server) = Channel::pair().unwrap();
+        let broker = BrokerClient::new(server, BROKER);
+        for request in [ask(7), trigger] {
+            let told = broker.tell(&request, Instant::now());
+            assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
+            // Both have been sent.
+            let (sent, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
+            assert_eq!(sent.lane(), request.lane());
+        }
     }
 
     #[test]
