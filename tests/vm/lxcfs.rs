@@ -127,6 +127,12 @@ fn cpus(table: &mut Table<'_>) {
         found == ("0\n".into(), "ENOENT".into()),
         &found,
     );
+    for field in ["crash_notes", "crash_notes_size"] {
+        let found = table.texts(&format!("{CPU}/cpu1/{field}"));
+        let is_a_number = !found.0.is_empty() && !found.0.starts_with('E');
+        let cells = ["cpu", field, "the machine's", "not there"];
+        table.row(cells, is_a_number && found.1 == "ENOENT", &found);
+    }
     let found = table.texts(&format!("{CPU}/cpu1/power/autosuspend_delay_ms"));
     let cells = ["cpu", "autosuspend_delay_ms", "empty", "EIO"];
     table.row(cells, found == (String::new(), "EIO".into()), &found);
