@@ -2,13 +2,17 @@
 //! few seconds.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 
-use super::{attack, setup, soak, test};
+use super::{attack, fuzz, setup, soak, test};
 use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
+
+/// The time for which each fuzz target is fed.
+const FUZZED: Duration = Duration::from_secs(600);
 
 /// The lengths of the long forms.
 #[derive(Debug, Args)]
@@ -31,5 +35,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     cargo.env("ECI_FS_STRESS_READS", arguments.reads.to_string());
     run_command(cargo.current_dir(workspace_root()))?;
     soak::run(&arguments.soak)?;
+    fuzz::run(&fuzz::Arguments::lasting(FUZZED))?;
     attack::run(&attack::Arguments::default())
 }

@@ -55,7 +55,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// Returns the arguments for all targets, and this time for each.
-    pub(super) fn short(time: Duration) -> Self {
+    pub(super) fn lasting(time: Duration) -> Self {
         Self {
             minutes: time.as_secs_f64() / 60.0,
             ..Self::default()

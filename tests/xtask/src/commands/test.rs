@@ -3,12 +3,12 @@
 use std::env;
 use std::fs;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{fuzz, instructions, setup};
+use super::{instructions, setup};
 use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
 
@@ -99,9 +99,6 @@ const DOCUMENTATION: &str = "documentation";
 const PROBE: &str = "probe";
 const TESTS: &str = "tests";
 
-/// The time for which each fuzz target is fed. Their corpora are among the tests.
-const FUZZED: Duration = Duration::from_secs(6);
-
 /// Runs all steps, and stops at the first that fails.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let started = Instant::now();
@@ -137,9 +134,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         timed(step.name, || run_command(&mut cargo))?;
     }
     if !unprivileged {
-        timed("fuzzing", || {
-            fuzz::run(&fuzz::Arguments::short(FUZZED)).map(drop)
-        })?;
         // A report, not a gate: how many instructions are too many is for the reader to say.
         println!("test: instructions");
         if let Err(error) = instructions::run() {
