@@ -33,12 +33,13 @@ const GROUPS: &[(&str, Group)] = &[
     ("sysfs", sysfs::checks),
     ("tunables", tunables::checks),
     ("network", network::checks),
+    // Before those that forbid the host to trace processes, for good.
+    ("taken", taken::checks),
     ("handlers", handlers::checks),
     ("reading", reading::checks),
     ("life", life::checks),
     ("survival", survival::checks),
     ("raise", raise::checks),
-    ("taken", taken::checks),
 ];
 
 /// Makes all checks, or those of the groups that are named.
