@@ -62,7 +62,6 @@ const FILES: &[(&str, Wall)] = &[
     ("/proc/ioports", Wall::Landlock),
     ("/proc/keys", Wall::Landlock),
     ("/proc/key-users", Wall::Landlock),
-    ("/proc/modules", Wall::Landlock),
     ("/proc/cmdline", Wall::Landlock),
     ("/proc/config.gz", Wall::Landlock),
     ("/proc/net/tcp", Wall::Landlock),
