@@ -18,7 +18,7 @@ pub struct Counters {
 pub enum Kind {
     /// The kernel's own.
     Kernel,
-    /// It does not exist for the container.
+    /// The file does not exist for the container.
     Hidden,
     /// The number 0.
     Zero,

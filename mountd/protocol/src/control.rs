@@ -217,7 +217,7 @@ pub struct Listed {
     pub grafts: usize,
     /// Directories under which it is shown.
     pub mounts: Vec<PathBuf>,
-    /// What the server has done for it; none where the server does not say.
+    /// The figures of what the server has done for it; none where the server does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }

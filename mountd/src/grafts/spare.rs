@@ -92,9 +92,7 @@ pub(super) fn mount(visit: &Visit, subject: &Subject, targets: &Targets<'_>) -> 
 pub(super) fn undo(visit: &Visit, subject: &Subject, targets: &Targets<'_>) -> Result<()> {
     visit.mounts().inside(&subject.pidfd, || {
         if let Some(proc) = targets.proc()? {
-            // First the cover, then the base with the spares.
-            remove(&proc, POINT);
-            remove(&proc, POINT);
+            remove_base(&proc, POINT);
         }
         Ok(())
     })
@@ -107,11 +105,15 @@ pub(super) fn unmount(targets: &Targets<'_>) {
     };
     for point in [POINT, POINT_BEFORE] {
         if has_base(targets, &proc, point) {
-            // First the cover, then the base with the spares.
-            remove(&proc, point);
-            remove(&proc, point);
+            remove_base(&proc, point);
         }
     }
+}
+
+/// Unmounts the cover, and then the base with the spares. The thread is inside of the container's namespace.
+fn remove_base(proc: &Top<'_>, point: &str) {
+    remove(proc, point);
+    remove(proc, point);
 }
 
 /// Returns true if nothing is hidden of the mount, and no peer of it gets what is mounted on it.

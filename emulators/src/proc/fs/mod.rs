@@ -7,7 +7,7 @@ use crate::directory::Empty;
 pub static EXT4: Empty = Empty::new(144, "/proc/fs/ext4", 0o555);
 /// The commits of each journal.
 pub static JBD2: Empty = Empty::new(145, "/proc/fs/jbd2", 0o555);
-/// What is done on all XFS file systems together.
+/// The counters of all XFS file systems together.
 pub static XFS: Empty = Empty::new(146, "/proc/fs/xfs", 0o555);
 /// The segments and the I/O of each F2FS file system.
 pub static F2FS: Empty = Empty::new(147, "/proc/fs/f2fs", 0o555);

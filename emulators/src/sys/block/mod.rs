@@ -29,7 +29,7 @@ const CLASS: &str = "/sys/class/block";
 /// The files of each device that tell what it does.
 const FILES: [&str; 2] = ["inflight", "stat"];
 
-/// Those that only zram has (drivers/block/zram/zram_drv.c): what it holds, which often is the swap of the host.
+/// The counters that only zram has (drivers/block/zram/zram_drv.c): what it holds, which often is the swap of the host.
 const ZRAM_FILES: [&str; 3] = ["bd_stat", "io_stat", "mm_stat"];
 
 /// The files of the SCSI device that a disk belongs to, two directories above the disk (drivers/scsi/scsi_sysfs.c): the

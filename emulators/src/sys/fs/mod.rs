@@ -11,7 +11,7 @@ pub static EXT4: Empty = Empty::new(150, "/sys/fs/ext4", 0o755)
 pub static BTRFS: Empty = Empty::new(151, "/sys/fs/btrfs", 0o755)
     .but_for(&["features"])
     .unless_measuring();
-/// What is done on each XFS file system and on all together.
+/// The counters of each XFS file system and of all together.
 pub static XFS: Empty = Empty::new(152, "/sys/fs/xfs", 0o755).unless_measuring();
 /// Kilobytes written in the life of each F2FS file system, and its segments.
 pub static F2FS: Empty = Empty::new(153, "/sys/fs/f2fs", 0o755)
