@@ -15,6 +15,7 @@ pub mod program;
 mod run;
 mod runtime;
 mod show;
+mod sigpipe;
 mod unmount;
 mod upgrade;
 

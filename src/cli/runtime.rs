@@ -4,19 +4,21 @@
 //! runtime gets the same arguments, descriptors, environment, signals and parent process.
 
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::process::CommandExt;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::Args;
 use eci_fs_mountd::config::{self, Config, Location, OnError};
 use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::runtime_dir;
 use eci_fs_protocol::error::{Error, Result};
+use nix::unistd::execv;
 
 use crate::cli::client::Client;
 use crate::cli::program::{self, RUNTIME as PROGRAM, USUAL_DIRECTORIES};
+use crate::cli::sigpipe;
 use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::command_line::CommandLine;
 use crate::oci::decision::{Decision, decide};
@@ -86,9 +88,21 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
             }
         }
     }
-    let error = Command::new(&runtime).args(&line.rest).exec();
+    let Err(error) = become_program(&runtime, &line.rest);
     Err(Error::io("execute the runtime", &runtime, error)
         .remedy("name one that is there: [runtime] path in the configuration"))
+}
+
+/// Executes the real runtime. The call of the standard library would unblock all signals, and the runtime has to find
+/// blocked what its engine has blocked.
+fn become_program(program: &Path, arguments: &[OsString]) -> std::io::Result<Infallible> {
+    sigpipe::reset()?;
+    let words =
+        std::iter::once(program.as_os_str()).chain(arguments.iter().map(OsString::as_os_str));
+    let words: Vec<CString> = words
+        .map(|word| CString::new(word.as_bytes()))
+        .collect::<std::result::Result<_, _>>()?;
+    Ok(execv(&words[0], &words)?)
 }
 
 /// Adds the hook to the bundle of the container that is about to be created.

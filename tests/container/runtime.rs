@@ -277,6 +277,19 @@ fn privileged_a_signal_to_the_runtime_reaches_the_container() {
 }
 
 #[test]
+fn the_runtime_finds_the_signals_blocked_that_its_engine_has_blocked() {
+    let status = |words: &[&str]| {
+        let mut command = Command::new(find_program("env"));
+        command.arg("--block-signal=CHLD,USR2").args(words);
+        Ran::run(command.args(["^Sig", "/proc/self/status"])).ok()
+    };
+    let program = env!("CARGO_BIN_EXE_eci-runc");
+    let through = status(&[program, "--eci-runtime-path", "grep"]);
+    assert_eq!(through, status(&["grep"]));
+    assert!(through.contains("SigBlk:\t0000000000010800"), "{through}");
+}
+
+#[test]
 fn privileged_a_life_in_steps_is_that_of_the_runtime() {
     same_of_all(|bundle| {
         let name = bundle.name().to_owned();

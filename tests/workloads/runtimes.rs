@@ -44,16 +44,19 @@ fn releases() -> [PathBuf; 2] {
 fn privileged_old_and_new_runtimes_write_the_settings_of_attached_containers() {
     let scene = scene();
     let daemon = scene.daemon(&[]);
-    for usr in releases() {
-        for engine in Engine::RUNTIMES {
+    let [this, newest] = releases();
+    // youki is no package of a release.
+    let of_debian = [Engine::Runc, Engine::Crun];
+    for (usr, engines) in [(this, &Engine::RUNTIMES[..]), (newest, &of_debian)] {
+        for &engine in engines {
             for user in [false, true] {
                 let mut bundle = Bundle::new(&scene, engine, &Limits::default(), user);
                 bundle.hook(&scene, &[]);
                 bundle.change(|config| config["linux"]["sysctl"] = sysctls());
                 let usr = usr.display().to_string();
-                let name = engine.program();
                 let script = r#"mount --bind "$0" /usr && exec "$@""#;
-                bundle.wrap(&["unshare", "--mount", "sh", "-c", script, &usr, name]);
+                let unshare = ["unshare", "--mount", "sh", "-c", script, &usr];
+                bundle.wrap(&[&unshare[..], &engine.words()].concat());
                 let mut container = Container::of_bundle(bundle);
                 assert!(!container.grafts().is_empty());
                 for (name, value) in SYSCTLS {

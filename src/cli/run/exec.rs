@@ -15,7 +15,8 @@ use nix::sys::signal::SigSet;
 use nix::unistd::execv;
 
 use super::super::PROGRAM;
-use super::{FAILED, sigpipe};
+use super::FAILED;
+use crate::cli::sigpipe;
 
 /// The exit codes of shells for a command that cannot be executed, and for one that does not exist.
 const NOT_EXECUTABLE: u8 = 126;

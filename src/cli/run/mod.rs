@@ -16,7 +16,6 @@ mod inherited;
 mod init;
 pub(super) mod limits;
 pub(super) mod signals;
-mod sigpipe;
 mod stage;
 
 use std::ffi::OsString;

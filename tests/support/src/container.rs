@@ -175,6 +175,9 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// A command that executes another one with SIGCHLD blocked.
+const KEEPING_CHILD_SIGNALS: [&str; 2] = ["env", "--block-signal=CHLD"];
+
 impl Engine {
     /// The OCI runtimes.
     pub const RUNTIMES: [Self; 3] = [Self::Runc, Self::Crun, Self::Youki];
@@ -190,14 +193,24 @@ impl Engine {
         }
     }
 
+    /// Returns the words of a command that executes the runtime directly. `youki run` (0.7.0) waits for ever for a container
+    /// that ends before youki listens to signals; with these words the signal stays pending. A shell between them and the
+    /// runtime would unblock it.
+    pub fn words(self) -> Vec<&'static str> {
+        let first: &[_] = match self {
+            Self::Youki => &KEEPING_CHILD_SIGNALS,
+            _ => &[],
+        };
+        [first, &[self.program()]].concat()
+    }
+
     /// Returns a program that has to execute the runtime on this host, if it does not work by itself. crun refuses a
-    /// hybrid layout while v2 has a controller; the wrapper hides the controllers of v2. `youki run` (0.7.0) waits for
-    /// ever for a container that ends before youki listens to signals; the wrapper keeps the signal pending.
+    /// hybrid layout while v2 has a controller; the wrapper hides the controllers of v2.
     #[track_caller]
     pub(crate) fn enter(self) -> Option<Command> {
         if self == Self::Youki {
-            let mut command = Command::new(find_program("env"));
-            command.arg("--block-signal=CHLD");
+            let mut command = Command::new(find_program(KEEPING_CHILD_SIGNALS[0]));
+            command.args(&KEEPING_CHILD_SIGNALS[1..]);
             return Some(command);
         }
         let v2 = hybrid().filter(|_| self == Self::Crun)?;
