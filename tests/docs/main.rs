@@ -338,7 +338,7 @@ fn unsafe_code_is_where_the_architecture_says() {
         "src/server/fuse/session.rs",
         "src/server/state/memory.rs",
         "src/cli/run/inherited.rs",
-        "src/cli/run/sigpipe.rs",
+        "src/cli/sigpipe.rs",
         "mountd/src/connections/clone_device.rs",
         "mountd/src/container/pid_max.rs",
     ];

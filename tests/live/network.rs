@@ -402,7 +402,7 @@ fn privileged_a_container_with_more_names_than_are_kept_harms_nobody() {
     let own = read_device(&mut victim, "eth0");
     attacker.ask(&["hold", "held", &format!("{NEIGH}/x0/mcast_solicit")]);
     let found = attacker.busybox(&["find", NEIGH]);
-    // MOST_KNOWN of src/server/ids/paths.rs.
+    // MOST_KNOWN of src/server/ids/paths.
     assert!(found.lines().count() > 1 << 12, "{}", found.lines().count());
     assert_eq!(read_device(&mut victim, "eth0"), own);
     // What was forgotten of its own is found again.

@@ -2,10 +2,11 @@
 //!
 //! An emulator decides about each path below such a directory: it is hidden, computed, a link, or the kernel's own
 //! file, which is then read here, from the host, and never written; or it is the kernel's own of the container's network
-//! namespace (`network.rs`). A node id holds the number of a path (`src/server/ids/paths.rs`). The path is written to the
-//! state when it gets its number, for the next server. A path that did not fit into the state is found again by walking.
+//! namespace (`network.rs`). A node id holds the number of a path (`nodes.rs`). A path whose number is not known any more is
+//! found again by walking.
 
 mod network;
+mod nodes;
 mod passthrough;
 mod place;
 
@@ -15,7 +16,6 @@ use std::time::{Duration, SystemTime};
 use eci_fs_emulators::EMULATORS;
 use eci_fs_emulators::directory::NEEDS;
 use eci_fs_emulators::{DIRECTORIES, Decision, Directory, Host};
-use rustix::fs::OFlags;
 
 use super::attr::{Attr, DirEntry, Kind};
 use super::containers::{Containers, directory};
@@ -27,27 +27,25 @@ use super::snapshots::Snapshots;
 use crate::server::broker::BrokerClient;
 use crate::server::container::Attached;
 use crate::server::error::Errno;
-use crate::server::ids::{Handle, Known, Node, NodeId, Owner, Paths, Request};
-use crate::server::state::{Key, Record};
+use crate::server::ids::{Handle, Known, Node, NodeId, Owner, Request};
 use network::NetworkFiles;
-use passthrough::{Stat, read_whole};
+use nodes::Nodes;
+use passthrough::Passthrough;
 pub(super) use place::Place;
 use place::{covering, join, owner_of, split};
 
 /// The directory grafts of all containers.
 #[derive(Debug)]
 pub(super) struct DirectoryGrafts {
-    host: Arc<Host>,
     renderer: Arc<Renderer>,
     containers: Arc<Containers>,
     snapshots: Arc<Snapshots>,
     permissions: Arc<Permissions>,
-    persistence: Persistence,
+    nodes: Nodes,
+    passthrough: Passthrough,
     network: NetworkFiles,
     /// Stands for the container that is going to be in a prepared slot.
     nobody: Arc<Attached>,
-    /// The paths of the host. The names that a container chooses are its own ([`Attached::paths`]).
-    paths: Paths,
 }
 
 impl DirectoryGrafts {
@@ -62,15 +60,14 @@ impl DirectoryGrafts {
         broker: Option<Arc<BrokerClient>>,
     ) -> Self {
         Self {
-            host,
             renderer,
             containers,
             snapshots,
             permissions,
-            persistence,
+            nodes: Nodes::new(persistence),
+            passthrough: Passthrough::new(host),
             network: NetworkFiles::new(broker),
             nobody: Arc::new(Attached::unlimited()),
-            paths: Paths::of_host(),
         }
     }
 
@@ -124,7 +121,7 @@ impl DirectoryGrafts {
         else {
             return Ok(None);
         };
-        let (known, rel) = self.paths.path(number).ok_or(Errno::NOENT)?;
+        let (known, rel) = self.nodes.of_host(number).ok_or(Errno::NOENT)?;
         let directory = directory(known).ok_or(Errno::NOENT)?;
         Ok(Some(self.prepared(slot, directory, &rel)))
     }
@@ -139,53 +136,6 @@ impl DirectoryGrafts {
             Decision::Made => Ok(Kind::Directory),
             Decision::View { .. } => Ok(Kind::File),
             _ => Err(Errno::NOENT),
-        }
-    }
-
-    /// Returns the node of a path below the directory graft of `place`, and writes down which path that is.
-    fn node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
-        let (slot, directory) = (place.slot, place.directory.facts().id);
-        if rel.is_empty() {
-            return Ok(NodeId::view(slot, directory));
-        }
-        let owner = owner_of(place.directory);
-        let paths = self.paths_of(owner, &place.container);
-        let number = paths.number(slot, directory, rel, |learned| {
-            let (number, path) = (learned.number, rel.to_owned());
-            let record = || match owner {
-                Owner::Host => Record::Path {
-                    number,
-                    directory,
-                    path,
-                },
-                Owner::Container => Record::OwnPath {
-                    slot,
-                    number,
-                    directory,
-                    path,
-                },
-            };
-            self.persistence.put(record, &[]);
-            if let Some(number) = learned.forgotten {
-                self.persistence.forget(Key::OwnPath(slot, number));
-            }
-        })?;
-        Ok(NodeId::below(slot, owner, number))
-    }
-
-    /// Returns the node of a path in a listing. The paths of the host are learned, because all containers have the same.
-    /// A container's names are not, with few exceptions: it can have any number of them, and the kernel asks for a name
-    /// before it uses its node.
-    fn listed_node(&self, place: &Place, rel: &str) -> Result<NodeId, Errno> {
-        let (slot, directory) = (place.slot, place.directory.facts().id);
-        let owner = owner_of(place.directory);
-        if owner == Owner::Host {
-            return self.node(place, rel);
-        }
-        let paths = self.paths_of(owner, &place.container);
-        match paths.number_in_listing(slot, directory, rel)? {
-            Some(number) => Ok(NodeId::below(slot, owner, number)),
-            None => self.node(place, rel),
         }
     }
 
@@ -213,21 +163,13 @@ impl DirectoryGrafts {
 
     /// Returns the directory that holds a place; none for a directory graft itself.
     pub(super) fn parent(&self, place: &Place) -> Result<Option<NodeId>, Errno> {
-        let above = split(&place.rel).map(|(above, _)| self.node(place, above));
+        let above = split(&place.rel).map(|(above, _)| self.nodes.node(place, above));
         above.transpose()
-    }
-
-    /// Returns the table of the paths that `owner` has, as far as `container` sees them.
-    fn paths_of<'a>(&'a self, owner: Owner, container: &'a Attached) -> &'a Paths {
-        match owner {
-            Owner::Host => &self.paths,
-            Owner::Container => &container.paths,
-        }
     }
 
     /// Learns the number of a path of the host that a server before this one has given out.
     pub(super) fn learn(&self, number: u64, directory: u16, path: &str) {
-        self.paths.restore(number, directory, path);
+        self.nodes.learn(number, directory, path);
     }
 
     /// Returns the place that a node names below a directory graft, or the graft itself; none for other nodes.
@@ -254,7 +196,7 @@ impl DirectoryGrafts {
                 number,
             } => {
                 let container = self.containers.get(slot)?;
-                let known = match self.paths_of(owner, &container).path(number) {
+                let known = match self.nodes.known(owner, &container, number) {
                     Some(known) => Some(known),
                     None => self.walk_to(id, owner, &container)?,
                 };
@@ -294,7 +236,7 @@ impl DirectoryGrafts {
                 let entries = self.entries(&place).unwrap_or_default();
                 if let Some(found) = entries.iter().find(|entry| entry.id == id) {
                     let path = join(&rel, &found.name);
-                    self.node(&place, &path)?;
+                    self.nodes.node(&place, &path)?;
                     return Ok(Some((directory.facts().id, path.into())));
                 }
                 let directories = entries.iter().filter(|e| e.kind == Kind::Directory);
@@ -331,16 +273,18 @@ impl DirectoryGrafts {
         match place.decide(&cx, &rel)? {
             Decision::Hidden => Err(Errno::NOENT),
             Decision::Passthrough(host) => {
-                self.host_stat(&host)?;
-                self.node(place, &rel)
+                self.passthrough.stat(&host)?;
+                self.nodes.node(place, &rel)
             }
             // The daemon walks to a single file when it attaches; it is not asked about that.
-            Decision::Namespaced(_) if place.is_way() => self.node(place, &rel),
+            Decision::Namespaced(_) if place.is_way() => self.nodes.node(place, &rel),
             Decision::Namespaced(path) => {
                 self.network.stat(place.slot, &path)?;
-                self.node(place, &rel)
+                self.nodes.node(place, &rel)
             }
-            Decision::View { .. } | Decision::Link(_) | Decision::Made => self.node(place, &rel),
+            Decision::View { .. } | Decision::Link(_) | Decision::Made => {
+                self.nodes.node(place, &rel)
+            }
             Decision::Tunable(id) => Ok(NodeId::view(place.slot, id)),
         }
     }
@@ -372,12 +316,12 @@ impl DirectoryGrafts {
                 // The container's network namespace lists those.
                 Decision::Namespaced(_) => continue,
                 // The file may have gone since it was listed.
-                Decision::Passthrough(host) => match self.host_stat(&host) {
+                Decision::Passthrough(host) => match self.passthrough.stat(&host) {
                     Ok(stat) => stat.kind,
                     Err(_) => continue,
                 },
             };
-            let id = self.listed_node(place, &rel)?;
+            let id = self.nodes.listed(place, &rel)?;
             entries.push(DirEntry {
                 ino: self.inode(place, &rel, id),
                 ..DirEntry::new(id, kind, name)
@@ -388,7 +332,7 @@ impl DirectoryGrafts {
                 // A computed entry takes the place of the kernel's.
                 let rel = join(&place.rel, &name);
                 if let Decision::Namespaced(_) = place.decide(&cx, &rel)? {
-                    let id = self.listed_node(place, &rel)?;
+                    let id = self.nodes.listed(place, &rel)?;
                     entries.push(DirEntry::new(id, kind, name));
                 }
             }
@@ -425,7 +369,7 @@ impl DirectoryGrafts {
                 (Kind::File, mode, self.content(place)?.text.len() as u64)
             }
             Decision::Passthrough(host) => {
-                let stat = self.host_stat(&host)?;
+                let stat = self.passthrough.stat(&host)?;
                 let mode = if place.rel.is_empty() {
                     place.directory.facts().mode
                 } else {
@@ -477,22 +421,7 @@ impl DirectoryGrafts {
                     .map_err(|error| place.failed(&error))?;
                 Ok(text.into())
             }
-            Decision::Passthrough(host) => self.pass(&host),
-        }
-    }
-
-    /// Returns the content of a file of the host.
-    fn pass(&self, path: &str) -> Result<Content, Errno> {
-        use rustix::io::Errno as Kernels;
-        let failed = |errno: Kernels| Errno(errno.raw_os_error());
-        match self.host.open_flags(path, OFlags::RDONLY) {
-            Ok(file) => read_whole(file),
-            // The kernel lets root open some that only root may read. Who asked may, by the attributes of the file.
-            Err(Kernels::ACCESS) => {
-                let text = self.host.read_as_root(path).map_err(failed)?;
-                Ok(Content::from(text))
-            }
-            Err(error) => Err(failed(error)),
+            Decision::Passthrough(host) => self.passthrough.content(&host),
         }
     }
 
@@ -518,27 +447,9 @@ impl DirectoryGrafts {
         let cx = self.renderer.context(&place.container, NEEDS);
         match place.decide(&cx, &place.rel)? {
             Decision::Link(target) => Ok(target.into_bytes()),
-            Decision::Passthrough(host) => {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW;
-                let fd = self
-                    .host
-                    .open_flags(&host, flags)
-                    .map_err(|e| Errno(e.raw_os_error()))?;
-                rustix::fs::readlinkat(&fd, "", Vec::new())
-                    .map(std::ffi::CString::into_bytes)
-                    .map_err(|e| Errno(e.raw_os_error()))
-            }
+            Decision::Passthrough(host) => self.passthrough.link(&host),
             _ => Err(Errno(libc::EINVAL)),
         }
-    }
-
-    fn host_stat(&self, path: &str) -> Result<Stat, Errno> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        let fd = self
-            .host
-            .open_flags(path, flags)
-            .map_err(|e| Errno(e.raw_os_error()))?;
-        Stat::of(&fd)
     }
 }
 

@@ -1,10 +1,72 @@
 //! Files of the kernel's own that are passed through as they are.
 
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use eci_fs_emulators::Host;
+use rustix::fs::OFlags;
+use rustix::io::Errno as Kernels;
 
 use crate::server::error::Errno;
 use crate::server::fs::attr::Kind;
 use crate::server::fs::content::Content;
+
+/// The files of the host that containers see as they are.
+#[derive(Debug)]
+pub(super) struct Passthrough {
+    host: Arc<Host>,
+}
+
+impl Passthrough {
+    pub(super) fn new(host: Arc<Host>) -> Self {
+        Self { host }
+    }
+
+    /// Returns the attributes of the file at `path`, which is not followed if it is a link.
+    ///
+    /// # Errors
+    /// The kernel's when it cannot be opened; ENOENT for what containers do not see.
+    pub(super) fn stat(&self, path: &str) -> Result<Stat, Errno> {
+        Stat::of(&self.open_path(path)?)
+    }
+
+    /// Returns the content of the file at `path`.
+    ///
+    /// # Errors
+    /// The kernel's when it cannot be opened; EISDIR for a directory.
+    pub(super) fn content(&self, path: &str) -> Result<Content, Errno> {
+        match self.host.open_flags(path, OFlags::RDONLY) {
+            Ok(file) => read_whole(file),
+            // The kernel lets root open some that only root may read. Who asked may, by the attributes of the file.
+            Err(Kernels::ACCESS) => {
+                let text = self.host.read_as_root(path).map_err(errno)?;
+                Ok(Content::from(text))
+            }
+            Err(error) => Err(errno(error)),
+        }
+    }
+
+    /// Returns the target of the link at `path`.
+    ///
+    /// # Errors
+    /// The kernel's when it cannot be opened, or is no link.
+    pub(super) fn link(&self, path: &str) -> Result<Vec<u8>, Errno> {
+        let fd = self.open_path(path)?;
+        rustix::fs::readlinkat(&fd, "", Vec::new())
+            .map(CString::into_bytes)
+            .map_err(errno)
+    }
+
+    fn open_path(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        self.host.open_flags(path, flags).map_err(errno)
+    }
+}
+
+fn errno(error: Kernels) -> Errno {
+    Errno(error.raw_os_error())
+}
 
 /// The attributes of a file of the kernel's.
 pub(super) struct Stat {
