@@ -31,6 +31,7 @@ pub mod daemon;
 mod faults;
 pub mod grafts;
 pub mod host_sysctls;
+pub mod isolation;
 pub mod output;
 pub mod persistent_descriptors;
 pub mod registry;

@@ -1,0 +1,3 @@
+//! Isolated containers.
+
+pub mod overlays;

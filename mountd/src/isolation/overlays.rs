@@ -1,0 +1,391 @@
+//! The two overlays of one container.
+//!
+//! An engine mounts an overlay for a container. An isolated container has another one, of ID-mapped clones of the same
+//! layers. Each caches names, and the kernel tells neither what the other changes. So `docker cp` would miss the files of the
+//! container, and the container those of `docker cp`.
+//!
+//! The thread `overlays` hears by fanotify of each use of the engine's overlay. After the use the kernel forgets the unused
+//! names of that overlay, so the next use finds what the container has changed. After a write it forgets the container's
+//! too. A container cannot reach the overlay of its engine, so it causes none of that.
+//!
+//! An event holds the engine's mount until it is read, a moment later. An unmount just then is EBUSY, unless it is lazy, as
+//! that of engines is.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use eci_fs_protocol::error::{Error, Result};
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
+use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fs::Timespec;
+use rustix::io::Errno;
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
+
+use crate::faults;
+use crate::threads::{self, Mend};
+
+/// A use of the engine's overlay is over when nothing was heard for this long.
+const SILENCE: Duration = Duration::from_millis(3);
+
+/// The longest time for which the names of a use without a pause are kept.
+const LONGEST: Duration = Duration::from_millis(100);
+
+/// The number of reads after which the thread turns to the next container. One read is some 170 events.
+const MOST_READS: usize = 64;
+
+/// The type of an overlay (`OVERLAYFS_SUPER_MAGIC` of linux/magic.h).
+const OVERLAY: i64 = 0x794c_7630;
+
+/// The overlays of all isolated containers.
+#[derive(Debug)]
+pub(crate) struct Overlays {
+    epoll: OwnedFd,
+    pairs: Mutex<BTreeMap<u32, Pair>>,
+}
+
+/// The overlays of one container.
+#[derive(Debug)]
+struct Pair {
+    heard: Fanotify,
+    engines: Names,
+    containers: Names,
+    used: Option<Use>,
+}
+
+/// A use of the engine's overlay that is not over.
+#[derive(Debug, Clone, Copy)]
+struct Use {
+    began: Instant,
+    last: Instant,
+    wrote: bool,
+}
+
+/// The names that an overlay has cached. This holds the file system and none of its mounts, so these can be unmounted.
+#[derive(Debug)]
+struct Names(OwnedFd);
+
+impl Overlays {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there are no more threads or descriptors.
+    pub(crate) fn start() -> Result<Arc<Self>> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|e| Error::io("make", "an epoll set", e))?;
+        let this = Arc::new(Self {
+            epoll,
+            pairs: Mutex::default(),
+        });
+        let work = Arc::clone(&this);
+        threads::start("overlays", Mend::Again, move || {
+            loop {
+                work.wait();
+            }
+        })?;
+        Ok(this)
+    }
+
+    /// Watches the overlays of the container whose range begins with `first_id`, until [`Self::forget`]. `engine` and
+    /// `container` are the roots of the engine's overlay and of its own, open for reading.
+    ///
+    /// # Errors
+    /// When one of the two is no overlay, or cannot be watched.
+    pub(crate) fn watch(&self, first_id: u32, engine: OwnedFd, container: OwnedFd) -> Result<()> {
+        let pair = Pair::new(&engine, &container)?;
+        let mut pairs = self.pairs.lock();
+        epoll::add(
+            &self.epoll,
+            &pair.heard,
+            EventData::new_u64(first_id.into()),
+            EventFlags::IN,
+        )
+        .map_err(|e| Error::io("watch", "the overlay of an engine", e))?;
+        pairs.insert(first_id, pair);
+        Ok(())
+    }
+
+    /// Watches no more the overlays of a container.
+    pub(crate) fn forget(&self, first_id: u32) {
+        self.pairs.lock().remove(&first_id);
+    }
+
+    /// Waits for uses of overlays, and ends those that are over.
+    fn wait(&self) {
+        let next = self.pairs.lock().values().filter_map(Pair::due).min();
+        let timeout = next.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec::try_from(left).unwrap_or_default()
+        });
+        let mut events = Vec::with_capacity(64);
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot wait for uses of overlays, trying again");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+        faults::at("overlays");
+        let mut pairs = self.pairs.lock();
+        for event in events {
+            let pair = u32::try_from(event.data.u64()).map(|id| pairs.get_mut(&id));
+            if let Ok(Some(pair)) = pair {
+                pair.hear();
+            }
+        }
+        let now = Instant::now();
+        for (first_id, pair) in pairs.iter_mut() {
+            if pair.due().is_some_and(|at| at <= now)
+                && let Err(error) = pair.end_use()
+            {
+                tracing::warn!(first_id, %error, "an engine may see old names in its overlay");
+            }
+        }
+    }
+}
+
+impl Pair {
+    fn new(engine: &OwnedFd, container: &OwnedFd) -> Result<Self> {
+        let trouble = |e: nix::errno::Errno| Error::io("watch", "the overlay of an engine", e);
+        let (engines, containers) = (Names::of(engine)?, Names::of(container)?);
+        let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK;
+        let heard = Fanotify::init(
+            flags, // The kernel opens the file of each event. A FIFO must not make it wait.
+            EventFFlags::O_RDONLY | EventFFlags::O_NONBLOCK | EventFFlags::O_CLOEXEC,
+        )
+        .map_err(trouble)?;
+        let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
+        let uses = MaskFlags::FAN_OPEN
+            | MaskFlags::FAN_CLOSE_WRITE
+            | MaskFlags::FAN_CLOSE_NOWRITE
+            | MaskFlags::FAN_ONDIR;
+        heard
+            .mark::<_, std::path::Path>(flags, uses, engine, None)
+            .map_err(trouble)?;
+        Ok(Self {
+            heard,
+            engines,
+            containers,
+            used: None,
+        })
+    }
+
+    /// Reads what was heard of the engine's overlay.
+    fn hear(&mut self) {
+        let now = Instant::now();
+        let own = std::process::id();
+        for _ in 0..MOST_READS {
+            let Ok(events) = self.heard.read_events() else {
+                return;
+            };
+            for event in events {
+                // What got lost may have been a write.
+                let lost = event.mask().contains(MaskFlags::FAN_Q_OVERFLOW);
+                if !lost && u32::try_from(event.pid()) == Ok(own) {
+                    continue;
+                }
+                let wrote = lost || event.mask().contains(MaskFlags::FAN_CLOSE_WRITE);
+                let used = self.used.get_or_insert(Use {
+                    began: now,
+                    last: now,
+                    wrote: false,
+                });
+                used.last = now;
+                used.wrote |= wrote;
+            }
+        }
+    }
+
+    /// Returns the time at which the use ends that is under way.
+    fn due(&self) -> Option<Instant> {
+        let used = self.used?;
+        Some((used.last + SILENCE).min(used.began + LONGEST))
+    }
+
+    /// Has the kernel forget the names that are out of date after a use.
+    fn end_use(&mut self) -> Result<()> {
+        let Some(used) = self.used.take() else {
+            return Ok(());
+        };
+        self.engines.forget()?;
+        if used.wrote {
+            self.containers.forget()?;
+        }
+        Ok(())
+    }
+}
+
+impl Names {
+    /// Returns the names of the overlay with this root.
+    ///
+    /// # Errors
+    /// When it is no overlay.
+    fn of(root: impl AsFd) -> Result<Self> {
+        let trouble = |e| Error::io("look at", "the root of an overlay", e);
+        if rustix::fs::fstatfs(&root).map_err(trouble)?.f_type != OVERLAY {
+            return Err(Error::refused("the root of a container is no overlay"));
+        }
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        fspick(root, "", flags).map(Self).map_err(trouble)
+    }
+
+    /// Has the kernel forget the names that nobody uses: a reconfiguration that changes nothing does that.
+    fn forget(&self) -> Result<()> {
+        fsconfig_reconfigure(self.0.as_fd()).map_err(|e| Error::io("reconfigure", "an overlay", e))
+    }
+}
+
+/// Has the kernel forget the names of the overlay with this root that nobody uses. A root of another type is left alone.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn forget_names(root: BorrowedFd<'_>) -> Result<()> {
+    match rustix::fs::fstatfs(root) {
+        Ok(stat) if stat.f_type == OVERLAY => Names::of(root)?.forget(),
+        Ok(_) => Ok(()),
+        Err(e) => Err(Error::io("look at", "the root of a container", e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    /// Two overlays of the same layers, in a mount namespace of their own.
+    struct Scene {
+        dir: tempfile::TempDir,
+    }
+
+    impl Scene {
+        #[track_caller]
+        fn new() -> Self {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let this = Self { dir };
+            for name in ["lower", "upper", "work", "work-eci", "engine", "container"] {
+                fs::create_dir(this.path(name)).unwrap();
+            }
+            fs::write(this.path("lower/passwd"), "root\n").unwrap();
+            this.mount("work", "engine");
+            this.mount("work-eci", "container");
+            this
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.dir.path().join(name)
+        }
+
+        #[track_caller]
+        fn mount(&self, work: &str, at: &str) {
+            let [lower, upper, work] = ["lower", "upper", work].map(|name| self.path(name));
+            let options = format!(
+                "lowerdir={},upperdir={},workdir={}",
+                lower.display(),
+                upper.display(),
+                work.display()
+            );
+            let flags = MsFlags::empty();
+            mount(
+                Some("overlay"),
+                &self.path(at),
+                Some("overlay"),
+                flags,
+                Some(options.as_str()),
+            )
+            .unwrap();
+        }
+
+        #[track_caller]
+        fn open(&self, name: &str) -> OwnedFd {
+            fs::File::open(self.path(name)).unwrap().into()
+        }
+    }
+
+    /// Reads a file until it has this text; the daemon is another process than those that it hears.
+    #[track_caller]
+    fn becomes(path: &Path, text: &str) {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let cat = std::process::Command::new("cat")
+                .arg(path)
+                .output()
+                .unwrap();
+            if cat.stdout == text.as_bytes() {
+                return;
+            }
+            assert!(Instant::now() < end, "{}: {cat:?}", path.display());
+        }
+    }
+
+    #[track_caller]
+    fn write(path: &Path, text: &str) {
+        let script = r#"printf %s "$1" > "$0""#;
+        let path = path.to_str().unwrap();
+        let status = std::process::Command::new("sh")
+            .args(["-c", script, path, text])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    #[test]
+    fn privileged_each_overlay_sees_what_was_changed_by_the_other() {
+        let scene = Scene::new();
+        let [engine, container] =
+            ["engine/passwd", "container/passwd"].map(|name| scene.path(name));
+        let overlays = Overlays::start().unwrap();
+        overlays
+            .watch(1, scene.open("engine"), scene.open("container"))
+            .unwrap();
+        for path in [&engine, &container] {
+            becomes(path, "root\n");
+        }
+        // Copied up by the container, of which the engine's overlay knows nothing.
+        write(&container, "root\nnew\n");
+        becomes(&engine, "root\nnew\n");
+        write(&engine, "from the engine\n");
+        becomes(&container, "from the engine\n");
+        assert!(!scene.path("container/later").exists());
+        write(&scene.path("engine/later"), "later\n");
+        becomes(&scene.path("container/later"), "later\n");
+        overlays.forget(1);
+    }
+
+    #[test]
+    fn privileged_an_overlay_that_is_watched_can_be_unmounted_and_mounted_again() {
+        let scene = Scene::new();
+        let overlays = Overlays::start().unwrap();
+        overlays
+            .watch(1, scene.open("engine"), scene.open("container"))
+            .unwrap();
+        // An event that the thread has not read holds the mount.
+        let end = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = nix::mount::umount(&scene.path("engine")) {
+            assert!(
+                error == nix::errno::Errno::EBUSY && Instant::now() < end,
+                "{error}"
+            );
+        }
+        scene.mount("work", "engine");
+        becomes(&scene.path("engine/passwd"), "root\n");
+        overlays.forget(1);
+    }
+
+    #[test]
+    fn privileged_what_is_no_overlay_is_refused() {
+        let scene = Scene::new();
+        let overlays = Overlays::start().unwrap();
+        let error = overlays.watch(1, scene.open("lower"), scene.open("container"));
+        assert!(error.unwrap_err().to_string().contains("no overlay"));
+    }
+}
