@@ -85,6 +85,9 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
                 }
             }
         }
+        super::isolate::create(line, &config, &location.path, &runtime)?;
+    } else {
+        super::isolate::enter(line, &config, &runtime)?;
     }
     let error = Command::new(&runtime).args(&line.rest).exec();
     Err(Error::io("execute the runtime", &runtime, error)
