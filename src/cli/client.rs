@@ -12,7 +12,9 @@ use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::runtime_dir::RuntimeDir;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::control::{Answer, Call, Listed, Request, Response, VERSION};
+use eci_fs_protocol::control::{
+    Answer, Call, Isolate, Isolated, Listed, Request, Response, VERSION,
+};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -166,6 +168,27 @@ impl Client {
         }
     }
 
+    /// Asks for a range of ids for the container `key`. `runtime` is the pidfd of the process that becomes its runtime:
+    /// the range is free again when that process ends before the container has one. Returns the range, and the user
+    /// namespace that has it.
+    ///
+    /// # Errors
+    /// As [`Self::call`], and when the daemon is of an older release.
+    pub fn isolate(&self, key: &str, runtime: BorrowedFd<'_>) -> Result<(Isolated, OwnedFd)> {
+        let key = key.to_owned();
+        let answer = self.call(Request::Isolate(Isolate { key }), &[runtime]);
+        match answer.map_err(older_daemon)? {
+            (Response::Isolated(isolated), fds) => {
+                let namespace = fds.into_iter().next();
+                let namespace = namespace.ok_or_else(|| {
+                    Error::refused("eci-mountd answered without the user namespace")
+                })?;
+                Ok((isolated, namespace))
+            }
+            (other, _) => Err(unexpected_answer(&other)),
+        }
+    }
+
     /// Returns all containers of the daemon.
     ///
     /// # Errors
@@ -200,6 +223,20 @@ impl Client {
             }
         }
     }
+}
+
+/// Replaces the answer that a daemon gives to a request that it does not know: it is of a release that cannot isolate.
+fn older_daemon(error: Error) -> Error {
+    let unknown =
+        error.kind == Kind::Refused && error.what.starts_with("a packet could not be understood");
+    if !unknown {
+        return error;
+    }
+    Error::new(
+        Kind::Version,
+        "eci-mountd is of an older release, and cannot isolate containers",
+    )
+    .remedy("`eci-fs upgrade daemon` puts the installed one in its place")
 }
 
 fn no_answer(limit: Duration) -> Error {

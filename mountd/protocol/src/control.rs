@@ -80,7 +80,21 @@ pub enum Request {
         /// The path in the container: "/proc/meminfo".
         path: String,
     },
+    /// Gives a container that is about to be made a range of ids. The packet carries the pidfd of the process that
+    /// becomes its runtime. The answer is [`Response::Isolated`]. An older daemon does not understand it, and closes the connection.
+    Isolate(Isolate),
 }
+
+/// The container that [`Request::Isolate`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolate {
+    /// The runtime's root directory, "/", and the id of the container: what tells the containers of a host apart. At
+    /// most [`MAX_KEY`] bytes.
+    pub key: String,
+}
+
+/// The length of the longest [`Isolate::key`], in bytes.
+pub const MAX_KEY: usize = 4096;
 
 /// The container that [`Request::Attach`] is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +192,9 @@ pub enum Response {
     Upgraded(Upgraded),
     /// To [`Request::Open`], with the descriptor.
     Opened,
+    /// To [`Request::Isolate`], with the descriptor of a user namespace. It maps the ids of the range, users and groups
+    /// alike, to 0 and those after it.
+    Isolated(Isolated),
     /// To anything that failed.
     Failed(Error),
 }
@@ -193,6 +210,18 @@ pub struct Attached {
     pub took_usec: u64,
     /// True if it was attached before, and nothing was done now.
     pub already: bool,
+}
+
+/// The range of ids that a container has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolated {
+    /// The id of the host that is 0 in the container.
+    pub first_id: u32,
+    /// The number of ids.
+    pub ids: u32,
+    /// The path of the stage: the mount below which the container's files are put together. It is a directory of root's,
+    /// private, in the mount namespace of the daemon, and has the empty directory `root`.
+    pub stage: PathBuf,
 }
 
 /// A program that has taken the place of another.

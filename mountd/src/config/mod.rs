@@ -5,6 +5,7 @@
 
 mod ceilings;
 mod hook;
+mod isolation;
 mod location;
 mod runtime;
 mod server;
@@ -16,6 +17,7 @@ pub use ceilings::Ceilings;
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::link::Settings;
 pub use hook::{Hook, MAX_TIMEOUT, OnError};
+pub use isolation::{HostNamespaces, Isolation, UnmappedVolumes};
 pub use location::{DEFAULT, Location, VARIABLE};
 pub use runtime::Runtime;
 pub use server::Server;
@@ -35,6 +37,8 @@ pub struct Config {
     pub hook: Hook,
     /// The settings of `eci-fs runtime`.
     pub runtime: Runtime,
+    /// The settings of isolation, for `eci-fs runtime` and the daemon.
+    pub isolation: Isolation,
     /// The limits up to which the daemon raises sysctls of the host.
     pub raise: Ceilings,
 }
@@ -107,6 +111,10 @@ mod tests {
         assert_eq!(config.hook.limit(), Duration::from_secs(10));
         assert_eq!(config.hook.allow, Choice::ALL);
         assert_eq!(config.raise.tunables(), []);
+        assert!(!config.isolation.enabled && !config.isolation.opt_out);
+        assert_eq!(config.isolation.user, "eci-fs");
+        assert_eq!(config.isolation.host_namespaces, HostNamespaces::Refuse);
+        assert_eq!(config.isolation.unmapped_volumes, UnmappedVolumes::Pass);
         let document = include_str!("../../../docs/operating.md");
         let mut blocks = document.split("```toml\n").skip(1);
         let block = blocks.find(|block| block.contains("[views]")).unwrap();
@@ -134,6 +142,8 @@ mod tests {
             "[views]\nfreshness = 100\nhost-clamp = false\ncpu-ids = 'dense'\ncpu-quota = 'ignore'\n\
              [server]\ncpu-share = 150\n[hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
+             [isolation]\nenabled = true\nuser = 'dockremap'\nhost-namespaces = 'leave-alone'\n\
+             unmapped-volumes = 'refuse'\nopt-out = true\n\
              [raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
         );
         let config = config.unwrap();
@@ -146,6 +156,14 @@ mod tests {
         assert_eq!(config.hook.allow, [Choice::Views, Choice::CpuIds]);
         assert!(config.hook.start);
         assert_eq!(config.runtime.path, Some("/usr/bin/crun".into()));
+        let isolation = Isolation {
+            enabled: true,
+            user: "dockremap".to_owned(),
+            host_namespaces: HostNamespaces::LeaveAlone,
+            unmapped_volumes: UnmappedVolumes::Refuse,
+            opt_out: true,
+        };
+        assert_eq!(config.isolation, isolation);
         assert_eq!(config.raise.of(HostSysctl::FileMax), Some(10_000_000));
         assert_eq!(config.raise.of(HostSysctl::NrOpen), None);
     }
@@ -186,6 +204,14 @@ mod tests {
             ("[server]\nshare = 1\n", 2, "share"),
             ("[runtime]\npath = ''\n", 2, "empty"),
             ("[runtime]\nargs = []\n", 2, "args"),
+            ("[isolation]\nenabled = 'yes'\n", 2, "boolean"),
+            ("[isolation]\nenabled = true\nuser = ''\n", 3, "user"),
+            ("[isolation]\nuser = 'a:b'\n", 2, "a:b"),
+            ("[isolation]\nuser = '0'\n", 2, "'0'"),
+            ("[isolation]\nuser = 'root'\n", 2, "root"),
+            ("[isolation]\nhost-namespaces = 'allow'\n", 2, "allow"),
+            ("[isolation]\nunmapped-volumes = 'chown'\n", 2, "chown"),
+            ("[isolation]\nranges = []\n", 2, "ranges"),
             ("[raise]\n\n'/proc/sys/kernel/panic' = 1\n", 3, "panic"),
             ("[raise]\n'/proc/sys/fs/nr_open' = 'many'\n", 2, "many"),
             ("[raise]\n'/proc/sys/fs/nr_open' = -1\n", 2, "-1"),

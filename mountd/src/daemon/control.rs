@@ -130,6 +130,7 @@ fn answer(
                 Some(attach::open(&daemon.containers, &container, &path)?),
             ));
         }
+        Request::Isolate(_) => return Err(Error::refused("this eci-mountd does not isolate yet")),
     };
     Ok((response, None))
 }

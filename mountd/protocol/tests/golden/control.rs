@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{
-    Answer, Attach, Attached, Call, CgroupChoice, Listed, Part, Request, Response, Selector,
-    Upgraded, VERSION,
+    Answer, Attach, Attached, Call, CgroupChoice, Isolate, Isolated, Listed, Part, Request,
+    Response, Selector, Upgraded, VERSION,
 };
 use eci_fs_protocol::error::Error;
 use eci_fs_protocol::link::Usage;
@@ -43,6 +43,8 @@ golden! { requests, Request:
         r#"{"upgrade":{"part":"daemon","path":"/p"}}"#;
     Request::Open { .. } => Request::Open { container: Selector::Pid(7), path: "/proc/stat".to_owned() },
         r#"{"open":{"container":{"pid":7},"path":"/proc/stat"}}"#;
+    Request::Isolate(_) => Request::Isolate(Isolate { key: "/run/runc/web".to_owned() }),
+        r#"{"isolate":{"key":"/run/runc/web"}}"#;
 }
 
 golden! { responses, Response:
@@ -88,6 +90,11 @@ golden! { responses, Response:
     Response::Upgraded(_) => Response::Upgraded(Upgraded { pid: 7, release: "eci-fs 0.1.0".to_owned() }),
         r#"{"upgraded":{"pid":7,"release":"eci-fs 0.1.0"}}"#;
     Response::Opened => Response::Opened, r#""opened""#;
+    Response::Isolated(_) => Response::Isolated(Isolated {
+        first_id: 524_288,
+        ids: 65_536,
+        stage: "/run/eci-fs/stage".into(),
+    }), r#"{"isolated":{"first_id":524288,"ids":65536,"stage":"/run/eci-fs/stage"}}"#;
     Response::Failed(_) => Response::Failed(Error::refused("no")),
         r#"{"failed":{"kind":"refused","what":"no"}}"#;
 }
