@@ -5,5 +5,6 @@
 //! other is a third.
 
 pub mod cli;
+pub mod isolation;
 pub mod oci;
 pub mod server;

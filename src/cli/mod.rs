@@ -9,6 +9,7 @@ mod doctor;
 mod fresh_procfs;
 mod hook;
 mod install;
+mod isolate;
 mod list;
 mod mount;
 pub mod program;

@@ -87,6 +87,9 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
                 }
             }
         }
+        super::isolate::create(line, &config, &location.path, &runtime)?;
+    } else {
+        super::isolate::enter(line, &config, &runtime)?;
     }
     let Err(error) = become_program(&runtime, &line.rest);
     Err(Error::io("execute the runtime", &runtime, error)

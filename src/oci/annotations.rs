@@ -10,6 +10,9 @@ use glob::{MatchOptions, Pattern};
 /// The prefix of all annotations of eci-fs.
 pub const PREFIX: &str = "eci-fs.";
 
+/// The annotation with which a container asks for isolation. It is no choice about views.
+pub const ISOLATE: &str = "eci-fs.isolate";
+
 /// The choices in a container's annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -32,13 +35,13 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
         chosen: Vec::new(),
     };
     for (key, value) in annotations {
-        let Some(name) = key.strip_prefix(PREFIX) else {
+        let Some(name) = key.strip_prefix(PREFIX).filter(|_| key != ISOLATE) else {
             continue;
         };
         let choice = Choice::ALL.into_iter().find(|choice| choice.name() == name);
         let choice = choice.ok_or_else(|| {
             Error::refused(format!("there is no annotation {key:?}")).remedy(format!(
-                "there are {}",
+                "there are {}, {ISOLATE}",
                 Choice::ALL
                     .map(|choice| format!("{PREFIX}{choice}"))
                     .join(", ")
@@ -60,6 +63,18 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
         wanted.chosen.push(choice);
     }
     Ok(wanted)
+}
+
+/// Returns whether a container asks to be isolated, or not to be; none when it says neither.
+///
+/// # Errors
+/// For an invalid value.
+pub fn isolate(annotations: &BTreeMap<String, String>) -> Result<Option<bool>> {
+    let value = annotations.get(ISOLATE).map(|value| {
+        parse_enabled(value.trim())
+            .map_err(|error| error.context(format!("the annotation {ISOLATE}={value:?}")))
+    });
+    value.transpose()
 }
 
 fn parse_enabled(value: &str) -> Result<bool> {
@@ -168,6 +183,21 @@ mod tests {
     fn annotations_of_others_choose_nothing() {
         let wanted = wanted(&[("org.x", "y"), ("eci-fsx", "z")]).unwrap();
         assert!(wanted.enabled && wanted.choices.is_empty() && wanted.chosen.is_empty());
+    }
+
+    #[test]
+    fn isolation_is_asked_for_beside_the_views() {
+        for (value, asked) in [
+            ("true", Some(true)),
+            (" false ", Some(false)),
+            ("yes", None),
+        ] {
+            let annotations = BTreeMap::from([(ISOLATE.to_owned(), value.to_owned())]);
+            assert_eq!(isolate(&annotations).ok().flatten(), asked, "{value}");
+            assert_eq!(isolate(&annotations).is_err(), asked.is_none(), "{value}");
+            assert!(parse(&annotations).unwrap().chosen.is_empty());
+        }
+        assert_eq!(isolate(&BTreeMap::new()).unwrap(), None);
     }
 
     #[test]

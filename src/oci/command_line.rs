@@ -34,6 +34,24 @@ const CREATE_OPTIONS: &[(&str, Option<u8>)] = &[
     ("preserve-fds", None),
 ];
 
+/// The options with a value of `exec`, and their short forms.
+const EXEC_OPTIONS: &[(&str, Option<u8>)] = &[
+    ("console-socket", None),
+    ("cwd", None),
+    ("env", Some(b'e')),
+    ("user", Some(b'u')),
+    ("additional-gids", Some(b'g')),
+    ("process", Some(b'p')),
+    ("pid-file", None),
+    ("process-label", None),
+    ("apparmor", None),
+    ("cap", Some(b'c')),
+    ("preserve-fds", None),
+    ("cgroup", None),
+    ("seccomp", None),
+    ("tenant-pid-file", None),
+];
+
 /// The option of eci-fs that names the runtime to execute.
 const RUNTIME_PATH: &str = "eci-runtime-path";
 
@@ -45,6 +63,10 @@ const CONFIG_PATH: &str = "eci-config";
 pub struct CommandLine {
     /// The subcommand, if there is one.
     pub subcommand: Option<String>,
+    /// The id of the container: the first argument of the subcommand that belongs to no option.
+    pub id: Option<String>,
+    /// The directory of the runtime's states, if it is given.
+    pub root: Option<PathBuf>,
     /// The directory of the bundle, if [`Self::creates_container`].
     pub bundle: PathBuf,
     /// The name of the configuration in the bundle.
@@ -72,14 +94,19 @@ impl CommandLine {
         let mut arguments = arguments.into_iter();
         let mut options = true;
         while let Some(argument) = arguments.next() {
-            let table = match this.subcommand {
+            let table = match this.subcommand.as_deref() {
                 None => GLOBAL_OPTIONS,
                 Some(_) if this.creates_container() => CREATE_OPTIONS,
+                Some("exec") => EXEC_OPTIONS,
                 Some(_) => &[],
             };
             if !options || !argument.as_bytes().starts_with(b"-") || argument == "-" {
                 if this.subcommand.is_none() {
                     this.subcommand = Some(argument.to_string_lossy().into_owned());
+                } else if this.id.is_none() {
+                    this.id = Some(argument.to_string_lossy().into_owned());
+                    // What comes now belongs to the program that is executed.
+                    options &= this.subcommand.as_deref() != Some("exec");
                 }
                 this.rest.push(argument);
                 continue;
@@ -110,6 +137,7 @@ impl CommandLine {
 
     fn set_option(&mut self, name: &str, value: &OsStr) {
         match name {
+            "root" => self.root = Some(value.into()),
             "bundle" => self.bundle = value.into(),
             "config" => self.config = value.into(),
             "log" => self.log = Some(value.into()),
@@ -193,6 +221,37 @@ mod tests {
             assert!(parsed.creates_container(), "{line}");
             assert_eq!(parsed.bundle, Path::new("/b"), "{line}");
             assert_eq!(parsed.config, Path::new("config.json"), "{line}");
+            assert_eq!(parsed.rest.join(OsStr::new(" ")), line);
+        }
+    }
+
+    #[test]
+    fn the_container_and_the_states_are_found() {
+        for (line, root, id) in [
+            (
+                "--root /r create --bundle /b --pid-file /p web",
+                Some("/r"),
+                Some("web"),
+            ),
+            ("--root=/r start web", Some("/r"), Some("web")),
+            (
+                "-r /r exec --process /p --detach web",
+                Some("/r"),
+                Some("web"),
+            ),
+            (
+                "exec -u 0 -e A=b --cwd /x -t web sh -c --root",
+                None,
+                Some("web"),
+            ),
+            ("exec --user=0 web --root /r", None, Some("web")),
+            ("exec -- web", None, Some("web")),
+            ("run", None, None),
+            ("list", None, None),
+        ] {
+            let parsed = parse(line);
+            assert_eq!(parsed.root, root.map(PathBuf::from), "{line}");
+            assert_eq!(parsed.id.as_deref(), id, "{line}");
             assert_eq!(parsed.rest.join(OsStr::new(" ")), line);
         }
     }

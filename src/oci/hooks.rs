@@ -4,7 +4,6 @@
 //! and later extensions of the specification stay.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -14,10 +13,10 @@ use std::time::SystemTime;
 use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
 use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{AtFlags, Mode, OFlags};
-use serde::de::{MapAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use super::raw_object::RawObject;
 
 /// The first argument of the hooks of eci-fs. It identifies them in a list of hooks.
 pub const HOOK_NAME: &str = "eci-fs";
@@ -37,10 +36,6 @@ pub struct Hook {
     /// The seconds after which the runtime gives up the hook.
     pub timeout: u64,
 }
-
-/// A JSON object whose values stay unparsed.
-#[derive(Debug, Default)]
-struct RawObject(Vec<(String, Box<RawValue>)>);
 
 /// The part of a hook that identifies it.
 #[derive(Deserialize)]
@@ -142,64 +137,6 @@ fn is_fresh(time: i64) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
     u64::try_from(time).is_ok_and(|time| now.saturating_sub(time) < WRITTEN_WITHIN)
-}
-
-impl RawObject {
-    /// Returns the value of `name`. Returns none when it is missing or null.
-    fn read<'a, T: Deserialize<'a>>(&'a self, name: &str) -> serde_json::Result<Option<T>> {
-        // The last of two equal names counts, as in the runtimes.
-        match self.0.iter().rfind(|(key, _)| key == name) {
-            Some((_, value)) => serde_json::from_str(value.get()),
-            None => Ok(None),
-        }
-    }
-
-    /// Sets the value of `name`, at its place or at the end.
-    fn write(&mut self, name: &str, value: &impl Serialize) -> serde_json::Result<()> {
-        let value = serde_json::value::to_raw_value(value)?;
-        match self.0.iter_mut().rfind(|(key, _)| key == name) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((name.to_owned(), value)),
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Deserialize<'de> for RawObject {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = RawObject;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> std::result::Result<RawObject, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(RawObject(fields))
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
-    }
-}
-
-impl Serialize for RawObject {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in &self.0 {
-            map.serialize_entry(key, value)?;
-        }
-        map.end()
-    }
 }
 
 #[cfg(test)]

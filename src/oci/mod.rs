@@ -8,5 +8,8 @@ pub mod bundle;
 pub mod command_line;
 pub mod decision;
 pub mod hooks;
+pub mod isolation;
+mod raw_object;
 pub mod runtime_log;
+pub mod saved_state;
 pub mod state;

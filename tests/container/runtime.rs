@@ -10,14 +10,14 @@ use support::{Bundle, Container, Engine, Ran, Scene, Signal, find_program};
 use crate::{limits, scene, sees, sees_the_host};
 
 /// The runtime, with a configuration for the test.
-struct Wrapper {
+pub(crate) struct Wrapper {
     program: PathBuf,
     config: PathBuf,
 }
 
 impl Wrapper {
     #[track_caller]
-    fn new(scene: &Scene, more: &str) -> Self {
+    pub(crate) fn new(scene: &Scene, more: &str) -> Self {
         Self::called(scene, env!("CARGO_BIN_EXE_eci-runc").as_ref(), more)
     }
 
@@ -42,14 +42,22 @@ impl Wrapper {
     }
 
     fn wrap(&self, bundle: &mut Bundle, engine: Engine) {
+        let words = self.words(engine);
+        bundle.wrap(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// The words that call it, with the runtime that it executes.
+    pub(crate) fn words(&self, engine: Engine) -> Vec<String> {
         let real = find_program(engine.program());
-        bundle.wrap(&[
-            self.program.to_str().unwrap(),
-            "--eci-runtime-path",
-            real.to_str().unwrap(),
-            "--eci-config",
-            self.config.to_str().unwrap(),
-        ]);
+        let [program, real, config] =
+            [&self.program, &real, &self.config].map(|path| path.display().to_string());
+        let options = [
+            "--eci-runtime-path".to_owned(),
+            real,
+            "--eci-config".to_owned(),
+            config,
+        ];
+        [program].into_iter().chain(options).collect()
     }
 }
 

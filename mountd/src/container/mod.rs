@@ -17,4 +17,5 @@ pub use cgroup::{Membership, namespace_root, parse_memberships};
 pub(crate) use describe::has_ended;
 pub use describe::{Described, Subject, describe, describe_again, lives, open_pidfd};
 pub(crate) use disks::disks;
-pub(crate) use open_below::{open_below, open_within};
+pub(crate) use open_below::open_below;
+pub use open_below::open_within;

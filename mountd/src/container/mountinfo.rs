@@ -22,6 +22,8 @@ pub struct Mount {
     pub root: String,
     /// `mount point`, relative to the root of the process that was asked.
     pub point: String,
+    /// The options of the mount itself: "rw,nosuid,relatime".
+    pub options: String,
     /// True if nothing can be written through it: the mount or its file system is read-only.
     pub read_only: bool,
     /// `shared:N`: the peer group that gets what is mounted here.
@@ -96,6 +98,7 @@ pub fn parse_line(line: &str) -> Option<Mount> {
         dev,
         root,
         point,
+        options: options.to_owned(),
         read_only: is_read_only(options) || is_read_only(super_options),
         shared,
         fstype: fstype.to_owned(),
@@ -105,7 +108,7 @@ pub fn parse_line(line: &str) -> Option<Mount> {
 }
 
 /// Undoes the kernel's `mangle_path`: space, tab, newline and backslash as `\ooo`.
-fn unescape(text: &str) -> String {
+pub fn unescape(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -13,7 +13,7 @@ const TRIES: usize = 256;
 ///
 /// # Errors
 /// The kernel's; EAGAIN when somebody mounts or renames all the time.
-pub(crate) fn open_within(
+pub fn open_within(
     dir: impl AsFd,
     path: impl Arg + Copy,
     flags: OFlags,

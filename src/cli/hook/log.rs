@@ -1,5 +1,6 @@
 //! The log of hooks that failed: `hook.log` in the runtime directory.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::Path;
 
@@ -26,9 +27,9 @@ pub(super) fn print_reason(error: &Error) {
     print_error(PROGRAM, format_args!("going on without views: {error}"));
 }
 
-/// Appends an error to the log. crun discards the output of hooks, and engines discard the output of a hook that
+/// Appends a line to the log. crun discards the output of hooks, and engines discard the output of a hook that
 /// succeeds.
-pub(super) fn write_log(runtime_dir: &Path, error: &Error) {
+pub(in crate::cli) fn write_log(runtime_dir: &Path, line: impl Display) {
     let Ok(runtime) = RuntimeDir::create(runtime_dir) else {
         return;
     };
@@ -45,6 +46,6 @@ pub(super) fn write_log(runtime_dir: &Path, error: &Error) {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    // The error is also printed or returned, so a log that cannot be written is ignored.
-    let _ = file.and_then(|mut file| file.write_all(format!("{time} {error}\n").as_bytes()));
+    // An error is also printed or returned, so a log that cannot be written is ignored.
+    let _ = file.and_then(|mut file| file.write_all(format!("{time} {line}\n").as_bytes()));
 }

@@ -28,7 +28,8 @@ use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
 use container::{ContainerInfo, read_state};
 pub(super) use log::continue_without_views;
-use log::{print_reason, write_log};
+use log::print_reason;
+pub(super) use log::write_log;
 
 /// The name of the subcommand.
 pub(super) const NAME: &str = "hook";

@@ -74,6 +74,8 @@ impl Agent {
                 stress::stress(path, number(threads)?, number(milliseconds)?)
             }
             ["write", path, what] => tune::write(path, what),
+            // The value in hexadecimal digits
+            ["set-xattr", path, name, value] => files::set_xattr(path, name, value),
             // The node id, as two words, and the generation
             ["handle", path] => handles::handle(path),
             ["open-handle", mount, high, low, generation] => {

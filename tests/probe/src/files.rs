@@ -72,3 +72,18 @@ pub(crate) fn open_beneath(dir: &File, path: &str) -> Value {
         Err(errno) => json!(format!("{errno:?}")),
     }
 }
+
+/// Sets an extended attribute to the bytes of these hexadecimal digits.
+pub(crate) fn set_xattr(path: &str, name: &str, digits: &str) -> Answer {
+    let bytes = (0..digits.len())
+        .step_by(2)
+        .map(|at| {
+            digits
+                .get(at..at + 2)
+                .and_then(|two| u8::from_str_radix(two, 16).ok())
+        })
+        .map(|byte| byte.ok_or_else(|| answer::wrong("no hexadecimal digits")));
+    let bytes = bytes.collect::<std::io::Result<Vec<u8>>>()?;
+    rustix::fs::setxattr(path, name, &bytes, rustix::fs::XattrFlags::empty())?;
+    Ok(Value::Null)
+}

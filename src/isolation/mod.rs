@@ -1,0 +1,179 @@
+//! Isolation: what `eci-runc` does in its own process so that a container gets a user namespace, with files whose ids are
+//! mapped. docs/isolation.md says what that gives.
+//!
+//! [`enter`] makes a mount namespace for the runtime that this process becomes. Everything is put together there, below the
+//! *stage*, and ends with the container: nothing is mounted on the host, and nothing has to be taken away.
+
+mod clones;
+mod devices;
+mod engine_view;
+mod mount_setattr;
+mod overlay;
+pub mod policy;
+mod root;
+mod streams;
+
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use eci_fs_mountd::config::UnmappedVolumes;
+use eci_fs_mountd::container::mountinfo::{self, Mount};
+use eci_fs_protocol::error::{Error, Result};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
+
+use crate::oci::isolation::{Container, Edits, edit};
+use clones::Clones;
+pub use engine_view::refresh;
+pub use streams::give as give_streams;
+
+/// The options of the file system at the stage. The edited configuration is its only content of any size.
+const STAGE_OPTIONS: &std::ffi::CStr = c"mode=0711,size=32m";
+
+/// The most bind mounts and devices of a container that are mapped.
+const MAX_PLACES: usize = 4096;
+
+/// The ids of a container, and where its files are put together.
+#[derive(Debug)]
+pub struct Range {
+    /// The host's id of the container's root.
+    pub first_id: u32,
+    /// The number of ids.
+    pub ids: u32,
+    /// The user namespace.
+    pub user_namespace: OwnedFd,
+    /// The stage: a directory that exists on the host, with the empty directory `root`.
+    pub stage: PathBuf,
+}
+
+/// The bundle of a container.
+#[derive(Debug)]
+pub struct Bundle<'a> {
+    /// Its directory.
+    pub dir: &'a Path,
+    /// The file with its configuration.
+    pub config: &'a Path,
+    /// The text of that file.
+    pub text: &'a str,
+    /// What the text says.
+    pub container: &'a Container,
+}
+
+/// Moves this process into a mount namespace of its own, in which the runtime finds the container's files mapped, and an
+/// edited configuration in the place of the bundle's. Returns what the administrator should know.
+///
+/// # Errors
+/// When the container's root or a device cannot be mapped, a volume is refused, and the kernel's. This process must not
+/// become the runtime then.
+pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> Result<Vec<String>> {
+    let real = |path: &Path| std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e));
+    let root = real(&bundle.dir.join(&bundle.container.root))?;
+    let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
+    give_streams(range.first_id)?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
+    // What is mounted here does not appear on the host, and what the host mounts still appears here.
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave)
+        .map_err(|e| Error::io("separate", "the mounts of the container", e))?;
+    // A descriptor from before would belong to the old mount namespace.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let here = rustix::fs::open(".", flags, Mode::empty())
+        .map_err(|e| Error::io("open", "the working directory", e))?;
+    let mounts = read_mounts()?;
+    let stage = open_stage(&range.stage)?;
+    rustix::process::fchdir(&stage).map_err(|e| Error::io("enter", &range.stage, e))?;
+    let mut clones = Clones {
+        user_namespace: range.user_namespace.as_fd(),
+        unmapped,
+        mounts: &mounts,
+        notes: Vec::new(),
+    };
+    if root::attach(&root, &mut clones, &range.stage, range.first_id)? {
+        root::copy_up(bundle.container)?;
+    }
+    let edits = edits(&dir, bundle.container, range, &mut clones)?;
+    let text = edit(bundle.text, &edits)?;
+    let place = range.stage.join("config.json");
+    std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
+    rustix::mount::mount_bind(&place, &config).map_err(|e| Error::io("mount over", &config, e))?;
+    refresh(&root)?;
+    rustix::process::fchdir(&here).map_err(|e| Error::io("enter", "the working directory", e))?;
+    Ok(clones.notes)
+}
+
+/// Makes a file system of this process's own at the stage.
+fn open_stage(stage: &Path) -> Result<OwnedFd> {
+    let mounted = rustix::mount::mount(
+        "eci-stage",
+        stage,
+        "tmpfs",
+        MountFlags::empty(),
+        STAGE_OPTIONS,
+    );
+    mounted.map_err(|e| {
+        Error::io("mount a file system at", stage, e)
+            .remedy("eci-mountd makes this directory; is it the one of [hook] runtime-dir?")
+    })?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, stage, flags, Mode::empty()).map_err(|e| Error::io("open", stage, e))
+}
+
+fn read_mounts() -> Result<Vec<Mount>> {
+    let path = "/proc/self/mountinfo";
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
+    let read = file.take(mountinfo::LIMIT).read_to_end(&mut text);
+    read.map_err(|e| Error::io("read", path, e))?;
+    Ok(mountinfo::parse_mountinfo(&String::from_utf8_lossy(&text)))
+}
+
+/// Attaches the user namespace, the volumes and the devices below the stage. Returns the changes of the configuration.
+fn edits(
+    dir: &Path,
+    container: &Container,
+    range: &Range,
+    clones: &mut Clones<'_>,
+) -> Result<Edits> {
+    let user_namespace = range.stage.join("user");
+    let own = format!("/proc/self/fd/{}", range.user_namespace.as_raw_fd());
+    std::fs::write(&user_namespace, "").map_err(|e| Error::io("create", &user_namespace, e))?;
+    rustix::mount::mount_bind(own, &user_namespace)
+        .map_err(|e| Error::io("mount the user namespace at", &user_namespace, e))?;
+    let mut edits = Edits {
+        user_namespace,
+        first_id: range.first_id,
+        ids: range.ids,
+        root: range.stage.join(root::NAME),
+        ..Edits::default()
+    };
+    let sources = container.mounts.iter().enumerate();
+    for (place, mount) in sources {
+        let Some(source) = &mount.source else {
+            continue;
+        };
+        let at = range.stage.join(format!("volume{place}"));
+        if clones.volume(&dir.join(source), &at, mount.recursive)? {
+            edits.sources.insert(place, at);
+        }
+        check_number(edits.sources.len())?;
+    }
+    let devices = container.devices.iter().enumerate();
+    for (place, device) in devices.filter(|(_, device)| device.allowed_by_number) {
+        let at = range.stage.join(format!("device{place}"));
+        devices::make(device, &at, range.first_id, range.ids)?;
+        edits.devices.insert(place, at);
+        check_number(edits.devices.len())?;
+    }
+    Ok(edits)
+}
+
+fn check_number(places: usize) -> Result<()> {
+    if places <= MAX_PLACES {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "the container has more than {MAX_PLACES} volumes or devices of the host"
+    )))
+}

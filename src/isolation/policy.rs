@@ -1,0 +1,400 @@
+//! The decision whether a container is isolated, and in which user namespace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use eci_fs_mountd::config::{HostNamespaces, Isolation};
+use eci_fs_protocol::error::{Error, Kind, Result};
+
+use crate::oci::annotations::{self, ISOLATE};
+use crate::oci::isolation::Container;
+
+/// The number of ids in the user namespace of a container.
+pub const IDS: u32 = 65_536;
+
+/// The namespaces that a container may not share with the host.
+const KINDS: [&str; 4] = ["pid", "network", "ipc", "uts"];
+
+/// The remedy for a network namespace that an engine made.
+const ENGINE_MADE: &str =
+    "let the engine make the user namespace too (podman --userns=auto, hostUsers: false in a pod)";
+
+/// The decision about a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It is made as its engine wants it. The text says why, if the administrator may not expect that.
+    LeaveAlone(Option<String>),
+    /// It gets a user namespace of its own.
+    Own,
+    /// It joins the user namespace of another container, because it shares another namespace with that.
+    Join(Joined),
+}
+
+/// The user namespace of another container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// The path of the namespace.
+    pub path: PathBuf,
+    /// The host's id of its root.
+    pub first_id: u32,
+    /// The number of its ids.
+    pub ids: u32,
+}
+
+/// The namespaces that a container does not have for itself.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Kinds that it shares with the host, or with a container that has no user namespace.
+    host: Vec<String>,
+    /// The processes in /proc whose namespaces it joins, and which are in another user namespace than the host.
+    containers: Vec<PathBuf>,
+}
+
+/// Decides about a container by its configuration and the host's settings. `proc` is where procfs is mounted.
+///
+/// # Errors
+/// When the host does not allow what the container asks for, or it cannot be isolated.
+pub fn decide(container: &Container, settings: &Isolation, proc: &Path) -> Result<Decision> {
+    if !is_wanted(container, settings)? {
+        return Ok(Decision::LeaveAlone(None));
+    }
+    let user = container.namespace("user");
+    let own = namespace_id(&proc.join("self/ns/user"));
+    let host_user = user
+        .and_then(|user| user.path.as_deref())
+        .is_some_and(|path| own.is_some() && namespace_id(path) == own);
+    if (user.is_some() || container.has_mapping) && !host_user {
+        // The engine maps the ids by itself.
+        return Ok(Decision::LeaveAlone(None));
+    }
+    let mut shared = shared(container, proc, own);
+    if host_user {
+        shared.host.push("user".to_owned());
+    }
+    if !shared.host.is_empty() {
+        let what = format!(
+            "the container shares namespaces with the host, or has such that were made for it outside of its user \
+             namespace: {}",
+            shared.host.join(", ")
+        );
+        return match settings.host_namespaces {
+            HostNamespaces::LeaveAlone => Ok(Decision::LeaveAlone(Some(what))),
+            HostNamespaces::Refuse => Err(Error::refused(format!("{what}; it cannot be isolated")).remedy(format!(
+                "give it namespaces of its own, {ENGINE_MADE}, or set host-namespaces to \"leave-alone\" in [isolation]"
+            ))),
+        };
+    }
+    if container.namespace("mount").is_none() {
+        return Err(Error::refused(
+            "the container has no mount namespace, and cannot be isolated without one",
+        ));
+    }
+    let decision = match shared.containers.split_first() {
+        None => Decision::Own,
+        Some((first, others)) => Decision::Join(join(first, others)?),
+    };
+    let ids = match &decision {
+        Decision::Join(joined) => joined.ids,
+        _ => IDS,
+    };
+    for id in &container.ids {
+        check_id(*id, ids).map_err(|error| error.context("the user of the process"))?;
+    }
+    Ok(decision)
+}
+
+/// Checks that a container with `ids` ids has `id`.
+///
+/// # Errors
+/// When it has not.
+pub(super) fn check_id(id: u32, ids: u32) -> Result<()> {
+    if id < ids {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "there is no id {id} in an isolated container, which has those from 0 to {}",
+        ids - 1
+    )))
+}
+
+fn is_wanted(container: &Container, settings: &Isolation) -> Result<bool> {
+    match annotations::isolate(&container.annotations)? {
+        None => Ok(settings.enabled),
+        Some(true) => Ok(true),
+        Some(false) if !settings.enabled || settings.opt_out => Ok(false),
+        Some(false) => Err(Error::new(
+            Kind::Denied,
+            format!(
+                "the annotation {ISOLATE}=false is not one that containers may have on this host"
+            ),
+        )
+        .remedy("remove it, or set opt-out in [isolation]")),
+    }
+}
+
+fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
+    let mut shared = Shared::default();
+    for kind in KINDS {
+        let Some(namespace) = container.namespace(kind) else {
+            shared.host.push(kind.to_owned());
+            continue;
+        };
+        let Some(path) = namespace
+            .path
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty())
+        else {
+            continue;
+        };
+        let process = process_of(path, proc);
+        let user = process
+            .as_deref()
+            .and_then(|process| namespace_id(&process.join("ns/user")));
+        match process {
+            Some(process) if user.is_some() && user != own => shared.containers.push(process),
+            _ => shared.host.push(format!("{kind} ({})", path.display())),
+        }
+    }
+    shared
+}
+
+/// Returns the directory in `proc` of the process whose namespace is at `path`, if that is the path of one.
+fn process_of(path: &Path, proc: &Path) -> Option<PathBuf> {
+    let below = path.strip_prefix("/proc").ok()?;
+    let mut parts = below.iter();
+    let pid: i32 = parts.next()?.to_str()?.parse().ok()?;
+    let is_namespace = parts.next()? == "ns" && parts.count() == 1;
+    (is_namespace && pid > 0).then(|| proc.join(pid.to_string()))
+}
+
+/// Returns the text of the link to a namespace, which tells it from others: "user:[4026531837]".
+fn namespace_id(path: &Path) -> Option<PathBuf> {
+    fs::read_link(path).ok()
+}
+
+fn join(first: &Path, others: &[PathBuf]) -> Result<Joined> {
+    let path = first.join("ns/user");
+    let id = namespace_id(&path);
+    if others
+        .iter()
+        .any(|other| namespace_id(&other.join("ns/user")) != id)
+    {
+        return Err(Error::refused(
+            "the container joins namespaces of containers in different user namespaces",
+        )
+        .remedy("let it join those of one container"));
+    }
+    let maps = ["uid_map", "gid_map"].map(|file| {
+        let path = first.join(file);
+        fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))
+    });
+    let [uids, gids] = maps;
+    let (uids, gids) = (uids?, gids?);
+    match parse_map(&uids).filter(|_| uids == gids) {
+        Some((first_id, ids)) => Ok(Joined {
+            path,
+            first_id,
+            ids,
+        }),
+        None => Err(Error::refused(format!(
+            "the user namespace at {} maps its ids in parts, and a container that joins it cannot be isolated",
+            path.display()
+        ))),
+    }
+}
+
+/// Returns the host's first id and the number of ids of a map that has one line and begins at 0.
+pub fn parse_map(text: &str) -> Option<(u32, u32)> {
+    let mut words = text.split_ascii_whitespace();
+    let numbers: Vec<u32> = words.by_ref().map_while(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [0, first, ids] => Some((first, ids)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A procfs with this process and these: pid, user namespace, map.
+    fn proc(processes: &[(&str, &str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let own = ("self", "user:[1]", "0 0 4294967295");
+        for (pid, user, map) in [own].iter().chain(processes) {
+            let process = dir.path().join(pid);
+            fs::create_dir_all(process.join("ns")).unwrap();
+            symlink(user, process.join("ns/user")).unwrap();
+            fs::write(process.join("uid_map"), map).unwrap();
+            fs::write(process.join("gid_map"), map).unwrap();
+        }
+        dir
+    }
+
+    fn container(namespaces: &Value, more: &Value) -> Container {
+        let mut config = json!({"root": {"path": "r"}, "linux": {"namespaces": namespaces}});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        Container::parse(&config.to_string()).unwrap()
+    }
+
+    fn namespaces(paths: &[(&str, &str)]) -> Value {
+        let kinds = ["pid", "network", "ipc", "uts", "mount"];
+        let all = kinds
+            .iter()
+            .map(|kind| match paths.iter().find(|(name, _)| name == kind) {
+                Some((_, path)) => json!({"type": kind, "path": path}),
+                None => json!({"type": kind}),
+            });
+        all.collect()
+    }
+
+    fn enabled() -> Isolation {
+        Isolation {
+            enabled: true,
+            ..Isolation::default()
+        }
+    }
+
+    #[test]
+    fn a_container_is_isolated_if_the_host_or_the_container_wants_it() {
+        let proc = proc(&[]);
+        let asks = |settings: &Isolation, value: Option<&str>| {
+            let annotations = value.map_or(json!({}), |value| json!({ ISOLATE: value }));
+            let container = container(&namespaces(&[]), &json!({ "annotations": annotations }));
+            decide(&container, settings, proc.path())
+        };
+        let off = Isolation::default();
+        let may = Isolation {
+            opt_out: true,
+            ..enabled()
+        };
+        let alone = Decision::LeaveAlone(None);
+        assert_eq!(asks(&off, None).unwrap(), alone);
+        assert_eq!(asks(&off, Some("true")).unwrap(), Decision::Own);
+        assert_eq!(asks(&off, Some("false")).unwrap(), alone);
+        assert_eq!(asks(&enabled(), None).unwrap(), Decision::Own);
+        assert_eq!(asks(&may, Some("false")).unwrap(), alone);
+        let refused = asks(&enabled(), Some("false")).unwrap_err();
+        assert_eq!(refused.kind, Kind::Denied);
+        assert!(refused.to_string().contains("opt-out"), "{refused}");
+        assert!(asks(&off, Some("perhaps")).is_err());
+        // Neither does the annotation about views undo it.
+        let without_views = json!({"annotations": {"eci-fs.enabled": "false"}});
+        let container = container(&namespaces(&[]), &without_views);
+        assert_eq!(
+            decide(&container, &enabled(), proc.path()).unwrap(),
+            Decision::Own
+        );
+    }
+
+    #[test]
+    fn a_mapping_of_the_engine_is_honoured() {
+        let proc = proc(&[]);
+        let map = json!([{"containerID": 0, "hostID": 1, "size": 2}]);
+        for linux in [
+            json!({"namespaces": [{"type": "user"}]}),
+            json!({"namespaces": [{"type": "user", "path": "/run/user"}]}),
+            json!({"uidMappings": map}),
+        ] {
+            let container = container(&json!([]), &json!({ "linux": linux }));
+            let decision = decide(&container, &enabled(), proc.path()).unwrap();
+            assert_eq!(decision, Decision::LeaveAlone(None), "{linux}");
+        }
+    }
+
+    #[test]
+    fn sharing_with_the_host_is_refused_or_left_alone_as_it_is_set() {
+        let proc = proc(&[("7", "user:[1]", "0 0 4294967295")]);
+        let own_user = proc.path().join("self/ns/user");
+        for (list, word) in [
+            (
+                json!([{"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]),
+                "pid",
+            ),
+            (
+                namespaces(&[("network", "/run/netns/x")]),
+                "network (/run/netns/x)",
+            ),
+            (
+                namespaces(&[("network", "/proc/7/ns/net")]),
+                "network (/proc/7/ns/net)",
+            ),
+            (namespaces(&[("ipc", "/proc/8/ns/ipc")]), "ipc"),
+            (
+                json!([{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
+                       {"type": "mount"}, {"type": "user", "path": own_user}]),
+                "user",
+            ),
+        ] {
+            let container = container(&list, &json!({}));
+            let refused = decide(&container, &enabled(), proc.path()).unwrap_err();
+            let text = refused.to_string();
+            assert!(
+                text.contains(word) && text.contains("host-namespaces"),
+                "{text}"
+            );
+            assert!(
+                text.contains("--userns=auto") && text.contains("hostUsers: false"),
+                "{text}"
+            );
+            let alone = Isolation {
+                host_namespaces: HostNamespaces::LeaveAlone,
+                ..enabled()
+            };
+            let decision = decide(&container, &alone, proc.path()).unwrap();
+            assert!(
+                matches!(&decision, Decision::LeaveAlone(Some(why)) if why.contains(word)),
+                "{decision:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_container_that_joins_another_joins_its_user_namespace() {
+        let map = "         0     524288      65536\n";
+        let proc = proc(&[
+            ("7", "user:[2]", map),
+            ("8", "user:[2]", map),
+            ("9", "user:[3]", "0 589824 65536\n"),
+            ("10", "user:[4]", "0 1000 1\n1 100000 65536\n"),
+        ]);
+        let joins = |paths: &[(&str, &str)]| {
+            decide(
+                &container(&namespaces(paths), &json!({})),
+                &enabled(),
+                proc.path(),
+            )
+        };
+        let joined = Decision::Join(Joined {
+            path: proc.path().join("7/ns/user"),
+            first_id: 524_288,
+            ids: 65_536,
+        });
+        let pod = [("network", "/proc/7/ns/net"), ("ipc", "/proc/8/ns/ipc")];
+        assert_eq!(joins(&pod).unwrap(), joined);
+        assert!(joins(&[("network", "/proc/7/ns/net"), ("pid", "/proc/9/ns/pid")]).is_err());
+        assert!(joins(&[("network", "/proc/10/ns/net")]).is_err());
+    }
+
+    #[test]
+    fn what_an_isolated_container_cannot_have_is_refused_by_its_name() {
+        let proc = proc(&[]);
+        let refused = |list: &Value, more: &Value| {
+            let container = container(list, more);
+            decide(&container, &enabled(), proc.path())
+                .unwrap_err()
+                .to_string()
+        };
+        let user = json!({"process": {"user": {"uid": 70_000, "gid": 0}}});
+        let text = refused(&namespaces(&[]), &user);
+        assert!(text.contains("70000") && text.contains("65535"), "{text}");
+        let list = json!([{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}]);
+        assert!(refused(&list, &json!({})).contains("mount namespace"));
+    }
+}

@@ -1,0 +1,10 @@
+//! Isolated containers: a user namespace each, and files that are right inside and on the disk.
+
+mod devices;
+mod ends;
+mod files;
+mod namespaces;
+mod refused;
+mod rig;
+mod streams;
+mod volumes;
