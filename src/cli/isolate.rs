@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::Config;
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::isolation::overlays::forget_names;
 use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
 use eci_fs_protocol::control::{Isolate, Isolated, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Result};
@@ -21,7 +22,7 @@ use crate::oci::isolation::Container;
 use crate::oci::saved_state::SavedState;
 
 /// The directory of the stage in the runtime directory, and that of a container's root in it.
-const STAGE: &str = "stage";
+pub(super) const STAGE: &str = "stage";
 const STAGE_ROOT: &str = "stage/root";
 
 /// Isolates the container that is about to be made, if it shall be. `config_path` is the file of `config`.
@@ -197,7 +198,7 @@ pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Resu
         isolation::give_streams(first_id).map_err(|error| error.context("isolation"))?;
     }
     let refreshed = bundle::Bundle::read(&state.bundle, Path::new(CONFIG))
-        .and_then(|bundle| isolation::refresh(&bundle.root));
+        .and_then(|bundle| forget_names(&bundle.root));
     if let Err(error) = refreshed {
         write_log(runtime_dir, format_args!("container {id}: {error}"));
     }

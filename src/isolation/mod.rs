@@ -6,7 +6,6 @@
 
 mod clones;
 mod devices;
-mod engine_view;
 mod mount_setattr;
 mod overlay;
 pub mod policy;
@@ -19,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::UnmappedVolumes;
 use eci_fs_mountd::container::mountinfo::{self, Mount};
+use eci_fs_mountd::isolation::overlays::forget_names;
 use eci_fs_protocol::error::{Error, Result};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -26,7 +26,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use crate::oci::isolation::{Container, Edits, edit};
 use clones::Clones;
-pub use engine_view::refresh;
+pub use root::Overlays;
 pub use streams::give as give_streams;
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
@@ -98,7 +98,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     let place = range.stage.join("config.json");
     std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
     rustix::mount::mount_bind(&place, &config).map_err(|e| Error::io("mount over", &config, e))?;
-    refresh(&root)?;
+    forget_names(&root)?;
     rustix::process::fchdir(&here).map_err(|e| Error::io("enter", "the working directory", e))?;
     Ok(clones.notes)
 }

@@ -17,6 +17,9 @@ use crate::oci::isolation::Container;
 /// container.
 pub(super) const NAME: &str = "root";
 
+/// The name of a link to the root that the engine made, below the stage, if that is an overlay.
+const ENGINE: &str = "engine";
+
 /// The most directories that are copied up before the start.
 const MAX_COPIED: usize = 4096;
 
@@ -42,7 +45,10 @@ pub(super) fn attach(
             check_overlay(mount, path)?;
             rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))
                 .map_err(|e| Error::io("create", &place, e))?;
-            overlay::mount_anew(mount, clones, stage, NAME, first_id)?
+            let writable = overlay::mount_anew(mount, clones, stage, NAME, first_id)?;
+            let link = stage.join(ENGINE);
+            rustix::fs::symlink(path, &link).map_err(|e| Error::io("create", &link, e))?;
+            writable
         }
         _ => {
             let remedy = "isolation needs a root file system that can be ID-mapped: an overlay, or a directory on \
@@ -68,6 +74,44 @@ fn check_overlay(mount: &Mount, path: &Path) -> Result<()> {
         mount.point
     ))
     .remedy("put it on ext4, xfs, btrfs or tmpfs, or mount an overlay for it"))
+}
+
+/// The two overlays of one container.
+#[derive(Debug)]
+pub struct Overlays {
+    /// The path of the one that its engine has mounted.
+    pub path: PathBuf,
+    /// The root of that one, open for reading.
+    pub engine: OwnedFd,
+    /// The root of its own, open for reading.
+    pub container: OwnedFd,
+}
+
+impl Overlays {
+    /// Returns the overlays of the container with the root file system `root`, in the mount namespace of its runtime. Returns
+    /// none where the root is no overlay, or is the engine's.
+    ///
+    /// # Errors
+    /// When one of them cannot be opened.
+    pub fn below(stage: &Path, root: &Path) -> Result<Option<Self>> {
+        if root != stage.join(NAME) {
+            return Ok(None);
+        }
+        let link = stage.join(ENGINE);
+        let path = match std::fs::read_link(&link) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            path => path.map_err(|e| Error::io("read", &link, e))?,
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path: &Path| {
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::io("open", path, e))
+        };
+        Ok(Some(Self {
+            engine: open(&path)?,
+            container: open(root)?,
+            path,
+        }))
+    }
 }
 
 /// Copies up the directories of the container's overlay that mounts and the working directory hold. A directory that is

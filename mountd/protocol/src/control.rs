@@ -118,6 +118,10 @@ pub struct Attach {
     /// now: a runtime still has all capabilities when it calls a hook. Otherwise the bounding set decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measures_cpus: Option<bool>,
+    /// The path of the overlay that the engine has mounted, if the container has another one of the same layers. The packet
+    /// carries the root directories of both then, after the pidfd: the engine's and the container's, open for reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_root: Option<PathBuf>,
 }
 
 /// A program that runs.

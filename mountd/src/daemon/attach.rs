@@ -1,6 +1,7 @@
 //! Attaching and detaching containers, and what commands ask about those that are attached.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::asker::Asker;
@@ -24,6 +25,7 @@ pub(super) fn attach(
     asker: Asker<'_>,
     pidfd: BorrowedFd<'_>,
     wanted: Attach,
+    overlays: Option<[OwnedFd; 2]>,
 ) -> Result<Attached> {
     let received = Instant::now();
     let Attach {
@@ -33,6 +35,7 @@ pub(super) fn attach(
         unmasked,
         choices,
         measures_cpus,
+        engine_root,
     } = wanted;
     let progress = Progress { root, unmasked };
     if let Some(id) = &id {
@@ -87,6 +90,9 @@ pub(super) fn attach(
         containers.remove_if_unused(slot);
     }
     let (id, grafts) = result?;
+    if let Some([engine, container]) = overlays {
+        watch_overlays(containers, slot, engine_root, engine, container);
+    }
     let took_usec = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::info!(%id, slot, grafts, took_usec, "attached");
     Ok(Attached {
@@ -95,6 +101,26 @@ pub(super) fn attach(
         took_usec,
         already: false,
     })
+}
+
+/// Keeps the engine's overlay of a container and the container's own in step.
+fn watch_overlays(
+    containers: &Containers,
+    slot: u64,
+    engine_root: Option<PathBuf>,
+    engine: OwnedFd,
+    container: OwnedFd,
+) {
+    if let Err(error) = containers.overlays.watch(slot, engine, container) {
+        return tracing::warn!(slot, %error, "an engine may see old names in the files of its container");
+    }
+    let mut state = containers.shared.state();
+    if let Some(container) = state.registry.get_mut(slot) {
+        container.engine_root = engine_root;
+    }
+    if let Err(error) = containers.save(&mut state) {
+        tracing::warn!(%error, "the list is out of date, ignoring");
+    }
 }
 
 /// Grafts the rows of the container in `slot`. Returns its name and the number of grafts.

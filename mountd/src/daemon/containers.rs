@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::container::Described;
 use crate::container::procfs::Proc;
 use crate::grafts::Grafter;
+use crate::isolation::overlays::Overlays;
 use crate::registry::Container;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Selector};
@@ -27,6 +28,7 @@ pub(super) struct Containers {
     pub(super) broker: Broker,
     pub(super) events: Arc<EventSet>,
     pub(super) journal: Arc<Journal>,
+    pub(super) overlays: Arc<Overlays>,
     /// The slot and the generation of the next container, once clones for it are prepared.
     pub(super) prepared: Mutex<Option<(u64, u32)>>,
 }
@@ -117,6 +119,7 @@ impl Containers {
             return;
         };
         self.events.remove(container.subject.pidfd.as_fd());
+        self.overlays.forget(slot);
         let removed = state.slot.server().and_then(|server| server.remove(slot));
         if let Err(error) = removed {
             // The next server does not get it.
@@ -179,6 +182,7 @@ impl NewContainer {
             choices: self.choices,
             measures_cpus: self.measures_cpus,
             root: None,
+            engine_root: None,
             secrets: self.secrets,
             grafted: Vec::new(),
             mounts: Vec::new(),

@@ -102,12 +102,16 @@ fn answer(
             .ok_or_else(|| Error::refused(format!("the packet carries no {what}")))
     };
     let response = match request {
-        Request::Attach(wanted) => Response::Attached(attach::attach(
-            &daemon.containers,
-            asker,
-            next("pidfd")?.as_fd(),
-            wanted,
-        )?),
+        Request::Attach(wanted) => {
+            let pidfd = next("pidfd")?;
+            let overlays = match wanted.engine_root {
+                Some(_) => Some([next("overlay")?, next("overlay")?]),
+                None => None,
+            };
+            let containers = &daemon.containers;
+            let attached = attach::attach(containers, asker, pidfd.as_fd(), wanted, overlays);
+            Response::Attached(attached?)
+        }
         Request::Forget { id } => ended::forget(&daemon.containers, &id)?,
         Request::Detach(selector) => attach::detach(&daemon.containers, asker, &selector)?,
         Request::Mount { dir, created } => {

@@ -156,11 +156,18 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
         slot,
         Container {
             root: saved.root.clone(),
+            engine_root: saved.engine_root.clone(),
             grafted,
             ..new.listed()
         },
     );
     drop(state);
+    if let Some(engine) = &saved.engine_root {
+        let overlays = &daemon.containers.overlays;
+        if let Err(error) = overlays.watch_again(slot, &daemon.containers.proc, saved.pid, engine) {
+            tracing::warn!(%error, id = %saved.id, "its engine may see old names in its files");
+        }
+    }
     if anew && !saved.grafted.is_empty() {
         // The container has entered its root since it was attached, or the hook that asked has failed.
         graft(&daemon.containers, slot, Progress::default())?;

@@ -26,6 +26,7 @@ use super::{event_loop, restore, shutdown};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::container::procfs::Proc;
+use crate::isolation::overlays::Overlays;
 use crate::output::print_error;
 use crate::registry::{Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
@@ -183,6 +184,7 @@ pub fn run(options: &Options) -> Result<()> {
             broker,
             events,
             journal,
+            overlays: Overlays::start()?,
             prepared: Mutex::default(),
         }),
         shared,

@@ -12,7 +12,8 @@
 //! that of engines is.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,11 @@ use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags}
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::Timespec;
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
+use crate::container::procfs::Proc;
 use crate::faults;
 use crate::threads::{self, Mend};
 
@@ -44,7 +46,7 @@ const OVERLAY: i64 = 0x794c_7630;
 #[derive(Debug)]
 pub(crate) struct Overlays {
     epoll: OwnedFd,
-    pairs: Mutex<BTreeMap<u32, Pair>>,
+    pairs: Mutex<BTreeMap<u64, Pair>>,
 }
 
 /// The overlays of one container.
@@ -89,28 +91,63 @@ impl Overlays {
         Ok(this)
     }
 
-    /// Watches the overlays of the container whose range begins with `first_id`, until [`Self::forget`]. `engine` and
+    /// Watches the overlays of the container in `slot`, until [`Self::forget`]. `engine` and
     /// `container` are the roots of the engine's overlay and of its own, open for reading.
     ///
     /// # Errors
     /// When one of the two is no overlay, or cannot be watched.
-    pub(crate) fn watch(&self, first_id: u32, engine: OwnedFd, container: OwnedFd) -> Result<()> {
-        let pair = Pair::new(&engine, &container)?;
+    pub(crate) fn watch(&self, slot: u64, engine: OwnedFd, container: OwnedFd) -> Result<()> {
+        check(&container)?;
+        self.enter(slot, &engine, &container)
+    }
+
+    /// Watches the overlays of a container that another daemon has attached. `engine` is the path of the engine's overlay.
+    ///
+    /// # Errors
+    /// As [`Self::watch`]; also when the engine has no overlay there any more.
+    pub(crate) fn watch_again(
+        &self,
+        slot: u64,
+        proc: &Proc,
+        pid: i32,
+        engine: &Path,
+    ) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let engine = rustix::fs::open(engine, flags, Mode::empty())
+            .map_err(|e| Error::io("open", engine, e))?;
+        // The container decides what its root is by now. The file system of that must not be asked for anything.
+        let root = proc.open_at(&format!("{pid}/root"), OFlags::PATH)?;
+        let mount = mount_of(&root)?;
+        let mounts = proc.mounts(&format!("{pid}/mountinfo"))?;
+        let is_overlay = mounts
+            .iter()
+            .any(|one| one.id == mount && one.fstype == "overlay");
+        if !is_overlay {
+            return Err(Error::refused(
+                "the root of the container is no overlay any more",
+            ));
+        }
+        self.enter(slot, &engine, &root)
+    }
+
+    fn enter(&self, slot: u64, engine: &OwnedFd, container: &OwnedFd) -> Result<()> {
+        check(engine)?;
+        let pair = Pair::new(engine, container)?;
         let mut pairs = self.pairs.lock();
         epoll::add(
             &self.epoll,
             &pair.heard,
-            EventData::new_u64(first_id.into()),
+            EventData::new_u64(slot),
             EventFlags::IN,
         )
         .map_err(|e| Error::io("watch", "the overlay of an engine", e))?;
-        pairs.insert(first_id, pair);
+        pairs.insert(slot, pair);
         Ok(())
     }
 
     /// Watches no more the overlays of a container.
-    pub(crate) fn forget(&self, first_id: u32) {
-        self.pairs.lock().remove(&first_id);
+    pub(crate) fn forget(&self, slot: u64) {
+        self.pairs.lock().remove(&slot);
     }
 
     /// Waits for uses of overlays, and ends those that are over.
@@ -131,17 +168,16 @@ impl Overlays {
         faults::at("overlays");
         let mut pairs = self.pairs.lock();
         for event in events {
-            let pair = u32::try_from(event.data.u64()).map(|id| pairs.get_mut(&id));
-            if let Ok(Some(pair)) = pair {
+            if let Some(pair) = pairs.get_mut(&event.data.u64()) {
                 pair.hear();
             }
         }
         let now = Instant::now();
-        for (first_id, pair) in pairs.iter_mut() {
+        for (slot, pair) in pairs.iter_mut() {
             if pair.due().is_some_and(|at| at <= now)
                 && let Err(error) = pair.end_use()
             {
-                tracing::warn!(first_id, %error, "an engine may see old names in its overlay");
+                tracing::warn!(slot, %error, "an engine may see old names in its overlay");
             }
         }
     }
@@ -163,7 +199,7 @@ impl Pair {
             | MaskFlags::FAN_CLOSE_NOWRITE
             | MaskFlags::FAN_ONDIR;
         heard
-            .mark::<_, std::path::Path>(flags, uses, engine, None)
+            .mark::<_, Path>(flags, uses, engine, None)
             .map_err(trouble)?;
         Ok(Self {
             heard,
@@ -220,16 +256,11 @@ impl Pair {
 
 impl Names {
     /// Returns the names of the overlay with this root.
-    ///
-    /// # Errors
-    /// When it is no overlay.
     fn of(root: impl AsFd) -> Result<Self> {
-        let trouble = |e| Error::io("look at", "the root of an overlay", e);
-        if rustix::fs::fstatfs(&root).map_err(trouble)?.f_type != OVERLAY {
-            return Err(Error::refused("the root of a container is no overlay"));
-        }
         let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
-        fspick(root, "", flags).map(Self).map_err(trouble)
+        fspick(root, "", flags)
+            .map(Self)
+            .map_err(|e| Error::io("pick", "an overlay", e))
     }
 
     /// Has the kernel forget the names that nobody uses: a reconfiguration that changes nothing does that.
@@ -238,22 +269,45 @@ impl Names {
     }
 }
 
-/// Has the kernel forget the names of the overlay with this root that nobody uses. A root of another type is left alone.
+/// Has the kernel forget the names of the overlay at `root` that nobody uses. A root of another type is left alone: it has
+/// one view for all.
 ///
 /// # Errors
-/// When the kernel refuses it.
-pub fn forget_names(root: BorrowedFd<'_>) -> Result<()> {
-    match rustix::fs::fstatfs(root) {
-        Ok(stat) if stat.f_type == OVERLAY => Names::of(root)?.forget(),
-        Ok(_) => Ok(()),
-        Err(e) => Err(Error::io("look at", "the root of a container", e)),
+/// When it cannot be opened, and when the kernel refuses it.
+pub fn forget_names(root: &Path) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root =
+        rustix::fs::open(root, flags, Mode::empty()).map_err(|e| Error::io("open", root, e))?;
+    match is_overlay(&root)? {
+        true => Names::of(&root)?.forget(),
+        false => Ok(()),
+    }
+}
+
+/// Returns the id of the mount of a descriptor. The kernel is asked, and not the file system.
+fn mount_of(fd: &OwnedFd) -> Result<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    rustix::fs::statx(fd, "", flags, StatxFlags::MNT_ID)
+        .map(|stat| stat.stx_mnt_id)
+        .map_err(|e| Error::io("look at", "the root of a container", e))
+}
+
+fn is_overlay(root: &OwnedFd) -> Result<bool> {
+    rustix::fs::fstatfs(root)
+        .map(|stat| stat.f_type == OVERLAY)
+        .map_err(|e| Error::io("look at", "the root of a container", e))
+}
+
+fn check(root: &OwnedFd) -> Result<()> {
+    match is_overlay(root)? {
+        true => Ok(()),
+        false => Err(Error::refused("the root of a container is no overlay")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use nix::mount::{MsFlags, mount};
     use nix::sched::{CloneFlags, unshare};

@@ -240,6 +240,7 @@ impl Container {
             choices: self.choices.clone(),
             boot_id: Some(self.secrets.boot_id),
             root: self.root.clone(),
+            engine_root: self.engine_root.clone(),
             measures_cpus: self.measures_cpus,
             generation: self.secrets.generation,
         }
@@ -311,6 +312,7 @@ mod tests {
             cgroups: Vec::new(),
             choices: Default::default(),
             root: None,
+            engine_root: None,
             secrets: eci_fs_protocol::link::Secrets {
                 boot_id: [1; 16],
                 host_secret: [2; 32],
@@ -377,6 +379,7 @@ mod tests {
             }],
             choices: Default::default(),
             root: Some("/r".into()),
+            engine_root: None,
             boot_id: Some([1; 16]),
             measures_cpus: Some(false),
             generation: 0,

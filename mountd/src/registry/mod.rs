@@ -42,6 +42,8 @@ pub struct Container {
     pub measures_cpus: Option<bool>,
     /// The path of its root file system when it was attached, if that was not its root directory yet.
     pub root: Option<PathBuf>,
+    /// The path of the overlay of its engine, if it has another one of the same layers.
+    pub engine_root: Option<PathBuf>,
     /// The values that make its identity.
     pub secrets: Secrets,
     /// The rows that the server offers for it.

@@ -65,6 +65,9 @@ pub struct SavedContainer {
     /// The path of its root file system when it was attached, if that was not its root directory yet.
     #[serde(default)]
     pub root: Option<PathBuf>,
+    /// The path of the overlay of its engine, if it has another one of the same layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_root: Option<PathBuf>,
     /// The boot_id of the container. The file is root's alone.
     #[serde(default)]
     pub boot_id: Option<[u8; 16]>,

@@ -23,6 +23,8 @@ use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 use crate::cli::PROGRAM;
 use crate::cli::client::{Client, call_or_start, unexpected_answer};
+use crate::cli::isolate::STAGE;
+use crate::isolation::Overlays;
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
@@ -261,6 +263,11 @@ impl HookCall {
 
     fn attach(&self, container: ContainerInfo, choices: Choices) -> Result<()> {
         let pidfd = open_pidfd(container.pid)?;
+        let stage = self.config.runtime_dir.join(STAGE);
+        let overlays = match &container.root {
+            Some(root) => Overlays::below(&stage, root)?,
+            None => None,
+        };
         let mut attach = Attach {
             id: Some(container.name),
             cgroup: CgroupChoice::Own,
@@ -268,8 +275,12 @@ impl HookCall {
             unmasked: container.unmasked,
             choices,
             measures_cpus: container.measures_cpus,
+            engine_root: overlays.as_ref().map(|overlays| overlays.path.clone()),
         };
-        let fds = [pidfd.as_fd()];
+        let mut fds = vec![pidfd.as_fd()];
+        if let Some(overlays) = &overlays {
+            fds.extend([overlays.engine.as_fd(), overlays.container.as_fd()]);
+        }
         let answer = match self.call(Request::Attach(attach.clone()), &fds) {
             // Two engines, or two roots of one engine, may have containers of the same name.
             Err(error) if error.reason == Some(Reason::NameTaken) => {
