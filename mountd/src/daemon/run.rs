@@ -186,6 +186,7 @@ pub fn run(options: &Options) -> Result<()> {
             events,
             journal,
             prepared: Mutex::default(),
+            preparing: Mutex::default(),
         }),
         shared,
         endpoint,
