@@ -17,6 +17,9 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 /// can make longer is refused, and never cut.
 const LIMIT: u64 = mountinfo::LIMIT;
 
+/// The length in bytes that most of the files do not exceed.
+const USUAL_LENGTH: usize = 4096;
+
 /// The host's /proc, by a directory descriptor.
 #[derive(Debug)]
 pub struct Proc {
@@ -63,7 +66,8 @@ impl Proc {
     /// any.
     pub fn read(&self, path: &str) -> Result<String> {
         let file = std::fs::File::from(self.open_at(path, OFlags::RDONLY)?);
-        let mut bytes = Vec::new();
+        // Most files fit, so that they are read by two calls.
+        let mut bytes = Vec::with_capacity(USUAL_LENGTH);
         file.take(LIMIT + 1)
             .read_to_end(&mut bytes)
             .map_err(|e| trouble(path, e))?;

@@ -77,7 +77,10 @@ pub(super) fn attach(
             });
         }
     }
-    let prepared = containers.prepared.lock().take_if(|_| known.is_none());
+    let prepared = match known {
+        None => containers.prepared.lock().pop_front(),
+        Some(_) => None,
+    };
     let asked = Asked {
         choice,
         choices,

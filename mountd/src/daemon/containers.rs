@@ -1,5 +1,6 @@
 //! The containers of a daemon: when one comes or goes, the list, the server, the broker and the event loop hear of it.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -29,8 +30,10 @@ pub(super) struct Containers {
     pub(super) events: Arc<EventSet>,
     pub(super) journal: Arc<Journal>,
     pub(super) overlays: Arc<Overlays>,
-    /// The slot and the generation of the next container, once clones for it are prepared.
-    pub(super) prepared: Mutex<Option<(u64, u32)>>,
+    /// The slots and generations of the next containers, for which clones are prepared.
+    pub(super) prepared: Mutex<VecDeque<(u64, u32)>>,
+    /// Held while clones are prepared.
+    pub(super) preparing: Mutex<()>,
 }
 
 /// The part of a request that stays with a container.

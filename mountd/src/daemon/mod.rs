@@ -19,9 +19,10 @@
 //! | `state`: `server_slot` | everything that changes, behind one lock, and the lock of operations |
 //! | `journal` | what is written down for the next daemon |
 //! | `watchdog`, `event_set` | the check that the server answers, and what the loop waits for |
-//! | `asker`, `installed`, `listen`, `standard_streams`, `backoff`, `timer`, [`options`] | what knows of no other file here |
+//! | `allocator`, `asker`, `installed`, `listen`, `standard_streams`, `backoff`, `timer`, [`options`] | what knows of no other file here |
 
 mod accept;
+mod allocator;
 mod asker;
 mod attach;
 mod backoff;

@@ -9,6 +9,7 @@ use nix::sys::signalfd::SignalFd;
 use parking_lot::Mutex;
 
 use super::accept::serve_standard_input;
+use super::allocator::bound_arenas;
 use super::containers::Containers;
 use super::daemon::{ControlEndpoint, Daemon, End};
 use super::event_set::{EventSet, LISTENER, SIGNALS};
@@ -71,6 +72,7 @@ fn raise_descriptor_limit() {
 /// # Errors
 /// The error that keeps it from starting, or that ends the event loop.
 pub fn run(options: &Options) -> Result<()> {
+    bound_arenas();
     raise_descriptor_limit();
     if !rustix::process::geteuid().is_root() {
         return Err(Error::new(
@@ -186,6 +188,7 @@ pub fn run(options: &Options) -> Result<()> {
             journal,
             overlays: Overlays::start()?,
             prepared: Mutex::default(),
+            preparing: Mutex::default(),
         }),
         shared,
         endpoint,

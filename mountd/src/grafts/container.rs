@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
-use super::open::at;
-use super::prepared_clones::PreparedClones;
+use super::prepared_clones::{Clone, PreparedClones};
 use super::rows::{inside_another, to_be_grafted};
 use super::source_mounts::SourceMounts;
 use super::spare;
@@ -28,6 +27,10 @@ use eci_fs_protocol::link::Row;
 
 /// `MOVE_MOUNT_BENEATH` of include/uapi/linux/mount.h (Linux 6.5).
 const MOVE_MOUNT_BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
+
+/// The most layers of dead grafts that are taken off. A daemon that dies with its server leaves one; a container can make
+/// mounts that pass for more.
+const MOST_LAYERS: usize = 64;
 
 /// The result of an attach.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -74,9 +77,9 @@ struct Clones {
 }
 
 impl Clones {
-    fn of(&mut self, mounts: &SourceMounts, row: &Row) -> Result<OwnedFd> {
+    fn of(&mut self, mounts: &SourceMounts, row: &Row) -> Result<Clone> {
         let ready = self.ready.as_mut().and_then(|ready| ready.take(row));
-        ready.map_or_else(|| mounts.clone_of(&self.top, row), Ok)
+        ready.map_or_else(|| Clone::make(mounts, &self.top, row), Ok)
     }
 }
 
@@ -164,9 +167,9 @@ fn prepare<'a>(
         }
         if target.directory == row.directory {
             let clone = clones.of(mounts, row)?;
-            // A mount keeps its id when it is moved. So it is recognized when a path leads into it.
-            targets.add_fresh(at(&clone, &row.path)?.mount);
-            work.push((*row, target, clone));
+            // So it is recognized when a path leads into it.
+            targets.add_fresh(clone.id);
+            work.push((*row, target, clone.mount));
         }
     }
     Ok(work)
@@ -254,17 +257,32 @@ pub(super) fn detach(
     paths: &[String],
 ) -> Result<usize> {
     in_network(visit, subject, || {
-        detach_there(visit, subject, root, slot, paths)
+        let (count, mut more) = uncover_layer(visit, subject, root, slot, paths)?;
+        // Ours may have covered dead grafts. Where the kernel cannot put a mount beneath another, there may be layers of
+        // them.
+        for _ in 0..MOST_LAYERS {
+            if !more {
+                return Ok(count);
+            }
+            more = uncover_layer(visit, subject, root, None, paths)?.1;
+        }
+        tracing::warn!(
+            pid = subject.pid,
+            "more than {MOST_LAYERS} layers of dead grafts: the others stay, ignoring"
+        );
+        Ok(count)
     })
 }
 
-fn detach_there(
+/// Takes the topmost grafts at `paths` out of a container, as [`detach`]. Returns their number, and true if there may be
+/// dead grafts below them.
+fn uncover_layer(
     visit: &Visit,
     subject: &Subject,
     root: Option<&Path>,
     slot: Option<u64>,
     paths: &[String],
-) -> Result<usize> {
+) -> Result<(usize, bool)> {
     let open = |root| Targets::open(visit, subject, root);
     // Mostly the container has entered its root since, and then the path leads nowhere.
     let before = root.and_then(|root| open(Some(root)).ok());
@@ -304,19 +322,14 @@ fn detach_there(
         }
         Ok(())
     })?;
-    // Ours may have covered dead grafts. Where the kernel cannot put a mount beneath another, there may be layers of
-    // them.
-    if (slot.is_some() || !work.is_empty()) && targets.has_foreign() {
-        drop(targets);
-        detach_there(visit, subject, root, None, paths)?;
-    }
-    Ok(work.len())
+    let more = (slot.is_some() || !work.is_empty()) && targets.has_foreign();
+    Ok((work.len(), more))
 }
 
 /// Unmounts the mount at a target. The thread is inside of the container.
 fn uncover(target: &Target) -> Result<()> {
     // umount2 takes a path. The only one that cannot be redirected is a name in a directory that is held open.
-    rustix::process::fchdir(&target.parent)
+    rustix::process::fchdir(&*target.parent)
         .map_err(|e| Error::io("enter the directory of", &target.name, e))?;
     unmount(
         target.name.as_str(),

@@ -6,8 +6,10 @@
 
 use std::os::fd::OwnedFd;
 
+use super::open::at;
 use super::rows::to_be_grafted;
 use super::source_mounts::SourceMounts;
+use eci_fs_protocol::error::Result;
 use eci_fs_protocol::link::{Row, directory_name};
 
 /// Clones for the container that is going to be in a slot.
@@ -15,7 +17,28 @@ use eci_fs_protocol::link::{Row, directory_name};
 pub(super) struct PreparedClones {
     /// The slot.
     pub(super) slot: u64,
-    clones: Vec<(Row, OwnedFd)>,
+    clones: Vec<(Row, Clone)>,
+}
+
+/// A clone of a source mount that is mounted nowhere yet.
+#[derive(Debug)]
+pub(super) struct Clone {
+    /// The clone.
+    pub(super) mount: OwnedFd,
+    /// The id of the mount. It keeps that when it is moved.
+    pub(super) id: u64,
+}
+
+impl Clone {
+    /// Makes a clone of the mount of `row`, for the container with the directory `top`.
+    ///
+    /// # Errors
+    /// As [`SourceMounts::clone_of`].
+    pub(super) fn make(mounts: &SourceMounts, top: &str, row: &Row) -> Result<Self> {
+        let mount = mounts.clone_of(top, row)?;
+        let id = at(&mount, &row.path)?.mount;
+        Ok(Self { mount, id })
+    }
 }
 
 impl PreparedClones {
@@ -23,7 +46,7 @@ impl PreparedClones {
     pub(super) fn make(mounts: &SourceMounts, slot: u64, generation: u32, rows: &[Row]) -> Self {
         let top = directory_name(slot, generation);
         let clones = to_be_grafted(rows).filter_map(|row| {
-            let clone = mounts.clone_of(&top, row);
+            let clone = Clone::make(mounts, &top, row);
             let clone =
                 clone.inspect_err(|error| tracing::debug!(%error, path = row.path, "not ready"));
             Some((row.clone(), clone.ok()?))
@@ -33,7 +56,7 @@ impl PreparedClones {
     }
 
     /// Returns the clone for a row, once.
-    pub(super) fn take(&mut self, row: &Row) -> Option<OwnedFd> {
+    pub(super) fn take(&mut self, row: &Row) -> Option<Clone> {
         let at = self.clones.iter().position(|(of, _)| of == row)?;
         Some(self.clones.swap_remove(at).1)
     }

@@ -5,7 +5,7 @@
 //! system of the container's own may never answer. The kernel says which mount that is without asking its file system
 //! (`STATX_MNT_ID`), and mountinfo says what kind of mount it is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
@@ -24,7 +24,8 @@ use crate::container::procfs::{Namespace, Proc};
 use crate::container::{Subject, open_below};
 use eci_fs_protocol::error::{Error, Result};
 
-/// The time in which the peers of a shared mount are looked for. Other containers choose how many mounts they have.
+/// The time in which the peers of all shared mounts of a container are looked for. Containers choose how many mounts they
+/// have, and of how many groups.
 const PEERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The /proc and /sys of a container, and what is mounted there.
@@ -41,6 +42,8 @@ pub(super) struct Targets<'a> {
     fresh: RefCell<HashSet<u64>>,
     /// Peer groups that are known to be inside of the container only.
     inside: RefCell<HashSet<u64>>,
+    /// The time that may still be taken to look for peers.
+    left: Cell<Duration>,
     /// Directories that have been walked to, by path.
     dirs: RefCell<HashMap<String, Rc<OwnedFd>>>,
     /// Those of them that lie in a mount of ours. Our server answers for them, and not the container.
@@ -68,7 +71,7 @@ pub(super) struct Target {
     /// True if it is a directory.
     pub(super) directory: bool,
     /// The directory that holds it, and its name there: `umount2` takes a path.
-    pub(super) parent: OwnedFd,
+    pub(super) parent: Rc<OwnedFd>,
     pub(super) name: String,
     /// The occupant of the entry.
     pub(super) occupant: Occupant,
@@ -116,6 +119,7 @@ impl<'a> Targets<'a> {
             connections,
             fresh: RefCell::default(),
             inside: RefCell::default(),
+            left: Cell::new(PEERS_LIMIT),
             dirs: RefCell::default(),
             ours: RefCell::default(),
             proc_dir: None,
@@ -225,9 +229,6 @@ impl<'a> Targets<'a> {
             self.inside.borrow_mut().insert(group);
         }
         let occupant = mount.map_or(Occupant::Other, |mount| self.occupant_of(mount));
-        let parent = parent
-            .try_clone()
-            .map_err(|e| Error::io("duplicate", "a descriptor", e))?;
         let name = name.to_owned();
         Ok(Some(Target {
             entry,
@@ -360,8 +361,16 @@ impl<'a> Targets<'a> {
     /// Refuses a peer group that anybody outside of the container is in: a mount on a shared mount appears on all its
     /// peers.
     fn refuse_shared(&self, group: u64, path: &str) -> Result<()> {
+        let began = Instant::now();
+        let result = self.look_for_peers(group, path, began + self.left.get());
+        self.left
+            .set(self.left.get().saturating_sub(began.elapsed()));
+        result
+    }
+
+    /// Does what [`Self::refuse_shared`] does, until `end`.
+    fn look_for_peers(&self, group: u64, path: &str, end: Instant) -> Result<()> {
         let own_pids = self.proc.namespace("self", "pid")?;
-        let end = Instant::now() + PEERS_LIMIT;
         let mut seen = BTreeSet::from([self.subject.mount_namespace]);
         for pid in self.proc.pids()? {
             let Ok(mounts) = self.proc.namespace(pid, "mnt") else {
@@ -379,11 +388,11 @@ impl<'a> Targets<'a> {
                 continue;
             }
             seen.insert(mounts);
-            let mut late = false;
+            let mut late = Instant::now() >= end;
             let found = self
                 .proc
                 .each_mount(&format!("{pid}/mountinfo"), u64::MAX, |mount| {
-                    late = Instant::now() >= end;
+                    late |= Instant::now() >= end;
                     match late || mount.shared == Some(group) {
                         true => ControlFlow::Break(()),
                         false => ControlFlow::Continue(()),

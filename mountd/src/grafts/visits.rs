@@ -60,8 +60,8 @@ type Job = Box<dyn FnOnce(Result<(&Arc<Inside>, Vec<OwnedFd>)>) + Send>;
 #[derive(Debug)]
 struct Inside {
     mounts: SourceMounts,
-    /// Clones for the next container.
-    prepared: Mutex<Option<PreparedClones>>,
+    /// Clones for the next containers.
+    prepared: Mutex<Vec<PreparedClones>>,
 }
 
 /// Threads that hang, by the pid and the start of the process of their container.
@@ -206,7 +206,7 @@ impl Visits {
         let job: Job = Box::new(move |given| {
             let made = given.map(|(inside, _)| {
                 let made = PreparedClones::make(&inside.mounts, slot, generation, &rows);
-                *inside.prepared.lock() = Some(made);
+                inside.prepared.lock().push(made);
             });
             let _ = done.send(made);
         });
@@ -289,7 +289,8 @@ impl Visit {
     /// Returns the clones that are prepared for the container in `slot`, if there are any.
     pub(super) fn take_prepared(&self, slot: u64) -> Option<PreparedClones> {
         let mut prepared = self.inside.prepared.lock();
-        prepared.take_if(|prepared| prepared.slot == slot)
+        let at = prepared.iter().position(|made| made.slot == slot)?;
+        Some(prepared.swap_remove(at))
     }
 
     /// Does something that the container can keep waiting. The clock runs meanwhile.

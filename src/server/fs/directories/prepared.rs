@@ -14,7 +14,7 @@ use crate::server::fs::attr::{Attr, Kind};
 use crate::server::fs::containers::directory;
 use crate::server::ids::{Node, NodeId};
 
-/// The most slots that are prepared. A daemon prepares one at a time, but may be killed before its container comes.
+/// The most slots that are prepared. A daemon prepares four, but may be killed before their containers come.
 const MOST: usize = 16;
 
 /// The slots that are prepared, each with the generation of its container.
