@@ -71,6 +71,18 @@ pub const TARGETS: &[Target] = &[
         memory: 64 * MIB,
     },
     Target {
+        name: "device_requests",
+        run: targets::device_requests::run,
+        longest: 4096,
+        memory: 64 * MIB,
+    },
+    Target {
+        name: "pressure_triggers",
+        run: targets::pressure_triggers::run,
+        longest: 4096,
+        memory: 16 * MIB,
+    },
+    Target {
         name: "state_file",
         run: targets::state_file::run,
         longest: 4096,

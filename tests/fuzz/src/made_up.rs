@@ -67,7 +67,10 @@ impl Edit {
                     bytes.splice(at..end, number.to_string().into_bytes());
                 }
             }
-            Change::Repeat(times) => bytes = bytes.repeat(usize::from(*times)),
+            Change::Repeat(times) => {
+                let times = usize::from(*times).min(MOST / bytes.len().max(1) + 1);
+                bytes = bytes.repeat(times);
+            }
         }
         bytes.truncate(MOST);
         Some(bytes)

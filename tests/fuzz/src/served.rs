@@ -156,7 +156,8 @@ impl KernelCache for NoCache {
 pub struct Served {
     /// The file system.
     pub fs: Arc<FileSystem>,
-    dispatcher: Dispatcher,
+    /// Takes the requests.
+    pub dispatcher: Arc<Dispatcher>,
     replied: Arc<Replied>,
     asked: u64,
 }
@@ -200,7 +201,7 @@ impl Served {
         );
         Some(Self {
             fs,
-            dispatcher,
+            dispatcher: Arc::new(dispatcher),
             replied: Arc::default(),
             asked: 0,
         })

@@ -64,6 +64,8 @@ corpora! {
     tunable_writes
     views
     fuse_requests
+    device_requests
+    pressure_triggers
     state_file
     packets_to_daemon
     packets_to_server

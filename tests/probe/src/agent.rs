@@ -6,11 +6,12 @@ use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 
 use probe::capabilities::leave_bounding_set;
+use probe::handles;
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{facts, files, handles, hang, stress, tune, ways, work};
+use crate::{facts, files, hang, stress, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -77,9 +78,10 @@ impl Agent {
             // The value in hexadecimal digits
             ["set-xattr", path, name, value] => files::set_xattr(path, name, value),
             // The node id, as two words, and the generation
-            ["handle", path] => handles::handle(path),
+            ["handle", path] => handles::handle(path).map(|words| json!(words)),
             ["open-handle", mount, high, low, generation] => {
-                handles::open(mount, [number(high)?, number(low)?, number(generation)?])
+                let words = [number(high)?, number(low)?, number(generation)?];
+                handles::open(mount, words).map(|bytes| json!(text(&bytes)))
             }
             ["append", path, what] => tune::append(path, what),
             ["write-at", path, offset, what] => tune::write_at(path, number(offset)?, what),

@@ -11,9 +11,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
 
 use nix::libc;
-use serde_json::json;
-
-use crate::answer::{Answer, text};
 
 /// The type of a handle of FUSE (FILEID_INO64_GEN).
 const FUSE: i32 = 0x81;
@@ -37,8 +34,11 @@ impl Handle {
     }
 }
 
-/// Returns the three words of the handle of a file.
-pub(crate) fn handle(path: &str) -> Answer {
+/// Returns the three words of the handle of a file: the higher half of the node id, the lower one, and the generation.
+///
+/// # Errors
+/// The kernel's: EOPNOTSUPP where there are no handles.
+pub fn handle(path: &str) -> io::Result<[u32; 3]> {
     let path = CString::new(path)?;
     let mut handle = Handle::new([0; 3]);
     let mut mount = 0i32;
@@ -54,14 +54,16 @@ pub(crate) fn handle(path: &str) -> Answer {
         )
     };
     match result {
-        0 => Ok(json!(handle.words)),
+        0 => Ok(handle.words),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Opens the file with a handle on the mount of `path`, and returns its text; the name of the error for a directory that
-/// was opened.
-pub(crate) fn open(path: &str, words: [u32; 3]) -> Answer {
+/// Opens the file with a handle on the mount of `path`, and returns its text.
+///
+/// # Errors
+/// The kernel's: ESTALE for a handle of no file, and EISDIR for a directory that was opened.
+pub fn open(path: &str, words: [u32; 3]) -> io::Result<Vec<u8>> {
     let mount = File::open(path)?;
     let mut handle = Handle::new(words);
     // SAFETY: the pointer is to a value that lives for the call.
@@ -81,5 +83,5 @@ pub(crate) fn open(path: &str, words: [u32; 3]) -> Answer {
     let mut file = unsafe { File::from_raw_fd(fd) };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    Ok(json!(text(&bytes)))
+    Ok(bytes)
 }

@@ -16,7 +16,6 @@ mod attack;
 mod contain;
 mod facts;
 mod files;
-mod handles;
 mod hang;
 mod latencies;
 mod mapped;

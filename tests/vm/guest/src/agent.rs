@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use probe::capabilities::leave_bounding_set;
+use probe::handles;
 
 use crate::watch::Watch;
 use crate::work::{self, Spinners};
@@ -67,6 +68,24 @@ fn answer(state: &mut State, words: &[&str]) -> io::Result<Vec<u8>> {
             let mode = m.mode() & 0o7777;
             text(format!("{mode:o} {} {} {}", m.uid(), m.gid(), m.size()))
         }
+        ["inode", path] => text(fs::symlink_metadata(path)?.ino().to_string()),
+        // The node id, as two words, and the generation.
+        ["handle", path] => text(
+            handles::handle(path)?
+                .map(|word| word.to_string())
+                .join(" "),
+        ),
+        ["open-handle", mount, words @ ..] => match words
+            .iter()
+            .map(|w| parse(w))
+            .collect::<io::Result<Vec<_>>>()?
+            .as_slice()
+        {
+            [high, low, generation] => {
+                handles::open(mount, [*high as u32, *low as u32, *generation as u32])
+            }
+            _ => Err(io::Error::other("a handle has three words")),
+        },
         ["list", path] => {
             let names = fs::read_dir(path)?.map(|entry| {
                 let name = entry?.file_name();

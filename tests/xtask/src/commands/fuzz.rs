@@ -107,6 +107,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
             );
         } else {
             let seconds = (arguments.minutes * 60.0).ceil().max(1.0);
+            // Without a seed each run makes up something else.
             fuzzer.arg(format!("-max_total_time={seconds}"));
             fuzzer.arg(format!("-artifact_prefix={}/", dir.display()));
             fuzzer.args(["-print_final_stats=1", "-use_value_profile=1"]);
@@ -161,10 +162,10 @@ fn feed(mut fuzzer: std::process::Command, target: &str, dir: &Path, seconds: f6
             .lines()
             .find_map(|line| line.split_once("Test unit written to "));
         bail!(
-            "{target} fails: {} {}\nits input is {}\nCONTRIBUTING.md says what to do with it; all that was said is in {}",
+            "{target} fails: {} {}\nto feed it the same again: cargo xtask fuzz {target} --input {}\nCONTRIBUTING.md says what to do with the input; all that was said is in {}",
             panic.take(2).collect::<Vec<_>>().join(" "),
             why.unwrap_or_default(),
-            input.map_or("not known", |(_, path)| path),
+            input.map_or("FILE, which is not known", |(_, path)| path),
             log.display()
         );
     }

@@ -3,12 +3,12 @@
 use std::env;
 use std::fs;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::{instructions, setup};
+use super::{fuzz, instructions, setup};
 use crate::paths::workspace_root;
 use crate::process::{command, run as run_command};
 
@@ -94,6 +94,9 @@ const STEPS: &[Step] = &[
     },
 ];
 
+/// The time for which each fuzz target is fed: two minutes for all.
+const FUZZED: Duration = Duration::from_secs(11);
+
 /// The steps that get more than their arguments.
 const DOCUMENTATION: &str = "documentation";
 const PROBE: &str = "probe";
@@ -134,6 +137,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         timed(step.name, || run_command(&mut cargo))?;
     }
     if !unprivileged {
+        timed("fuzz targets", || {
+            fuzz::run(&fuzz::Arguments::lasting(FUZZED)).map(drop)
+        })?;
         // A report, not a gate: how many instructions are too many is for the reader to say.
         println!("test: instructions");
         if let Err(error) = instructions::run() {

@@ -3,6 +3,7 @@
 mod clock;
 mod cpus;
 mod handlers;
+mod handles;
 mod life;
 mod machine;
 pub(crate) mod memory;
@@ -33,6 +34,7 @@ const GROUPS: &[(&str, Group)] = &[
     ("sysfs", sysfs::checks),
     ("tunables", tunables::checks),
     ("network", network::checks),
+    ("handles", handles::checks),
     // Before those that forbid the host to trace processes, for good.
     ("taken", taken::checks),
     ("handlers", handlers::checks),
