@@ -9,6 +9,8 @@ use rustix::process::{Pid, setpriority_process};
 use serde_json::Value;
 use support::{Container, Limits, Ran, Scene, children_of};
 
+use crate::prefer::own_cgroup;
+
 /// The limits of the attacker, and of the control, which is in the same container.
 const LIMITS: Limits = Limits {
     memory: Some(2 << 30),
@@ -25,6 +27,9 @@ const ROOT: u32 = 100_000;
 
 /// The files of its own limit of memory, of cgroups v1 and v2.
 const MEMORY_LIMITS: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+
+/// The file of the quota of a cgroup of v1.
+const QUOTA: &str = "cpu.cfs_quota_us";
 
 /// What an attack needs in its container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,11 +85,11 @@ impl Attacker {
         container.ask(&[
             "start", "attack", &program, "attack", attack, &threads, &argument,
         ]);
-        // The thread that hears the commands is not to wait for thousands of others.
+        // The threads that hear the commands are not to wait for thousands of others.
         for pid in children_of(container.pid()) {
-            prioritise(pid, -20);
+            prefer_over_others(&container, pid);
         }
-        prioritise(container.pid(), -20);
+        prefer_over_others(&container, container.pid());
         Self {
             container,
             used_usec: 0,
@@ -122,6 +127,19 @@ impl Attacker {
 fn prioritise(pid: u32, priority: i32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap());
     setpriority_process(pid, priority).unwrap();
+}
+
+/// Has a thread of the container run before the others. Where threads have cgroups of their own (v1), it is freed of the
+/// container's quota too: Linux 6.18 gives a thread with a high priority next to nothing of a quota that a thousand
+/// others have used up, 37 ms in ten minutes.
+#[track_caller]
+fn prefer_over_others(container: &Container, thread: u32) {
+    prioritise(thread, -20);
+    let dirs = container.cgroup().dirs();
+    if let Some(dir) = dirs.iter().find(|dir| dir.join(QUOTA).exists()) {
+        let free = own_cgroup(dir.parent().unwrap()).join("tasks");
+        fs::write(free, thread.to_string()).unwrap();
+    }
 }
 
 #[track_caller]

@@ -43,7 +43,7 @@ impl Preferred {
             }
         }
         let this = Self {
-            before: own(top),
+            before: own_cgroup(top),
             dir,
         };
         enter(&this.dir);
@@ -53,7 +53,7 @@ impl Preferred {
 
 /// Returns the cgroup of this process in the hierarchy that is mounted at `top`.
 #[track_caller]
-fn own(top: &Path) -> PathBuf {
+pub(crate) fn own_cgroup(top: &Path) -> PathBuf {
     let name = top.file_name().unwrap().to_string_lossy().into_owned();
     let text = fs::read_to_string("/proc/self/cgroup").unwrap();
     let mut lines = text.lines().filter_map(|line| {
