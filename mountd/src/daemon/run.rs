@@ -15,6 +15,7 @@ use super::daemon::{ControlEndpoint, Daemon, End};
 use super::event_set::{EventSet, LISTENER, SIGNALS};
 use super::inherit::{self, Inheritance};
 use super::journal::Journal;
+use super::list_copy::ListCopy;
 use super::listen::listen;
 use super::options::Options;
 use super::predecessor::Predecessor;
@@ -186,6 +187,7 @@ pub fn run(options: &Options) -> Result<()> {
             events,
             journal,
             prepared: Mutex::default(),
+            list_copy: ListCopy::default(),
             preparing: Mutex::default(),
         }),
         shared,
