@@ -3,7 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use support::{Scene, open_pidfd, wait_for_end};
 
 use crate::{limits, scene, sees, sees_the_host};
@@ -106,6 +109,44 @@ fn privileged_a_program_that_cannot_take_the_place_changes_nothing() {
     daemon.wait_for("the server died");
     scene.detach(&container);
     sees_the_host(&mut container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_the_list_is_told_while_an_upgrade_is_under_way() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    scene.attach(&container);
+    let mut ended = scene.container().limits(limits(96, 1.0)).start();
+    scene.attach(&ended);
+    let [runs, goes_on] = ["runs", "goes-on"].map(|name| {
+        let path = scene.dir().join(name);
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        path
+    });
+    let body = format!(
+        "echo > {}; read line < {}",
+        runs.display(),
+        goes_on.display()
+    );
+    let waits = pretender(&scene, "waits", &body);
+    let path = waits.to_str().unwrap();
+    let upgrade = scene.start(&["upgrade", "--only", "server", "--server", path]);
+    assert_eq!(std::fs::read(&runs).unwrap(), b"\n");
+    let list = scene.list();
+    assert_eq!(list.len(), 2, "{list:?}");
+    assert_eq!(list[0]["pid"], container.pid());
+    assert!(list[0].get("usage").is_none_or(Value::is_null), "{list:?}");
+    ended.kill();
+    assert_eq!(scene.list().len(), 1);
+    std::fs::write(&goes_on, b"\n").unwrap();
+    upgrade.wait().refused(&["goes on"]);
+    let list = scene.list();
+    assert_eq!(list.len(), 1);
+    assert!(list[0]["usage"].is_object(), "{list:?}");
+    sees(&mut container, 128, 1);
+    drop((container, ended));
     daemon.end();
 }
 

@@ -6,15 +6,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 use super::as_root::{copy_of, read_text};
-
-/// The files that a server may have read: the tunables whose value on the host is a secret of root on some kernel.
-const FILES: [&str; 5] = [
-    "/proc/sys/fs/protected_fifos",
-    "/proc/sys/fs/protected_hardlinks",
-    "/proc/sys/fs/protected_regular",
-    "/proc/sys/fs/protected_symlinks",
-    "/sys/module/nf_conntrack/parameters/hashsize",
-];
+use eci_fs_protocol::root_only;
 
 /// The directories that are grafted with what the host has in them.
 const DIRECTORIES: [&str; 3] = [
@@ -26,7 +18,7 @@ const DIRECTORIES: [&str; 3] = [
 /// Returns a copy of the text of a file of the host.
 ///
 /// # Errors
-/// EACCES for a path that is neither one of [`FILES`] nor in [`DIRECTORIES`] or a block device's, and the kernel's.
+/// EACCES for a path that is neither one of [`root_only::TUNABLES`] nor in [`DIRECTORIES`] or a block device's, and the kernel's.
 pub(super) fn read_host(path: &str) -> Result<OwnedFd, Errno> {
     if !may_read(path) {
         return Err(Errno::ACCESS);
@@ -54,7 +46,7 @@ fn may_read(path: &str) -> bool {
         let below = path.strip_prefix("/sys/devices/");
         below.is_some_and(|below| below.split('/').any(|name| name == "block"))
     };
-    FILES.contains(&path)
+    root_only::is_tunable(path)
         || DIRECTORIES.iter().any(|dir| path.starts_with(dir))
         || is_of_block_device()
 }

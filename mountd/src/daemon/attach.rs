@@ -1,6 +1,6 @@
-//! Attaching and detaching containers, and what commands ask about those that are attached.
+//! Attaching and detaching containers, and opening what they see.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -8,11 +8,10 @@ use super::asker::Asker;
 use super::containers::{Asked, Containers};
 use super::ended::remove_if_ended;
 use super::state::vanished;
-use crate::container::{describe, disks, has_ended};
+use crate::container::{describe, disks};
 use crate::grafts::Progress;
-use crate::registry::{self, Container};
-use crate::threads;
-use eci_fs_protocol::control::{Attach, Attached, LIST_PAGE, Response, Selector};
+use crate::registry;
+use eci_fs_protocol::control::{Attach, Attached, Response, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use eci_fs_protocol::link::Row;
 
@@ -253,46 +252,6 @@ pub(super) fn detach(
         .map_err(|error| error.context(format!("{id} is detached, but")))?;
     tracing::info!(%id, slot, grafts, "detached");
     Ok(Response::Detached { id, grafts })
-}
-
-/// Returns one page of the list. A container that has ended is not on it, even if that has not been noticed yet.
-pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
-    let there = |container: &Container| {
-        let ended = has_ended(container.subject.pidfd.as_fd());
-        !ended.unwrap_or(false)
-    };
-    let mut state = containers.shared.state();
-    let (mut listed, more) = state.registry.list(after, LIST_PAGE, there);
-    let hanging = match after {
-        None => containers.grafter.hanging(),
-        Some(_) => Vec::new(),
-    };
-    let named = hanging.into_iter().map(|pid| {
-        let mut all = state.registry.iter();
-        let known = all.find(|(_, container)| container.subject.pid == pid);
-        let name = known.map_or_else(String::new, |(_, container)| format!(" {}", container.id));
-        format!("the container{name} of process {pid} does not let itself be looked into: a file system in it does not answer")
-    });
-    let mut trouble: Vec<String> = named.collect();
-    if after.is_none() {
-        trouble.extend(threads::trouble());
-    }
-    let slots = listed.iter().map(|listed| listed.slot).collect();
-    // Without a server, or with one that takes long or is of another release, the list has no figures.
-    let usage = state.slot.server().and_then(|server| server.usage(slots));
-    match usage {
-        Ok(usage) => {
-            for listed in &mut listed {
-                listed.usage = usage.get(&listed.slot).copied();
-            }
-        }
-        Err(error) => tracing::debug!(%error, "the list has no figures of the server"),
-    }
-    Response::Containers {
-        containers: listed,
-        more,
-        trouble,
-    }
 }
 
 /// Opens one view as the container would, or a path at or below a directory graft. The descriptor of such a path is one

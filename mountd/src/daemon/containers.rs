@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::event_set::EventSet;
 use super::journal::Journal;
+use super::list_copy::ListCopy;
 use super::state::{DaemonState, Shared};
 use crate::broker::Broker;
 use crate::container::Described;
@@ -32,6 +33,8 @@ pub(super) struct Containers {
     pub(super) overlays: Arc<Overlays>,
     /// The slots and generations of the next containers, for which clones are prepared.
     pub(super) prepared: Mutex<VecDeque<(u64, u32)>>,
+    /// The list, while an upgrade holds the state.
+    pub(super) list_copy: ListCopy,
     /// Held while clones are prepared.
     pub(super) preparing: Mutex<()>,
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::asker::Asker;
 use super::daemon::Daemon;
-use super::{attach, ended, inspection_mounts, prepare, upgrade};
+use super::{attach, ended, inspection_mounts, list, prepare, upgrade};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Call, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
@@ -126,7 +126,7 @@ fn answer(
             )?
         }
         Request::Unmount { dir } => inspection_mounts::unmount(&daemon.containers, asker, &dir)?,
-        Request::List { after } => attach::list(&daemon.containers, after),
+        Request::List { after } => list::list(&daemon.containers, after),
         Request::Upgrade { part, path } => upgrade::upgrade(daemon, asker, part, path)?,
         Request::Open { container, path } => {
             return Ok((

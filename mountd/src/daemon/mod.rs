@@ -12,12 +12,12 @@
 //! | `restore` | takes over the containers of the daemon before |
 //! | `predecessor`, `inherit` | take over the connections, or make them |
 //! | `prepare` | prepares the next attach |
-//! | `attach`, `ended`, `inspection_mounts` | operations on containers, one at a time |
+//! | `attach`, `ended`, `inspection_mounts`, `list` | operations on containers, one at a time |
 //! | `daemon` | the data of the daemon: the parts that follow |
 //! | `supervision` | the life of the server |
 //! | `containers` | containers that come and go, and what operations on them take |
 //! | `state`: `server_slot` | everything that changes, behind one lock, and the lock of operations |
-//! | `journal` | what is written down for the next daemon |
+//! | `journal`, `list_copy` | what is written down for the next daemon, and the list during an upgrade |
 //! | `watchdog`, `event_set` | the check that the server answers, and what the loop waits for |
 //! | `allocator`, `asker`, `installed`, `listen`, `standard_streams`, `backoff`, `timer`, [`options`] | what knows of no other file here |
 
@@ -40,6 +40,8 @@ mod inherit;
 mod inspection_mounts;
 mod installed;
 mod journal;
+mod list;
+mod list_copy;
 mod listen;
 pub mod options;
 mod predecessor;

@@ -15,6 +15,7 @@ use super::daemon::{ControlEndpoint, Daemon, End};
 use super::event_set::{EventSet, LISTENER, SIGNALS};
 use super::inherit::{self, Inheritance};
 use super::journal::Journal;
+use super::list_copy::ListCopy;
 use super::listen::listen;
 use super::options::Options;
 use super::predecessor::Predecessor;
@@ -188,6 +189,7 @@ pub fn run(options: &Options) -> Result<()> {
             journal,
             overlays: Overlays::start()?,
             prepared: Mutex::default(),
+            list_copy: ListCopy::default(),
             preparing: Mutex::default(),
         }),
         shared,

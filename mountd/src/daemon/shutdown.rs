@@ -1,7 +1,10 @@
 //! The end of a daemon that has no successor: everything is undone.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::attach::ungraft;
 use super::daemon::Daemon;
@@ -11,6 +14,12 @@ use eci_fs_protocol::error::Kind;
 
 /// The time that the end of the daemon waits for an operation that has begun.
 const LAST_OPERATION: Duration = Duration::from_secs(10);
+
+/// The time in which containers must let themselves be looked into, over all.
+const KNOCKS_LIMIT: Duration = Duration::from_secs(15);
+
+/// The time in which grafts are taken out, over all. Those of 10,000 containers take some 30 s.
+const UNDO_LIMIT: Duration = Duration::from_secs(60);
 
 /// Containers that are looked into at a time.
 const AT_ONCE: usize = 64;
@@ -22,31 +31,49 @@ pub(super) fn shut_down(daemon: &Daemon) {
     daemon.containers.journal.remove_rest();
 }
 
-/// Returns the slots of the containers that do not let themselves be looked into. Many are tried at a time, so that
-/// those which hang do not add up.
-fn hanging(daemon: &Daemon, slots: &[u64]) -> BTreeSet<u64> {
-    let hangs = |slot: u64| {
-        let subject = {
-            let state = daemon.shared.state();
-            let container = state.registry.get(slot)?;
-            container.subject.duplicate().ok()?
+/// Returns the slots of the containers that let themselves be looked into within [`KNOCKS_LIMIT`]. Many are tried at a
+/// time, so that those which hang do not add up. A thread that takes longer is left behind: the process ends soon.
+fn answering(daemon: &Daemon, slots: &[u64]) -> BTreeSet<u64> {
+    let waiting = {
+        let state = daemon.shared.state();
+        let subject = |slot: &u64| {
+            let container = state.registry.get(*slot)?;
+            Some((*slot, container.subject.duplicate().ok()?))
         };
-        let knocked = daemon.containers.grafter.knock(&subject);
-        knocked
-            .is_err_and(|error| error.kind == Kind::Busy)
-            .then_some(slot)
+        slots.iter().filter_map(subject).collect::<VecDeque<_>>()
     };
-    let all = slots.chunks(AT_ONCE).flat_map(|slots| {
-        std::thread::scope(|scope| {
-            let started = slots.iter().map(|slot| scope.spawn(move || hangs(*slot)));
-            let started: Vec<_> = started.collect();
-            let ended = started
-                .into_iter()
-                .map(|thread| thread.join().ok().flatten());
-            ended.flatten().collect::<Vec<_>>()
-        })
-    });
-    all.collect()
+    let waiting = Arc::new(Mutex::new(waiting));
+    let (done, answered) = mpsc::channel();
+    for _ in 0..AT_ONCE.min(slots.len()) {
+        let (waiting, done) = (Arc::clone(&waiting), done.clone());
+        let grafter = daemon.containers.grafter.clone();
+        let work = move || {
+            loop {
+                let Some((slot, subject)) = waiting.lock().pop_front() else {
+                    return;
+                };
+                // What else is wrong than that it hangs is found again.
+                let knocked = grafter.knock(&subject);
+                let hangs = knocked.is_err_and(|error| error.kind == Kind::Busy);
+                let _ = done.send((slot, !hangs));
+            }
+        };
+        let thread = std::thread::Builder::new().name("knock".to_owned());
+        if let Err(error) = thread.spawn(work) {
+            tracing::warn!(%error, "a thread that looks into containers cannot be started");
+        }
+    }
+    drop(done);
+    let end = Instant::now() + KNOCKS_LIMIT;
+    let mut all = BTreeSet::new();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match answered.recv_timeout(left) {
+            Ok((slot, true)) => drop(all.insert(slot)),
+            Ok((_, false)) => {}
+            Err(_) => return all,
+        }
+    }
 }
 
 fn undo_all(daemon: &Daemon) {
@@ -65,9 +92,11 @@ fn undo_all(daemon: &Daemon) {
         let state = daemon.shared.state();
         state.registry.iter().map(|(slot, _)| slot).collect()
     };
-    let hanging = hanging(daemon, &slots);
+    let answering = answering(daemon, &slots);
+    let end = Instant::now() + UNDO_LIMIT;
     for slot in slots {
-        if hanging.contains(&slot) {
+        // One that answered just now can hang all the same, for three seconds.
+        if !answering.contains(&slot) || Instant::now() >= end {
             tracing::warn!(
                 slot,
                 "the container does not let itself be looked into: its grafts stay, and are dead"

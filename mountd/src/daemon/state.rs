@@ -7,7 +7,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::asker::Asker;
 use super::server_slot::ServerSlot;
 use crate::registry::Registry;
-use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
+
+/// The time that an operation waits for those before it. An upgrade, which takes longest, mostly takes less than ten.
+const BEGIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Everything that changes.
 #[derive(Debug)]
@@ -41,9 +44,18 @@ impl Shared {
     /// Waits for the operation before, and keeps the next one waiting.
     ///
     /// # Errors
-    /// [`Error::ending`] when the daemon ends.
+    /// [`Error::ending`] when the daemon ends; [`Kind::Busy`] when operations keep this one waiting for too long.
     pub(super) fn begin(&self) -> Result<MutexGuard<'_, ()>> {
-        let operation = self.operation.lock();
+        let operation = self.operation.try_lock_for(BEGIN_LIMIT).ok_or_else(|| {
+            Error::new(
+                Kind::Busy,
+                format!(
+                    "eci-mountd was busy with other commands for {} s",
+                    BEGIN_LIMIT.as_secs()
+                ),
+            )
+            .remedy("try again; `eci-fs doctor` names containers that hang")
+        })?;
         if self.state().ending {
             return Err(Error::ending());
         }

@@ -19,6 +19,8 @@ pub(super) fn upgrade(
     path: Option<PathBuf>,
 ) -> Result<Response> {
     let _operation = daemon.shared.begin_for(asker)?;
+    let containers = &daemon.containers;
+    let _copy = containers.list_copy.keep(&daemon.shared.state().registry);
     let upgraded = match part {
         Part::Daemon => successor::start(daemon, path)?,
         Part::Server => {

@@ -18,6 +18,7 @@ mod logged;
 mod process;
 mod program;
 mod scene;
+mod stuck;
 mod text;
 
 pub use agent::Agent;

@@ -6,6 +6,8 @@
 //! 2. The process becomes the reaper of everything that it starts, so orphans become its children.
 //! 3. At the end, everything that the test made has been dropped. Daemons in the background must end by themselves.
 //!    Then the scene looks for children, mounts and cgroups.
+//!
+//! A test that is older than 100 s says once on its standard error output what its processes wait for.
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -22,6 +24,7 @@ use serde_json::Value;
 
 use crate::daemon::{Pending, is_alive, noted_server};
 use crate::process::{end_within, kill, mounts_of, try_pidfd};
+use crate::stuck::StuckReport;
 use crate::{Builder, Container, Daemon, PATIENCE, Ran, children_of, find_program};
 
 /// The environment of a test. A test makes it first, so that it is dropped last.
@@ -32,6 +35,7 @@ pub struct Scene {
     root: OnceCell<PathBuf>,
     mounts: Vec<String>,
     background: std::cell::RefCell<Vec<u32>>,
+    _stuck: StuckReport,
 }
 
 impl Scene {
@@ -74,6 +78,7 @@ impl Scene {
                 "this test needs root, and its name has to say so: privileged_{name}"
             );
         }
+        let stuck = StuckReport::start();
         must(
             "becoming the reaper of orphans",
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())),
@@ -100,6 +105,7 @@ impl Scene {
             root: OnceCell::new(),
             mounts: mounts_of("thread-self"),
             background: std::cell::RefCell::default(),
+            _stuck: stuck,
         }
     }
 

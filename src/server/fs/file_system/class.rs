@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use eci_fs_emulators::EMULATORS;
 use eci_fs_protocol::link::Connection;
+use eci_fs_protocol::root_only;
 
 use super::FileSystem;
 use crate::server::account::Account;
@@ -27,12 +28,6 @@ pub(in crate::server::fs) enum Class {
     Computes,
     /// It may sleep, for a driver of the host or for the daemon; or it takes long.
     Sleeps,
-}
-
-/// Returns whether the value on the host of the tunable at this path may be a secret of root, on some kernel. The daemon is asked
-/// for it then (mountd/src/broker/host.rs has the same files).
-fn may_ask_for_the_host(path: &str) -> bool {
-    path.starts_with("/sys/module/") || path.starts_with("/proc/sys/fs/protected_")
 }
 
 impl FileSystem {
@@ -108,7 +103,9 @@ impl FileSystem {
             // The daemon is asked for the user namespace of the caller.
             return Class::Sleeps;
         }
-        if may_ask_for_the_host(EMULATORS[view.index].facts().path) && !self.sysctls.is_fresh(&view)
+        // The daemon is asked for those, so that takes long.
+        if root_only::is_tunable(EMULATORS[view.index].facts().path)
+            && !self.sysctls.is_fresh(&view)
         {
             return Class::Sleeps;
         }
