@@ -46,6 +46,7 @@ const SETXATTR: u32 = 21;
 const INIT: u32 = 26;
 const READDIR: u32 = 28;
 const DESTROY: u32 = 38;
+const IOCTL: u32 = 39;
 const POLL: u32 = 40;
 const BATCH_FORGET: u32 = 42;
 const READDIRPLUS: u32 = 44;
@@ -178,9 +179,9 @@ impl Kernel {
         };
         let (operation, mut arguments) = arguments(&made.what);
         arguments.truncate(arguments.len().saturating_sub(usize::from(made.cut)));
-        // The kernel sends the first two once in the life of a connection. It counts the bytes of a SETXATTR, which nobody
-        // takes.
-        if matches!(operation, DESTROY | INIT | SETXATTR) {
+        // The kernel sends the first two once in the life of a connection. It counts the bytes of the last two, which
+        // nobody takes, and the library trusts that.
+        if matches!(operation, DESTROY | INIT | SETXATTR | IOCTL) {
             return;
         }
         if matches!(operation, READ | READDIR | READDIRPLUS) && arguments.len() >= 20 {
