@@ -151,3 +151,79 @@ impl<R: Replies> Job for Waiting<R> {
         self.progress.answered(connection);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::thread::{self, ThreadId};
+
+    use eci_fs_emulators::{EMULATORS, Host, Settings};
+
+    use super::*;
+    use crate::server::fs::request::{Operation, Reply};
+    use crate::server::ids::NodeId;
+
+    /// Tells which thread has answered.
+    #[derive(Debug)]
+    struct ByThread(Sender<ThreadId>);
+
+    impl<T> Reply<T> for ByThread {
+        fn send(self, _answer: Result<T, Errno>) {
+            self.0.send(thread::current().id()).unwrap();
+        }
+    }
+
+    #[derive(Debug)]
+    struct ByThreads;
+
+    impl Replies for ByThreads {
+        type Entry = ByThread;
+        type Attr = ByThread;
+        type Open = ByThread;
+        type Data = ByThread;
+        type Entries = ByThread;
+        type Written = ByThread;
+        type Poll = ByThread;
+        type Released = ByThread;
+    }
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Backlog for Nobody {
+        fn is_waiting(&self, _connection: Connection) -> bool {
+            false
+        }
+    }
+
+    /// Its answer may take a walk through a directory graft, with questions to the daemon.
+    #[test]
+    fn the_thread_that_sorts_requests_reads_no_link() {
+        let fs = FileSystem::new(
+            Host::open().unwrap(),
+            None,
+            Settings::default(),
+            Duration::from_millis(10),
+        );
+        let dispatcher = Dispatcher::new(
+            fs,
+            Workers::start().unwrap(),
+            Arc::new(Nobody),
+            InFlight::default(),
+            Progress::default(),
+        );
+        let views = EMULATORS.iter().map(|emulator| emulator.facts().id.into());
+        let below = [1 << 16, 1 << 38, 1 << 39];
+        let entries: Vec<u64> = views.chain(below).collect();
+        let of_container = entries.into_iter().map(|entry| 7 << 40 | entry);
+        for id in of_container.chain([1]).map(NodeId::from_raw) {
+            for connection in Connection::ALL {
+                let (sender, receiver) = channel();
+                let reply = ByThread(sender);
+                let read: Operation<'_, ByThreads> = Operation::ReadLink { reply };
+                dispatcher.submit(FsRequest::new(connection, id, read));
+                assert_ne!(receiver.recv().unwrap(), thread::current().id(), "{id:?}");
+            }
+        }
+    }
+}
