@@ -20,8 +20,12 @@ const QUANTUM: Duration = Duration::from_millis(2);
 /// A request of a container that takes longer than this is slow: it would be felt by others if they had to wait for it.
 const SLOW: Duration = Duration::from_micros(300);
 
-/// For this long after a slow request, no request of the container is computed where others wait.
+/// For this long after a slow request, no request of the container is computed where others wait. The time doubles when the
+/// next request after it is slow again, up to [`SLOW_AT_MOST`]. So a container has few slow requests computed there.
 const SLOW_FOR: Duration = Duration::from_secs(1);
+
+/// The longest time of that kind. A container that had no slow request for as long begins with [`SLOW_FOR`] again.
+const SLOW_AT_MOST: Duration = Duration::from_secs(64);
 
 /// The CPU time of reading a request from the kernel, sorting and queuing it, which the clocks do not see. A C program that
 /// did nothing else took 1.06 us.
@@ -66,6 +70,8 @@ struct Bucket {
     at: Instant,
     /// The time until which the container counts as slow.
     slow_until: Option<Instant>,
+    /// The length of that time.
+    slow_for: Duration,
     /// The time at which a refusal was logged last.
     warned: Option<Instant>,
 }
@@ -85,6 +91,7 @@ impl Account {
                 tokens: nsec(BURST),
                 at: now,
                 slow_until: None,
+                slow_for: SLOW_FOR,
                 warned: None,
             }),
             closed: AtomicBool::new(false),
@@ -128,7 +135,7 @@ impl Account {
         let cost = cost + SORTING;
         self.spend(cost);
         if cost >= SLOW {
-            self.bucket.lock().slow_until = Some(now + SLOW_FOR);
+            self.bucket.lock().be_slow(now);
         }
     }
 
@@ -209,6 +216,16 @@ impl Account {
 }
 
 impl Bucket {
+    /// Notes a slow request that ended at `now`.
+    fn be_slow(&mut self, now: Instant) {
+        self.slow_for = match self.slow_until {
+            Some(until) if now < until => self.slow_for,
+            Some(until) if now < until + SLOW_AT_MOST => (2 * self.slow_for).min(SLOW_AT_MOST),
+            _ => SLOW_FOR,
+        };
+        self.slow_until = Some(now + self.slow_for);
+    }
+
     fn refill(&mut self, now: Instant, percent: i64) {
         let passed = nsec(now.saturating_duration_since(self.at));
         let more = passed / 100 * percent + passed % 100 * percent / 100;
@@ -292,6 +309,25 @@ mod tests {
         assert!(!account.is_slow(now));
         account.charge(now, SLOW);
         assert!(account.is_slow(now) && !account.is_slow(now + SLOW_FOR));
+    }
+
+    #[test]
+    fn a_container_that_is_slow_again_and_again_has_few_slow_requests_where_others_wait() {
+        let start = Instant::now();
+        let account = account(25, start);
+        let (mut now, mut slow) = (start, 0);
+        while now < start + Duration::from_secs(3600) {
+            if !account.is_slow(now) {
+                account.charge(now, SLOW);
+                slow += 1;
+            }
+            now += 100 * MS;
+        }
+        // 1, 2, 4 ... 64 seconds apart.
+        assert!(slow <= 7 + 3600 / 64, "{slow}");
+        now += 2 * SLOW_AT_MOST;
+        account.charge(now, SLOW);
+        assert!(!account.is_slow(now + SLOW_FOR));
     }
 
     #[test]

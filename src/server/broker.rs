@@ -266,13 +266,24 @@ impl Line {
         let mut inner = self.inner.lock();
         let lane = ask.lane();
         inner.forget_stale(STALE);
-        while inner.is_full(lane) {
-            self.wait(&mut inner, until)?;
-        }
-        let number = inner.last + 1;
-        // Under the lock, so that they are sent in the order of their numbers.
-        let sent = self.channel.send(&ask.numbered(number), fds);
-        sent.map_err(NoAnswer::Gone)?;
+        let number = loop {
+            if inner.gone {
+                return Err(NoAnswer::Gone(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if inner.is_full(lane) {
+                self.wait(&mut inner, until)?;
+                continue;
+            }
+            let number = inner.last + 1;
+            // Under the lock, so that they are sent in the order of their numbers.
+            match self.channel.try_send(&ask.numbered(number), fds) {
+                Ok(()) => break number,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    MutexGuard::unlocked(&mut inner, || self.wait_for_room(until))?;
+                }
+                Err(error) => return Err(NoAnswer::Gone(error)),
+            }
+        };
         inner.last = number;
         let question = Question {
             lane,
@@ -295,6 +306,12 @@ impl Line {
                 return Err(error);
             }
         }
+    }
+
+    /// Waits until a daemon that does not read what it is sent has read some of it.
+    fn wait_for_room(&self, until: Instant) -> Result<(), NoAnswer> {
+        let ready = ready(&self.channel, PollFlags::OUT, until).map_err(NoAnswer::Gone)?;
+        ready.then_some(()).ok_or(NoAnswer::Late)
     }
 
     /// Waits until something has changed. One of the threads that wait receives for all.
@@ -329,11 +346,7 @@ impl Line {
 
     /// Returns the next answer; none when there is none before `until`.
     fn receive(&self, until: Instant) -> io::Result<Option<Answer>> {
-        let left = until.saturating_duration_since(Instant::now());
-        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut poll = [PollFd::new(&self.channel, PollFlags::IN)];
-        let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)))?;
-        if ready == 0 {
+        if !ready(&self.channel, PollFlags::IN, until)? {
             return Ok(None);
         }
         let answer = self.channel.recv::<BrokerReply>()?;
@@ -341,6 +354,15 @@ impl Line {
             .map(Some)
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
+}
+
+/// Returns whether a channel is ready before `until`.
+fn ready(channel: &Channel, what: PollFlags, until: Instant) -> io::Result<bool> {
+    let left = until.saturating_duration_since(Instant::now());
+    let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+    let mut poll = [PollFd::new(channel, what)];
+    let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&limit)))?;
+    Ok(ready > 0)
 }
 
 impl Inner {
@@ -403,6 +425,38 @@ mod tests {
         let (request, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
         daemon.send(&BrokerReply::Opened, fds).unwrap();
         request.lane()
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_read_delays_nobody_for_longer_than_they_want() {
+        let (daemon, server) = Channel::pair().unwrap();
+        let broker = BrokerClient::new(server, BROKER);
+        // Each container may have a question under way. These do not fit into the channel.
+        let trigger = |slot| BrokerRequest::Trigger {
+            slot,
+            resource: eci_fs_protocol::link::Resource::Cpu,
+            trigger: vec![255; 4096],
+            number: None,
+        };
+        for slot in 0..MOST as u64 - 1 {
+            let told = broker.tell(&trigger(slot), Instant::now());
+            assert!(matches!(told, Err(NoAnswer::Late)), "{told:?}");
+        }
+        // Once it reads, it is asked again.
+        let asking = std::thread::spawn(move || broker.tell(&ask(1 << 20), soon()));
+        loop {
+            let (request, _) = daemon.recv::<BrokerRequest>().unwrap().unwrap();
+            let BrokerRequest::Network { slot, number, .. } = request else {
+                continue;
+            };
+            assert_eq!(slot, 1 << 20);
+            let number = number.unwrap();
+            let reply = Box::new(BrokerReply::HostSysctlSet);
+            let reply = BrokerReply::Numbered { number, reply };
+            daemon.send(&reply, &[]).unwrap();
+            break;
+        }
+        asking.join().unwrap().unwrap();
     }
 
     #[test]

@@ -90,6 +90,23 @@ impl Channel {
     /// [`io::ErrorKind::InvalidInput`] with [`Fault::TooLarge`] when the value does not fit a packet; otherwise the
     /// socket's.
     pub fn send<T: Serialize>(&self, value: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(value, fds, SendFlags::empty())
+    }
+
+    /// As [`Self::send`], but it does not wait until the other end has read what was sent before.
+    ///
+    /// # Errors
+    /// As [`Self::send`]; [`io::ErrorKind::WouldBlock`] while there is no room.
+    pub fn try_send<T: Serialize>(&self, value: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.send_with(value, fds, SendFlags::DONTWAIT)
+    }
+
+    fn send_with<T: Serialize>(
+        &self,
+        value: &T,
+        fds: &[BorrowedFd<'_>],
+        flags: SendFlags,
+    ) -> io::Result<()> {
         let bytes = serde_json::to_vec(value)?;
         if bytes.len() > MAX_PACKET || fds.len() > MAX_FDS {
             return Err(io::Error::new(
@@ -111,7 +128,7 @@ impl Channel {
                 &self.socket,
                 &[IoSlice::new(&bytes)],
                 &mut ancillary,
-                SendFlags::NOSIGNAL,
+                flags | SendFlags::NOSIGNAL,
             )
         })?;
         Ok(())

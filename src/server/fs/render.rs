@@ -84,9 +84,8 @@ impl Renderer {
     /// Returns the values that a view of a container with these needs is computed from at this moment.
     pub(super) fn context<'a>(&'a self, container: &'a Attached, needs: Needs) -> Context<'a> {
         // Where nothing depends on limits, nobody need look whether one has changed.
-        let watcher = self.watcher.as_ref().filter(|_| needs.cgroup);
-        if watcher.is_some_and(|watcher| watcher.is_behind()) {
-            container.forget_limits();
+        if let Some(watcher) = self.watcher.as_ref().filter(|_| needs.cgroup) {
+            watcher.catch_up();
         }
         let settings = container.settings.as_ref().unwrap_or(&self.settings);
         let sampler = needs.load.then_some(&self.sampler);

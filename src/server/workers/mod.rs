@@ -76,6 +76,8 @@ struct Pool {
     threads: usize,
     /// The number of workers that wait for a request.
     idle: usize,
+    /// The time at which one of them looks for the containers that get their share again; none while nobody does.
+    looks_at: Option<Instant>,
     /// The times at which the requests were taken that are being computed, by the order in which they were.
     computing: BTreeMap<u64, Instant>,
     /// The number of requests that were taken.
@@ -91,6 +93,7 @@ impl Workers {
             queues: Queues::new(limits),
             threads: 0,
             idle: 0,
+            looks_at: None,
             computing: BTreeMap::new(),
             taken: 0,
             watches: false,
@@ -182,7 +185,8 @@ impl Workers {
             let now = Instant::now();
             let Some(taken) = pool.queues.take(now) else {
                 let since = *idle_since.get_or_insert(now);
-                if now.saturating_duration_since(since) >= IDLE && pool.threads > STAYING {
+                let is_idle = now.saturating_duration_since(since) >= IDLE;
+                if is_idle && pool.may_end() {
                     pool.threads -= 1;
                     return;
                 }
@@ -191,8 +195,7 @@ impl Workers {
             };
             idle_since = None;
             // Somebody has to wait for the containers that get their share again, while this one works.
-            let call =
-                (pool.queues.is_ready() || pool.queues.next_at().is_some()).then(|| pool.grows());
+            let call = (pool.queues.is_ready() || pool.is_unwatched()).then(|| pool.grows());
             let number = self.begin(&mut pool, taken.lane, now);
             drop(pool);
             if let Some(grows) = call {
@@ -240,12 +243,20 @@ impl Workers {
         }
     }
 
-    /// Waits for a request, for a container that has its share again, or until `end`.
+    /// Waits for a request, for a container that has its share again, or until `end`. One worker waits for shares, and the
+    /// others do not wake up with it.
     fn wait(&self, pool: &mut parking_lot::MutexGuard<'_, Pool>, end: Instant) {
-        let end = pool.queues.next_at().map_or(end, |at| at.min(end));
+        let looks_at = pool.queues.next_at().filter(|_| pool.is_unwatched());
+        if looks_at.is_some() {
+            pool.looks_at = looks_at;
+        }
         pool.idle += 1;
-        self.work.wait_until(pool, end);
+        let until = looks_at.map_or(end, |at| at.min(end));
+        self.work.wait_until(pool, until);
         pool.idle -= 1;
+        if looks_at.is_some() && pool.looks_at == looks_at {
+            pool.looks_at = None;
+        }
     }
 }
 
@@ -255,6 +266,18 @@ impl Pool {
         let grows = self.idle == 0 && self.threads < self.queues.wanted();
         self.threads += usize::from(grows);
         grows
+    }
+
+    /// Returns whether a container waits for its share, and no worker looks when it has that again.
+    fn is_unwatched(&self) -> bool {
+        let next = self.queues.next_at();
+        next.is_some_and(|next| self.looks_at.is_none_or(|at| at > next))
+    }
+
+    /// Returns whether a worker that has nothing to do may end: enough others are left, and one of them looks for the
+    /// containers that get their share again, if there are any. Those that are left may all be busy for long.
+    fn may_end(&self) -> bool {
+        self.threads > STAYING && !self.is_unwatched()
     }
 }
 

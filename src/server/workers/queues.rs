@@ -47,6 +47,7 @@ pub(super) struct Queues {
 
 #[derive(Debug)]
 struct Queue {
+    /// The account of the container that is in the slot now. Requests of one before it may still wait.
     account: Arc<Account>,
     lanes: [LaneQueue; 2],
     is_parked: bool,
@@ -54,7 +55,8 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct LaneQueue {
-    jobs: VecDeque<Box<dyn Job>>,
+    /// The requests, each with the account that it was entered in.
+    jobs: VecDeque<(Arc<Account>, Box<dyn Job>)>,
     running: usize,
     is_listed: bool,
 }
@@ -101,6 +103,10 @@ impl Queues {
             lanes: Default::default(),
             is_parked: false,
         });
+        if !Arc::ptr_eq(&queue.account, account) {
+            queue.account = Arc::clone(account);
+        }
+        let job = (Arc::clone(account), job);
         queue.lanes[lane as usize].jobs.push_back(job);
         self.list(slot, lane);
     }
@@ -139,11 +145,10 @@ impl Queues {
             }
         }
         let one = &mut queue.lanes[lane as usize];
-        let job = one.jobs.pop_front()?;
+        let (account, job) = one.jobs.pop_front()?;
         one.running += 1;
         self.running[lane as usize] += 1;
         self.waiting -= 1;
-        let account = Arc::clone(&queue.account);
         account.taken(lane == Lane::Sleeping);
         self.list(slot, lane);
         Some(Taken { account, lane, job })

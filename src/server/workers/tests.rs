@@ -236,3 +236,71 @@ fn the_cpu_time_of_a_worker_is_charged_to_the_container() {
     assert!(one.usage().cpu_usec >= 10_000, "{:?}", one.usage());
     assert_eq!(two.usage().cpu_usec, 0);
 }
+
+#[test]
+fn a_container_has_its_turn_again_while_all_workers_that_stay_are_busy() {
+    let now = Instant::now();
+    let workers = Workers::start().unwrap();
+    let (release, blocked) = channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
+    let (began, answers) = channel();
+    let soon = Duration::from_secs(30);
+    for slot in 1..=STAYING as u64 {
+        let job = Box::new(Told {
+            slot,
+            began: began.clone(),
+            waits: Some(Arc::clone(&blocked)),
+        });
+        let account = account(slot, 25, now);
+        assert!(workers.run_later(&account, Lane::Sleeping, job).is_ok());
+        answers.recv_timeout(soon).unwrap();
+    }
+    // Its share comes back after the time in which a worker with nothing to do ends.
+    let greedy = account(100, 1, now);
+    greedy.charge(now, BURST + (IDLE + Duration::from_secs(1)) / 100);
+    let job = Box::new(Told {
+        slot: 100,
+        began,
+        waits: None,
+    });
+    assert!(workers.run_later(&greedy, Lane::Computing, job).is_ok());
+    assert_eq!(answers.recv_timeout(soon), Ok(100));
+    drop(release);
+}
+
+#[test]
+fn one_worker_that_has_nothing_to_do_looks_for_containers_that_have_their_share_again() {
+    let now = Instant::now();
+    let workers = Arc::new(Workers::new(LIMITS));
+    let mut pool = workers.pool.lock();
+    pool.threads = STAYING + 1;
+    assert!(pool.may_end());
+    let greedy = account(1, 25, now);
+    greedy.charge(now, BURST);
+    pool.queues
+        .push(&greedy, Lane::Computing, Box::new(Nothing));
+    assert!(pool.queues.take(now).is_none());
+    assert!(!pool.may_end());
+    pool.looks_at = pool.queues.next_at();
+    assert!(pool.may_end());
+    // Another one has its share again before that.
+    let other = account(2, 100, now);
+    other.charge(now, BURST);
+    pool.queues.push(&other, Lane::Computing, Box::new(Nothing));
+    assert!(pool.queues.take(now).is_none());
+    assert!(!pool.may_end());
+}
+
+#[test]
+fn requests_of_a_container_before_in_the_same_slot_are_counted_in_its_own_account() {
+    let now = Instant::now();
+    let mut queues = Queues::new(LIMITS);
+    let [before, after] = [(); 2].map(|()| account(1, 25, now));
+    queues.push(&before, Lane::Computing, Box::new(Nothing));
+    queues.push(&after, Lane::Computing, Box::new(Nothing));
+    assert_eq!(order(&mut queues, now), [1, 1]);
+    for account in [before, after] {
+        assert!(account.is_idle());
+        assert_eq!(account.waiting(), 0);
+    }
+}
