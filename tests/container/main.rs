@@ -18,6 +18,7 @@ mod fresh_procfs;
 mod hanging;
 mod hook;
 mod inspection;
+mod isolation;
 mod lxc;
 mod nested;
 mod not_allowed;

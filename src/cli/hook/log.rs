@@ -1,6 +1,7 @@
 //! The log of hooks that failed: `hook.log` in the runtime directory.
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use eci_fs_mountd::output::print_error;
@@ -40,6 +41,7 @@ pub(super) fn write_log(runtime_dir: &Path, error: &Error) {
     let file = std::fs::File::options()
         .append(true)
         .create(true)
+        .mode(0o600)
         .open(path);
     let time = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -1,0 +1,3 @@
+//! Containers that have a user namespace of their own.
+
+mod ranges;
