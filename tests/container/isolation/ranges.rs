@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use eci_fs_mountd::isolation::find;
+use eci_fs_mountd::isolation::ranges::IDS;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Call, Isolate, Isolated, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Reason};
@@ -14,9 +16,16 @@ use support::{Daemon, PATIENCE, Scene, end_within, find_program, mounts_of, open
 
 use crate::scene;
 
-/// The first ids of the two ranges that the scenes of most tests have.
-const FIRST: u32 = 2_000_000_000;
-const SECOND: u32 = FIRST + 65_536;
+/// Returns the first id of the first range that the scenes have. Tests run at the same time, and processes of one may not
+/// have ids of another.
+fn first() -> u32 {
+    1_000_000_000 + std::process::id() % 8000 * (2 * IDS)
+}
+
+/// Returns the first id of the second range.
+fn second() -> u32 {
+    first() + IDS
+}
 
 /// A process that lives until this is dropped.
 struct Process(Child);
@@ -107,7 +116,7 @@ fn scene_with(ids: &str, passwd: &str) -> Scene {
 /// The surroundings with two ranges.
 #[track_caller]
 fn scene_with_two() -> Scene {
-    scene_with(&format!("eci-fs:{FIRST}:131072\n"), "")
+    scene_with(&format!("eci-fs:{}:131072\n", first()), "")
 }
 
 /// Runs `command` as root of a user namespace, and returns its output.
@@ -148,29 +157,27 @@ fn privileged_a_wrapper_gets_a_user_namespace_with_ids_that_nobody_else_has() {
     let scene = scene_with_two();
     let mut daemon = scene.daemon(&[]);
     let (one, other) = (Process::start(), Process::start());
-    let (first, namespace) = one.isolate(&scene, "/run/runc/one").unwrap();
-    let (second, _) = other.isolate(&scene, "/run/runc/two").unwrap();
-    assert_eq!([first.first_id, second.first_id], [FIRST, SECOND]);
-    assert_eq!([first.ids, second.ids], [65_536; 2]);
+    let (one_has, namespace) = one.isolate(&scene, "/run/runc/one").unwrap();
+    let (other_has, _) = other.isolate(&scene, "/run/runc/two").unwrap();
+    assert_eq!([one_has.first_id, other_has.first_id], [first(), second()]);
+    assert_eq!([one_has.ids, other_has.ids], [IDS; 2]);
     for file in ["uid_map", "gid_map"] {
         let map = inside(&namespace, &["cat", &format!("/proc/self/{file}")]);
         let words: Vec<&str> = map.split_ascii_whitespace().collect();
-        assert_eq!(words, ["0", &FIRST.to_string(), "65536"]);
+        assert_eq!(words, ["0", &first().to_string(), "65536"]);
     }
     // A file is root's there that is the first id's on the host.
     let file = scene.dir().join("file");
     fs::write(&file, "").unwrap();
-    std::os::unix::fs::chown(&file, Some(FIRST), Some(FIRST + 7)).unwrap();
+    std::os::unix::fs::chown(&file, Some(first()), Some(first() + 7)).unwrap();
     let owner = inside(&namespace, &["stat", "-c", "%u %g", file.to_str().unwrap()]);
     assert_eq!(owner, "0 7\n");
     for key in ["/run/runc/one", "/run/runc/two"] {
-        let found = eci_fs_mountd::isolation::find(&scene.runtime_dir(), key)
-            .unwrap()
-            .unwrap();
+        let found = find(&scene.runtime_dir(), key).unwrap().unwrap();
         let wanted = if key.ends_with("one") {
-            &first
+            &one_has
         } else {
-            &second
+            &other_has
         };
         assert_eq!(
             (found.first_id, &found.stage),
@@ -178,10 +185,7 @@ fn privileged_a_wrapper_gets_a_user_namespace_with_ids_that_nobody_else_has() {
         );
         assert_eq!(found.members.len(), 1);
     }
-    assert_eq!(
-        eci_fs_mountd::isolation::find(&scene.runtime_dir(), "/run/runc/no").unwrap(),
-        None
-    );
+    assert_eq!(find(&scene.runtime_dir(), "/run/runc/no").unwrap(), None);
     one.end();
     other.end();
     daemon.wait_for("range free");
@@ -224,19 +228,14 @@ fn privileged_the_stage_is_a_private_mount_that_others_may_pass_and_goes_with_th
         assert_eq!((metadata.uid(), metadata.gid()), (0, 0));
     }
     // The next daemon takes it over.
-    scene.eci_fs(&["upgrade", "daemon"]).ok();
+    scene.eci_fs(&["upgrade"]).ok();
     daemon.wait_for("ready");
     let again = wrapper.isolate(&scene, "/run/runc/one").unwrap().0;
-    assert_eq!((again.first_id, again.stage), (FIRST, stage.clone()));
+    assert_eq!((again.first_id, again.stage), (first(), stage.clone()));
     assert_eq!(mounts_of("thread-self"), mounts);
     wrapper.end();
     daemon.wait_for("range free");
-    drop(daemon);
-    let successor = scene.daemon_pid().map(open_pidfd);
-    if let Some(successor) = successor {
-        rustix::process::pidfd_send_signal(&successor, support::Signal::TERM).unwrap();
-        assert!(end_within(&successor, PATIENCE));
-    }
+    crate::upgrade::end(&scene, support::Signal::TERM);
     assert_eq!(mounts_of("thread-self"), before);
     assert!(!stage.exists());
 }
@@ -246,8 +245,8 @@ fn privileged_a_container_has_one_range_and_another_process_is_told_that() {
     let scene = scene_with_two();
     let mut daemon = scene.daemon(&[]);
     let (one, other) = (Process::start(), Process::start());
-    let first = one.isolate(&scene, "/run/runc/web").unwrap().0;
-    assert_eq!(one.isolate(&scene, "/run/runc/web").unwrap().0, first);
+    let given = one.isolate(&scene, "/run/runc/web").unwrap().0;
+    assert_eq!(one.isolate(&scene, "/run/runc/web").unwrap().0, given);
     let error = other.isolate(&scene, "/run/runc/web").unwrap_err();
     assert_eq!(error.reason, Some(Reason::NameTaken));
     let words = error.to_string();
@@ -258,13 +257,13 @@ fn privileged_a_container_has_one_range_and_another_process_is_told_that() {
     // Of another root of the runtime it is another container.
     assert_eq!(
         other.isolate(&scene, "/run/crun/web").unwrap().0.first_id,
-        SECOND
+        second()
     );
     // When the first one has ended, another one may have the container made again.
     one.end();
     let third = Process::start();
     let (again, _) = third.isolate(&scene, "/run/runc/web").unwrap();
-    assert_eq!(again.first_id, FIRST);
+    assert_eq!(again.first_id, first());
     for key in ["", &"k".repeat(4097)] {
         assert_eq!(third.isolate(&scene, key).unwrap_err().kind, Kind::Refused);
     }
@@ -292,7 +291,7 @@ fn privileged_ranges_that_are_all_in_use_are_a_clear_error_and_a_killed_wrapper_
     wait_for_free(&mut daemon);
     assert_eq!(
         third.isolate(&scene, "/run/runc/three").unwrap().0.first_id,
-        FIRST
+        first()
     );
     third.end();
     other.end();
@@ -305,7 +304,7 @@ fn privileged_ranges_that_are_all_in_use_are_a_clear_error_and_a_killed_wrapper_
 fn privileged_a_range_that_became_free_is_given_last_of_all() {
     let scene = scene_with_two();
     let mut daemon = scene.daemon(&[]);
-    for first_id in [FIRST, SECOND, FIRST] {
+    for first_id in [first(), second(), first()] {
         let wrapper = Process::start();
         assert_eq!(
             wrapper.isolate(&scene, "/run/runc/web").unwrap().0.first_id,
@@ -320,7 +319,7 @@ fn privileged_a_range_that_became_free_is_given_last_of_all() {
     let wrapper = Process::start();
     assert_eq!(
         wrapper.isolate(&scene, "/run/runc/web").unwrap().0.first_id,
-        SECOND
+        second()
     );
     wrapper.end();
     wait_for_free(&mut daemon);
@@ -331,24 +330,24 @@ fn privileged_a_range_that_became_free_is_given_last_of_all() {
 fn privileged_a_range_is_not_free_while_a_process_has_an_id_of_it() {
     let scene = scene_with_two();
     // Nobody has told the daemon of this one.
-    let foreign = Process::with_uid(FIRST + 5);
+    let foreign = Process::with_uid(first() + 5);
     let mut daemon = scene.daemon(&[]);
     let wrapper = Process::start();
     assert_eq!(
         wrapper.isolate(&scene, "/run/runc/one").unwrap().0.first_id,
-        SECOND
+        second()
     );
     let other = Process::start();
     let error = other.isolate(&scene, "/run/runc/two").unwrap_err();
     assert!(error.to_string().contains("in use"), "{error}");
-    let left = Process::with_uid(SECOND + 65_535);
+    let left = Process::with_uid(second() + 65_535);
     wrapper.end();
     daemon.wait_for("a process still has an id of the range");
     assert!(other.isolate(&scene, "/run/runc/two").is_err());
     foreign.end();
     assert_eq!(
         other.isolate(&scene, "/run/runc/two").unwrap().0.first_id,
-        FIRST
+        first()
     );
     left.end();
     wait_for_free(&mut daemon);
@@ -359,22 +358,25 @@ fn privileged_a_range_is_not_free_while_a_process_has_an_id_of_it() {
 
 #[test]
 fn privileged_ids_of_real_users_are_never_given() {
-    let passwd = format!("ann:x:{}:1::/:/bin/sh\n", FIRST + 1000);
-    let scene = scene_with(&format!("eci-fs:{FIRST}:131072\n"), &passwd);
+    let passwd = format!("ann:x:{}:1::/:/bin/sh\n", first() + 1000);
+    let scene = scene_with(&format!("eci-fs:{}:131072\n", first()), &passwd);
     let mut daemon = scene.daemon(&[]);
     let (one, other) = (Process::start(), Process::start());
     assert_eq!(
         one.isolate(&scene, "/run/runc/one").unwrap().0.first_id,
-        SECOND
+        second()
     );
     let error = other.isolate(&scene, "/run/runc/two").unwrap_err();
     assert!(error.to_string().contains("all 1 ranges"), "{error}");
     // A user who is added while the daemon runs counts from then on.
-    let text = format!("root:x:0:0::/:/bin/sh\nbob:x:{}:1::/:/bin/sh\n", SECOND + 3);
+    let text = format!(
+        "root:x:0:0::/:/bin/sh\nbob:x:{}:1::/:/bin/sh\n",
+        second() + 3
+    );
     fs::write(scene.dir().join("passwd"), text).unwrap();
     assert_eq!(
         other.isolate(&scene, "/run/runc/two").unwrap().0.first_id,
-        FIRST
+        first()
     );
     one.end();
     other.end();
@@ -393,9 +395,9 @@ fn privileged_two_daemons_with_two_runtime_directories_never_give_the_same_range
     let mut other = scene.daemon_of(command);
     let wrappers = [Process::start(), Process::start(), Process::start()];
     let key = "/run/runc/web";
-    let first = wrappers[0].isolate(&scene, key).unwrap().0;
-    let second = wrappers[1].isolate_at(&dir, key).unwrap().0;
-    assert_eq!([first.first_id, second.first_id], [FIRST, SECOND]);
+    let one_has = wrappers[0].isolate(&scene, key).unwrap().0;
+    let other_has = wrappers[1].isolate_at(&dir, key).unwrap().0;
+    assert_eq!([one_has.first_id, other_has.first_id], [first(), second()]);
     for runtime_dir in [&scene.runtime_dir(), &dir] {
         let error = wrappers[2]
             .isolate_at(runtime_dir, "/run/runc/more")
@@ -407,7 +409,7 @@ fn privileged_two_daemons_with_two_runtime_directories_never_give_the_same_range
     other.wait_for("range free");
     assert_eq!(
         third.isolate(&scene, "/run/runc/more").unwrap().0.first_id,
-        SECOND
+        second()
     );
     a.end();
     third.end();
@@ -418,41 +420,53 @@ fn privileged_two_daemons_with_two_runtime_directories_never_give_the_same_range
     assert_eq!(notes(&scene), Vec::<String>::new());
 }
 
-#[test]
-fn privileged_a_daemon_that_is_killed_at_any_step_loses_no_range_and_gives_none_twice() {
-    for step in ["isolate-claimed", "isolate-held", "isolate-answer"] {
-        let scene = scene_with_two();
-        let mut command = scene.command(&["mountd"]);
-        command.env("ECI_FS_DAEMON_FAULT", format!("{step}:1"));
-        let daemon = scene.daemon_of(command);
-        let pidfd = open_pidfd(daemon.pid());
-        let wrapper = Process::start();
-        assert!(wrapper.isolate(&scene, "/run/runc/web").is_err(), "{step}");
-        assert!(end_within(&pidfd, PATIENCE), "{step}");
-        drop(daemon);
-        let mut daemon = scene.daemon(&[]);
-        let (one, other) = (Process::start(), Process::start());
-        // While the wrapper lives the range may be its own: it does not know that it got no answer.
-        let mut given = vec![one.isolate(&scene, "/run/runc/one").unwrap().0.first_id];
-        let more = other.isolate(&scene, "/run/runc/two");
-        assert!(more.is_err(), "{step}: {more:?}");
-        wrapper.end();
-        if step == "isolate-claimed" {
-            // Nothing was written down but the claim.
-            given.push(other.isolate(&scene, "/run/runc/two").unwrap().0.first_id);
-        } else {
-            wait_for_free(&mut daemon);
-            given.push(other.isolate(&scene, "/run/runc/two").unwrap().0.first_id);
-        }
-        given.sort_unstable();
-        assert_eq!(given, [FIRST, SECOND], "{step}");
-        one.end();
-        other.end();
-        daemon.wait_for("range free");
-        daemon.wait_for("range free");
-        assert_eq!(notes(&scene), Vec::<String>::new(), "{step}");
-        daemon.end();
+/// That a daemon which is killed at `step`, while it gives a range, loses none and gives none twice.
+#[track_caller]
+fn killed_at(step: &str) {
+    let scene = scene_with_two();
+    let mut command = scene.command(&["mountd"]);
+    command.env("ECI_FS_DAEMON_FAULT", format!("{step}:1"));
+    let daemon = scene.daemon_of(command);
+    let pidfd = open_pidfd(daemon.pid());
+    let wrapper = Process::start();
+    assert!(wrapper.isolate(&scene, "/run/runc/web").is_err());
+    assert!(end_within(&pidfd, PATIENCE));
+    drop(daemon);
+    let mut daemon = scene.daemon(&[]);
+    let (one, other) = (Process::start(), Process::start());
+    // While the wrapper lives the range is its own: the daemon does not know that it got no answer.
+    let one_has = one.isolate(&scene, "/run/runc/one").unwrap().0;
+    assert_eq!(one_has.first_id, second());
+    let error = other.isolate(&scene, "/run/runc/two").unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    wrapper.end();
+    if step != "isolate-claimed" {
+        // Otherwise there is no record, and nothing is to be freed.
+        wait_for_free(&mut daemon);
     }
+    let other_has = other.isolate(&scene, "/run/runc/two").unwrap().0;
+    assert_eq!(other_has.first_id, first());
+    one.end();
+    other.end();
+    daemon.wait_for("range free");
+    daemon.wait_for("range free");
+    assert_eq!(notes(&scene), Vec::<String>::new());
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_daemon_that_is_killed_when_it_has_chosen_a_range_loses_none() {
+    killed_at("isolate-claimed");
+}
+
+#[test]
+fn privileged_a_daemon_that_is_killed_when_it_has_written_a_record_loses_no_range() {
+    killed_at("isolate-held");
+}
+
+#[test]
+fn privileged_a_daemon_that_is_killed_before_it_answers_loses_no_range() {
+    killed_at("isolate-answer");
 }
 
 #[test]
@@ -471,11 +485,11 @@ fn privileged_a_daemon_that_is_killed_while_it_frees_a_range_leaves_it_free() {
     let (one, other) = (Process::start(), Process::start());
     assert_eq!(
         one.isolate(&scene, "/run/runc/one").unwrap().0.first_id,
-        SECOND
+        second()
     );
     assert_eq!(
         other.isolate(&scene, "/run/runc/two").unwrap().0.first_id,
-        FIRST
+        first()
     );
     one.end();
     other.end();
@@ -489,14 +503,14 @@ fn privileged_ranges_are_known_again_after_the_death_and_the_upgrade_of_the_daem
     let scene = scene_with_two();
     let daemon = scene.daemon(&[]);
     let wrapper = Process::start();
-    let first = wrapper.isolate(&scene, "/run/runc/web").unwrap().0;
+    let given = wrapper.isolate(&scene, "/run/runc/web").unwrap().0;
     daemon.die();
     let mut daemon = scene.daemon(&[]);
-    assert_eq!(wrapper.isolate(&scene, "/run/runc/web").unwrap().0, first);
+    assert_eq!(wrapper.isolate(&scene, "/run/runc/web").unwrap().0, given);
     let other = Process::start();
     assert_eq!(
         other.isolate(&scene, "/run/runc/two").unwrap().0.first_id,
-        SECOND
+        second()
     );
     // One that ends while there is no daemon is noticed by the next.
     daemon.log_lines();
@@ -507,7 +521,7 @@ fn privileged_ranges_are_known_again_after_the_death_and_the_upgrade_of_the_daem
     let third = Process::start();
     assert_eq!(
         third.isolate(&scene, "/run/runc/three").unwrap().0.first_id,
-        FIRST
+        first()
     );
     third.end();
     other.end();
@@ -541,7 +555,7 @@ fn privileged_a_record_that_is_torn_or_hostile_is_removed_and_its_range_is_not_g
     let path = dir.join("%2frun%2frunc%2fweb.json");
     let text = fs::read_to_string(&path).unwrap();
     daemon.die();
-    let left = Process::with_uid(FIRST);
+    let left = Process::with_uid(first());
     fs::write(&path, &text[..text.len() / 2]).unwrap();
     fs::write(
         dir.join("%2fother.json"),
@@ -550,7 +564,7 @@ fn privileged_a_record_that_is_torn_or_hostile_is_removed_and_its_range_is_not_g
     )
     .unwrap();
     std::os::unix::fs::symlink("/etc/passwd", dir.join("%2fthird.json")).unwrap();
-    assert!(eci_fs_mountd::isolation::find(&scene.runtime_dir(), "/run/runc/web").is_err());
+    assert!(find(&scene.runtime_dir(), "/run/runc/web").is_err());
     let mut daemon = scene.daemon(&[]);
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     let log = daemon.log_lines().join("\n");
@@ -562,14 +576,14 @@ fn privileged_a_record_that_is_torn_or_hostile_is_removed_and_its_range_is_not_g
     wrapper.end();
     assert_eq!(
         one.isolate(&scene, "/run/runc/one").unwrap().0.first_id,
-        SECOND
+        second()
     );
     let error = other.isolate(&scene, "/run/runc/two").unwrap_err();
     assert!(error.to_string().contains("in use"), "{error}");
     left.end();
     assert_eq!(
         other.isolate(&scene, "/run/runc/two").unwrap().0.first_id,
-        FIRST
+        first()
     );
     one.end();
     other.end();
@@ -597,25 +611,25 @@ fn privileged_a_container_that_is_attached_holds_its_range_when_its_wrapper_has_
     let pid = container.0.id();
     let said = scene.eci_fs(&["attach", &pid.to_string()]).ok();
     assert!(
-        said.contains(&format!(", 65536 ids from {FIRST} on")),
+        said.contains(&format!(", {IDS} ids from {} on", first())),
         "{said}"
     );
     assert_eq!(
         scene.list()[0]["range"],
-        serde_json::json!({"first_id": FIRST, "ids": 65_536})
+        serde_json::json!({"first_id": first(), "ids": 65_536})
     );
     let table = scene.eci_fs(&["list"]).ok();
     assert!(
-        table.contains(&format!("{FIRST}-{}", SECOND - 1)),
+        table.contains(&format!("{}-{}", first(), second() - 1)),
         "{table}"
     );
     wrapper.end();
     let other = Process::start();
     assert_eq!(
         other.isolate(&scene, "/run/runc/two").unwrap().0.first_id,
-        SECOND
+        second()
     );
-    let found = eci_fs_mountd::isolation::find(&scene.runtime_dir(), "/run/runc/web").unwrap();
+    let found = find(&scene.runtime_dir(), "/run/runc/web").unwrap();
     assert_eq!(found.unwrap().first_id, isolated.first_id);
     let third = Process::start();
     assert!(third.isolate(&scene, "/run/runc/three").is_err());
@@ -623,7 +637,7 @@ fn privileged_a_container_that_is_attached_holds_its_range_when_its_wrapper_has_
     wait_for_free(&mut daemon);
     assert_eq!(
         third.isolate(&scene, "/run/runc/three").unwrap().0.first_id,
-        FIRST
+        first()
     );
     third.end();
     other.end();
