@@ -41,6 +41,7 @@ use in_use::InUse;
 use ranges::{Files, IDS, Ranges};
 use record::Record;
 pub use record::{Found, Member, find};
+pub use user_namespace::make as make_user_namespace;
 
 /// The capability that a runtime needs in the user namespace's parent to set limits, if the owner is not root.
 const CAP_SYS_RESOURCE: u32 = 24;
