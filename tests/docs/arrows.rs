@@ -70,6 +70,7 @@ const FLOORS: &[Floor] = &[
             &["grafts"],
             &["connections"],
             &["broker"],
+            &["isolation"],
             &["host_sysctls"],
             &["config"],
             &["runtime_dir", "regular_file", "telemetry", "output"],

@@ -10,6 +10,7 @@ use super::ended::remove_if_ended;
 use super::state::vanished;
 use crate::container::{describe, disks};
 use crate::grafts::Progress;
+use crate::isolation::range_of;
 use crate::registry;
 use eci_fs_protocol::control::{Attach, Attached, Response, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
@@ -41,6 +42,7 @@ pub(super) fn attach(
         registry::check_id(id)?;
     }
     let mut described = describe(&containers.proc, pidfd, id.clone(), choice, measures_cpus)?;
+    let range = containers.isolation.join(&described.subject)?;
     if let Some(root) = &progress.root {
         // Its mount namespace is a copy of the host's, with the root of the container in it.
         let pid = described.subject.pid;
@@ -73,6 +75,7 @@ pub(super) fn attach(
                 grafts: container.grafted.len(),
                 took_usec: 0,
                 already: true,
+                range,
             });
         }
     }
@@ -102,6 +105,7 @@ pub(super) fn attach(
         grafts,
         took_usec,
         already: false,
+        range,
     })
 }
 

@@ -14,6 +14,7 @@ use crate::broker::Broker;
 use crate::container::Described;
 use crate::container::procfs::Proc;
 use crate::grafts::Grafter;
+use crate::isolation::Isolation;
 use crate::isolation::overlays::Overlays;
 use crate::registry::Container;
 use eci_fs_protocol::choices::Choices;
@@ -30,6 +31,7 @@ pub(super) struct Containers {
     pub(super) broker: Broker,
     pub(super) events: Arc<EventSet>,
     pub(super) journal: Arc<Journal>,
+    pub(super) isolation: Arc<Isolation>,
     pub(super) overlays: Arc<Overlays>,
     /// The slots and generations of the next containers, for which clones are prepared.
     pub(super) prepared: Mutex<VecDeque<(u64, u32)>>,

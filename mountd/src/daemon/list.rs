@@ -8,9 +8,10 @@ use parking_lot::MutexGuard;
 use super::containers::Containers;
 use super::state::DaemonState;
 use crate::container::has_ended;
+use crate::isolation::range_of;
 use crate::registry::Container;
 use crate::threads;
-use eci_fs_protocol::control::{LIST_PAGE, Response};
+use eci_fs_protocol::control::{LIST_PAGE, Listed, Response};
 
 /// The time that a list waits for the state before it is taken from a copy.
 const STATE_LIMIT: Duration = Duration::from_millis(100);
@@ -20,7 +21,8 @@ const STATE_LIMIT: Duration = Duration::from_millis(100);
 pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
     let Some(state) = containers.shared.try_state(STATE_LIMIT) else {
         return match containers.list_copy.page(after) {
-            Some((listed, more)) => {
+            Some((mut listed, more)) => {
+                add_ranges(containers, &mut listed);
                 let trouble = trouble(containers, after, |pid| {
                     let known = listed.iter().find(|listed| listed.pid == pid);
                     known.map(|listed| listed.id.clone())
@@ -52,6 +54,7 @@ fn list_now(
         let known = all.find(|(_, container)| container.subject.pid == pid);
         known.map(|(_, container)| container.id.clone())
     });
+    add_ranges(containers, &mut listed);
     let slots = listed.iter().map(|listed| listed.slot).collect();
     // Without a server, or with one that takes long or is of another release, the list has no figures.
     let usage = state.slot.server().and_then(|server| server.usage(slots));
@@ -67,6 +70,13 @@ fn list_now(
         containers: listed,
         more,
         trouble,
+    }
+}
+
+/// Notes the ranges of ids of containers. One that has ended meanwhile has none.
+fn add_ranges(containers: &Containers, listed: &mut [Listed]) {
+    for listed in listed {
+        listed.range = range_of(&containers.proc, listed.pid).ok().flatten();
     }
 }
 

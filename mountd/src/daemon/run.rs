@@ -29,6 +29,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::container::procfs::Proc;
 use crate::isolation::overlays::Overlays;
+use crate::isolation::{self, Isolation};
 use crate::output::print_error;
 use crate::registry::{Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
@@ -148,6 +149,12 @@ pub fn run(options: &Options) -> Result<()> {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         broker.host_sysctls.open(runtime, &boot_id, config.raise);
     }
+    let isolation = Arc::new(Isolation::new(Arc::clone(&proc))?);
+    if runtime.is_some() {
+        let runtime = RuntimeDir::open(&options.runtime_dir)?;
+        let (claims, user) = (isolation::default_claims(), config.isolation.user.clone());
+        isolation.open(runtime, claims, user)?;
+    }
     let events = Arc::new(EventSet::new()?);
     events.add(signals.as_fd(), SIGNALS)?;
     if let Some(endpoint) = &endpoint {
@@ -188,6 +195,7 @@ pub fn run(options: &Options) -> Result<()> {
             events,
             journal,
             overlays: Overlays::start()?,
+            isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
             preparing: Mutex::default(),
@@ -201,6 +209,8 @@ pub fn run(options: &Options) -> Result<()> {
         .install(&mut daemon.shared.state(), server)?;
     restore::restore(&daemon, saved.as_ref(), &connected)?;
     daemon.containers.broker.set_complete();
+    let woken = Arc::clone(&daemon.containers.events);
+    daemon.containers.isolation.start(move || woken.wake())?;
 
     if options.private {
         serve_standard_input(&daemon)?;

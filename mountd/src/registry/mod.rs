@@ -299,6 +299,7 @@ impl Registry {
                     .map(|mount| mount.dir.clone())
                     .collect(),
                 usage: None,
+                range: None,
             })
             .collect();
         (page, rest.next().is_some())
