@@ -17,6 +17,7 @@
 //! | [`grafts`] | the mounts in containers, and those that they are clones of |
 //! | [`connections`] | the two FUSE connections |
 //! | [`broker`] | answers what the server asks of the daemon |
+//! | [`isolation`] | ranges of ids for containers with a user namespace of their own |
 //! | [`host_sysctls`] | sysctls of the host that are raised for containers |
 //! | [`config`] | the configuration of the host, for all programs |
 //! | [`runtime_dir`], [`regular_file`], [`telemetry`], [`output`] | the runtime directory, files of others, the log, what is printed |
@@ -31,6 +32,7 @@ pub mod daemon;
 mod faults;
 pub mod grafts;
 pub mod host_sysctls;
+pub mod isolation;
 pub mod output;
 pub mod persistent_descriptors;
 pub mod registry;

@@ -10,6 +10,7 @@
 //! | `visit`, `probe` | one look into a container, one question to a file system | the operation fails |
 //! | `control` | one command | the command is told |
 //! | `ended` | removes containers that have ended | is started again |
+//! | `ranges` | frees ranges of ids whose last process has ended | is started again |
 //! | `watchdog` | ends a server that hangs | is started again |
 //!
 //! A daemon that ends so undoes nothing. The service manager starts the next one, which takes over the server.

@@ -155,6 +155,7 @@ impl Absent {
             grafts: saved.grafted.len(),
             mounts: saved.mounts.iter().map(|(dir, _)| dir.clone()).collect(),
             usage: None,
+            range: None,
         };
         self.containers().iter().map(listed).collect()
     }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use clap::Args;
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::output::Output;
-use eci_fs_protocol::control::{Attach, Attached, Request, Response};
+use eci_fs_protocol::control::{Attach, Attached, IdRange, Request, Response};
 use eci_fs_protocol::error::Result;
 
 use super::Runtime;
@@ -43,15 +43,24 @@ pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
         .0
     {
         Response::Attached(attached) if attached.already => {
+            let ids = ids(attached.range);
             let Attached { id, grafts, .. } = attached;
-            writeln!(out, "{id}: attached already, {grafts} grafts");
+            writeln!(out, "{id}: attached already, {grafts} grafts{ids}");
         }
         Response::Attached(attached) => {
             let milliseconds = attached.took_usec as f64 / 1000.0;
+            let ids = ids(attached.range);
             let Attached { id, grafts, .. } = attached;
-            writeln!(out, "{id}: {grafts} grafts in {milliseconds:.1} ms");
+            writeln!(out, "{id}: {grafts} grafts in {milliseconds:.1} ms{ids}");
         }
         other => return Err(unexpected_answer(&other)),
     }
     Ok(())
+}
+
+/// Returns the words about the ids of a container in a user namespace of its own; none for one in the host's.
+fn ids(range: Option<IdRange>) -> String {
+    range.map_or_else(String::new, |IdRange { first_id, ids }| {
+        format!(", {ids} ids from {first_id} on")
+    })
 }

@@ -236,7 +236,7 @@ fn older_daemon(error: Error) -> Error {
         Kind::Version,
         "eci-mountd is of an older release, and cannot isolate containers",
     )
-    .remedy("`eci-fs upgrade daemon` puts the installed one in its place")
+    .remedy("`eci-fs upgrade` puts the installed one in its place")
 }
 
 fn no_answer(limit: Duration) -> Error {

@@ -13,7 +13,7 @@ use super::{PROGRAM, Runtime, absent};
 /// Options of `eci-fs list`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// As JSON: an array with id, slot, pid, grafts, mounts, usage and fresh_procfs of each
+    /// As JSON: an array with id, slot, pid, grafts, mounts, usage, range and fresh_procfs of each
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -74,8 +74,8 @@ fn print(options: &Options, containers: Vec<Listed>, out: &mut Output) -> Result
         .max("CONTAINER".len());
     writeln!(
         out,
-        "{:width$}  {:>8}  {:>6}  {:>10}  {:<12}  MOUNTED AT",
-        "CONTAINER", "PID", "GRAFTS", "SERVER CPU", "FRESH PROCFS"
+        "{:width$}  {:>8}  {:>6}  {:>10}  {:<12}  {:<21}  MOUNTED AT",
+        "CONTAINER", "PID", "GRAFTS", "SERVER CPU", "FRESH PROCFS", "IDS"
     );
     for Row {
         listed: container,
@@ -88,17 +88,29 @@ fn print(options: &Options, containers: Vec<Listed>, out: &mut Output) -> Result
             .map(|dir| dir.display().to_string())
             .collect();
         let line = format!(
-            "{:width$}  {:>8}  {:>6}  {:>10}  {:<12}  {}",
+            "{:width$}  {:>8}  {:>6}  {:>10}  {:<12}  {:<21}  {}",
             container.id,
             container.pid,
             container.grafts,
             cpu_time(container),
             fresh_procfs.word(),
+            ids(container),
             mounts.join(" ")
         );
         writeln!(out, "{}", line.trim_end());
     }
     Ok(())
+}
+
+/// Returns the ids of the host that a container has in a user namespace of its own: the first and the last one.
+fn ids(container: &Listed) -> String {
+    container.range.map_or_else(
+        || "-".to_owned(),
+        |range| {
+            let last = u64::from(range.first_id) + u64::from(range.ids) - 1;
+            format!("{}-{last}", range.first_id)
+        },
+    )
 }
 
 /// Returns the CPU time that the server has spent for a container, in seconds.

@@ -1,6 +1,7 @@
 //! `eci-fs mount`: mounts the views of a process below a directory.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -72,7 +73,8 @@ pub(super) fn main(options: &Options, out: &mut Output) -> Result<()> {
 
 fn default_dir(runtime_dir: &Path, pid: i32) -> Result<PathBuf> {
     let mounts = RuntimeDir::create(runtime_dir)?.mounts();
-    match std::fs::create_dir(&mounts) {
+    // The runtime directory may let others pass, and what is mounted there is not for them.
+    match std::fs::DirBuilder::new().mode(0o700).create(&mounts) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(Error::io("create", &mounts, e)
                 .remedy("name a directory, or another --runtime-dir"))

@@ -81,6 +81,7 @@ const FLOORS: &[Floor] = &[
             &["grafts"],
             &["connections"],
             &["broker"],
+            &["isolation"],
             &["host_sysctls"],
             &["config"],
             &["runtime_dir", "regular_file", "telemetry", "output"],

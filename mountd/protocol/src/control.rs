@@ -210,6 +210,18 @@ pub struct Attached {
     pub took_usec: u64,
     /// True if it was attached before, and nothing was done now.
     pub already: bool,
+    /// The ids of the host that it has; none if it is in the host's user namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<IdRange>,
+}
+
+/// Ids of the host that a container has in a user namespace of its own, users and groups alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The id of the host that is 0 in the container.
+    pub first_id: u32,
+    /// The number of ids.
+    pub ids: u32,
 }
 
 /// The range of ids that a container has.
@@ -249,6 +261,9 @@ pub struct Listed {
     /// The figures of what the server has done for it; none where the server does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// The ids of the host that it has; none if it is in the host's user namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<IdRange>,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::ended::remove_if_ended;
 use super::state::vanished;
 use crate::container::{describe, disks, has_ended};
 use crate::grafts::Progress;
+use crate::isolation::range_of;
 use crate::registry::{self, Container};
 use crate::threads;
 use eci_fs_protocol::control::{Attach, Attached, LIST_PAGE, Response, Selector};
@@ -39,6 +40,7 @@ pub(super) fn attach(
         registry::check_id(id)?;
     }
     let mut described = describe(&containers.proc, pidfd, id.clone(), choice, measures_cpus)?;
+    let range = containers.isolation.join(&described.subject)?;
     if let Some(root) = &progress.root {
         // Its mount namespace is a copy of the host's, with the root of the container in it.
         let pid = described.subject.pid;
@@ -71,6 +73,7 @@ pub(super) fn attach(
                 grafts: container.grafted.len(),
                 took_usec: 0,
                 already: true,
+                range,
             });
         }
     }
@@ -94,6 +97,7 @@ pub(super) fn attach(
         grafts,
         took_usec,
         already: false,
+        range,
     })
 }
 
@@ -247,6 +251,10 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
     let mut trouble: Vec<String> = named.collect();
     if after.is_none() {
         trouble.extend(threads::trouble());
+    }
+    for listed in &mut listed {
+        // One that has ended meanwhile has none.
+        listed.range = range_of(&containers.proc, listed.pid).ok().flatten();
     }
     let slots = listed.iter().map(|listed| listed.slot).collect();
     // Without a server, or with one that takes long or is of another release, the list has no figures.

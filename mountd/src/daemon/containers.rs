@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::container::Described;
 use crate::container::procfs::Proc;
 use crate::grafts::Grafter;
+use crate::isolation::Isolation;
 use crate::registry::Container;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Selector};
@@ -27,6 +28,7 @@ pub(super) struct Containers {
     pub(super) broker: Broker,
     pub(super) events: Arc<EventSet>,
     pub(super) journal: Arc<Journal>,
+    pub(super) isolation: Arc<Isolation>,
     /// The slot and the generation of the next container, once clones for it are prepared.
     pub(super) prepared: Mutex<Option<(u64, u32)>>,
 }

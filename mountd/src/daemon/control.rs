@@ -6,7 +6,7 @@ use super::asker::Asker;
 use super::daemon::Daemon;
 use super::{attach, ended, inspection_mounts, prepare, upgrade};
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::control::{Answer, Call, Request, Response, VERSION};
+use eci_fs_protocol::control::{Answer, Call, Isolate, Isolated, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 /// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
@@ -130,7 +130,24 @@ fn answer(
                 Some(attach::open(&daemon.containers, &container, &path)?),
             ));
         }
-        Request::Isolate(_) => return Err(Error::refused("this eci-mountd does not isolate yet")),
+        Request::Isolate(Isolate { key }) => {
+            let pidfd = next("pidfd")?;
+            let (isolated, namespace) = isolate(daemon, key, pidfd)?;
+            return Ok((Response::Isolated(isolated), Some(namespace)));
+        }
     };
     Ok((response, None))
+}
+
+/// Gives a container a range of ids.
+///
+/// # Errors
+/// As [`Isolation::isolate`], and [`Error::ending`] when the daemon ends.
+///
+/// [`Isolation::isolate`]: crate::isolation::Isolation::isolate
+fn isolate(daemon: &Daemon, key: String, pidfd: OwnedFd) -> Result<(Isolated, OwnedFd)> {
+    if daemon.shared.state().ending {
+        return Err(Error::ending());
+    }
+    daemon.containers.isolation.isolate(key, pidfd)
 }

@@ -83,7 +83,9 @@ pub(super) fn run(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -
                 }
                 WAKE => {
                     events.clear_wake();
-                    if daemon.end.is_over() || (options.background && daemon.shared.is_idle(true)) {
+                    let idle =
+                        || daemon.containers.isolation.is_idle() && daemon.shared.is_idle(true);
+                    if daemon.end.is_over() || (options.background && idle()) {
                         return Ok(());
                     }
                 }

@@ -26,6 +26,7 @@ use super::{event_loop, restore, shutdown};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::container::procfs::Proc;
+use crate::isolation::{self, Isolation};
 use crate::output::print_error;
 use crate::registry::{Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
@@ -144,6 +145,12 @@ pub fn run(options: &Options) -> Result<()> {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         broker.host_sysctls.open(runtime, &boot_id, config.raise);
     }
+    let isolation = Arc::new(Isolation::new(Arc::clone(&proc))?);
+    if runtime.is_some() {
+        let runtime = RuntimeDir::open(&options.runtime_dir)?;
+        let (claims, user) = (isolation::default_claims(), config.isolation.user.clone());
+        isolation.open(runtime, claims, user)?;
+    }
     let events = Arc::new(EventSet::new()?);
     events.add(signals.as_fd(), SIGNALS)?;
     if let Some(endpoint) = &endpoint {
@@ -183,6 +190,7 @@ pub fn run(options: &Options) -> Result<()> {
             broker,
             events,
             journal,
+            isolation,
             prepared: Mutex::default(),
         }),
         shared,
@@ -194,6 +202,8 @@ pub fn run(options: &Options) -> Result<()> {
         .install(&mut daemon.shared.state(), server)?;
     restore::restore(&daemon, saved.as_ref(), &connected)?;
     daemon.containers.broker.set_complete();
+    let woken = Arc::clone(&daemon.containers.events);
+    daemon.containers.isolation.start(move || woken.wake())?;
 
     if options.private {
         serve_standard_input(&daemon)?;

@@ -19,6 +19,7 @@ const AT_ONCE: usize = 64;
 pub(super) fn shut_down(daemon: &Daemon) {
     daemon.containers.journal.remove_socket();
     undo_all(daemon);
+    daemon.containers.isolation.end();
     daemon.containers.journal.remove_rest();
 }
 

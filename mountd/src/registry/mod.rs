@@ -297,6 +297,7 @@ impl Registry {
                     .map(|mount| mount.dir.clone())
                     .collect(),
                 usage: None,
+                range: None,
             })
             .collect();
         (page, rest.next().is_some())

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use eci_fs_mountd::output::print_error;
@@ -41,6 +42,7 @@ pub(in crate::cli) fn write_log(runtime_dir: &Path, line: impl Display) {
     let file = std::fs::File::options()
         .append(true)
         .create(true)
+        .mode(0o600)
         .open(path);
     let time = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -4,6 +4,7 @@ mod devices;
 mod ends;
 mod files;
 mod namespaces;
+mod ranges;
 mod refused;
 mod rig;
 mod streams;

@@ -118,6 +118,11 @@ impl Scene {
         self.dir().join("run")
     }
 
+    /// Returns the directory in which all daemons of the test note the ranges of ids that they have given.
+    pub fn ids_dir(&self) -> PathBuf {
+        self.dir().join("ids")
+    }
+
     /// Returns a small root file system with `probe` and `busybox` in /bin, and nothing else.
     ///
     /// # Panics
@@ -147,6 +152,7 @@ impl Scene {
         command
             .args(arguments)
             .env("ECI_FS_RUNTIME_DIR", self.runtime_dir())
+            .env("ECI_FS_IDS_DIR", self.ids_dir())
             .env_remove("ECI_FS_LOG");
         command
     }
@@ -167,7 +173,8 @@ impl Scene {
         let mut command = Command::new(point);
         command
             .args(arguments)
-            .env("ECI_FS_RUNTIME_DIR", self.runtime_dir());
+            .env("ECI_FS_RUNTIME_DIR", self.runtime_dir())
+            .env("ECI_FS_IDS_DIR", self.ids_dir());
         command
     }
 
@@ -316,11 +323,12 @@ impl Scene {
     }
 }
 
-/// Returns whether a line of mountinfo is a mount of any eci-fs daemon: a graft, or the directory of an `eci-fs
-/// mount`.
+/// Returns whether a line of mountinfo is a mount of any eci-fs daemon: a graft, the directory of an `eci-fs mount`, or
+/// the stage.
 fn is_of_eci_fs(line: &str) -> bool {
     let of_the_file_system = line.split_once(" - ").map(|(_, rest)| rest.split(' '));
-    of_the_file_system.is_some_and(|mut words| words.nth(1) == Some("eci-fs"))
+    of_the_file_system
+        .is_some_and(|mut words| matches!(words.nth(1), Some("eci-fs" | "eci-fs-stage")))
 }
 
 /// Sets the propagation of all mounts in the test's namespace.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{
-    Answer, Attach, Attached, Call, CgroupChoice, Isolate, Isolated, Listed, Part, Request,
-    Response, Selector, Upgraded, VERSION,
+    Answer, Attach, Attached, Call, CgroupChoice, IdRange, Isolate, Isolated, Listed, Part,
+    Request, Response, Selector, Upgraded, VERSION,
 };
 use eci_fs_protocol::error::Error;
 use eci_fs_protocol::link::Usage;
@@ -53,7 +53,18 @@ golden! { responses, Response:
         grafts: 2,
         took_usec: 3,
         already: false,
+        range: None,
     }), r#"{"attached":{"id":"web","grafts":2,"took_usec":3,"already":false}}"#;
+    Response::Attached(_) => Response::Attached(Attached {
+        id: "web".to_owned(),
+        grafts: 2,
+        took_usec: 3,
+        already: true,
+        range: Some(IdRange { first_id: 524_288, ids: 65_536 }),
+    }), concat!(
+        r#"{"attached":{"id":"web","grafts":2,"took_usec":3,"already":true,"#,
+        r#""range":{"first_id":524288,"ids":65536}}}"#,
+    );
     Response::Detached { .. } => Response::Detached { id: "web".to_owned(), grafts: 2 },
         r#"{"detached":{"id":"web","grafts":2}}"#;
     Response::Forgotten { .. } => Response::Forgotten { ended: true }, r#"{"forgotten":{"ended":true}}"#;
@@ -68,6 +79,7 @@ golden! { responses, Response:
             grafts: 2,
             mounts: vec![PathBuf::from("/d")],
             usage: None,
+            range: None,
         }],
         more: false,
         trouble: Vec::new(),
@@ -80,12 +92,14 @@ golden! { responses, Response:
             grafts: 2,
             mounts: Vec::new(),
             usage: Some(Usage { cpu_usec: 1, requests: 2, waiting: 3, refused: 4 }),
+            range: Some(IdRange { first_id: 524_288, ids: 65_536 }),
         }],
         more: true,
         trouble: Vec::new(),
     }, concat!(
         r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":[],"#,
-        r#""usage":{"cpu_usec":1,"requests":2,"waiting":3,"refused":4}}],"more":true}}"#,
+        r#""usage":{"cpu_usec":1,"requests":2,"waiting":3,"refused":4},"range":{"first_id":524288,"ids":65536}}],"#,
+        r#""more":true}}"#,
     );
     Response::Upgraded(_) => Response::Upgraded(Upgraded { pid: 7, release: "eci-fs 0.1.0".to_owned() }),
         r#"{"upgraded":{"pid":7,"release":"eci-fs 0.1.0"}}"#;

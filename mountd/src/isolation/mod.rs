@@ -1,0 +1,613 @@
+//! Ranges of ids for containers that have a user namespace of their own.
+//!
+//! A *range* is 65,536 ids of the host that one container has alone, or several that share a user namespace. Its
+//! *members* are the processes that hold it: first the wrapper, which becomes the runtime, then the init of each container
+//! in it. When the last member has ended, and no other process has an id of the range, it is free. Free ranges are given
+//! in turn, so that the one that became free last is given last.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | [`ranges`] | the ids that may be given |
+//! | [`claims`] | the ranges that are given by all daemons of the host |
+//! | [`record`] | the file of a container that has a range |
+//! | `in_use` | the ids that processes have |
+//! | `user_namespace` | a user namespace with a range |
+//! | [`stage`] | the mount below which files of containers are put together |
+
+pub mod claims;
+mod in_use;
+pub mod ranges;
+pub mod record;
+pub mod stage;
+mod user_namespace;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use crate::container::procfs::Proc;
+use crate::container::{Subject, has_ended, open_pidfd};
+use crate::runtime_dir::RuntimeDir;
+use crate::{faults, threads};
+use claims::Claims;
+use eci_fs_protocol::control::{IdRange, Isolated, MAX_KEY};
+use eci_fs_protocol::error::{Error, Kind, Reason, Result};
+use in_use::InUse;
+use ranges::{Files, IDS, Ranges};
+use record::Record;
+pub use record::{Found, Member, find};
+
+/// The capability that a runtime needs in the user namespace's parent to set limits, if the owner is not root.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// The times that a range is looked at whose last process ends just then.
+const ATTEMPTS: usize = 10;
+
+/// The ranges of a daemon.
+#[derive(Debug)]
+pub struct Isolation {
+    proc: Arc<Proc>,
+    state: Mutex<State>,
+    /// The members, by their tokens.
+    epoll: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// None for a daemon of a single command.
+    place: Option<Place>,
+    /// The ranges that are given, by their first ids.
+    held: BTreeMap<u32, Held>,
+    next_token: u64,
+    /// The ids that processes had when this daemon was first asked.
+    foreign: Option<InUse>,
+    /// The ranges that may be given, and the stamp of the files that say so.
+    allowed: Option<(String, Ranges)>,
+}
+
+/// The places of what a daemon writes down, and of what it reads.
+#[derive(Debug)]
+struct Place {
+    runtime: RuntimeDir,
+    claims: PathBuf,
+    files: Files,
+    user: String,
+}
+
+/// A range that is given.
+#[derive(Debug)]
+struct Held {
+    key: String,
+    members: Vec<LiveMember>,
+}
+
+#[derive(Debug)]
+struct LiveMember {
+    member: Member,
+    pidfd: OwnedFd,
+    token: u64,
+}
+
+impl Isolation {
+    /// Returns the ranges of a daemon that gives none yet.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn new(proc: Arc<Proc>) -> Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|e| Error::io("make", "an epoll set", e))?;
+        Ok(Self {
+            proc,
+            state: Mutex::default(),
+            epoll,
+        })
+    }
+
+    /// Takes over what the daemon before has written down in `runtime`, and gives ranges of `user` from now on. What is
+    /// given is noted in the directory `claims`.
+    ///
+    /// # Errors
+    /// When the records cannot be listed.
+    pub fn open(&self, runtime: RuntimeDir, claims: PathBuf, user: String) -> Result<()> {
+        let mut state = self.state.lock();
+        let has_records = runtime.path().join(record::DIR).exists();
+        state.place = Some(Place {
+            runtime,
+            claims,
+            files: Files::below(Path::new("/")),
+            user,
+        });
+        match has_records {
+            true => self.take_over(&mut state),
+            false => Ok(()),
+        }
+    }
+
+    fn take_over(&self, state: &mut State) -> Result<()> {
+        let place = state.place()?;
+        let (records, locked) = (place.records()?, Claims::lock(&place.claims)?);
+        for name in records.names()? {
+            let path = records.path().join(&name);
+            let record = record::read(&path).and_then(|record| match record {
+                Some(record) if state.overlaps(record.first_id) => Err(Error::refused(format!(
+                    "{} has ids of another container",
+                    path.display()
+                ))),
+                record => Ok(record),
+            });
+            let record = match record {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(error) => {
+                    // Processes that have ids of the range are found before it is given again.
+                    tracing::error!(%error, "the record is removed");
+                    records.remove(&name)?;
+                    continue;
+                }
+            };
+            let (first_id, first) = (record.first_id, record.members.first().copied());
+            let other = locked.of(first_id).filter(|claim| claim.record != path);
+            if other.is_some_and(|claim| claim.is_held(&self.proc, first_id)) {
+                tracing::error!(
+                    key = record.key,
+                    first_id,
+                    "another daemon has given the range"
+                );
+                records.remove(&name)?;
+                continue;
+            }
+            if let Some(first) = first {
+                locked.put(first_id, first, &path)?;
+            }
+            let mut members = Vec::new();
+            for member in record.members {
+                // One that cannot be opened has ended.
+                if let Ok(pidfd) = open_pidfd(member.pid)
+                    && member.lives(&self.proc)
+                {
+                    members.push(self.watch(state, member, pidfd)?);
+                }
+            }
+            tracing::info!(
+                key = record.key,
+                first_id,
+                members = members.len(),
+                "range taken over"
+            );
+            let key = record.key;
+            state.held.insert(first_id, Held { key, members });
+        }
+        Ok(())
+    }
+
+    /// Starts the thread that hears of the ends of members. `wake` is called when a range has become free.
+    ///
+    /// # Errors
+    /// When there are no more threads.
+    pub fn start(self: &Arc<Self>, wake: impl Fn() + Send + 'static) -> Result<()> {
+        let this = Arc::clone(self);
+        threads::start("ranges", threads::Mend::Again, move || {
+            loop {
+                if this.free_those_without_members() {
+                    wake();
+                }
+                let mut events = Vec::with_capacity(64);
+                if let Err(error) = epoll::wait(&this.epoll, spare_capacity(&mut events), None) {
+                    tracing::debug!(%error, "ignoring");
+                }
+                faults::at("ranges");
+                let mut state = this.state.lock();
+                for event in &events {
+                    let token = event.data.u64();
+                    for held in state.held.values_mut() {
+                        held.members.retain(|member| member.token != token);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Gives the container `key` a range, which the process behind `pidfd` holds. One that has a range which nobody else
+    /// holds gets the same again.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] when there is no free range, and with [`Reason::NameTaken`] when another process holds the range of
+    /// this container.
+    pub fn isolate(&self, key: String, pidfd: OwnedFd) -> Result<(Isolated, OwnedFd)> {
+        if key.is_empty() || key.len() > MAX_KEY {
+            return Err(Error::refused(format!(
+                "the key of a container has {} bytes, and must have 1 to {MAX_KEY}",
+                key.len()
+            )));
+        }
+        let pid = self.proc.pid_of(pidfd.as_fd())?;
+        let process = self.proc.process(pid)?;
+        let owned_by_root = !has_capability(&self.proc, pid, CAP_SYS_RESOURCE)?;
+        if has_ended(pidfd.as_fd())? {
+            return Err(Error::process_ended());
+        }
+        let member = Member {
+            pid,
+            start_ticks: process.start_ticks,
+        };
+        let (first_id, stage) = {
+            let mut state = self.state.lock();
+            let stage = stage::ensure(&state.place()?.runtime)?;
+            (self.hold(&mut state, &key, member, pidfd)?, stage)
+        };
+        faults::kill_at("isolate-held");
+        let namespace = user_namespace::make(&self.proc, first_id, owned_by_root);
+        let namespace = namespace.inspect_err(|_| {
+            let mut state = self.state.lock();
+            if let Some(held) = state.held.get_mut(&first_id) {
+                held.members.retain(|one| one.member != member);
+            }
+            // No process had an id of it.
+            self.settle(&mut state, first_id, &InUse::default());
+        })?;
+        faults::kill_at("isolate-answer");
+        tracing::info!(key, first_id, pid, "range given");
+        let isolated = Isolated {
+            first_id,
+            ids: IDS,
+            stage,
+        };
+        Ok((isolated, namespace))
+    }
+
+    /// Makes a process a member of a range that the container `key` gets, or has.
+    fn hold(&self, state: &mut State, key: &str, member: Member, pidfd: OwnedFd) -> Result<u32> {
+        let had = state.held.iter().find(|(_, held)| held.key == key);
+        if let Some((first_id, held)) = had {
+            let first_id = *first_id;
+            let others = held.members.iter().filter(|one| one.member != member);
+            for other in others {
+                if !has_ended(other.pidfd.as_fd())? {
+                    return Err(Error::new(
+                        Kind::Busy,
+                        format!(
+                            "process {} has the ids of the container {key}",
+                            other.member.pid
+                        ),
+                    )
+                    .remedy("delete that container first")
+                    .because(Reason::NameTaken));
+                }
+            }
+            self.add_member(state, first_id, member, pidfd)?;
+            return Ok(first_id);
+        }
+        let live = self.watch(state, member, pidfd)?;
+        let first_id = self.take(state, key, member)?;
+        let (key, members) = (key.to_owned(), vec![live]);
+        state.held.insert(first_id, Held { key, members });
+        Ok(first_id)
+    }
+
+    /// Takes the next free range for a container, and writes that down.
+    fn take(&self, state: &mut State, key: &str, member: Member) -> Result<u32> {
+        state.read_allowed()?;
+        if state.foreign.is_none() {
+            state.foreign = Some(InUse::read(&self.proc)?);
+        }
+        let place = state.place()?;
+        let records = place.records()?;
+        let locked = Claims::lock(&place.claims)?;
+        let claimed = locked.all()?;
+        let all = state
+            .allowed
+            .as_ref()
+            .map_or(&[][..], |(_, ranges)| &ranges.first_ids);
+        let last = locked.last().unwrap_or(0);
+        let after = all.partition_point(|first_id| *first_id <= last);
+        let mut now = None;
+        for &first_id in all[after..].iter().chain(&all[..after]) {
+            if state.overlaps(first_id) {
+                continue;
+            }
+            let near = first_id.saturating_sub(IDS - 1)..=first_id.saturating_add(IDS - 1);
+            let near: Vec<u32> = claimed.range(near).copied().collect();
+            let is_held = |near: &u32| {
+                let claim = locked.of(*near);
+                claim.is_some_and(|claim| claim.is_held(&self.proc, *near))
+            };
+            if near.iter().any(is_held) {
+                continue;
+            }
+            let foreign = state
+                .foreign
+                .as_ref()
+                .and_then(|in_use| in_use.user_of(first_id));
+            if foreign.is_some() || !near.is_empty() {
+                let now = match &mut now {
+                    Some(now) => &*now,
+                    none => &*none.insert(InUse::read(&self.proc)?),
+                };
+                let mut doubtful = near.iter().chain([&first_id]);
+                if doubtful.any(|first_id| now.user_of(*first_id).is_some()) {
+                    continue;
+                }
+            }
+            for left in near {
+                locked.remove(left)?;
+            }
+            let name = record::name_of(key);
+            let path = records.path().join(&name);
+            locked.put(first_id, member, &path)?;
+            faults::kill_at("isolate-claimed");
+            let record = Record::new(key.to_owned(), first_id, vec![member]);
+            let written = record
+                .encode()
+                .and_then(|text| records.write(&name, &text))
+                .and_then(|()| locked.set_last(first_id));
+            if let Err(error) = written {
+                let _ = records.remove(&name);
+                let _ = locked.remove(first_id);
+                return Err(error);
+            }
+            return Ok(first_id);
+        }
+        Err(Error::new(
+            Kind::Busy,
+            format!("all {} ranges of ids for containers are in use", all.len()),
+        )
+        .remedy(format!(
+            "remove a container, or give user {} more ids in /etc/subuid and /etc/subgid",
+            place.user
+        )))
+    }
+
+    /// Makes the process of a container a member of the range that its user namespace has, if that is one of ours. Returns
+    /// the ids that it has, if they are not the host's.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn join(&self, subject: &Subject) -> Result<Option<IdRange>> {
+        let Some(range) = range_of(&self.proc, subject.pid)? else {
+            return Ok(None);
+        };
+        let mut state = self.state.lock();
+        let before = state.held.range(..=range.first_id).next_back();
+        let Some((&first_id, _)) = before.filter(|(first, _)| range.first_id - **first < IDS)
+        else {
+            return Ok(Some(range));
+        };
+        let member = Member {
+            pid: subject.pid,
+            start_ticks: subject.start_ticks,
+        };
+        let pidfd = subject.duplicate()?.pidfd;
+        self.add_member(&mut state, first_id, member, pidfd)?;
+        Ok(Some(range))
+    }
+
+    fn add_member(
+        &self,
+        state: &mut State,
+        first_id: u32,
+        member: Member,
+        pidfd: OwnedFd,
+    ) -> Result<()> {
+        let Some(held) = state.held.get(&first_id) else {
+            return Ok(());
+        };
+        if held.members.iter().any(|one| one.member == member) {
+            return Ok(());
+        }
+        let mut members: Vec<Member> = held.members.iter().map(|one| one.member).collect();
+        members.push(member);
+        let record = Record::new(held.key.clone(), first_id, members);
+        let (name, text) = (record::name_of(&record.key), record.encode()?);
+        state.place()?.records()?.write(&name, &text)?;
+        let live = self.watch(state, member, pidfd)?;
+        if let Some(held) = state.held.get_mut(&first_id) {
+            held.members.push(live);
+        }
+        Ok(())
+    }
+
+    /// Has the thread hear of the end of a member.
+    fn watch(&self, state: &mut State, member: Member, pidfd: OwnedFd) -> Result<LiveMember> {
+        let token = state.next_token;
+        state.next_token += 1;
+        epoll::add(
+            &self.epoll,
+            &pidfd,
+            EventData::new_u64(token),
+            EventFlags::IN,
+        )
+        .map_err(|e| Error::io("watch", "a process", e))?;
+        Ok(LiveMember {
+            member,
+            pidfd,
+            token,
+        })
+    }
+
+    /// Frees the ranges that have no members, if no process has an id of them. Returns true if one became free.
+    fn free_those_without_members(&self) -> bool {
+        let mut freed = false;
+        for _ in 0..ATTEMPTS {
+            let without = self.state.lock().without_members();
+            if without.is_empty() {
+                break;
+            }
+            // Without the lock: this takes long where there are many processes.
+            let in_use = match InUse::read(&self.proc) {
+                Ok(in_use) => in_use,
+                Err(error) => {
+                    tracing::error!(%error, "ranges stay in use");
+                    break;
+                }
+            };
+            for first_id in without {
+                let mut state = self.state.lock();
+                if state.without_members().contains(&first_id) {
+                    freed |= self.settle(&mut state, first_id, &in_use);
+                }
+            }
+        }
+        freed
+    }
+
+    /// Frees a range that has no members; if a process has an id of it, that becomes its member. Returns true if it is
+    /// free.
+    fn settle(&self, state: &mut State, first_id: u32, in_use: &InUse) -> bool {
+        let Some(held) = state
+            .held
+            .get(&first_id)
+            .filter(|held| held.members.is_empty())
+        else {
+            return false;
+        };
+        let (key, name) = (held.key.clone(), record::name_of(&held.key));
+        let settled = (|| {
+            let place = state.place()?;
+            let records = place.records()?;
+            let path = records.path().join(&name);
+            let locked = Claims::lock(&place.claims)?;
+            let is_ours = locked.of(first_id).is_none_or(|claim| claim.record == path);
+            if is_ours && let Some(pid) = in_use.user_of(first_id) {
+                drop(locked);
+                return self.keep_for(state, first_id, pid).map(|()| false);
+            }
+            records.remove(&name)?;
+            faults::kill_at("release-record");
+            if is_ours {
+                locked.remove(first_id)?;
+            }
+            Ok(true)
+        })();
+        match settled {
+            Ok(false) => false,
+            Ok(true) => {
+                tracing::info!(key, first_id, "range free");
+                state.held.remove(&first_id);
+                true
+            }
+            Err(error) => {
+                // What is left is found before the range is given again.
+                tracing::warn!(%error, key, first_id, "the range is free, but that is not noted");
+                state.held.remove(&first_id);
+                true
+            }
+        }
+    }
+
+    /// Makes a process a member that has an id of the range. If it has just ended, the range is looked at again.
+    fn keep_for(&self, state: &mut State, first_id: u32, pid: i32) -> Result<()> {
+        let opened = open_pidfd(pid).and_then(|pidfd| Ok((pidfd, self.proc.process(pid)?)));
+        let Ok((pidfd, process)) = opened else {
+            return Ok(());
+        };
+        tracing::info!(first_id, pid, "a process still has an id of the range");
+        let member = Member {
+            pid,
+            start_ticks: process.start_ticks,
+        };
+        self.add_member(state, first_id, member, pidfd)
+    }
+
+    /// Returns true if no range is given.
+    pub fn is_idle(&self) -> bool {
+        self.state.lock().held.is_empty()
+    }
+
+    /// Takes the stage away if no range is given any more. What is given is left for the next daemon.
+    pub fn end(&self) {
+        self.free_those_without_members();
+        let state = self.state.lock();
+        let Some(place) = state.place.as_ref().filter(|_| state.held.is_empty()) else {
+            return;
+        };
+        stage::remove(&place.runtime);
+        // It is not there if no range was given, and stays if a later daemon's record is in it.
+        let _ = std::fs::remove_dir(place.runtime.path().join(record::DIR));
+    }
+}
+
+impl State {
+    /// Returns the places.
+    ///
+    /// # Errors
+    /// For a daemon of a single command.
+    fn place(&self) -> Result<&Place> {
+        self.place.as_ref().ok_or_else(|| {
+            Error::refused("a daemon of a single command cannot isolate containers")
+                .remedy("start the service eci-mountd")
+        })
+    }
+
+    /// Reads which ranges may be given, if that has changed.
+    fn read_allowed(&mut self) -> Result<()> {
+        let place = self.place()?;
+        let stamp = place.files.stamp();
+        if self
+            .allowed
+            .as_ref()
+            .is_some_and(|(known, _)| *known == stamp)
+        {
+            return Ok(());
+        }
+        let ranges = place.files.ranges(&place.user)?;
+        for overlap in &ranges.overlaps {
+            tracing::info!("no container gets the ids around: {overlap}");
+        }
+        self.allowed = Some((stamp, ranges));
+        Ok(())
+    }
+
+    /// Returns true if a range that is given has ids of this one.
+    fn overlaps(&self, first_id: u32) -> bool {
+        let near = first_id.saturating_sub(IDS - 1)..=first_id.saturating_add(IDS - 1);
+        self.held.range(near).next().is_some()
+    }
+
+    /// Returns the ranges that nobody holds.
+    fn without_members(&self) -> Vec<u32> {
+        let all = self.held.iter();
+        let without = all.filter(|(_, held)| held.members.is_empty());
+        without.map(|(first_id, _)| *first_id).collect()
+    }
+}
+
+impl Place {
+    fn records(&self) -> Result<RuntimeDir> {
+        self.runtime.subdirectory(record::DIR)
+    }
+}
+
+/// Returns the ids of the host that a process has in its user namespace, from its 0 on; none if it is in the host's user
+/// namespace, or 0 is nobody there.
+///
+/// # Errors
+/// When the process has ended.
+pub fn range_of(proc: &Proc, pid: i32) -> Result<Option<IdRange>> {
+    let rows = proc.id_map(pid, "uid_map")?;
+    let root = rows
+        .into_iter()
+        .find(|(inside, _, ids)| *inside == 0 && *ids > 0);
+    let own = root.filter(|(_, first_id, ids)| (*first_id, *ids) != (0, u32::MAX));
+    Ok(own.map(|(_, first_id, ids)| IdRange { first_id, ids }))
+}
+
+/// Returns true if a process has a capability.
+fn has_capability(proc: &Proc, pid: i32, capability: u32) -> Result<bool> {
+    let status = proc.read(&format!("{pid}/status"))?;
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    Ok(set.is_some_and(|set| set & (1 << capability) != 0))
+}
+
+/// Returns the directory of claims that is used when no option names one.
+pub fn default_claims() -> PathBuf {
+    match std::env::var_os(claims::VARIABLE) {
+        Some(dir) if !dir.is_empty() => dir.into(),
+        _ => claims::DEFAULT.into(),
+    }
+}
