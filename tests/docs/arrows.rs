@@ -29,7 +29,18 @@ const FLOORS: &[Floor] = &[
         title: "commands, and what engines call",
         folder: "src",
         module: "eci_fs",
-        rows: &[&["main"], &["cli"], &["oci", "server"]],
+        rows: &[&["main"], &["cli"], &["isolation"], &["oci", "server"]],
+    },
+    Floor {
+        title: "isolation, in the process that becomes the runtime",
+        folder: "src/isolation",
+        module: "eci_fs::isolation",
+        rows: &[
+            &["root"],
+            &["overlay"],
+            &["clones", "devices"],
+            &["mount_setattr", "policy", "streams", "engine_view"],
+        ],
     },
     Floor {
         title: "the confined server",

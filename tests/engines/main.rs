@@ -9,6 +9,7 @@ mod containerd;
 mod cri;
 mod docker;
 mod host;
+mod isolation;
 mod podman;
 mod same;
 mod views;
