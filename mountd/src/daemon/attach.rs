@@ -10,7 +10,6 @@ use super::ended::remove_if_ended;
 use super::state::vanished;
 use crate::container::{describe, disks};
 use crate::grafts::Progress;
-use crate::isolation::range_of;
 use crate::registry;
 use eci_fs_protocol::control::{Attach, Attached, Response, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};

@@ -23,7 +23,6 @@ use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, Timespec};
-use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
 use crate::container::procfs::Proc;
@@ -158,12 +157,9 @@ impl Overlays {
             Timespec::try_from(left).unwrap_or_default()
         });
         let mut events = Vec::with_capacity(64);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot wait for uses of overlays, trying again");
-                std::thread::sleep(Duration::from_secs(1));
-            }
+        if let Err(error) = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref())
+        {
+            tracing::debug!(%error, "ignoring");
         }
         faults::at("overlays");
         let mut pairs = self.pairs.lock();
