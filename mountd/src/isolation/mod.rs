@@ -532,12 +532,13 @@ impl Isolation {
         let Ok((pidfd, process)) = opened else {
             return Ok(());
         };
-        tracing::info!(first_id, pid, "a process still has an id of the range");
         let member = Member {
             pid,
             start_ticks: process.start_ticks,
         };
-        self.add_member(state, first_id, member, pidfd)
+        self.add_member(state, first_id, member, pidfd)?;
+        tracing::info!(first_id, pid, "a process still has an id of the range");
+        Ok(())
     }
 
     /// Returns true if no range is given.

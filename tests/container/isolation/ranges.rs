@@ -345,6 +345,11 @@ fn privileged_a_range_is_not_free_while_a_process_has_an_id_of_it() {
     let left = Process::with_uid(second() + 65_535);
     wrapper.end();
     daemon.wait_for("a process still has an id of the range");
+    // So a container whose views are left out, and which is never attached, keeps its range too.
+    let found = find(&scene.runtime_dir(), "/run/runc/one")
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.members[0].pid.unsigned_abs(), left.0.id());
     assert!(other.isolate(&scene, "/run/runc/two").is_err());
     foreign.end();
     assert_eq!(
