@@ -164,6 +164,15 @@ fn steps(docker: &Docker, runtime: &str, scene: &Scene) -> Vec<String> {
             .push(fs::read_to_string(dir.join("out")).unwrap_or_default());
     }
     steps.call(&["diff", "one"]);
+    // It lists the files in no order.
+    let mut diff: Vec<_> = steps
+        .said
+        .pop()
+        .into_iter()
+        .flat_map(|said| said.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    diff.sort();
+    steps.said.push(diff.join("\n"));
     steps.call(&["commit", "one", "committed"]);
     let owners = "stat -c '%n %u:%g' /byroot /tmp/byuser /srv/out /cpin-a";
     steps.call(&["run", "--rm", &runtime, "committed", "sh", "-c", owners]);

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::Engine;
+use support::{Engine, PATIENCE, children_of, end_within, try_pidfd};
 
 use super::rig::{Rig, Style, first_id, mounts};
 use super::volumes::shared_scene;
@@ -30,7 +30,13 @@ fn privileged_a_runtime_that_is_killed_at_any_moment_leaves_nothing_mounted() {
         child.wait().unwrap();
         // A container that was created and not started waits until it is deleted.
         drop(bundle);
-        scene.wait_for_children();
+        let others = children_of(std::process::id()).into_iter();
+        for orphan in others.filter(|child| *child != daemon.pid()) {
+            assert!(
+                try_pidfd(orphan).is_none_or(|pidfd| end_within(&pidfd, PATIENCE)),
+                "{moment}"
+            );
+        }
         assert_eq!(mounts(), before, "{moment}");
     }
     let mut container = rig.start(Engine::Runc, &disk.root);
