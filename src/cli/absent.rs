@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use eci_fs_mountd::container::lives;
 use eci_fs_mountd::container::procfs::Proc;
+use eci_fs_mountd::isolation::range_of;
 use eci_fs_mountd::output::print_error;
 use eci_fs_mountd::registry::{Saved, SavedContainer, read_intent};
 use eci_fs_mountd::runtime_dir::{self, RuntimeDir};
@@ -148,6 +149,7 @@ impl Absent {
 
     /// Returns the containers that a dead daemon has left, as it would list them.
     fn listed(&self) -> Vec<Listed> {
+        let proc = Proc::open().ok();
         let listed = |saved: &SavedContainer| Listed {
             id: saved.id.clone(),
             slot: saved.slot,
@@ -155,7 +157,9 @@ impl Absent {
             grafts: saved.grafted.len(),
             mounts: saved.mounts.iter().map(|(dir, _)| dir.clone()).collect(),
             usage: None,
-            range: None,
+            range: proc
+                .as_ref()
+                .and_then(|proc| range_of(proc, saved.pid).ok().flatten()),
         };
         self.containers().iter().map(listed).collect()
     }

@@ -57,11 +57,11 @@ fn privileged_every_program_refuses_an_unknown_key_and_a_wrong_value_with_the_sa
         ),
         (
             "foo = 1\n",
-            "line 1: unknown field `foo`, expected one of `views`, `server`, `hook`, `runtime`, `raise`",
+            "line 1: unknown field `foo`, expected one of `views`, `server`, `hook`, `runtime`, `isolation`, `raise`",
         ),
         (
             "# of the daemon\n[daemon]\nfreshness = 10\n",
-            "line 2: unknown field `daemon`, expected one of `views`, `server`, `hook`, `runtime`, `raise`",
+            "line 2: unknown field `daemon`, expected one of `views`, `server`, `hook`, `runtime`, `isolation`, `raise`",
         ),
         (
             "[raise]\n\"/proc/sys/fs/nr_open\" = 0\n",

@@ -47,6 +47,8 @@ pub enum Reason {
     OtherName,
     /// The container has no view at the path: a file there is the kernel's own.
     NotAView,
+    /// All ranges of ids for isolated containers are in use.
+    NoRange,
     /// The command that asked has gone before its request was begun.
     CommandGone,
     /// A later version sent a reason that this one does not know.

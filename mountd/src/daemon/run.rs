@@ -149,7 +149,7 @@ pub fn run(options: &Options) -> Result<()> {
     if runtime.is_some() {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         let (claims, user) = (isolation::default_claims(), config.isolation.user.clone());
-        isolation.open(runtime, claims, user)?;
+        isolation.open(runtime, claims, user);
     }
     let events = Arc::new(EventSet::new()?);
     events.add(signals.as_fd(), SIGNALS)?;
@@ -202,6 +202,9 @@ pub fn run(options: &Options) -> Result<()> {
         .install(&mut daemon.shared.state(), server)?;
     restore::restore(&daemon, saved.as_ref(), &connected)?;
     daemon.containers.broker.set_complete();
+    if config.isolation.enabled {
+        daemon.containers.isolation.prepare();
+    }
     let woken = Arc::clone(&daemon.containers.events);
     daemon.containers.isolation.start(move || woken.wake())?;
 

@@ -41,6 +41,7 @@ use in_use::InUse;
 use ranges::{Files, IDS, Ranges};
 use record::Record;
 pub use record::{Found, Member, find};
+pub use user_namespace::make as make_user_namespace;
 
 /// The capability that a runtime needs in the user namespace's parent to set limits, if the owner is not root.
 const CAP_SYS_RESOURCE: u32 = 24;
@@ -109,11 +110,8 @@ impl Isolation {
     }
 
     /// Takes over what the daemon before has written down in `runtime`, and gives ranges of `user` from now on. What is
-    /// given is noted in the directory `claims`.
-    ///
-    /// # Errors
-    /// When the records cannot be listed.
-    pub fn open(&self, runtime: RuntimeDir, claims: PathBuf, user: String) -> Result<()> {
+    /// given is noted in the directory `claims`. What cannot be taken over must not keep the daemon from serving.
+    pub fn open(&self, runtime: RuntimeDir, claims: PathBuf, user: String) {
         let mut state = self.state.lock();
         let has_records = runtime.path().join(record::DIR).exists();
         state.place = Some(Place {
@@ -122,9 +120,17 @@ impl Isolation {
             files: Files::below(Path::new("/")),
             user,
         });
-        match has_records {
-            true => self.take_over(&mut state),
-            false => Ok(()),
+        if has_records && let Err(error) = self.take_over(&mut state) {
+            // Processes that have ids of a range are found before it is given again.
+            tracing::error!(%error, "not all ranges are taken over");
+        }
+    }
+
+    /// Reads which ids processes have, so that the first container does not wait for that.
+    pub fn prepare(&self) {
+        // The first container finds out why it fails.
+        if let Ok(in_use) = InUse::read(&self.proc) {
+            self.state.lock().foreign.get_or_insert(in_use);
         }
     }
 
@@ -216,7 +222,7 @@ impl Isolation {
     /// holds gets the same again.
     ///
     /// # Errors
-    /// [`Kind::Busy`] when there is no free range, and with [`Reason::NameTaken`] when another process holds the range of
+    /// [`Reason::NoRange`] when there is no free range, and [`Reason::NameTaken`] when another process holds the range of
     /// this container.
     pub fn isolate(&self, key: String, pidfd: OwnedFd) -> Result<(Isolated, OwnedFd)> {
         if key.is_empty() || key.len() > MAX_KEY {
@@ -235,10 +241,21 @@ impl Isolation {
             pid,
             start_ticks: process.start_ticks,
         };
-        let (first_id, stage) = {
+        let hold = |pidfd: OwnedFd| -> Result<(u32, PathBuf)> {
             let mut state = self.state.lock();
             let stage = stage::ensure(&state.place()?.runtime)?;
-            (self.hold(&mut state, &key, member, pidfd)?, stage)
+            Ok((self.hold(&mut state, &key, member, pidfd)?, stage))
+        };
+        let again = pidfd
+            .try_clone()
+            .map_err(|e| Error::io("duplicate", "a pidfd", e))?;
+        let (first_id, stage) = match hold(pidfd) {
+            // The thread may not have heard yet that the members of a range have ended.
+            Err(error) if error.reason == Some(Reason::NoRange) => {
+                self.free_those_that_have_ended();
+                hold(again)?
+            }
+            held => held?,
         };
         faults::kill_at("isolate-held");
         let namespace = user_namespace::make(&self.proc, first_id, owned_by_root);
@@ -359,7 +376,8 @@ impl Isolation {
         .remedy(format!(
             "remove a container, or give user {} more ids in /etc/subuid and /etc/subgid",
             place.user
-        )))
+        ))
+        .because(Reason::NoRange))
     }
 
     /// Makes the process of a container a member of the range that its user namespace has, if that is one of ours. Returns
@@ -427,6 +445,15 @@ impl Isolation {
             pidfd,
             token,
         })
+    }
+
+    /// Frees the ranges whose members have all ended, also where the thread has not heard of that.
+    fn free_those_that_have_ended(&self) {
+        for held in self.state.lock().held.values_mut() {
+            let ended = |one: &LiveMember| has_ended(one.pidfd.as_fd()).unwrap_or(false);
+            held.members.retain(|one| !ended(one));
+        }
+        self.free_those_without_members();
     }
 
     /// Frees the ranges that have no members, if no process has an id of them. Returns true if one became free.
@@ -505,12 +532,13 @@ impl Isolation {
         let Ok((pidfd, process)) = opened else {
             return Ok(());
         };
-        tracing::info!(first_id, pid, "a process still has an id of the range");
         let member = Member {
             pid,
             start_ticks: process.start_ticks,
         };
-        self.add_member(state, first_id, member, pidfd)
+        self.add_member(state, first_id, member, pidfd)?;
+        tracing::info!(first_id, pid, "a process still has an id of the range");
+        Ok(())
     }
 
     /// Returns true if no range is given.
@@ -520,7 +548,7 @@ impl Isolation {
 
     /// Takes the stage away if no range is given any more. What is given is left for the next daemon.
     pub fn end(&self) {
-        self.free_those_without_members();
+        self.free_those_that_have_ended();
         let state = self.state.lock();
         let Some(place) = state.place.as_ref().filter(|_| state.held.is_empty()) else {
             return;

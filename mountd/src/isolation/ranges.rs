@@ -24,11 +24,12 @@ const END: u64 = 1 << 31;
 /// The most bytes of a file of users.
 const MAX_FILE: u64 = 64 << 20;
 
-/// Ids that are never given, whoever has them: root, nobody, and the one that programs take for -1.
-const NEVER: [(u64, &str); 3] = [
+/// Ids that are never given, whoever has them: root, nobody, the one that programs take for -1, and the server's own.
+const NEVER: [(u64, &str); 4] = [
     (0, "the host's root"),
     (65_534, "nobody"),
     (65_535, "the id that means none"),
+    (0x7ec1_f500, "the server of eci-fs"),
 ];
 
 /// A span of ids: the first one, and the first one after it.
@@ -322,10 +323,7 @@ mod tests {
         assert_eq!(none.first_ids.len(), 28_663);
         assert_eq!(none.first_ids[0], 524_288);
         assert!(!none.first_ids.contains(&655_360), "it has the id 700000");
-        assert_eq!(
-            *none.first_ids.last().unwrap() + (IDS - 1),
-            1_879_048_191 - IDS * 0
-        );
+        assert_eq!(*none.first_ids.last().unwrap() + (IDS - 1), 1_879_048_191);
         assert!(none.overlaps[0].contains("group video has the id 700000 (line 2 of"));
     }
 
@@ -352,7 +350,7 @@ mod tests {
         let lines = "bob:330000:10\neci-fs:200000:262144\n";
         let passwd = "root:x:0:0::/:/bin/sh\nann:x:200005:1::/:/bin/sh\n";
         let found = ranges(lines, lines, passwd).unwrap();
-        assert_eq!(found.first_ids, [265_536, 396_608]);
+        assert_eq!(found.first_ids, [331_072, 396_608]);
         let words = found.overlaps.join("\n");
         assert!(
             words.contains("user ann has the id 200005 (line 2 of"),
@@ -370,6 +368,10 @@ mod tests {
         let found = ranges(all, all, "").unwrap();
         assert_eq!(found.first_ids[0], 65_536);
         assert_eq!(*found.first_ids.last().unwrap(), (1u32 << 31) - IDS);
+        let server = 0x7ec1_f500 / IDS * IDS;
+        assert!(!found.first_ids.contains(&server));
+        // Without those of root, of the server and of the group video.
+        assert_eq!(found.first_ids.len(), 32_765);
         for lines in [
             "eci-fs:0:65536\n",
             "eci-fs:2147483648:65536\n",

@@ -26,7 +26,7 @@ use eci_fs_protocol::error::{Error, Result};
 ///
 /// # Errors
 /// When the kernel does not allow it.
-pub(super) fn make(proc: &Proc, first_id: u32, owned_by_root: bool) -> Result<OwnedFd> {
+pub fn make(proc: &Proc, first_id: u32, owned_by_root: bool) -> Result<OwnedFd> {
     let trouble = |e: Errno| Error::io("make", "a user namespace", e);
     let (ready, say_ready) = pipe2(OFlag::O_CLOEXEC).map_err(of_nix).map_err(trouble)?;
     let (over, end) = pipe2(OFlag::O_CLOEXEC).map_err(of_nix).map_err(trouble)?;

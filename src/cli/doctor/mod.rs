@@ -7,6 +7,7 @@ mod configuration;
 mod containers;
 mod daemon;
 mod engines;
+mod isolation;
 mod kernel;
 mod trial;
 
@@ -138,6 +139,9 @@ pub(super) fn main(options: &Options, out: &mut Output) -> ExitCode {
     findings.begin("configuration");
     let location = Location::below(&options.root, options.config.as_deref());
     let config = configuration::examine(&mut findings, &location);
+    findings.begin("isolation");
+    let settings = config.as_ref().map(|config| config.isolation.clone());
+    isolation::examine(&mut findings, &options.root, &settings.unwrap_or_default());
     findings.begin("engines");
     let wired = engines::examine(&mut findings, &options.root);
     // The kernel part says already that only root is told more.

@@ -6,8 +6,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use eci_fs_mountd::isolation::find;
+use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::isolation::ranges::IDS;
+use eci_fs_mountd::isolation::{find, make_user_namespace};
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{Answer, Call, Isolate, Isolated, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Reason};
@@ -284,11 +285,12 @@ fn privileged_ranges_that_are_all_in_use_are_a_clear_error_and_a_killed_wrapper_
     let error = third.isolate(&scene, "/run/runc/three").unwrap_err();
     assert_eq!(error.kind, Kind::Busy);
     let words = error.to_string();
+    assert_eq!(error.reason, Some(Reason::NoRange));
     for word in ["all 2 ranges", "in use", "eci-fs", "/etc/subuid"] {
         assert!(words.contains(word), "{words}");
     }
+    // It is not waited for the daemon to hear of the end.
     one.end();
-    wait_for_free(&mut daemon);
     assert_eq!(
         third.isolate(&scene, "/run/runc/three").unwrap().0.first_id,
         first()
@@ -343,6 +345,11 @@ fn privileged_a_range_is_not_free_while_a_process_has_an_id_of_it() {
     let left = Process::with_uid(second() + 65_535);
     wrapper.end();
     daemon.wait_for("a process still has an id of the range");
+    // So a container whose views are left out, and which is never attached, keeps its range too.
+    let found = find(&scene.runtime_dir(), "/run/runc/one")
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.members[0].pid.unsigned_abs(), left.0.id());
     assert!(other.isolate(&scene, "/run/runc/two").is_err());
     foreign.end();
     assert_eq!(
@@ -644,4 +651,47 @@ fn privileged_a_container_that_is_attached_holds_its_range_when_its_wrapper_has_
     daemon.wait_for("range free");
     daemon.wait_for("range free");
     daemon.end();
+}
+
+#[test]
+fn privileged_a_user_namespace_is_its_first_ids_own_or_roots() {
+    let scene = scene_with_two();
+    let proc = Proc::open().unwrap();
+    // Who owns a user namespace may enter it without any capability.
+    let enter = |namespace: OwnedFd| {
+        Command::new(find_program("nsenter"))
+            .args(["--user=/proc/self/fd/0", "id", "-u"])
+            .stdin(Stdio::from(namespace))
+            .uid(first())
+            .gid(first())
+            .output()
+            .unwrap()
+    };
+    let own = enter(make_user_namespace(&proc, first(), false).unwrap());
+    assert_eq!(
+        String::from_utf8(own.stdout.clone()).unwrap(),
+        "0\n",
+        "{own:?}"
+    );
+    let of_root = enter(make_user_namespace(&proc, first(), true).unwrap());
+    assert!(!of_root.status.success(), "{of_root:?}");
+    drop(scene);
+}
+
+#[test]
+fn privileged_a_daemon_in_the_background_lives_as_long_as_a_range_is_held() {
+    let scene = scene_with_two();
+    let container = scene.container().start();
+    scene.attach(&container);
+    let daemon = open_pidfd(scene.daemon_pid().unwrap());
+    let wrapper = Process::start();
+    wrapper.isolate(&scene, "/run/runc/web").unwrap();
+    scene.detach(&container);
+    assert!(
+        wrapper.isolate(&scene, "/run/runc/web").is_ok(),
+        "it has ended"
+    );
+    wrapper.end();
+    assert!(end_within(&daemon, PATIENCE));
+    assert!(!scene.runtime_dir().join("stage").exists());
 }

@@ -24,6 +24,7 @@ golden! { reasons_of_errors, Reason:
     Reason::NameTaken => Reason::NameTaken, r#""name-taken""#;
     Reason::OtherName => Reason::OtherName, r#""other-name""#;
     Reason::NotAView => Reason::NotAView, r#""not-a-view""#;
+    Reason::NoRange => Reason::NoRange, r#""no-range""#;
     Reason::CommandGone => Reason::CommandGone, r#""command-gone""#;
     Reason::Other => Reason::Other, r#""other""#;
 }
