@@ -40,7 +40,7 @@ impl Steps<'_> {
         };
         let (out, errors) = (words(&ran.stdout), words(&ran.stderr));
         let line = format!("{}\n{:?}\n{out}\n{errors}", arguments.join(" "), ran.code);
-        let line = line.replace(&format!("--runtime={}", self.runtime), "--runtime=RUNTIME");
+        let line = line.replace("--runtime=runc", "--runtime=eci");
         let dir = format!("files-{}", self.runtime);
         self.said.push(line.replace(&dir, "files"));
     }
@@ -79,7 +79,7 @@ fn steps(docker: &Docker, runtime: &str, scene: &Scene) -> Vec<String> {
     let at = |name: &str| dir.join(name).display().to_string();
     steps.run(
         &["--user=1000:42"],
-        "id; touch /tmp/x; stat -c %u:%g /tmp/x; echo a >/proc/self/fd/1",
+        "id; touch /dev/shm/x; stat -c %u:%g /dev/shm/x; echo a >/proc/self/fd/1",
     );
     steps.run(&["--workdir=/new/dir"], "pwd; touch x; stat -c %u:%g x .");
     let volume = format!("--volume={}:/v", dir.display());
@@ -128,11 +128,11 @@ fn steps(docker: &Docker, runtime: &str, scene: &Scene) -> Vec<String> {
     // The shell has made its directory when this succeeds.
     steps.exec(
         &[],
-        "until test -e /srv/f; do :; done; touch /byroot; echo o >/proc/self/fd/1",
+        "until test -e /srv/f; do :; done; touch /byroot; mkdir -m 1777 /open; echo o >/proc/self/fd/1",
     );
     steps.exec(
         &["--user=1000"],
-        "id -u; touch /tmp/byuser; echo o >/proc/self/fd/2",
+        "id -u; touch /open/byuser; echo o >/proc/self/fd/2",
     );
     for (name, id) in [("new", 1234), ("newer", 1235)] {
         steps.exec(
@@ -174,7 +174,7 @@ fn steps(docker: &Docker, runtime: &str, scene: &Scene) -> Vec<String> {
     diff.sort();
     steps.said.push(diff.join("\n"));
     steps.call(&["commit", "one", "committed"]);
-    let owners = "stat -c '%n %u:%g' /byroot /tmp/byuser /srv/out /cpin-a";
+    let owners = "stat -c '%n %u:%g' /byroot /open/byuser /srv/out /cpin-a";
     steps.call(&["run", "--rm", &runtime, "committed", "sh", "-c", owners]);
     steps.call(&[
         "run",
