@@ -40,7 +40,9 @@ impl Steps<'_> {
         };
         let (out, errors) = (words(&ran.stdout), words(&ran.stderr));
         let line = format!("{}\n{:?}\n{out}\n{errors}", arguments.join(" "), ran.code);
-        self.said.push(line.replace(self.runtime, "RUNTIME"));
+        let line = line.replace("--runtime=runc", "--runtime=eci");
+        let dir = format!("files-{}", self.runtime);
+        self.said.push(line.replace(&dir, "files"));
     }
 
     /// Run a shell in a new container.
@@ -77,7 +79,7 @@ fn steps(docker: &Docker, runtime: &str, scene: &Scene) -> Vec<String> {
     let at = |name: &str| dir.join(name).display().to_string();
     steps.run(
         &["--user=1000:42"],
-        "id; touch /tmp/x; stat -c %u:%g /tmp/x; echo a >/proc/self/fd/1",
+        "id; touch /dev/shm/x; stat -c %u:%g /dev/shm/x; echo a >/proc/self/fd/1",
     );
     steps.run(&["--workdir=/new/dir"], "pwd; touch x; stat -c %u:%g x .");
     let volume = format!("--volume={}:/v", dir.display());
@@ -126,11 +128,11 @@ fn steps(docker: &Docker, runtime: &str, scene: &Scene) -> Vec<String> {
     // The shell has made its directory when this succeeds.
     steps.exec(
         &[],
-        "until test -e /srv/f; do :; done; touch /byroot; echo o >/proc/self/fd/1",
+        "until test -e /srv/f; do :; done; touch /byroot; mkdir -m 1777 /open; echo o >/proc/self/fd/1",
     );
     steps.exec(
         &["--user=1000"],
-        "id -u; touch /tmp/byuser; echo o >/proc/self/fd/2",
+        "id -u; touch /open/byuser; echo o >/proc/self/fd/2",
     );
     for (name, id) in [("new", 1234), ("newer", 1235)] {
         steps.exec(
@@ -162,8 +164,17 @@ fn steps(docker: &Docker, runtime: &str, scene: &Scene) -> Vec<String> {
             .push(fs::read_to_string(dir.join("out")).unwrap_or_default());
     }
     steps.call(&["diff", "one"]);
+    // It lists the files in no order.
+    let mut diff: Vec<_> = steps
+        .said
+        .pop()
+        .into_iter()
+        .flat_map(|said| said.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    diff.sort();
+    steps.said.push(diff.join("\n"));
     steps.call(&["commit", "one", "committed"]);
-    let owners = "stat -c '%n %u:%g' /byroot /tmp/byuser /srv/out /cpin-a";
+    let owners = "stat -c '%n %u:%g' /byroot /open/byuser /srv/out /cpin-a";
     steps.call(&["run", "--rm", &runtime, "committed", "sh", "-c", owners]);
     steps.call(&[
         "run",
@@ -228,6 +239,9 @@ fn privileged_containers_of_docker_have_ids_of_their_own_and_leave_nothing() {
     let scene = scene();
     let host = Host::new(&scene);
     let docker = docker(&host, &scene);
+    // What dockerd makes for the first container and keeps.
+    let plain = ["--rm", "--runtime=runc", "--network=host"];
+    docker.run(&plain, &["true"]).ok();
     docker.run(&["--rm"], &["true"]).ok();
     let before = host.left(docker.cgroup());
     let mut firsts = Vec::new();

@@ -55,6 +55,7 @@ impl<'a> Rig<'a> {
         for dir in ["etc", "home/u", "srv/data", "bin"] {
             fs::create_dir_all(layer.join(dir)).unwrap();
         }
+        symlink("busybox", layer.join("bin/sh")).unwrap();
         let probe = self.scene.root().join("bin/probe");
         fs::copy(&probe, layer.join("bin/suidprobe")).unwrap();
         for (path, text, id, mode) in [
@@ -181,8 +182,10 @@ impl<'a> Rig<'a> {
 
 impl Drop for Rig<'_> {
     fn drop(&mut self) {
-        for root in self.mounted.borrow().iter() {
-            let _ = rustix::mount::unmount(root, rustix::mount::UnmountFlags::DETACH);
+        // A daemon that ends just after a container may take its range for used, and leaves the stage to the next daemon.
+        let stage = self.scene.runtime_dir().join("stage");
+        for mount in self.mounted.borrow().iter().chain([&stage]) {
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
     }
 }
