@@ -39,7 +39,6 @@ const FLOORS: &[Floor] = &[
             &["root"],
             &["overlay"],
             &["clones", "devices"],
-            &["mount_setattr", "policy", "streams", "engine_view"],
         ],
     },
     Floor {

@@ -24,10 +24,13 @@ golden! { requests, Request:
         unmasked: true,
         choices: Choices { freshness_ms: Some(0), ..Choices::default() },
         measures_cpus: Some(true),
+        engine_root: None,
     }), concat!(
         r#"{"attach":{"id":"web","cgroup":"own","root":"/r","unmasked":true,"choices":{"freshness-ms":0},"#,
         r#""measures_cpus":true}}"#,
     );
+    Request::Attach(_) => Request::Attach(Attach { engine_root: Some("/o".into()), ..Attach::default() }),
+        r#"{"attach":{"id":null,"cgroup":"namespace-root","engine_root":"/o"}}"#;
     Request::Attach(_) => Request::Attach(Attach::default()),
         r#"{"attach":{"id":null,"cgroup":"namespace-root"}}"#;
     Request::Detach(_) => Request::Detach(web()), r#"{"detach":{"id":"web"}}"#;

@@ -461,6 +461,6 @@ fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_true() {
         assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_micros(50));
+        std::thread::yield_now();
     }
 }
