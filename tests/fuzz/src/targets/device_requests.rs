@@ -231,7 +231,11 @@ impl Kernel {
 
     /// Waits for a packet of the server, and returns its length.
     fn receive(&self, made: &Made<'_>, reply: &mut [u8]) -> usize {
-        match rustix::net::recv(&self.socket, reply, RecvFlags::empty()) {
+        // The alarm of libFuzzer interrupts.
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recv(&self.socket, &mut *reply, RecvFlags::empty())
+        });
+        match received {
             Ok((length, _)) => length,
             Err(error) => panic!("{made:?} has no answer: {error}"),
         }

@@ -451,7 +451,8 @@ impl Opened {
         drop(servers);
         let patience = Timespec::try_from(PATIENCE).unwrap();
         let mut poll = [PollFd::new(&kernels, PollFlags::RDHUP)];
-        let ready = rustix::event::poll(&mut poll, Some(&patience)).unwrap();
+        let ready =
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut poll, Some(&patience))).unwrap();
         assert_eq!(ready, 1, "a trigger stays open");
     }
 }
