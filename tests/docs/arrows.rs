@@ -39,6 +39,7 @@ const FLOORS: &[Floor] = &[
             &["root"],
             &["overlay"],
             &["clones", "devices"],
+            &["mount_setattr", "policy", "streams"],
         ],
     },
     Floor {
