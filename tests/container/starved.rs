@@ -59,8 +59,8 @@ fn descriptors(pid: u32) -> (u64, u64) {
     (free, numbers.last().unwrap() + 1)
 }
 
-/// Attach `new` under each limit of descriptors of `pid`, which can close `closable` of its own when it has none, whatever comes of it, and see that `old` is served on. How
-/// often it was refused.
+/// Attach `new` under each limit of descriptors of `pid`, whatever comes of it, and see that `old` is served on. When the
+/// process has none left, it can close `closable` of its own. How often it was refused.
 #[track_caller]
 fn attach_with_few_descriptors(
     scene: &Scene,
