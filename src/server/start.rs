@@ -101,7 +101,8 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         Duration::from_millis(settings.freshness_ms),
     );
     fs.set_share(settings.cpu_share);
-    let workers = Workers::start()?;
+    let counting = Arc::clone(&fs);
+    let workers = Workers::start(Box::new(move || counting.running()))?;
     let progress = Progress::default();
     let dispatcher = Dispatcher::new(
         Arc::clone(&fs),

@@ -1,6 +1,8 @@
 //! The life of a daemon.
 
-use support::{mounts_of, open_pidfd, wait_for_end};
+use std::time::Instant;
+
+use support::{PATIENCE, Signal, mounts_of, open_pidfd, wait_for_end};
 
 use crate::{limits, scene, sees, sees_the_host};
 
@@ -78,6 +80,30 @@ fn privileged_a_daemon_that_is_told_to_end_gives_all_files_back() {
     assert_eq!(container.mounts(), mounts);
     sees_the_host(&mut container);
     assert_eq!(mounts_of("thread-self"), before);
+}
+
+#[test]
+fn privileged_a_daemon_gives_all_files_back_though_its_server_dies_meanwhile() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let containers: Vec<_> = (0..8)
+        .map(|_| {
+            let container = scene.container().start();
+            scene.attach(&container);
+            container
+        })
+        .collect();
+    let server = daemon.server();
+    support::signal(daemon.pid(), Signal::TERM);
+    let end = Instant::now() + PATIENCE;
+    while containers.iter().all(|one| !one.grafts().is_empty()) {
+        assert!(Instant::now() < end, "nothing is undone");
+    }
+    support::signal(server, Signal::KILL);
+    daemon.end();
+    for container in &containers {
+        assert_eq!(container.grafts(), Vec::<String>::new());
+    }
 }
 
 #[test]

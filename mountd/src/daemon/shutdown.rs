@@ -21,6 +21,9 @@ const KNOCKS_LIMIT: Duration = Duration::from_secs(15);
 /// The time in which grafts are taken out, over all. Those of 10,000 containers take some 30 s.
 const UNDO_LIMIT: Duration = Duration::from_secs(60);
 
+/// The time after which it is looked again whether the server lives, at the end of the daemon.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Containers that are looked into at a time.
 const AT_ONCE: usize = 64;
 
@@ -89,6 +92,41 @@ fn undo_all(daemon: &Daemon) {
     if operation.is_none() {
         tracing::warn!("an operation does not come to its end, ignoring");
     }
+    std::thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel();
+        scope.spawn(move || keep_server(daemon, &is_done));
+        undo_each(daemon);
+        drop::<mpsc::Sender<()>>(done);
+    });
+    if let Err(error) = daemon.containers.save(&mut daemon.shared.state()) {
+        tracing::warn!(%error, "the list is out of date, ignoring");
+    }
+    // There is nothing left to serve, and no later daemon shall find a server waiting.
+    daemon.supervision.let_go();
+    service_manager::forget();
+}
+
+/// Starts another server when the one there is dies, until the sender of `is_done` is dropped. The event loop, which does
+/// that otherwise, has ended; and who looks into a directory graft waits for a server.
+fn keep_server(daemon: &Daemon, is_done: &mpsc::Receiver<()>) {
+    while is_done.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let lives = {
+            let state = daemon.shared.state();
+            state.slot.present().is_some() && !state.slot.has_died()
+        };
+        if lives {
+            continue;
+        }
+        tracing::error!("the server died; starting another one");
+        daemon.supervision.let_go();
+        if let Err(error) = daemon.supervision.start(true) {
+            tracing::warn!(%error, "grafts in directories may stay behind");
+        }
+    }
+}
+
+/// Takes the grafts out of each container.
+fn undo_each(daemon: &Daemon) {
     let slots: Vec<u64> = {
         let state = daemon.shared.state();
         state.registry.iter().map(|(slot, _)| slot).collect()
@@ -108,10 +146,4 @@ fn undo_all(daemon: &Daemon) {
         unmount_all(&daemon.containers, slot);
         daemon.containers.remove_if_unused(slot);
     }
-    if let Err(error) = daemon.containers.save(&mut daemon.shared.state()) {
-        tracing::warn!(%error, "the list is out of date, ignoring");
-    }
-    // There is nothing left to serve, and no later daemon shall find a server waiting.
-    daemon.supervision.let_go();
-    service_manager::forget();
 }

@@ -15,7 +15,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::server::account::Account;
 use crate::server::clock;
@@ -41,8 +41,12 @@ const COMPUTING: std::ops::RangeInclusive<usize> = 2..=8;
 /// The niceness of workers.
 const NICE: i32 = 5;
 
-/// The time that computing one answer may take. Nothing in it waits for anybody, so a worker that takes longer never ends.
+/// The time that computing one answer may take. Nothing in it waits for anybody, so a worker that takes longer never ends;
+/// unless the host is crowded.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// With more threads for each CPU that want to run, the host is crowded: a worker may wait that much longer for its turn.
+const CROWDED: u32 = 8;
 
 /// The requests of each container that may wait however many those of others are.
 const WAITING_FLOOR: usize = 64;
@@ -60,6 +64,9 @@ pub trait Job: Debug + Send {
     /// Answers the request with an error.
     fn refuse(self: Box<Self>, errno: Errno);
 }
+
+/// Returns the number of threads of the host that run or want to; none if that cannot be read.
+pub type Running = Box<dyn Fn() -> Option<u32> + Send>;
 
 /// The workers.
 #[derive(Debug)]
@@ -105,11 +112,11 @@ impl Workers {
         }
     }
 
-    /// Starts the workers that stay.
+    /// Starts the workers that stay. `running` tells how crowded the host is.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start() -> std::io::Result<Arc<Self>> {
+    pub fn start(running: Running) -> std::io::Result<Arc<Self>> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let computing = cpus.div_ceil(2).clamp(*COMPUTING.start(), *COMPUTING.end());
         let this = Arc::new(Self::new(Limits {
@@ -121,7 +128,7 @@ impl Workers {
         let watched = Arc::clone(&this);
         std::thread::Builder::new()
             .name("worker-watch".to_owned())
-            .spawn(move || watched.watch())?;
+            .spawn(move || watched.watch(&running))?;
         Ok(this)
     }
 
@@ -226,7 +233,9 @@ impl Workers {
 
     /// Ends the process when a worker does not end: the threads that read requests go on, so the daemon would not notice.
     /// Another server computes the answer.
-    fn watch(&self) {
+    fn watch(&self, running: &Running) {
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+        let mut limit = LIMIT;
         let mut pool = self.pool.lock();
         loop {
             let Some(oldest) = pool.computing.values().min().copied() else {
@@ -234,12 +243,20 @@ impl Workers {
                 self.begun.wait(&mut pool);
                 continue;
             };
-            if oldest.elapsed() >= LIMIT {
-                tracing::error!("the server does not answer: a worker hangs");
-                std::process::abort();
+            if oldest.elapsed() >= limit {
+                let crowd = MutexGuard::unlocked(&mut pool, || running().unwrap_or(0) / cpus);
+                limit = limit_in(crowd);
+                // Another one may be the oldest by now.
+                let oldest = pool.computing.values().min().copied();
+                if oldest.is_some_and(|oldest| oldest.elapsed() >= limit) {
+                    tracing::error!("the server does not answer: a worker hangs");
+                    std::process::abort();
+                }
+                continue;
             }
             pool.watches = true;
-            self.begun.wait_until(&mut pool, oldest + LIMIT);
+            self.begun.wait_until(&mut pool, oldest + limit);
+            limit = LIMIT;
         }
     }
 
@@ -257,6 +274,15 @@ impl Workers {
         if looks_at.is_some() && pool.looks_at == looks_at {
             pool.looks_at = None;
         }
+    }
+}
+
+/// Returns the time that a worker may take where `crowd` threads for each CPU want to run.
+fn limit_in(crowd: u32) -> Duration {
+    if crowd > CROWDED {
+        LIMIT * crowd
+    } else {
+        LIMIT
     }
 }
 
