@@ -10,20 +10,24 @@
 //! | [`ranges`] | the ids that may be given |
 //! | [`claims`] | the ranges that are given by all daemons of the host |
 //! | [`record`] | the file of a container that has a range |
+//! | `giving`, `freeing` | the choice of a range, and the end of one |
+//! | `state` | what the daemon knows of the ranges that are given |
 //! | `in_use` | the ids that processes have |
 //! | `user_namespace` | a user namespace with a range |
 //! | [`stage`] | the mount below which files of containers are put together |
 //! | [`overlays`] | the engine's overlay of a container, and its own |
 
 pub mod claims;
+mod freeing;
+mod giving;
 mod in_use;
 pub mod overlays;
 pub mod ranges;
 pub mod record;
 pub mod stage;
+mod state;
 mod user_namespace;
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,16 +44,14 @@ use claims::Claims;
 use eci_fs_protocol::control::{IdRange, Isolated, MAX_KEY};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use in_use::InUse;
-use ranges::{Files, IDS, Ranges};
+use ranges::{Files, IDS};
 use record::Record;
 pub use record::{Found, Member, find};
+use state::{Held, LiveMember, Place, State};
 pub use user_namespace::make as make_user_namespace;
 
 /// The capability that a runtime needs in the user namespace's parent to set limits, if the owner is not root.
 const CAP_SYS_RESOURCE: u32 = 24;
-
-/// The times that a range is looked at whose last process ends just then.
-const ATTEMPTS: usize = 10;
 
 /// The ranges of a daemon.
 #[derive(Debug)]
@@ -58,42 +60,6 @@ pub struct Isolation {
     state: Mutex<State>,
     /// The members, by their tokens.
     epoll: OwnedFd,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// None for a daemon of a single command.
-    place: Option<Place>,
-    /// The ranges that are given, by their first ids.
-    held: BTreeMap<u32, Held>,
-    next_token: u64,
-    /// The ids that processes had when this daemon was first asked.
-    foreign: Option<InUse>,
-    /// The ranges that may be given, and the stamp of the files that say so.
-    allowed: Option<(String, Ranges)>,
-}
-
-/// The places of what a daemon writes down, and of what it reads.
-#[derive(Debug)]
-struct Place {
-    runtime: RuntimeDir,
-    claims: PathBuf,
-    files: Files,
-    user: String,
-}
-
-/// A range that is given.
-#[derive(Debug)]
-struct Held {
-    key: String,
-    members: Vec<LiveMember>,
-}
-
-#[derive(Debug)]
-struct LiveMember {
-    member: Member,
-    pidfd: OwnedFd,
-    token: u64,
 }
 
 impl Isolation {
@@ -308,80 +274,6 @@ impl Isolation {
         Ok(first_id)
     }
 
-    /// Takes the next free range for a container, and writes that down.
-    fn take(&self, state: &mut State, key: &str, member: Member) -> Result<u32> {
-        state.read_allowed()?;
-        if state.foreign.is_none() {
-            state.foreign = Some(InUse::read(&self.proc)?);
-        }
-        let place = state.place()?;
-        let records = place.records()?;
-        let locked = Claims::lock(&place.claims)?;
-        let claimed = locked.all()?;
-        let all = state
-            .allowed
-            .as_ref()
-            .map_or(&[][..], |(_, ranges)| &ranges.first_ids);
-        let last = locked.last().unwrap_or(0);
-        let after = all.partition_point(|first_id| *first_id <= last);
-        let mut now = None;
-        for &first_id in all[after..].iter().chain(&all[..after]) {
-            if state.overlaps(first_id) {
-                continue;
-            }
-            let near = first_id.saturating_sub(IDS - 1)..=first_id.saturating_add(IDS - 1);
-            let near: Vec<u32> = claimed.range(near).copied().collect();
-            let is_held = |near: &u32| {
-                let claim = locked.of(*near);
-                claim.is_some_and(|claim| claim.is_held(&self.proc, *near))
-            };
-            if near.iter().any(is_held) {
-                continue;
-            }
-            let foreign = state
-                .foreign
-                .as_ref()
-                .and_then(|in_use| in_use.user_of(first_id));
-            if foreign.is_some() || !near.is_empty() {
-                let now = match &mut now {
-                    Some(now) => &*now,
-                    none => &*none.insert(InUse::read(&self.proc)?),
-                };
-                let mut doubtful = near.iter().chain([&first_id]);
-                if doubtful.any(|first_id| now.user_of(*first_id).is_some()) {
-                    continue;
-                }
-            }
-            for left in near {
-                locked.remove(left)?;
-            }
-            let name = record::name_of(key);
-            let path = records.path().join(&name);
-            locked.put(first_id, member, &path)?;
-            faults::kill_at("isolate-claimed");
-            let record = Record::new(key.to_owned(), first_id, vec![member]);
-            let written = record
-                .encode()
-                .and_then(|text| records.write(&name, &text))
-                .and_then(|()| locked.set_last(first_id));
-            if let Err(error) = written {
-                let _ = records.remove(&name);
-                let _ = locked.remove(first_id);
-                return Err(error);
-            }
-            return Ok(first_id);
-        }
-        Err(Error::new(
-            Kind::Busy,
-            format!("all {} ranges of ids for containers are in use", all.len()),
-        )
-        .remedy(format!(
-            "remove a container, or give user {} more ids in /etc/subuid and /etc/subgid",
-            place.user
-        ))
-        .because(Reason::NoRange))
-    }
-
     /// Makes the process of a container a member of the range that its user namespace has, if that is one of ours. Returns
     /// the ids that it has, if they are not the host's.
     ///
@@ -458,91 +350,6 @@ impl Isolation {
         self.free_those_without_members();
     }
 
-    /// Frees the ranges that have no members, if no process has an id of them. Returns true if one became free.
-    fn free_those_without_members(&self) -> bool {
-        let mut freed = false;
-        for _ in 0..ATTEMPTS {
-            let without = self.state.lock().without_members();
-            if without.is_empty() {
-                break;
-            }
-            // Without the lock: this takes long where there are many processes.
-            let in_use = match InUse::read(&self.proc) {
-                Ok(in_use) => in_use,
-                Err(error) => {
-                    tracing::error!(%error, "ranges stay in use");
-                    break;
-                }
-            };
-            for first_id in without {
-                let mut state = self.state.lock();
-                if state.without_members().contains(&first_id) {
-                    freed |= self.settle(&mut state, first_id, &in_use);
-                }
-            }
-        }
-        freed
-    }
-
-    /// Frees a range that has no members; if a process has an id of it, that becomes its member. Returns true if it is
-    /// free.
-    fn settle(&self, state: &mut State, first_id: u32, in_use: &InUse) -> bool {
-        let Some(held) = state
-            .held
-            .get(&first_id)
-            .filter(|held| held.members.is_empty())
-        else {
-            return false;
-        };
-        let (key, name) = (held.key.clone(), record::name_of(&held.key));
-        let settled = (|| {
-            let place = state.place()?;
-            let records = place.records()?;
-            let path = records.path().join(&name);
-            let locked = Claims::lock(&place.claims)?;
-            let is_ours = locked.of(first_id).is_none_or(|claim| claim.record == path);
-            if is_ours && let Some(pid) = in_use.user_of(first_id) {
-                drop(locked);
-                return self.keep_for(state, first_id, pid).map(|()| false);
-            }
-            records.remove(&name)?;
-            faults::kill_at("release-record");
-            if is_ours {
-                locked.remove(first_id)?;
-            }
-            Ok(true)
-        })();
-        match settled {
-            Ok(false) => false,
-            Ok(true) => {
-                tracing::info!(key, first_id, "range free");
-                state.held.remove(&first_id);
-                true
-            }
-            Err(error) => {
-                // What is left is found before the range is given again.
-                tracing::warn!(%error, key, first_id, "the range is free, but that is not noted");
-                state.held.remove(&first_id);
-                true
-            }
-        }
-    }
-
-    /// Makes a process a member that has an id of the range. If it has just ended, the range is looked at again.
-    fn keep_for(&self, state: &mut State, first_id: u32, pid: i32) -> Result<()> {
-        let opened = open_pidfd(pid).and_then(|pidfd| Ok((pidfd, self.proc.process(pid)?)));
-        let Ok((pidfd, process)) = opened else {
-            return Ok(());
-        };
-        let member = Member {
-            pid,
-            start_ticks: process.start_ticks,
-        };
-        self.add_member(state, first_id, member, pidfd)?;
-        tracing::info!(first_id, pid, "a process still has an id of the range");
-        Ok(())
-    }
-
     /// Returns true if no range is given.
     pub fn is_idle(&self) -> bool {
         self.state.lock().held.is_empty()
@@ -558,57 +365,6 @@ impl Isolation {
         stage::remove(&place.runtime);
         // It is not there if no range was given, and stays if a later daemon's record is in it.
         let _ = std::fs::remove_dir(place.runtime.path().join(record::DIR));
-    }
-}
-
-impl State {
-    /// Returns the places.
-    ///
-    /// # Errors
-    /// For a daemon of a single command.
-    fn place(&self) -> Result<&Place> {
-        self.place.as_ref().ok_or_else(|| {
-            Error::refused("a daemon of a single command cannot isolate containers")
-                .remedy("start the service eci-mountd")
-        })
-    }
-
-    /// Reads which ranges may be given, if that has changed.
-    fn read_allowed(&mut self) -> Result<()> {
-        let place = self.place()?;
-        let stamp = place.files.stamp();
-        if self
-            .allowed
-            .as_ref()
-            .is_some_and(|(known, _)| *known == stamp)
-        {
-            return Ok(());
-        }
-        let ranges = place.files.ranges(&place.user)?;
-        for overlap in &ranges.overlaps {
-            tracing::info!("no container gets the ids around: {overlap}");
-        }
-        self.allowed = Some((stamp, ranges));
-        Ok(())
-    }
-
-    /// Returns true if a range that is given has ids of this one.
-    fn overlaps(&self, first_id: u32) -> bool {
-        let near = first_id.saturating_sub(IDS - 1)..=first_id.saturating_add(IDS - 1);
-        self.held.range(near).next().is_some()
-    }
-
-    /// Returns the ranges that nobody holds.
-    fn without_members(&self) -> Vec<u32> {
-        let all = self.held.iter();
-        let without = all.filter(|(_, held)| held.members.is_empty());
-        without.map(|(first_id, _)| *first_id).collect()
-    }
-}
-
-impl Place {
-    fn records(&self) -> Result<RuntimeDir> {
-        self.runtime.subdirectory(record::DIR)
     }
 }
 

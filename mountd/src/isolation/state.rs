@@ -1,0 +1,98 @@
+//! What a daemon knows of the ranges that are given, and the places where it writes that down.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use super::in_use::InUse;
+use super::ranges::{Files, IDS, Ranges};
+use super::record::{self, Member};
+use crate::runtime_dir::RuntimeDir;
+use eci_fs_protocol::error::{Error, Result};
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// None for a daemon of a single command.
+    pub(super) place: Option<Place>,
+    /// The ranges that are given, by their first ids.
+    pub(super) held: BTreeMap<u32, Held>,
+    pub(super) next_token: u64,
+    /// The ids that processes had when this daemon was first asked.
+    pub(super) foreign: Option<InUse>,
+    /// The ranges that may be given, and the stamp of the files that say so.
+    pub(super) allowed: Option<(String, Ranges)>,
+}
+
+/// The places of what a daemon writes down, and of what it reads.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) runtime: RuntimeDir,
+    pub(super) claims: PathBuf,
+    pub(super) files: Files,
+    pub(super) user: String,
+}
+
+/// A range that is given.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) key: String,
+    pub(super) members: Vec<LiveMember>,
+}
+
+#[derive(Debug)]
+pub(super) struct LiveMember {
+    pub(super) member: Member,
+    pub(super) pidfd: OwnedFd,
+    pub(super) token: u64,
+}
+
+impl State {
+    /// Returns the places.
+    ///
+    /// # Errors
+    /// For a daemon of a single command.
+    pub(super) fn place(&self) -> Result<&Place> {
+        self.place.as_ref().ok_or_else(|| {
+            Error::refused("a daemon of a single command cannot isolate containers")
+                .remedy("start the service eci-mountd")
+        })
+    }
+
+    /// Reads which ranges may be given, if that has changed.
+    pub(super) fn read_allowed(&mut self) -> Result<()> {
+        let place = self.place()?;
+        let stamp = place.files.stamp();
+        if self
+            .allowed
+            .as_ref()
+            .is_some_and(|(known, _)| *known == stamp)
+        {
+            return Ok(());
+        }
+        let ranges = place.files.ranges(&place.user)?;
+        for overlap in &ranges.overlaps {
+            tracing::info!("no container gets the ids around: {overlap}");
+        }
+        self.allowed = Some((stamp, ranges));
+        Ok(())
+    }
+
+    /// Returns true if a range that is given has ids of this one.
+    pub(super) fn overlaps(&self, first_id: u32) -> bool {
+        let near = first_id.saturating_sub(IDS - 1)..=first_id.saturating_add(IDS - 1);
+        self.held.range(near).next().is_some()
+    }
+
+    /// Returns the ranges that nobody holds.
+    pub(super) fn without_members(&self) -> Vec<u32> {
+        let all = self.held.iter();
+        let without = all.filter(|(_, held)| held.members.is_empty());
+        without.map(|(first_id, _)| *first_id).collect()
+    }
+}
+
+impl Place {
+    pub(super) fn records(&self) -> Result<RuntimeDir> {
+        self.runtime.subdirectory(record::DIR)
+    }
+}
