@@ -1,0 +1,280 @@
+//! The parts of config.json that isolation reads.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use eci_fs_protocol::error::{Error, Result};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::invalid;
+use crate::oci::raw_object::RawObject;
+
+/// The most entries of one list of a bundle: mounts, devices, namespaces. Engines write some tens of mounts, and for a
+/// privileged container an entry for each device of the host.
+pub(super) const MAX_ENTRIES: usize = 8192;
+
+/// The parts of a container that isolation reads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Container {
+    /// The path of the root file system, as it is written: relative to the bundle unless it is absolute.
+    pub root: PathBuf,
+    /// The working directory of the process.
+    pub cwd: PathBuf,
+    /// All ids of the process's user: its uid, its gid and the additional groups.
+    pub ids: Vec<u32>,
+    /// The namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// True if the engine gave the container an id mapping.
+    pub has_mapping: bool,
+    /// The mounts, in their order.
+    pub mounts: Vec<Mount>,
+    /// The device nodes, in their order.
+    pub devices: Vec<Device>,
+    /// The annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A namespace of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Namespace {
+    /// "pid", "network", "mount", "ipc", "uts", "user", "cgroup" or "time".
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The namespace to join; a new one is made when there is none.
+    #[serde(default)]
+    pub path: Option<PathBuf>,
+}
+
+/// A mount of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mount {
+    /// The path in the container.
+    pub destination: PathBuf,
+    /// The file or directory of the host, if it is a bind mount that the engine has not mapped by itself. It is relative
+    /// to the bundle unless it is absolute.
+    pub source: Option<PathBuf>,
+    /// True if the mounts below the source are bound, too.
+    pub recursive: bool,
+}
+
+/// A device node of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The path in the container.
+    pub path: PathBuf,
+    /// True for a block device, false for a character device.
+    pub block: bool,
+    /// The numbers of the device.
+    pub major: u32,
+    /// See [`Self::major`].
+    pub minor: u32,
+    /// The permission bits.
+    pub mode: u32,
+    /// The owner, as the container sees it.
+    pub uid: u32,
+    /// The group, as the container sees it.
+    pub gid: u32,
+    /// True if the rules of the cgroup allow this one device by its numbers. A privileged container has an entry for each
+    /// device of the host and one rule for all of them.
+    pub allowed_by_number: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct ConfigFields {
+    root: Option<RootFields>,
+    process: Option<ProcessFields>,
+    mounts: Option<Vec<MountFields>>,
+    annotations: Option<BTreeMap<String, String>>,
+    linux: Option<LinuxFields>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFields {
+    path: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+struct ProcessFields {
+    cwd: Option<PathBuf>,
+    user: Option<UserFields>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UserFields {
+    uid: Option<u32>,
+    gid: Option<u32>,
+    additional_gids: Option<Vec<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MountFields {
+    destination: PathBuf,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    source: Option<PathBuf>,
+    options: Option<Vec<String>>,
+    uid_mappings: Option<Vec<Box<RawValue>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LinuxFields {
+    namespaces: Option<Vec<Namespace>>,
+    uid_mappings: Option<Vec<Box<RawValue>>>,
+    gid_mappings: Option<Vec<Box<RawValue>>>,
+    devices: Option<Vec<DeviceFields>>,
+    resources: Option<ResourcesFields>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeviceFields {
+    pub(super) path: PathBuf,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    major: Option<u32>,
+    minor: Option<u32>,
+    file_mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ResourcesFields {
+    devices: Option<Vec<RuleFields>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RuleFields {
+    allow: bool,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    major: Option<i64>,
+    minor: Option<i64>,
+}
+
+impl Container {
+    /// Reads what isolation needs of the configuration `text`.
+    ///
+    /// # Errors
+    /// When it has another form, names no root file system, or has an absurd number of entries.
+    pub fn parse(text: &str) -> Result<Self> {
+        let object: RawObject = serde_json::from_str(text).map_err(invalid)?;
+        object.check_case(&["root", "process", "mounts", "linux"])?;
+        let linux: RawObject = object.read("linux").map_err(invalid)?.unwrap_or_default();
+        linux.check_case(&[
+            "namespaces",
+            "uidMappings",
+            "gidMappings",
+            "devices",
+            "sysctl",
+        ])?;
+        let config: ConfigFields = serde_json::from_str(text).map_err(invalid)?;
+        let root = config
+            .root
+            .ok_or_else(|| Error::refused("the configuration names no root file system"))?;
+        let linux = config.linux.unwrap_or_default();
+        let mounts = config.mounts.unwrap_or_default();
+        let namespaces = linux.namespaces.unwrap_or_default();
+        let devices = linux.devices.unwrap_or_default();
+        let rules = linux.resources.unwrap_or_default().devices;
+        let rules = rules.unwrap_or_default();
+        let most = [mounts.len(), namespaces.len(), devices.len(), rules.len()];
+        if most.into_iter().any(|entries| entries > MAX_ENTRIES) {
+            return Err(Error::refused(format!(
+                "the configuration has a list of more than {MAX_ENTRIES} mounts, namespaces or devices"
+            )));
+        }
+        let (cwd, user) = match config.process {
+            Some(process) => (process.cwd, process.user),
+            None => (None, None),
+        };
+        let ids = user.map_or_else(Vec::new, |user| {
+            let groups = user.additional_gids.unwrap_or_default();
+            [user.uid, user.gid]
+                .into_iter()
+                .flatten()
+                .chain(groups)
+                .collect()
+        });
+        let mapped = [linux.uid_mappings, linux.gid_mappings];
+        Ok(Self {
+            root: root.path,
+            cwd: cwd.unwrap_or_else(|| "/".into()),
+            ids,
+            has_mapping: mapped.into_iter().flatten().any(|list| !list.is_empty()),
+            namespaces,
+            mounts: mounts.into_iter().map(MountFields::read).collect(),
+            devices: devices
+                .into_iter()
+                .filter_map(|device| device.read(&rules).transpose())
+                .collect::<Result<_>>()?,
+            annotations: config.annotations.unwrap_or_default(),
+        })
+    }
+
+    /// Returns the namespace of a kind, if the container does not share the runtime's.
+    pub fn namespace(&self, kind: &str) -> Option<&Namespace> {
+        self.namespaces
+            .iter()
+            .find(|namespace| namespace.kind == kind)
+    }
+}
+
+impl MountFields {
+    fn read(self) -> Mount {
+        let options = self.options.unwrap_or_default();
+        let has = |names: &[&str]| {
+            options
+                .iter()
+                .any(|option| names.contains(&option.as_str()))
+        };
+        let is_bind = has(&["bind", "rbind"]) || self.kind.as_deref() == Some("bind");
+        let is_mapped =
+            self.uid_mappings.is_some_and(|list| !list.is_empty()) || has(&["idmap", "ridmap"]);
+        Mount {
+            destination: self.destination,
+            source: self.source.filter(|_| is_bind && !is_mapped),
+            recursive: !has(&["bind"]) || has(&["rbind"]),
+        }
+    }
+}
+
+impl DeviceFields {
+    /// Returns the device; none for a FIFO, which a runtime makes with the right owner by itself.
+    fn read(self, rules: &[RuleFields]) -> Result<Option<Device>> {
+        let block = match self.kind.as_str() {
+            "b" => true,
+            "c" | "u" => false,
+            "p" => return Ok(None),
+            other => {
+                return Err(Error::refused(format!(
+                    "the device {} has the type {other:?}, which is none",
+                    self.path.display()
+                )));
+            }
+        };
+        let (major, minor) = (self.major.unwrap_or(0), self.minor.unwrap_or(0));
+        let names = |rule: &RuleFields| {
+            let kind = rule.kind.as_deref();
+            let kind = kind == Some("a") || kind == Some(if block { "b" } else { "c" });
+            rule.allow
+                && kind
+                && rule.major == Some(major.into())
+                && rule.minor == Some(minor.into())
+        };
+        Ok(Some(Device {
+            allowed_by_number: rules.iter().any(names),
+            path: self.path,
+            block,
+            major,
+            minor,
+            mode: self.file_mode.unwrap_or(0o666) & 0o7777,
+            uid: self.uid.unwrap_or(0),
+            gid: self.gid.unwrap_or(0),
+        }))
+    }
+}

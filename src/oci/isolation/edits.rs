@@ -1,0 +1,134 @@
+//! The edit of config.json that puts a container into its user namespace.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use eci_fs_protocol::error::Result;
+use serde_json::value::RawValue;
+
+use super::container::{DeviceFields, Namespace};
+use super::invalid;
+use crate::oci::raw_object::RawObject;
+
+/// The sysctl that holds groups, which runtimes write from inside of the user namespace.
+pub(super) const PING_GROUPS: &str = "net.ipv4.ping_group_range";
+
+/// The changes of [`edit`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Edits {
+    /// The path of the user namespace.
+    pub user_namespace: PathBuf,
+    /// The host's id of the container's root.
+    pub first_id: u32,
+    /// The number of ids.
+    pub ids: u32,
+    /// The new path of the root file system.
+    pub root: PathBuf,
+    /// The new sources of mounts, by their place in [`Container::mounts`].
+    pub sources: BTreeMap<usize, PathBuf>,
+    /// The nodes that take the place of entries of [`Container::devices`], by their place in it.
+    pub devices: BTreeMap<usize, PathBuf>,
+}
+
+/// Returns the configuration `text` with these changes. A cgroup namespace is added if there is none.
+///
+/// # Errors
+/// When `text` has another form.
+pub fn edit(text: &str, edits: &Edits) -> Result<String> {
+    edit_json(text, edits).map_err(invalid)
+}
+
+fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
+    let mut config: RawObject = serde_json::from_str(text)?;
+    let mut root: RawObject = config.read("root")?.unwrap_or_default();
+    root.write("path", &edits.root)?;
+    config.write("root", &root)?;
+    let mut linux: RawObject = config.read("linux")?.unwrap_or_default();
+    edit_linux(&mut linux, edits)?;
+    let devices: Vec<Box<RawValue>> = linux.read("devices")?.unwrap_or_default();
+    let mut mounts: Vec<RawObject> = config.read("mounts")?.unwrap_or_default();
+    for (place, source) in &edits.sources {
+        if let Some(mount) = mounts.get_mut(*place) {
+            mount.write("source", source)?;
+        }
+    }
+    let mut kept = Vec::new();
+    // A FIFO has no place in `Container::devices`.
+    let mut place = 0;
+    for device in devices {
+        let fields: DeviceFields = serde_json::from_str(device.get())?;
+        let node = (fields.kind != "p").then(|| {
+            place += 1;
+            edits.devices.get(&(place - 1))
+        });
+        let Some(source) = node.flatten() else {
+            kept.push(device);
+            continue;
+        };
+        let mut mount = RawObject::default();
+        mount.write("destination", &fields.path)?;
+        mount.write("type", &"bind")?;
+        mount.write("source", source)?;
+        mount.write("options", &["bind"])?;
+        mounts.push(mount);
+    }
+    if !edits.devices.is_empty() {
+        linux.write("devices", &kept)?;
+    }
+    if !edits.devices.is_empty() || !edits.sources.is_empty() {
+        config.write("mounts", &mounts)?;
+    }
+    config.write("linux", &linux)?;
+    serde_json::to_string(&config)
+}
+
+fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {
+    let mut namespaces: Vec<Box<RawValue>> = linux.read("namespaces")?.unwrap_or_default();
+    let mut has_cgroup = false;
+    for namespace in &namespaces {
+        let namespace: Namespace = serde_json::from_str(namespace.get())?;
+        has_cgroup |= namespace.kind == "cgroup";
+    }
+    let mut add = |kind: &str, path: Option<&Path>| {
+        let mut entry = RawObject::default();
+        entry.write("type", &kind)?;
+        if let Some(path) = path {
+            entry.write("path", &path)?;
+        }
+        namespaces.push(serde_json::value::to_raw_value(&entry)?);
+        Ok(())
+    };
+    add("user", Some(&edits.user_namespace))?;
+    if !has_cgroup {
+        add("cgroup", None)?;
+    }
+    linux.write("namespaces", &namespaces)?;
+    let mapping = serde_json::json!([
+        { "containerID": 0, "hostID": edits.first_id, "size": edits.ids }
+    ]);
+    linux.write("uidMappings", &mapping)?;
+    linux.write("gidMappings", &mapping)?;
+    if let Some(mut sysctl) = linux.read::<RawObject>("sysctl")?
+        && let Some(groups) = sysctl.read::<String>(PING_GROUPS)?
+    {
+        sysctl.write(PING_GROUPS, &clamp_groups(&groups, edits.ids))?;
+        linux.write("sysctl", &sysctl)?;
+    }
+    Ok(())
+}
+
+/// Returns a range of groups without those that have no number in the container. An empty range is "1 0", as in the
+/// kernel; a text that is no range is the kernel's to refuse.
+pub(super) fn clamp_groups(text: &str, ids: u32) -> String {
+    let words: Vec<Option<u64>> = text
+        .split_ascii_whitespace()
+        .map(|word| word.parse().ok())
+        .collect();
+    match words[..] {
+        [Some(first), Some(last)] if last >= u64::from(ids) && first < u64::from(ids) => {
+            format!("{first} {}", ids - 1)
+        }
+        [Some(first), Some(last)] if last >= first && first >= u64::from(ids) => "1 0".to_owned(),
+        _ => text.to_owned(),
+    }
+}

@@ -1,0 +1,19 @@
+//! The parts of config.json that isolation reads, and the edit that puts a container into its user namespace.
+//!
+//! [`Container::parse`] and [`edit`] touch no file: they turn text into values and text. All text that isolation does not
+//! change is kept byte for byte.
+
+mod container;
+mod edits;
+
+use eci_fs_protocol::error::Error;
+
+pub use container::{Container, Device, Mount, Namespace};
+pub use edits::{Edits, edit};
+
+fn invalid(error: serde_json::Error) -> Error {
+    Error::refused(format!("not the configuration of a container: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

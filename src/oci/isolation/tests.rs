@@ -1,0 +1,155 @@
+//! Tests of what is read and edited.
+
+use serde_json::{Value, json};
+
+use super::container::MAX_ENTRIES;
+use super::edits::{PING_GROUPS, clamp_groups};
+use super::*;
+
+fn edits() -> Edits {
+    Edits {
+        user_namespace: "/stage/user".into(),
+        first_id: 524_288,
+        ids: 65_536,
+        root: "/stage/root".into(),
+        ..Edits::default()
+    }
+}
+
+fn edited(config: &Value, edits: &Edits) -> Value {
+    serde_json::from_str(&edit(&config.to_string(), edits).unwrap()).unwrap()
+}
+
+#[test]
+fn what_isolation_does_not_change_stays_as_the_text_that_it_is() {
+    let odd = r#""z":1.0,"a":123456789012345678901234567890,"b":1e400,"u":"\u00e9\/","nested":{"y":[ 1 , 2.50 ]}"#;
+    let text = format!(
+        r#"{{{odd},"root":{{"path":"r","readonly":true,"x":1.50}},"mounts":[ {{"destination":"/p","x":[1.0]}} ],"linux":{{"q":1.0}}}}"#
+    );
+    let edited = edit(&text, &edits()).unwrap();
+    assert!(edited.starts_with(&format!("{{{odd},\"root\":{{\"path\":\"/stage/root\",\"readonly\":true,\"x\":1.50}},\"mounts\":[ {{\"destination\":\"/p\",\"x\":[1.0]}} ],\"linux\":{{\"q\":1.0,\"namespaces\":[")), "{edited}");
+}
+
+#[test]
+fn a_container_gets_its_namespaces_and_its_mapping() {
+    let config = json!({"root": {"path": "r"}, "linux": {"namespaces": [{"type": "pid"}]}});
+    let after = edited(&config, &edits());
+    assert_eq!(
+        after["linux"]["namespaces"],
+        json!([{"type": "pid"}, {"type": "user", "path": "/stage/user"}, {"type": "cgroup"}])
+    );
+    let mapping = json!([{"containerID": 0, "hostID": 524_288, "size": 65_536}]);
+    assert_eq!(after["linux"]["uidMappings"], mapping);
+    assert_eq!(after["linux"]["gidMappings"], mapping);
+    let config = json!({"root": {"path": "r"}, "linux": {"namespaces": [{"type": "cgroup"}]}});
+    let after = edited(&config, &edits());
+    assert_eq!(after["linux"]["namespaces"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
+    let config = json!({
+        "root": {"path": "r"},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/v", "source": "vol", "options": ["rbind", "ro"]},
+            {"destination": "/w", "type": "bind", "source": "/w", "options": ["bind"]},
+            {"destination": "/m", "source": "/m", "options": ["rbind", "idmap"]},
+        ],
+        "linux": {
+            "devices": [
+                {"path": "/dev/p", "type": "p"},
+                {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o20_666, "uid": 1, "gid": 2},
+                {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0},
+            ],
+            "resources": {"devices": [
+                {"allow": false, "access": "rwm"},
+                {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm"},
+            ]},
+        },
+    });
+    let container = Container::parse(&config.to_string()).unwrap();
+    let sources: Vec<_> = container
+        .mounts
+        .iter()
+        .map(|m| (m.source.clone(), m.recursive))
+        .collect();
+    assert_eq!(sources[0].0, None);
+    assert_eq!(sources[1], (Some("vol".into()), true));
+    assert_eq!(sources[2], (Some("/w".into()), false));
+    assert_eq!(sources[3].0, None, "the engine maps it");
+    assert_eq!(container.devices.len(), 2);
+    let fuse = &container.devices[0];
+    assert!(fuse.allowed_by_number && !fuse.block);
+    assert_eq!((fuse.mode, fuse.uid, fuse.gid), (0o666, 1, 2));
+    assert!(!container.devices[1].allowed_by_number);
+    let mut edits = edits();
+    edits.sources.insert(1, "/stage/m1".into());
+    edits.devices.insert(0, "/stage/d0".into());
+    let after = edited(&config, &edits);
+    assert_eq!(after["mounts"][1]["source"], "/stage/m1");
+    assert_eq!(after["mounts"][2], config["mounts"][2]);
+    assert_eq!(
+        after["mounts"][4],
+        json!({"destination": "/dev/fuse", "type": "bind", "source": "/stage/d0", "options": ["bind"]})
+    );
+    let kept = &config["linux"]["devices"];
+    assert_eq!(after["linux"]["devices"], json!([kept[0], kept[2]]));
+    assert_eq!(after["linux"]["resources"], config["linux"]["resources"]);
+}
+
+#[test]
+fn groups_that_the_container_does_not_have_may_not_ping() {
+    for (text, wanted) in [
+        ("0 2147483647", "0 65535"),
+        ("0\t1000", "0\t1000"),
+        ("1 0", "1 0"),
+        ("70000 80000", "1 0"),
+        ("65535 65536", "65535 65535"),
+        ("many", "many"),
+    ] {
+        assert_eq!(clamp_groups(text, 65_536), wanted, "{text}");
+    }
+    let config = json!({"root": {"path": "r"}, "linux": {"sysctl": {"a": "1", PING_GROUPS: "0 2147483647"}}});
+    let after = edited(&config, &edits());
+    assert_eq!(
+        after["linux"]["sysctl"],
+        json!({"a": "1", PING_GROUPS: "0 65535"})
+    );
+}
+
+#[test]
+fn the_user_and_the_working_directory_are_read() {
+    let config = json!({
+        "root": {"path": "r"},
+        "process": {"cwd": "/w", "user": {"uid": 1000, "gid": 42, "additionalGids": [7]}},
+    });
+    let container = Container::parse(&config.to_string()).unwrap();
+    assert_eq!(
+        (container.ids, container.cwd),
+        (vec![1000, 42, 7], "/w".into())
+    );
+    let bare = Container::parse(r#"{"root":{"path":"r"},"process":null,"linux":null}"#).unwrap();
+    assert_eq!(
+        (bare.ids, bare.cwd, bare.has_mapping),
+        (vec![], "/".into(), false)
+    );
+}
+
+#[test]
+fn hostile_configurations_are_refused() {
+    let many: Vec<Value> = vec![json!({"destination": "/x"}); MAX_ENTRIES + 1];
+    for text in [
+        String::new(),
+        "[]".into(),
+        "{}".into(),
+        // Some runtimes take a field whatever its case.
+        r#"{"root":{"path":"r"},"Linux":{"namespaces":[]}}"#.into(),
+        r#"{"root":{"path":"r"},"linux":{"Namespaces":[]}}"#.into(),
+        r#"{"root":{"path":"r"},"root":{"path":"s"}}"#.into(),
+        r#"{"root":{"path":"r"},"linux":{"devices":[{"path":"/d","type":"x"}]}}"#.into(),
+        json!({"root": {"path": "r"}, "mounts": many}).to_string(),
+    ] {
+        assert!(Container::parse(&text).is_err(), "{text:.100}");
+    }
+}
