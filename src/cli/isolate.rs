@@ -1,7 +1,9 @@
 //! Isolation at the calls of a runtime: `create` and `run` put a container into a user namespace, `start` and `exec` keep
 //! the standard streams and the engine's view of its files right.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::Config;
@@ -36,8 +38,12 @@ pub(super) fn create(
     runtime: &Path,
 ) -> Result<()> {
     let path = line.bundle.join(&line.config);
-    // A container of a user without privileges is in that user's namespace. A missing file is the runtime's to report.
-    if is_rootless() || !path.exists() {
+    // A container of a user without privileges is in that user's namespace.
+    if is_rootless() {
+        return Ok(());
+    }
+    // What is not found here may be found by a runtime that reads its options in another way.
+    if !config.isolation.enabled && !path.exists() {
         return Ok(());
     }
     if !config.isolation.enabled && !asks_for_it(line)? {
@@ -45,6 +51,42 @@ pub(super) fn create(
     }
     let about = |error: Error| error.context("isolation");
     create_isolated(line, config, config_path, runtime, &path).map_err(about)
+}
+
+/// Refuses to make a container out of a checkpoint that should be isolated: its user namespace, its mounts and its owners are
+/// those of the checkpoint.
+///
+/// # Errors
+/// For `restore` of such a container.
+pub(super) fn refuse_restore(line: &CommandLine, config: &Config) -> Result<()> {
+    let restores = line.subcommand.as_deref() == Some("restore") && !is_rootless();
+    if !restores || !config.isolation.enabled && !asks_for_it(line)? {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "isolation: a container cannot be restored from a checkpoint and be isolated",
+    )
+    .remedy("start it anew, or call the runtime without eci-runc"))
+}
+
+/// Refuses an option with which the container would see the mounts of the runtime: the host's, and all layers.
+fn check_pivot(line: &CommandLine) -> Result<()> {
+    let is_it = |argument: &OsString| {
+        let word = argument.as_bytes();
+        let dashes = word.iter().take_while(|byte| **byte == b'-').count();
+        let option = &word[dashes..];
+        (1..=2).contains(&dashes)
+            && option.starts_with(b"no-pivot")
+            && option != b"no-pivot=false"
+            && option != b"no-pivot=0"
+    };
+    if !line.rest.iter().any(is_it) {
+        return Ok(());
+    }
+    Err(
+        Error::refused("a container that is made with --no-pivot cannot be isolated")
+            .remedy("take the option away; Docker gives it where DOCKER_RAMDISK is set"),
+    )
 }
 
 fn asks_for_it(line: &CommandLine) -> Result<bool> {
@@ -76,13 +118,17 @@ fn create_isolated(
             return Ok(());
         }
         Decision::Own => {
+            check_pivot(line)?;
             let Some(key) = key(line, runtime)? else {
                 // Without an id the runtime makes no container.
                 return Ok(());
             };
             ask_for_range(config, config_path, key)?
         }
-        Decision::Join(joined) => range_of(joined, runtime_dir)?,
+        Decision::Join(joined) => {
+            check_pivot(line)?;
+            range_of(joined, runtime_dir)?
+        }
     };
     let bundle = isolation::Bundle {
         dir: &line.bundle,
@@ -186,6 +232,10 @@ pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Resu
     };
     let runtime_dir = &config.hook.runtime_dir;
     let Some(state) = SavedState::read(&states(line, runtime)?, id) else {
+        // It may be kept where it was not looked for.
+        if executes && config.isolation.enabled && !is_rootless() {
+            isolation::replace_devices().map_err(|error| error.context("isolation"))?;
+        }
         return Ok(());
     };
     if state.root.as_deref() != Some(&runtime_dir.join(STAGE_ROOT)) {

@@ -89,6 +89,7 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
         }
         super::isolate::create(line, &config, &location.path, &runtime)?;
     } else {
+        super::isolate::refuse_restore(line, &config)?;
         super::isolate::enter(line, &config, &runtime)?;
     }
     let Err(error) = become_program(&runtime, &line.rest);

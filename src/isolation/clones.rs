@@ -1,6 +1,6 @@
 //! Clones of mounts, ID-mapped for one container, and trees of them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -12,27 +12,27 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::mount_setattr::map_ids;
+use super::mount_setattr::{Access, forbid_devices, map_ids};
 
 /// The most mounts below one source. The kernel allows a mount namespace 100,000.
 const MAX_MOUNTS: usize = 10_000;
 
-/// File systems of the kernel in which ids have no place on a disk, by their magic number (statfs(2)): they are never
-/// ID-mapped, and nothing is wrong with that.
-const OF_THE_KERNEL: [u64; 13] = [
-    0x9fa0,      // proc
-    0x6265_6572, // sysfs
-    0x0027_e0eb, // cgroup
-    0x6367_7270, // cgroup2
-    0x6e73_6673, // nsfs
-    0x1cd1,      // devpts
-    0x1980_0202, // mqueue
-    0x6462_6720, // debugfs
-    0x7472_6163, // tracefs
-    0x7363_6673, // securityfs
-    0xcafe_4a11, // bpf
-    0x6165_676c, // pstore
-    0x4249_4e4d, // binfmt_misc
+/// File systems of the kernel in which ids have no place on a disk: they are never ID-mapped, and nothing is wrong with
+/// that. Their types in mountinfo, and their magic numbers (statfs(2)).
+const OF_THE_KERNEL: [(&str, u64); 13] = [
+    ("proc", 0x9fa0),
+    ("sysfs", 0x6265_6572),
+    ("cgroup", 0x0027_e0eb),
+    ("cgroup2", 0x6367_7270),
+    ("nsfs", 0x6e73_6673),
+    ("devpts", 0x1cd1),
+    ("mqueue", 0x1980_0202),
+    ("debugfs", 0x6462_6720),
+    ("tracefs", 0x7472_6163),
+    ("securityfs", 0x7363_6673),
+    ("bpf", 0xcafe_4a11),
+    ("pstore", 0x6165_676c),
+    ("binfmt_misc", 0x4249_4e4d),
 ];
 
 /// The maker of clones for one container.
@@ -52,7 +52,6 @@ pub(super) struct Clones<'a> {
 #[derive(Debug)]
 pub(super) struct Detached {
     tree: OwnedFd,
-    directory: bool,
 }
 
 impl Detached {
@@ -61,9 +60,15 @@ impl Detached {
     /// # Errors
     /// The kernel's.
     pub(super) fn attach(&self, path: &Path) -> Result<()> {
-        make_place(path, self.directory)?;
+        make_place(path, self.is_directory(path)?)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&self.tree, "", CWD, path, flags).map_err(|e| Error::io("mount at", path, e))
+    }
+
+    /// Returns whether it is a directory. This asks the file system.
+    fn is_directory(&self, path: &Path) -> Result<bool> {
+        let stat = rustix::fs::fstat(&self.tree).map_err(|e| Error::io("stat", path, e))?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 }
 
@@ -86,25 +91,34 @@ impl Clones<'_> {
     ///
     /// # Errors
     /// When there is nothing, or its file system cannot be mapped.
-    pub(super) fn mapped(&self, source: &Path) -> Result<Detached> {
+    pub(super) fn mapped(&self, source: &Path, access: Access) -> Result<Detached> {
         let clone = clone(source)?;
-        map_ids(&clone.tree, self.user_namespace).map_err(|e| cannot_map(source, &clone, e))?;
+        map_ids(&clone.tree, self.user_namespace, access)
+            .map_err(|e| cannot_map(source, &kind_of(&clone.tree), e))?;
         Ok(clone)
     }
 
-    /// Returns a clone of the mount at `source`, mapped if its file system can be, and reports it if not.
-    fn mapped_or_noted(&mut self, source: &Path) -> Result<Detached> {
+    /// Returns a clone of the mount at `source`, mapped if its file system can be, and reports it if not. `kind` is its type
+    /// in words. A file system of the kernel stays as it is.
+    fn mapped_or_noted(
+        &mut self,
+        source: &Path,
+        kind: impl FnOnce(&OwnedFd) -> String,
+        is_of_the_kernel: impl FnOnce(&OwnedFd) -> bool,
+    ) -> Result<Detached> {
         let clone = clone(source)?;
-        match map_ids(&clone.tree, self.user_namespace) {
+        match map_ids(&clone.tree, self.user_namespace, Access::Unchanged) {
             Ok(()) => {}
             Err(_) if is_of_the_kernel(&clone.tree) => {}
             Err(e) => {
-                let error = cannot_map(source, &clone, e);
+                let error = cannot_map(source, &kind(&clone.tree), e);
                 if self.unmapped == UnmappedVolumes::Refuse {
                     return Err(error.remedy(
                         "put it on another file system, or set unmapped-volumes to \"pass\" in [isolation]",
                     ));
                 }
+                forbid_devices(&clone.tree)
+                    .map_err(|e| Error::io("forbid devices on", source, e))?;
                 self.notes.push(format!(
                     "{error}; its files belong to nobody in the container"
                 ));
@@ -127,12 +141,12 @@ impl Clones<'_> {
         if is_device(&real) {
             return Ok(false);
         }
-        let top = self.mapped_or_noted(&real)?;
+        let top = self.mapped_or_noted(&real, kind_of, is_of_the_kernel)?;
         if is_of_the_kernel(&top.tree) {
             return Ok(false);
         }
         top.attach(place)?;
-        if recursive && top.directory {
+        if recursive && top.is_directory(&real)? {
             self.mounts_below(&real, place)?;
         }
         Ok(true)
@@ -143,12 +157,14 @@ impl Clones<'_> {
     /// # Errors
     /// As [`Self::volume`].
     pub(super) fn mounts_below(&mut self, source: &Path, place: &Path) -> Result<()> {
-        let points: BTreeSet<PathBuf> = self
+        // The last one at a place covers the others. Its type is taken from the list: a file system that a user serves may
+        // answer root with an error, or never.
+        let points: BTreeMap<PathBuf, &str> = self
             .mounts
             .iter()
             .filter(|mount| !mount.is_deleted())
-            .map(|mount| PathBuf::from(&mount.point))
-            .filter(|point| point != source && point.starts_with(source))
+            .map(|mount| (PathBuf::from(&mount.point), mount.fstype.as_str()))
+            .filter(|(point, _)| point != source && point.starts_with(source))
             .collect();
         if points.len() > MAX_MOUNTS {
             return Err(Error::refused(format!(
@@ -160,7 +176,7 @@ impl Clones<'_> {
         let base = rustix::fs::open(place, flags, Mode::empty())
             .map_err(|e| Error::io("open", place, e))?;
         // A path comes before those below it.
-        for point in points {
+        for (point, fstype) in points {
             let Ok(below) = point.strip_prefix(source) else {
                 continue;
             };
@@ -171,7 +187,9 @@ impl Clones<'_> {
             let Ok(at) = open_within(&base, below, flags, resolve) else {
                 continue;
             };
-            let clone = match self.mapped_or_noted(&point) {
+            let is_of_the_kernel = OF_THE_KERNEL.iter().any(|(name, _)| *name == fstype);
+            let kind = |_: &OwnedFd| fstype.to_owned();
+            let clone = match self.mapped_or_noted(&point, kind, |_| is_of_the_kernel) {
                 Err(error) if error.kind == Kind::NotFound => continue,
                 clone => clone?,
             };
@@ -188,9 +206,7 @@ fn clone(source: &Path) -> Result<Detached> {
     // All mounts of this namespace are slaves, and so are their clones: what is mounted on a clone appears nowhere else.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, source, flags).map_err(|e| Error::io("clone", source, e))?;
-    let stat = rustix::fs::fstat(&tree).map_err(|e| Error::io("stat", source, e))?;
-    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(Detached { tree, directory })
+    Ok(Detached { tree })
 }
 
 fn magic(tree: &OwnedFd) -> Option<u64> {
@@ -199,7 +215,15 @@ fn magic(tree: &OwnedFd) -> Option<u64> {
 }
 
 fn is_of_the_kernel(tree: &OwnedFd) -> bool {
-    magic(tree).is_some_and(|magic| OF_THE_KERNEL.contains(&(magic & 0xffff_ffff)))
+    magic(tree).is_some_and(|magic| {
+        let magic = magic & 0xffff_ffff;
+        OF_THE_KERNEL.iter().any(|(_, known)| *known == magic)
+    })
+}
+
+/// Returns the type of a file system, for a message.
+fn kind_of(tree: &OwnedFd) -> String {
+    format!("{:#x}", magic(tree).unwrap_or_default())
 }
 
 /// Returns whether the file is a device node, or lies in the host's /dev. A node of the host belongs to the host, whatever
@@ -211,13 +235,12 @@ fn is_device(path: &Path) -> bool {
     (in_dev && !path.starts_with("/dev/shm")) || kind.is_ok_and(|kind| node.contains(&kind))
 }
 
-fn cannot_map(source: &Path, clone: &Detached, errno: Errno) -> Error {
-    let kind = magic(&clone.tree).unwrap_or_default();
+fn cannot_map(source: &Path, kind: &str, errno: Errno) -> Error {
     let error = Error::io("map the ids of", source, errno);
     match errno {
         Errno::NOSYS => error.remedy("isolation needs Linux 5.19"),
         _ => error.context(format!(
-            "a file system of type {kind:#x} cannot be ID-mapped here"
+            "a file system of type {kind} cannot be ID-mapped here"
         )),
     }
 }

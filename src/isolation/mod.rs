@@ -27,7 +27,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use crate::oci::isolation::{Container, Edits, edit};
 use clones::Clones;
 pub use root::Overlays;
-pub use streams::give as give_streams;
+pub use streams::{give as give_streams, replace_devices};
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
 const STAGE_OPTIONS: &std::ffi::CStr = c"mode=0711,size=32m";
@@ -124,8 +124,14 @@ fn read_mounts() -> Result<Vec<Mount>> {
     let path = "/proc/self/mountinfo";
     let mut text = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| Error::io("read", path, e))?;
-    let read = file.take(mountinfo::LIMIT).read_to_end(&mut text);
-    read.map_err(|e| Error::io("read", path, e))?;
+    let read = file.take(mountinfo::LIMIT + 1).read_to_end(&mut text);
+    let length = read.map_err(|e| Error::io("read", path, e))?;
+    if length as u64 > mountinfo::LIMIT {
+        return Err(Error::refused(format!(
+            "the host has too many mounts: {path} has more than {} bytes",
+            mountinfo::LIMIT
+        )));
+    }
     Ok(mountinfo::parse_mountinfo(&String::from_utf8_lossy(&text)))
 }
 

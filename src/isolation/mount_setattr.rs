@@ -6,19 +6,51 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::Errno;
 
-/// Gives a mount that is not attached yet the id mapping of a user namespace: its first id is shown for 0 on the disk.
+/// The access that a mount gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// As it was cloned.
+    Unchanged,
+    /// Reading alone.
+    ReadOnly,
+}
+
+/// Gives a mount that is not attached yet the id mapping of a user namespace: its first id is shown for 0 on the disk. No
+/// device node can be opened through it: a node on a disk would belong to the container's root then.
 ///
 /// # Errors
 /// EINVAL for a file system that cannot be mapped, ENOSYS before Linux 5.12, and others of the kernel.
-pub(super) fn map_ids(mount: impl AsFd, user_namespace: impl AsFd) -> Result<(), Errno> {
+pub(super) fn map_ids(
+    mount: impl AsFd,
+    user_namespace: impl AsFd,
+    access: Access,
+) -> Result<(), Errno> {
+    let read_only = match access {
+        Access::Unchanged => 0,
+        Access::ReadOnly => libc::MOUNT_ATTR_RDONLY,
+    };
+    let user_namespace = u64::from(user_namespace.as_fd().as_raw_fd().cast_unsigned());
+    let attributes = libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NODEV | read_only;
+    set(mount, attributes, user_namespace)
+}
+
+/// Forbids to open device nodes through a mount that is not attached yet.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn forbid_devices(mount: impl AsFd) -> Result<(), Errno> {
+    set(mount, libc::MOUNT_ATTR_NODEV, 0)
+}
+
+fn set(mount: impl AsFd, attributes: u64, user_namespace: u64) -> Result<(), Errno> {
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_set: attributes,
         attr_clr: 0,
         propagation: 0,
-        userns_fd: u64::from(user_namespace.as_fd().as_raw_fd().cast_unsigned()),
+        userns_fd: user_namespace,
     };
     // SAFETY: the path is a string with a zero at its end, the kernel reads as many bytes of `attributes` as it has, and
-    // both descriptors are borrowed for the call.
+    // the descriptor is borrowed for the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

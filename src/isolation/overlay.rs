@@ -16,6 +16,7 @@ use rustix::thread::{
 };
 
 use super::clones::Clones;
+use super::mount_setattr::Access;
 
 /// What the name of our work directory has after the engine's.
 const WORK_SUFFIX: &str = "-eci";
@@ -142,7 +143,9 @@ fn mount_layers(
     let mut text = String::from("lowerdir=");
     for (place, layer) in options.lower.iter().enumerate() {
         let name = format!("{place:x}");
-        clones.mapped(&at(layer))?.attach(&stage.join(&name))?;
+        clones
+            .mapped(&at(layer), Access::ReadOnly)?
+            .attach(&stage.join(&name))?;
         if place > 0 {
             text.push(':');
         }
@@ -166,7 +169,8 @@ fn mount_layers(
             options.lower.len()
         )));
     }
-    let flags = flags_of(&engine.options);
+    // Its layers are the image's: a device node in one would belong to the container's root.
+    let flags = flags_of(&engine.options) | MountFlags::NODEV;
     mount_as(first_id, root, flags, &text)?;
     let read_only = upper.is_none() || flags.contains(MountFlags::RDONLY);
     let stat = rustix::fs::statvfs(root).map_err(|e| Error::io("stat", root, e))?;
@@ -196,7 +200,9 @@ fn attach_upper(clones: &Clones<'_>, stage: &Path, upper: &Path, work: &Path) ->
     }
     work_name.push(WORK_SUFFIX);
     make_work_directory(&above.join(&work_name))?;
-    clones.mapped(&above)?.attach(&stage.join("layer"))?;
+    clones
+        .mapped(&above, Access::Unchanged)?
+        .attach(&stage.join("layer"))?;
     for (link, name) in [("upper", upper_name), ("work", work_name)] {
         let link = stage.join(link);
         rustix::fs::symlink(Path::new("layer").join(name), &link)

@@ -1,6 +1,7 @@
 //! The decision whether a container is isolated, and in which user namespace.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::{HostNamespaces, Isolation};
@@ -60,10 +61,12 @@ pub fn decide(container: &Container, settings: &Isolation, proc: &Path) -> Resul
     }
     let user = container.namespace("user");
     let own = namespace_id(&proc.join("self/ns/user"));
-    let host_user = user
-        .and_then(|user| user.path.as_deref())
-        .is_some_and(|path| own.is_some() && namespace_id(path) == own);
-    if (user.is_some() || container.has_mapping) && !host_user {
+    let host_user = container.maps_host_root
+        || user
+            .and_then(|user| user.path.as_deref())
+            .is_some_and(|path| is_namespace(path, &proc.join("self/ns/user")));
+    // Runtimes ignore a mapping without a user namespace.
+    if user.is_some() && !host_user {
         // The engine maps the ids by itself.
         return Ok(Decision::LeaveAlone(None));
     }
@@ -151,7 +154,13 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
             .as_deref()
             .and_then(|process| namespace_id(&process.join("ns/user")));
         match process {
-            Some(process) if user.is_some() && user != own => shared.containers.push(process),
+            Some(process)
+                if user.is_some()
+                    && user != own
+                    && !is_namespace(path, &proc.join("self/ns").join(file_of(kind))) =>
+            {
+                shared.containers.push(process);
+            }
             _ => shared.host.push(format!("{kind} ({})", path.display())),
         }
     }
@@ -170,6 +179,25 @@ fn process_of(path: &Path, proc: &Path) -> Option<PathBuf> {
 /// Returns the text of the link to a namespace, which tells it from others: "user:[4026531837]".
 fn namespace_id(path: &Path) -> Option<PathBuf> {
     fs::read_link(path).ok()
+}
+
+/// Returns the name in /proc/PID/ns of a kind of namespace.
+fn file_of(kind: &str) -> &str {
+    match kind {
+        "network" => "net",
+        "mount" => "mnt",
+        other => other,
+    }
+}
+
+/// Returns whether the namespace at `path` is the one at `other`. A path may also be a mount of a namespace, or a link to one.
+fn is_namespace(path: &Path, other: &Path) -> bool {
+    let links = [path, other].map(namespace_id);
+    let files = [path, other].map(|path| {
+        let stat = fs::metadata(path).ok();
+        stat.map(|stat| (stat.dev(), stat.ino()))
+    });
+    links[0].is_some() && links[0] == links[1] || files[0].is_some() && files[0] == files[1]
 }
 
 fn join(first: &Path, others: &[PathBuf]) -> Result<Joined> {
@@ -300,12 +328,42 @@ mod tests {
         for linux in [
             json!({"namespaces": [{"type": "user"}]}),
             json!({"namespaces": [{"type": "user", "path": "/run/user"}]}),
-            json!({"uidMappings": map}),
+            json!({"namespaces": [{"type": "user"}], "uidMappings": map}),
         ] {
             let container = container(&json!([]), &json!({ "linux": linux }));
             let decision = decide(&container, &enabled(), proc.path()).unwrap();
             assert_eq!(decision, Decision::LeaveAlone(None), "{linux}");
         }
+    }
+
+    #[test]
+    fn a_mapping_that_a_runtime_ignores_or_that_has_the_hosts_root_is_not_honoured() {
+        let proc = proc(&[]);
+        let decide = |list: Value, host_id: u32| {
+            let map = json!([{"containerID": 0, "hostID": host_id, "size": 2}]);
+            let linux = json!({"namespaces": list, "uidMappings": map, "gidMappings": map});
+            let container = container(&json!([]), &json!({ "linux": linux }));
+            decide(&container, &enabled(), proc.path())
+        };
+        assert_eq!(decide(namespaces(&[]), 1).unwrap(), Decision::Own);
+        let mut with_user = namespaces(&[]);
+        with_user
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"type": "user"}));
+        let refused = decide(with_user, 0).unwrap_err().to_string();
+        assert!(refused.contains("user"), "{refused}");
+    }
+
+    #[test]
+    fn a_namespace_of_the_host_that_another_container_has_is_the_hosts() {
+        let map = "         0     524288      65536\n";
+        let proc = proc(&[("7", "user:[2]", map)]);
+        let own = proc.path().join("self/ns/net");
+        symlink("net:[1]", &own).unwrap();
+        symlink("net:[1]", proc.path().join("7/ns/net")).unwrap();
+        assert!(is_namespace(&proc.path().join("7/ns/net"), &own));
+        assert!(!is_namespace(&proc.path().join("7/ns/user"), &own));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::clones::Clones;
+use super::mount_setattr::Access;
 use super::overlay;
 use crate::oci::isolation::Container;
 
@@ -53,7 +54,7 @@ pub(super) fn attach(
         _ => {
             let remedy = "isolation needs a root file system that can be ID-mapped: an overlay, or a directory on \
                           ext4, xfs, btrfs or tmpfs";
-            let clone = clones.mapped(path);
+            let clone = clones.mapped(path, Access::Unchanged);
             clone
                 .map_err(|error| error.remedy(remedy))?
                 .attach(&place)?;

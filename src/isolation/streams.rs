@@ -27,6 +27,19 @@ const ANONYMOUS: [u64; 2] = [0x5049_5045, 0x534f_434b];
 /// # Errors
 /// When a device node cannot be made. A pipe that cannot be given away can still be read and written.
 pub fn give(first_id: u32) -> Result<()> {
+    give_all(Some(first_id))
+}
+
+/// Puts nodes of its own in the place of the host's devices among the standard streams of this process, for a container of
+/// which nothing is known.
+///
+/// # Errors
+/// When a device node cannot be made.
+pub fn replace_devices() -> Result<()> {
+    give_all(None)
+}
+
+fn give_all(first_id: Option<u32>) -> Result<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     if let Some(node) = give_one(stdin.as_fd(), first_id)? {
         rustix::stdio::dup2_stdin(node).map_err(|e| Error::io("replace", "standard input", e))?;
@@ -41,13 +54,16 @@ pub fn give(first_id: u32) -> Result<()> {
 }
 
 /// Gives one stream away. Returns the node that takes the place of a device.
-fn give_one(stream: BorrowedFd<'_>, first_id: u32) -> Result<Option<OwnedFd>> {
+fn give_one(stream: BorrowedFd<'_>, first_id: Option<u32>) -> Result<Option<OwnedFd>> {
     // A stream may be closed.
     let Ok(stat) = fstat(stream) else {
         return Ok(None);
     };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo | FileType::Socket => {
+            let Some(first_id) = first_id else {
+                return Ok(None);
+            };
             let magic = fstatfs(stream).ok().map(|stat| stat.f_type);
             let magic = magic.and_then(|magic| u64::try_from(magic).ok());
             // A pipe with a name that belongs to a user stays that user's.
@@ -95,7 +111,7 @@ mod tests {
     fn privileged_a_device_is_replaced_by_a_node_that_is_not_the_hosts() {
         let null = File::options().write(true).open("/dev/null").unwrap();
         let host = null.metadata().unwrap();
-        let node = give_one(null.as_fd(), 100_000).unwrap().unwrap();
+        let node = give_one(null.as_fd(), Some(100_000)).unwrap().unwrap();
         let stat = fstat(&node).unwrap();
         assert_eq!(stat.st_rdev, host.rdev());
         assert_eq!(stat.st_mode, host.mode());
@@ -107,10 +123,10 @@ mod tests {
     #[test]
     fn privileged_a_pipe_gets_the_owner_and_a_file_keeps_its_own() {
         let (reader, _writer) = std::io::pipe().unwrap();
-        assert!(give_one(reader.as_fd(), 100_000).unwrap().is_none());
+        assert!(give_one(reader.as_fd(), Some(100_000)).unwrap().is_none());
         assert_eq!(fstat(&reader).unwrap().st_uid, 100_000);
         let file = tempfile::tempfile().unwrap();
-        assert!(give_one(file.as_fd(), 100_000).unwrap().is_none());
+        assert!(give_one(file.as_fd(), Some(100_000)).unwrap().is_none());
         assert_eq!(fstat(&file).unwrap().st_uid, 0);
     }
 }

@@ -127,7 +127,6 @@ impl Containers {
             return;
         };
         self.events.remove(container.subject.pidfd.as_fd());
-        self.overlays.forget(slot);
         let removed = state.slot.server().and_then(|server| server.remove(slot));
         if let Err(error) = removed {
             // The next server does not get it.
@@ -136,6 +135,7 @@ impl Containers {
         drop(state);
         // Not under the lock: this may write to the host's sysctls.
         self.broker.leave(slot);
+        self.overlays.forget(slot);
     }
 
     /// Returns the slot of the container that `selector` names.

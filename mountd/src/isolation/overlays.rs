@@ -45,7 +45,7 @@ const OVERLAY: i64 = 0x794c_7630;
 #[derive(Debug)]
 pub(crate) struct Overlays {
     epoll: OwnedFd,
-    pairs: Mutex<BTreeMap<u64, Pair>>,
+    pairs: Mutex<BTreeMap<u64, Arc<Pair>>>,
 }
 
 /// The overlays of one container.
@@ -54,7 +54,7 @@ struct Pair {
     heard: Fanotify,
     engines: Names,
     containers: Names,
-    used: Option<Use>,
+    used: Mutex<Option<Use>>,
 }
 
 /// A use of the engine's overlay that is not over.
@@ -140,18 +140,30 @@ impl Overlays {
             EventFlags::IN,
         )
         .map_err(|e| Error::io("watch", "the overlay of an engine", e))?;
-        pairs.insert(slot, pair);
+        pairs.insert(slot, Arc::new(pair));
         Ok(())
     }
 
     /// Watches no more the overlays of a container.
     pub(crate) fn forget(&self, slot: u64) {
-        self.pairs.lock().remove(&slot);
+        let pair = self.pairs.lock().remove(&slot);
+        // The end of an overlay waits for the disk.
+        let ended = std::thread::Builder::new()
+            .name("overlay-end".to_owned())
+            .spawn(move || drop(pair));
+        if let Err(error) = ended {
+            tracing::debug!(%error, "waiting for the disk");
+        }
     }
 
     /// Waits for uses of overlays, and ends those that are over.
     fn wait(&self) {
-        let next = self.pairs.lock().values().filter_map(Pair::due).min();
+        let next = self
+            .pairs
+            .lock()
+            .values()
+            .filter_map(|pair| pair.due())
+            .min();
         let timeout = next.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec::try_from(left).unwrap_or_default()
@@ -162,17 +174,21 @@ impl Overlays {
             tracing::debug!(%error, "ignoring");
         }
         faults::at("overlays");
-        let mut pairs = self.pairs.lock();
-        for event in events {
-            if let Some(pair) = pairs.get_mut(&event.data.u64()) {
-                pair.hear();
-            }
-        }
         let now = Instant::now();
-        for (slot, pair) in pairs.iter_mut() {
-            if pair.due().is_some_and(|at| at <= now)
-                && let Err(error) = pair.end_use()
-            {
+        let over: Vec<(u64, Arc<Pair>)> = {
+            let pairs = self.pairs.lock();
+            for event in events {
+                if let Some(pair) = pairs.get(&event.data.u64()) {
+                    pair.hear();
+                }
+            }
+            let due = |pair: &&Arc<Pair>| pair.due().is_some_and(|at| at <= now);
+            let all = pairs.iter().filter(|(_, pair)| due(pair));
+            all.map(|(slot, pair)| (*slot, Arc::clone(pair))).collect()
+        };
+        // Without the lock: the kernel may wait here for what a container writes to its disk.
+        for (slot, pair) in over {
+            if let Err(error) = pair.end_use() {
                 tracing::warn!(slot, %error, "an engine may see old names in its overlay");
             }
         }
@@ -201,13 +217,14 @@ impl Pair {
             heard,
             engines,
             containers,
-            used: None,
+            used: Mutex::default(),
         })
     }
 
     /// Reads what was heard of the engine's overlay.
-    fn hear(&mut self) {
+    fn hear(&self) {
         let now = Instant::now();
+        let mut used = self.used.lock();
         let own = std::process::id();
         for _ in 0..MOST_READS {
             let Ok(events) = self.heard.read_events() else {
@@ -220,7 +237,7 @@ impl Pair {
                     continue;
                 }
                 let wrote = lost || event.mask().contains(MaskFlags::FAN_CLOSE_WRITE);
-                let used = self.used.get_or_insert(Use {
+                let used = used.get_or_insert(Use {
                     began: now,
                     last: now,
                     wrote: false,
@@ -233,13 +250,13 @@ impl Pair {
 
     /// Returns the time at which the use ends that is under way.
     fn due(&self) -> Option<Instant> {
-        let used = self.used?;
+        let used = (*self.used.lock())?;
         Some((used.last + SILENCE).min(used.began + LONGEST))
     }
 
     /// Has the kernel forget the names that are out of date after a use.
-    fn end_use(&mut self) -> Result<()> {
-        let Some(used) = self.used.take() else {
+    fn end_use(&self) -> Result<()> {
+        let Some(used) = self.used.lock().take() else {
             return Ok(());
         };
         self.engines.forget()?;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::invalid;
 use crate::oci::raw_object::RawObject;
@@ -25,8 +24,8 @@ pub struct Container {
     pub ids: Vec<u32>,
     /// The namespaces.
     pub namespaces: Vec<Namespace>,
-    /// True if the engine gave the container an id mapping.
-    pub has_mapping: bool,
+    /// True if the engine maps an id of the container to the host's root.
+    pub maps_host_root: bool,
     /// The mounts, in their order.
     pub mounts: Vec<Mount>,
     /// The device nodes, in their order.
@@ -116,15 +115,15 @@ struct MountFields {
     kind: Option<String>,
     source: Option<PathBuf>,
     options: Option<Vec<String>>,
-    uid_mappings: Option<Vec<Box<RawValue>>>,
+    uid_mappings: Option<Vec<MappingFields>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LinuxFields {
     namespaces: Option<Vec<Namespace>>,
-    uid_mappings: Option<Vec<Box<RawValue>>>,
-    gid_mappings: Option<Vec<Box<RawValue>>>,
+    uid_mappings: Option<Vec<MappingFields>>,
+    gid_mappings: Option<Vec<MappingFields>>,
     devices: Option<Vec<DeviceFields>>,
     resources: Option<ResourcesFields>,
 }
@@ -140,6 +139,13 @@ pub(super) struct DeviceFields {
     file_mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MappingFields {
+    #[serde(rename = "hostID")]
+    host_id: u32,
+    size: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -205,7 +211,11 @@ impl Container {
             root: root.path,
             cwd: cwd.unwrap_or_else(|| "/".into()),
             ids,
-            has_mapping: mapped.into_iter().flatten().any(|list| !list.is_empty()),
+            maps_host_root: mapped
+                .into_iter()
+                .flatten()
+                .flatten()
+                .any(|row| row.host_id == 0 && row.size > 0),
             namespaces,
             mounts: mounts.into_iter().map(MountFields::read).collect(),
             devices: devices

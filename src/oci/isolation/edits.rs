@@ -50,6 +50,11 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
     for (place, source) in &edits.sources {
         if let Some(mount) = mounts.get_mut(*place) {
             mount.write("source", source)?;
+            // A runtime that changes the flags of the mount has to keep this one: the kernel refuses it otherwise.
+            let mut options: Vec<String> = mount.read("options")?.unwrap_or_default();
+            options.retain(|option| !["dev", "nodev"].contains(&option.as_str()));
+            options.push("nodev".to_owned());
+            mount.write("options", &options)?;
         }
     }
     let mut kept = Vec::new();

@@ -88,6 +88,8 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     edits.devices.insert(0, "/stage/d0".into());
     let after = edited(&config, &edits);
     assert_eq!(after["mounts"][1]["source"], "/stage/m1");
+    let options = after["mounts"][1]["options"].as_array().unwrap();
+    assert!(options.contains(&json!("nodev")), "{options:?}");
     assert_eq!(after["mounts"][2], config["mounts"][2]);
     assert_eq!(
         after["mounts"][4],
@@ -131,7 +133,7 @@ fn the_user_and_the_working_directory_are_read() {
     );
     let bare = Container::parse(r#"{"root":{"path":"r"},"process":null,"linux":null}"#).unwrap();
     assert_eq!(
-        (bare.ids, bare.cwd, bare.has_mapping),
+        (bare.ids, bare.cwd, bare.maps_host_root),
         (vec![], "/".into(), false)
     );
 }

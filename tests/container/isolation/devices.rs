@@ -34,3 +34,51 @@ fn privileged_a_device_of_its_own_has_its_owner_and_can_be_opened() {
     }
     daemon.end();
 }
+
+#[test]
+fn privileged_device_nodes_of_images_and_volumes_cannot_be_opened() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let (layer, volume) = (scene.dir().join("nodes"), scene.dir().join("volume"));
+    for dir in [&layer, &volume] {
+        std::fs::create_dir(dir).unwrap();
+        let node = dir.join("node");
+        let made = std::process::Command::new("mknod")
+            .args(["-m", "666", node.to_str().unwrap(), "c", "1", "5"])
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let disk = rig.overlay_with(Style::Containerd, "nodes", "", &[layer]);
+    for root in [disk.root, plain_root(&scene)] {
+        let bundle = rig.bundle(Engine::Runc, &root);
+        bundle.change(|config| {
+            config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+            config["mounts"].as_array_mut().unwrap().push(
+                json!({ "destination": "/v", "type": "bind", "source": volume, "options": ["rbind"] }),
+            );
+        });
+        let mut container = Container::of_bundle(bundle);
+        let opened = "for n in /node /v/node; do test ! -e $n || b head -c 1 $n 2>&1 || true; done";
+        let said = shell(&mut container, opened);
+        let refused = said.matches("Permission denied").count();
+        assert!(refused > 0 && refused == said.lines().count(), "{said}");
+        // Its own devices are those of the runtime.
+        assert_eq!(
+            shell(&mut container, "b head -c 1 /dev/zero | b xxd -p"),
+            "00\n"
+        );
+    }
+    daemon.end();
+}
+
+/// A root file system that is a directory.
+#[track_caller]
+fn plain_root(scene: &support::Scene) -> std::path::PathBuf {
+    let root = scene.dir().join("plain");
+    let copied = std::process::Command::new("cp")
+        .args(["-a", scene.root().to_str().unwrap(), root.to_str().unwrap()])
+        .status();
+    assert!(copied.unwrap().success());
+    root
+}

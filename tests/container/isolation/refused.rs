@@ -50,6 +50,19 @@ fn privileged_what_cannot_be_isolated_is_refused_with_the_reason_and_the_setting
     let annotated =
         |config: &mut Value| config["annotations"] = json!({ "eci-fs.isolate": "false" });
     refused(&annotated, &["eci-fs.isolate", "opt-out"]);
+    let bundle = rig.bundle(Engine::Runc, &disk.root);
+    let dir = bundle.dir().to_str().unwrap();
+    for (words, what) in [
+        (&["run", "--no-pivot", "--bundle", dir][..], "--no-pivot"),
+        (&["restore", "--bundle", dir], "checkpoint"),
+        (&["run", "--bundle", "/nonexistent"], "/nonexistent"),
+    ] {
+        let words = [words, &[bundle.name()]].concat();
+        let ran = support::Ran::run(&mut bundle.runtime(&words));
+        ran.refused(&["isolation", what]);
+        assert_eq!(mounts(), before, "{what}");
+    }
+    drop(bundle);
     let inside = disk.root.join("srv");
     refused(
         &|config| config["root"]["path"] = json!(inside),
