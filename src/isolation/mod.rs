@@ -21,10 +21,10 @@ use eci_fs_mountd::container::mountinfo::{self, Mount};
 use eci_fs_mountd::isolation::overlays::forget_names;
 use eci_fs_protocol::error::{Error, Result};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
-use crate::oci::isolation::{Container, Edits, edit};
+use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
 use clones::Clones;
 pub use root::Overlays;
 pub use streams::{give as give_streams, replace_devices};
@@ -161,7 +161,8 @@ fn edits(
         };
         let at = range.stage.join(format!("volume{place}"));
         if clones.volume(&dir.join(source), &at, mount.recursive)? {
-            edits.sources.insert(place, at);
+            let options = options_of(&at)?;
+            edits.sources.insert(place, Source { path: at, options });
         }
         check_number(edits.sources.len())?;
     }
@@ -173,6 +174,22 @@ fn edits(
         check_number(edits.devices.len())?;
     }
     Ok(edits)
+}
+
+/// Returns the options of the mount at `path` that a runtime has to keep.
+fn options_of(path: &Path) -> Result<Vec<&'static str>> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| Error::io("stat", path, e))?;
+    let has = |option: &str| {
+        let flag = match option {
+            "ro" => StatVfsMountFlags::RDONLY,
+            "nosuid" => StatVfsMountFlags::NOSUID,
+            "nodev" => StatVfsMountFlags::NODEV,
+            _ => StatVfsMountFlags::NOEXEC,
+        };
+        stat.f_flag.contains(flag)
+    };
+    let kept = KEPT.iter().map(|(option, _)| *option);
+    Ok(kept.filter(|option| has(option)).collect())
 }
 
 fn check_number(places: usize) -> Result<()> {

@@ -25,10 +25,28 @@ pub struct Edits {
     /// The new path of the root file system.
     pub root: PathBuf,
     /// The new sources of mounts, by their place in [`Container::mounts`].
-    pub sources: BTreeMap<usize, PathBuf>,
+    pub sources: BTreeMap<usize, Source>,
     /// The nodes that take the place of entries of [`Container::devices`], by their place in it.
     pub devices: BTreeMap<usize, PathBuf>,
 }
+
+/// The new source of a mount.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Source {
+    /// Its path.
+    pub path: PathBuf,
+    /// The options that its mount has, of [`KEPT`]. A runtime that changes an option has to keep them: the kernel refuses
+    /// to take one away in a user namespace.
+    pub options: Vec<&'static str>,
+}
+
+/// The options that cannot be taken away in a user namespace, each with its opposite.
+pub const KEPT: [(&str, &str); 4] = [
+    ("ro", "rw"),
+    ("nosuid", "suid"),
+    ("nodev", "dev"),
+    ("noexec", "exec"),
+];
 
 /// Returns the configuration `text` with these changes. A cgroup namespace is added if there is none.
 ///
@@ -49,11 +67,14 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
     let mut mounts: Vec<RawObject> = config.read("mounts")?.unwrap_or_default();
     for (place, source) in &edits.sources {
         if let Some(mount) = mounts.get_mut(*place) {
-            mount.write("source", source)?;
-            // A runtime that changes the flags of the mount has to keep this one: the kernel refuses it otherwise.
+            mount.write("source", &source.path)?;
             let mut options: Vec<String> = mount.read("options")?.unwrap_or_default();
-            options.retain(|option| !["dev", "nodev"].contains(&option.as_str()));
-            options.push("nodev".to_owned());
+            for (option, opposite) in KEPT {
+                if source.options.contains(&option) {
+                    options.retain(|one| one != option && one != opposite);
+                    options.push(option.to_owned());
+                }
+            }
             mount.write("options", &options)?;
         }
     }

@@ -84,12 +84,19 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     assert_eq!((fuse.mode, fuse.uid, fuse.gid), (0o666, 1, 2));
     assert!(!container.devices[1].allowed_by_number);
     let mut edits = edits();
-    edits.sources.insert(1, "/stage/m1".into());
+    let source = Source {
+        path: "/stage/m1".into(),
+        options: vec!["nosuid", "nodev"],
+    };
+    edits.sources.insert(1, source);
     edits.devices.insert(0, "/stage/d0".into());
     let after = edited(&config, &edits);
     assert_eq!(after["mounts"][1]["source"], "/stage/m1");
     let options = after["mounts"][1]["options"].as_array().unwrap();
-    assert!(options.contains(&json!("nodev")), "{options:?}");
+    for kept in ["nosuid", "nodev"] {
+        assert!(options.contains(&json!(kept)), "{options:?}");
+    }
+    assert!(!options.contains(&json!("noexec")), "{options:?}");
     assert_eq!(after["mounts"][2], config["mounts"][2]);
     assert_eq!(
         after["mounts"][4],
