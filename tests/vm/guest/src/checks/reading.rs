@@ -131,9 +131,14 @@ fn sendfile(container: &mut Container, path: &str) -> Result<()> {
     Err(trouble)
 }
 
-/// A text without its numbers.
+/// A text without its numbers, and without the empty line that it has at its end while its size changes
+/// (docs/architecture.md, "How the size of a cached view changes").
 fn layout(text: &str) -> Vec<String> {
     let digits = |c: char| c.is_ascii_digit() || c == '.';
+    let text = match text.strip_suffix("\n\n") {
+        Some(before) => before,
+        None => text,
+    };
     text.lines()
         .map(|line| {
             let words = line.split_whitespace().map(|word| word.replace(digits, ""));
