@@ -24,9 +24,9 @@ pub struct Edits {
     pub ids: u32,
     /// The new path of the root file system.
     pub root: PathBuf,
-    /// The new sources of mounts, by their place in [`Container::mounts`].
+    /// The new sources of mounts, by their place in [`super::Container::mounts`].
     pub sources: BTreeMap<usize, Source>,
-    /// The nodes that take the place of entries of [`Container::devices`], by their place in it.
+    /// The nodes that take the place of entries of [`super::Container::devices`], by their place in it.
     pub devices: BTreeMap<usize, PathBuf>,
 }
 
