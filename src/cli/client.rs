@@ -176,17 +176,7 @@ impl Client {
     /// As [`Self::call`], and when the daemon is of an older release.
     pub fn isolate(&self, key: &str, runtime: BorrowedFd<'_>) -> Result<(Isolated, OwnedFd)> {
         let key = key.to_owned();
-        let answer = self.call(Request::Isolate(Isolate { key }), &[runtime]);
-        match answer.map_err(older_daemon)? {
-            (Response::Isolated(isolated), fds) => {
-                let namespace = fds.into_iter().next();
-                let namespace = namespace.ok_or_else(|| {
-                    Error::refused("eci-mountd answered without the user namespace")
-                })?;
-                Ok((isolated, namespace))
-            }
-            (other, _) => Err(unexpected_answer(&other)),
-        }
+        isolated(self.call(Request::Isolate(Isolate { key }), &[runtime]))
     }
 
     /// Returns all containers of the daemon.
@@ -222,6 +212,22 @@ impl Client {
                 other => return Err(unexpected_answer(&other)),
             }
         }
+    }
+}
+
+/// Returns the range and the user namespace of an answer to [`Request::Isolate`].
+///
+/// # Errors
+/// That of the answer, and when the daemon is of an older release.
+pub fn isolated(answer: Result<(Response, Vec<OwnedFd>)>) -> Result<(Isolated, OwnedFd)> {
+    match answer.map_err(older_daemon)? {
+        (Response::Isolated(isolated), fds) => {
+            let namespace = fds.into_iter().next();
+            let namespace = namespace
+                .ok_or_else(|| Error::refused("eci-mountd answered without the user namespace"))?;
+            Ok((isolated, namespace))
+        }
+        (other, _) => Err(unexpected_answer(&other)),
     }
 }
 

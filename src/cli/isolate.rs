@@ -2,18 +2,19 @@
 //! the standard streams and the engine's view of its files right.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::Config;
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::isolation::overlays::forget_names;
+use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
-use eci_fs_protocol::control::{Isolate, Isolated, Request, Response};
+use eci_fs_protocol::control::{Isolate, Request};
 use eci_fs_protocol::error::{Error, Kind, Result};
 
-use crate::cli::client::{Client, call_or_start, unexpected_answer};
+use crate::cli::client::{Client, call_or_start, isolated};
 use crate::cli::hook::{is_rootless, no_daemon, write_log};
 use crate::isolation::policy::{Decision, Joined, decide, parse_map};
 use crate::isolation::{self, Range};
@@ -22,10 +23,6 @@ use crate::oci::bundle::{self, CONFIG};
 use crate::oci::command_line::CommandLine;
 use crate::oci::isolation::Container;
 use crate::oci::saved_state::SavedState;
-
-/// The directory of the stage in the runtime directory, and that of a container's root in it.
-pub(super) const STAGE: &str = "stage";
-const STAGE_ROOT: &str = "stage/root";
 
 /// Isolates the container that is about to be made, if it shall be. `config_path` is the file of `config`.
 ///
@@ -37,20 +34,11 @@ pub(super) fn create(
     config_path: &Path,
     runtime: &Path,
 ) -> Result<()> {
-    let path = line.bundle.join(&line.config);
-    // A container of a user without privileges is in that user's namespace.
-    if is_rootless() {
-        return Ok(());
-    }
-    // What is not found here may be found by a runtime that reads its options in another way.
-    if !config.isolation.enabled && !path.exists() {
-        return Ok(());
-    }
-    if !config.isolation.enabled && !asks_for_it(line)? {
+    if !is_wanted(line, config)? {
         return Ok(());
     }
     let about = |error: Error| error.context("isolation");
-    create_isolated(line, config, config_path, runtime, &path).map_err(about)
+    create_isolated(line, config, config_path, runtime).map_err(about)
 }
 
 /// Refuses to make a container out of a checkpoint that should be isolated: its user namespace, its mounts and its owners are
@@ -59,8 +47,7 @@ pub(super) fn create(
 /// # Errors
 /// For `restore` of such a container.
 pub(super) fn refuse_restore(line: &CommandLine, config: &Config) -> Result<()> {
-    let restores = line.subcommand.as_deref() == Some("restore") && !is_rootless();
-    if !restores || !config.isolation.enabled && !asks_for_it(line)? {
+    if line.subcommand.as_deref() != Some("restore") || !is_wanted(line, config)? {
         return Ok(());
     }
     Err(Error::refused(
@@ -89,7 +76,15 @@ fn check_pivot(line: &CommandLine) -> Result<()> {
     )
 }
 
-fn asks_for_it(line: &CommandLine) -> Result<bool> {
+/// Returns whether the host or the container wants it isolated. A container of a user without privileges is in that user's
+/// namespace.
+fn is_wanted(line: &CommandLine, config: &Config) -> Result<bool> {
+    if is_rootless() {
+        return Ok(false);
+    }
+    if config.isolation.enabled {
+        return Ok(true);
+    }
     // What cannot be read is the runtime's to report.
     match bundle::Bundle::read(&line.bundle, &line.config) {
         Ok(bundle) => Ok(isolate(&bundle.annotations)? == Some(true)),
@@ -102,12 +97,17 @@ fn create_isolated(
     config: &Config,
     config_path: &Path,
     runtime: &Path,
-    path: &Path,
 ) -> Result<()> {
+    // What is not found here may be found by a runtime that reads its options in another way.
+    let path = &line.bundle.join(&line.config);
     let text = read_to_string(path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", path, e))?;
     let container = Container::parse(&text).map_err(|error| error.context(path.display()))?;
     let runtime_dir = &config.hook.runtime_dir;
-    let range = match decide(&container, &config.isolation, Path::new("/proc"))? {
+    let decision = decide(&container, &config.isolation, Path::new("/proc"))?;
+    if !matches!(decision, Decision::LeaveAlone(_)) {
+        check_pivot(line)?;
+    }
+    let range = match decision {
         Decision::LeaveAlone(None) => return Ok(()),
         Decision::LeaveAlone(Some(why)) => {
             let id = line.id.as_deref().unwrap_or_default();
@@ -118,17 +118,13 @@ fn create_isolated(
             return Ok(());
         }
         Decision::Own => {
-            check_pivot(line)?;
             let Some(key) = key(line, runtime)? else {
                 // Without an id the runtime makes no container.
                 return Ok(());
             };
             ask_for_range(config, config_path, key)?
         }
-        Decision::Join(joined) => {
-            check_pivot(line)?;
-            range_of(joined, runtime_dir)?
-        }
+        Decision::Join(joined) => range_of(joined, runtime_dir)?,
     };
     let bundle = isolation::Bundle {
         dir: &line.bundle,
@@ -163,26 +159,13 @@ fn ask_for_range(config: &Config, config_path: &Path, key: String) -> Result<Ran
         let client = client.ok_or_else(|| no_daemon(&hook.runtime_dir))?;
         client.call(request, &fds)
     };
-    match answer? {
-        (
-            Response::Isolated(Isolated {
-                first_id,
-                ids,
-                stage,
-            }),
-            fds,
-        ) => {
-            let [user_namespace] = <[OwnedFd; 1]>::try_from(fds)
-                .map_err(|_| Error::refused("eci-mountd gave no user namespace"))?;
-            Ok(Range {
-                first_id,
-                ids,
-                user_namespace,
-                stage,
-            })
-        }
-        (other, _) => Err(unexpected_answer(&other)),
-    }
+    let (isolated, user_namespace) = isolated(answer)?;
+    Ok(Range {
+        first_id: isolated.first_id,
+        ids: isolated.ids,
+        user_namespace,
+        stage: isolated.stage,
+    })
 }
 
 fn range_of(joined: Joined, runtime_dir: &Path) -> Result<Range> {
@@ -192,7 +175,7 @@ fn range_of(joined: Joined, runtime_dir: &Path) -> Result<Range> {
         first_id: joined.first_id,
         ids: joined.ids,
         user_namespace: user_namespace.into(),
-        stage: runtime_dir.join(STAGE),
+        stage: stage::path(runtime_dir),
     })
 }
 
@@ -238,7 +221,7 @@ pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Resu
         }
         return Ok(());
     };
-    if state.root.as_deref() != Some(&runtime_dir.join(STAGE_ROOT)) {
+    if state.root != Some(stage::path(runtime_dir).join(stage::ROOT)) {
         return Ok(());
     }
     let map = std::fs::read_to_string(format!("/proc/{}/uid_map", state.pid));

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use eci_fs_mountd::config::UnmappedVolumes;
 use eci_fs_mountd::container::mountinfo::{self, Mount};
 use eci_fs_mountd::isolation::overlays::forget_names;
+use eci_fs_mountd::isolation::stage::ROOT;
 use eci_fs_protocol::error::{Error, Result};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
@@ -151,7 +152,7 @@ fn edits(
         user_namespace,
         first_id: range.first_id,
         ids: range.ids,
-        root: range.stage.join(root::NAME),
+        root: range.stage.join(ROOT),
         ..Edits::default()
     };
     let sources = container.mounts.iter().enumerate();

@@ -126,17 +126,6 @@ pub(super) fn mount_anew(
     root: &str,
     first_id: u32,
 ) -> Result<bool> {
-    let about = |error: Error| error.context(format!("the overlay at {}", engine.point));
-    mount_layers(engine, clones, stage, root, first_id).map_err(about)
-}
-
-fn mount_layers(
-    engine: &Mount,
-    clones: &Clones<'_>,
-    stage: &Path,
-    root: &str,
-    first_id: u32,
-) -> Result<bool> {
     let options = Options::parse(&engine.super_options)?;
     let base = base_of(&options, Path::new(&engine.point))?;
     let at = |path: &Path| base.join(path);

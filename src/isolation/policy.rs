@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::{HostNamespaces, Isolation};
+use eci_fs_mountd::container::procfs::parse_id_map;
 use eci_fs_protocol::error::{Error, Kind, Result};
 
 use crate::oci::annotations::{self, ISOLATE};
@@ -233,10 +234,8 @@ fn join(first: &Path, others: &[PathBuf]) -> Result<Joined> {
 
 /// Returns the host's first id and the number of ids of a map that has one line and begins at 0.
 pub fn parse_map(text: &str) -> Option<(u32, u32)> {
-    let mut words = text.split_ascii_whitespace();
-    let numbers: Vec<u32> = words.by_ref().map_while(|word| word.parse().ok()).collect();
-    match numbers[..] {
-        [0, first, ids] => Some((first, ids)),
+    match parse_id_map(text)[..] {
+        [(0, first, ids)] => Some((first, ids)),
         _ => None,
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::container::mountinfo::{Mount, mount_at};
 use eci_fs_mountd::container::open_within;
+use eci_fs_mountd::isolation::stage::ROOT;
 use eci_fs_protocol::error::{Error, Kind, Result};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -13,10 +14,6 @@ use super::clones::Clones;
 use super::mount_setattr::Access;
 use super::overlay;
 use crate::oci::isolation::Container;
-
-/// The name of the container's root below the stage. A runtime wants it to exist on the host, too, when it enters a
-/// container.
-pub(super) const NAME: &str = "root";
 
 /// The name of a link to the root that the engine made, below the stage, if that is an overlay.
 const ENGINE: &str = "engine";
@@ -27,7 +24,7 @@ const MAX_COPIED: usize = 4096;
 /// The type of an overlay in mountinfo.
 const OVERLAY: &str = "overlay";
 
-/// Attaches the container's root at [`NAME`] below the stage, which must be the current directory. `path` is the root that
+/// Attaches the container's root at [`ROOT`] below the stage, which must be the current directory. `path` is the root that
 /// the engine made, without symbolic links. Returns true if it is an overlay that the container can write to.
 ///
 /// # Errors
@@ -38,7 +35,7 @@ pub(super) fn attach(
     stage: &Path,
     first_id: u32,
 ) -> Result<bool> {
-    let place = stage.join(NAME);
+    let place = stage.join(ROOT);
     let text = path.to_str().unwrap_or_default();
     let mount = mount_at(clones.mounts, text);
     let writable_overlay = match mount {
@@ -46,7 +43,9 @@ pub(super) fn attach(
             check_overlay(mount, path)?;
             rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))
                 .map_err(|e| Error::io("create", &place, e))?;
-            let writable = overlay::mount_anew(mount, clones, stage, NAME, first_id)?;
+            let about = |error: Error| error.context(format!("the overlay at {}", mount.point));
+            let writable =
+                overlay::mount_anew(mount, clones, stage, ROOT, first_id).map_err(about)?;
             let link = stage.join(ENGINE);
             rustix::fs::symlink(path, &link).map_err(|e| Error::io("create", &link, e))?;
             writable
@@ -95,7 +94,7 @@ impl Overlays {
     /// # Errors
     /// When one of them cannot be opened.
     pub fn below(stage: &Path, root: &Path) -> Result<Option<Self>> {
-        if root != stage.join(NAME) {
+        if root != stage.join(ROOT) {
             return Ok(None);
         }
         let link = stage.join(ENGINE);
@@ -123,7 +122,7 @@ impl Overlays {
 /// When the root cannot be opened. A directory that cannot be copied up is left to the container.
 pub(super) fn copy_up(container: &Container) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(NAME, flags, Mode::empty())
+    let root = rustix::fs::open(ROOT, flags, Mode::empty())
         .map_err(|e| Error::io("open", "the container's root", e))?;
     for directory in held(container) {
         match copy_up_directory(&root, &directory) {

@@ -90,8 +90,8 @@ impl Overlays {
         Ok(this)
     }
 
-    /// Watches the overlays of the container in `slot`, until [`Self::forget`]. `engine` and
-    /// `container` are the roots of the engine's overlay and of its own, open for reading.
+    /// Watches the overlays of the container in `slot`, until [`Self::forget`]. `engine` and `container` are the
+    /// roots of the engine's overlay and of its own, open for reading.
     ///
     /// # Errors
     /// When one of the two is no overlay, or cannot be watched.
@@ -144,9 +144,11 @@ impl Overlays {
         Ok(())
     }
 
-    /// Watches no more the overlays of a container.
+    /// Ends the watch of the overlays of a container, if there is one.
     pub(crate) fn forget(&self, slot: u64) {
-        let pair = self.pairs.lock().remove(&slot);
+        let Some(pair) = self.pairs.lock().remove(&slot) else {
+            return;
+        };
         // The end of an overlay waits for the disk.
         let ended = std::thread::Builder::new()
             .name("overlay-end".to_owned())
@@ -200,11 +202,9 @@ impl Pair {
         let trouble = |e: nix::errno::Errno| Error::io("watch", "the overlay of an engine", e);
         let (engines, containers) = (Names::of(engine)?, Names::of(container)?);
         let flags = InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC | InitFlags::FAN_NONBLOCK;
-        let heard = Fanotify::init(
-            flags, // The kernel opens the file of each event. A FIFO must not make it wait.
-            EventFFlags::O_RDONLY | EventFFlags::O_NONBLOCK | EventFFlags::O_CLOEXEC,
-        )
-        .map_err(trouble)?;
+        // The kernel opens the file of each event. A FIFO must not make it wait.
+        let opened = EventFFlags::O_RDONLY | EventFFlags::O_NONBLOCK | EventFFlags::O_CLOEXEC;
+        let heard = Fanotify::init(flags, opened).map_err(trouble)?;
         let flags = MarkFlags::FAN_MARK_ADD | MarkFlags::FAN_MARK_FILESYSTEM;
         let uses = MaskFlags::FAN_OPEN
             | MaskFlags::FAN_CLOSE_WRITE

@@ -18,10 +18,10 @@ use eci_fs_protocol::error::{Error, Result};
 pub const SOURCE: &str = "eci-fs-stage";
 
 /// The directory in it that is a container's root.
-const ROOT: &str = "root";
+pub const ROOT: &str = "root";
 
 /// Returns the path of the stage of a runtime directory.
-pub(super) fn path(runtime_dir: &Path) -> PathBuf {
+pub fn path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("stage")
 }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use eci_fs_mountd::config::{self, Config, Location, OnError};
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::output::{self, print_error};
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
@@ -23,7 +24,6 @@ use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 use crate::cli::PROGRAM;
 use crate::cli::client::{Client, call_or_start, unexpected_answer};
-use crate::cli::isolate::STAGE;
 use crate::isolation::Overlays;
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
@@ -263,7 +263,7 @@ impl HookCall {
 
     fn attach(&self, container: ContainerInfo, choices: Choices) -> Result<()> {
         let pidfd = open_pidfd(container.pid)?;
-        let stage = self.config.runtime_dir.join(STAGE);
+        let stage = stage::path(&self.config.runtime_dir);
         let overlays = match &container.root {
             Some(root) => Overlays::below(&stage, root)?,
             None => None,
