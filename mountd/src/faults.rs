@@ -3,7 +3,8 @@
 //! The variable names a thread of [`crate::threads`] and the how manieth piece of its work panics: `watchdog:1`. In a
 //! release build there is no such code.
 //!
-//! Places where a daemon is killed have names too: `isolate-claimed:1`. There the process ends at once.
+//! Places where a daemon is killed have names too: `isolate-claimed:1`. There the process ends at once. At others it waits
+//! for a moment: `attach-begun:2`. A comma is between two faults.
 
 /// Panics if the fault is one of the thread `name`, and its time has come.
 #[cfg(debug_assertions)]
@@ -20,21 +21,32 @@ pub(crate) fn kill_at(name: &str) {
     }
 }
 
+/// Waits if the fault is one of the place `name`, and its time has come: long enough for other threads to do what they
+/// would do in between once in a while.
+#[cfg(debug_assertions)]
+pub(crate) fn wait_at(name: &str) {
+    if has_come(name) {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+}
+
 #[cfg(debug_assertions)]
 fn has_come(name: &str) -> bool {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
-    static FAULT: OnceLock<Option<(String, u64)>> = OnceLock::new();
-    static TIMES: AtomicU64 = AtomicU64::new(0);
-    let fault = FAULT.get_or_init(|| {
-        let text = std::env::var("ECI_FS_DAEMON_FAULT").ok()?;
-        let (name, time) = text.split_once(':')?;
-        Some((name.to_owned(), time.parse().ok()?))
+    /// The name of a fault, its time, and how often the place was reached.
+    type Fault = (String, u64, AtomicU64);
+    static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
+    let faults = FAULTS.get_or_init(|| {
+        let text = std::env::var("ECI_FS_DAEMON_FAULT").unwrap_or_default();
+        let fault = |text: &str| {
+            let (name, time) = text.split_once(':')?;
+            Some((name.to_owned(), time.parse().ok()?, AtomicU64::new(0)))
+        };
+        text.split(',').filter_map(fault).collect()
     });
-    match fault {
-        Some((fault, time)) if fault == name => TIMES.fetch_add(1, Ordering::Relaxed) + 1 == *time,
-        _ => false,
-    }
+    let mut faults = faults.iter().filter(|(fault, ..)| fault == name);
+    faults.any(|(_, time, times)| times.fetch_add(1, Ordering::Relaxed) + 1 == *time)
 }
 
 /// Does nothing: there are no faults in this build.
@@ -44,3 +56,7 @@ pub(crate) fn at(_: &str) {}
 /// Does nothing: there are no faults in this build.
 #[cfg(not(debug_assertions))]
 pub(crate) fn kill_at(_: &str) {}
+
+/// Does nothing: there are no faults in this build.
+#[cfg(not(debug_assertions))]
+pub(crate) fn wait_at(_: &str) {}

@@ -1,8 +1,8 @@
 //! The life of a daemon.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use support::{PATIENCE, Signal, mounts_of, open_pidfd, wait_for_end};
+use support::{PATIENCE, Ran, Scene, Signal, end_within, mounts_of, open_pidfd, wait_for_end};
 
 use crate::{limits, scene, sees, sees_the_host};
 
@@ -20,6 +20,36 @@ fn privileged_a_daemon_in_the_background_ends_with_its_last_container() {
     assert_eq!(scene.daemon_pid(), None);
     assert!(!scene.runtime_dir().join("control.sock").exists());
     assert!(scene.list().is_empty());
+}
+
+#[test]
+fn privileged_a_container_that_is_attached_while_the_last_one_ends_keeps_its_views() {
+    // On a busy host the attach may come too late: then the daemon has ended before, or goes on.
+    for _ in 0..4 {
+        attach_while_the_last_one_ends(&scene());
+    }
+}
+
+fn attach_while_the_last_one_ends(scene: &Scene) {
+    let last = scene.container().start();
+    let mut next = scene.container().limits(limits(128, 1.0)).start();
+    let mut command = scene.command(&["attach", &last.pid().to_string()]);
+    // The loop hears late that the last one is gone, and finds the daemon idle while the next attach has begun.
+    command.env("ECI_FS_DAEMON_FAULT", "removed:1,attach-begun:2");
+    Ran::run(&mut command).ok();
+    scene.note_background();
+    let first = open_pidfd(scene.daemon_pid().unwrap());
+    let name = format!("pid-{}", last.pid());
+    drop(last);
+    // No command may ask: the loop looks after each of them whether the daemon is idle.
+    let list = scene.runtime_dir().join("containers.json");
+    while std::fs::read_to_string(&list).is_ok_and(|list| list.contains(&name)) {
+        std::thread::yield_now();
+    }
+    scene.attach(&next);
+    end_within(&first, Duration::from_secs(1));
+    sees(&mut next, 128, 1);
+    assert_eq!(scene.list().len(), 1);
 }
 
 #[test]

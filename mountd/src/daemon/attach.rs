@@ -9,6 +9,7 @@ use super::containers::{Asked, Containers};
 use super::ended::remove_if_ended;
 use super::state::vanished;
 use crate::container::{describe, disks};
+use crate::faults;
 use crate::grafts::Progress;
 use crate::registry;
 use eci_fs_protocol::control::{Attach, Attached, Response, Selector};
@@ -52,6 +53,7 @@ pub(super) fn attach(
         containers.grafter.knock(&described.subject)?;
     }
     let _operation = containers.shared.begin_for(asker)?;
+    faults::wait_at("attach-begun");
     // The loop may not have heard yet that the last one of this name has ended.
     remove_if_ended(containers, &described.facts.id)?;
     let mut state = containers.shared.state();

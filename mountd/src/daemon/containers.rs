@@ -66,7 +66,8 @@ impl Containers {
     /// `next`, which no container has had, or others.
     ///
     /// # Errors
-    /// [`Reason::NameTaken`] when another container has its name; otherwise when the server cannot take it.
+    /// [`Reason::NameTaken`] when another container has its name; [`Error::ending`] when the daemon ends; otherwise when the
+    /// server cannot take it.
     pub(super) fn enter(
         &self,
         state: &mut DaemonState,
@@ -74,6 +75,10 @@ impl Containers {
         asked: Asked,
         next: Option<(u64, u32)>,
     ) -> Result<u64> {
+        // It may have decided so since the operation was begun: it was idle until this moment.
+        if state.ending {
+            return Err(Error::ending());
+        }
         if let Some(slot) = state.registry.find_subject(&described.subject) {
             return Ok(slot);
         }

@@ -31,6 +31,7 @@ pub(super) fn start_removing(containers: &Arc<Containers>) -> Result<Sender<u64>
             let operation = containers.shared.operation.lock();
             remove(&containers, slot);
             drop(operation);
+            faults::wait_at("removed");
             containers.events.wake();
             left = None;
         }
