@@ -21,6 +21,11 @@ fn privileged_eight_threads_that_read_a_view_see_no_torn_text() {
         let seen = container.ask(&["stress", path, "8", "500"]);
         let count = |what: &str| seen[what].as_object().map(serde_json::Map::len);
         assert_eq!(count("forms"), Some(1), "{path}: {seen}");
+        let zeros = seen["zeros"].as_u64().unwrap();
+        assert!(
+            zeros * 1000 <= seen["reads"].as_u64().unwrap(),
+            "{path}: {seen}"
+        );
         if path == "/proc/meminfo" {
             // The kernel's columns are wide enough for every number.
             assert_eq!(count("lengths"), Some(1), "{path}: {seen}");
