@@ -1,6 +1,6 @@
 //! Containers into which nothing is grafted, because it would show elsewhere or lie over something else.
 
-use support::Container;
+use support::{Container, mounts_of};
 
 use crate::{limits, scene};
 
@@ -46,6 +46,64 @@ fn privileged_a_container_whose_mounts_are_shared_with_others_is_refused() {
             "--make-rprivate",
         ],
     );
+}
+
+/// Has a container mount so much, on a path so long, that its mountinfo has more than 16 MiB.
+#[track_caller]
+fn mount_16_mib(container: &mut Container) {
+    // The kernel writes four characters for a blank, and a path may have 4095 of them.
+    let script = "mount -t tmpfs tmpfs /mnt && mount --make-private /mnt && cd /mnt || exit
+        name=$(printf '%240s' x)
+        for level in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do mkdir \"$name\" && cd \"$name\" || exit; done
+        for mount in $(seq 700); do mount -o bind . . || exit; done";
+    container.busybox(&["sh", "-c", script]);
+    let path = format!("/proc/{}/mountinfo", container.pid());
+    let length = std::fs::read(path).unwrap().len();
+    assert!(length > 16 << 20, "{length}");
+}
+
+#[test]
+fn privileged_a_container_with_more_mounts_than_are_read_is_refused() {
+    let scene = scene();
+    let mut container = scene
+        .container()
+        .options(&["--shared", "--proc", "inherited"])
+        .start();
+    mount_16_mib(&mut container);
+    // The grafts would be on the host.
+    let before = mounts_of("thread-self");
+    let ran = scene.eci_fs(&["attach", &container.pid().to_string()]);
+    ran.refused(&["mount"]);
+    assert_eq!(mounts_of("thread-self"), before);
+    assert_eq!(scene.list().len(), 0);
+}
+
+#[test]
+fn privileged_a_container_that_mounts_without_end_keeps_its_grafts_and_disturbs_nobody() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let mut container = scene.container().limits(limits(128, 1.0)).start();
+    let mut other = scene.container().limits(limits(256, 1.0)).start();
+    scene.attach(&container);
+    mount_16_mib(&mut container);
+    crate::sees(&mut container, 128, 1);
+    scene.attach(&other);
+    crate::sees(&mut other, 256, 1);
+    daemon.die();
+    // The next daemon finds it.
+    let daemon = scene.daemon(&[]);
+    assert_eq!(scene.list().len(), 2);
+    crate::sees(&mut container, 128, 1);
+    let detach = scene.eci_fs(&["detach", &container.pid().to_string()]);
+    detach.refused(&["mountinfo has more than 16 MiB", "unmount"]);
+    crate::sees(&mut container, 128, 1);
+    scene.detach(&other);
+    crate::sees_the_host(&mut other);
+    container.busybox(&["umount", "-l", "/mnt"]);
+    scene.detach(&container);
+    crate::sees_the_host(&mut container);
+    drop((container, other));
+    daemon.end();
 }
 
 #[test]

@@ -410,6 +410,32 @@ fn privileged_a_container_with_more_names_than_are_kept_harms_nobody() {
     assert_eq!(names(&victim.busybox(&["ls", NEIGH])).len(), 3);
 }
 
+/// A listing of 5300 such names is longer than a packet of the broker.
+#[test]
+fn privileged_a_listing_of_5300_devices_harms_nobody() {
+    let scene = scene();
+    let daemon = scene.daemon(&[]);
+    let (mut attacker, mut victim) = (start(&scene, true), start(&scene, true));
+    let batch: String = (0..5300)
+        .map(|number| format!("link add longlonglo{number:04} type ifb\n"))
+        .collect();
+    // Longer than an argument may be.
+    let lines = scene.dir().join("devices");
+    std::fs::write(&lines, batch).unwrap();
+    beside(&attacker, &["ip", "-batch", lines.to_str().unwrap()]);
+    scene.attach(&attacker);
+    scene.attach(&victim);
+    let somaxconn = "/proc/sys/net/core/somaxconn";
+    let before = victim.read(somaxconn);
+    // All of them, default and lo.
+    assert_eq!(names(&attacker.busybox(&["ls", NEIGH])).len(), 5302);
+    assert_eq!(victim.read(somaxconn), before);
+    assert_eq!(names(&victim.busybox(&["ls", NEIGH])).len(), 2);
+    read_device(&mut attacker, "longlonglo5299");
+    drop((attacker, victim));
+    daemon.end();
+}
+
 const PING: &str = "/proc/sys/net/ipv4/ping_group_range";
 
 #[test]

@@ -206,8 +206,12 @@ pub(super) fn ungraft(containers: &Containers, slot: u64) -> Result<usize> {
     let done = containers
         .grafter
         .detach(&subject, root, Some(slot), paths.clone());
-    if done.as_ref().is_err_and(|error| error.kind == Kind::Busy) {
-        // They are still there, and can be taken out when the container lets itself be looked into.
+    // They are gone if the container is. Otherwise they are still there, and can be taken out when the container lets itself
+    // be looked into.
+    if done
+        .as_ref()
+        .is_err_and(|error| error.kind != Kind::NotFound)
+    {
         if let Some(container) = containers.shared.state().registry.get_mut(slot) {
             container.grafted = paths;
         }
