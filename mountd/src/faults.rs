@@ -24,6 +24,10 @@ pub(crate) fn kill_at(name: &str) {
 /// Waits if the fault is one of the place `name`, and its time has come: long enough for other threads to do what they
 /// would do in between once in a while.
 #[cfg(debug_assertions)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "there is no event: nothing happens here"
+)]
 pub(crate) fn wait_at(name: &str) {
     if has_come(name) {
         std::thread::sleep(std::time::Duration::from_millis(500));

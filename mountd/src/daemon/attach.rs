@@ -208,13 +208,9 @@ pub(super) fn ungraft(containers: &Containers, slot: u64) -> Result<usize> {
         .detach(&subject, root, Some(slot), paths.clone());
     // They are gone if the container is. Otherwise they are still there, and can be taken out when the container lets itself
     // be looked into.
-    if done
-        .as_ref()
-        .is_err_and(|error| error.kind != Kind::NotFound)
-    {
-        if let Some(container) = containers.shared.state().registry.get_mut(slot) {
-            container.grafted = paths;
-        }
+    let stay = matches!(&done, Err(error) if error.kind != Kind::NotFound);
+    if stay && let Some(container) = containers.shared.state().registry.get_mut(slot) {
+        container.grafted = paths;
     }
     done
 }
