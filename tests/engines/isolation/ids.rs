@@ -16,7 +16,7 @@ const IDS: u32 = 65_536;
 
 /// The first id of the host in a map of a user namespace that has one line.
 #[track_caller]
-fn parse_map(map: &str) -> u32 {
+pub(super) fn parse_map(map: &str) -> u32 {
     let words: Vec<u32> = map
         .split_whitespace()
         .map(|word| word.parse().unwrap())

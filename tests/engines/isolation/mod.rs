@@ -1,6 +1,7 @@
 //! Engines with containers that are isolated: everything that they do with them is as without isolation.
 
 mod ids;
+mod operator;
 mod privileged;
 mod programs;
 
