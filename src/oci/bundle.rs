@@ -23,6 +23,8 @@ pub struct Bundle {
     /// True if its process may have programs that measure CPUs, by its bounding set. The runtime drops the other
     /// capabilities after the hooks, so /proc does not tell yet. Without a bounding set it drops all of them.
     pub measures_cpus: bool,
+    /// True if a cgroup is mounted so that it can be written to.
+    pub writable_cgroup: bool,
 }
 
 /// The fields of config.json that are read. All others are for the runtime.
@@ -35,6 +37,30 @@ struct Config {
     linux: Option<Linux>,
     #[serde(default)]
     process: Option<Process>,
+    #[serde(default)]
+    mounts: Option<Vec<Mount>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mount {
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    source: Option<PathBuf>,
+    #[serde(default)]
+    options: Option<Vec<String>>,
+}
+
+/// Where hosts mount their cgroups.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+impl Mount {
+    fn is_writable_cgroup(&self) -> bool {
+        let is_cgroup = matches!(self.kind.as_deref(), Some("cgroup" | "cgroup2"))
+            || (self.source.as_ref()).is_some_and(|source| source.starts_with(CGROUPS));
+        let mut options = self.options.iter().flatten();
+        is_cgroup && !options.any(|option| option == "ro" || option == "rro")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,6 +115,11 @@ impl Bundle {
             root: dir.join(root.path),
             annotations: config.annotations.unwrap_or_default(),
             unmasked: lists.into_iter().flatten().all(|list| list.is_empty()),
+            writable_cgroup: config
+                .mounts
+                .iter()
+                .flatten()
+                .any(Mount::is_writable_cgroup),
             measures_cpus: can_measure(bounding.iter().flatten().map(String::as_str)),
         })
     }
@@ -114,6 +145,39 @@ mod tests {
             assert_eq!(unmasked(linux).unwrap(), wanted, "{linux}");
         }
         assert!(unmasked(r#","linux":{"maskedPaths":7}"#).is_err());
+    }
+
+    #[test]
+    fn a_cgroup_that_can_be_written_to_is_seen() {
+        for (mounts, wanted) in [
+            ("null", false),
+            (r#"[{"destination":"/sys","type":"sysfs"}]"#, false),
+            (
+                r#"[{"destination":"/c","type":"cgroup","options":["nosuid","ro"]}]"#,
+                false,
+            ),
+            (r#"[{"destination":"/c","type":"cgroup"}]"#, true),
+            (
+                r#"[{"destination":"/c","type":"cgroup2","options":["nosuid","rw"]}]"#,
+                true,
+            ),
+            (
+                r#"[{"destination":"/c","source":"/sys/fs/cgroup","options":["rbind"]}]"#,
+                true,
+            ),
+            (
+                r#"[{"destination":"/c","source":"/sys/fs/cgroup","options":["rbind","ro"]}]"#,
+                false,
+            ),
+            (
+                r#"[{"destination":"/c","source":"/srv","options":["rbind"]}]"#,
+                false,
+            ),
+        ] {
+            let text = format!(r#"{{"root":{{"path":"x"}},"mounts":{mounts}}}"#);
+            let bundle = Bundle::parse(Path::new("/b"), text.as_bytes()).unwrap();
+            assert_eq!(bundle.writable_cgroup, wanted, "{mounts}");
+        }
     }
 
     #[test]

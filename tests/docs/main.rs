@@ -271,6 +271,27 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn every_test_that_the_promises_of_isolation_name_is_there() {
+    let document = fs::read_to_string(root().join("docs/isolation.md")).unwrap();
+    let (_, promises) = document.split_once("\n## Promises").unwrap();
+    let promises = promises.split("\n## ").next().unwrap();
+    let named: Vec<_> = promises
+        .split('`')
+        .filter(|word| word.starts_with("privileged_"))
+        .collect();
+    assert!(!named.is_empty());
+    let mut files = Vec::new();
+    for dir in ["tests/container", "tests/engines"] {
+        sources(&root().join(dir), &mut files);
+    }
+    for name in named {
+        let test = format!("fn {name}()");
+        let is_there = files.iter().any(|(_, text)| text.contains(&test));
+        assert!(is_there, "{name}");
+    }
+}
+
+#[test]
 fn every_file_that_a_document_names_is_there() {
     for document in [
         "README.md",

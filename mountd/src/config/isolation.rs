@@ -22,6 +22,9 @@ pub struct Isolation {
     pub unmapped_volumes: UnmappedVolumes,
     /// True if an annotation may have a container not isolated.
     pub opt_out: bool,
+    /// True if a container whose cgroup is mounted writable may make cgroups below it in hierarchies of version 1, too.
+    /// Nothing bounds their number there.
+    pub delegate_cgroup_v1: bool,
 }
 
 /// The reaction to a container that shares its pid, network, ipc, uts or user namespace with the host.
@@ -52,6 +55,7 @@ impl Default for Isolation {
             host_namespaces: HostNamespaces::Refuse,
             unmapped_volumes: UnmappedVolumes::Pass,
             opt_out: false,
+            delegate_cgroup_v1: false,
         }
     }
 }

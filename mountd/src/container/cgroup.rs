@@ -22,24 +22,37 @@ pub struct Membership {
     pub path: String,
 }
 
-/// Parses `/proc/<pid>/cgroup` (cgroups(7)). Named v1 hierarchies ("name=systemd") have no controller that a view could
-/// ask, and are left out.
-pub fn parse_memberships(text: &str) -> Vec<Membership> {
+impl Membership {
+    /// Returns the version of the hierarchy, 1 or 2.
+    fn version(&self) -> u8 {
+        if self.controllers.is_empty() { 2 } else { 1 }
+    }
+}
+
+/// Parses `/proc/<pid>/cgroup` (cgroups(7)).
+pub fn parse_all_memberships(text: &str) -> Vec<Membership> {
     text.lines()
         .filter_map(|line| {
             let mut parts = line.splitn(3, ':');
             let (_id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            let controllers: Vec<String> = controllers
-                .split(',')
-                .filter(|c| !c.is_empty())
-                .map(str::to_owned)
-                .collect();
-            (!controllers.iter().any(|c| c.starts_with("name="))).then(|| Membership {
-                controllers,
+            let controllers = controllers.split(',').filter(|c| !c.is_empty());
+            Some(Membership {
+                controllers: controllers.map(str::to_owned).collect(),
                 path: path.to_owned(),
             })
         })
         .collect()
+}
+
+/// Parses `/proc/<pid>/cgroup`. Named v1 hierarchies ("name=systemd") have no controller that a view could ask, and are left
+/// out.
+pub fn parse_memberships(text: &str) -> Vec<Membership> {
+    let mut all = parse_all_memberships(text);
+    all.retain(|membership| {
+        let mut controllers = membership.controllers.iter();
+        !controllers.any(|c| c.starts_with("name="))
+    });
+    all
 }
 
 /// Returns the path of the cgroup that is the root of a cgroup namespace, from the path that the host sees and the path
@@ -57,25 +70,31 @@ pub fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str> {
     Some(if root.is_empty() { "/" } else { root })
 }
 
+/// The directory of a cgroup.
+#[derive(Debug)]
+pub struct Directory<'a> {
+    /// It, open for reading.
+    pub dir: OwnedFd,
+    /// The mount point of the hierarchy.
+    pub top: &'a str,
+    /// The path below the mount point.
+    pub rest: &'a str,
+}
+
 /// Opens the directory of `membership` in its hierarchy.
 ///
 /// `Ok(None)` when the hierarchy is not mounted where we can see it.
 ///
 /// # Errors
 /// When the path leads out of what is mounted, or the cgroup has been removed.
-pub(super) fn open_hierarchy(
-    mounts: &[Mount],
-    membership: &Membership,
-) -> Result<Option<(HierarchyFacts, OwnedFd)>> {
+pub fn open_directory<'a>(
+    mounts: &'a [Mount],
+    membership: &'a Membership,
+) -> Result<Option<Directory<'a>>> {
     let path = &membership.path;
-    let version = if membership.controllers.is_empty() {
-        2
-    } else {
-        1
-    };
     // A hierarchy may be mounted several times and in parts: the first mount that holds the path is used.
     let found = mounts.iter().find_map(|mount| {
-        let ours = match version {
+        let ours = match membership.version() {
             2 => mount.fstype == "cgroup2",
             _ => {
                 mount.fstype == "cgroup"
@@ -113,15 +132,36 @@ pub(super) fn open_hierarchy(
             _ => error,
         }
     })?;
+    Ok(Some(Directory {
+        dir,
+        top: &mount.point,
+        rest,
+    }))
+}
+
+/// Opens the directory of `membership` for views.
+///
+/// `Ok(None)` when the hierarchy is not mounted where we can see it.
+///
+/// # Errors
+/// As [`open_directory`].
+pub(super) fn open_hierarchy(
+    mounts: &[Mount],
+    membership: &Membership,
+) -> Result<Option<(HierarchyFacts, OwnedFd)>> {
+    let version = membership.version();
+    let Some(Directory { dir, top, rest }) = open_directory(mounts, membership)? else {
+        return Ok(None);
+    };
     let controllers = match version {
         1 => membership.controllers.clone(),
         // What is bound to v2 at all; whether it is enabled for this cgroup, its files tell.
-        _ => read_controllers(&top, &mount.point)?,
+        _ => read_controllers(top)?,
     };
     let depth = rest.split('/').filter(|part| !part.is_empty()).count();
     if !is_open_to_all(&dir, depth)? {
         tracing::warn!(
-            cgroup = shown,
+            cgroup = format!("{top}/{rest}"),
             "only its owner may search this cgroup or one above, so views that are computed from it fail: \
              make it again with a umask of 022, or add the permission with chmod o+rx"
         );
@@ -170,19 +210,9 @@ fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     }
 }
 
-fn read_controllers(top: &OwnedFd, point: &str) -> Result<Vec<String>> {
-    let path = format!("{point}/cgroup.controllers");
-    let file = rustix::fs::openat(
-        top,
-        "cgroup.controllers",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    );
-    let text = match file {
-        Ok(file) => std::io::read_to_string(std::fs::File::from(file))
-            .map_err(|e| Error::io("read", &path, e))?,
-        Err(e) => return Err(Error::io("open", &path, e)),
-    };
+fn read_controllers(top: &str) -> Result<Vec<String>> {
+    let path = format!("{top}/cgroup.controllers");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     Ok(text.split_ascii_whitespace().map(str::to_owned).collect())
 }
 

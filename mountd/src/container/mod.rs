@@ -13,7 +13,9 @@ mod open_below;
 mod pid_max;
 pub mod procfs;
 
-pub use cgroup::{Membership, namespace_root, parse_memberships};
+pub use cgroup::{
+    Directory, Membership, namespace_root, open_directory, parse_all_memberships, parse_memberships,
+};
 pub(crate) use describe::has_ended;
 pub use describe::{Described, Subject, describe, describe_again, lives, open_pidfd};
 pub(crate) use disks::disks;

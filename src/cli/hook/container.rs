@@ -24,6 +24,8 @@ pub(super) struct ContainerInfo {
     pub(super) unmasked: bool,
     /// True if its programs can measure CPUs; none if the engine's configuration does not tell.
     pub(super) measures_cpus: Option<bool>,
+    /// True if a cgroup is mounted so that it can be written to.
+    pub(super) writable_cgroup: bool,
     pub(super) annotations: BTreeMap<String, String>,
 }
 
@@ -46,6 +48,7 @@ impl ContainerInfo {
             root: Some(bundle.root),
             unmasked: bundle.unmasked,
             measures_cpus: Some(bundle.measures_cpus),
+            writable_cgroup: bundle.writable_cgroup,
             annotations,
         })
     }
@@ -66,6 +69,7 @@ impl ContainerInfo {
             root: None,
             unmasked: false,
             measures_cpus: None,
+            writable_cgroup: false,
             annotations: BTreeMap::new(),
         })
     }

@@ -24,7 +24,7 @@ use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 use crate::cli::PROGRAM;
 use crate::cli::client::{Client, call_or_start, unexpected_answer};
-use crate::isolation::Overlays;
+use crate::isolation::{self, Overlays};
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
@@ -94,6 +94,8 @@ enum Action {
 #[derive(Debug, Clone)]
 struct HookCall {
     config: config::Hook,
+    /// See [`config::Isolation::delegate_cgroup_v1`].
+    delegate_cgroup_v1: bool,
     /// The configuration, if it was named. A daemon that the hook starts reads the same one.
     config_path: Option<PathBuf>,
     /// The time at which the time limit is over.
@@ -137,10 +139,11 @@ pub(super) fn main(options: &Options) -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let begun = Instant::now();
-    let (mut config, read) = match Config::read(&Location::of(options.config.as_deref())) {
-        Ok(config) => (config.hook, Ok(())),
-        Err(error) => (config::Hook::default(), Err(error)),
+    let (read, result) = match Config::read(&Location::of(options.config.as_deref())) {
+        Ok(config) => (config, Ok(())),
+        Err(error) => (Config::default(), Err(error)),
     };
+    let mut config = read.hook;
     config.on_error = options.on_error.unwrap_or(config.on_error);
     config.timeout = options.timeout.unwrap_or(config.timeout);
     config.start |= options.start;
@@ -150,10 +153,11 @@ fn run(options: &Options) -> Result<()> {
     let deadline = begun + config.limit();
     let call = HookCall {
         config,
+        delegate_cgroup_v1: read.isolation.delegate_cgroup_v1,
         config_path: options.config.clone(),
         deadline,
     };
-    let result = read.and_then(|()| call.run_in_time(options));
+    let result = result.and_then(|()| call.run_in_time(options));
     let Err(error) = result else {
         return Ok(());
     };
@@ -236,8 +240,22 @@ impl HookCall {
             container.annotations.insert(key.into(), value.into());
         }
         let name = container.name.clone();
+        self.delegate_cgroup(&container);
         self.decide_and_attach(container)
             .map_err(|error| error.context(format!("container {name}")))
+    }
+
+    /// Gives an isolated container its cgroup, if it can write to that. Without it the container starts all the same.
+    fn delegate_cgroup(&self, container: &ContainerInfo) {
+        let runtime_dir = &self.config.runtime_dir;
+        let isolated = stage::path(runtime_dir).join(stage::ROOT);
+        if !container.writable_cgroup || container.root.as_ref() != Some(&isolated) {
+            return;
+        }
+        if let Err(error) = isolation::delegate_cgroups(container.pid, self.delegate_cgroup_v1) {
+            let name = &container.name;
+            write_log(runtime_dir, format_args!("container {name}: {error}"));
+        }
     }
 
     fn decide_and_attach(&self, container: ContainerInfo) -> Result<()> {

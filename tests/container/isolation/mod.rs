@@ -1,5 +1,6 @@
 //! Isolated containers: a user namespace each, and files that are right inside and on the disk.
 
+mod cgroups;
 mod devices;
 mod ends;
 mod files;

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 
 pub use apt::{packages, packages_and_dependencies};
 pub use kernel::{Kernel, KernelFiles};
-pub use system::system;
+pub use system::{root_archive, system};
 
 use crate::paths::target_dir;
 

@@ -1,7 +1,13 @@
-//! Docker with containers that are isolated: everything that it does with them is as without isolation.
+//! Engines with containers that are isolated: everything that they do with them is as without isolation.
+
+mod ids;
+mod operator;
+mod privileged;
+mod programs;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use support::Scene;
@@ -11,11 +17,24 @@ use crate::host::Host;
 use crate::same::without_ids;
 use crate::scene;
 
+/// The path of a configuration of the host that isolates.
+#[track_caller]
+fn configuration(scene: &Scene, more: &str) -> PathBuf {
+    let config = scene.dir().join("eci-fs.toml");
+    fs::write(&config, format!("[isolation]\nenabled = true\n{more}")).unwrap();
+    config
+}
+
 /// A docker whose default runtime isolates. `runc` is the plain one.
 #[track_caller]
 fn docker(host: &Host<'_>, scene: &Scene) -> Docker {
-    let config = scene.dir().join("eci-fs.toml");
-    fs::write(&config, "[isolation]\nenabled = true\n").unwrap();
+    docker_with(host, scene, "")
+}
+
+/// The same, with more settings of isolation.
+#[track_caller]
+fn docker_with(host: &Host<'_>, scene: &Scene, more: &str) -> Docker {
+    let config = configuration(scene, more);
     let file = host.install("docker", &[]).join("etc/docker/daemon.json");
     let mut daemon: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     daemon["runtimes"]["eci"]["runtimeArgs"] = json!(["--eci-config", config]);

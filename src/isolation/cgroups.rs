@@ -1,0 +1,140 @@
+//! The cgroups of an isolated container, given to its root so that it can make cgroups below them. Its limits stay the
+//! host's.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+use eci_fs_mountd::container::{Membership, open_directory, parse_all_memberships};
+use eci_fs_protocol::error::{Error, Result};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat};
+use rustix::io::Errno;
+
+use super::policy::parse_map;
+use super::read_mounts;
+
+/// The files of a cgroup of version 1 by which its owner puts processes into cgroups.
+const FILES_OF_VERSION_1: [&str; 2] = ["cgroup.procs", "tasks"];
+
+/// Those of version 2 (cgroups(7), "Cgroups delegation").
+const FILES_OF_VERSION_2: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
+
+/// The most cgroups below one that is delegated. The kernel has 65,535 memory cgroups for all.
+const MOST_BELOW: &str = "4096";
+
+/// Gives the cgroups of the process `pid`, which is the init of a new container, to root of its user namespace: those of
+/// version 2, and with `version_1` those of version 1. A cgroup that has another process, too, is not the container's, and
+/// stays as it is.
+///
+/// # Errors
+/// When the map of the user namespace has parts, and the kernel's.
+pub fn delegate(pid: i32, version_1: bool) -> Result<()> {
+    let read = |file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))
+    };
+    let Some((first_id, _)) = parse_map(&read("uid_map")?) else {
+        return Err(Error::refused(
+            "its cgroup is not delegated, because its user namespace maps ids in parts",
+        ));
+    };
+    let mounts = read_mounts()?;
+    for membership in parse_all_memberships(&read("cgroup")?) {
+        let is_version_1 = !membership.controllers.is_empty();
+        if is_version_1 && !version_1 || !is_below_the_top(&membership) {
+            continue;
+        }
+        let Some(found) = open_directory(&mounts, &membership)? else {
+            continue;
+        };
+        if is_alone(pid, &found.dir) {
+            give(&found.dir, is_version_1, first_id)
+                .map_err(|e| Error::io("delegate", format!("{}/{}", found.top, found.rest), e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether the cgroup has one above it, in our cgroup namespace.
+fn is_below_the_top(membership: &Membership) -> bool {
+    membership.path != "/" && !membership.path.starts_with("/..")
+}
+
+/// Returns whether the process is the only one in a cgroup.
+fn is_alone(pid: i32, dir: &OwnedFd) -> bool {
+    let Ok(file) = open(dir, "cgroup.procs", OFlags::RDONLY) else {
+        return false;
+    };
+    let text = std::io::read_to_string(file).unwrap_or_default();
+    let processes: BTreeSet<&str> = text.lines().collect();
+    processes.into_iter().eq([pid.to_string().as_str()])
+}
+
+fn give(dir: &OwnedFd, version_1: bool, first_id: u32) -> std::result::Result<(), Errno> {
+    let files: &[&str] = if version_1 {
+        &FILES_OF_VERSION_1
+    } else {
+        bound(dir)?;
+        &FILES_OF_VERSION_2
+    };
+    let owner = (Some(Uid::from_raw(first_id)), Some(Gid::from_raw(first_id)));
+    for file in files {
+        match chownat(dir, *file, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    rustix::fs::fchown(dir, owner.0, owner.1)
+}
+
+/// Bounds the number of cgroups below one of version 2, unless it has a bound.
+fn bound(dir: &OwnedFd) -> std::result::Result<(), Errno> {
+    let name = "cgroup.max.descendants";
+    let text = std::io::read_to_string(open(dir, name, OFlags::RDONLY)?).map_err(errno)?;
+    if text.trim() == "max" {
+        let mut file = open(dir, name, OFlags::WRONLY)?;
+        file.write_all(MOST_BELOW.as_bytes()).map_err(errno)?;
+    }
+    Ok(())
+}
+
+fn open(dir: &OwnedFd, name: &str, how: OFlags) -> std::result::Result<fs::File, Errno> {
+    let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty()).map(fs::File::from)
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_top_of_a_hierarchy_is_nobodys() {
+        let below = |path: &str| {
+            is_below_the_top(&Membership {
+                controllers: Vec::new(),
+                path: path.to_owned(),
+            })
+        };
+        assert!(below("/docker/x"));
+        assert!(!below("/"));
+        assert!(!below("/../x"));
+    }
+
+    #[test]
+    fn a_cgroup_with_other_processes_is_not_the_containers() {
+        let alone = |text: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("cgroup.procs"), text).unwrap();
+            is_alone(7, &OwnedFd::from(fs::File::open(dir.path()).unwrap()))
+        };
+        assert!(alone("7\n"));
+        assert!(!alone("7\n8\n"));
+        assert!(!alone("77\n"));
+        assert!(!alone(""));
+    }
+}
