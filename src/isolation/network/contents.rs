@@ -223,10 +223,12 @@ fn is_lasting(address: &Message) -> bool {
     address.byte(0) == FAMILIES[0] || flags & libc::IFA_F_PERMANENT != 0
 }
 
-/// Returns an address for which the kernel does not ask again whether another host has it: it did in the other namespace.
+/// Returns an address for which the kernel does not ask again whether another host has it, if it has done so in the other
+/// namespace.
 fn without_detection(address: &Message) -> Message {
     let flags = number(address.attribute(ADDRESS, libc::IFA_FLAGS));
-    let Some(flags) = flags.filter(|flags| flags & libc::IFA_F_DADFAILED == 0) else {
+    let is_open = libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED;
+    let Some(flags) = flags.filter(|flags| flags & is_open == 0) else {
         return address.clone();
     };
     if address.byte(0) != FAMILIES[1] {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use eci_fs_protocol::error::{Error, Result};
@@ -50,7 +51,7 @@ impl Sysctls {
         Ok(())
     }
 
-    /// Gives the namespace of this thread these values.
+    /// Gives the namespace of this thread these values, but for those that it does not have.
     ///
     /// # Errors
     /// When one cannot be given.
@@ -59,8 +60,11 @@ impl Sysctls {
         for _ in 0..PASSES {
             last = None;
             for (path, value) in &self.0 {
-                if fs::read(path).is_ok_and(|now| now == *value) {
-                    continue;
+                match fs::read(path) {
+                    Ok(now) if now == *value => continue,
+                    // The kernel shows some only in namespaces of the host (neigh/*, ipv6/route/*).
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    _ => {}
                 }
                 last = Some((path, fs::write(path, value)));
             }
