@@ -8,6 +8,7 @@ mod cgroups;
 mod clones;
 mod devices;
 mod mount_setattr;
+mod network;
 mod overlay;
 pub mod policy;
 mod root;
@@ -74,6 +75,15 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     let real = |path: &Path| std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e));
     let root = real(&bundle.dir.join(&bundle.container.root))?;
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
+    if let Some(network) = policy::network_of_engine(bundle.container, Path::new("/proc")) {
+        // The engine has to find it, so this comes before the mounts of its own.
+        network::own(network, &range.user_namespace, &read_mounts()?).map_err(|error| {
+            let path = network.display();
+            error
+                .context(format!("the network at {path}"))
+                .remedy(policy::ENGINE_MADE)
+        })?;
+    }
     give_streams(range.first_id)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
     // What is mounted here does not appear on the host, and what the host mounts still appears here.

@@ -10,6 +10,7 @@ mod cri;
 mod docker;
 mod host;
 mod isolation;
+mod networks;
 mod podman;
 mod same;
 mod views;

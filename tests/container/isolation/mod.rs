@@ -5,6 +5,7 @@ mod devices;
 mod ends;
 mod files;
 mod namespaces;
+mod networks;
 mod ranges;
 mod refused;
 mod rig;

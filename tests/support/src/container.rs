@@ -216,7 +216,9 @@ impl Engine {
         let v2 = hybrid().filter(|_| self == Self::Crun)?;
         let mut command = Command::new(find_program("unshare"));
         let script = r#"mount --bind /dev/null "$0" && exec "$@""#;
-        command.args(["--mount", "sh", "-c", script]);
+        // Mounts of a scene are private, but for those that a test shares.
+        command.args(["--mount", "--propagation=unchanged"]);
+        command.args(["sh", "-c", script]);
         command.arg(v2.join("cgroup.controllers"));
         Some(command)
     }

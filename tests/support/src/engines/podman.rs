@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{CommandLine, Image, mount_over, prepare, without_network, write};
-use crate::{Cgroup, Scene, find_program};
+use crate::{Cgroup, Ran, Scene, find_program};
 
 /// The host ids for `--userns=auto`.
 const IDS: &str = "containers:200000:1000000\n";
@@ -15,6 +15,8 @@ pub struct Podman {
     cgroup: Cgroup,
     dir: PathBuf,
     hooks: Option<PathBuf>,
+    global: Vec<String>,
+    network: Option<PathBuf>,
 }
 
 impl Podman {
@@ -36,6 +38,8 @@ impl Podman {
             cgroup: Cgroup::named(Cgroup::fresh_path()),
             dir,
             hooks: hooks.map(Path::to_owned),
+            global: Vec::new(),
+            network: None,
         };
         let archive = Image::build(scene).archive;
         let archive = archive.to_string_lossy();
@@ -48,6 +52,31 @@ impl Podman {
         &self.cgroup
     }
 
+    /// Adds options before the subcommand, to all later calls.
+    #[must_use]
+    pub fn with(mut self, options: &[&str]) -> Self {
+        self.global
+            .extend(options.iter().copied().map(str::to_owned));
+        self
+    }
+
+    /// Gives podman a network namespace that lasts from call to call, and its containers the networks that it makes. Returns
+    /// also where it is mounted.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[track_caller]
+    #[must_use]
+    pub fn with_network(mut self) -> (Self, PathBuf) {
+        let path = self.dir.join("host-network");
+        write(&path, "");
+        let mut unshare = Command::new(find_program("unshare"));
+        unshare.arg(format!("--net={}", path.display()));
+        Ran::run(unshare.args(["ip", "link", "set", "lo", "up"])).ok();
+        self.network = Some(path.clone());
+        (self, path)
+    }
+
     /// Sets the directory of hooks, or none. Returns the old one.
     pub fn hooks(&mut self, hooks: Option<&Path>) -> Option<PathBuf> {
         std::mem::replace(&mut self.hooks, hooks.map(Path::to_owned))
@@ -56,7 +85,15 @@ impl Podman {
 
 impl CommandLine for Podman {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = without_network(find_program("podman"));
+        let mut command = match &self.network {
+            None => without_network(find_program("podman")),
+            Some(path) => {
+                let mut command = Command::new(find_program("nsenter"));
+                command.arg(format!("--net={}", path.display()));
+                command.arg(find_program("podman"));
+                command
+            }
+        };
         for (option, name) in [
             ("--root", "root"),
             ("--runroot", "run"),
@@ -68,23 +105,29 @@ impl CommandLine for Podman {
         if let Some(hooks) = &self.hooks {
             command.arg("--hooks-dir").arg(hooks);
         }
-        command.args(arguments);
+        command.args(&self.global).args(arguments);
         command
     }
 
     fn run_options(&self) -> Vec<String> {
         // By default podman raises limits, which needs a capability that not every root has.
-        vec![
-            "--network=none".to_owned(),
+        let mut options = vec![
             "--ulimit=nofile=1024:4096".to_owned(),
             "--ulimit=nproc=4096:4096".to_owned(),
             format!("--cgroup-parent={}", self.cgroup.path()),
-        ]
+        ];
+        if self.network.is_none() {
+            options.push("--network=none".to_owned());
+        }
+        options
     }
 }
 
 impl Drop for Podman {
     fn drop(&mut self) {
         self.call(&["rm", "--all", "--force", "--time", "0"]);
+        if let Some(path) = &self.network {
+            let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
+        }
     }
 }

@@ -1,0 +1,59 @@
+//! Networks that an engine made before the container: podman's networks, and those of a CRI.
+//!
+//! Such a network namespace belongs to the host's user namespace, and that cannot be changed. So another one is made that
+//! belongs to the container's. All interfaces are moved over with what they have, and it is mounted where the engine keeps
+//! the namespace. The other end of each interface stays where it is, so the engine finds, changes and removes the network
+//! as before.
+
+mod contents;
+mod filters;
+mod link;
+mod namespace;
+mod netlink;
+mod place;
+mod sysctls;
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use eci_fs_mountd::container::mountinfo::Mount;
+use eci_fs_protocol::error::{Error, Result};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use contents::Contents;
+use filters::Filters;
+use netlink::{ROUTE, Socket};
+use sysctls::Sysctls;
+
+/// Puts a network namespace that belongs to `user_namespace` in the place of the one that an engine made at `path`.
+/// `mounts` are those of this process.
+///
+/// # Errors
+/// When the network has something that cannot be moved: then the engine's stays as it was. The kernel's: then the
+/// interfaces are back in it, but not set up.
+pub(super) fn own(path: &Path, user_namespace: impl AsFd, mounts: &[Mount]) -> Result<()> {
+    let path = std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e))?;
+    place::check(&path, mounts)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let engines =
+        openat(CWD, &path, flags, Mode::empty()).map_err(|e| Error::io("open", &path, e))?;
+    let ours = namespace::make(user_namespace.as_fd())?;
+    let (from, filters, sysctls) = namespace::inside(&engines, || {
+        Ok((route_socket()?, Filters::read()?, Sysctls::read()?))
+    })?;
+    let (to, usual) = namespace::inside(&ours, || Ok((route_socket()?, Filters::read()?)))?;
+    filters.check(&usual)?;
+    let contents = Contents::read(&from, &to)?;
+    contents.shift((&from, &engines), (&to, &ours))?;
+    let done = namespace::inside(&ours, || sysctls.write())
+        .and_then(|()| contents.restore(&to))
+        .and_then(|()| place::replace(&path, &ours));
+    if done.is_err() {
+        contents.shift_back(&to, &engines);
+    }
+    done
+}
+
+fn route_socket() -> Result<Socket> {
+    Socket::open(ROUTE).map_err(|e| Error::io("open", "a netlink socket", e))
+}

@@ -1,0 +1,80 @@
+//! The settings below /proc/sys/net, which each network namespace has for itself. Those of an interface do not move with it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use eci_fs_protocol::error::{Error, Result};
+
+/// The directory of the settings. What is in it depends on the namespace of the thread that looks.
+const DIRECTORY: &str = "/proc/sys/net";
+
+/// The most settings: those of some hundred interfaces.
+const MAX_SETTINGS: usize = 65_536;
+
+/// The times that all settings are compared. Some settings change others (ip_forward does).
+const PASSES: usize = 3;
+
+/// The settings of a network namespace, by their paths.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sysctls(BTreeMap<PathBuf, Vec<u8>>);
+
+impl Sysctls {
+    /// Reads those of the namespace of this thread.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or has an absurd number of files.
+    pub(super) fn read() -> Result<Self> {
+        let mut this = Self::default();
+        this.add(Path::new(DIRECTORY))?;
+        Ok(this)
+    }
+
+    fn add(&mut self, dir: &Path) -> Result<()> {
+        let trouble = |e| Error::io("list", dir, e);
+        for entry in fs::read_dir(dir).map_err(trouble)? {
+            let entry = entry.map_err(trouble)?;
+            let path = entry.path();
+            if entry.file_type().map_err(trouble)?.is_dir() {
+                self.add(&path)?;
+            } else if let Ok(value) = fs::read(&path) {
+                // What cannot be read has no value: it starts something when it is written.
+                self.0.insert(path, value);
+            }
+            if self.0.len() > MAX_SETTINGS {
+                return Err(Error::refused(format!(
+                    "the network has more than {MAX_SETTINGS} settings"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the namespace of this thread these values, but for those that it does not have.
+    ///
+    /// # Errors
+    /// When one cannot be given.
+    pub(super) fn write(&self) -> Result<()> {
+        let mut last = None;
+        for _ in 0..PASSES {
+            last = None;
+            for (path, value) in &self.0 {
+                match fs::read(path) {
+                    Ok(now) if now == *value => continue,
+                    // The kernel shows some only in namespaces of the host (neigh/*, ipv6/route/*).
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    _ => {}
+                }
+                last = Some((path, fs::write(path, value)));
+            }
+            if last.is_none() {
+                break;
+            }
+        }
+        match last {
+            Some((path, Err(error))) => Err(Error::io("write", path, error)),
+            _ => Ok(()),
+        }
+    }
+}
