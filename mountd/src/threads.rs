@@ -10,8 +10,8 @@
 //! | `visit`, `probe` | one look into a container, one question to a file system | the operation fails |
 //! | `control` | one command | the command is told |
 //! | `ended` | removes containers that have ended | is started again |
-//! | `overlays` | keeps the engine's overlays and those of isolated containers in step | is started again |
-//! | `ranges` | frees ranges of ids whose last process has ended | is started again |
+//! | `overlays` | keeps the engine's overlays and those of isolated containers in step; from the first one on | is started again |
+//! | `ranges` | frees ranges of ids whose last process has ended; from the first range on | is started again |
 //! | `watchdog` | ends a server that hangs | is started again |
 //!
 //! A daemon that ends so undoes nothing. The service manager starts the next one, which takes over the server.

@@ -1,10 +1,8 @@
 //! Isolation at the calls of a runtime: `create` and `run` put a container into a user namespace, `start` and `exec` keep
 //! the standard streams and the engine's view of its files right.
 
-use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use eci_fs_mountd::config::Config;
 use eci_fs_mountd::container::open_pidfd;
@@ -12,7 +10,7 @@ use eci_fs_mountd::isolation::overlays::forget_names;
 use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
 use eci_fs_protocol::control::{Isolate, Request};
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Result};
 
 use crate::cli::client::{Client, call_or_start, isolated};
 use crate::cli::hook::{is_rootless, no_daemon, write_log};
@@ -23,6 +21,7 @@ use crate::oci::bundle::{self, CONFIG};
 use crate::oci::command_line::CommandLine;
 use crate::oci::isolation::Container;
 use crate::oci::saved_state::SavedState;
+use crate::oci::states::{CRUN_VARIABLE, States};
 
 /// Isolates the container that is about to be made, if it shall be. `config_path` is the file of `config`.
 ///
@@ -58,16 +57,7 @@ pub(super) fn refuse_restore(line: &CommandLine, config: &Config) -> Result<()> 
 
 /// Refuses an option with which the container would see the mounts of the runtime: the host's, and all layers.
 fn check_pivot(line: &CommandLine) -> Result<()> {
-    let is_it = |argument: &OsString| {
-        let word = argument.as_bytes();
-        let dashes = word.iter().take_while(|byte| **byte == b'-').count();
-        let option = &word[dashes..];
-        (1..=2).contains(&dashes)
-            && option.starts_with(b"no-pivot")
-            && option != b"no-pivot=false"
-            && option != b"no-pivot=0"
-    };
-    if !line.rest.iter().any(is_it) {
+    if !line.has_no_pivot() {
         return Ok(());
     }
     Err(
@@ -107,7 +97,7 @@ fn create_isolated(
     if !matches!(decision, Decision::LeaveAlone(_)) {
         check_pivot(line)?;
     }
-    let range = match decision {
+    let joined = match decision {
         Decision::LeaveAlone(None) => return Ok(()),
         Decision::LeaveAlone(Some(why)) => {
             let id = line.id.as_deref().unwrap_or_default();
@@ -117,15 +107,15 @@ fn create_isolated(
             );
             return Ok(());
         }
-        Decision::Own => {
-            let Some(key) = key(line, runtime)? else {
-                // Without an id the runtime makes no container.
-                return Ok(());
-            };
-            ask_for_range(config, config_path, key)?
-        }
-        Decision::Join(joined) => range_of(joined, runtime_dir)?,
+        Decision::Own => None,
+        Decision::Join(joined) => Some(joined),
     };
+    let Some(id) = &line.id else {
+        // The runtime makes no container.
+        return Ok(());
+    };
+    let key = states(line, runtime)?.key(id, &line.bundle)?;
+    let range = ask_for_range(config, config_path, key, joined.as_ref())?;
     let bundle = isolation::Bundle {
         dir: &line.bundle,
         config: path,
@@ -139,13 +129,27 @@ fn create_isolated(
     Ok(())
 }
 
-/// Asks the daemon for a range of ids. This process becomes the runtime, so it holds the range until the container does.
-fn ask_for_range(config: &Config, config_path: &Path, key: String) -> Result<Range> {
+/// Asks the daemon for a range of ids, or to be a member of the one that another container has. This process becomes the
+/// runtime, so it holds the range until the container does.
+fn ask_for_range(
+    config: &Config,
+    config_path: &Path,
+    key: String,
+    joined: Option<&Joined>,
+) -> Result<Range> {
     let hook = &config.hook;
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let pidfd = open_pidfd(pid)?;
-    let fds = [pidfd.as_fd()];
-    let request = Request::Isolate(Isolate { key });
+    let other = joined.map(|joined| open_pidfd(joined.pid)).transpose()?;
+    let fds: Vec<_> = [&pidfd]
+        .into_iter()
+        .chain(&other)
+        .map(AsFd::as_fd)
+        .collect();
+    let request = match joined {
+        None => Request::Isolate(Isolate { key }),
+        Some(_) => Request::Join(Isolate { key }),
+    };
     let answer = if hook.start {
         call_or_start(
             &hook.runtime_dir,
@@ -160,44 +164,20 @@ fn ask_for_range(config: &Config, config_path: &Path, key: String) -> Result<Ran
         client.call(request, &fds)
     };
     let (isolated, user_namespace) = isolated(answer)?;
+    // Runtimes keep the path of a root without symbolic links.
+    let stage = std::fs::canonicalize(&isolated.stage)
+        .map_err(|e| Error::io("find", &isolated.stage, e))?;
     Ok(Range {
         first_id: isolated.first_id,
         ids: isolated.ids,
         user_namespace,
-        stage: isolated.stage,
+        stage,
     })
 }
 
-fn range_of(joined: Joined, runtime_dir: &Path) -> Result<Range> {
-    let user_namespace =
-        std::fs::File::open(&joined.path).map_err(|e| Error::io("open", &joined.path, e))?;
-    Ok(Range {
-        first_id: joined.first_id,
-        ids: joined.ids,
-        user_namespace: user_namespace.into(),
-        stage: stage::path(runtime_dir),
-    })
-}
-
-/// Returns what tells the container from all others of the host: the directory of the runtime's states, and its id in it.
-fn key(line: &CommandLine, runtime: &Path) -> Result<Option<String>> {
-    let Some(id) = &line.id else {
-        return Ok(None);
-    };
-    let key = states(line, runtime)?.join(id);
-    key.into_os_string()
-        .into_string()
-        .map(Some)
-        .map_err(|key| Error::new(Kind::Refused, format!("{} is no UTF-8", key.display())))
-}
-
-/// Returns the directory of the runtime's states.
-fn states(line: &CommandLine, runtime: &Path) -> Result<PathBuf> {
-    match &line.root {
-        Some(root) => std::path::absolute(root).map_err(|e| Error::io("find", root, e)),
-        // runc, crun and youki each have a directory of their name.
-        None => Ok(Path::new("/run").join(runtime.file_name().unwrap_or_default())),
-    }
+/// Returns where the runtime keeps the states of its containers.
+fn states(line: &CommandLine, runtime: &Path) -> Result<States> {
+    States::of(line, runtime, std::env::var_os(CRUN_VARIABLE).as_deref())
 }
 
 /// Prepares `start` and `exec` of a container that is isolated. Others are left alone.
@@ -214,16 +194,22 @@ pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Resu
         return Ok(());
     };
     let runtime_dir = &config.hook.runtime_dir;
-    let Some(state) = SavedState::read(&states(line, runtime)?, id) else {
+    let states = states(line, runtime)?;
+    let all = states.directories();
+    let mut found = all
+        .filter_map(|directory| SavedState::read(directory, id))
+        .peekable();
+    if found.peek().is_none() {
         // It may be kept where it was not looked for.
         if executes && config.isolation.enabled && !is_rootless() {
             isolation::replace_devices().map_err(|error| error.context("isolation"))?;
         }
         return Ok(());
-    };
-    if state.root != Some(stage::path(runtime_dir).join(stage::ROOT)) {
-        return Ok(());
     }
+    let root = stage::real_path(runtime_dir).join(stage::ROOT);
+    let Some(state) = found.find(|state| state.root.as_ref() == Some(&root)) else {
+        return Ok(());
+    };
     let map = std::fs::read_to_string(format!("/proc/{}/uid_map", state.pid));
     if let Some((first_id, _)) = map.ok().and_then(|map| parse_map(&map))
         && executes

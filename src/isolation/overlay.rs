@@ -4,13 +4,16 @@
 //! work directories, because the kernel empties that of a mount that it makes.
 
 use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use eci_fs_mountd::container::mountinfo::{Mount, unescape};
-use eci_fs_protocol::error::{Error, Result};
+use eci_fs_protocol::error::{Error, Kind, Result};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
-use rustix::fs::{Mode, StatVfsMountFlags};
-use rustix::mount::MountFlags;
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, Timespec, flock};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, MountFlags, fsconfig_create, fsconfig_set_string, fsopen};
 use rustix::thread::{
     CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits,
 };
@@ -20,6 +23,19 @@ use super::mount_setattr::Access;
 
 /// What the name of our work directory has after the engine's.
 const WORK_SUFFIX: &str = "-eci";
+
+/// What the name of the directory has after the engine's with which the kernel is asked whether our work directory is in
+/// use.
+const TEST_SUFFIX: &str = "-eci-test";
+
+/// How long the overlay of a container that has ended may need to end: the kernel writes what is dirty to the disk first.
+const END_OF_OVERLAY: Duration = Duration::from_secs(10);
+
+/// The pause before the kernel is asked again.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The link to the directory above the upper directory, below the stage, while the kernel is asked.
+const BESIDE: &str = "beside";
 
 /// The most bytes of the options of a mount: the kernel reads one page.
 const MAX_OPTIONS: usize = 4095;
@@ -144,8 +160,10 @@ pub(super) fn mount_anew(
         (Some(upper), Some(work)) => Some((at(upper), at(work))),
         _ => None,
     };
+    // The lock is let go of when the overlay is mounted: from then on the kernel says that the work directory is in use.
+    let mut locked = None;
     if let Some((upper, work)) = &upper {
-        attach_upper(clones, stage, upper, work)?;
+        locked = Some(attach_upper(clones, stage, upper, work, root)?);
         text.push_str(",upperdir=upper,workdir=work,index=off,nfs_export=off");
     }
     for option in &options.others {
@@ -161,6 +179,7 @@ pub(super) fn mount_anew(
     // Its layers are the image's: a device node in one would belong to the container's root.
     let flags = flags_of(&engine.options) | MountFlags::NODEV;
     mount_as(first_id, root, flags, &text)?;
+    drop(locked);
     let read_only = upper.is_none() || flags.contains(MountFlags::RDONLY);
     let stat = rustix::fs::statvfs(root).map_err(|e| Error::io("stat", root, e))?;
     // The kernel mounts an overlay read-only, and says so in its log alone, when it cannot make its work directory.
@@ -172,8 +191,14 @@ pub(super) fn mount_anew(
 }
 
 /// Attaches the upper and the work directory, which the kernel wants on one mount. Links lead to them, so that their
-/// names need no quotation.
-fn attach_upper(clones: &Clones<'_>, stage: &Path, upper: &Path, work: &Path) -> Result<()> {
+/// names need no quotation. Returns the lock of the directory above them. `empty` is an empty directory below the stage.
+fn attach_upper(
+    clones: &Clones<'_>,
+    stage: &Path,
+    upper: &Path,
+    work: &Path,
+    empty: &str,
+) -> Result<OwnedFd> {
     let parts = |path: &Path| Some((path.parent()?.to_owned(), path.file_name()?.to_owned()));
     let apart = || {
         Error::refused(format!(
@@ -183,11 +208,24 @@ fn attach_upper(clones: &Clones<'_>, stage: &Path, upper: &Path, work: &Path) ->
         ))
     };
     let (above, upper_name) = parts(upper).ok_or_else(apart)?;
-    let (beside, mut work_name) = parts(work).ok_or_else(apart)?;
+    let (beside, engines_name) = parts(work).ok_or_else(apart)?;
     if above != beside {
         return Err(apart());
     }
-    work_name.push(WORK_SUFFIX);
+    let with = |suffix: &str| {
+        let mut name = engines_name.clone();
+        name.push(suffix);
+        name
+    };
+    let (work_name, test_name) = (with(WORK_SUFFIX), with(TEST_SUFFIX));
+    let end = Instant::now() + END_OF_OVERLAY;
+    let locked = lock(&above, end)?;
+    let link = stage.join(BESIDE);
+    rustix::fs::symlink(&above, &link).map_err(|e| Error::io("create", &link, e))?;
+    let beside = Path::new(BESIDE);
+    let (own, test) = (beside.join(&work_name), beside.join(&test_name));
+    let unused = wait_until_unused(&own, &test, empty, end);
+    unused.map_err(|error| error.context(above.join(&work_name).display()))?;
     make_work_directory(&above.join(&work_name))?;
     clones
         .mapped(&above, Access::Unchanged)?
@@ -197,17 +235,90 @@ fn attach_upper(clones: &Clones<'_>, stage: &Path, upper: &Path, work: &Path) ->
         rustix::fs::symlink(Path::new("layer").join(name), &link)
             .map_err(|e| Error::io("create", &link, e))?;
     }
+    Ok(locked)
+}
+
+/// Locks a directory against other wrappers that make the same overlay, until `end` at most.
+fn lock(directory: &Path, end: Instant) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat(CWD, directory, flags, Mode::empty())
+        .map_err(|e| Error::io("open", directory, e))?;
+    loop {
+        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(opened),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => pause(),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(in_use()),
+            Err(e) => return Err(Error::io("lock", directory, e)),
+        }
+    }
+}
+
+/// Waits until no overlay has the work directory `work`, until `end` at most. That of a container that has just ended may
+/// not have ended yet.
+///
+/// # Errors
+/// When a container that lives has it: it would lose what it is writing.
+fn wait_until_unused(work: &Path, test: &Path, empty: &str, end: Instant) -> Result<()> {
+    while is_in_use(work, test, empty)? {
+        if Instant::now() >= end {
+            return Err(in_use());
+        }
+        pause();
+    }
     Ok(())
+}
+
+/// Waits for [`PAUSE`]: the kernel tells nobody that an overlay has ended.
+fn pause() {
+    let time = Timespec::try_from(PAUSE).ok();
+    // Nothing is wrong with a pause that a signal ends.
+    let _ = rustix::event::poll(&mut [], time.as_ref());
+}
+
+fn in_use() -> Error {
+    Error::new(
+        Kind::Busy,
+        "another container that lives has the same root file system, and it can be written to",
+    )
+    .remedy("give each container a root file system of its own, or delete the other one first")
+}
+
+/// Returns whether an overlay has the work directory `work`. Only the kernel knows, whoever has mounted it and wherever: it
+/// refuses a second one where one of the two has an index. `test` is the name of a directory beside it, for the moment.
+fn is_in_use(work: &Path, test: &Path, empty: &str) -> Result<bool> {
+    if !work.exists() {
+        return Ok(false);
+    }
+    remove(test)?;
+    rustix::fs::mkdir(test, Mode::from_raw_mode(0o700))
+        .map_err(|e| Error::io("create", test, e))?;
+    let mounted = (|| {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "lowerdir", empty)?;
+        fsconfig_set_string(&context, "upperdir", test)?;
+        fsconfig_set_string(&context, "workdir", work)?;
+        fsconfig_set_string(&context, "index", "on")?;
+        // It is attached nowhere, and ends here.
+        fsconfig_create(&context)
+    })();
+    remove(test)?;
+    // Other errors are about what is in the directory, which is going to be emptied.
+    Ok(mounted == Err(Errno::BUSY))
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", directory, e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes an empty work directory. One of an earlier start is removed: the kernel refuses it after `volatile`, and mounts
 /// read-only over one that it cannot empty.
 fn make_work_directory(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Ok(()) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(Error::io("remove", path, e)),
-    }
+    remove(path)?;
     rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)).map_err(|e| Error::io("create", path, e))
 }
 

@@ -39,10 +39,8 @@ pub enum Decision {
 /// The user namespace of another container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Joined {
-    /// The path of the namespace.
-    pub path: PathBuf,
-    /// The host's id of its root.
-    pub first_id: u32,
+    /// A process of that container.
+    pub pid: i32,
     /// The number of its ids.
     pub ids: u32,
 }
@@ -291,13 +289,12 @@ fn join(first: &Path, others: &[PathBuf]) -> Result<Joined> {
     });
     let [uids, gids] = maps;
     let (uids, gids) = (uids?, gids?);
-    match parse_map(&uids).filter(|_| uids == gids) {
-        Some((first_id, ids)) => Ok(Joined {
-            path,
-            first_id,
-            ids,
-        }),
-        None => Err(Error::refused(format!(
+    let pid = first
+        .file_name()
+        .and_then(|name| name.to_str()?.parse().ok());
+    match (pid, parse_map(&uids).filter(|_| uids == gids)) {
+        (Some(pid), Some((_, ids))) => Ok(Joined { pid, ids }),
+        _ => Err(Error::refused(format!(
             "the user namespace at {} maps its ids in parts, and a container that joins it cannot be isolated",
             path.display()
         ))),
@@ -501,8 +498,7 @@ mod tests {
             )
         };
         let joined = Decision::Join(Joined {
-            path: proc.path().join("7/ns/user"),
-            first_id: 524_288,
+            pid: 7,
             ids: 65_536,
         });
         let pod = [("network", "/proc/7/ns/net"), ("ipc", "/proc/8/ns/ipc")];

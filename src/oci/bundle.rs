@@ -8,6 +8,8 @@ use eci_fs_protocol::capabilities::can_measure;
 use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
 
+use super::keys;
+
 /// The name of the configuration in a bundle.
 pub const CONFIG: &str = "config.json";
 
@@ -93,7 +95,7 @@ impl Bundle {
     /// Reads the configuration `file` of the bundle `dir`.
     ///
     /// # Errors
-    /// When it cannot be read, or names no root file system.
+    /// When it cannot be read, has keys that runtimes read in different ways, or names no root file system.
     pub fn read(dir: &Path, file: &Path) -> Result<Self> {
         let path = dir.join(file);
         let text = read(&path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", &path, e))?;
@@ -101,6 +103,7 @@ impl Bundle {
     }
 
     fn parse(dir: &Path, text: &[u8]) -> Result<Self> {
+        keys::check(text)?;
         let config: Config = serde_json::from_slice(text).map_err(|error| {
             Error::refused(format!("not the configuration of a container: {error}"))
         })?;
@@ -209,6 +212,20 @@ mod tests {
             ),
         ] {
             assert_eq!(measures(process).unwrap(), wanted, "{process}");
+        }
+    }
+
+    #[test]
+    fn keys_that_runtimes_read_in_different_ways_are_refused() {
+        for text in [
+            r#"{"root":{"path":"x"},"Annotations":{"eci-fs.isolate":"true"}}"#,
+            r#"{"root":{"path":"x","Path":"y"}}"#,
+            r#"{"root":{"path":"x"},"annotations":{},"annotations":{}}"#,
+        ] {
+            assert!(
+                Bundle::parse(Path::new("/b"), text.as_bytes()).is_err(),
+                "{text}"
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! The command line of an OCI runtime, parsed as far as needed to find the bundle.
 //!
 //! runc, crun and youki take much the same options, each in its library's syntax: runc (urfave/cli) `--log X`, `-log
-//! X` and `--log=X`; crun (argp) `--log X`, `--log=X`, `-b X` and `-bX`; youki (clap) all of these but the single dash
-//! before a long name. An unknown option is taken for one without a value. Only the options of eci-fs are removed;
+//! X` and `--log=X`; crun (argp) `--log X`, `--log=X`, `-b X` and `-bX`, and the beginning of a long name (`--bun X`);
+//! youki (clap) all of these but the single dash before a long name, and the beginning of one. An unknown option is taken for one without a value. Only the options of eci-fs are removed;
 //! everything else is passed on, and the runtime reports errors in its command line.
 
 use std::ffi::{OsStr, OsString};
@@ -51,6 +51,25 @@ const EXEC_OPTIONS: &[(&str, Option<u8>)] = &[
     ("seccomp", None),
     ("tenant-pid-file", None),
 ];
+
+/// Long options without a value. The beginning of one is not taken for that of an option with a value.
+const WITHOUT_VALUE: &[&str] = &[
+    "debug",
+    "detach",
+    "help",
+    "keep",
+    "no-new-keyring",
+    "no-new-privs",
+    NO_PIVOT,
+    "no-subreaper",
+    "systemd-cgroup",
+    "tty",
+    "usage",
+    "version",
+];
+
+/// The option with which a container sees the mounts of its runtime.
+const NO_PIVOT: &str = "no-pivot";
 
 /// The option of eci-fs that names the runtime to execute.
 const RUNTIME_PATH: &str = "eci-runtime-path";
@@ -135,6 +154,21 @@ impl CommandLine {
         matches!(self.subcommand.as_deref(), Some("create" | "run"))
     }
 
+    /// Returns whether the container shall see the mounts of the runtime: the root directory is not changed by pivot_root(2).
+    pub fn has_no_pivot(&self) -> bool {
+        let is_it = |argument: &OsString| {
+            let word = argument.as_bytes();
+            let dashes = word.iter().take_while(|byte| **byte == b'-').count();
+            let option = &word[dashes..];
+            let beginning = option.starts_with(b"no-p") && NO_PIVOT.as_bytes().starts_with(option);
+            (1..=2).contains(&dashes)
+                && (beginning || option.starts_with(NO_PIVOT.as_bytes()))
+                && option != b"no-pivot=false"
+                && option != b"no-pivot=0"
+        };
+        self.rest.iter().any(is_it)
+    }
+
     fn set_option(&mut self, name: &str, value: &OsStr) {
         match name {
             "root" => self.root = Some(value.into()),
@@ -169,6 +203,9 @@ fn split_option(
     if let Some((name, _)) = table.iter().find(|(name, _)| name.as_bytes() == word) {
         return Some((*name, value));
     }
+    if dashes == 2 {
+        return abbreviated(word, table).map(|name| (name, value));
+    }
     let (first, more) = word.split_first().filter(|_| dashes == 1)?;
     let (name, _) = table.iter().find(|(_, short)| *short == Some(*first))?;
     if more.is_empty() {
@@ -176,6 +213,16 @@ fn split_option(
     }
     // The value is everything after the letter.
     Some((*name, Some(OsString::from_vec(body[1..].to_vec()))))
+}
+
+/// Returns an option in `table` whose name begins with `word`, as crun takes it. Of several, any one: crun refuses those, but
+/// for options that it does not have.
+fn abbreviated(word: &[u8], table: &'static [(&'static str, Option<u8>)]) -> Option<&'static str> {
+    let begins = |name: &str| name.as_bytes().starts_with(word);
+    let is_free = !word.is_empty() && !WITHOUT_VALUE.iter().any(|name| begins(name));
+    let own = |name: &str| [RUNTIME_PATH, CONFIG_PATH].contains(&name);
+    let mut names = table.iter().map(|(name, _)| *name);
+    names.find(|name| is_free && begins(name) && !own(name))
 }
 
 #[cfg(test)]
@@ -213,6 +260,8 @@ mod tests {
             // crun
             "--cgroup-manager=cgroupfs --root=/run/r --debug run -b/b web",
             "--cgroup-manager disabled run --bundle /b web",
+            "--cgroup-m disabled run --bun /b web",
+            "--rootl false --no-p --deb run --bu=/b --pid /p --cons /s --no-new-k web",
             // youki
             "-r /run/r -l /x --log-format json --systemd-cgroup create --bundle /b --preserve-fds 2 web",
             "--log-level debug run --bundle=/b web",
@@ -234,6 +283,8 @@ mod tests {
                 Some("web"),
             ),
             ("--root=/r start web", Some("/r"), Some("web")),
+            ("-r/r exec --us 0 --det web", Some("/r"), Some("web")),
+            ("--root /r exec --t web sh", Some("/r"), Some("web")),
             (
                 "-r /r exec --process /p --detach web",
                 Some("/r"),
@@ -253,6 +304,23 @@ mod tests {
             assert_eq!(parsed.root, root.map(PathBuf::from), "{line}");
             assert_eq!(parsed.id.as_deref(), id, "{line}");
             assert_eq!(parsed.rest.join(OsStr::new(" ")), line);
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_shall_not_pivot_is_noticed_however_that_is_written() {
+        for (line, is_it) in [
+            ("run --no-pivot web", true),
+            ("run -no-pivot web", true),
+            ("run --no-pivot=true web", true),
+            ("run --no-p web", true),
+            ("run --no-pivo web", true),
+            ("run --no-pivot=false web", false),
+            ("run --no-new-keyring web", false),
+            ("run --no- web", false),
+            ("run web no-pivot", false),
+        ] {
+            assert_eq!(parse(line).has_no_pivot(), is_it, "{line}");
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use eci_fs_protocol::error::{Error, Result};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,30 +13,12 @@ use serde_json::value::RawValue;
 pub(super) struct RawObject(Vec<(String, Box<RawValue>)>);
 
 impl RawObject {
-    /// Checks that no field differs from one of `names` by its case only: runtimes in Go take such a field, too.
-    ///
-    /// # Errors
-    /// When there is such a field.
-    pub(super) fn check_case(&self, names: &[&str]) -> Result<()> {
-        let differs = |key: &str| {
-            names
-                .iter()
-                .any(|name| key != *name && key.eq_ignore_ascii_case(name))
-        };
-        match self.0.iter().find(|(key, _)| differs(key)) {
-            Some((key, _)) => Err(Error::refused(format!(
-                "not the configuration of a container: there is no field {key:?}"
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Returns the value of `name`. Returns none when it is missing or null.
     pub(super) fn read<'a, T: Deserialize<'a>>(
         &'a self,
         name: &str,
     ) -> serde_json::Result<Option<T>> {
-        // The last of two equal names counts, as in the runtimes.
+        // Where two equal names are not refused, the last one counts.
         match self.0.iter().rfind(|(key, _)| key == name) {
             Some((_, value)) => serde_json::from_str(value.get()),
             None => Ok(None),

@@ -83,9 +83,14 @@ pub enum Request {
     /// Gives a container that is about to be made a range of ids. The packet carries the pidfd of the process that
     /// becomes its runtime. The answer is [`Response::Isolated`]. An older daemon does not understand it, and closes the connection.
     Isolate(Isolate),
+    /// Makes a container that is about to be made a member of the user namespace of another one, whose namespaces it joins.
+    /// The packet carries the pidfd of the process that becomes its runtime, and then the pidfd of a process of the other
+    /// one. The answer is [`Response::Isolated`], with the user namespace of that process. An older daemon does not
+    /// understand it.
+    Join(Isolate),
 }
 
-/// The container that [`Request::Isolate`] is about.
+/// The container that [`Request::Isolate`] or [`Request::Join`] is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Isolate {
     /// The runtime's root directory, "/", and the id of the container: what tells the containers of a host apart. At

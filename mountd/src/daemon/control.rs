@@ -1,12 +1,14 @@
 //! One control connection: packets are received, operations are done, and answers are sent.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use super::asker::Asker;
 use super::daemon::Daemon;
 use super::{attach, ended, inspection_mounts, list, prepare, upgrade};
+use crate::isolation::Isolation;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::control::{Answer, Call, Isolate, Isolated, Request, Response, VERSION};
+use eci_fs_protocol::control::{Answer, Call, Isolate, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 /// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
@@ -136,22 +138,26 @@ fn answer(
         }
         Request::Isolate(Isolate { key }) => {
             let pidfd = next("pidfd")?;
-            let (isolated, namespace) = isolate(daemon, key, pidfd)?;
+            let (isolated, namespace) = isolation(daemon)?.isolate(key, pidfd)?;
+            return Ok((Response::Isolated(isolated), Some(namespace)));
+        }
+        Request::Join(Isolate { key }) => {
+            let (pidfd, other) = (next("pidfd")?, next("pidfd of another container")?);
+            let isolation = isolation(daemon)?;
+            let (isolated, namespace) = isolation.join_container(&key, pidfd, other.as_fd())?;
             return Ok((Response::Isolated(isolated), Some(namespace)));
         }
     };
     Ok((response, None))
 }
 
-/// Gives a container a range of ids.
+/// Returns the ranges of a daemon that does not end.
 ///
 /// # Errors
-/// As [`Isolation::isolate`], and [`Error::ending`] when the daemon ends.
-///
-/// [`Isolation::isolate`]: crate::isolation::Isolation::isolate
-fn isolate(daemon: &Daemon, key: String, pidfd: OwnedFd) -> Result<(Isolated, OwnedFd)> {
+/// [`Error::ending`] when it ends.
+fn isolation(daemon: &Daemon) -> Result<&Arc<Isolation>> {
     if daemon.shared.state().ending {
         return Err(Error::ending());
     }
-    daemon.containers.isolation.isolate(key, pidfd)
+    Ok(&daemon.containers.isolation)
 }

@@ -149,13 +149,14 @@ pub fn run(options: &Options) -> Result<()> {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         broker.host_sysctls.open(runtime, &boot_id, config.raise);
     }
-    let isolation = Arc::new(Isolation::new(Arc::clone(&proc))?);
+    let events = Arc::new(EventSet::new()?);
+    let woken = Arc::clone(&events);
+    let isolation = Arc::new(Isolation::new(Arc::clone(&proc), move || woken.wake())?);
     if runtime.is_some() {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         let (claims, user) = (isolation::default_claims(), config.isolation.user.clone());
         isolation.open(runtime, claims, user);
     }
-    let events = Arc::new(EventSet::new()?);
     events.add(signals.as_fd(), SIGNALS)?;
     if let Some(endpoint) = &endpoint {
         events.add(endpoint.listener.as_fd(), LISTENER)?;
@@ -194,7 +195,7 @@ pub fn run(options: &Options) -> Result<()> {
             broker,
             events,
             journal,
-            overlays: Overlays::start()?,
+            overlays: Overlays::new()?,
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
@@ -212,8 +213,7 @@ pub fn run(options: &Options) -> Result<()> {
     if config.isolation.enabled {
         daemon.containers.isolation.prepare();
     }
-    let woken = Arc::clone(&daemon.containers.events);
-    daemon.containers.isolation.start(move || woken.wake())?;
+    daemon.containers.isolation.start()?;
 
     if options.private {
         serve_standard_input(&daemon)?;

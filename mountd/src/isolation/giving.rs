@@ -13,9 +13,8 @@ impl Isolation {
     /// Takes the next free range for a container, and writes that down.
     pub(super) fn take(&self, state: &mut State, key: &str, member: Member) -> Result<u32> {
         state.read_allowed()?;
-        if state.foreign.is_none() {
-            state.foreign = Some(InUse::read(&self.proc)?);
-        }
+        // Others may have begun to use ids since the last range was given.
+        state.watch.look(&self.proc)?;
         let place = state.place()?;
         let records = place.records()?;
         let locked = Claims::lock(&place.claims)?;
@@ -40,11 +39,7 @@ impl Isolation {
             if near.iter().any(is_held) {
                 continue;
             }
-            let foreign = state
-                .foreign
-                .as_ref()
-                .and_then(|in_use| in_use.user_of(first_id));
-            if foreign.is_some() || !near.is_empty() {
+            if state.watch.has(first_id) || !near.is_empty() {
                 let now = match &mut now {
                     Some(now) => &*now,
                     none => &*none.insert(InUse::read(&self.proc)?),

@@ -1,12 +1,27 @@
 //! The processes of the host that have an id of a range: as a user or group of theirs, or in the map of their user
 //! namespace.
+//!
+//! All ids of all processes are read where that decides, and once before the first range is given. Others give ids to
+//! containers at any time (systemd-nspawn, LXD, podman). So before each range a [`Watch`] has a quick look: the owner of
+//! each process, and the map of each user namespace once.
 
-use super::ranges::IDS;
-use crate::container::procfs::{Proc, parse_id_map};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, statat};
+
+use super::ranges::{IDS, union};
+use crate::container::procfs::{Namespace, Proc, parse_id_map};
 use eci_fs_protocol::error::Result;
 
 /// The ids of one process, from the first one to the one after the last.
 type Span = (u64, u64);
+
+/// The longest time of a quick look. A thousand processes take some 5 ms.
+const LONGEST: Duration = Duration::from_millis(25);
+
+/// The number of processes after which the clock is read.
+const BETWEEN: usize = 64;
 
 /// The ids of all processes of the host, at one time.
 #[derive(Debug, Default)]
@@ -41,6 +56,102 @@ impl InUse {
         let has = |spans: &[Span]| spans.iter().any(|span| span.0 < end && first < span.1);
         let mut all = self.processes.iter();
         all.find(|(_, spans)| has(spans)).map(|(pid, _)| *pid)
+    }
+
+    /// Returns the ids that the processes have together.
+    fn spans(self) -> Vec<Span> {
+        let all = self.processes.into_iter().flat_map(|(_, spans)| spans);
+        union(all.collect())
+    }
+}
+
+/// The ids that processes had when they were last looked at. It takes little time to keep, but says neither who has an id,
+/// nor whether anybody has it still.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// All ids of all processes at the first look; none before it. A quick look does not see all of them.
+    first: Option<Vec<Span>>,
+    /// What the last look has seen. Sorted, and none touches another, as in all of these.
+    spans: Vec<Span>,
+    /// Those of a look that has not reached the end of the list of processes.
+    found: Vec<Span>,
+    /// The user namespaces of that look.
+    namespaces: HashSet<Namespace>,
+    /// The process at which that look goes on.
+    next: i32,
+}
+
+impl Watch {
+    /// Reads all ids of all processes, if that was not done before.
+    ///
+    /// # Errors
+    /// As [`InUse::read`].
+    pub(super) fn begin(&mut self, proc: &Proc) -> Result<()> {
+        if self.first.is_none() {
+            self.first = Some(InUse::read(proc)?.spans());
+        }
+        Ok(())
+    }
+
+    /// Looks at the processes of the host. Where that takes too long, the next look goes on with the others.
+    ///
+    /// # Errors
+    /// When /proc cannot be listed.
+    pub(super) fn look(&mut self, proc: &Proc) -> Result<()> {
+        self.begin(proc)?;
+        let end = Instant::now() + LONGEST;
+        let mut pids = proc.pids()?;
+        pids.sort_unstable();
+        let from = pids.partition_point(|pid| *pid < self.next);
+        for (number, pid) in pids[from..].iter().enumerate() {
+            if number % BETWEEN == BETWEEN - 1 && Instant::now() >= end {
+                self.next = *pid;
+                self.found = union(std::mem::take(&mut self.found));
+                // Until the list has been seen to its end, what was known before may be true still.
+                self.spans.extend(&self.found);
+                self.spans = union(std::mem::take(&mut self.spans));
+                return Ok(());
+            }
+            self.look_at(proc, *pid);
+        }
+        self.spans = union(std::mem::take(&mut self.found));
+        self.namespaces.clear();
+        self.next = 0;
+        Ok(())
+    }
+
+    /// Looks at one process. One that ends meanwhile has no ids.
+    fn look_at(&mut self, proc: &Proc, pid: i32) {
+        let Ok(stat) = statat(proc.dir(), pid.to_string(), AtFlags::empty()) else {
+            return;
+        };
+        let owner = [stat.st_uid, stat.st_gid].map(u64::from);
+        self.found.extend(
+            owner
+                .into_iter()
+                .filter(|id| *id != 0)
+                .map(|id| (id, id + 1)),
+        );
+        let Ok(namespace) = proc.namespace(pid, "user") else {
+            return;
+        };
+        if namespace.is_initial_user() || !self.namespaces.insert(namespace) {
+            return;
+        }
+        for file in ["uid_map", "gid_map"] {
+            let map = proc.read(&format!("{pid}/{file}")).unwrap_or_default();
+            self.found.extend(spans_of(&map));
+        }
+    }
+
+    /// Returns true if a process had an id of the range when it was last looked at.
+    pub(super) fn has(&self, first_id: u32) -> bool {
+        let (first, end) = (u64::from(first_id), u64::from(first_id) + u64::from(IDS));
+        let all = self.first.iter().chain([&self.spans]);
+        all.into_iter().any(|spans| {
+            let after = spans.partition_point(|span| span.1 <= first);
+            spans.get(after).is_some_and(|span| span.0 < end)
+        })
     }
 }
 
@@ -91,6 +202,43 @@ mod tests {
         for first in [458_752, 655_360, 1_065_536, 3_000_001] {
             assert_eq!(in_use.user_of(first), None, "{first}");
         }
+    }
+
+    #[test]
+    fn a_look_says_which_ranges_have_ids_of_processes() {
+        let watch = Watch {
+            first: Some(vec![(524_288, 524_289)]),
+            spans: vec![(5, 6), (1_000_000, 1_065_536)],
+            ..Watch::default()
+        };
+        for first in [524_288, 458_753, 934_465, 1_065_535] {
+            assert!(watch.has(first), "{first}");
+        }
+        for first in [6, 458_752, 524_289, 934_464, 1_065_536] {
+            assert!(!watch.has(first), "{first}");
+        }
+    }
+
+    #[test]
+    fn a_look_that_was_broken_off_goes_on_and_forgets_nothing_meanwhile() {
+        let proc = Proc::open().unwrap();
+        let known = (3_000_000_000, 3_000_000_001);
+        let mut watch = Watch {
+            spans: vec![known],
+            found: vec![(3_000_000_005, 3_000_000_006)],
+            next: i32::MAX,
+            first: Some(Vec::new()),
+            ..Watch::default()
+        };
+        // Nothing is left of the look before: what it has found is what there is.
+        watch.look(&proc).unwrap();
+        assert_eq!(
+            (watch.spans.as_slice(), watch.next),
+            (&[(3_000_000_005, 3_000_000_006)][..], 0)
+        );
+        // The next one begins anew.
+        watch.look(&proc).unwrap();
+        assert!(!watch.spans.contains(&known), "{:?}", watch.spans);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A *range* is 65,536 ids of the host that one container has alone, or several that share a user namespace. Its
 //! *members* are the processes that hold it: first the wrapper, which becomes the runtime, then the init of each container
-//! in it. When the last member has ended, and no other process has an id of the range, it is free. Free ranges are given
+//! in it. The wrapper of a container that joins the user namespace of another one is a member of its range, too. When the last member has ended, and no other process has an id of the range, it is free. Free ranges are given
 //! in turn, so that the one that became free last is given last.
 //!
 //! | file | what it has |
@@ -28,13 +28,14 @@ pub mod stage;
 mod state;
 mod user_namespace;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fs::OFlags;
 
 use crate::container::procfs::Proc;
 use crate::container::{Subject, has_ended, open_pidfd};
@@ -54,26 +55,28 @@ pub use user_namespace::make as make_user_namespace;
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// The ranges of a daemon.
-#[derive(Debug)]
 pub struct Isolation {
     proc: Arc<Proc>,
     state: Mutex<State>,
     /// The members, by their tokens.
     epoll: OwnedFd,
+    /// Called when a range has become free, or nothing is held any more.
+    wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Isolation {
-    /// Returns the ranges of a daemon that gives none yet.
+    /// Returns the ranges of a daemon that gives none yet. `wake` is called when a range has become free.
     ///
     /// # Errors
     /// When there are no more descriptors.
-    pub fn new(proc: Arc<Proc>) -> Result<Self> {
+    pub fn new(proc: Arc<Proc>, wake: impl Fn() + Send + Sync + 'static) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| Error::io("make", "an epoll set", e))?;
         Ok(Self {
             proc,
             state: Mutex::default(),
             epoll,
+            wake: Box::new(wake),
         })
     }
 
@@ -97,9 +100,7 @@ impl Isolation {
     /// Reads which ids processes have, so that the first container does not wait for that.
     pub fn prepare(&self) {
         // The first container finds out why it fails.
-        if let Ok(in_use) = InUse::read(&self.proc) {
-            self.state.lock().foreign.get_or_insert(in_use);
-        }
+        let _ = self.state.lock().watch.begin(&self.proc);
     }
 
     fn take_over(&self, state: &mut State) -> Result<()> {
@@ -159,31 +160,56 @@ impl Isolation {
         Ok(())
     }
 
-    /// Starts the thread that hears of the ends of members. `wake` is called when a range has become free.
+    /// Starts the thread that hears of the ends of members, if something was taken over. Otherwise the first range does.
     ///
     /// # Errors
     /// When there are no more threads.
-    pub fn start(self: &Arc<Self>, wake: impl Fn() + Send + 'static) -> Result<()> {
+    pub fn start(self: &Arc<Self>) -> Result<()> {
+        let mut state = self.state.lock();
+        match state.is_idle() {
+            true => Ok(()),
+            false => self.start_thread(&mut state),
+        }
+    }
+
+    fn start_thread(self: &Arc<Self>, state: &mut State) -> Result<()> {
+        if state.has_thread {
+            return Ok(());
+        }
         let this = Arc::clone(self);
         threads::start("ranges", threads::Mend::Again, move || {
             loop {
-                if this.free_those_without_members() {
-                    wake();
-                }
-                let mut events = Vec::with_capacity(64);
-                if let Err(error) = epoll::wait(&this.epoll, spare_capacity(&mut events), None) {
-                    tracing::debug!(%error, "ignoring");
-                }
-                faults::at("ranges");
-                let mut state = this.state.lock();
-                for event in &events {
-                    let token = event.data.u64();
-                    for held in state.held.values_mut() {
-                        held.members.retain(|member| member.token != token);
-                    }
-                }
+                this.hear_of_ends();
             }
-        })
+        })?;
+        state.has_thread = true;
+        Ok(())
+    }
+
+    /// Frees what nobody holds, and waits for the end of a member.
+    fn hear_of_ends(&self) {
+        if self.free_those_without_members() {
+            (self.wake)();
+        }
+        let mut events = Vec::with_capacity(64);
+        if let Err(error) = epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+            tracing::debug!(%error, "ignoring");
+        }
+        faults::at("ranges");
+        let mut state = self.state.lock();
+        let guests = state.guests.len();
+        for event in &events {
+            let token = event.data.u64();
+            for held in state.held.values_mut() {
+                held.members.retain(|member| member.token != token);
+            }
+            state.guests.retain(|guest| guest.token != token);
+        }
+        let has_lost_guests = state.guests.len() < guests;
+        drop(state);
+        if has_lost_guests {
+            (self.wake)();
+        }
     }
 
     /// Gives the container `key` a range, which the process behind `pidfd` holds. One that has a range which nobody else
@@ -192,26 +218,15 @@ impl Isolation {
     /// # Errors
     /// [`Reason::NoRange`] when there is no free range, and [`Reason::NameTaken`] when another process holds the range of
     /// this container.
-    pub fn isolate(&self, key: String, pidfd: OwnedFd) -> Result<(Isolated, OwnedFd)> {
-        if key.is_empty() || key.len() > MAX_KEY {
-            return Err(Error::refused(format!(
-                "the key of a container has {} bytes, and must have 1 to {MAX_KEY}",
-                key.len()
-            )));
-        }
-        let pid = self.proc.pid_of(pidfd.as_fd())?;
-        let process = self.proc.process(pid)?;
+    pub fn isolate(self: &Arc<Self>, key: String, pidfd: OwnedFd) -> Result<(Isolated, OwnedFd)> {
+        check_key(&key)?;
+        let member = self.member(pidfd.as_fd())?;
+        let pid = member.pid;
         let owned_by_root = !has_capability(&self.proc, pid, CAP_SYS_RESOURCE)?;
-        if has_ended(pidfd.as_fd())? {
-            return Err(Error::process_ended());
-        }
-        let member = Member {
-            pid,
-            start_ticks: process.start_ticks,
-        };
         let hold = |pidfd: OwnedFd| -> Result<(u32, PathBuf)> {
             let mut state = self.state.lock();
             let stage = stage::ensure(&state.place()?.runtime)?;
+            self.start_thread(&mut state)?;
             Ok((self.hold(&mut state, &key, member, pidfd)?, stage))
         };
         let again = pidfd
@@ -243,6 +258,77 @@ impl Isolation {
             stage,
         };
         Ok((isolated, namespace))
+    }
+
+    /// Makes the runtime of the container `key` a member of the range that the user namespace of another container has.
+    /// `other` is the pidfd of a process in that. Returns the ids, and the namespace. If the range was not given here, the
+    /// runtime holds the stage alone.
+    ///
+    /// # Errors
+    /// When one of the two processes has ended, the namespace is the host's or maps its ids in parts, and when the member
+    /// cannot be written down.
+    pub fn join_container(
+        self: &Arc<Self>,
+        key: &str,
+        pidfd: OwnedFd,
+        other: BorrowedFd<'_>,
+    ) -> Result<(Isolated, OwnedFd)> {
+        check_key(key)?;
+        let member = self.member(pidfd.as_fd())?;
+        let pid = self.proc.pid_of(other)?;
+        let namespace = self
+            .proc
+            .open_at(&format!("{pid}/ns/user"), OFlags::RDONLY)?;
+        let [uids, gids] = ["uid_map", "gid_map"].map(|file| self.proc.id_map(pid, file));
+        let (uids, gids) = (uids?, gids?);
+        // Only now it is sure that all this was of that process.
+        if has_ended(other)? {
+            return Err(Error::process_ended());
+        }
+        let [(0, first_id, ids)] = uids[..] else {
+            return Err(maps_in_parts(pid));
+        };
+        if uids != gids {
+            return Err(maps_in_parts(pid));
+        }
+        if first_id == 0 {
+            return Err(Error::refused(format!(
+                "process {pid} is in the user namespace of the host, or its root is the host's"
+            )));
+        }
+        let mut state = self.state.lock();
+        let stage = stage::ensure(&state.place()?.runtime)?;
+        self.start_thread(&mut state)?;
+        match state.range_with(first_id) {
+            Some(range) => self.add_member(&mut state, range, member, pidfd)?,
+            None => {
+                let guest = self.watch(&mut state, member, pidfd)?;
+                state.guests.push(guest);
+            }
+        }
+        tracing::info!(key, first_id, pid = member.pid, "range joined");
+        let isolated = Isolated {
+            first_id,
+            ids,
+            stage,
+        };
+        Ok((isolated, namespace))
+    }
+
+    /// Returns the process behind a pidfd.
+    ///
+    /// # Errors
+    /// When it has ended.
+    fn member(&self, pidfd: BorrowedFd<'_>) -> Result<Member> {
+        let pid = self.proc.pid_of(pidfd)?;
+        let process = self.proc.process(pid)?;
+        if has_ended(pidfd)? {
+            return Err(Error::process_ended());
+        }
+        Ok(Member {
+            pid,
+            start_ticks: process.start_ticks,
+        })
     }
 
     /// Makes a process a member of a range that the container `key` gets, or has.
@@ -284,9 +370,7 @@ impl Isolation {
             return Ok(None);
         };
         let mut state = self.state.lock();
-        let before = state.held.range(..=range.first_id).next_back();
-        let Some((&first_id, _)) = before.filter(|(first, _)| range.first_id - **first < IDS)
-        else {
+        let Some(first_id) = state.range_with(range.first_id) else {
             return Ok(Some(range));
         };
         let member = Member {
@@ -343,29 +427,56 @@ impl Isolation {
 
     /// Frees the ranges whose members have all ended, also where the thread has not heard of that.
     fn free_those_that_have_ended(&self) {
-        for held in self.state.lock().held.values_mut() {
-            let ended = |one: &LiveMember| has_ended(one.pidfd.as_fd()).unwrap_or(false);
+        let ended = |one: &LiveMember| has_ended(one.pidfd.as_fd()).unwrap_or(false);
+        let mut state = self.state.lock();
+        for held in state.held.values_mut() {
             held.members.retain(|one| !ended(one));
         }
+        state.guests.retain(|one| !ended(one));
+        drop(state);
         self.free_those_without_members();
     }
 
     /// Returns true if no range is given.
     pub fn is_idle(&self) -> bool {
-        self.state.lock().held.is_empty()
+        self.state.lock().is_idle()
     }
 
     /// Takes the stage away if no range is given any more. What is given is left for the next daemon.
     pub fn end(&self) {
         self.free_those_that_have_ended();
         let state = self.state.lock();
-        let Some(place) = state.place.as_ref().filter(|_| state.held.is_empty()) else {
+        let Some(place) = state.place.as_ref().filter(|_| state.is_idle()) else {
             return;
         };
         stage::remove(&place.runtime);
         // It is not there if no range was given, and stays if a later daemon's record is in it.
         let _ = std::fs::remove_dir(place.runtime.path().join(record::DIR));
     }
+}
+
+impl std::fmt::Debug for Isolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Isolation")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_key(key: &str) -> Result<()> {
+    if !key.is_empty() && key.len() <= MAX_KEY {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "the key of a container has {} bytes, and must have 1 to {MAX_KEY}",
+        key.len()
+    )))
+}
+
+fn maps_in_parts(pid: i32) -> Error {
+    Error::refused(format!(
+        "the user namespace of process {pid} maps its ids in parts, and a container that joins it cannot be isolated"
+    ))
 }
 
 /// Returns the ids of the host that a process has in its user namespace, from its 0 on; none if it is in the host's user

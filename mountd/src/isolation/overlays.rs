@@ -46,6 +46,8 @@ const OVERLAY: i64 = 0x794c_7630;
 pub(crate) struct Overlays {
     epoll: OwnedFd,
     pairs: Mutex<BTreeMap<u64, Arc<Pair>>>,
+    /// True if the thread has been started. Where no container is isolated there is none.
+    has_thread: Mutex<bool>,
 }
 
 /// The overlays of one container.
@@ -70,32 +72,46 @@ struct Use {
 struct Names(OwnedFd);
 
 impl Overlays {
-    /// Starts the thread.
+    /// Returns no overlays yet.
     ///
     /// # Errors
-    /// When there are no more threads or descriptors.
-    pub(crate) fn start() -> Result<Arc<Self>> {
+    /// When there are no more descriptors.
+    pub(crate) fn new() -> Result<Arc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| Error::io("make", "an epoll set", e))?;
-        let this = Arc::new(Self {
+        Ok(Arc::new(Self {
             epoll,
             pairs: Mutex::default(),
-        });
-        let work = Arc::clone(&this);
-        threads::start("overlays", Mend::Again, move || {
-            loop {
-                work.wait();
-            }
-        })?;
-        Ok(this)
+            has_thread: Mutex::default(),
+        }))
+    }
+
+    /// Starts the thread if there is none.
+    fn start(self: &Arc<Self>) -> Result<()> {
+        let mut has_thread = self.has_thread.lock();
+        if !*has_thread {
+            let this = Arc::clone(self);
+            threads::start("overlays", Mend::Again, move || {
+                loop {
+                    this.wait();
+                }
+            })?;
+            *has_thread = true;
+        }
+        Ok(())
     }
 
     /// Watches the overlays of the container in `slot`, until [`Self::forget`]. `engine` and `container` are the
     /// roots of the engine's overlay and of its own, open for reading.
     ///
     /// # Errors
-    /// When one of the two is no overlay, or cannot be watched.
-    pub(crate) fn watch(&self, slot: u64, engine: OwnedFd, container: OwnedFd) -> Result<()> {
+    /// When one of the two is no overlay, or cannot be watched, and when there are no more threads.
+    pub(crate) fn watch(
+        self: &Arc<Self>,
+        slot: u64,
+        engine: OwnedFd,
+        container: OwnedFd,
+    ) -> Result<()> {
         check(&container)?;
         self.enter(slot, &engine, &container)
     }
@@ -105,7 +121,7 @@ impl Overlays {
     /// # Errors
     /// As [`Self::watch`]; also when the engine has no overlay there any more.
     pub(crate) fn watch_again(
-        &self,
+        self: &Arc<Self>,
         slot: u64,
         proc: &Proc,
         pid: i32,
@@ -129,8 +145,9 @@ impl Overlays {
         self.enter(slot, &engine, &root)
     }
 
-    fn enter(&self, slot: u64, engine: &OwnedFd, container: &OwnedFd) -> Result<()> {
+    fn enter(self: &Arc<Self>, slot: u64, engine: &OwnedFd, container: &OwnedFd) -> Result<()> {
         check(engine)?;
+        self.start()?;
         let pair = Pair::new(engine, container)?;
         let mut pairs = self.pairs.lock();
         epoll::add(
@@ -410,7 +427,7 @@ mod tests {
         let scene = Scene::new();
         let [engine, container] =
             ["engine/passwd", "container/passwd"].map(|name| scene.path(name));
-        let overlays = Overlays::start().unwrap();
+        let overlays = Overlays::new().unwrap();
         overlays
             .watch(1, scene.open("engine"), scene.open("container"))
             .unwrap();
@@ -431,7 +448,7 @@ mod tests {
     #[test]
     fn privileged_an_overlay_that_is_watched_can_be_unmounted_and_mounted_again() {
         let scene = Scene::new();
-        let overlays = Overlays::start().unwrap();
+        let overlays = Overlays::new().unwrap();
         overlays
             .watch(1, scene.open("engine"), scene.open("container"))
             .unwrap();
@@ -451,7 +468,7 @@ mod tests {
     #[test]
     fn privileged_what_is_no_overlay_is_refused() {
         let scene = Scene::new();
-        let overlays = Overlays::start().unwrap();
+        let overlays = Overlays::new().unwrap();
         let error = overlays.watch(1, scene.open("lower"), scene.open("container"));
         assert!(error.unwrap_err().to_string().contains("no overlay"));
     }

@@ -25,6 +25,12 @@ pub fn path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("stage")
 }
 
+/// Returns the path of the stage of a runtime directory without symbolic links, as runtimes see it.
+pub fn real_path(runtime_dir: &Path) -> PathBuf {
+    let real = std::fs::canonicalize(runtime_dir);
+    path(real.as_deref().unwrap_or(runtime_dir))
+}
+
 /// Mounts the stage if it is not there. Returns its path.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::in_use::InUse;
+use super::in_use::Watch;
 use super::ranges::{Files, IDS, Ranges};
 use super::record::{self, Member};
 use crate::runtime_dir::RuntimeDir;
@@ -16,9 +16,13 @@ pub(super) struct State {
     pub(super) place: Option<Place>,
     /// The ranges that are given, by their first ids.
     pub(super) held: BTreeMap<u32, Held>,
+    /// The runtimes of containers that join a user namespace of which no range was given here. They use the stage.
+    pub(super) guests: Vec<LiveMember>,
     pub(super) next_token: u64,
-    /// The ids that processes had when this daemon was first asked.
-    pub(super) foreign: Option<InUse>,
+    /// True if the thread has been started that hears of the ends of members.
+    pub(super) has_thread: bool,
+    /// The ids that processes had when they were last looked at.
+    pub(super) watch: Watch,
     /// The ranges that may be given, and the stamp of the files that say so.
     pub(super) allowed: Option<(String, Ranges)>,
 }
@@ -81,6 +85,17 @@ impl State {
     pub(super) fn overlaps(&self, first_id: u32) -> bool {
         let near = first_id.saturating_sub(IDS - 1)..=first_id.saturating_add(IDS - 1);
         self.held.range(near).next().is_some()
+    }
+
+    /// Returns the range that is given and has the id `id`, by its first id.
+    pub(super) fn range_with(&self, id: u32) -> Option<u32> {
+        let (first_id, _) = self.held.range(..=id).next_back()?;
+        (id - first_id < IDS).then_some(*first_id)
+    }
+
+    /// Returns true if no range is given, and nobody uses the stage.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.guests.is_empty()
     }
 
     /// Returns the ranges that nobody holds.

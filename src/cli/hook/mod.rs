@@ -281,7 +281,7 @@ impl HookCall {
 
     fn attach(&self, container: ContainerInfo, choices: Choices) -> Result<()> {
         let pidfd = open_pidfd(container.pid)?;
-        let stage = stage::path(&self.config.runtime_dir);
+        let stage = stage::real_path(&self.config.runtime_dir);
         let overlays = match &container.root {
             Some(root) => Overlays::below(&stage, root)?,
             None => None,

@@ -7,7 +7,7 @@ use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
 
 use super::invalid;
-use crate::oci::raw_object::RawObject;
+use crate::oci::keys;
 
 /// The most entries of one list of a bundle: mounts, devices, namespaces. Engines write some tens of mounts, and for a
 /// privileged container an entry for each device of the host.
@@ -166,18 +166,10 @@ impl Container {
     /// Reads what isolation needs of the configuration `text`.
     ///
     /// # Errors
-    /// When it has another form, names no root file system, or has an absurd number of entries.
+    /// When it has another form, keys that runtimes read in different ways, no root file system, or an absurd number of
+    /// entries.
     pub fn parse(text: &str) -> Result<Self> {
-        let object: RawObject = serde_json::from_str(text).map_err(invalid)?;
-        object.check_case(&["root", "process", "mounts", "linux"])?;
-        let linux: RawObject = object.read("linux").map_err(invalid)?.unwrap_or_default();
-        linux.check_case(&[
-            "namespaces",
-            "uidMappings",
-            "gidMappings",
-            "devices",
-            "sysctl",
-        ])?;
+        keys::check(text.as_bytes())?;
         let config: ConfigFields = serde_json::from_str(text).map_err(invalid)?;
         let root = config
             .root

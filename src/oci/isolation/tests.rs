@@ -156,6 +156,10 @@ fn hostile_configurations_are_refused() {
         r#"{"root":{"path":"r"},"Linux":{"namespaces":[]}}"#.into(),
         r#"{"root":{"path":"r"},"linux":{"Namespaces":[]}}"#.into(),
         r#"{"root":{"path":"r"},"root":{"path":"s"}}"#.into(),
+        r#"{"root":{"path":"r"},"linux":{"uidMappings":[],"UIDMAPPINGS":[]}}"#.into(),
+        r#"{"root":{"path":"r"},"mounts":[{"destination":"/x","type":"bind","Source":"/etc"}]}"#
+            .into(),
+        r#"{"root":{"path":"r"},"linux":{"sysctl":{"net.x":"1"},"Sysctl":{}}}"#.into(),
         r#"{"root":{"path":"r"},"linux":{"devices":[{"path":"/d","type":"x"}]}}"#.into(),
         json!({"root": {"path": "r"}, "mounts": many}).to_string(),
     ] {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use support::{Container, Engine};
 
-use super::rig::{Rig, Style, first_id, shell};
+use super::rig::{Rig, Style, first_id, mounts, shell};
 use crate::scene;
 
 /// Operations that write to the disk in all ways that an overlay knows.
@@ -267,5 +267,48 @@ fn privileged_what_the_engine_writes_beside_a_held_directory_is_seen_there() {
         "in\ncopied\nmine\nx\n"
     );
     drop(container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_second_container_on_the_disk_of_one_that_lives_is_refused_and_takes_nothing_from_it()
+ {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let disk = rig.overlay(Style::Docker, "a");
+    let mut one = rig.start(Engine::Runc, &disk.root);
+    let before = mounts();
+    let other = rig.bundle(Engine::Crun, &disk.root);
+    let words = ["isolation: ", "work-eci", "another container that lives"];
+    other.run().refused(&words);
+    // One that joins the first is another container, too.
+    let net = format!("/proc/{}/ns/net", one.pid());
+    other.change(|config| {
+        let list = config["linux"]["namespaces"].as_array_mut().unwrap();
+        for namespace in list.iter_mut().filter(|one| one["type"] == "network") {
+            namespace["path"] = json!(net);
+        }
+    });
+    other.run().refused(&words);
+    assert_eq!(mounts(), before);
+    // What changes a file of a layer or takes one away needs the work directory.
+    let script =
+        "echo new > /srv/max; b rm /srv/gone; b mkdir /srv/data/d; b cat /srv/max; b ls /srv";
+    assert_eq!(shell(&mut one, script), "new\ndata\nmax\n");
+    let left: Vec<_> = fs::read_dir(disk.upper.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with("-test"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+    drop((one, other));
+    // When it has ended, another one may have its disk.
+    let mut next = rig.start(Engine::Crun, &disk.root);
+    assert_eq!(
+        shell(&mut next, "b cat /srv/max; echo more > /srv/more"),
+        "new\n"
+    );
+    drop(next);
     daemon.end();
 }

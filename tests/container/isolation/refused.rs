@@ -54,6 +54,7 @@ fn privileged_what_cannot_be_isolated_is_refused_with_the_reason_and_the_setting
     let dir = bundle.dir().to_str().unwrap();
     for (words, what) in [
         (&["run", "--no-pivot", "--bundle", dir][..], "--no-pivot"),
+        (&["run", "--no-p", "--bundle", dir], "--no-pivot"),
         (&["restore", "--bundle", dir], "checkpoint"),
         (&["run", "--bundle", "/nonexistent"], "/nonexistent"),
     ] {
@@ -62,6 +63,12 @@ fn privileged_what_cannot_be_isolated_is_refused_with_the_reason_and_the_setting
         ran.refused(&["isolation", what]);
         assert_eq!(mounts(), before, "{what}");
     }
+    drop(bundle);
+    let bundle = rig.bundle(Engine::Runc, &disk.root);
+    bundle.change(|config| config["mounts"][0]["Source"] = json!("/etc"));
+    bundle
+        .run()
+        .refused(&["eci-runc: ", r#""Source" is written "source""#]);
     drop(bundle);
     let inside = disk.root.join("srv");
     refused(

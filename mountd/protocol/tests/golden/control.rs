@@ -48,6 +48,8 @@ golden! { requests, Request:
         r#"{"open":{"container":{"pid":7},"path":"/proc/stat"}}"#;
     Request::Isolate(_) => Request::Isolate(Isolate { key: "/run/runc/web".to_owned() }),
         r#"{"isolate":{"key":"/run/runc/web"}}"#;
+    Request::Join(_) => Request::Join(Isolate { key: "/run/runc/web".to_owned() }),
+        r#"{"join":{"key":"/run/runc/web"}}"#;
 }
 
 golden! { responses, Response:
