@@ -225,7 +225,7 @@ impl Isolation {
         let owned_by_root = !has_capability(&self.proc, pid, CAP_SYS_RESOURCE)?;
         let hold = |pidfd: OwnedFd| -> Result<(u32, PathBuf)> {
             let mut state = self.state.lock();
-            let stage = stage::ensure(&state.place()?.runtime)?;
+            let stage = stage::ensure(&state.place_to_hold()?.runtime)?;
             self.start_thread(&mut state)?;
             Ok((self.hold(&mut state, &key, member, pidfd)?, stage))
         };
@@ -297,7 +297,7 @@ impl Isolation {
             )));
         }
         let mut state = self.state.lock();
-        let stage = stage::ensure(&state.place()?.runtime)?;
+        let stage = stage::ensure(&state.place_to_hold()?.runtime)?;
         self.start_thread(&mut state)?;
         match state.range_with(first_id) {
             Some(range) => self.add_member(&mut state, range, member, pidfd)?,
@@ -442,10 +442,11 @@ impl Isolation {
         self.state.lock().is_idle()
     }
 
-    /// Takes the stage away if no range is given any more. What is given is left for the next daemon.
+    /// Takes the stage away if no range is given any more, and gives no more. What is given is left for the next daemon.
     pub fn end(&self) {
         self.free_those_that_have_ended();
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.ending = true;
         let Some(place) = state.place.as_ref().filter(|_| state.is_idle()) else {
             return;
         };

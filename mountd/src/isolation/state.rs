@@ -14,6 +14,8 @@ use eci_fs_protocol::error::{Error, Result};
 pub(super) struct State {
     /// None for a daemon of a single command.
     pub(super) place: Option<Place>,
+    /// Set once, when the daemon ends: nobody is given a range or the stage any more.
+    pub(super) ending: bool,
     /// The ranges that are given, by their first ids.
     pub(super) held: BTreeMap<u32, Held>,
     /// The runtimes of containers that join a user namespace of which no range was given here. They use the stage.
@@ -60,6 +62,17 @@ impl State {
             Error::refused("a daemon of a single command cannot isolate containers")
                 .remedy("start the service eci-mountd")
         })
+    }
+
+    /// Returns the places for a container that is to hold something from now on.
+    ///
+    /// # Errors
+    /// As [`Self::place`], and [`Error::ending`] when the daemon ends.
+    pub(super) fn place_to_hold(&self) -> Result<&Place> {
+        if self.ending {
+            return Err(Error::ending());
+        }
+        self.place()
     }
 
     /// Reads which ranges may be given, if that has changed.
