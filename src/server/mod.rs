@@ -25,6 +25,7 @@ mod orphan;
 pub mod progress;
 pub mod psi;
 pub mod sandbox;
+pub mod sched_setattr;
 mod start;
 pub mod state;
 pub mod workers;

@@ -12,7 +12,7 @@ use eci_fs_protocol::link::{self, HELD, ToServer};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::{Held, Server, Sessions, prepare};
+use super::{Held, Server, Sessions, prepare, sched_setattr};
 use crate::server::broker::BrokerClient;
 use crate::server::container::{Watcher, view_settings};
 use crate::server::fs::{Dispatcher, FileSystem, KernelCache, Services};
@@ -67,6 +67,10 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let files = HostFiles::open()?;
     let host = files.give(host)?;
     let threads = fuse::threads();
+    // All threads inherit it.
+    if let Err(error) = sched_setattr::read_requests() {
+        tracing::warn!(%error, "requests wait longer on a busy host, ignoring");
+    }
     sandbox::become_user(User::beside(knows))?;
     let watcher = Watcher::new()?;
     let set = TriggerSet::new()?;

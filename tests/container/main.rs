@@ -32,6 +32,7 @@ mod runtime;
 mod scan;
 mod selftests;
 mod service_manager;
+mod slices;
 mod starved;
 mod taken;
 mod threads;

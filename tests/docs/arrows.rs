@@ -63,6 +63,7 @@ const FLOORS: &[Floor] = &[
                 "progress",
                 "budget",
                 "account",
+                "sched_setattr",
             ],
         ],
     },

@@ -358,6 +358,7 @@ fn the_daemon_depends_on_neither_the_server_nor_the_emulators() {
 fn unsafe_code_is_where_the_architecture_says() {
     let allowed = [
         "src/server/fuse/session.rs",
+        "src/server/sched_setattr.rs",
         "src/server/state/memory.rs",
         "src/cli/run/inherited.rs",
         "src/cli/sigpipe.rs",

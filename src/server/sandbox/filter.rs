@@ -135,6 +135,9 @@ fn rules() -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
     // A thread may give way to others of the server. The priority of no other thread can be changed.
     let own = [equals(0, libc::PRIO_PROCESS as i32), equals(1, 0)];
     rules.insert(libc::SYS_setpriority, vec![rule(own)?]);
+    // It may also have a shorter or longer time slice. Without capabilities it cannot come before others.
+    let own = [equals(0, 0), equals(2, 0)];
+    rules.insert(libc::SYS_sched_setattr, vec![rule(own)?]);
     // A panic ends the process by a signal to itself.
     let pid = i32::try_from(std::process::id()).map_err(io::Error::other)?;
     let abort = [equals(0, pid), equals(2, libc::SIGABRT)];

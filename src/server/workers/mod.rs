@@ -20,6 +20,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::server::account::Account;
 use crate::server::clock;
 use crate::server::error::Errno;
+use crate::server::sched_setattr;
 pub use queues::Lane;
 use queues::{Limits, Queues, Taken};
 
@@ -37,9 +38,6 @@ const SLEEPING_SHARE: usize = 2;
 
 /// The fewest and the most workers that compute. There are half as many as CPUs, because the other half are readers.
 const COMPUTING: std::ops::RangeInclusive<usize> = 2..=8;
-
-/// The niceness of workers.
-const NICE: i32 = 5;
 
 /// The time that computing one answer may take. Nothing in it waits for anybody, so a worker that takes longer never ends;
 /// unless the host is crowded.
@@ -181,8 +179,7 @@ impl Workers {
 
     /// Takes requests and answers them, until there is nothing to do for a while.
     fn run(self: &Arc<Self>) {
-        // The threads that read requests come first: they answer what is cheap, and sort the rest.
-        if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        if let Err(error) = sched_setattr::compute() {
             tracing::warn!(%error, "a worker competes with the threads that read requests, ignoring");
         }
         let mut used = clock::of_this_thread();

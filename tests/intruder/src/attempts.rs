@@ -170,6 +170,7 @@ const CALLS: &[(&str, libc::c_long, &[u64])] = &[
     ("prlimit64", libc::SYS_prlimit64, &[0, 7, 0, 0]),
     ("setrlimit", libc::SYS_setrlimit, &[7, 0]),
     ("setpriority", libc::SYS_setpriority, &[0, 1, 10]),
+    ("sched_setattr", libc::SYS_sched_setattr, &[1, 0, 0]),
     (
         "sched_setscheduler",
         libc::SYS_sched_setscheduler,
