@@ -38,7 +38,7 @@ const FLOORS: &[Floor] = &[
         rows: &[
             &["root"],
             &["overlay"],
-            &["clones", "devices", "network"],
+            &["cgroups", "clones", "devices", "network"],
             &["mount_setattr", "policy", "streams"],
         ],
     },

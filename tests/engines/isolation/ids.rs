@@ -1,11 +1,12 @@
 //! Containers of each engine: ids of the host that no other has, and files that are right for all of them.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::Instant;
 
 use support::engines::{CommandLine, IMAGE, Podman};
-use support::{Cgroup, PATIENCE, Scene, find_program, status_field};
+use support::{Cgroup, PATIENCE, Ran, Scene, find_program, status_field};
 
 use super::{configuration, docker};
 use crate::host::Host;
@@ -135,31 +136,73 @@ fn privileged_containers_of_docker_write_one_volume_and_have_no_id_of_the_host()
     share_a_volume(&docker, docker.cgroup(), &scene, &[]);
 }
 
+/// A program that is our runtime with the configuration `config`, and executes `runtime`.
+#[track_caller]
+fn program(host: &Host<'_>, scene: &Scene, config: &Path, runtime: &str) -> String {
+    let program = scene.dir().join(format!("eci-{runtime}"));
+    let words = format!(
+        "#!/bin/sh\nexec {} --eci-config {} --eci-runtime-path {} \"$@\"\n",
+        host.program("eci-runc"),
+        config.display(),
+        find_program(runtime).display()
+    );
+    fs::write(&program, words).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program.display().to_string()
+}
+
 #[test]
 fn privileged_containers_of_podman_write_one_volume_and_have_no_id_of_the_host() {
     let scene = scene();
     let host = Host::new(&scene);
     let config = configuration(&scene, "");
     for runtime in ["runc", "crun"] {
-        let program = scene.dir().join(format!("eci-{runtime}"));
-        let words = format!(
-            "#!/bin/sh\nexec {} --eci-config {} --eci-runtime-path {} \"$@\"\n",
-            host.program("eci-runc"),
-            config.display(),
-            find_program(runtime).display()
-        );
-        fs::write(&program, words).unwrap();
-        make_executable(&program);
+        let program = program(&host, &scene, &config, runtime);
         let podman = Podman::start(&scene, None);
-        let option = format!("--runtime={}", program.display());
+        let option = format!("--runtime={program}");
         share_a_volume(&podman, podman.cgroup(), &scene, &[&option]);
         fs::remove_dir_all(scene.dir().join("shared")).unwrap();
     }
 }
 
-fn make_executable(program: &std::path::Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+#[test]
+fn privileged_containers_of_a_pod_have_the_ids_of_the_pod() {
+    let scene = scene();
+    let host = Host::new(&scene);
+    let config = configuration(&scene, "");
+    let podman = Podman::start(&scene, None);
+    // The limits that podman gives its own container of a pod need a capability that not every root has.
+    let limits = scene.dir().join("containers.conf");
+    let text = "[containers]\ndefault_ulimits = ['nofile=1024:4096', 'nproc=1024:4096']\n";
+    fs::write(&limits, text).unwrap();
+    for runtime in ["runc", "crun"] {
+        let program = program(&host, &scene, &config, runtime);
+        let call = |arguments: &[&str]| {
+            let all = [&["--runtime", &program], arguments].concat();
+            Ran::run(podman.command(&all).env("CONTAINERS_CONF", &limits))
+        };
+        let mut firsts = Vec::new();
+        for pod in ["red", "blue"] {
+            let cgroup = format!("--cgroup-parent={}", podman.cgroup().path());
+            let infra = format!("--infra-image={IMAGE}");
+            let share = "--share=ipc,net,uts,pid";
+            let pod_option = format!("--pod={pod}");
+            let create = ["pod", "create", "--name", pod, "--network=none", share];
+            call(&[&create[..], &[&infra, &cgroup]].concat()).ok();
+            let names = ["one", "two"].map(|name| format!("{pod}-{name}"));
+            for name in &names {
+                let run = ["run", "--detach", &pod_option, "--name", name];
+                call(&[&run[..], &[IMAGE, "sleep", "1000"]].concat()).ok();
+            }
+            let map = |name: &str| call(&["exec", name, "cat", "/proc/self/uid_map"]).ok();
+            assert_eq!(map(&names[0]), map(&names[1]), "{runtime} {pod}");
+            firsts.push(parse_map(&map(&names[0])));
+        }
+        assert!(firsts[0].abs_diff(firsts[1]) >= IDS, "{runtime} {firsts:?}");
+        assert!(nobody_of_the_host(podman.cgroup()) >= 6, "{runtime}");
+        call(&["pod", "rm", "--force", "--time", "0", "red", "blue"]);
+        call(&["pod", "rm", "--all", "--force", "--time", "0"]);
+    }
 }
 
 #[test]
@@ -167,15 +210,7 @@ fn privileged_containers_of_ctr_write_one_volume_and_have_no_id_of_the_host() {
     let scene = scene();
     let host = Host::new(&scene);
     let config = configuration(&scene, "");
-    let program = scene.dir().join("eci-ctr");
-    let words = format!(
-        "#!/bin/sh\nexec {} --eci-config {} \"$@\"\n",
-        host.program("eci-runc"),
-        config.display()
-    );
-    fs::write(&program, words).unwrap();
-    make_executable(&program);
-    let program = program.display().to_string();
+    let program = program(&host, &scene, &config, "runc");
     let containerd = host.containerd(&[]);
     // What the daemon makes for the first container, and keeps.
     let cgroup = format!("{}/first", containerd.cgroup().path());
