@@ -3,7 +3,7 @@
 //! The variable names a thread of [`crate::threads`] and the how manieth piece of its work panics: `watchdog:1`. In a
 //! release build there is no such code.
 //!
-//! Places where a daemon is killed have names too: `isolate-claimed:1`. There the process ends at once. At others it waits
+//! Places where a daemon or `eci-runc` is killed have names too: `isolate-claimed:1`. There the process ends at once. At others it waits
 //! for a moment: `attach-begun:2`. A comma is between two faults.
 
 /// Panics if the fault is one of the thread `name`, and its time has come.
@@ -14,7 +14,7 @@ pub(crate) fn at(name: &str) {
 
 /// Kills this process if the fault is one of the place `name`, and its time has come.
 #[cfg(debug_assertions)]
-pub(crate) fn kill_at(name: &str) {
+pub fn kill_at(name: &str) {
     if has_come(name) {
         let own = rustix::process::getpid();
         let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
@@ -59,7 +59,7 @@ pub(crate) fn at(_: &str) {}
 
 /// Does nothing: there are no faults in this build.
 #[cfg(not(debug_assertions))]
-pub(crate) fn kill_at(_: &str) {}
+pub fn kill_at(_: &str) {}
 
 /// Does nothing: there are no faults in this build.
 #[cfg(not(debug_assertions))]

@@ -29,7 +29,8 @@ pub mod config;
 pub mod connections;
 pub mod container;
 pub mod daemon;
-mod faults;
+#[doc(hidden)]
+pub mod faults;
 pub mod grafts;
 pub mod host_sysctls;
 pub mod isolation;

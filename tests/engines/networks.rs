@@ -1,6 +1,7 @@
 //! Podman's own networks with containers that are isolated: podman makes the network before the container.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +10,17 @@ use support::{Ran, Scene};
 
 use crate::host::Host;
 use crate::scene;
+
+/// Takes the stage of the daemon away after it. A daemon that ends just after a container may take its range for used, and
+/// leaves the stage to the next daemon.
+struct Stage;
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        let _ = rustix::mount::unmount("/run/eci-fs/stage", flags);
+    }
+}
 
 /// A podman whose runtime isolates, and the network namespace that it takes for the host's.
 #[track_caller]
@@ -42,6 +54,7 @@ fn left(network: &Path) -> (Vec<String>, Vec<String>) {
 /// The networks that podman makes itself, by a runtime.
 fn default_network(runtime: &str) {
     let scene = scene();
+    let _stage = Stage;
     let host = Host::new(&scene);
     let (podman, network) = podman(&host, &scene, runtime);
     let serve = "while :; do echo hello | nc -l -p 80; done";
@@ -92,9 +105,9 @@ fn default_network(runtime: &str) {
     );
     podman.call(&["network", "reload", "--all"]).ok();
     works("reloaded");
-    podman.call(&["restart", "--time=0", "one"]).ok();
-    works("restarted");
-    podman.call(&["stop", "--time=0", "one"]).ok();
+    podman.call(&["stop", "--time=1", "one"]).ok();
+    // Without this, what the end of the container starts may come after its next start.
+    podman.call(&["container", "cleanup", "one"]);
     podman.call(&["start", "one"]).ok();
     works("stopped and started");
     // Another container on the same network has the same ids.
@@ -129,6 +142,39 @@ fn default_network(runtime: &str) {
     podman.call(&["network", "rm", "more"]).ok();
     assert_eq!(left(&network), nothing);
     host.is_as(&before, podman.cgroup(), runtime);
+}
+
+#[test]
+fn privileged_a_container_whose_network_was_moved_halfway_is_removed_by_podman_with_all_of_it() {
+    let scene = scene();
+    let _stage = Stage;
+    let host = Host::new(&scene);
+    let (podman, network) = podman(&host, &scene, "runc");
+    podman.run(&["--rm"], &["true"]).ok();
+    let before = host.left(podman.cgroup());
+    let nothing = left(&network);
+    for place in ["network-moved", "network-restored", "network-replaced"] {
+        let killed = scene.dir().join(place);
+        let program = host.program("eci-runc");
+        let create =
+            format!("case \"$*\" in *create*) export ECI_FS_DAEMON_FAULT={place}:1;; esac");
+        let script = format!("#!/bin/sh\n{create}\nexec {program} \"$@\"\n");
+        fs::write(&killed, script).unwrap();
+        fs::set_permissions(&killed, fs::Permissions::from_mode(0o755)).unwrap();
+        let runtime = format!("--runtime={}", killed.display());
+        let name = format!("--name={place}");
+        let publish = "--publish=8080:80";
+        let run = podman.run_command(&["--detach", &name, publish], &["true"]);
+        let mut words: Vec<_> = run.get_args().map(ToOwned::to_owned).collect();
+        let at = words.iter().position(|word| word == "run").unwrap();
+        words.insert(at, runtime.into());
+        let ran = Ran::run(Command::new(run.get_program()).args(words));
+        assert!(ran.code != Some(0), "{place}: {ran:?}");
+        podman.call(&["rm", "--force", "--time=0", place]).ok();
+        assert_eq!(left(&network), nothing, "{place}");
+        host.is_as(&before, podman.cgroup(), place);
+    }
+    podman.run(&["--rm", "--publish=8080:80"], &["true"]).ok();
 }
 
 #[test]

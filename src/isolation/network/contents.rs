@@ -308,3 +308,60 @@ fn changed(
         payload,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(header: &[u8], attributes: &[(u16, &[u8])]) -> Message {
+        let mut payload = header.to_vec();
+        for (kind, value) in attributes {
+            append(&mut payload, *kind, value.to_vec());
+        }
+        Message { kind: 1, payload }
+    }
+
+    #[test]
+    fn a_route_is_told_without_the_flags_of_the_moment() {
+        // A flag for a next hop whose interface has no carrier (16), and one for a gateway that is on the link (4).
+        let hops = [8, 0, 20, 1, 2, 0, 0, 0, 8, 0, 16, 1, 3, 0, 0, 0];
+        let mut header = [0; ROUTE];
+        header[8..].copy_from_slice(&20_u32.to_ne_bytes());
+        let metrics = libc::RTA_METRICS | NLA_F_NESTED;
+        let route = message(
+            &header,
+            &[(libc::RTA_MULTIPATH, &hops), (metrics, &[1, 2, 3])],
+        );
+        let told = given(&route);
+        assert_eq!(told.word(8), 4);
+        let told_hops = told.attribute(ROUTE, libc::RTA_MULTIPATH).unwrap();
+        assert_eq!((told_hops[2], told_hops[10]), (4, 0));
+        // The rest is as it was, padding and the flag of a nested list too.
+        assert_eq!(told.payload[ROUTE + 20..], route.payload[ROUTE + 20..]);
+        // Lengths that are none end the list.
+        for hops in [&[0, 0, 16][..], &[255, 255, 16, 0], &[]] {
+            given(&message(&header, &[(libc::RTA_MULTIPATH, hops)]));
+        }
+    }
+
+    #[test]
+    fn an_address_is_asked_for_again_only_if_that_was_not_done() {
+        let flags = |family: u8, flags: u32| {
+            let mut header = [0; ADDRESS];
+            header[0] = family;
+            let address = message(&header, &[(libc::IFA_FLAGS, &flags.to_ne_bytes())]);
+            number(without_detection(&address).attribute(ADDRESS, libc::IFA_FLAGS)).unwrap()
+        };
+        let [four, six] = FAMILIES;
+        let lasting = libc::IFA_F_PERMANENT;
+        assert_eq!(flags(six, lasting), lasting | libc::IFA_F_NODAD);
+        assert_eq!(flags(four, lasting), lasting);
+        for open in [libc::IFA_F_TENTATIVE, libc::IFA_F_DADFAILED] {
+            assert_eq!(flags(six, lasting | open), lasting | open);
+        }
+        let mut header = [0; ADDRESS];
+        header[0] = six;
+        let temporary = message(&header, &[(libc::IFA_FLAGS, &1_u32.to_ne_bytes())]);
+        assert!(!is_lasting(&temporary));
+    }
+}

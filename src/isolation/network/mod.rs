@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use eci_fs_mountd::container::mountinfo::Mount;
+use eci_fs_mountd::faults;
 use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -45,9 +46,12 @@ pub(super) fn own(path: &Path, user_namespace: impl AsFd, mounts: &[Mount]) -> R
     filters.check(&usual)?;
     let contents = Contents::read(&from, &to)?;
     contents.shift((&from, &engines), (&to, &ours))?;
+    faults::kill_at("network-moved");
     let done = namespace::inside(&ours, || sysctls.write())
         .and_then(|()| contents.restore(&to))
+        .inspect(|()| faults::kill_at("network-restored"))
         .and_then(|()| place::replace(&path, &ours));
+    faults::kill_at("network-replaced");
     if done.is_err() {
         contents.shift_back(&to, &engines);
     }
