@@ -4,6 +4,7 @@
 //! [`enter`] makes a mount namespace for the runtime that this process becomes. Everything is put together there, below the
 //! *stage*, and ends with the container: nothing is mounted on the host, and nothing has to be taken away.
 
+mod cgroup;
 mod clones;
 mod devices;
 mod mount_setattr;
@@ -26,6 +27,7 @@ use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
+pub use cgroup::delegate as delegate_cgroup;
 use clones::Clones;
 pub use root::Overlays;
 pub use streams::{give as give_streams, replace_devices};

@@ -25,6 +25,8 @@ pub struct Bundle {
     /// True if its process may have programs that measure CPUs, by its bounding set. The runtime drops the other
     /// capabilities after the hooks, so /proc does not tell yet. Without a bounding set it drops all of them.
     pub measures_cpus: bool,
+    /// True if it gets a mount of cgroups that it can write to.
+    pub writes_cgroups: bool,
 }
 
 /// The fields of config.json that are read. All others are for the runtime.
@@ -37,6 +39,15 @@ struct Config {
     linux: Option<Linux>,
     #[serde(default)]
     process: Option<Process>,
+    #[serde(default)]
+    mounts: Option<Vec<Mount>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mount {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    options: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,7 +99,13 @@ impl Bundle {
         let lists = [linux.masked_paths, linux.readonly_paths];
         let capabilities = config.process.unwrap_or_default().capabilities;
         let bounding = capabilities.unwrap_or_default().bounding;
+        let writes_cgroups = |mount: Mount| {
+            let options = mount.options.unwrap_or_default();
+            matches!(mount.kind.as_deref(), Some("cgroup" | "cgroup2"))
+                && !options.iter().any(|option| option == "ro")
+        };
         Ok(Self {
+            writes_cgroups: config.mounts.into_iter().flatten().any(writes_cgroups),
             root: dir.join(root.path),
             annotations: config.annotations.unwrap_or_default(),
             unmasked: lists.into_iter().flatten().all(|list| list.is_empty()),
@@ -117,6 +134,26 @@ mod tests {
             assert_eq!(unmasked(linux).unwrap(), wanted, "{linux}");
         }
         assert!(unmasked(r#","linux":{"maskedPaths":7}"#).is_err());
+    }
+
+    #[test]
+    fn a_mount_of_cgroups_that_can_be_written_to_is_seen() {
+        let writes = |mounts: &str| {
+            let text = format!(r#"{{"root":{{"path":"x"}},"mounts":{mounts}}}"#);
+            Bundle::parse(Path::new("/b"), text.as_bytes()).map(|bundle| bundle.writes_cgroups)
+        };
+        for (mounts, wanted) in [
+            ("null", false),
+            (r#"[{"destination":"/x","source":"/sys/fs/cgroup"}]"#, false),
+            (r#"[{"type":"cgroup","options":["nosuid","ro"]}]"#, false),
+            (
+                r#"[{"type":"tmpfs"},{"type":"cgroup","options":["nosuid","rw"]}]"#,
+                true,
+            ),
+            (r#"[{"type":"cgroup2"}]"#, true),
+        ] {
+            assert_eq!(writes(mounts).unwrap(), wanted, "{mounts}");
+        }
     }
 
     #[test]

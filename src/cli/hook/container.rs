@@ -24,6 +24,8 @@ pub(super) struct ContainerInfo {
     pub(super) unmasked: bool,
     /// True if its programs can measure CPUs; none if the engine's configuration does not tell.
     pub(super) measures_cpus: Option<bool>,
+    /// True if it gets a mount of cgroups that it can write to.
+    pub(super) writes_cgroups: bool,
     pub(super) annotations: BTreeMap<String, String>,
 }
 
@@ -46,6 +48,7 @@ impl ContainerInfo {
             root: Some(bundle.root),
             unmasked: bundle.unmasked,
             measures_cpus: Some(bundle.measures_cpus),
+            writes_cgroups: bundle.writes_cgroups,
             annotations,
         })
     }
@@ -66,6 +69,7 @@ impl ContainerInfo {
             root: None,
             unmasked: false,
             measures_cpus: None,
+            writes_cgroups: false,
             annotations: BTreeMap::new(),
         })
     }

@@ -24,7 +24,7 @@ use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 use crate::cli::PROGRAM;
 use crate::cli::client::{Client, call_or_start, unexpected_answer};
-use crate::isolation::Overlays;
+use crate::isolation::{Overlays, delegate_cgroup};
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
 use crate::oci::state::{State, name_of};
@@ -268,6 +268,18 @@ impl HookCall {
             Some(root) => Overlays::below(&stage, root)?,
             None => None,
         };
+        let is_isolated = container.root.as_deref() == Some(&stage.join(stage::ROOT));
+        if is_isolated
+            && container.writes_cgroups
+            && let Err(error) = delegate_cgroup(container.pid)
+        {
+            // The container can do without cgroups of its own.
+            let name = &container.name;
+            write_log(
+                &self.config.runtime_dir,
+                format_args!("container {name}: {error}"),
+            );
+        }
         let mut attach = Attach {
             id: Some(container.name),
             cgroup: CgroupChoice::Own,
