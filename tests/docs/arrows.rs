@@ -38,7 +38,7 @@ const FLOORS: &[Floor] = &[
         rows: &[
             &["root"],
             &["overlay"],
-            &["clones", "devices"],
+            &["cgroup", "clones", "devices"],
             &["mount_setattr", "policy", "streams"],
         ],
     },
