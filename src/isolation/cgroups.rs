@@ -34,10 +34,13 @@ pub fn delegate(pid: i32, version_1: bool) -> Result<()> {
         let path = format!("/proc/{pid}/{file}");
         fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))
     };
-    let Some((first_id, _)) = parse_map(&read("uid_map")?) else {
-        return Err(Error::refused(
-            "its cgroup is not delegated, because its user namespace maps ids in parts",
-        ));
+    let first_id = match parse_map(&read("uid_map")?) {
+        Some((first_id, _)) if first_id != 0 => first_id,
+        _ => {
+            return Err(Error::refused(
+                "its cgroup is not delegated, because its user namespace is the host's or maps ids in parts",
+            ));
+        }
     };
     let mounts = read_mounts()?;
     for membership in parse_all_memberships(&read("cgroup")?) {

@@ -2,22 +2,22 @@
 //!
 //! A program opens /dev/stdout again, so a pipe must belong to the container's root; the runtime then gives it to the
 //! container's user. A device such as /dev/null must not reach a runtime that gives its standard streams away: crun up to
-//! 1.21 changes the owner of the host's own node, and root of the container could then change its mode.
+//! 1.21 changes the owner of the host's own node, and root of the container could then change its mode. It does so with
+//! every device that does not answer as a terminal does: also with a console that has none, and with a terminal that was
+//! hung up.
 
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fcntl_getfl, fstat, fstatfs, major,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fcntl_getfl, fstat, fstatfs,
     mknodat, openat,
 };
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen,
 };
-
-/// The major number of the memory devices: /dev/null, /dev/zero and others.
-const MEMORY: u32 = 1;
 
 /// The file systems of pipes and of sockets without a name, by their magic number.
 const ANONYMOUS: [u64; 2] = [0x5049_5045, 0x534f_434b];
@@ -73,24 +73,26 @@ fn give_one(stream: BorrowedFd<'_>, first_id: Option<u32>) -> Result<Option<Owne
             }
             Ok(None)
         }
-        FileType::CharacterDevice if major(stat.st_rdev) == MEMORY => {
+        kind @ (FileType::CharacterDevice | FileType::BlockDevice) if !stream.is_terminal() => {
             let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
-            node(stream, stat.st_rdev, mode).map(Some)
+            node(stream, kind, stat.st_rdev, mode).map(Some)
         }
         _ => Ok(None),
     }
 }
 
 /// Returns the device `number`, opened as `stream` is, by a node that has no path.
-fn node(stream: BorrowedFd<'_>, number: u64, mode: Mode) -> Result<OwnedFd> {
-    let trouble = |e| Error::io("make", "a device node for a standard stream", e);
+fn node(stream: BorrowedFd<'_>, kind: FileType, number: u64, mode: Mode) -> Result<OwnedFd> {
+    let trouble = |e| {
+        let error = Error::io("make", "a device node for a standard stream", e);
+        error.remedy("give the container pipes, or /dev/null")
+    };
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(trouble)?;
     fsconfig_set_string(&context, "size", "4096").map_err(trouble)?;
     fsconfig_create(&context).map_err(trouble)?;
     // The mount is attached nowhere, and ends with the descriptor of the node.
     let flags = FsMountFlags::FSMOUNT_CLOEXEC;
     let mount = fsmount(&context, flags, MountAttrFlags::empty()).map_err(trouble)?;
-    let kind = FileType::CharacterDevice;
     mknodat(&mount, "node", kind, Mode::from_raw_mode(0o600), number).map_err(trouble)?;
     let access = fcntl_getfl(stream).map_err(trouble)? & (OFlags::RWMODE | OFlags::APPEND);
     let flags = access | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -118,6 +120,25 @@ mod tests {
         assert!(stat.st_dev != host.dev(), "another file system");
         assert_eq!(rustix::io::write(&node, b"gone").unwrap(), 4);
         assert_eq!(stat.st_nlink, 0);
+    }
+
+    #[test]
+    fn privileged_every_device_but_a_terminal_is_replaced() {
+        let device = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .unwrap();
+        let node = give_one(device.as_fd(), Some(100_000)).unwrap().unwrap();
+        let (stat, host) = (fstat(&node).unwrap(), device.metadata().unwrap());
+        assert_eq!(stat.st_rdev, host.rdev());
+        assert!(stat.st_dev != host.dev(), "another file system");
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/ptmx")
+            .unwrap();
+        assert!(give_one(terminal.as_fd(), Some(100_000)).unwrap().is_none());
     }
 
     #[test]

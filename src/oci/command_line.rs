@@ -283,7 +283,7 @@ mod tests {
                 Some("web"),
             ),
             ("--root=/r start web", Some("/r"), Some("web")),
-            ("-r/r exec --us 0 --det web", Some("/r"), Some("web")),
+            ("-r/r exec --use 0 --det web", Some("/r"), Some("web")),
             ("--root /r exec --t web sh", Some("/r"), Some("web")),
             (
                 "-r /r exec --process /p --detach web",

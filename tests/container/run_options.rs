@@ -25,6 +25,59 @@ fn privileged_run_in_a_user_namespace_shows_the_same() {
     assert_eq!(lines[3..], ["1", "0 444"], "{text}");
 }
 
+/// With a daemon, and without one: then one is started, and ends with its last container.
+#[test]
+fn privileged_isolated_runs_have_ids_that_nobody_else_has() {
+    let scene = scene();
+    let script = "id -u; cat /proc/self/uid_map /proc/self/gid_map; head -1 /proc/meminfo; \
+                  touch /etc/of-the-hosts-root 2>/dev/null || echo refused";
+    let options = ["--isolate", "--memory", "128M"];
+    let first_id = |text: &str| -> u32 {
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[4]), ("0", "refused"), "{text}");
+        assert_eq!(lines[1], lines[2]);
+        assert_eq!(number_after(text, "MemTotal:"), 128 << 10);
+        let words: Vec<u32> = lines[1]
+            .split_whitespace()
+            .map(|word| word.parse().unwrap())
+            .collect();
+        assert_eq!((words[0], words[2]), (0, 65_536), "{text}");
+        assert!(words[1] >= 65_536, "{text}");
+        words[1]
+    };
+    first_id(&run(&scene, &options, script));
+    let daemon = scene.daemon_pid();
+    if let Some(daemon) = daemon {
+        assert!(support::end_within(
+            &support::open_pidfd(daemon),
+            support::PATIENCE
+        ));
+    }
+    let daemon = scene.daemon(&[]);
+    let mut outer = scene.command(&[
+        "run",
+        "--isolate",
+        "--",
+        "sh",
+        "-c",
+        "cat /proc/self/uid_map; exec cat",
+    ]);
+    let mut outer = outer
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut reader = std::io::BufReader::new(outer.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+    let its: u32 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let other = first_id(&run(&scene, &options, script));
+    assert!(its.abs_diff(other) >= 65_536, "{its} {other}");
+    drop(outer.stdin.take());
+    assert!(outer.wait().unwrap().success());
+    daemon.end();
+}
+
 /// A user namespace may mount a procfs and a sysfs where its container has one of which nothing is hidden.
 #[test]
 fn privileged_user_namespaces_in_a_run_mount_the_same_with_a_user_namespace_around_them() {

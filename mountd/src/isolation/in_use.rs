@@ -17,8 +17,8 @@ use eci_fs_protocol::error::Result;
 /// The ids of one process, from the first one to the one after the last.
 type Span = (u64, u64);
 
-/// The longest time of a quick look. A thousand processes take some 5 ms.
-const LONGEST: Duration = Duration::from_millis(25);
+/// The longest time of a quick look, for hosts with a hundred thousand processes.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// The number of processes after which the clock is read.
 const BETWEEN: usize = 64;

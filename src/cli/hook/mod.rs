@@ -248,7 +248,7 @@ impl HookCall {
     /// Gives an isolated container its cgroup, if it can write to that. Without it the container starts all the same.
     fn delegate_cgroup(&self, container: &ContainerInfo) {
         let runtime_dir = &self.config.runtime_dir;
-        let isolated = stage::path(runtime_dir).join(stage::ROOT);
+        let isolated = stage::real_path(runtime_dir).join(stage::ROOT);
         if !container.writable_cgroup || container.root.as_ref() != Some(&isolated) {
             return;
         }

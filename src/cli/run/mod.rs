@@ -27,12 +27,12 @@ use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::output::print_error;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::{Choices, CpuQuota};
-use eci_fs_protocol::control::{Attach, Request, Response};
+use eci_fs_protocol::control::{Attach, Isolate, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{PROGRAM, Runtime};
-use crate::cli::client::{Client, PrivateDaemon, call_or_start, unexpected_answer};
+use crate::cli::client::{Client, PrivateDaemon, call_or_start, isolated, unexpected_answer};
 pub(super) use exec::{ExecOptions, exec};
 pub(super) use init::init;
 use limits::Limits;
@@ -57,6 +57,9 @@ pub(super) struct Options {
     /// In a user namespace of its own: root in it is user 100000 outside
     #[arg(long)]
     userns: bool,
+    /// In a user namespace with 65,536 ids that no other container and no user of the host has
+    #[arg(long, conflicts_with = "userns")]
+    isolate: bool,
     /// The CPUs that are online with --cpus: as many as that amounts to (online), or all of the cpuset (ignore), as perf
     /// and bpftrace need them; online, unless the daemon has another setting
     #[arg(long, value_name = "EFFECT")]
@@ -80,6 +83,9 @@ pub(super) struct ChildOptions {
     /// With a user namespace
     #[arg(long)]
     userns: bool,
+    /// With the user namespace that the first message carries
+    #[arg(long)]
+    isolate: bool,
     /// The command and its arguments
     #[arg(last = true)]
     command: Vec<OsString>,
@@ -127,6 +133,8 @@ fn run(options: &Options) -> Result<u8> {
     let limit = options.runtime.change_limit();
     let (private, running) = match Client::connect(&options.runtime.runtime_dir, limit)? {
         Some(client) => (None, Some(client)),
+        // Ids are given by a daemon that others find.
+        None if options.isolate => (None, None),
         None => (Some(PrivateDaemon::start(limit, &[])?), None),
     };
     let result = with_cgroups(options, private.as_ref(), &signals);
@@ -160,7 +168,12 @@ fn contain(
     let mut stage = KillOnDrop(spawn_stage(options, theirs.into_inner())?);
     let stage_pid = i32::try_from(stage.0.id()).unwrap_or(0);
     cgroups.join(stage_pid)?;
-    let init = begin(options, &ours, stage_pid).map_err(|error| explain(error, options))?;
+    let namespace = match options.isolate {
+        true => Some(ask_for_range(options, stage_pid)?),
+        false => None,
+    };
+    let begun = begin(options, &ours, stage_pid, namespace);
+    let init = begun.map_err(|error| explain(error, options))?;
     attach(options, private, &init)?;
     allow_next_step(&ours)?;
     drop(ours);
@@ -168,9 +181,33 @@ fn contain(
     Ok(status)
 }
 
+/// Asks the daemon for ids that nobody else has. The stage holds them until the init does. Returns the user namespace.
+fn ask_for_range(options: &Options, stage: i32) -> Result<OwnedFd> {
+    let runtime = &options.runtime;
+    let pidfd = open_pidfd(stage)?;
+    let answer = call_or_start(
+        &runtime.runtime_dir,
+        None,
+        &Request::Isolate(Isolate {
+            key: format!("eci-fs run {stage}"),
+        }),
+        &[pidfd.as_fd()],
+        runtime.change_limit(),
+    );
+    isolated(answer).map(|(_, namespace)| namespace)
+}
+
 /// Leads the stage and the init to where the views can be grafted. Returns the pidfd of the init.
-fn begin(options: &Options, channel: &Channel, stage: i32) -> Result<OwnedFd> {
-    allow_next_step(channel)?;
+fn begin(
+    options: &Options,
+    channel: &Channel,
+    stage: i32,
+    namespace: Option<OwnedFd>,
+) -> Result<OwnedFd> {
+    let fds: Vec<_> = namespace.iter().map(AsFd::as_fd).collect();
+    channel
+        .send(&ParentMessage::Go, &fds)
+        .map_err(|e| Error::io("speak to", "the new container", e))?;
     if options.userns {
         expect(channel, |message| {
             matches!(message, ChildMessage::HasUserNamespace).then_some(())
@@ -233,6 +270,9 @@ fn spawn_stage(options: &Options, channel: OwnedFd) -> Result<Child> {
     command.arg("run-stage");
     if options.userns {
         command.arg("--userns");
+    }
+    if options.isolate {
+        command.arg("--isolate");
     }
     inherited::pass(&mut command, &channel)?;
     command.arg("--").args(&options.command);
@@ -320,10 +360,10 @@ fn expect<T>(channel: &Channel, wanted: impl Fn(&ChildMessage) -> Option<T>) -> 
     }
 }
 
-/// Waits in the stage or the init until the parent allows the next step.
-fn wait_for_parent(channel: &Channel) -> Result<()> {
+/// Waits in the stage or the init until the parent allows the next step. Returns the descriptor that it may need for that.
+fn wait_for_parent(channel: &Channel) -> Result<Option<OwnedFd>> {
     match channel.recv::<ParentMessage>() {
-        Ok(Some((ParentMessage::Go, _))) => Ok(()),
+        Ok(Some((ParentMessage::Go, mut fds))) => Ok(fds.pop()),
         Ok(None) => Err(Error::new(Kind::System, "the parent has ended")),
         Err(error) => Err(Error::io("hear from", "the parent", error)),
     }

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use eci_fs_mountd::output::print_error;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::error::{Error, Result};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::super::PROGRAM;
 use super::{ChildMessage, ChildOptions, FAILED, inherited, report, signals, wait_for_parent};
@@ -50,7 +50,7 @@ fn contain(options: &ChildOptions, channel: Channel) -> std::result::Result<u8, 
 fn prepare(options: &ChildOptions, channel: &Channel) -> Result<()> {
     // The init passes these signals on; the stage only waits.
     signals::Signals::block()?;
-    wait_for_parent(channel)?;
+    let namespace = wait_for_parent(channel)?;
     let report_step = |message: ChildMessage| {
         channel
             .send(&message, &[])
@@ -63,6 +63,12 @@ fn prepare(options: &ChildOptions, channel: &Channel) -> Result<()> {
         })?;
         report_step(ChildMessage::HasUserNamespace)?;
         wait_for_parent(channel)?;
+        become_root()?;
+    }
+    if options.isolate {
+        let namespace = namespace.ok_or_else(|| Error::refused("there is no user namespace"))?;
+        setns(namespace, CloneFlags::CLONE_NEWUSER)
+            .map_err(|e| Error::io("enter", "a user namespace", e))?;
         become_root()?;
     }
     let namespaces = CloneFlags::CLONE_NEWNS
@@ -80,7 +86,7 @@ fn prepare(options: &ChildOptions, channel: &Channel) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|e| Error::io("set", "the death signal", e))?;
     report_step(ChildMessage::HasNamespaces)?;
-    wait_for_parent(channel)
+    wait_for_parent(channel).map(drop)
 }
 
 /// Becomes root of the new user namespace, now that it is mapped.

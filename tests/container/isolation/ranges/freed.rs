@@ -76,7 +76,7 @@ fn privileged_a_container_that_is_attached_holds_its_range_when_its_wrapper_has_
     let mut daemon = scene.daemon(&[]);
     let wrapper = Process::start();
     let (isolated, namespace) = wrapper.isolate(&scene, "/run/runc/web").unwrap();
-    let container = Process::in_namespace(&namespace, &[]);
+    let container = Process::container(&namespace);
     let pid = container.0.id();
     let said = scene.eci_fs(&["attach", &pid.to_string()]).ok();
     assert!(

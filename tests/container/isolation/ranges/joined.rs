@@ -17,7 +17,7 @@ fn privileged_the_runtime_of_a_container_that_joins_another_holds_its_range_and_
     let mut daemon = scene.daemon(&[]);
     let wrapper = Process::start();
     let (given, namespace) = wrapper.isolate(&scene, "/run/runc/web").unwrap();
-    let container = Process::in_namespace(&namespace, &[]);
+    let container = Process::container(&namespace);
     let joiner = Process::start();
     let (joined, its_namespace) = joiner.join(&scene, &container).unwrap();
     assert_eq!(joined, given);

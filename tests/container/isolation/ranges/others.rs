@@ -12,7 +12,7 @@ use super::{first, scene_with_two, second, wait_for_free};
 #[track_caller]
 pub(super) fn guest_of(first_id: u32) -> Process {
     let namespace = make_user_namespace(&Proc::open().unwrap(), first_id, true).unwrap();
-    Process::in_namespace(&namespace, &["--preserve-credentials"])
+    Process::guest(&namespace)
 }
 
 #[test]

@@ -33,15 +33,23 @@ impl Process {
         Self::of(Command::new(find_program("cat")).uid(uid).gid(uid))
     }
 
-    /// Returns a process that has entered a user namespace. `options` are nsenter's.
+    /// Returns root of a user namespace, in a mount namespace of its own, as the process of a container is.
     #[track_caller]
-    pub(super) fn in_namespace(namespace: &OwnedFd, options: &[&str]) -> Self {
-        let path = path_of(namespace);
+    pub(super) fn container(namespace: &OwnedFd) -> Self {
+        Self::entered(namespace, &["unshare", "--mount"])
+    }
+
+    /// Returns a process in a user namespace, whose user and group stay root of the host.
+    #[track_caller]
+    pub(super) fn guest(namespace: &OwnedFd) -> Self {
+        Self::entered(namespace, &["--preserve-credentials"])
+    }
+
+    #[track_caller]
+    fn entered(namespace: &OwnedFd, words: &[&str]) -> Self {
         let mut command = Command::new(find_program("nsenter"));
-        command
-            .args(options)
-            .args([&path, "unshare", "--mount", "sh", "-c", "echo; exec cat"]);
-        let mut this = Self::of(&mut command);
+        command.arg(path_of(namespace)).args(words);
+        let mut this = Self::of(command.args(["sh", "-c", "echo; exec cat"]));
         let mut line = [0];
         std::io::Read::read_exact(this.0.stdout.as_mut().unwrap(), &mut line).unwrap();
         this
