@@ -23,11 +23,16 @@ pub enum Kernel {
     V6_1,
     /// Linux 6.12, of Debian 13.
     V6_12,
+    /// The newest kernel of Debian sid. It was 7.2 when this was written.
+    Sid,
 }
 
 impl Kernel {
     /// All kernels, oldest first.
-    pub const ALL: [Self; 3] = [Self::V5_10, Self::V6_1, Self::V6_12];
+    pub const ALL: [Self; 4] = [Self::V5_10, Self::V6_1, Self::V6_12, Self::Sid];
+
+    /// The kernels whose versions do not change, oldest first.
+    pub const OF_RELEASES: [Self; 3] = [Self::V5_10, Self::V6_1, Self::V6_12];
 
     /// Returns the version as it is written on the command line.
     pub fn version(self) -> &'static str {
@@ -35,6 +40,7 @@ impl Kernel {
             Self::V5_10 => "5.10",
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+            Self::Sid => "sid",
         }
     }
 
@@ -44,6 +50,7 @@ impl Kernel {
             Self::V5_10 => "bullseye",
             Self::V6_1 => "bookworm",
             Self::V6_12 => "trixie",
+            Self::Sid => "sid",
         }
     }
 }
@@ -61,7 +68,7 @@ impl FromStr for Kernel {
         let known = Self::ALL
             .into_iter()
             .find(|kernel| kernel.version() == text);
-        known.ok_or_else(|| format!("no kernel {text}: known are 5.10, 6.1 and 6.12"))
+        known.ok_or_else(|| format!("no kernel {text}: known are 5.10, 6.1, 6.12 and sid"))
     }
 }
 
@@ -97,14 +104,17 @@ impl KernelFiles {
     /// Fetches, checks and unpacks; `root` appears only when all of that has succeeded.
     fn download(kernel: Kernel, dir: &Path) -> Result<()> {
         let apt = Apt::new(kernel.suite(), &dir.join("apt"))?;
-        let depends = apt.field(META_PACKAGE, "Depends")?;
-        let package = depends.split([' ', ',', '|']).next().unwrap_or_default();
-        if !package.starts_with("linux-image-") {
-            bail!("{META_PACKAGE} depends on `{depends}`, which names no kernel");
-        }
+        let package = depended(&apt, META_PACKAGE, "linux-image-")?;
+        let package = package.with_context(|| format!("{META_PACKAGE} names no kernel"))?;
         let unpacked = dir.join("unpacked");
         remove_tree(&unpacked)?;
-        apt.unpack(package, &unpacked)?;
+        apt.unpack(&package, &unpacked)?;
+        // From 7.1 on the image and the modules are packages of their own.
+        for part in ["linux-binary-", "linux-modules-"] {
+            if let Some(package) = depended(&apt, &package, part)? {
+                apt.unpack(&package, &unpacked)?;
+            }
+        }
         if !unpacked.join("lib/modules").exists() {
             // Newer packages ship /usr/lib/modules; the tools of kmod look below /lib.
             std::os::unix::fs::symlink("usr/lib", unpacked.join("lib"))
@@ -157,6 +167,15 @@ impl KernelFiles {
             .filter_map(|line| line.strip_prefix("insmod "));
         Ok(files.map(|file| PathBuf::from(file.trim())).collect())
     }
+}
+
+/// Returns the first package with a name that starts so, of those that a package depends on.
+fn depended(apt: &Apt, package: &str, start: &str) -> Result<Option<String>> {
+    let depends = apt.field(package, "Depends")?;
+    let mut names = depends.split([' ', ',', '|']);
+    Ok(names
+        .find(|name| name.starts_with(start))
+        .map(str::to_owned))
 }
 
 /// Returns the only folder in `lib/modules`.
