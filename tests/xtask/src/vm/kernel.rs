@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::apt::{Apt, lock, remove_tree};
 use crate::paths::target_dir;
@@ -109,8 +109,8 @@ impl KernelFiles {
         let unpacked = dir.join("unpacked");
         remove_tree(&unpacked)?;
         apt.unpack(&package, &unpacked)?;
-        // From 7.1 on the image and the modules are packages of their own.
-        for part in ["linux-binary-", "linux-modules-"] {
+        // The image, the modules, and the list of what is built in are packages of their own in newer releases.
+        for part in ["linux-base-", "linux-binary-", "linux-modules-"] {
             if let Some(package) = depended(&apt, &package, part)? {
                 apt.unpack(&package, &unpacked)?;
             }
@@ -135,14 +135,15 @@ impl KernelFiles {
     /// Returns a kernel that was unpacked earlier.
     fn open(root: PathBuf) -> Result<Self> {
         let release = release_of(&root)?;
-        let vmlinuz = root.join("boot").join(format!("vmlinuz-{release}"));
-        if !vmlinuz.exists() {
-            bail!(
-                "{} is missing; remove {} and try again",
-                vmlinuz.display(),
+        let in_boot = root.join("boot").join(format!("vmlinuz-{release}"));
+        let in_modules = root.join("lib/modules").join(&release).join("vmlinuz");
+        let mut places = [in_boot, in_modules].into_iter();
+        let vmlinuz = places.find(|path| path.exists()).with_context(|| {
+            format!(
+                "there is no image of Linux {release} in {0}; remove {0} and try again",
                 root.display()
-            );
-        }
+            )
+        })?;
         Ok(Self {
             vmlinuz,
             root,
