@@ -97,7 +97,7 @@ fn isolated(kernel: Kernel, short: &[usize]) {
     script.push_str(
         "mkdir -p /etc/docker; echo '{\"data-root\":\"/disk/docker\"}' > /etc/docker/daemon.json\n",
     );
-    script.push_str("eci-fs doctor | sed -n '/^isolation/,/^[^ i]/p'\ncat /run/eci-fs/hook.log\n");
+    script.push_str("eci-fs doctor | sed -n '/^isolation/,/^[^ i]/p'\n[ ! -e /run/eci-fs/hook.log ] || cat /run/eci-fs/hook.log\n");
     let mut programs = vec!["runc", "crun"];
     if all {
         programs = PROGRAMS.to_vec();
