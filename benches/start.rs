@@ -1,14 +1,16 @@
-//! The time that the hook adds to the start of a container: `cargo bench --bench start [-- STARTS]`.
+//! The time that eci-fs adds to the start of a container: `cargo bench --bench start [-- STARTS [RUNTIME...]]`.
 //!
-//! A container is started (`run --detach`) in three ways: without eci-fs, with the hooks in its bundle, and through
-//! `eci-runc`, which adds the hooks each time. The three take turns, so that other load on the host affects all alike.
-//! Needs root, runc, crun and youki.
+//! A container whose root is an overlay is started (`run --detach`) in four ways: without eci-fs, with the hooks in its
+//! bundle, through `eci-runc`, which adds the hooks each time, and through `eci-runc` with isolation. They take turns, so
+//! that other load on the host affects all alike. Needs root, and the runtimes: runc, crun and youki if none is named.
 #![allow(
     clippy::print_stdout,
     missing_docs,
     reason = "a benchmark prints its figures"
 )]
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount};
@@ -31,47 +33,90 @@ fn main() {
     if let Err(error) = std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_eci-runc"), &wrapper) {
         panic!("{} cannot be made: {error}", wrapper.display());
     }
-    let config = scene.dir().join("config.toml");
     let run = scene.runtime_dir();
-    if let Err(error) = std::fs::write(&config, format!("[hook]\nruntime-dir = {run:?}\n")) {
-        panic!("{} cannot be written: {error}", config.display());
-    }
+    let configs = [false, true].map(|isolates| {
+        let path = scene.dir().join(format!("isolates-{isolates}.toml"));
+        let text = format!("[hook]\nruntime-dir = {run:?}\n[isolation]\nenabled = {isolates}\n");
+        if let Err(error) = std::fs::write(&path, text) {
+            panic!("{} cannot be written: {error}", path.display());
+        }
+        path.display().to_string()
+    });
+    let named: Vec<String> = std::env::args().skip(1).collect();
+    let chosen = |engine: &Engine| named.iter().any(|name| name == engine.program());
+    let any = Engine::RUNTIMES.iter().any(chosen);
     println!("start of a container, {count} of each, taking turns");
-    for engine in Engine::RUNTIMES {
+    for engine in Engine::RUNTIMES
+        .into_iter()
+        .filter(|one| !any || chosen(one))
+    {
         let name = engine.program();
         let real = find_program(name).display().to_string();
-        let bundle = || {
+        let bundle = |way: &str| {
             let bundle = Bundle::new(&scene, engine, &Limits::default(), false);
             bundle.program(&["/bin/busybox", "true"]);
+            let root = overlay(&scene, &format!("{name}-{way}"));
+            bundle.change(|config| config["root"] = serde_json::json!({ "path": root }));
             bundle
         };
-        let (plain, hooked, mut wrapped) = (bundle(), bundle(), bundle());
+        let [plain, hooked, mut wrapped, mut isolated] =
+            ["plain", "hooked", "wrapped", "isolated"].map(bundle);
         hooked.hook(&scene, &[]);
-        let text = |path: &std::path::Path| path.display().to_string();
-        let (program, config) = (text(&wrapper), text(&config));
-        let options = ["--eci-runtime-path", &real, "--eci-config", &config];
-        wrapped.wrap(&[&[program.as_str()][..], &options].concat());
-        let mut times: [Vec<Duration>; 3] = Default::default();
-        let bundles = [&plain, &hooked, &wrapped];
+        let program = wrapper.display().to_string();
+        for (bundle, config) in [&mut wrapped, &mut isolated].into_iter().zip(&configs) {
+            let options = ["--eci-runtime-path", &real, "--eci-config", config];
+            bundle.wrap(&[&[program.as_str()][..], &options].concat());
+        }
+        let mut times: [Vec<Duration>; 4] = Default::default();
+        let bundles = [&plain, &hooked, &wrapped, &isolated];
         for turn in 0..count * bundles.len() {
             // Each runs equally often after each other one, because the kernel still takes down the container before
             // it.
             let (round, place) = (turn / bundles.len(), turn % bundles.len());
-            let which = (if round % 2 == 0 { place } else { 2 - place } + round) % bundles.len();
+            let last = bundles.len() - 1;
+            let place = if round % 2 == 0 { place } else { last - place };
+            let which = (place + round) % bundles.len();
             // An engine writes the configuration anew for each container.
-            wrapped.change(|config| config["hooks"] = serde_json::Value::Null);
+            for bundle in [&wrapped, &isolated] {
+                bundle.change(|config| config["hooks"] = serde_json::Value::Null);
+            }
             times[which].push(start(bundles[which]));
         }
-        let [plain, hooked, wrapped] = times.map(median);
-        let line = |what: &str, median: f64| {
-            let added = median - plain;
-            println!("{name:5} {what:22} {median:>8.2} ms median {added:>+8.2} ms added");
+        let [plain, hooked, wrapped, isolated] = times.map(Times::of);
+        let line = |what: &str, times: &Times| {
+            let added = times.median - plain.median;
+            println!(
+                "{name:5} {what:22} {:>8.2} ms median {added:>+8.2} ms added {:>8.2} ms p99",
+                times.median, times.p99
+            );
         };
-        line("without", plain);
-        line("with hooks", hooked);
-        line("through eci-runc", wrapped);
+        line("without", &plain);
+        line("with hooks", &hooked);
+        line("through eci-runc", &wrapped);
+        line("with isolation", &isolated);
     }
     daemon.end();
+}
+
+/// Mounts an overlay as an engine does, with a layer of the root of the scene. It ends with the process.
+fn overlay(scene: &Scene, name: &str) -> PathBuf {
+    let dir = scene.dir().join(name);
+    let at = |part: &str| dir.join(part);
+    for part in ["upper", "work", "root"] {
+        if let Err(error) = std::fs::create_dir_all(at(part)) {
+            panic!("{} cannot be made: {error}", at(part).display());
+        }
+    }
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        scene.root().display(),
+        at("upper").display(),
+        at("work").display()
+    );
+    let mut command = Command::new("mount");
+    command.args(["-t", "overlay", "overlay", "-o", &options]);
+    Ran::run(command.arg(at("root"))).ok();
+    at("root")
 }
 
 /// Starts a container and removes it again. Returns the time of the start.
@@ -93,10 +138,22 @@ fn start(bundle: &Bundle) -> Duration {
     took
 }
 
-/// Returns the median in milliseconds.
-fn median(mut times: Vec<Duration>) -> f64 {
-    times.sort();
-    times
-        .get(times.len() / 2)
-        .map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+/// The times of one way, in milliseconds.
+struct Times {
+    median: f64,
+    p99: f64,
+}
+
+impl Times {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        let at = |place: usize| {
+            let time = times.get(place.min(times.len().saturating_sub(1)));
+            time.map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+        };
+        Self {
+            median: at(times.len() / 2),
+            p99: at(times.len() * 99 / 100),
+        }
+    }
 }

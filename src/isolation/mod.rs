@@ -13,6 +13,7 @@ mod overlay;
 pub mod policy;
 mod root;
 mod streams;
+pub mod trials;
 
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -10,7 +10,7 @@ use support::{Ran, Scene, find_program};
 use xtask::vm::{Kernel, Vm};
 
 /// What the guest needs of this machine. Daemons look for the others in PATH.
-const PROGRAMS: [&str; 8] = [
+pub(crate) const PROGRAMS: [&str; 8] = [
     "runc",
     "crun",
     "conmon",
@@ -22,7 +22,7 @@ const PROGRAMS: [&str; 8] = [
 ];
 
 /// What podman reads.
-const FOLDERS: [&str; 2] = ["/etc/containers", "/usr/share/containers"];
+pub(crate) const FOLDERS: [&str; 2] = ["/etc/containers", "/usr/share/containers"];
 
 /// Runs containers of all engines, each with 128 MiB and half a CPU, and prints a line for each.
 const SCRIPT: &str = concat!(include_str!("prelude.sh"), include_str!("engines.sh"));

@@ -9,6 +9,7 @@
 
 mod documents;
 mod engines;
+mod isolation;
 mod lxcfs;
 mod runtimes;
 

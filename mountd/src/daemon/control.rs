@@ -65,6 +65,7 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
         // A daemon of a single command has no next container.
         if attached && daemon.endpoint.is_some() {
             prepare::prepare(&daemon.containers);
+            daemon.containers.isolation.prepare_next();
         }
         if ends_something {
             after();

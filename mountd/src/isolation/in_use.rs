@@ -39,7 +39,14 @@ impl InUse {
         for pid in proc.pids()? {
             let status = proc.read(&format!("{pid}/status")).unwrap_or_default();
             let mut spans = ids_of(&status);
-            for file in ["uid_map", "gid_map"] {
+            // Most processes are in the host's own, whose map has all ids and is left out. One call tells that, and eight read
+            // both maps. The start of the next container may wait for this.
+            let namespace = proc.namespace(pid, "user");
+            let maps: &[&str] = match namespace {
+                Ok(namespace) if namespace.is_initial_user() => &[],
+                _ => &["uid_map", "gid_map"],
+            };
+            for file in maps {
                 let map = proc.read(&format!("{pid}/{file}")).unwrap_or_default();
                 spans.extend(spans_of(&map));
             }

@@ -11,6 +11,7 @@
 //! | [`claims`] | the ranges that are given by all daemons of the host |
 //! | [`record`] | the file of a container that has a range |
 //! | `giving`, `freeing` | the choice of a range, and the end of one |
+//! | `spare` | a user namespace that is made ahead |
 //! | `state` | what the daemon knows of the ranges that are given |
 //! | `in_use` | the ids that processes have |
 //! | `user_namespace` | a user namespace with a range |
@@ -24,6 +25,7 @@ mod in_use;
 pub mod overlays;
 pub mod ranges;
 pub mod record;
+mod spare;
 pub mod stage;
 mod state;
 mod user_namespace;
@@ -48,6 +50,7 @@ use in_use::InUse;
 use ranges::{Files, IDS};
 use record::Record;
 pub use record::{Found, Member, find};
+use spare::Spare;
 use state::{Held, LiveMember, Place, State};
 pub use user_namespace::make as make_user_namespace;
 
@@ -62,6 +65,7 @@ pub struct Isolation {
     epoll: OwnedFd,
     /// Called when a range has become free, or nothing is held any more.
     wake: Box<dyn Fn() + Send + Sync>,
+    spare: Mutex<Option<Spare>>,
 }
 
 impl Isolation {
@@ -77,6 +81,7 @@ impl Isolation {
             state: Mutex::default(),
             epoll,
             wake: Box::new(wake),
+            spare: Mutex::default(),
         })
     }
 
@@ -241,7 +246,7 @@ impl Isolation {
             held => held?,
         };
         faults::kill_at("isolate-held");
-        let namespace = user_namespace::make(&self.proc, first_id, owned_by_root);
+        let namespace = self.namespace_of(first_id, owned_by_root);
         let namespace = namespace.inspect_err(|_| {
             let mut state = self.state.lock();
             if let Some(held) = state.held.get_mut(&first_id) {
@@ -251,6 +256,9 @@ impl Isolation {
             self.settle(&mut state, first_id, &InUse::default());
         })?;
         faults::kill_at("isolate-answer");
+        let mut state = self.state.lock();
+        state.expected = state.next_after(first_id).map(|next| (next, owned_by_root));
+        drop(state);
         tracing::info!(key, first_id, pid, "range given");
         let isolated = Isolated {
             first_id,

@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) watch: Watch,
     /// The ranges that may be given, and the stamp of the files that say so.
     pub(super) allowed: Option<(String, Ranges)>,
+    /// The first id of the range that is probably given next, and true if its user namespace is to be root's.
+    pub(super) expected: Option<(u32, bool)>,
 }
 
 /// The places of what a daemon writes down, and of what it reads.
@@ -109,6 +111,14 @@ impl State {
     /// Returns true if no range is given, and nobody uses the stage.
     pub(super) fn is_idle(&self) -> bool {
         self.held.is_empty() && self.guests.is_empty()
+    }
+
+    /// Returns the first id of the range that comes after this one and is not given.
+    pub(super) fn next_after(&self, first_id: u32) -> Option<u32> {
+        let all = &self.allowed.as_ref()?.1.first_ids;
+        let after = all.partition_point(|other| *other <= first_id);
+        let mut turn = all[after..].iter().chain(&all[..after]);
+        turn.find(|first_id| !self.overlaps(**first_id)).copied()
     }
 
     /// Returns the ranges that nobody holds.

@@ -132,7 +132,15 @@ fn wait_and_map(proc: &Proc, pid: Pid, first_id: u32, ready: &OwnedFd) -> Result
     };
     if errno != 0 {
         let error = Error::io("make", "a user namespace", Errno::from_raw_os_error(errno));
-        return Err(error.remedy("see user.max_user_namespaces, and `eci-fs doctor`"));
+        return Err(error.remedy(match Errno::from_raw_os_error(errno) {
+            Errno::NOSPC => "there are as many as the sysctl user.max_user_namespaces allows, here or around: raise it",
+            Errno::PERM => {
+                "a seccomp filter or a security module forbids it; see also kernel.unprivileged_userns_clone and \
+                 kernel.apparmor_restrict_unprivileged_userns"
+            }
+            Errno::INVAL => "boot a kernel with CONFIG_USER_NS",
+            _ => "see user.max_user_namespaces, and `eci-fs doctor`",
+        }));
     }
     let pid = pid.as_raw_nonzero();
     let map = format!("0 {first_id} {IDS}\n");

@@ -2,33 +2,46 @@
 //!
 //! What is missing is wrong where `[isolation]` is enabled, and a note where it is not.
 
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::Isolation;
 use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::isolation::ranges::{DEFAULT, Files, Ranges};
 use eci_fs_mountd::isolation::{default_claims, make_user_namespace};
 use eci_fs_mountd::runtime_dir::RuntimeDir;
-use eci_fs_protocol::error::{Error, Kind, Result};
+use eci_fs_protocol::error::{Error, Kind};
+use rustix::io::Errno;
 
-use super::kernel::version;
 use super::{Findings, Status};
 use crate::cli::count;
+use crate::isolation::trials;
 
-/// The kernels from which on something is there that isolation needs: the feature, and what is missing without it.
-const KERNELS: [((u32, u32), &str, &str); 3] = [
-    ((5, 12), "ID-mapped mounts", "no container can be isolated"),
+/// Where engines keep images and containers if nothing else is configured: the engine, its directory, and the file and the
+/// key with another one.
+const DISKS: [(&str, &str, &str, &str); 3] = [
     (
-        (5, 19),
-        "overlay of ID-mapped layers",
-        "no container can be isolated whose root is an overlay",
+        "docker",
+        "/var/lib/docker",
+        "etc/docker/daemon.json",
+        "data-root",
     ),
     (
-        (6, 3),
-        "ID-mapped tmpfs",
-        "files on a tmpfs that several containers have belong to nobody",
+        "containerd",
+        "/var/lib/containerd",
+        "etc/containerd/config.toml",
+        "root",
+    ),
+    (
+        "podman",
+        "/var/lib/containers",
+        "etc/containers/storage.conf",
+        "storage.graphroot",
     ),
 ];
+
+/// The directory that is tried where no engine has one.
+const OTHER_DISK: &str = "/var/lib";
 
 /// The overlaps that are named. Where there are more their number is.
 const MOST_OVERLAPS: usize = 5;
@@ -43,8 +56,6 @@ pub(super) fn examine(findings: &mut Findings, root: &Path, settings: &Isolation
         true => "eci-runc isolates every container",
         false => "containers are not isolated: enabled is false in [isolation]",
     });
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    kernels(findings, missing, &release);
     let found = Files::below(root).ranges(&settings.user);
     ranges(findings, missing, &settings.user, &found);
     sysctls(findings, missing, |name| {
@@ -59,7 +70,11 @@ pub(super) fn examine(findings: &mut Findings, root: &Path, settings: &Isolation
     let first_id = first_ids.last().copied().unwrap_or(DEFAULT.0);
     let made = Proc::open().and_then(|proc| make_user_namespace(&proc, first_id, false));
     match made {
-        Ok(_) => findings.ok("a user namespace with ids of its own can be made"),
+        Ok(user_namespace) => {
+            findings.ok("a user namespace with ids of its own can be made");
+            let disks = disks(root);
+            files(findings, missing, &disks, &Kernel(user_namespace.as_fd()));
+        }
         Err(error) => findings.add(missing, error.what, error.remedy),
     }
     match RuntimeDir::open(&default_claims()) {
@@ -70,32 +85,122 @@ pub(super) fn examine(findings: &mut Findings, root: &Path, settings: &Isolation
     }
 }
 
-fn kernels(findings: &mut Findings, missing: Status, release: &str) {
-    // The kernel part says it if the version is of unknown form.
-    let Some(version) = version(release) else {
-        return;
-    };
-    for (since, feature, without) in KERNELS {
-        if version >= since {
-            findings.ok(feature);
-            continue;
-        }
-        // Without a tmpfs there is little that does not work.
-        let state = if since == (6, 3) {
-            Status::Note
+/// Returns the directories of the engines of this host that exist, each with the name of the engine.
+fn disks(root: &Path) -> Vec<(&'static str, PathBuf)> {
+    let below = |path: &str| root.join(path.trim_start_matches('/'));
+    let found = DISKS.into_iter().map(|(engine, usual, file, key)| {
+        let text = std::fs::read_to_string(root.join(file)).unwrap_or_default();
+        let other = configured(&text, key);
+        (engine, below(other.as_deref().unwrap_or(usual)))
+    });
+    let mut found: Vec<_> = found.filter(|(_, path)| path.is_dir()).collect();
+    if found.is_empty() {
+        let other = below(OTHER_DISK);
+        let other = if other.is_dir() {
+            other
         } else {
-            missing
+            root.to_owned()
         };
-        let remedy = format!("boot Linux {}.{} or newer", since.0, since.1);
-        findings.add(
-            state,
-            format!("the kernel has no {feature}: {without}"),
-            Some(remedy),
-        );
+        found.push(("engines", other));
+    }
+    found
+}
+
+/// Returns the path that a configuration has for a key: `{ "key": "path" }` in JSON, or `table.key` in TOML.
+fn configured(text: &str, key: &str) -> Option<String> {
+    if text.trim_start().starts_with('{') {
+        let json: serde_json::Value = serde_json::from_str(text).ok()?;
+        return Some(json.get(key)?.as_str()?.to_owned());
+    }
+    let document: toml_edit::DocumentMut = text.parse().ok()?;
+    let mut item = document.as_item();
+    for part in key.split('.') {
+        item = item.get(part)?;
+    }
+    Some(item.as_str()?.to_owned())
+}
+
+/// What is tried of the kernel.
+trait Trials {
+    fn directory(&self, path: &Path) -> Result<(), Errno>;
+    fn overlay(&self, path: &Path) -> Result<(), Errno>;
+    fn tmpfs(&self) -> Result<(), Errno>;
+}
+
+/// The kernel of this host, with a user namespace whose ids are mapped.
+struct Kernel<'a>(BorrowedFd<'a>);
+
+impl Trials for Kernel<'_> {
+    fn directory(&self, path: &Path) -> Result<(), Errno> {
+        trials::map_directory(path, self.0)
+    }
+
+    fn overlay(&self, path: &Path) -> Result<(), Errno> {
+        trials::overlay_of_mapped(path, self.0)
+    }
+
+    fn tmpfs(&self) -> Result<(), Errno> {
+        trials::map_tmpfs(self.0)
     }
 }
 
-fn ranges(findings: &mut Findings, missing: Status, user: &str, found: &Result<Ranges>) {
+/// Maps files on the disk of each engine, and on a tmpfs.
+fn files(
+    findings: &mut Findings,
+    missing: Status,
+    disks: &[(&'static str, PathBuf)],
+    kernel: &impl Trials,
+) {
+    for (engine, path) in disks {
+        let shown = path.display();
+        let failed = match kernel.directory(path) {
+            Ok(()) => kernel.overlay(path).err().map(|errno| {
+                let what = format!(
+                    "the kernel makes no overlay of ID-mapped layers ({errno}): no container of {engine} whose root is \
+                     an overlay can be isolated"
+                );
+                (what, remedy(errno, "boot Linux 5.19 or newer"))
+            }),
+            Err(errno) => {
+                let what = format!(
+                    "the files in {shown} cannot be ID-mapped ({errno}): no container of {engine} can be isolated"
+                );
+                let disk = "put that directory on ext4, on xfs, or on btrfs with Linux 5.15 or newer";
+                Some((what, remedy(errno, disk)))
+            }
+        };
+        match failed {
+            None => findings.ok(format!(
+                "the files of {engine} in {shown} can be ID-mapped, with an overlay on them"
+            )),
+            Some((what, remedy)) => findings.add(missing, what, Some(remedy)),
+        }
+    }
+    // Without a tmpfs there is little that does not work.
+    match kernel.tmpfs() {
+        Ok(()) => findings.ok("the files of a tmpfs can be ID-mapped"),
+        Err(errno) => findings.note(
+            format!(
+                "the files of a tmpfs cannot be ID-mapped ({errno}): those of a volume on one belong to nobody"
+            ),
+            &remedy(errno, "boot Linux 6.3 or newer"),
+        ),
+    }
+}
+
+/// Returns what helps against an error of the kernel; `otherwise` if the kernel cannot do it.
+fn remedy(errno: Errno, otherwise: &str) -> String {
+    match errno {
+        Errno::NOSYS => "boot Linux 5.19 or newer; a seccomp filter may also forbid mount_setattr",
+        Errno::PERM | Errno::ACCESS => {
+            "a seccomp filter or a security module forbids it: run eci-fs and the engine outside of a container"
+        }
+        _ => otherwise,
+    }
+    .to_owned()
+}
+
+fn ranges(findings: &mut Findings, missing: Status, user: &str, found: &Result<Ranges, Error>) {
     let ranges = match found {
         Ok(ranges) => ranges,
         Err(Error { what, remedy, .. }) => {
@@ -164,20 +269,84 @@ mod tests {
         findings.text()
     }
 
+    /// A kernel that answers the three trials so: of a directory, of an overlay, of a tmpfs.
+    struct Answers([Result<(), Errno>; 3]);
+
+    impl Trials for Answers {
+        fn directory(&self, _: &Path) -> Result<(), Errno> {
+            self.0[0]
+        }
+
+        fn overlay(&self, _: &Path) -> Result<(), Errno> {
+            self.0[1]
+        }
+
+        fn tmpfs(&self) -> Result<(), Errno> {
+            self.0[2]
+        }
+    }
+
     #[test]
-    fn a_kernel_that_is_too_old_is_wrong_only_where_containers_are_isolated() {
-        let said = |state, release| text(|findings| kernels(findings, state, release));
-        let old = said(Status::Wrong, "5.10.0-32");
-        assert_eq!(old.matches("WRONG").count(), 2, "{old}");
-        assert!(old.contains("-> boot Linux 5.19 or newer"), "{old}");
-        assert!(!said(Status::Note, "5.10.0-32").contains("WRONG"));
-        let between = said(Status::Wrong, "6.1.0");
+    fn what_the_kernel_refuses_is_wrong_only_where_containers_are_isolated() {
+        let disks = [("docker", PathBuf::from("/srv/docker"))];
+        let said =
+            |state, answers| text(|findings| files(findings, state, &disks, &Answers(answers)));
+        let (no_call, invalid) = (Err(Errno::NOSYS), Err(Errno::INVAL));
+        let old = said(Status::Wrong, [no_call; 3]);
+        assert_eq!(old.matches("WRONG").count(), 1, "{old}");
         assert!(
-            !between.contains("WRONG")
-                && between.contains("note   the kernel has no ID-mapped tmpfs"),
-            "{between}"
+            old.contains("the files in /srv/docker cannot be ID-mapped"),
+            "{old}"
         );
-        assert_eq!(said(Status::Wrong, "6.12.1").matches("  ok ").count(), 3);
+        assert!(old.contains("-> boot Linux 5.19 or newer"), "{old}");
+        assert!(!said(Status::Note, [no_call; 3]).contains("WRONG"));
+        let no_overlay = said(Status::Wrong, [Ok(()), invalid, invalid]);
+        assert!(
+            no_overlay.contains("WRONG  the kernel makes no overlay of ID-mapped layers"),
+            "{no_overlay}"
+        );
+        let no_tmpfs = said(Status::Wrong, [Ok(()), Ok(()), invalid]);
+        assert!(
+            !no_tmpfs.contains("WRONG") && no_tmpfs.contains("-> boot Linux 6.3 or newer"),
+            "{no_tmpfs}"
+        );
+        let other_disk = said(Status::Wrong, [invalid, Ok(()), Ok(())]);
+        assert!(
+            other_disk.contains("-> put that directory on ext4"),
+            "{other_disk}"
+        );
+        let forbidden = said(Status::Wrong, [Err(Errno::PERM), Ok(()), Ok(())]);
+        assert!(forbidden.contains("-> a seccomp filter"), "{forbidden}");
+        assert_eq!(said(Status::Wrong, [Ok(()); 3]).matches("  ok ").count(), 2);
+    }
+
+    #[test]
+    fn the_directories_of_engines_are_those_of_their_configurations() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        assert_eq!(disks(root), [("engines", root.to_owned())]);
+        for path in [
+            "srv/docker",
+            "srv/podman",
+            "var/lib/containerd",
+            "etc/docker",
+            "etc/containers",
+        ] {
+            std::fs::create_dir_all(root.join(path)).unwrap();
+        }
+        let docker = r#"{ "data-root": "/srv/docker" }"#;
+        std::fs::write(root.join("etc/docker/daemon.json"), docker).unwrap();
+        let podman = "[storage]\ngraphroot = \"/srv/podman\"\n";
+        std::fs::write(root.join("etc/containers/storage.conf"), podman).unwrap();
+        let wanted = [
+            ("docker", "srv/docker"),
+            ("containerd", "var/lib/containerd"),
+            ("podman", "srv/podman"),
+        ];
+        assert_eq!(
+            disks(root),
+            wanted.map(|(engine, path)| (engine, root.join(path)))
+        );
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn has_landlock() -> bool {
 }
 
 /// Returns the major and the minor version: (6, 12) of "6.12.3-cloud".
-pub(super) fn version(release: &str) -> Option<(u32, u32)> {
+fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

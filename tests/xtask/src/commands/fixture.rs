@@ -96,7 +96,7 @@ pub(super) fn run(action: &Action) -> Result<ExitCode> {
         }
         Action::Vm { kernel, what } => {
             let kernels = if kernel.is_empty() {
-                &Kernel::ALL[..]
+                &Kernel::OF_RELEASES[..]
             } else {
                 kernel
             };

@@ -14,7 +14,7 @@ use crate::vm::{Kernel, Vm, system};
 /// The command, and the virtual machine that runs it.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The kernel: 5.10, 6.1 or 6.12.
+    /// The kernel: 5.10, 6.1, 6.12, or sid for the newest of Debian.
     #[arg(long)]
     kernel: Kernel,
     /// A file or folder to put into the guest; programs have to be static.

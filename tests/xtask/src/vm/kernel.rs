@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::apt::{Apt, lock, remove_tree};
 use crate::paths::target_dir;
@@ -23,11 +23,16 @@ pub enum Kernel {
     V6_1,
     /// Linux 6.12, of Debian 13.
     V6_12,
+    /// The newest kernel of Debian sid. It was 7.2 when this was written.
+    Sid,
 }
 
 impl Kernel {
     /// All kernels, oldest first.
-    pub const ALL: [Self; 3] = [Self::V5_10, Self::V6_1, Self::V6_12];
+    pub const ALL: [Self; 4] = [Self::V5_10, Self::V6_1, Self::V6_12, Self::Sid];
+
+    /// The kernels whose versions do not change, oldest first.
+    pub const OF_RELEASES: [Self; 3] = [Self::V5_10, Self::V6_1, Self::V6_12];
 
     /// Returns the version as it is written on the command line.
     pub fn version(self) -> &'static str {
@@ -35,6 +40,7 @@ impl Kernel {
             Self::V5_10 => "5.10",
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+            Self::Sid => "sid",
         }
     }
 
@@ -44,6 +50,7 @@ impl Kernel {
             Self::V5_10 => "bullseye",
             Self::V6_1 => "bookworm",
             Self::V6_12 => "trixie",
+            Self::Sid => "sid",
         }
     }
 }
@@ -61,7 +68,7 @@ impl FromStr for Kernel {
         let known = Self::ALL
             .into_iter()
             .find(|kernel| kernel.version() == text);
-        known.ok_or_else(|| format!("no kernel {text}: known are 5.10, 6.1 and 6.12"))
+        known.ok_or_else(|| format!("no kernel {text}: known are 5.10, 6.1, 6.12 and sid"))
     }
 }
 
@@ -97,14 +104,17 @@ impl KernelFiles {
     /// Fetches, checks and unpacks; `root` appears only when all of that has succeeded.
     fn download(kernel: Kernel, dir: &Path) -> Result<()> {
         let apt = Apt::new(kernel.suite(), &dir.join("apt"))?;
-        let depends = apt.field(META_PACKAGE, "Depends")?;
-        let package = depends.split([' ', ',', '|']).next().unwrap_or_default();
-        if !package.starts_with("linux-image-") {
-            bail!("{META_PACKAGE} depends on `{depends}`, which names no kernel");
-        }
+        let package = depended(&apt, META_PACKAGE, "linux-image-")?;
+        let package = package.with_context(|| format!("{META_PACKAGE} names no kernel"))?;
         let unpacked = dir.join("unpacked");
         remove_tree(&unpacked)?;
-        apt.unpack(package, &unpacked)?;
+        apt.unpack(&package, &unpacked)?;
+        // The image, the modules, and the list of what is built in are packages of their own in newer releases.
+        for part in ["linux-base-", "linux-binary-", "linux-modules-"] {
+            if let Some(package) = depended(&apt, &package, part)? {
+                apt.unpack(&package, &unpacked)?;
+            }
+        }
         if !unpacked.join("lib/modules").exists() {
             // Newer packages ship /usr/lib/modules; the tools of kmod look below /lib.
             std::os::unix::fs::symlink("usr/lib", unpacked.join("lib"))
@@ -125,14 +135,15 @@ impl KernelFiles {
     /// Returns a kernel that was unpacked earlier.
     fn open(root: PathBuf) -> Result<Self> {
         let release = release_of(&root)?;
-        let vmlinuz = root.join("boot").join(format!("vmlinuz-{release}"));
-        if !vmlinuz.exists() {
-            bail!(
-                "{} is missing; remove {} and try again",
-                vmlinuz.display(),
+        let in_boot = root.join("boot").join(format!("vmlinuz-{release}"));
+        let in_modules = root.join("lib/modules").join(&release).join("vmlinuz");
+        let mut places = [in_boot, in_modules].into_iter();
+        let vmlinuz = places.find(|path| path.exists()).with_context(|| {
+            format!(
+                "there is no image of Linux {release} in {0}; remove {0} and try again",
                 root.display()
-            );
-        }
+            )
+        })?;
         Ok(Self {
             vmlinuz,
             root,
@@ -157,6 +168,15 @@ impl KernelFiles {
             .filter_map(|line| line.strip_prefix("insmod "));
         Ok(files.map(|file| PathBuf::from(file.trim())).collect())
     }
+}
+
+/// Returns the first package with a name that starts so, of those that a package depends on.
+fn depended(apt: &Apt, package: &str, start: &str) -> Result<Option<String>> {
+    let depends = apt.field(package, "Depends")?;
+    let mut names = depends.split([' ', ',', '|']);
+    Ok(names
+        .find(|name| name.starts_with(start))
+        .map(str::to_owned))
 }
 
 /// Returns the only folder in `lib/modules`.

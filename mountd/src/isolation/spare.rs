@@ -1,0 +1,51 @@
+//! A user namespace that is made before a container waits for it. Which range is given next is nearly always known.
+
+use std::os::fd::OwnedFd;
+
+use super::{Isolation, user_namespace};
+use eci_fs_protocol::error::Result;
+
+/// A user namespace for the next container. No process has been in it, and its maker has ended.
+#[derive(Debug)]
+pub(super) struct Spare {
+    first_id: u32,
+    owned_by_root: bool,
+    namespace: OwnedFd,
+}
+
+impl Isolation {
+    /// Returns a user namespace with the range: the spare one if it has that range, or a new one.
+    ///
+    /// # Errors
+    /// When the kernel does not allow it.
+    pub(super) fn namespace_of(&self, first_id: u32, owned_by_root: bool) -> Result<OwnedFd> {
+        let wanted = (first_id, owned_by_root);
+        let is_it = |spare: &mut Spare| (spare.first_id, spare.owned_by_root) == wanted;
+        let spare = self.spare.lock().take_if(is_it);
+        match spare {
+            Some(spare) => Ok(spare.namespace),
+            None => user_namespace::make(&self.proc, first_id, owned_by_root),
+        }
+    }
+
+    /// Makes the user namespace that the next container is expected to get. The daemon calls it while nobody waits.
+    pub fn prepare_next(&self) {
+        let expected = self.state.lock().expected;
+        let Some((first_id, owned_by_root)) = expected else {
+            return;
+        };
+        let is_made =
+            |spare: &Spare| (spare.first_id, spare.owned_by_root) == (first_id, owned_by_root);
+        if self.spare.lock().as_ref().is_some_and(is_made) {
+            return;
+        }
+        // The container that needs it finds out why it fails.
+        if let Ok(namespace) = user_namespace::make(&self.proc, first_id, owned_by_root) {
+            *self.spare.lock() = Some(Spare {
+                first_id,
+                owned_by_root,
+                namespace,
+            });
+        }
+    }
+}
