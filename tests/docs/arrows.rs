@@ -38,7 +38,7 @@ const FLOORS: &[Floor] = &[
         rows: &[
             &["root"],
             &["overlay"],
-            &["clones", "devices"],
+            &["clones", "devices", "trials"],
             &["mount_setattr", "policy", "streams"],
         ],
     },
