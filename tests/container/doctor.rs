@@ -68,7 +68,7 @@ fn privileged_a_machine_that_has_what_it_takes_is_well_and_a_container_proves_it
         "/dev/fuse",
         "pidfd_open",
         "the controller memory",
-        "ID-mapped mounts",
+        "can be ID-mapped, with an overlay on them",
         "of 65536 ids for containers",
         "a user namespace with ids of its own can be made",
         "runc ",

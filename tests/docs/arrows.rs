@@ -38,7 +38,7 @@ const FLOORS: &[Floor] = &[
         rows: &[
             &["root"],
             &["overlay"],
-            &["cgroups", "clones", "devices", "network"],
+            &["cgroups", "clones", "devices", "network", "trials"],
             &["mount_setattr", "policy", "streams"],
         ],
     },
