@@ -76,7 +76,9 @@ fn privileged_containers_are_isolated_with_linux_6_12() {
     isolated(Kernel::V6_12, &[0]);
 }
 
+// What sid has changes from day to day. What decides whether a change is taken may not.
 #[test]
+#[ignore = "cargo xtask full"]
 fn privileged_containers_are_isolated_with_the_newest_kernel() {
     isolated(Kernel::Sid, &[2, 3]);
 }

@@ -292,7 +292,7 @@ fn uncover_layer(
     };
     let mut work = Vec::new();
     for path in paths.iter().rev() {
-        let target = match targets.find(path) {
+        let target = match targets.look(path) {
             Ok(Some(target)) => target,
             // In a directory of a dead daemon nothing is found. Mounts there go with it.
             Ok(None) => continue,

@@ -196,9 +196,31 @@ impl<'a> Targets<'a> {
     /// mounts nothing over a deleted file.
     ///
     /// # Errors
-    /// When the path is not one of /proc or /sys, leads over a symbolic link, lies in a mount that mountinfo does not
-    /// have, or is mounted shared.
+    /// As [`Self::look`], and when it is mounted shared with processes outside of the container.
     pub(super) fn find(&self, path: &str) -> Result<Option<Target>> {
+        let Some((target, mount)) = self.look_at(path)? else {
+            return Ok(None);
+        };
+        if let Some(group) = mount.and_then(|mount| mount.shared)
+            && !self.inside.borrow().contains(&group)
+        {
+            self.refuse_shared(group, path)?;
+            self.inside.borrow_mut().insert(group);
+        }
+        Ok(Some(target))
+    }
+
+    /// Opens the entry at `path` like [`Self::find`], to take out what lies there: a mount that is shared is no matter then.
+    /// Whoever else has the graft got it with ours, and loses it with ours.
+    ///
+    /// # Errors
+    /// When the path is not one of /proc or /sys, leads over a symbolic link, or lies in a mount that mountinfo does not
+    /// have.
+    pub(super) fn look(&self, path: &str) -> Result<Option<Target>> {
+        Ok(self.look_at(path)?.map(|(target, _)| target))
+    }
+
+    fn look_at(&self, path: &str) -> Result<Option<(Target, Option<&Mount>)>> {
         let (parent_path, name) = path.rsplit_once('/').unwrap_or(("", path));
         if name.is_empty() || path.split('/').any(|part| part == "..") {
             return Err(Error::refused(format!("{path} is not a path of an entry")));
@@ -222,21 +244,15 @@ impl<'a> Targets<'a> {
             tracing::debug!(path, pid, "a deleted file of the container's own lies here");
             return Ok(None);
         }
-        if let Some(group) = mount.and_then(|mount| mount.shared)
-            && !self.inside.borrow().contains(&group)
-        {
-            self.refuse_shared(group, path)?;
-            self.inside.borrow_mut().insert(group);
-        }
         let occupant = mount.map_or(Occupant::Other, |mount| self.occupant_of(mount));
-        let name = name.to_owned();
-        Ok(Some(Target {
+        let target = Target {
             entry,
             directory: at.directory,
             parent,
-            name,
+            name: name.to_owned(),
             occupant,
-        }))
+        };
+        Ok(Some((target, mount)))
     }
 
     /// Returns true if anything in the container passes for a graft of another daemon.

@@ -30,7 +30,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     test::run(&test::Arguments::default())?;
     let mut cargo = command(setup::cargo());
     cargo.args(["nextest", "run", "--package", "eci-fs", "--test", "vm"]);
-    cargo.args(["--no-capture", "isolation::"]);
+    cargo.args(["--no-capture", "--run-ignored", "all", "isolation::"]);
     cargo.env("ECI_FS_VM_ISOLATION", "all");
     run_command(cargo.current_dir(workspace_root()))?;
     // Not as released: these tests change the sizes of views, which only a build with debugging aids lets them do.
