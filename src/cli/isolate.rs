@@ -121,6 +121,8 @@ fn create_isolated(
         config: path,
         text: &text,
         container: &container,
+        runtime,
+        runtime_dir,
     };
     for note in isolation::enter(&bundle, &range, config.isolation.unmapped_volumes)? {
         let id = line.id.as_deref().unwrap_or_default();

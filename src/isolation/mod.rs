@@ -10,9 +10,11 @@ mod devices;
 mod mount_setattr;
 mod network;
 mod overlay;
+mod owned_namespace;
 pub mod policy;
 mod root;
 mod streams;
+mod time_namespace;
 pub mod trials;
 
 use std::io::Read;
@@ -33,6 +35,7 @@ pub use cgroups::delegate as delegate_cgroups;
 use clones::Clones;
 pub use root::Overlays;
 pub use streams::{give as give_streams, replace_devices};
+pub use time_namespace::offsets_to_zero;
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
 const STAGE_OPTIONS: &std::ffi::CStr = c"mode=0711,size=32m";
@@ -64,6 +67,10 @@ pub struct Bundle<'a> {
     pub text: &'a str,
     /// What the text says.
     pub container: &'a Container,
+    /// The runtime that makes the container.
+    pub runtime: &'a Path,
+    /// The runtime directory of the daemon.
+    pub runtime_dir: &'a Path,
 }
 
 /// Moves this process into a mount namespace of its own, in which the runtime finds the container's files mapped, and an
@@ -85,6 +92,14 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
                 .remedy(policy::ENGINE_MADE)
         })?;
     }
+    let time = time_namespace::of(
+        bundle.container,
+        bundle.runtime,
+        bundle.runtime_dir,
+        Path::new("/proc"),
+    )?;
+    let time = time.map(|time| time.get(range.user_namespace.as_fd()));
+    let time = time.transpose()?;
     give_streams(range.first_id)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
     // What is mounted here does not appear on the host, and what the host mounts still appears here.
@@ -107,7 +122,10 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     if root::attach(&root, &mut clones, &range.stage, range.first_id)? {
         root::copy_up(bundle.container)?;
     }
-    let edits = edits(&dir, bundle.container, range, &mut clones)?;
+    let mut edits = edits(&dir, bundle.container, range, &mut clones)?;
+    if let Some(time) = time {
+        edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
+    }
     let text = edit(bundle.text, &edits)?;
     let place = range.stage.join("config.json");
     std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
@@ -149,6 +167,14 @@ fn read_mounts() -> Result<Vec<Mount>> {
     Ok(mountinfo::parse_mountinfo(&String::from_utf8_lossy(&text)))
 }
 
+/// Mounts a namespace at `path`, where the runtime finds it. Returns the path.
+fn mount_namespace(namespace: &OwnedFd, path: &Path) -> Result<PathBuf> {
+    let own = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+    std::fs::write(path, "").map_err(|e| Error::io("create", path, e))?;
+    rustix::mount::mount_bind(own, path).map_err(|e| Error::io("mount a namespace at", path, e))?;
+    Ok(path.to_owned())
+}
+
 /// Attaches the user namespace, the volumes and the devices below the stage. Returns the changes of the configuration.
 fn edits(
     dir: &Path,
@@ -156,13 +182,8 @@ fn edits(
     range: &Range,
     clones: &mut Clones<'_>,
 ) -> Result<Edits> {
-    let user_namespace = range.stage.join("user");
-    let own = format!("/proc/self/fd/{}", range.user_namespace.as_raw_fd());
-    std::fs::write(&user_namespace, "").map_err(|e| Error::io("create", &user_namespace, e))?;
-    rustix::mount::mount_bind(own, &user_namespace)
-        .map_err(|e| Error::io("mount the user namespace at", &user_namespace, e))?;
     let mut edits = Edits {
-        user_namespace,
+        user_namespace: mount_namespace(&range.user_namespace, &range.stage.join("user"))?,
         first_id: range.first_id,
         ids: range.ids,
         root: range.stage.join(ROOT),

@@ -239,7 +239,7 @@ fn network(path: &Path, proc: &Path, own: Option<&Path>) -> Network {
 }
 
 /// Returns the directory in `proc` of the process whose namespace is at `path`, if that is the path of one.
-fn process_of(path: &Path, proc: &Path) -> Option<PathBuf> {
+pub(super) fn process_of(path: &Path, proc: &Path) -> Option<PathBuf> {
     let below = path.strip_prefix("/proc").ok()?;
     let mut parts = below.iter();
     let pid: i32 = parts.next()?.to_str()?.parse().ok()?;
@@ -248,7 +248,7 @@ fn process_of(path: &Path, proc: &Path) -> Option<PathBuf> {
 }
 
 /// Returns the text of the link to a namespace, which tells it from others: "user:[4026531837]".
-fn namespace_id(path: &Path) -> Option<PathBuf> {
+pub(super) fn namespace_id(path: &Path) -> Option<PathBuf> {
     fs::read_link(path).ok()
 }
 

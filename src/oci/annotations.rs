@@ -13,6 +13,10 @@ pub const PREFIX: &str = "eci-fs.";
 /// The annotation with which a container asks for isolation. It is no choice about views.
 pub const ISOLATE: &str = "eci-fs.isolate";
 
+/// The annotation that asks for no time namespace in an isolated container, with `false`. Everybody may have it: the clocks
+/// of the host are no secret to a container that asks for them.
+pub const TIME_NAMESPACE: &str = "eci-fs.time-namespace";
+
 /// The choices in a container's annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -35,13 +39,16 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
         chosen: Vec::new(),
     };
     for (key, value) in annotations {
-        let Some(name) = key.strip_prefix(PREFIX).filter(|_| key != ISOLATE) else {
+        let Some(name) = key
+            .strip_prefix(PREFIX)
+            .filter(|_| key != ISOLATE && key != TIME_NAMESPACE)
+        else {
             continue;
         };
         let choice = Choice::ALL.into_iter().find(|choice| choice.name() == name);
         let choice = choice.ok_or_else(|| {
             Error::refused(format!("there is no annotation {key:?}")).remedy(format!(
-                "there are {}, {ISOLATE}",
+                "there are {}, {ISOLATE}, {TIME_NAMESPACE}",
                 Choice::ALL
                     .map(|choice| format!("{PREFIX}{choice}"))
                     .join(", ")
@@ -70,9 +77,21 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
 /// # Errors
 /// For an invalid value.
 pub fn isolate(annotations: &BTreeMap<String, String>) -> Result<Option<bool>> {
-    let value = annotations.get(ISOLATE).map(|value| {
+    read(annotations, ISOLATE)
+}
+
+/// Returns whether an isolated container may get a time namespace.
+///
+/// # Errors
+/// When the annotation is neither true nor false.
+pub fn time_namespace(annotations: &BTreeMap<String, String>) -> Result<bool> {
+    Ok(read(annotations, TIME_NAMESPACE)?.unwrap_or(true))
+}
+
+fn read(annotations: &BTreeMap<String, String>, key: &str) -> Result<Option<bool>> {
+    let value = annotations.get(key).map(|value| {
         parse_enabled(value.trim())
-            .map_err(|error| error.context(format!("the annotation {ISOLATE}={value:?}")))
+            .map_err(|error| error.context(format!("the annotation {key}={value:?}")))
     });
     value.transpose()
 }

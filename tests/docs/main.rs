@@ -363,7 +363,7 @@ fn unsafe_code_is_where_the_architecture_says() {
         "src/cli/run/inherited.rs",
         "src/cli/sigpipe.rs",
         "src/isolation/mount_setattr.rs",
-        "src/isolation/network/namespace.rs",
+        "src/isolation/owned_namespace.rs",
         "mountd/src/connections/clone_device.rs",
         "mountd/src/container/pid_max.rs",
         "mountd/src/isolation/user_namespace.rs",

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PROGRAM, Runtime};
 use crate::cli::client::{Client, PrivateDaemon, call_or_start, isolated, unexpected_answer};
+use crate::isolation::offsets_to_zero;
 pub(super) use exec::{ExecOptions, exec};
 pub(super) use init::init;
 use limits::Limits;
@@ -321,18 +322,7 @@ fn set_clocks(pid: i32) -> Result<()> {
     if !std::path::Path::new(&file).exists() {
         return Ok(());
     }
-    let offset = |clock, name| {
-        let now = rustix::time::clock_gettime(clock);
-        // The kernel adds seconds and nanoseconds, and refuses negative nanoseconds.
-        let (seconds, nanoseconds) = match now.tv_nsec {
-            0 => (now.tv_sec, 0),
-            nanoseconds => (now.tv_sec + 1, 1_000_000_000 - nanoseconds),
-        };
-        format!("{name} -{seconds} {nanoseconds}\n")
-    };
-    let text = offset(rustix::time::ClockId::Monotonic, "monotonic")
-        + &offset(rustix::time::ClockId::Boottime, "boottime");
-    write_proc(pid, "timens_offsets", &text)
+    write_proc(pid, "timens_offsets", &offsets_to_zero())
 }
 
 fn write_proc(pid: i32, file: &str, text: &str) -> Result<()> {

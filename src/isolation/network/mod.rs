@@ -26,6 +26,8 @@ use filters::Filters;
 use netlink::{ROUTE, Socket};
 use sysctls::Sysctls;
 
+use super::owned_namespace::{self, Kind};
+
 /// Puts a network namespace that belongs to `user_namespace` in the place of the one that an engine made at `path`.
 /// `mounts` are those of this process.
 ///
@@ -38,7 +40,7 @@ pub(super) fn own(path: &Path, user_namespace: impl AsFd, mounts: &[Mount]) -> R
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let engines =
         openat(CWD, &path, flags, Mode::empty()).map_err(|e| Error::io("open", &path, e))?;
-    let ours = namespace::make(user_namespace.as_fd())?;
+    let ours = owned_namespace::make(user_namespace.as_fd(), Kind::Network, |_| Ok(()))?;
     let (from, filters, sysctls) = namespace::inside(&engines, || {
         Ok((route_socket()?, Filters::read()?, Sysctls::read()?))
     })?;

@@ -28,6 +28,8 @@ pub struct Edits {
     pub sources: BTreeMap<usize, Source>,
     /// The nodes that take the place of entries of [`super::Container::devices`], by their place in it.
     pub devices: BTreeMap<usize, PathBuf>,
+    /// The path of the time namespace, if it gets one.
+    pub time_namespace: Option<PathBuf>,
 }
 
 /// The new source of a mount.
@@ -127,6 +129,9 @@ fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {
     add("user", Some(&edits.user_namespace))?;
     if !has_cgroup {
         add("cgroup", None)?;
+    }
+    if let Some(path) = &edits.time_namespace {
+        add("time", Some(path))?;
     }
     linux.write("namespaces", &namespaces)?;
     let mapping = serde_json::json!([

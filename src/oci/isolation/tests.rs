@@ -1,5 +1,7 @@
 //! Tests of what is read and edited.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use super::container::MAX_ENTRIES;
@@ -28,6 +30,23 @@ fn what_isolation_does_not_change_stays_as_the_text_that_it_is() {
     );
     let edited = edit(&text, &edits()).unwrap();
     assert!(edited.starts_with(&format!("{{{odd},\"root\":{{\"path\":\"/stage/root\",\"readonly\":true,\"x\":1.50}},\"mounts\":[ {{\"destination\":\"/p\",\"x\":[1.0]}} ],\"linux\":{{\"q\":1.0,\"namespaces\":[")), "{edited}");
+}
+
+#[test]
+fn a_container_gets_a_time_namespace_if_there_is_one_for_it() {
+    let config = json!({"root": {"path": "r"}});
+    let namespaces = |time_namespace: Option<PathBuf>| {
+        let edits = Edits {
+            time_namespace,
+            ..edits()
+        };
+        edited(&config, &edits)["linux"]["namespaces"].clone()
+    };
+    assert_eq!(
+        namespaces(Some("/stage/time".into()))[2],
+        json!({"type": "time", "path": "/stage/time"})
+    );
+    assert_eq!(namespaces(None).as_array().map(Vec::len), Some(2));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Isolated containers: a user namespace each, and files that are right inside and on the disk.
 
 mod cgroups;
+mod clocks;
 mod devices;
 mod ends;
 mod files;
