@@ -3,8 +3,8 @@
 //! The variable names a thread of [`crate::threads`] and the how manieth piece of its work panics: `watchdog:1`. In a
 //! release build there is no such code.
 //!
-//! Places where a daemon or `eci-runc` is killed have names too: `isolate-claimed:1`. There the process ends at once. At others it waits
-//! for a moment: `attach-begun:2`. A comma is between two faults.
+//! Places where a daemon or `eci-runc` is killed have names too: `isolate-claimed:1`. There the process ends at once. At
+//! others it waits for half a second: `attach-begun:2`. A comma separates two faults.
 
 /// Panics if the fault is one of the thread `name`, and its time has come.
 #[cfg(debug_assertions)]
@@ -21,8 +21,8 @@ pub fn kill_at(name: &str) {
     }
 }
 
-/// Waits if the fault is one of the place `name`, and its time has come: long enough for other threads to do what they
-/// would do in between once in a while.
+/// Waits for half a second if the fault is one of the place `name`, and its time has come: other threads then surely do
+/// what they otherwise seldom do at this place.
 #[cfg(debug_assertions)]
 #[expect(
     clippy::disallowed_methods,

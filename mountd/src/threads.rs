@@ -10,9 +10,11 @@
 //! | `visit`, `probe` | one look into a container, one question to a file system | the operation fails |
 //! | `control` | one command | the command is told |
 //! | `ended` | removes containers that have ended | is started again |
-//! | `overlays` | keeps the engine's overlays and those of isolated containers in step; from the first one on | is started again |
-//! | `ranges` | frees ranges of ids whose last process has ended; from the first range on | is started again |
+//! | `overlays` | has engines' overlays, and those of isolated containers, forget outdated names | is started again |
+//! | `ranges` | frees ranges of ids whose last process has ended | is started again |
 //! | `watchdog` | ends a server that hangs | is started again |
+//!
+//! `overlays` starts with the first isolated container on an overlay, and `ranges` with the first range.
 //!
 //! A daemon that ends so undoes nothing. The service manager starts the next one, which takes over the server.
 

@@ -40,8 +40,8 @@ pub(super) fn create(
     create_isolated(line, config, config_path, runtime).map_err(about)
 }
 
-/// Refuses to make a container out of a checkpoint that should be isolated: its user namespace, its mounts and its owners are
-/// those of the checkpoint.
+/// Refuses to restore a container that is to be isolated from a checkpoint: its user namespace, its mounts and its owners
+/// are those of the checkpoint.
 ///
 /// # Errors
 /// For `restore` of such a container.
@@ -55,7 +55,7 @@ pub(super) fn refuse_restore(line: &CommandLine, config: &Config) -> Result<()> 
     .remedy("start it anew, or call the runtime without eci-runc"))
 }
 
-/// Refuses an option with which the container would see the mounts of the runtime: the host's, and all layers.
+/// Refuses the option `--no-pivot`. With it the container would see the mounts of the runtime: the host's, and all layers.
 fn check_pivot(line: &CommandLine) -> Result<()> {
     if !line.has_no_pivot() {
         return Ok(());
@@ -177,7 +177,7 @@ fn ask_for_range(
     })
 }
 
-/// Returns where the runtime keeps the states of its containers.
+/// Returns the directories in which the runtime may keep the states of its containers.
 fn states(line: &CommandLine, runtime: &Path) -> Result<States> {
     States::of(line, runtime, std::env::var_os(CRUN_VARIABLE).as_deref())
 }

@@ -1,5 +1,5 @@
-//! The cgroups of an isolated container, given to its root so that it can make cgroups below them. Its limits stay the
-//! host's.
+//! Delegation of the cgroups of an isolated container to its root, so that it can make cgroups below them. The files with
+//! its limits stay the host's.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,15 +20,15 @@ const FILES_OF_VERSION_1: [&str; 2] = ["cgroup.procs", "tasks"];
 /// Those of version 2 (cgroups(7), "Cgroups delegation").
 const FILES_OF_VERSION_2: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
-/// The most cgroups below one that is delegated. The kernel has 65,535 memory cgroups for all.
+/// The most cgroups below a delegated one of version 2. The kernel has 65,535 memory cgroups for all.
 const MOST_BELOW: &str = "4096";
 
 /// Gives the cgroups of the process `pid`, which is the init of a new container, to root of its user namespace: those of
-/// version 2, and with `version_1` those of version 1. A cgroup that has another process, too, is not the container's, and
+/// version 2, and with `version_1` those of version 1. A cgroup that also has another process is not the container's, and
 /// stays as it is.
 ///
 /// # Errors
-/// When the map of the user namespace has parts, and the kernel's.
+/// When the user namespace is the host's or maps its ids in parts, and the kernel's.
 pub fn delegate(pid: i32, version_1: bool) -> Result<()> {
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");

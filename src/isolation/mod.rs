@@ -1,5 +1,5 @@
-//! Isolation: what `eci-runc` does in its own process so that a container gets a user namespace, with files whose ids are
-//! mapped. docs/isolation.md says what that gives.
+//! Isolation, in the process of `eci-runc`: it gives a container a user namespace, and files whose ids are mapped.
+//! docs/isolation.md describes it.
 //!
 //! [`enter`] makes a mount namespace for the runtime that this process becomes. Everything is put together there, below the
 //! *stage*, and ends with the container: nothing is mounted on the host, and nothing has to be taken away.
@@ -74,7 +74,7 @@ pub struct Bundle<'a> {
 }
 
 /// Moves this process into a mount namespace of its own, in which the runtime finds the container's files mapped, and an
-/// edited configuration in the place of the bundle's. Returns what the administrator should know.
+/// edited configuration in the place of the bundle's. Returns notes for the administrator's log.
 ///
 /// # Errors
 /// When the container's root or a device cannot be mapped, a volume is refused, and the kernel's. This process must not

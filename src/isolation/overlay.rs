@@ -21,14 +21,14 @@ use rustix::thread::{
 use super::clones::Clones;
 use super::mount_setattr::Access;
 
-/// What the name of our work directory has after the engine's.
+/// The suffix of our work directory: its name is that of the engine's, and this.
 const WORK_SUFFIX: &str = "-eci";
 
-/// What the name of the directory has after the engine's with which the kernel is asked whether our work directory is in
-/// use.
+/// The suffix of the upper directory of a test overlay, by which the kernel tells whether our work directory is in use.
 const TEST_SUFFIX: &str = "-eci-test";
 
-/// How long the overlay of a container that has ended may need to end: the kernel writes what is dirty to the disk first.
+/// The longest time that the overlay of an ended container may need to end: the kernel first writes dirty pages to the
+/// disk.
 const END_OF_OVERLAY: Duration = Duration::from_secs(10);
 
 /// The pause before the kernel is asked again.
@@ -253,8 +253,8 @@ fn lock(directory: &Path, end: Instant) -> Result<OwnedFd> {
     }
 }
 
-/// Waits until no overlay has the work directory `work`, until `end` at most. That of a container that has just ended may
-/// not have ended yet.
+/// Waits until no overlay has the work directory `work`, until `end` at most. The overlay of a container that has just
+/// ended may still be there.
 ///
 /// # Errors
 /// When a container that lives has it: it would lose what it is writing.
@@ -283,8 +283,9 @@ fn in_use() -> Error {
     .remedy("give each container a root file system of its own, or delete the other one first")
 }
 
-/// Returns whether an overlay has the work directory `work`. Only the kernel knows, whoever has mounted it and wherever: it
-/// refuses a second one where one of the two has an index. `test` is the name of a directory beside it, for the moment.
+/// Returns whether an overlay has the work directory `work`, in any mount namespace. Only the kernel knows that: it refuses
+/// a second overlay with the directory if one of the two has an index. `test` is a directory beside it that is made for
+/// this and removed. `empty` is an empty directory.
 fn is_in_use(work: &Path, test: &Path, empty: &str) -> Result<bool> {
     if !work.exists() {
         return Ok(false);

@@ -84,7 +84,8 @@ pub(super) fn make(
     made
 }
 
-/// Starts the child, which says an errno and then waits for its end. `ours` are the other ends of its pipes.
+/// Starts the child, which writes an errno to `say_ready` and then waits for its end. `ours` are the other ends of its
+/// pipes.
 #[allow(
     unsafe_code,
     reason = "only a process with one thread may enter a user namespace, and it cannot come back"

@@ -54,14 +54,14 @@ struct Shared {
     containers: Vec<PathBuf>,
 }
 
-/// A network namespace that is mounted somewhere.
+/// The use of a network namespace that is mounted somewhere.
 #[derive(Debug, PartialEq, Eq)]
 enum Network {
     /// Nobody uses it, so the container can get one of its own in its place.
     Unused,
     /// Processes of another container are in it. This is the directory of one in /proc.
     Container(PathBuf),
-    /// It is the host's, or a process of the host is in it, or it is none.
+    /// It is the host's, or a process of the host is in it, or the path is no mount of a network namespace.
     Host,
 }
 
@@ -189,8 +189,8 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
     shared
 }
 
-/// Returns the path of the network namespace that the engine made for a container about which it was decided that it is
-/// isolated, if nobody uses it.
+/// Returns the path of the network namespace that the engine made for an isolated container, if it made one that no process
+/// is in.
 pub fn network_of_engine<'a>(container: &'a Container, proc: &Path) -> Option<&'a Path> {
     let path = container.namespace("network")?.path.as_deref()?;
     let own = namespace_id(&proc.join("self/ns/user"));
@@ -200,7 +200,7 @@ pub fn network_of_engine<'a>(container: &'a Container, proc: &Path) -> Option<&'
     is_it.then_some(path)
 }
 
-/// Returns what the network namespace is that is mounted at `path`. `own` is the host's user namespace.
+/// Returns the use of the network namespace that is mounted at `path`. `own` is the host's user namespace.
 fn network(path: &Path, proc: &Path, own: Option<&Path>) -> Network {
     let is_mount = statfs(path).is_ok_and(|stat| stat.f_type == NAMESPACES);
     let Some(number) = fs::metadata(path)

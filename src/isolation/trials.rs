@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::mount_setattr::{Access, map_ids};
 
-/// A directory of each host, which the trial of an overlay covers in a mount namespace of its own.
+/// A directory that each host has. The trial of an overlay mounts over it in a mount namespace of its own.
 const COVERED: &str = "/sys";
 
 /// Maps the ids of a clone of the directory `path`.
@@ -37,7 +37,7 @@ pub fn map_tmpfs(user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     map_ids(&mounted, user_namespace, Access::Unchanged)
 }
 
-/// Mounts an overlay, to be read only, with a mapped clone of the directory `path` as a layer.
+/// Mounts a read-only overlay with a mapped clone of the directory `path` as a layer.
 ///
 /// # Errors
 /// The kernel's: [`Errno::INVAL`] before Linux 5.19.

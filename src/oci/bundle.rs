@@ -53,7 +53,7 @@ struct Mount {
     options: Option<Vec<String>>,
 }
 
-/// Where hosts mount their cgroups.
+/// The directory in which hosts mount their cgroups.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 impl Mount {

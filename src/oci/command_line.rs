@@ -2,8 +2,9 @@
 //!
 //! runc, crun and youki take much the same options, each in its library's syntax: runc (urfave/cli) `--log X`, `-log
 //! X` and `--log=X`; crun (argp) `--log X`, `--log=X`, `-b X` and `-bX`, and the beginning of a long name (`--bun X`);
-//! youki (clap) all of these but the single dash before a long name, and the beginning of one. An unknown option is taken for one without a value. Only the options of eci-fs are removed;
-//! everything else is passed on, and the runtime reports errors in its command line.
+//! youki (clap) all of these but the single dash before a long name, and the beginning of one. An unknown option is taken
+//! for one without a value. Only the options of eci-fs are removed; everything else is passed on, and the runtime reports
+//! errors in its command line.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -1,8 +1,8 @@
-//! The keys of config.json, which runtimes do not find in the same way.
+//! Refusal of keys of config.json that runtimes read in different ways.
 //!
 //! Runtimes in Go take a key in any letter case, the others only as it is written. Of two equal keys in one object some
-//! take the first, and some the last. What eci-fs reads in the one way and a runtime in the other would not be true of the
-//! container, and could undo an edit. Engines write no such keys, so they are refused.
+//! take the first, and some the last. If eci-fs and a runtime took different ones, eci-fs would decide by a value that the
+//! container does not have, and the other key could undo an edit. Engines write no such keys, so they are refused.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -39,7 +39,7 @@ const HOOKS: Shape = Shape::List(&Shape::Object(&[
     ("timeout", Shape::Plain),
 ]));
 
-/// The keys of config.json that are read or edited here, and those beside them that a runtime takes for the same matter.
+/// The keys of config.json that eci-fs reads or edits, and keys beside them that runtimes read for the same purpose.
 const CONFIG: Shape = Shape::Object(&[
     (
         "root",
@@ -142,8 +142,8 @@ pub(super) fn check(text: &[u8]) -> Result<()> {
         .map_err(|error| Error::refused(format!("not the configuration of a container: {error}")))
 }
 
-/// Returns true if a runtime in Go takes the one key for the other: it compares by Unicode's simple folding, in which two
-/// letters beyond ASCII are letters of it, too.
+/// Returns true if a runtime in Go takes one key for the other: it compares by Unicode's simple folding, which maps two
+/// letters beyond ASCII to letters of ASCII.
 fn is_same_in_go(one: &str, other: &str) -> bool {
     let fold = |letter: char| match letter {
         '\u{17f}' => 's',
@@ -167,7 +167,7 @@ impl<'de> DeserializeSeed<'de> for Shape {
     }
 }
 
-/// A walk through a value. One of another type than its shape says is left to those who read it.
+/// The visitor of a value. A value of another type than its shape says is left to those who read it.
 struct Walk(Shape);
 
 impl<'de> Visitor<'de> for Walk {

@@ -7,14 +7,14 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 
 use super::command_line::CommandLine;
 
-/// The runtimes whose directory is known without an option, by a part of the name of their program. Each has one of its own
-/// name, whatever its program is called.
+/// The runtimes whose directory is known without an option, by a part of the name of their program. The directory has the
+/// name of the runtime, whatever its program is called.
 const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
 
 /// The environment variable by which crun finds its directory, as root too.
 pub const CRUN_VARIABLE: &str = "XDG_RUNTIME_DIR";
 
-/// Where the states of a runtime are.
+/// The directories in which the states of a runtime may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct States {
     /// The directories in which they may be, the likeliest first.
@@ -24,7 +24,7 @@ pub struct States {
 }
 
 impl States {
-    /// Returns where the states of the program `runtime` are. `variable` is the value of [`CRUN_VARIABLE`].
+    /// Returns the directories for the states of the program `runtime`. `variable` is the value of [`CRUN_VARIABLE`].
     ///
     /// # Errors
     /// When the directory is relative, and there is no current directory.
@@ -65,11 +65,11 @@ impl States {
         self.directories.iter().map(PathBuf::as_path)
     }
 
-    /// Returns what tells the container `id` from all others of the host: the directory of the states and the id. Where that
-    /// directory is not known, it is the directory of its bundle.
+    /// Returns the key of the container `id`, which no other container of the host has: the directory of the states and the
+    /// id. Where that directory is not known, the directory of the bundle takes its place.
     ///
     /// # Errors
-    /// When that is no UTF-8.
+    /// When the key is no UTF-8, or the bundle is relative and there is no current directory.
     pub fn key(&self, id: &str, bundle: &Path) -> Result<String> {
         let key = match self.directories.first().filter(|_| self.is_known) {
             Some(directory) => directory.join(id),

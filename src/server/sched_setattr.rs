@@ -1,11 +1,11 @@
 //! The time slices of the server's threads.
 //!
 //! A thread that wakes up takes the CPU from another one at once if its slice is shorter, and if it has not used more than
-//! its part of the CPU lately (EEVDF, Linux 6.12). It gets no more of the CPU by that: it gets its part in shorter pieces. So
-//! it takes no privilege, and a container that has the server work without rest takes no more from others than before.
+//! its part of the CPU lately (EEVDF, Linux 6.12). It gets its part in shorter pieces, and no more than its part. So this
+//! needs no privilege, and a container that makes the server work without rest takes no more from others than before.
 //!
-//! Without it, a request waits for whole ticks of the kernel while a worker or a thread of a container has the CPU.
-//! Kernels before 6.12 pass over the slice.
+//! Without short slices, a request waits for whole ticks of the kernel while a worker or a thread of a container has the
+//! CPU. Kernels before 6.12 ignore the slice.
 
 use std::io;
 use std::time::Duration;
@@ -32,7 +32,8 @@ pub fn read_requests() -> io::Result<()> {
 /// Has this thread give way to those that read requests: they answer what is cheap, and sort the rest.
 ///
 /// # Errors
-/// When the kernel refuses the niceness. A slice that is refused was refused to the first thread too, and told then.
+/// When the kernel refuses the niceness. If it refuses the slice, it has refused that of the first thread too, whose error
+/// was logged.
 pub fn compute() -> io::Result<()> {
     rustix::process::setpriority_process(None, NICE)?;
     let _ = set(WORKER, NICE);

@@ -38,8 +38,15 @@ const FLOORS: &[Floor] = &[
         rows: &[
             &["root"],
             &["overlay"],
-            &["cgroups", "clones", "devices", "network", "trials"],
-            &["mount_setattr", "policy", "streams"],
+            &[
+                "cgroups",
+                "clones",
+                "devices",
+                "network",
+                "time_namespace",
+                "trials",
+            ],
+            &["mount_setattr", "owned_namespace", "policy", "streams"],
         ],
     },
     Floor {

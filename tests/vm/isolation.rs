@@ -15,7 +15,7 @@ use xtask::vm::{Kernel, Vm, packages_and_dependencies};
 
 use crate::engines::{FOLDERS, PROGRAMS, with_programs};
 
-/// What all guests begin with, and the function that tries a runtime.
+/// The beginning of all guests' scripts, and the function that tries a runtime.
 const SCRIPT: &str = concat!(include_str!("prelude.sh"), include_str!("isolation.sh"));
 
 /// The first process of each container.
@@ -76,7 +76,7 @@ fn privileged_containers_are_isolated_with_linux_6_12() {
     isolated(Kernel::V6_12, &[0]);
 }
 
-// What sid has changes from day to day. What decides whether a change is taken may not.
+// The packages of sid change from day to day, so only the long form tests with them.
 #[test]
 #[ignore = "cargo xtask full"]
 fn privileged_containers_are_isolated_with_the_newest_kernel() {

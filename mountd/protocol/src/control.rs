@@ -83,10 +83,10 @@ pub enum Request {
     /// Gives a container that is about to be made a range of ids. The packet carries the pidfd of the process that
     /// becomes its runtime. The answer is [`Response::Isolated`]. An older daemon does not understand it, and closes the connection.
     Isolate(Isolate),
-    /// Makes a container that is about to be made a member of the user namespace of another one, whose namespaces it joins.
-    /// The packet carries the pidfd of the process that becomes its runtime, and then the pidfd of a process of the other
-    /// one. The answer is [`Response::Isolated`], with the user namespace of that process. An older daemon does not
-    /// understand it.
+    /// Makes the process that becomes the runtime of a new container a member of the range of another container, whose
+    /// namespaces the new one joins. The packet carries the pidfd of that process, and then the pidfd of a process of the
+    /// other container. The answer is [`Response::Isolated`], with the user namespace of the other container. An older
+    /// daemon does not understand it.
     Join(Isolate),
 }
 

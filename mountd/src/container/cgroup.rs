@@ -73,7 +73,7 @@ pub fn namespace_root<'a>(host: &'a str, inside: &str) -> Option<&'a str> {
 /// The directory of a cgroup.
 #[derive(Debug)]
 pub struct Directory<'a> {
-    /// It, open for reading.
+    /// The directory, open for reading.
     pub dir: OwnedFd,
     /// The mount point of the hierarchy.
     pub top: &'a str,

@@ -75,7 +75,7 @@ impl Containers {
         asked: Asked,
         next: Option<(u64, u32)>,
     ) -> Result<u64> {
-        // It may have decided so since the operation was begun: it was idle until this moment.
+        // It may have decided to end since the operation was begun: it was idle until this moment.
         if state.ending {
             return Err(Error::ending());
         }

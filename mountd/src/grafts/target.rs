@@ -210,8 +210,8 @@ impl<'a> Targets<'a> {
         Ok(Some(target))
     }
 
-    /// Opens the entry at `path` like [`Self::find`], to take out what lies there: a mount that is shared is no matter then.
-    /// Whoever else has the graft got it with ours, and loses it with ours.
+    /// Opens the entry at `path` like [`Self::find`], to take a graft out. The mount may be shared with others: they got the
+    /// graft with the container, and lose it with the container.
     ///
     /// # Errors
     /// When the path is not one of /proc or /sys, leads over a symbolic link, or lies in a mount that mountinfo does not

@@ -1,9 +1,9 @@
 //! The processes of the host that have an id of a range: as a user or group of theirs, or in the map of their user
 //! namespace.
 //!
-//! All ids of all processes are read where that decides, and once before the first range is given. Others give ids to
-//! containers at any time (systemd-nspawn, LXD, podman). So before each range a [`Watch`] has a quick look: the owner of
-//! each process, and the map of each user namespace once.
+//! All ids of all processes are read before the first range is given, when a range may be free, and when a range that is to
+//! be given may have one of them. Other managers begin to use ids at any time (systemd-nspawn, LXD, podman). So before each
+//! range a [`Watch`] has a quick look: at the owner of each process, and at the map of each user namespace once.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -39,8 +39,8 @@ impl InUse {
         for pid in proc.pids()? {
             let status = proc.read(&format!("{pid}/status")).unwrap_or_default();
             let mut spans = ids_of(&status);
-            // Most processes are in the host's own, whose map has all ids and is left out. One call tells that, and eight read
-            // both maps. The start of the next container may wait for this.
+            // Most processes are in the host's own user namespace, whose map has all ids and is left out. One call tells
+            // that, and eight calls read both maps. The start of the next container may wait for this.
             let namespace = proc.namespace(pid, "user");
             let maps: &[&str] = match namespace {
                 Ok(namespace) if namespace.is_initial_user() => &[],
@@ -72,13 +72,13 @@ impl InUse {
     }
 }
 
-/// The ids that processes had when they were last looked at. It takes little time to keep, but says neither who has an id,
-/// nor whether anybody has it still.
+/// The ids that processes had at the last look. It takes little time to keep up to date. It does not say which process has
+/// an id, nor whether one still has it.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// All ids of all processes at the first look; none before it. A quick look does not see all of them.
+    /// All ids of all processes at the first look; none before it. A quick look does not see all kinds of ids.
     first: Option<Vec<Span>>,
-    /// What the last look has seen. Sorted, and none touches another, as in all of these.
+    /// The ids that the last look has seen. Here and in the other lists they are sorted, and no two of them touch.
     spans: Vec<Span>,
     /// Those of a look that has not reached the end of the list of processes.
     found: Vec<Span>,
@@ -100,7 +100,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Looks at the processes of the host. Where that takes too long, the next look goes on with the others.
+    /// Looks at the processes of the host. After [`LONGEST`] it stops, and the next look goes on with the others.
     ///
     /// # Errors
     /// When /proc cannot be listed.

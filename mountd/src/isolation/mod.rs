@@ -2,17 +2,18 @@
 //!
 //! A *range* is 65,536 ids of the host that one container has alone, or several that share a user namespace. Its
 //! *members* are the processes that hold it: first the wrapper, which becomes the runtime, then the init of each container
-//! in it. The wrapper of a container that joins the user namespace of another one is a member of its range, too. When the last member has ended, and no other process has an id of the range, it is free. Free ranges are given
-//! in turn, so that the one that became free last is given last.
+//! in it. The wrapper of a container that joins the user namespace of another one is a member of that one's range, too.
+//! When the last member has ended, and no other process has an id of the range, it is free. Free ranges are given in turn,
+//! so that the one that became free last is given last.
 //!
-//! | file | what it has |
+//! | file | content |
 //! |---|---|
 //! | [`ranges`] | the ids that may be given |
 //! | [`claims`] | the ranges that are given by all daemons of the host |
 //! | [`record`] | the file of a container that has a range |
 //! | `giving`, `freeing` | the choice of a range, and the end of one |
-//! | `spare` | a user namespace that is made ahead |
-//! | `state` | what the daemon knows of the ranges that are given |
+//! | `spare` | the prepared user namespace |
+//! | `state` | the ranges that are given, as the daemon knows them |
 //! | `in_use` | the ids that processes have |
 //! | `user_namespace` | a user namespace with a range |
 //! | [`stage`] | the mount below which files of containers are put together |
@@ -102,7 +103,7 @@ impl Isolation {
         }
     }
 
-    /// Reads which ids processes have, so that the first container does not wait for that.
+    /// Reads the ids of all processes, so that the first container does not wait for that.
     pub fn prepare(&self) {
         // The first container finds out why it fails.
         let _ = self.state.lock().watch.begin(&self.proc);
@@ -268,12 +269,12 @@ impl Isolation {
         Ok((isolated, namespace))
     }
 
-    /// Makes the runtime of the container `key` a member of the range that the user namespace of another container has.
-    /// `other` is the pidfd of a process in that. Returns the ids, and the namespace. If the range was not given here, the
-    /// runtime holds the stage alone.
+    /// Makes the runtime of the container `key`, which is the process behind `pidfd`, a member of the range of another
+    /// container. `other` is the pidfd of a process in the user namespace of that one. Returns the ids, and the namespace.
+    /// If this daemon has not given the range, the runtime holds the stage alone.
     ///
     /// # Errors
-    /// When one of the two processes has ended, the namespace is the host's or maps its ids in parts, and when the member
+    /// When one of the two processes has ended, the namespace is the host's or maps its ids in parts, or the member
     /// cannot be written down.
     pub fn join_container(
         self: &Arc<Self>,
@@ -450,7 +451,8 @@ impl Isolation {
         self.state.lock().is_idle()
     }
 
-    /// Takes the stage away if no range is given any more, and gives no more. What is given is left for the next daemon.
+    /// Gives no ranges any more, and takes the stage away if none is given. Those that are given are left to the next
+    /// daemon.
     pub fn end(&self) {
         self.free_those_that_have_ended();
         let mut state = self.state.lock();

@@ -1,11 +1,12 @@
-//! A user namespace that is made before a container waits for it. Which range is given next is nearly always known.
+//! The prepared user namespace: the daemon makes it before a container asks, because it nearly always knows which range it
+//! gives next.
 
 use std::os::fd::OwnedFd;
 
 use super::{Isolation, user_namespace};
 use eci_fs_protocol::error::Result;
 
-/// A user namespace for the next container. No process has been in it, and its maker has ended.
+/// The prepared user namespace. No process has been in it, and its maker has ended.
 #[derive(Debug)]
 pub(super) struct Spare {
     first_id: u32,
@@ -14,7 +15,7 @@ pub(super) struct Spare {
 }
 
 impl Isolation {
-    /// Returns a user namespace with the range: the spare one if it has that range, or a new one.
+    /// Returns a user namespace with the range: the prepared one if it has that range, or a new one.
     ///
     /// # Errors
     /// When the kernel does not allow it.

@@ -1,4 +1,4 @@
-//! What a daemon knows of the ranges that are given, and the places where it writes that down.
+//! The ranges that are given, as a daemon knows them, and the places where it writes that down.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -18,12 +18,12 @@ pub(super) struct State {
     pub(super) ending: bool,
     /// The ranges that are given, by their first ids.
     pub(super) held: BTreeMap<u32, Held>,
-    /// The runtimes of containers that join a user namespace of which no range was given here. They use the stage.
+    /// The runtimes of containers that join a user namespace whose range this daemon has not given. They use the stage.
     pub(super) guests: Vec<LiveMember>,
     pub(super) next_token: u64,
-    /// True if the thread has been started that hears of the ends of members.
+    /// True if the thread that waits for the ends of members has been started.
     pub(super) has_thread: bool,
-    /// The ids that processes had when they were last looked at.
+    /// The ids that processes had at the last look.
     pub(super) watch: Watch,
     /// The ranges that may be given, and the stamp of the files that say so.
     pub(super) allowed: Option<(String, Ranges)>,

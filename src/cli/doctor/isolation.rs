@@ -17,8 +17,8 @@ use super::{Findings, Status};
 use crate::cli::count;
 use crate::isolation::trials;
 
-/// Where engines keep images and containers if nothing else is configured: the engine, its directory, and the file and the
-/// key with another one.
+/// The engine, the directory in which it keeps images and containers if nothing else is configured, and the file and the
+/// key that name another directory.
 const DISKS: [(&str, &str, &str, &str); 3] = [
     (
         "docker",
@@ -43,7 +43,7 @@ const DISKS: [(&str, &str, &str, &str); 3] = [
 /// The directory that is tried where no engine has one.
 const OTHER_DISK: &str = "/var/lib";
 
-/// The overlaps that are named. Where there are more their number is.
+/// The most overlaps that are named. Of further ones only the number is told.
 const MOST_OVERLAPS: usize = 5;
 
 /// Examines the host whose root directory is `root`, where the engines' configurations are.
@@ -120,7 +120,7 @@ fn configured(text: &str, key: &str) -> Option<String> {
     Some(item.as_str()?.to_owned())
 }
 
-/// What is tried of the kernel.
+/// The trials of the kernel.
 trait Trials {
     fn directory(&self, path: &Path) -> Result<(), Errno>;
     fn overlay(&self, path: &Path) -> Result<(), Errno>;
@@ -176,7 +176,7 @@ fn files(
             Some((what, remedy)) => findings.add(missing, what, Some(remedy)),
         }
     }
-    // Without a tmpfs there is little that does not work.
+    // Only volumes on a tmpfs need this.
     match kernel.tmpfs() {
         Ok(()) => findings.ok("the files of a tmpfs can be ID-mapped"),
         Err(errno) => findings.note(

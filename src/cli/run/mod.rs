@@ -4,7 +4,7 @@
 //! - the **parent**, this command: it makes the cgroups, writes the id maps and the clock offsets, has the views
 //!   grafted, passes signals on, and cleans up;
 //! - the **stage**: it unshares the namespaces and waits, because only its children are in the new pid and time
-//!   namespaces;
+//!   namespaces. With `--isolate` it enters a user namespace of the daemon;
 //! - the **init**, pid 1 of the container: it mounts /proc, starts the command, and reaps;
 //! - the **command**, which an exec of this program becomes.
 //!
@@ -134,7 +134,7 @@ fn run(options: &Options) -> Result<u8> {
     let limit = options.runtime.change_limit();
     let (private, running) = match Client::connect(&options.runtime.runtime_dir, limit)? {
         Some(client) => (None, Some(client)),
-        // Ids are given by a daemon that others find.
+        // A private daemon gives no ids: one in the background is started when they are asked for.
         None if options.isolate => (None, None),
         None => (Some(PrivateDaemon::start(limit, &[])?), None),
     };
@@ -182,7 +182,7 @@ fn contain(
     Ok(status)
 }
 
-/// Asks the daemon for ids that nobody else has. The stage holds them until the init does. Returns the user namespace.
+/// Asks the daemon for a range of ids. The stage holds it until the init does. Returns the user namespace.
 fn ask_for_range(options: &Options, stage: i32) -> Result<OwnedFd> {
     let runtime = &options.runtime;
     let pidfd = open_pidfd(stage)?;

@@ -1,7 +1,7 @@
-//! All that an engine puts into a network namespace: interfaces, their addresses, routes, neighbours and rules.
+//! The contents of a network namespace that an engine made: interfaces, their addresses, routes, neighbours and rules.
 //!
-//! Each is kept as the kernel tells it and is told to the kernel again in the other namespace, as `ip route save` and
-//! `ip route restore` do. An interface keeps its number, so nothing has to be translated.
+//! Each is kept as the message that the kernel sends, and is sent to the kernel again in the other namespace, as
+//! `ip route save` and `ip route restore` do. An interface keeps its number, so nothing has to be translated.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -15,29 +15,29 @@ use super::netlink::{Message, Socket, append, number};
 /// The families of addresses.
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
 
-/// The lengths of the structures before the attributes: ifaddrmsg, rtmsg, ndmsg, fib_rule_hdr, tcmsg.
+/// The lengths of the structures before the attributes, in bytes: ifaddrmsg, rtmsg, ndmsg, fib_rule_hdr, tcmsg.
 const ADDRESS: usize = 8;
 const ROUTE: usize = 12;
 const NEIGHBOUR: usize = 12;
 const RULE: usize = 12;
 const QUEUE: usize = 20;
 
-/// The times that routes are tried which need others (a gateway is reached by a route).
+/// The number of passes over the routes: a route by a gateway can be added when the route to that gateway is there.
 const PASSES: usize = 8;
 
-/// Who made a route or a rule: the kernel, a redirect, an advertisement of a router. These come again by themselves.
+/// The origins of routes that come again by themselves: the kernel, a redirect, an advertisement of a router.
 const BY_THEMSELVES: [u8; 3] = [libc::RTPROT_KERNEL, libc::RTPROT_REDIRECT, ADVERTISED];
 
-/// An advertisement of a router (RTPROT_RA).
+/// The origin of a route from an advertisement of a router (RTPROT_RA).
 const ADVERTISED: u8 = 9;
 
-/// The attribute of a rule with its priority's maker (FRA_PROTOCOL).
+/// The attribute of a rule with its origin (FRA_PROTOCOL).
 const RULE_PROTOCOL: u16 = 21;
 
 /// The attribute of a route that names an object of its own for the next hop (RTA_NH_ID).
 const NEXT_HOP_OBJECT: u16 = 30;
 
-/// The flags of a next hop that can be given (RTNH_F_ONLINK); the others say how it is at the moment.
+/// The flags of a next hop that can be set (RTNH_F_ONLINK). The others are its present state.
 const GIVEN_FLAGS: u8 = 4;
 
 /// The contents of a network namespace.
@@ -54,10 +54,10 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Reads what is in the namespace of `socket`. `fresh` is a socket in a namespace in which nothing was made.
+    /// Reads the contents of the namespace of `socket`. `fresh` is a socket in a new namespace.
     ///
     /// # Errors
-    /// When something is there that cannot be made again elsewhere.
+    /// When something is there that cannot be moved, and the kernel's.
     pub(super) fn read(socket: &Socket, fresh: &Socket) -> Result<Self> {
         let everywhere = Link::list(fresh)?;
         let all = Link::list(socket)?;
@@ -133,7 +133,7 @@ impl Contents {
         Ok(this)
     }
 
-    /// Refuses what shapes or filters the traffic of an interface: that does not move with it.
+    /// Refuses queueing disciplines: they shape the traffic of an interface, and do not move with it.
     fn check_queues(&self, socket: &Socket) -> Result<()> {
         let queues = socket.list("queues", libc::RTM_GETQDISC, &[0; QUEUE])?;
         for link in &self.links {
@@ -158,7 +158,7 @@ impl Contents {
             if let Err(errno) = moved {
                 let back = from.1.as_fd().as_raw_fd();
                 for moved in &self.links[..place] {
-                    // The engine takes it away in either.
+                    // If this fails, it ends with its namespace, and the engine does not miss it.
                     let _ = moved.shift(to.0, back);
                 }
                 return Err(link.stays(&format!(
@@ -170,14 +170,14 @@ impl Contents {
         Ok(())
     }
 
-    /// Moves all interfaces back, for an engine that takes them away then.
+    /// Moves all interfaces back, so that the engine finds and removes them.
     pub(super) fn shift_back(&self, from: &Socket, to: impl AsFd) {
         for link in &self.links {
             let _ = link.shift(from, to.as_fd().as_raw_fd());
         }
     }
 
-    /// Gives the namespace of `socket`, to which the interfaces were moved, all the rest.
+    /// Makes everything but the interfaces in the namespace of `socket`, to which these were moved.
     ///
     /// # Errors
     /// The kernel's.
@@ -216,15 +216,15 @@ impl Contents {
     }
 }
 
-/// Returns whether an address was given, and not found in an advertisement of a router.
+/// Returns true if an address was set, and does not come from an advertisement of a router.
 fn is_lasting(address: &Message) -> bool {
     let flags = number(address.attribute(ADDRESS, libc::IFA_FLAGS));
     let flags = flags.unwrap_or_else(|| address.byte(2).into());
     address.byte(0) == FAMILIES[0] || flags & libc::IFA_F_PERMANENT != 0
 }
 
-/// Returns an address for which the kernel does not ask again whether another host has it, if it has done so in the other
-/// namespace.
+/// Returns the address as it is set in the new namespace. If IPv6 has looked for duplicates of it before, the kernel does
+/// not look again.
 fn without_detection(address: &Message) -> Message {
     let flags = number(address.attribute(ADDRESS, libc::IFA_FLAGS));
     let is_open = libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED;
@@ -245,7 +245,7 @@ fn without_detection(address: &Message) -> Message {
     })
 }
 
-/// Returns a route without the flags that say how its next hops are at the moment.
+/// Returns a route without the flags that are the present state of its next hops.
 fn given(route: &Message) -> Message {
     let mut route = changed(route, ROUTE, |kind, value| {
         let mut value = value.to_vec();
@@ -270,7 +270,7 @@ fn made_route(socket: &Socket, route: &Message) -> Result<()> {
     made(socket.request(route, flags), "a route")
 }
 
-/// Passes over what is there already: the kernel makes some by itself.
+/// Returns the result of a request that makes something. EEXIST is no error, because the kernel makes some by itself.
 fn made(result: std::result::Result<(), Errno>, what: &str) -> Result<()> {
     match result {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_told_without_the_flags_of_the_moment() {
+    fn a_route_is_set_without_the_flags_of_its_present_state() {
         // A flag for a next hop whose interface has no carrier (16), and one for a gateway that is on the link (4).
         let hops = [8, 0, 20, 1, 2, 0, 0, 0, 8, 0, 16, 1, 3, 0, 0, 0];
         let mut header = [0; ROUTE];
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_asked_for_again_only_if_that_was_not_done() {
+    fn duplicates_of_an_address_are_looked_for_only_if_that_was_not_done() {
         let flags = |family: u8, flags: u32| {
             let mut header = [0; ADDRESS];
             header[0] = family;

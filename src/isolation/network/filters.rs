@@ -1,4 +1,4 @@
-//! The filters of packets in a network namespace, which do not move with interfaces.
+//! The packet filters of a network namespace, which do not move with interfaces.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +12,10 @@ use super::netlink::Socket;
 /// The files with the names of old tables (iptables-legacy and others).
 const OLD_TABLES: [&str; 3] = ["ip_tables_names", "ip6_tables_names", "arp_tables_names"];
 
-/// The length of the structure of a question: nfgenmsg.
+/// The length of the structure of a request, in bytes: nfgenmsg.
 const HEADER: usize = 4;
 
-/// The tables of filters, a text each.
+/// The tables of packet filters, by their names in messages.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Filters(BTreeSet<String>);
 
@@ -45,7 +45,7 @@ impl Filters {
         Ok(Self(tables))
     }
 
-    /// Checks that there are only those that a new namespace has.
+    /// Checks that there are only the tables that a new namespace has: those of `usual`.
     ///
     /// # Errors
     /// When there are others.

@@ -7,11 +7,11 @@ use rustix::io::Errno;
 
 use super::netlink::{Message, Socket, append, attribute};
 
-/// The length of the structure before the attributes: ifinfomsg.
+/// The length of the structure before the attributes, in bytes: ifinfomsg.
 const HEADER: usize = 16;
 
-/// The kinds that work in another namespace as they did before: with a peer or a lower interface, or with neither. Tunnels
-/// and others depend on the namespace in which they were made. A device of the hardware has no kind.
+/// The kinds that work in another namespace as before, also if their peer or lower interface stays. Tunnels and others
+/// depend on the namespace in which they were made. A device of the hardware has no kind.
 const MOVABLE: [&str; 8] = [
     "veth", "macvlan", "macvtap", "ipvlan", "ipvtap", "vlan", "dummy", "ifb",
 ];
@@ -28,7 +28,7 @@ pub(super) struct Link {
     pub(super) name: String,
     /// The name of its driver's kind, if it has one.
     pub(super) kind: Option<String>,
-    /// IFF_UP and others.
+    /// The flags of netdevice(7): IFF_UP and others.
     flags: u32,
     /// True if it lies on another interface of the same namespace, is the peer of one, or belongs to one.
     depends: bool,

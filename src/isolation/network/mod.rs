@@ -1,9 +1,9 @@
 //! Networks that an engine made before the container: podman's networks, and those of a CRI.
 //!
 //! Such a network namespace belongs to the host's user namespace, and that cannot be changed. So another one is made that
-//! belongs to the container's. All interfaces are moved over with what they have, and it is mounted where the engine keeps
-//! the namespace. The other end of each interface stays where it is, so the engine finds, changes and removes the network
-//! as before.
+//! belongs to the container's user namespace. All interfaces are moved to it with their addresses, routes and settings. It
+//! is mounted where the engine keeps its own. The other end of each interface stays where it is, so the engine finds,
+//! changes and removes the network as before.
 
 mod contents;
 mod filters;
@@ -32,8 +32,8 @@ use super::owned_namespace::{self, Kind};
 /// `mounts` are those of this process.
 ///
 /// # Errors
-/// When the network has something that cannot be moved: then the engine's stays as it was. The kernel's: then the
-/// interfaces are back in it, but not set up.
+/// When the network has something that cannot be moved: then the engine's namespace stays as it was. When the kernel
+/// refuses a step: then the interfaces are back in that namespace, but are down and have no addresses.
 pub(super) fn own(path: &Path, user_namespace: impl AsFd, mounts: &[Mount]) -> Result<()> {
     let path = std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e))?;
     place::check(&path, mounts)?;

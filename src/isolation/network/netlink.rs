@@ -1,4 +1,4 @@
-//! Questions and requests to the kernel about a network namespace (netlink(7), rtnetlink(7)).
+//! Lists and changes of a network namespace by netlink(7) and rtnetlink(7).
 
 use std::os::fd::OwnedFd;
 
@@ -24,10 +24,10 @@ const PACKET: usize = 64 * 1024;
 /// The most entries of one list. An engine makes some tens.
 const MAX_ENTRIES: usize = 4096;
 
-/// The times that a list is asked for again that changed while it was told.
+/// The number of attempts to read a list that changes while the kernel sends it.
 const TRIES: usize = 8;
 
-/// A message about a thing of the network: an interface, an address, a route and others.
+/// A message about an interface, an address, a route or another part of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message {
     /// The type: RTM_NEWLINK and others.
@@ -126,11 +126,11 @@ impl Socket {
         Ok(Self(socket))
     }
 
-    /// Returns the list that the kernel tells for the question `kind` with the structure `header`. It is empty if the
-    /// kernel does not have what is asked for.
+    /// Returns the list that the kernel sends for a request of the type `kind` with the structure `header`. It is empty if
+    /// the kernel does not know the request. `what` names the entries in errors.
     ///
     /// # Errors
-    /// The kernel's, and for a list of absurd length.
+    /// The kernel's; for more than [`MAX_ENTRIES`] entries, and for a list that changes at each of [`TRIES`] attempts.
     pub(super) fn list(&self, what: &str, kind: u16, header: &[u8]) -> Result<Vec<Message>> {
         let question = Message {
             kind,
@@ -154,7 +154,8 @@ impl Socket {
         Err(Error::refused(format!("the {what} change without rest")))
     }
 
-    /// Returns a list; none if it changed meanwhile. The rest of a list that is too long is not kept.
+    /// Returns a list; none if it changed meanwhile. Of a list that is too long the first entries are returned, one more
+    /// than [`MAX_ENTRIES`].
     fn try_list(&self, question: &Message) -> std::result::Result<Option<Vec<Message>>, Errno> {
         self.send(question, NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut list = Vec::new();
@@ -174,7 +175,7 @@ impl Socket {
         }
     }
 
-    /// Has the kernel do something. `flags` are NLM_F_CREATE and others.
+    /// Sends a change to the kernel, and waits for its answer. `flags` are NLM_F_CREATE and others.
     ///
     /// # Errors
     /// The kernel's.

@@ -1,4 +1,5 @@
-//! The settings below /proc/sys/net, which each network namespace has for itself. Those of an interface do not move with it.
+//! The settings below /proc/sys/net, which each network namespace has for itself. Those of an interface do not move with
+//! it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +11,10 @@ use eci_fs_protocol::error::{Error, Result};
 /// The directory of the settings. What is in it depends on the namespace of the thread that looks.
 const DIRECTORY: &str = "/proc/sys/net";
 
-/// The most settings: those of some hundred interfaces.
+/// The most settings. Some hundred interfaces have as many.
 const MAX_SETTINGS: usize = 65_536;
 
-/// The times that all settings are compared. Some settings change others (ip_forward does).
+/// The number of passes over all settings. Some settings change others (ip_forward does).
 const PASSES: usize = 3;
 
 /// The settings of a network namespace, by their paths.
@@ -24,7 +25,7 @@ impl Sysctls {
     /// Reads those of the namespace of this thread.
     ///
     /// # Errors
-    /// When the directory cannot be read, or has an absurd number of files.
+    /// When the directory cannot be read, or has more than [`MAX_SETTINGS`] files.
     pub(super) fn read() -> Result<Self> {
         let mut this = Self::default();
         this.add(Path::new(DIRECTORY))?;
@@ -39,7 +40,7 @@ impl Sysctls {
             if entry.file_type().map_err(trouble)?.is_dir() {
                 self.add(&path)?;
             } else if let Ok(value) = fs::read(&path) {
-                // What cannot be read has no value: it starts something when it is written.
+                // A file that cannot be read has no value: writing to it starts an action.
                 self.0.insert(path, value);
             }
             if self.0.len() > MAX_SETTINGS {
@@ -51,10 +52,10 @@ impl Sysctls {
         Ok(())
     }
 
-    /// Gives the namespace of this thread these values, but for those that it does not have.
+    /// Writes these values to the settings of the namespace of this thread, as far as it has them.
     ///
     /// # Errors
-    /// When one cannot be given.
+    /// When one cannot be written.
     pub(super) fn write(&self) -> Result<()> {
         let mut last = None;
         for _ in 0..PASSES {

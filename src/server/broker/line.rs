@@ -11,8 +11,8 @@ use eci_fs_protocol::link::{BrokerReply, BrokerRequest};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// The channel of one daemon. Each container has one question under way. A daemon that hangs has one question of each
-/// container before it, however often it is asked.
+/// The channel of one daemon. Each container has at most one question under way, so a daemon that hangs has at most one of
+/// each container to answer, and [`MOST`] in all.
 #[derive(Debug)]
 pub(super) struct Line {
     channel: Channel,
@@ -66,7 +66,7 @@ pub enum NoAnswer {
 }
 
 impl Line {
-    /// Makes it, for a broker of this version.
+    /// Makes the client's end of a channel to a broker of this version.
     pub(super) fn new(channel: Channel, version: u32) -> Arc<Self> {
         Arc::new(Self {
             channel,

@@ -1,5 +1,5 @@
 //! The client of the broker: the server asks the daemon for what it may not open itself. A server that outlives its daemon
-//! is given another channel by the next.
+//! gets another channel from the next one.
 
 mod line;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::server::error::Errno;
 
-/// Asks the daemon, whichever there is.
+/// The client of the present daemon's broker.
 #[derive(Debug)]
 pub struct BrokerClient {
     line: Mutex<Option<Arc<Line>>>,
@@ -41,7 +41,7 @@ impl BrokerClient {
         self.came.notify_all();
     }
 
-    /// Tells the daemon that there is now, and waits until it has heard.
+    /// Tells the present daemon something, and waits for its answer.
     ///
     /// # Errors
     /// When there is none, or no answer before `until`: then it may not have heard.
@@ -119,8 +119,8 @@ impl BrokerClient {
         }
     }
 
-    /// Has `inotify` report writes to files. Returns the number of each watch; none for a file that is not there. `dirs` are those
-    /// of the files.
+    /// Has `inotify` report writes to files. Returns the number of each watch; none for a file that is not there. `dirs`
+    /// are the directories of the files.
     ///
     /// # Errors
     /// As [`Self::ask`]; ENOSYS from a daemon that does not know the request.

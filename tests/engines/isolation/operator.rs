@@ -1,4 +1,4 @@
-//! What operators do with containers of docker by options and subcommands: plain, and isolated.
+//! The options and subcommands of docker that operators use, with plain and with isolated containers.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -142,7 +142,7 @@ fn subcommands(steps: &mut Steps<'_>) {
         &["--volumes-from=one:ro"],
         "stat -c %u:%g /data/b; touch /data/c",
     );
-    // Who the processes are on the host differs, and that is the point. Their names do not.
+    // The owners of the processes on the host differ, as they should. Their names do not.
     steps.call(&["top", "one", "-o", "pid,comm"]);
     let top = steps.said.pop().unwrap();
     let names = top

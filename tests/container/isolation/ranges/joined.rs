@@ -50,7 +50,7 @@ fn privileged_the_runtime_of_a_container_that_joins_another_holds_its_range_and_
 }
 
 #[test]
-fn privileged_who_joins_a_user_namespace_of_others_holds_the_stage_alone() {
+fn privileged_a_runtime_that_joins_a_user_namespace_of_others_holds_the_stage_alone() {
     let scene = scene_with(&format!("eci-fs:{}:65536\n", first()), "");
     let container = scene.container().start();
     scene.attach(&container);
