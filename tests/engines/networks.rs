@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use support::engines::{CommandLine, IMAGE, Podman};
-use support::{Ran, Scene};
+use support::{PATIENCE, Ran, Scene};
 
 use crate::host::Host;
 use crate::scene;
@@ -106,9 +107,18 @@ fn default_network(runtime: &str) {
     podman.call(&["network", "reload", "--all"]).ok();
     works("reloaded");
     podman.call(&["stop", "--time=1", "one"]).ok();
-    // Without this, what the end of the container starts may come after its next start.
     podman.call(&["container", "cleanup", "one"]);
-    podman.call(&["start", "one"]).ok();
+    // What the end of a container starts may still delete it, also without isolation. Then it cannot be started yet.
+    let is_ending = |ran: &Ran| {
+        let words = ["already exists", "has the ids of the container"];
+        ran.code != Some(0) && words.iter().any(|words| ran.stderr.contains(words))
+    };
+    let begun = Instant::now();
+    let mut started = podman.call(&["start", "one"]);
+    while is_ending(&started) && begun.elapsed() < PATIENCE {
+        started = podman.call(&["start", "one"]);
+    }
+    started.ok();
     works("stopped and started");
     // Another container on the same network has the same ids.
     let map = exec("one", "cat /proc/self/uid_map");

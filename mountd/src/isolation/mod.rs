@@ -12,7 +12,8 @@
 //! | [`claims`] | the ranges that are given by all daemons of the host |
 //! | [`record`] | the file of a container that has a range |
 //! | `giving`, `freeing` | the choice of a range, and the end of one |
-//! | `spare` | the prepared user namespace |
+//! | `joining`, `ends` | the members of a range, as they come and go |
+//! | `prepared` | the prepared user namespace |
 //! | `state` | the ranges that are given, as the daemon knows them |
 //! | `in_use` | the ids that processes have |
 //! | `user_namespace` | a user namespace with a range |
@@ -20,13 +21,15 @@
 //! | [`overlays`] | the engine's overlay of a container, and its own |
 
 pub mod claims;
+mod ends;
 mod freeing;
 mod giving;
 mod in_use;
+mod joining;
 pub mod overlays;
+mod prepared;
 pub mod ranges;
 pub mod record;
-mod spare;
 pub mod stage;
 mod state;
 mod user_namespace;
@@ -36,23 +39,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::OFlags;
+use rustix::event::epoll;
 
 use crate::container::procfs::Proc;
-use crate::container::{Subject, has_ended, open_pidfd};
+use crate::container::{has_ended, open_pidfd};
+use crate::faults;
 use crate::runtime_dir::RuntimeDir;
-use crate::{faults, threads};
 use claims::Claims;
-use eci_fs_protocol::control::{IdRange, Isolated, MAX_KEY};
+use eci_fs_protocol::control::{Isolated, MAX_KEY};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use in_use::InUse;
+pub use joining::range_of;
+use prepared::Prepared;
 use ranges::{Files, IDS};
-use record::Record;
 pub use record::{Found, Member, find};
-use spare::Spare;
-use state::{Held, LiveMember, Place, State};
+use state::{Held, Place, State};
 pub use user_namespace::make as make_user_namespace;
 
 /// The capability that a runtime needs in the user namespace's parent to set limits, if the owner is not root.
@@ -66,7 +67,7 @@ pub struct Isolation {
     epoll: OwnedFd,
     /// Called when a range has become free, or nothing is held any more.
     wake: Box<dyn Fn() + Send + Sync>,
-    spare: Mutex<Option<Spare>>,
+    prepared: Mutex<Option<Prepared>>,
 }
 
 impl Isolation {
@@ -82,7 +83,7 @@ impl Isolation {
             state: Mutex::default(),
             epoll,
             wake: Box::new(wake),
-            spare: Mutex::default(),
+            prepared: Mutex::default(),
         })
     }
 
@@ -166,58 +167,6 @@ impl Isolation {
         Ok(())
     }
 
-    /// Starts the thread that hears of the ends of members, if something was taken over. Otherwise the first range does.
-    ///
-    /// # Errors
-    /// When there are no more threads.
-    pub fn start(self: &Arc<Self>) -> Result<()> {
-        let mut state = self.state.lock();
-        match state.is_idle() {
-            true => Ok(()),
-            false => self.start_thread(&mut state),
-        }
-    }
-
-    fn start_thread(self: &Arc<Self>, state: &mut State) -> Result<()> {
-        if state.has_thread {
-            return Ok(());
-        }
-        let this = Arc::clone(self);
-        threads::start("ranges", threads::Mend::Again, move || {
-            loop {
-                this.hear_of_ends();
-            }
-        })?;
-        state.has_thread = true;
-        Ok(())
-    }
-
-    /// Frees what nobody holds, and waits for the end of a member.
-    fn hear_of_ends(&self) {
-        if self.free_those_without_members() {
-            (self.wake)();
-        }
-        let mut events = Vec::with_capacity(64);
-        if let Err(error) = epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
-            tracing::debug!(%error, "ignoring");
-        }
-        faults::at("ranges");
-        let mut state = self.state.lock();
-        let guests = state.guests.len();
-        for event in &events {
-            let token = event.data.u64();
-            for held in state.held.values_mut() {
-                held.members.retain(|member| member.token != token);
-            }
-            state.guests.retain(|guest| guest.token != token);
-        }
-        let has_lost_guests = state.guests.len() < guests;
-        drop(state);
-        if has_lost_guests {
-            (self.wake)();
-        }
-    }
-
     /// Gives the container `key` a range, which the process behind `pidfd` holds. One that has a range which nobody else
     /// holds gets the same again.
     ///
@@ -269,61 +218,6 @@ impl Isolation {
         Ok((isolated, namespace))
     }
 
-    /// Makes the runtime of the container `key`, which is the process behind `pidfd`, a member of the range of another
-    /// container. `other` is the pidfd of a process in the user namespace of that one. Returns the ids, and the namespace.
-    /// If this daemon has not given the range, the runtime holds the stage alone.
-    ///
-    /// # Errors
-    /// When one of the two processes has ended, the namespace is the host's or maps its ids in parts, or the member
-    /// cannot be written down.
-    pub fn join_container(
-        self: &Arc<Self>,
-        key: &str,
-        pidfd: OwnedFd,
-        other: BorrowedFd<'_>,
-    ) -> Result<(Isolated, OwnedFd)> {
-        check_key(key)?;
-        let member = self.member(pidfd.as_fd())?;
-        let pid = self.proc.pid_of(other)?;
-        let namespace = self
-            .proc
-            .open_at(&format!("{pid}/ns/user"), OFlags::RDONLY)?;
-        let [uids, gids] = ["uid_map", "gid_map"].map(|file| self.proc.id_map(pid, file));
-        let (uids, gids) = (uids?, gids?);
-        // Only now it is sure that all this was of that process.
-        if has_ended(other)? {
-            return Err(Error::process_ended());
-        }
-        let [(0, first_id, ids)] = uids[..] else {
-            return Err(maps_in_parts(pid));
-        };
-        if uids != gids {
-            return Err(maps_in_parts(pid));
-        }
-        if first_id == 0 {
-            return Err(Error::refused(format!(
-                "process {pid} is in the user namespace of the host, or its root is the host's"
-            )));
-        }
-        let mut state = self.state.lock();
-        let stage = stage::ensure(&state.place_to_hold()?.runtime)?;
-        self.start_thread(&mut state)?;
-        match state.range_with(first_id) {
-            Some(range) => self.add_member(&mut state, range, member, pidfd)?,
-            None => {
-                let guest = self.watch(&mut state, member, pidfd)?;
-                state.guests.push(guest);
-            }
-        }
-        tracing::info!(key, first_id, pid = member.pid, "range joined");
-        let isolated = Isolated {
-            first_id,
-            ids,
-            stage,
-        };
-        Ok((isolated, namespace))
-    }
-
     /// Returns the process behind a pidfd.
     ///
     /// # Errors
@@ -369,83 +263,6 @@ impl Isolation {
         Ok(first_id)
     }
 
-    /// Makes the process of a container a member of the range that its user namespace has, if that is one of ours. Returns
-    /// the ids that it has, if they are not the host's.
-    ///
-    /// # Errors
-    /// When that cannot be written down.
-    pub fn join(&self, subject: &Subject) -> Result<Option<IdRange>> {
-        let Some(range) = range_of(&self.proc, subject.pid)? else {
-            return Ok(None);
-        };
-        let mut state = self.state.lock();
-        let Some(first_id) = state.range_with(range.first_id) else {
-            return Ok(Some(range));
-        };
-        let member = Member {
-            pid: subject.pid,
-            start_ticks: subject.start_ticks,
-        };
-        let pidfd = subject.duplicate()?.pidfd;
-        self.add_member(&mut state, first_id, member, pidfd)?;
-        Ok(Some(range))
-    }
-
-    fn add_member(
-        &self,
-        state: &mut State,
-        first_id: u32,
-        member: Member,
-        pidfd: OwnedFd,
-    ) -> Result<()> {
-        let Some(held) = state.held.get(&first_id) else {
-            return Ok(());
-        };
-        if held.members.iter().any(|one| one.member == member) {
-            return Ok(());
-        }
-        let mut members: Vec<Member> = held.members.iter().map(|one| one.member).collect();
-        members.push(member);
-        let record = Record::new(held.key.clone(), first_id, members);
-        let (name, text) = (record::name_of(&record.key), record.encode()?);
-        state.place()?.records()?.write(&name, &text)?;
-        let live = self.watch(state, member, pidfd)?;
-        if let Some(held) = state.held.get_mut(&first_id) {
-            held.members.push(live);
-        }
-        Ok(())
-    }
-
-    /// Has the thread hear of the end of a member.
-    fn watch(&self, state: &mut State, member: Member, pidfd: OwnedFd) -> Result<LiveMember> {
-        let token = state.next_token;
-        state.next_token += 1;
-        epoll::add(
-            &self.epoll,
-            &pidfd,
-            EventData::new_u64(token),
-            EventFlags::IN,
-        )
-        .map_err(|e| Error::io("watch", "a process", e))?;
-        Ok(LiveMember {
-            member,
-            pidfd,
-            token,
-        })
-    }
-
-    /// Frees the ranges whose members have all ended, also where the thread has not heard of that.
-    fn free_those_that_have_ended(&self) {
-        let ended = |one: &LiveMember| has_ended(one.pidfd.as_fd()).unwrap_or(false);
-        let mut state = self.state.lock();
-        for held in state.held.values_mut() {
-            held.members.retain(|one| !ended(one));
-        }
-        state.guests.retain(|one| !ended(one));
-        drop(state);
-        self.free_those_without_members();
-    }
-
     /// Returns true if no range is given.
     pub fn is_idle(&self) -> bool {
         self.state.lock().is_idle()
@@ -482,26 +299,6 @@ fn check_key(key: &str) -> Result<()> {
         "the key of a container has {} bytes, and must have 1 to {MAX_KEY}",
         key.len()
     )))
-}
-
-fn maps_in_parts(pid: i32) -> Error {
-    Error::refused(format!(
-        "the user namespace of process {pid} maps its ids in parts, and a container that joins it cannot be isolated"
-    ))
-}
-
-/// Returns the ids of the host that a process has in its user namespace, from its 0 on; none if it is in the host's user
-/// namespace, or 0 is nobody there.
-///
-/// # Errors
-/// When the process has ended.
-pub fn range_of(proc: &Proc, pid: i32) -> Result<Option<IdRange>> {
-    let rows = proc.id_map(pid, "uid_map")?;
-    let root = rows
-        .into_iter()
-        .find(|(inside, _, ids)| *inside == 0 && *ids > 0);
-    let own = root.filter(|(_, first_id, ids)| (*first_id, *ids) != (0, u32::MAX));
-    Ok(own.map(|(_, first_id, ids)| IdRange { first_id, ids }))
 }
 
 /// Returns true if a process has a capability.

@@ -19,7 +19,7 @@ pub(super) struct State {
     /// The ranges that are given, by their first ids.
     pub(super) held: BTreeMap<u32, Held>,
     /// The runtimes of containers that join a user namespace whose range this daemon has not given. They use the stage.
-    pub(super) guests: Vec<LiveMember>,
+    pub(super) joined: Vec<LiveMember>,
     pub(super) next_token: u64,
     /// True if the thread that waits for the ends of members has been started.
     pub(super) has_thread: bool,
@@ -110,7 +110,7 @@ impl State {
 
     /// Returns true if no range is given, and nobody uses the stage.
     pub(super) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.guests.is_empty()
+        self.held.is_empty() && self.joined.is_empty()
     }
 
     /// Returns the first id of the range that comes after this one and is not given.

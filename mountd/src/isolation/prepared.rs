@@ -8,7 +8,7 @@ use eci_fs_protocol::error::Result;
 
 /// The prepared user namespace. No process has been in it, and its maker has ended.
 #[derive(Debug)]
-pub(super) struct Spare {
+pub(super) struct Prepared {
     first_id: u32,
     owned_by_root: bool,
     namespace: OwnedFd,
@@ -21,10 +21,10 @@ impl Isolation {
     /// When the kernel does not allow it.
     pub(super) fn namespace_of(&self, first_id: u32, owned_by_root: bool) -> Result<OwnedFd> {
         let wanted = (first_id, owned_by_root);
-        let is_it = |spare: &mut Spare| (spare.first_id, spare.owned_by_root) == wanted;
-        let spare = self.spare.lock().take_if(is_it);
-        match spare {
-            Some(spare) => Ok(spare.namespace),
+        let is_it = |prepared: &mut Prepared| (prepared.first_id, prepared.owned_by_root) == wanted;
+        let prepared = self.prepared.lock().take_if(is_it);
+        match prepared {
+            Some(prepared) => Ok(prepared.namespace),
             None => user_namespace::make(&self.proc, first_id, owned_by_root),
         }
     }
@@ -35,14 +35,15 @@ impl Isolation {
         let Some((first_id, owned_by_root)) = expected else {
             return;
         };
-        let is_made =
-            |spare: &Spare| (spare.first_id, spare.owned_by_root) == (first_id, owned_by_root);
-        if self.spare.lock().as_ref().is_some_and(is_made) {
+        let is_made = |prepared: &Prepared| {
+            (prepared.first_id, prepared.owned_by_root) == (first_id, owned_by_root)
+        };
+        if self.prepared.lock().as_ref().is_some_and(is_made) {
             return;
         }
         // The container that needs it finds out why it fails.
         if let Ok(namespace) = user_namespace::make(&self.proc, first_id, owned_by_root) {
-            *self.spare.lock() = Some(Spare {
+            *self.prepared.lock() = Some(Prepared {
                 first_id,
                 owned_by_root,
                 namespace,

@@ -1,0 +1,164 @@
+//! The overlay of a container, made anew from ID-mapped clones of the layers of its engine's overlay.
+//!
+//! An overlay cannot be ID-mapped itself, but its layers can. Both overlays write to one upper directory. They have two
+//! work directories, because the kernel empties that of a mount that it makes.
+
+mod options;
+mod work_directory;
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use eci_fs_mountd::container::mountinfo::Mount;
+use eci_fs_protocol::error::{Error, Result};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::fs::StatVfsMountFlags;
+use rustix::mount::MountFlags;
+use rustix::thread::{
+    CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits,
+};
+
+use super::clones::Clones;
+use super::mount_setattr::Access;
+use options::{Options, base_of, flags_of};
+use work_directory::{END_OF_OVERLAY, TEST_SUFFIX, lock, make_work_directory, wait_until_unused};
+
+/// The suffix of our work directory: its name is that of the engine's, and this.
+const WORK_SUFFIX: &str = "-eci";
+
+/// The link to the directory above the upper directory, below the stage, while the kernel is asked.
+const BESIDE: &str = "beside";
+
+/// The most bytes of the options of a mount: the kernel reads one page.
+const MAX_OPTIONS: usize = 4095;
+
+/// Makes the overlay of `engine`, the engine's mount, anew at `root` below the `stage`, for a container whose root is
+/// `first_id`. The stage must be the current directory. Returns true if the container can write to it.
+///
+/// # Errors
+/// When a layer cannot be mapped, or the kernel refuses the overlay.
+pub(super) fn mount_anew(
+    engine: &Mount,
+    clones: &Clones<'_>,
+    stage: &Path,
+    root: &str,
+    first_id: u32,
+) -> Result<bool> {
+    let options = Options::parse(&engine.super_options)?;
+    let base = base_of(&options, Path::new(&engine.point))?;
+    let at = |path: &Path| base.join(path);
+    let mut text = String::from("lowerdir=");
+    for (place, layer) in options.lower.iter().enumerate() {
+        let name = format!("{place:x}");
+        clones
+            .mapped(&at(layer), Access::ReadOnly)?
+            .attach(&stage.join(&name))?;
+        if place > 0 {
+            text.push(':');
+        }
+        text.push_str(&name);
+    }
+    let upper = match (&options.upper, &options.work) {
+        (Some(upper), Some(work)) => Some((at(upper), at(work))),
+        _ => None,
+    };
+    // The lock is let go of when the overlay is mounted: from then on the kernel says that the work directory is in use.
+    let mut locked = None;
+    if let Some((upper, work)) = &upper {
+        locked = Some(attach_upper(clones, stage, upper, work, root)?);
+        text.push_str(",upperdir=upper,workdir=work,index=off,nfs_export=off");
+    }
+    for option in &options.others {
+        text.push(',');
+        text.push_str(option);
+    }
+    if text.len() > MAX_OPTIONS {
+        return Err(Error::refused(format!(
+            "its {} layers and options do not fit into the {MAX_OPTIONS} bytes that the kernel reads",
+            options.lower.len()
+        )));
+    }
+    // Its layers are the image's: a device node in one would belong to the container's root.
+    let flags = flags_of(&engine.options) | MountFlags::NODEV;
+    mount_as(first_id, root, flags, &text)?;
+    drop(locked);
+    let read_only = upper.is_none() || flags.contains(MountFlags::RDONLY);
+    let stat = rustix::fs::statvfs(root).map_err(|e| Error::io("stat", root, e))?;
+    // The kernel mounts an overlay read-only, and says so in its log alone, when it cannot make its work directory.
+    if !read_only && stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(Error::refused("the kernel made it read-only")
+            .remedy("see `dmesg`; isolation needs Linux 5.19"));
+    }
+    Ok(!read_only)
+}
+
+/// Attaches the upper and the work directory, which the kernel wants on one mount. Links lead to them, so that their
+/// names need no quotation. Returns the lock of the directory above them. `empty` is an empty directory below the stage.
+fn attach_upper(
+    clones: &Clones<'_>,
+    stage: &Path,
+    upper: &Path,
+    work: &Path,
+    empty: &str,
+) -> Result<OwnedFd> {
+    let parts = |path: &Path| Some((path.parent()?.to_owned(), path.file_name()?.to_owned()));
+    let apart = || {
+        Error::refused(format!(
+            "the upper directory {} and the work directory {} lie in different directories",
+            upper.display(),
+            work.display()
+        ))
+    };
+    let (above, upper_name) = parts(upper).ok_or_else(apart)?;
+    let (beside, engines_name) = parts(work).ok_or_else(apart)?;
+    if above != beside {
+        return Err(apart());
+    }
+    let with = |suffix: &str| {
+        let mut name = engines_name.clone();
+        name.push(suffix);
+        name
+    };
+    let (work_name, test_name) = (with(WORK_SUFFIX), with(TEST_SUFFIX));
+    let end = Instant::now() + END_OF_OVERLAY;
+    let locked = lock(&above, end)?;
+    let link = stage.join(BESIDE);
+    rustix::fs::symlink(&above, &link).map_err(|e| Error::io("create", &link, e))?;
+    let beside = Path::new(BESIDE);
+    let (own, test) = (beside.join(&work_name), beside.join(&test_name));
+    let unused = wait_until_unused(&own, &test, empty, end);
+    unused.map_err(|error| error.context(above.join(&work_name).display()))?;
+    make_work_directory(&above.join(&work_name))?;
+    clones
+        .mapped(&above, Access::Unchanged)?
+        .attach(&stage.join("layer"))?;
+    for (link, name) in [("upper", upper_name), ("work", work_name)] {
+        let link = stage.join(link);
+        rustix::fs::symlink(Path::new("layer").join(name), &link)
+            .map_err(|e| Error::io("create", &link, e))?;
+    }
+    Ok(locked)
+}
+
+/// Mounts the overlay as the container's root: with its ids the kernel later makes work files and whiteouts, and user 0
+/// of the host has no id on mapped layers.
+fn mount_as(id: u32, root: &str, flags: MountFlags, options: &str) -> Result<()> {
+    let options =
+        CString::new(options).map_err(|_| Error::refused("a path of a layer has a zero byte"))?;
+    let trouble = |e| Error::io("change", "the user of file system checks", e);
+    let bits = capabilities_secure_bits().map_err(trouble)?;
+    // Without this bit a change of the user takes the capabilities that mounting needs.
+    set_capabilities_secure_bits(bits | CapabilitiesSecureBits::NO_SETUID_FIXUP)
+        .map_err(trouble)?;
+    let (uid, gid) = (setfsuid(Uid::from_raw(id)), setfsgid(Gid::from_raw(id)));
+    let mounted = rustix::mount::mount("overlay", root, "overlay", flags, options.as_c_str());
+    setfsuid(uid);
+    setfsgid(gid);
+    set_capabilities_secure_bits(bits).map_err(trouble)?;
+    mounted.map_err(|e| {
+        Error::io("mount", "it again with mapped layers", e)
+            .remedy("see `dmesg`; isolation needs Linux 5.19")
+    })
+}
