@@ -20,8 +20,12 @@ const FILES_OF_VERSION_1: [&str; 2] = ["cgroup.procs", "tasks"];
 /// Those of version 2 (cgroups(7), "Cgroups delegation").
 const FILES_OF_VERSION_2: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
-/// The most cgroups below a delegated one of version 2. The kernel has 65,535 memory cgroups for all.
-const MOST_BELOW: &str = "4096";
+/// The bounds of a cgroup of version 2 that is delegated: the cgroups below it, of which the kernel has 65,535 for all, and
+/// their depth. Programs of the host that remove them go by paths, which may have 4095 bytes.
+const BOUNDS: [(&str, &str); 2] = [
+    ("cgroup.max.descendants", "512"),
+    ("cgroup.max.depth", "12"),
+];
 
 /// Gives the cgroups of the process `pid`, which is the init of a new container, to root of its user namespace: those of
 /// version 2, and with `version_1` those of version 1. A cgroup that also has another process is not the container's, and
@@ -64,8 +68,20 @@ fn is_below_the_top(membership: &Membership) -> bool {
     membership.path != "/" && !membership.path.starts_with("/..")
 }
 
-/// Returns whether the process is the only one in a cgroup.
+/// Returns whether the process is the only one in a cgroup that has none below it.
 fn is_alone(pid: i32, dir: &OwnedFd) -> bool {
+    let Ok(entries) = rustix::fs::Dir::read_from(dir) else {
+        return false;
+    };
+    let is_below = |entry: &rustix::io::Result<rustix::fs::DirEntry>| {
+        entry.as_ref().map_or(true, |entry| {
+            let name = entry.file_name().to_bytes();
+            entry.file_type() == rustix::fs::FileType::Directory && !matches!(name, b"." | b"..")
+        })
+    };
+    if entries.into_iter().any(|entry| is_below(&entry)) {
+        return false;
+    }
     let Ok(file) = open(dir, "cgroup.procs", OFlags::RDONLY) else {
         return false;
     };
@@ -91,13 +107,14 @@ fn give(dir: &OwnedFd, version_1: bool, first_id: u32) -> std::result::Result<()
     rustix::fs::fchown(dir, owner.0, owner.1)
 }
 
-/// Bounds the number of cgroups below one of version 2, unless it has a bound.
+/// Bounds what can be made below a cgroup of version 2, where it has no bound yet.
 fn bound(dir: &OwnedFd) -> std::result::Result<(), Errno> {
-    let name = "cgroup.max.descendants";
-    let text = std::io::read_to_string(open(dir, name, OFlags::RDONLY)?).map_err(errno)?;
-    if text.trim() == "max" {
-        let mut file = open(dir, name, OFlags::WRONLY)?;
-        file.write_all(MOST_BELOW.as_bytes()).map_err(errno)?;
+    for (name, most) in BOUNDS {
+        let text = std::io::read_to_string(open(dir, name, OFlags::RDONLY)?).map_err(errno)?;
+        if text.trim() == "max" {
+            let mut file = open(dir, name, OFlags::WRONLY)?;
+            file.write_all(most.as_bytes()).map_err(errno)?;
+        }
     }
     Ok(())
 }
@@ -139,5 +156,10 @@ mod tests {
         assert!(!alone("7\n8\n"));
         assert!(!alone("77\n"));
         assert!(!alone(""));
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("cgroup.procs"), "7\n").unwrap();
+        fs::create_dir(dir.path().join("of-another")).unwrap();
+        let opened = OwnedFd::from(fs::File::open(dir.path()).unwrap());
+        assert!(!is_alone(7, &opened));
     }
 }

@@ -133,13 +133,33 @@ const CONFIG: Shape = Shape::Object(&[
 /// Checks that all runtimes find the same values in the configuration `text`, as far as eci-fs reads or edits them.
 ///
 /// # Errors
-/// When `text` is no JSON, a key differs by its letter case alone from one that is known at its place, or is there twice.
+/// When `text` is no JSON, a key differs by its letter case alone from one that is known at its place, or is there twice,
+/// and when a key or text has a zero byte.
 pub(super) fn check(text: &[u8]) -> Result<()> {
+    if has_zero(text) {
+        return Err(Error::refused(
+            "not the configuration of a container: a text in it has the letter \\u0000; for some runtimes it ends there",
+        ));
+    }
     let mut json = serde_json::Deserializer::from_slice(text);
     CONFIG
         .deserialize(&mut json)
         .and_then(|()| json.end())
         .map_err(|error| Error::refused(format!("not the configuration of a container: {error}")))
+}
+
+/// Returns whether a text of the JSON has a zero byte. Only texts have backslashes.
+fn has_zero(json: &[u8]) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        rest = rest.get(at + 1..).unwrap_or_default();
+        if rest.starts_with(b"u0000") {
+            return true;
+        }
+        // The letter after the backslash may be one itself.
+        rest = rest.get(1..).unwrap_or_default();
+    }
+    false
 }
 
 /// Returns true if a runtime in Go takes one key for the other: it compares by Unicode's simple folding, which maps two
@@ -306,6 +326,24 @@ mod tests {
             twice.insert_str(at, &format!("\"{key}\":null,"));
             let error = check(twice.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("twice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_zero_byte_is_refused_wherever_it_stands() {
+        for text in [
+            r#"{"linux\u0000":{},"linux":{}}"#,
+            r#"{"linux":{"namespaces":[{"type":"user\u0000"}]}}"#,
+            r#"{"a":"\\\u0000"}"#,
+        ] {
+            let error = check(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("u0000"), "{error}");
+        }
+        for text in [
+            r#"{"a":"\\u0000"}"#,
+            r#"{"a":"\u00001\u0001"}"#.replace("u00001", "u0010").as_str(),
+        ] {
+            check(text.as_bytes()).unwrap();
         }
     }
 

@@ -36,14 +36,18 @@ impl InUse {
     /// When /proc cannot be listed.
     pub(super) fn read(proc: &Proc) -> Result<Self> {
         let mut processes = Vec::new();
+        let mut namespaces = HashSet::new();
         for pid in proc.pids()? {
             let status = proc.read(&format!("{pid}/status")).unwrap_or_default();
             let mut spans = ids_of(&status);
             // Most processes are in the host's own user namespace, whose map has all ids and is left out. One call tells
             // that, and eight calls read both maps. The start of the next container may wait for this.
             let namespace = proc.namespace(pid, "user");
+            // The maps of a namespace are those of the first process in it: a container chooses how many it has.
             let maps: &[&str] = match namespace {
-                Ok(namespace) if namespace.is_initial_user() => &[],
+                Ok(namespace) if namespace.is_initial_user() || !namespaces.insert(namespace) => {
+                    &[]
+                }
                 _ => &["uid_map", "gid_map"],
             };
             for file in maps {

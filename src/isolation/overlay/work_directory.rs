@@ -19,6 +19,12 @@ pub(super) const END_OF_OVERLAY: Duration = Duration::from_secs(10);
 /// The pause before the kernel is asked again.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Links below the stage, by which the kernel is told the two directories: names of an engine may have commas.
+const WORK_LINK: &str = "asked-work";
+
+/// See [`WORK_LINK`].
+const TEST_LINK: &str = "asked-test";
+
 /// Locks a directory against other wrappers that make the same overlay, until `end` at most.
 pub(super) fn lock(directory: &Path, end: Instant) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -66,7 +72,7 @@ fn in_use() -> Error {
 
 /// Returns whether an overlay has the work directory `work`, in any mount namespace. Only the kernel knows that: it refuses
 /// a second overlay with the directory if one of the two has an index. `test` is a directory beside it that is made for
-/// this and removed. `empty` is an empty directory.
+/// this and removed. `empty` is an empty directory. All paths are relative to the stage, which is the current directory.
 fn is_in_use(work: &Path, test: &Path, empty: &str) -> Result<bool> {
     if !work.exists() {
         return Ok(false);
@@ -74,18 +80,29 @@ fn is_in_use(work: &Path, test: &Path, empty: &str) -> Result<bool> {
     remove(test)?;
     rustix::fs::mkdir(test, Mode::from_raw_mode(0o700))
         .map_err(|e| Error::io("create", test, e))?;
+    for (link, path) in [(WORK_LINK, work), (TEST_LINK, test)] {
+        match rustix::fs::symlink(path, link) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(Error::io("create", link, e)),
+        }
+    }
     let mounted = (|| {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "lowerdir", empty)?;
-        fsconfig_set_string(&context, "upperdir", test)?;
-        fsconfig_set_string(&context, "workdir", work)?;
+        fsconfig_set_string(&context, "upperdir", TEST_LINK)?;
+        fsconfig_set_string(&context, "workdir", WORK_LINK)?;
         fsconfig_set_string(&context, "index", "on")?;
         // It is attached nowhere, and ends here.
         fsconfig_create(&context)
     })();
     remove(test)?;
-    // Other errors are about what is in the directory, which is going to be emptied.
-    Ok(mounted == Err(Errno::BUSY))
+    match mounted {
+        Err(Errno::BUSY) => Ok(true),
+        // The directory has marks of `volatile`, of an overlay that has ended. The kernel looks at them after it has made
+        // sure that nobody uses it.
+        Ok(()) | Err(Errno::INVAL) => Ok(false),
+        Err(e) => Err(Error::io("ask the kernel who uses", work, e)),
+    }
 }
 
 fn remove(directory: &Path) -> Result<()> {

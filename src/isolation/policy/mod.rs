@@ -78,7 +78,7 @@ pub fn decide(container: &Container, settings: &Isolation, proc: &Path) -> Resul
     let host_user = container.maps_host_root
         || user
             .and_then(|user| user.path.as_deref())
-            .is_some_and(|path| is_namespace(path, &proc.join("self/ns/user")));
+            .is_some_and(|path| has_host_root(path, proc));
     // Runtimes ignore a mapping without a user namespace.
     if user.is_some() && !host_user {
         // The engine maps the ids by itself.
@@ -132,6 +132,17 @@ pub(super) fn check_id(id: u32, ids: u32) -> Result<()> {
         "there is no id {id} in an isolated container, which has those from 0 to {}",
         ids - 1
     )))
+}
+
+/// Returns whether the user namespace at `path` is the host's own, or is known to have the host's root.
+fn has_host_root(path: &Path, proc: &Path) -> bool {
+    let maps_root = |process: PathBuf| {
+        let map = fs::read_to_string(process.join("uid_map")).unwrap_or_default();
+        parse_id_map(&map)
+            .iter()
+            .any(|(_, first, ids)| *first == 0 && *ids > 0)
+    };
+    is_namespace(path, &proc.join("self/ns/user")) || process_of(path, proc).is_some_and(maps_root)
 }
 
 fn is_wanted(container: &Container, settings: &Isolation) -> Result<bool> {

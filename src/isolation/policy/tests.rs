@@ -83,9 +83,8 @@ fn a_mapping_of_the_engine_is_honoured() {
     let proc = proc(&[]);
     let map = json!([{"containerID": 0, "hostID": 1, "size": 2}]);
     for linux in [
-        json!({"namespaces": [{"type": "user"}]}),
         json!({"namespaces": [{"type": "user", "path": "/run/user"}]}),
-        json!({"namespaces": [{"type": "user"}], "uidMappings": map}),
+        json!({"namespaces": [{"type": "user"}], "uidMappings": map, "gidMappings": map}),
     ] {
         let container = container(&json!([]), &json!({ "linux": linux }));
         let decision = decide(&container, &enabled(), proc.path()).unwrap();
@@ -110,6 +109,21 @@ fn a_mapping_that_a_runtime_ignores_or_that_has_the_hosts_root_is_not_honoured()
         .push(json!({"type": "user"}));
     let refused = decide(with_user, 0).unwrap_err().to_string();
     assert!(refused.contains("user"), "{refused}");
+}
+
+#[test]
+fn a_user_namespace_without_a_map_or_with_the_hosts_root_in_it_is_the_hosts() {
+    let process = proc(&[("7", "user:[2]", "0 0 1\n")]);
+    let map = json!([{"containerID": 0, "hostID": 1, "size": 2}]);
+    for linux in [
+        json!({"namespaces": [{"type": "user"}]}),
+        json!({"namespaces": [{"type": "user", "path": ""}], "uidMappings": map}),
+        json!({"namespaces": [{"type": "user", "path": "/proc/7/ns/user"}]}),
+    ] {
+        let container = container(&json!([]), &json!({ "linux": linux }));
+        let refused = decide(&container, &enabled(), process.path()).unwrap_err();
+        assert!(refused.to_string().contains("user"), "{linux}: {refused}");
+    }
 }
 
 #[test]

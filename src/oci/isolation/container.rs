@@ -24,7 +24,7 @@ pub struct Container {
     pub ids: Vec<u32>,
     /// The namespaces.
     pub namespaces: Vec<Namespace>,
-    /// True if the engine maps an id of the container to the host's root.
+    /// True if the engine maps an id of the container to the host's root, or none at all: crun maps its own root then.
     pub maps_host_root: bool,
     /// The mounts, in their order.
     pub mounts: Vec<Mount>,
@@ -198,16 +198,29 @@ impl Container {
                 .chain(groups)
                 .collect()
         });
-        let mapped = [linux.uid_mappings, linux.gid_mappings];
+        for (place, namespace) in namespaces.iter().enumerate() {
+            if namespaces[..place]
+                .iter()
+                .any(|other| other.kind == namespace.kind)
+            {
+                return Err(Error::refused(format!(
+                    "the configuration has two namespaces of the kind {:?}; some runtimes take the first, and some the last",
+                    namespace.kind
+                )));
+            }
+        }
+        let mapped = [linux.uid_mappings, linux.gid_mappings].map(Option::unwrap_or_default);
+        let makes_user = |namespace: &Namespace| {
+            let path = namespace.path.as_deref();
+            namespace.kind == "user" && path.is_none_or(|path| path.as_os_str().is_empty())
+        };
+        let is_unmapped = namespaces.iter().any(makes_user) && mapped.iter().any(Vec::is_empty);
+        let mut rows = mapped.iter().flatten();
         Ok(Self {
             root: root.path,
             cwd: cwd.unwrap_or_else(|| "/".into()),
             ids,
-            maps_host_root: mapped
-                .into_iter()
-                .flatten()
-                .flatten()
-                .any(|row| row.host_id == 0 && row.size > 0),
+            maps_host_root: is_unmapped || rows.any(|row| row.host_id == 0 && row.size > 0),
             namespaces,
             mounts: mounts.into_iter().map(MountFields::read).collect(),
             devices: devices

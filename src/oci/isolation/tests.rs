@@ -181,6 +181,8 @@ fn hostile_configurations_are_refused() {
         r#"{"root":{"path":"r"},"linux":{"sysctl":{"net.x":"1"},"Sysctl":{}}}"#.into(),
         r#"{"root":{"path":"r"},"linux":{"devices":[{"path":"/d","type":"x"}]}}"#.into(),
         json!({"root": {"path": "r"}, "mounts": many}).to_string(),
+        r#"{"root":{"path":"r"},"linux\u0000":{}}"#.into(),
+        r#"{"root":{"path":"r"},"linux":{"namespaces":[{"type":"pid"},{"type":"pid","path":"/proc/1/ns/pid"}]}}"#.into(),
     ] {
         assert!(Container::parse(&text).is_err(), "{text:.100}");
     }

@@ -67,8 +67,10 @@ fn privileged_a_cgroup_that_can_be_written_to_is_the_containers_and_its_limits_a
                 };
                 assert_eq!(file.uid() != 0, wanted, "{engine:?} {}", dir.display());
             }
-            if let Ok(most) = fs::read_to_string(dir.join("cgroup.max.descendants")) {
-                assert_eq!(most, "4096\n", "{engine:?} {}", dir.display());
+            for (file, bound) in [("descendants", "512\n"), ("depth", "12\n")] {
+                if let Ok(most) = fs::read_to_string(dir.join(format!("cgroup.max.{file}"))) {
+                    assert_eq!(most, bound, "{engine:?} {}", dir.display());
+                }
             }
         }
         // youki puts nobody into hierarchies without a controller, so that one shows the host's top.
