@@ -226,7 +226,10 @@ fn cpu_time(table: &mut Table<'_>) {
         table.used(path, "usage_usec"),
         table.used(path, "throttled_usec"),
     );
-    let holds = found.0[0] == found.0[1] && near(found.1[0] - found.1[1], busy);
+    // As for steal, other work on the host can have taken more time.
+    let (age, idle) = (found.1[0], found.1[1]);
+    let least = (busy.0 / 10_000).saturating_sub(3);
+    let holds = found.0[0] == found.0[1] && least > 0 && idle > 0 && age - idle >= least;
     table.row(
         ["uptime", "idle", "its age", "what was not used of it"],
         holds,
