@@ -85,9 +85,11 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
     let user_namespace = &range.user_namespace;
     let proc = Path::new("/proc");
-    if let Some(network) = policy::network_of_engine(bundle.container, user_namespace, proc)? {
+    let network =
+        policy::network_of_engine(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
+    if let Some((network, starts)) = network {
         // The engine has to find it, so this comes before the mounts of its own.
-        network::own(&network, user_namespace, &read_mounts()?).map_err(|error| {
+        network::own(&network, starts, user_namespace, &read_mounts()?).map_err(|error| {
             let path = network.path().display();
             error
                 .context(format!("the network at {path}"))

@@ -25,10 +25,10 @@ use netlink::{ROUTE, Socket};
 use sysctls::Sysctls;
 
 use super::owned_namespace::{self, Kind};
-use super::policy::EngineNetwork;
+use super::policy::{EngineNetwork, Starts};
 
 /// Puts a network namespace that belongs to `user_namespace` in the place of the one that an engine made. `mounts`
-/// are those of this process.
+/// are those of this process. The new one is added to `starts`.
 ///
 /// # Errors
 /// When the network has something that cannot be moved: then the engine's namespace stays as it was. When the kernel
@@ -36,6 +36,7 @@ use super::policy::EngineNetwork;
 /// if they are not.
 pub(super) fn own(
     network: &EngineNetwork,
+    starts: Starts,
     user_namespace: impl AsFd,
     mounts: &[Mount],
 ) -> Result<()> {
@@ -54,6 +55,7 @@ pub(super) fn own(
         .and_then(|()| contents.restore(&to))
         .inspect(|()| faults::kill_at("network-restored"))
         .and_then(|()| network.check())
+        .and_then(|()| starts.add(&ours))
         .and_then(|()| place::replace(network.path(), &ours));
     faults::kill_at("network-replaced");
     done.map_err(|error| match contents.shift_back(&to, engines) {

@@ -1,6 +1,7 @@
 //! The decision whether a container is isolated, and in which user namespace.
 
 mod network;
+mod starts;
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -14,9 +15,13 @@ use eci_fs_mountd::container::procfs::parse_id_map;
 use eci_fs_protocol::error::{Error, Kind, Result};
 pub(super) use network::EngineNetwork;
 use network::{Usage, changed};
+pub(super) use starts::Starts;
 
 /// The number of ids in the user namespace of a container.
 pub const IDS: u32 = 65_536;
+
+/// The trouble with a network that another start has taken.
+const GIVEN: &str = "is given to another container right now";
 
 /// The namespaces that a container may not share with the host.
 const KINDS: [&str; 4] = ["pid", "network", "ipc", "uts"];
@@ -182,15 +187,17 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
 }
 
 /// Returns the network namespace that the engine made for an isolated container whose user namespace is `user_namespace`,
-/// if it made one that has to be replaced. It is locked, so no other start replaces it meanwhile.
+/// if it made one that has to be replaced. It is locked, so no other start replaces it meanwhile. The network that replaces
+/// it belongs to the [`Starts`] in `runtime_dir`.
 ///
 /// # Errors
 /// When it is not as it was when [`decide`] looked at it.
 pub(super) fn network_of_engine(
     container: &Container,
     user_namespace: impl AsFd,
+    runtime_dir: &Path,
     proc: &Path,
-) -> Result<Option<EngineNetwork>> {
+) -> Result<Option<(EngineNetwork, Starts)>> {
     let path = container
         .namespace("network")
         .and_then(|namespace| namespace.path.as_deref());
@@ -202,12 +209,17 @@ pub(super) fn network_of_engine(
     }
     let network = EngineNetwork::open(path)
         .ok_or_else(|| changed(path, "is no mount of a network namespace any more"))?;
-    network.lock()?;
+    // A process in the network can keep the lock from a start that needs it, but not from one that joins.
+    let locked = network.lock();
     network.check()?;
+    // Before the use: when its start is over, a process is in it.
+    let starts = Starts::open(runtime_dir)?;
+    let is_given = starts.have(network.namespace())?;
     let own = namespace_id(&proc.join("self/ns/user"));
     match network.usage(proc, own.as_deref()) {
-        Usage::Unused => Ok(Some(network)),
         Usage::Container(_) if network.belongs_to(user_namespace) => Ok(None),
+        Usage::Unused if is_given => Err(changed(path, GIVEN)),
+        Usage::Unused => locked.map(|()| Some((network, starts))),
         _ => Err(changed(
             path,
             "has a process of the host or of another container, which came while the container started",

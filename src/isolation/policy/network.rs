@@ -95,7 +95,7 @@ impl EngineNetwork {
     pub(super) fn lock(&self) -> Result<()> {
         let lock = FlockOperation::NonBlockingLockExclusive;
         flock(&self.namespace, lock).map_err(|errno| match errno {
-            Errno::WOULDBLOCK => changed(&self.path, "is given to another container right now"),
+            Errno::WOULDBLOCK => changed(&self.path, super::GIVEN),
             errno => Error::io("lock", &self.path, errno),
         })
     }
