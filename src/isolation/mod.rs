@@ -83,21 +83,20 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     let real = |path: &Path| std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e));
     let root = real(&bundle.dir.join(&bundle.container.root))?;
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
-    if let Some(network) = policy::network_of_engine(bundle.container, Path::new("/proc")) {
+    let user_namespace = &range.user_namespace;
+    let proc = Path::new("/proc");
+    let network =
+        policy::network_of_engine(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
+    if let Some((network, starts)) = network {
         // The engine has to find it, so this comes before the mounts of its own.
-        network::own(network, &range.user_namespace, &read_mounts()?).map_err(|error| {
-            let path = network.display();
+        network::own(&network, starts, user_namespace, &read_mounts()?).map_err(|error| {
+            let path = network.path().display();
             error
                 .context(format!("the network at {path}"))
                 .remedy(policy::ENGINE_MADE)
         })?;
     }
-    let time = time_namespace::of(
-        bundle.container,
-        bundle.runtime,
-        bundle.runtime_dir,
-        Path::new("/proc"),
-    )?;
+    let time = time_namespace::of(bundle.container, bundle.runtime, bundle.runtime_dir, proc)?;
     let time = time.map(|time| time.get(range.user_namespace.as_fd()));
     let time = time.transpose()?;
     give_streams(range.first_id)?;

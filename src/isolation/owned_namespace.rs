@@ -1,7 +1,7 @@
 //! Namespaces that belong to a user namespace. The owner of a namespace is fixed when it is made, so a child makes it in
 //! there.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use eci_fs_protocol::error::{Error, Result};
 use nix::fcntl::OFlag;
@@ -84,6 +84,27 @@ pub(super) fn make(
     made
 }
 
+/// Returns the user namespace to which a namespace belongs.
+///
+/// # Errors
+/// The kernel's: EPERM if it is not this process's own or one inside of that.
+#[allow(
+    unsafe_code,
+    reason = "an ioctl, whose number and result the kernel's header fixes"
+)]
+pub(super) fn owner(namespace: impl AsFd) -> std::result::Result<OwnedFd, Errno> {
+    // NS_GET_USERNS of include/uapi/linux/nsfs.h.
+    let number = rustix::ioctl::opcode::none(0xb7, 1);
+    let namespace = namespace.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open and borrowed for the call, which has no argument.
+    let owner = unsafe { libc::ioctl(namespace, number as _) };
+    if owner < 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    // SAFETY: the kernel has made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner) })
+}
+
 /// Starts the child, which writes an errno to `say_ready` and then waits for its end. `ours` are the other ends of its
 /// pipes.
 #[allow(
@@ -100,7 +121,6 @@ fn start_child(
     // SAFETY: the child makes system calls only. It allocates nothing, takes no lock, and ends by `_exit`.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
-            use std::os::fd::AsRawFd;
             for fd in ours {
                 // SAFETY: the child uses it no more, and ends without closing it again.
                 unsafe { libc::close(fd.as_raw_fd()) };

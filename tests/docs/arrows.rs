@@ -46,7 +46,8 @@ const FLOORS: &[Floor] = &[
                 "time_namespace",
                 "trials",
             ],
-            &["mount_setattr", "owned_namespace", "policy", "streams"],
+            &["policy"],
+            &["mount_setattr", "owned_namespace", "streams"],
         ],
     },
     Floor {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::ranges::IDS;
 use super::record::{self, Member, Record};
 use super::state::State;
 use super::{Isolation, check_key, stage};
@@ -20,8 +21,8 @@ impl Isolation {
     /// If this daemon has not given the range, the runtime holds the stage alone.
     ///
     /// # Errors
-    /// When one of the two processes has ended, the namespace is the host's or maps its ids in parts, or the member
-    /// cannot be written down.
+    /// When one of the two processes has ended, the namespace is the host's, maps its ids in parts, or has an id of a user
+    /// of the host or a part of a range, or the member cannot be written down.
     pub fn join_container(
         self: &Arc<Self>,
         key: &str,
@@ -52,9 +53,13 @@ impl Isolation {
             )));
         }
         let mut state = self.state.lock();
+        let range = range_to_join(&state, first_id, ids)?;
+        if range.is_none() {
+            state.place_to_hold()?.files.check_foreign(first_id, ids)?;
+        }
         let stage = stage::ensure(&state.place_to_hold()?.runtime)?;
         self.start_thread(&mut state)?;
-        match state.range_with(first_id) {
+        match range {
             Some(range) => self.add_member(&mut state, range, member, pidfd)?,
             None => {
                 let live = self.watch(&mut state, member, pidfd)?;
@@ -118,6 +123,25 @@ impl Isolation {
     }
 }
 
+/// Returns the range of which a user namespace with these ids is, by its first id; none if it has no id of ours.
+///
+/// # Errors
+/// When it has a part of our ranges: then it is one that a process of a container has made in that.
+fn range_to_join(state: &State, first_id: u32, ids: u32) -> Result<Option<u32>> {
+    let last = first_id.saturating_add(ids.saturating_sub(1));
+    if ids == IDS && state.held.contains_key(&first_id) {
+        return Ok(Some(first_id));
+    }
+    let is_ours =
+        state.range_with(first_id).is_some() || state.held.range(first_id..=last).next().is_some();
+    if !is_ours {
+        return Ok(None);
+    }
+    Err(Error::refused(format!(
+        "the user namespace has the ids {first_id} to {last}, which are not those of one container"
+    )))
+}
+
 fn maps_in_parts(pid: i32) -> Error {
     Error::refused(format!(
         "the user namespace of process {pid} maps its ids in parts, and a container that joins it cannot be isolated"
@@ -136,4 +160,34 @@ pub fn range_of(proc: &Proc, pid: i32) -> Result<Option<IdRange>> {
         .find(|(inside, _, ids)| *inside == 0 && *ids > 0);
     let own = root.filter(|(_, first_id, ids)| (*first_id, *ids) != (0, u32::MAX));
     Ok(own.map(|(_, first_id, ids)| IdRange { first_id, ids }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::Held;
+    use super::*;
+
+    #[test]
+    fn a_user_namespace_has_a_whole_range_of_ours_or_no_id_of_one() {
+        let mut state = State::default();
+        let held = Held {
+            key: "a".to_owned(),
+            members: Vec::new(),
+        };
+        state.held.insert(2 * IDS, held);
+        let range = |first_id, ids| range_to_join(&state, first_id, ids).ok();
+        assert_eq!(range(2 * IDS, IDS), Some(Some(2 * IDS)));
+        assert_eq!(range(IDS, IDS), Some(None));
+        assert_eq!(range(3 * IDS, IDS), Some(None));
+        // A user namespace in a container, and one around it.
+        for (first_id, ids) in [
+            (2 * IDS, IDS - 1),
+            (2 * IDS, 1),
+            (2 * IDS, IDS + 1),
+            (2 * IDS + 1, 1),
+            (IDS, 2 * IDS),
+        ] {
+            assert_eq!(range(first_id, ids), None, "{first_id} {ids}");
+        }
+    }
 }

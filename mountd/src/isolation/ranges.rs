@@ -194,6 +194,31 @@ impl Files {
         })
     }
 
+    /// Checks that nobody of the host has an id of a user namespace that another manager has made.
+    ///
+    /// # Errors
+    /// When somebody has, and when a file cannot be read.
+    pub(super) fn check_foreign(&self, first_id: u32, ids: u32) -> Result<()> {
+        let (first, end) = (u64::from(first_id), u64::from(first_id) + u64::from(ids));
+        let refuse = |id: u64, whose: &str| {
+            Err(Error::refused(format!(
+                "the user namespace has the ids {first} to {}, and {id} is {whose} on the host",
+                end - 1
+            )))
+        };
+        let is_in = |id: u64| first <= id && id < end;
+        if let Some((id, whose)) = NEVER.iter().find(|(id, _)| is_in(*id)) {
+            return refuse(*id, whose);
+        }
+        for (path, what) in [(&self.passwd, "the user"), (&self.group, "the group")] {
+            let text = read(path)?;
+            if let Some((_, name, id)) = ids_of(&text).find(|(_, _, id)| is_in(*id)) {
+                return refuse(id, &format!("{what} {name}"));
+            }
+        }
+        Ok(())
+    }
+
     fn none_left(&self, user: &str, overlaps: &[String]) -> Error {
         let because = match overlaps.first() {
             Some(first) => format!(": {first}"),
@@ -313,6 +338,25 @@ mod tests {
         }
         std::fs::write(dir.path().join("etc/group"), "root:x:0:\nvideo:x:700000:\n").unwrap();
         Files::below(dir.path()).ranges("eci-fs")
+    }
+
+    #[test]
+    fn a_user_namespace_of_others_has_no_id_of_a_user_of_the_host() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/passwd"), "ann:x:200005:1::/:/bin/sh\n").unwrap();
+        let files = Files::below(dir.path());
+        files.check_foreign(100_000, IDS).unwrap();
+        files.check_foreign(200_006, IDS).unwrap();
+        for (first_id, words) in [
+            (200_000, "the user ann"),
+            (140_470, "the user ann"),
+            (1, "nobody"),
+            (0, "root"),
+        ] {
+            let error = files.check_foreign(first_id, IDS).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -10,10 +10,37 @@ use netlink_packet_core::{NLA_F_NESTED, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, 
 use rustix::io::Errno;
 
 use super::link::Link;
-use super::netlink::{Message, Socket, append, number};
+use super::netlink::{Kind, Message, Socket, append, number};
 
 /// The families of addresses.
 const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
+
+/// The lists of what is kept.
+const ADDRESSES: Kind = Kind {
+    what: "addresses",
+    get: libc::RTM_GETADDR,
+    new: libc::RTM_NEWADDR,
+};
+const ROUTES: Kind = Kind {
+    what: "routes",
+    get: libc::RTM_GETROUTE,
+    new: libc::RTM_NEWROUTE,
+};
+const NEIGHBOURS: Kind = Kind {
+    what: "neighbours",
+    get: libc::RTM_GETNEIGH,
+    new: libc::RTM_NEWNEIGH,
+};
+const RULES: Kind = Kind {
+    what: "rules",
+    get: libc::RTM_GETRULE,
+    new: libc::RTM_NEWRULE,
+};
+const QUEUES: Kind = Kind {
+    what: "queues",
+    get: libc::RTM_GETQDISC,
+    new: libc::RTM_NEWQDISC,
+};
 
 /// The lengths of the structures before the attributes, in bytes: ifaddrmsg, rtmsg, ndmsg, fib_rule_hdr, tcmsg.
 const ADDRESS: usize = 8;
@@ -90,18 +117,14 @@ impl Contents {
                 header[0] = family;
                 header
             };
-            let list = |what, kind, length| socket.list(what, kind, &question(length));
-            this.addresses
-                .extend(list("addresses", libc::RTM_GETADDR, ADDRESS)?);
-            this.routes
-                .extend(list("routes", libc::RTM_GETROUTE, ROUTE)?);
-            this.rules.extend(list("rules", libc::RTM_GETRULE, RULE)?);
-            this.neighbours
-                .extend(list("neighbours", libc::RTM_GETNEIGH, NEIGHBOUR)?);
+            let list = |kind, length| socket.list(kind, &question(length));
+            this.addresses.extend(list(ADDRESSES, ADDRESS)?);
+            this.routes.extend(list(ROUTES, ROUTE)?);
+            this.rules.extend(list(RULES, RULE)?);
+            this.neighbours.extend(list(NEIGHBOURS, NEIGHBOUR)?);
             let mut proxies = question(NEIGHBOUR);
             proxies[10] = libc::NTF_PROXY;
-            this.neighbours
-                .extend(socket.list("neighbours", libc::RTM_GETNEIGH, &proxies)?);
+            this.neighbours.extend(socket.list(NEIGHBOURS, &proxies)?);
         }
         this.addresses.retain(is_lasting);
         this.routes
@@ -135,7 +158,7 @@ impl Contents {
 
     /// Refuses queueing disciplines: they shape the traffic of an interface, and do not move with it.
     fn check_queues(&self, socket: &Socket) -> Result<()> {
-        let queues = socket.list("queues", libc::RTM_GETQDISC, &[0; QUEUE])?;
+        let queues = socket.list(QUEUES, &[0; QUEUE])?;
         for link in &self.links {
             // One without a handle is the kernel's own.
             if queues
@@ -171,10 +194,20 @@ impl Contents {
     }
 
     /// Moves all interfaces back, so that the engine finds and removes them.
-    pub(super) fn shift_back(&self, from: &Socket, to: impl AsFd) {
+    ///
+    /// # Errors
+    /// The last one of the kernel's. All others are moved.
+    pub(super) fn shift_back(&self, from: &Socket, to: impl AsFd) -> Result<()> {
+        let mut done = Ok(());
         for link in &self.links {
-            let _ = link.shift(from, to.as_fd().as_raw_fd());
+            if let Err(errno) = link.shift(from, to.as_fd().as_raw_fd()) {
+                done = Err(link.stays(&format!(
+                    "it cannot be moved back: {}",
+                    std::io::Error::from(errno)
+                )));
+            }
         }
+        done
     }
 
     /// Makes everything but the interfaces in the namespace of `socket`, to which these were moved.

@@ -7,13 +7,20 @@ use eci_fs_protocol::error::{Error, Result};
 use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
-use super::netlink::Socket;
+use super::netlink::{Kind, Socket};
 
 /// The files with the names of old tables (iptables-legacy and others).
 const OLD_TABLES: [&str; 3] = ["ip_tables_names", "ip6_tables_names", "arp_tables_names"];
 
 /// The length of the structure of a request, in bytes: nfgenmsg.
 const HEADER: usize = 4;
+
+/// The tables of nftables.
+const TABLES: Kind = Kind {
+    what: "tables of filters",
+    get: ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_GETTABLE) as u16,
+    new: ((libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_NEWTABLE) as u16,
+};
 
 /// The tables of packet filters, by their names in messages.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -37,8 +44,7 @@ impl Filters {
             Err(Errno::PROTONOSUPPORT) => return Ok(Self(tables)),
             socket => socket.map_err(|e| Error::io("open", "a netlink socket", e))?,
         };
-        let kind = (libc::NFNL_SUBSYS_NFTABLES << 8) | libc::NFT_MSG_GETTABLE;
-        let list = socket.list("tables of filters", kind as u16, &[0; HEADER])?;
+        let list = socket.list(TABLES, &[0; HEADER])?;
         for (number, _) in list.iter().enumerate() {
             tables.insert(format!("nftables: table {}", number + 1));
         }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use eci_fs_protocol::error::{Error, Result};
 use rustix::io::Errno;
 
-use super::netlink::{Message, Socket, append, attribute};
+use super::netlink::{Kind, Message, Socket, append, attribute};
 
 /// The length of the structure before the attributes, in bytes: ifinfomsg.
 const HEADER: usize = 16;
@@ -15,6 +15,13 @@ const HEADER: usize = 16;
 const MOVABLE: [&str; 8] = [
     "veth", "macvlan", "macvtap", "ipvlan", "ipvtap", "vlan", "dummy", "ifb",
 ];
+
+/// The interfaces.
+const LINKS: Kind = Kind {
+    what: "interfaces",
+    get: libc::RTM_GETLINK,
+    new: libc::RTM_NEWLINK,
+};
 
 /// The number of the loopback in every namespace.
 const LOOPBACK: u32 = 1;
@@ -40,7 +47,7 @@ impl Link {
     /// # Errors
     /// The kernel's.
     pub(super) fn list(socket: &Socket) -> Result<Vec<Self>> {
-        let all = socket.list("interfaces", libc::RTM_GETLINK, &[0; HEADER])?;
+        let all = socket.list(LINKS, &[0; HEADER])?;
         Ok(all.iter().map(Self::read).collect())
     }
 
@@ -74,7 +81,9 @@ impl Link {
         if let Some(kind) = &self.kind
             && !MOVABLE.contains(&kind.as_str())
         {
-            return Err(self.stays(&format!("it is of the kind {kind}, which cannot be moved")));
+            return Err(self.stays(&format!(
+                "it is of the kind {kind:?}, which cannot be moved"
+            )));
         }
         if self.depends {
             return Err(self.stays("it depends on another interface of the network"));
@@ -84,7 +93,7 @@ impl Link {
 
     /// Returns the error for an interface that cannot be moved.
     pub(super) fn stays(&self, why: &str) -> Error {
-        Error::refused(format!("the interface {}: {why}", self.name))
+        Error::refused(format!("the interface {:?}: {why}", self.name))
     }
 
     /// Moves it from the namespace of `socket` to the one with the descriptor `network`. It is down then.
@@ -103,7 +112,8 @@ impl Link {
     /// # Errors
     /// The kernel's.
     pub(super) fn up(&self, socket: &Socket) -> Result<()> {
-        up(self.index, socket).map_err(|e| Error::io("set up the interface", &self.name, e))
+        up(self.index, socket)
+            .map_err(|e| Error::io("set up the interface", format!("{:?}", self.name), e))
     }
 
     /// Sets up the loopback.

@@ -14,12 +14,10 @@ mod place;
 mod sysctls;
 
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use eci_fs_mountd::container::mountinfo::Mount;
 use eci_fs_mountd::faults;
 use eci_fs_protocol::error::{Error, Result};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use contents::Contents;
 use filters::Filters;
@@ -27,37 +25,43 @@ use netlink::{ROUTE, Socket};
 use sysctls::Sysctls;
 
 use super::owned_namespace::{self, Kind};
+use super::policy::{EngineNetwork, Starts};
 
-/// Puts a network namespace that belongs to `user_namespace` in the place of the one that an engine made at `path`.
-/// `mounts` are those of this process.
+/// Puts a network namespace that belongs to `user_namespace` in the place of the one that an engine made. `mounts`
+/// are those of this process. The new one is added to `starts`.
 ///
 /// # Errors
 /// When the network has something that cannot be moved: then the engine's namespace stays as it was. When the kernel
-/// refuses a step: then the interfaces are back in that namespace, but are down and have no addresses.
-pub(super) fn own(path: &Path, user_namespace: impl AsFd, mounts: &[Mount]) -> Result<()> {
-    let path = std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e))?;
-    place::check(&path, mounts)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let engines =
-        openat(CWD, &path, flags, Mode::empty()).map_err(|e| Error::io("open", &path, e))?;
+/// refuses a step: then the interfaces are back in that namespace, but are down and have no addresses. The error says so
+/// if they are not.
+pub(super) fn own(
+    network: &EngineNetwork,
+    starts: Starts,
+    user_namespace: impl AsFd,
+    mounts: &[Mount],
+) -> Result<()> {
+    place::check(network.path(), mounts)?;
+    let engines = network.namespace();
     let ours = owned_namespace::make(user_namespace.as_fd(), Kind::Network, |_| Ok(()))?;
-    let (from, filters, sysctls) = namespace::inside(&engines, || {
+    let (from, filters, sysctls) = namespace::inside(engines, || {
         Ok((route_socket()?, Filters::read()?, Sysctls::read()?))
     })?;
     let (to, usual) = namespace::inside(&ours, || Ok((route_socket()?, Filters::read()?)))?;
     filters.check(&usual)?;
     let contents = Contents::read(&from, &to)?;
-    contents.shift((&from, &engines), (&to, &ours))?;
+    contents.shift((&from, engines), (&to, &ours))?;
     faults::kill_at("network-moved");
     let done = namespace::inside(&ours, || sysctls.write())
         .and_then(|()| contents.restore(&to))
         .inspect(|()| faults::kill_at("network-restored"))
-        .and_then(|()| place::replace(&path, &ours));
+        .and_then(|()| network.check())
+        .and_then(|()| starts.add(&ours))
+        .and_then(|()| place::replace(network.path(), &ours));
     faults::kill_at("network-replaced");
-    if done.is_err() {
-        contents.shift_back(&to, &engines);
-    }
-    done
+    done.map_err(|error| match contents.shift_back(&to, engines) {
+        Ok(()) => error,
+        Err(lost) => error.context(format!("the engine's network is no longer whole ({lost})")),
+    })
 }
 
 fn route_socket() -> Result<Socket> {

@@ -1,5 +1,6 @@
 //! Lists and changes of a network namespace by netlink(7) and rtnetlink(7).
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 
 use eci_fs_protocol::error::{Error, Result};
@@ -11,8 +12,8 @@ use netlink_packet_core::{
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto,
-    socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, bind,
+    connect, recvfrom, sendto, socket_with,
 };
 
 /// The protocol about interfaces, addresses and routes (NETLINK_ROUTE, whose number is 0).
@@ -26,6 +27,17 @@ const MAX_ENTRIES: usize = 4096;
 
 /// The number of attempts to read a list that changes while the kernel sends it.
 const TRIES: usize = 8;
+
+/// A kind of list that the kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// The name of the entries in errors.
+    pub(super) what: &'static str,
+    /// The type of the request: RTM_GETLINK and others.
+    pub(super) get: u16,
+    /// The type of each entry, and of the request that makes one: RTM_NEWLINK and others.
+    pub(super) new: u16,
+}
 
 /// A message about an interface, an address, a route or another part of the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,9 +121,14 @@ impl NetlinkSerializable for Message {
     }
 }
 
-/// A socket in one network namespace.
+/// A socket in one network namespace. Processes of a container may be in that namespace, and may send messages to the
+/// socket, so only those of the kernel are read.
 #[derive(Debug)]
-pub(super) struct Socket(OwnedFd);
+pub(super) struct Socket {
+    descriptor: OwnedFd,
+    /// The number of the last request.
+    sequence: Cell<u32>,
+}
 
 impl Socket {
     /// Opens a socket in the network namespace of this thread. `protocol` is [`ROUTE`] or
@@ -122,22 +139,25 @@ impl Socket {
     pub(super) fn open(protocol: Option<Protocol>) -> std::result::Result<Self, Errno> {
         let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
         let socket = socket_with(family, kind, SocketFlags::CLOEXEC, protocol)?;
-        bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Self(socket))
+        let kernel = SocketAddrNetlink::new(0, 0);
+        bind(&socket, &kernel)?;
+        // The kernel refuses messages of others to a connected socket, so they cannot fill its buffer.
+        connect(&socket, &kernel)?;
+        Ok(Self {
+            descriptor: socket,
+            sequence: Cell::new(0),
+        })
     }
 
-    /// Returns the list that the kernel sends for a request of the type `kind` with the structure `header`. It is empty if
-    /// the kernel does not know the request. `what` names the entries in errors.
+    /// Returns the list that the kernel sends for a request with the structure `header`. It is empty if the kernel does not
+    /// know the request.
     ///
     /// # Errors
     /// The kernel's; for more than [`MAX_ENTRIES`] entries, and for a list that changes at each of [`TRIES`] attempts.
-    pub(super) fn list(&self, what: &str, kind: u16, header: &[u8]) -> Result<Vec<Message>> {
-        let question = Message {
-            kind,
-            payload: header.to_vec(),
-        };
+    pub(super) fn list(&self, kind: Kind, header: &[u8]) -> Result<Vec<Message>> {
+        let what = kind.what;
         for _ in 0..TRIES {
-            match self.try_list(&question) {
+            match self.try_list(kind, header) {
                 Ok(Some(list)) if list.len() <= MAX_ENTRIES => return Ok(list),
                 Ok(Some(_)) => {
                     return Err(Error::refused(format!(
@@ -156,8 +176,16 @@ impl Socket {
 
     /// Returns a list; none if it changed meanwhile. Of a list that is too long the first entries are returned, one more
     /// than [`MAX_ENTRIES`].
-    fn try_list(&self, question: &Message) -> std::result::Result<Option<Vec<Message>>, Errno> {
-        self.send(question, NLM_F_REQUEST | NLM_F_DUMP)?;
+    fn try_list(
+        &self,
+        kind: Kind,
+        header: &[u8],
+    ) -> std::result::Result<Option<Vec<Message>>, Errno> {
+        let question = Message {
+            kind: kind.get,
+            payload: header.to_vec(),
+        };
+        self.send(&question, NLM_F_REQUEST | NLM_F_DUMP)?;
         let mut list = Vec::new();
         let mut whole = true;
         loop {
@@ -166,6 +194,9 @@ impl Socket {
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(whole.then_some(list)),
                     NetlinkPayload::Error(error) => return Err(errno(error.raw_code())),
+                    NetlinkPayload::InnerMessage(entry) if entry.kind != kind.new => {
+                        return Err(Errno::BADMSG);
+                    }
                     NetlinkPayload::InnerMessage(entry) if list.len() <= MAX_ENTRIES => {
                         list.push(entry);
                     }
@@ -199,33 +230,117 @@ impl Socket {
             NetlinkPayload::InnerMessage(message.clone()),
         );
         message.header.flags = flags;
+        self.sequence.set(self.sequence.get().wrapping_add(1));
+        message.header.sequence_number = self.sequence.get();
         message.finalize();
         let mut packet = vec![0; message.buffer_len()];
         message.serialize(&mut packet);
         let kernel = SocketAddrNetlink::new(0, 0);
-        sendto(&self.0, &packet, SendFlags::empty(), &kernel).map(drop)
+        sendto(&self.descriptor, &packet, SendFlags::empty(), &kernel).map(drop)
     }
 
     fn receive(&self) -> std::result::Result<Vec<NetlinkMessage<Message>>, Errno> {
         let mut buffer = vec![0; PACKET];
-        let (length, whole) =
-            rustix::io::retry_on_intr(|| recv(&self.0, &mut buffer[..], RecvFlags::TRUNC))?;
+        let (length, whole, sender) = rustix::io::retry_on_intr(|| {
+            recvfrom(&self.descriptor, &mut buffer[..], RecvFlags::TRUNC)
+        })?;
+        if !is_kernel(sender) {
+            return Ok(Vec::new());
+        }
         if whole > length {
             return Err(Errno::MSGSIZE);
         }
-        let mut rest = &buffer[..length];
-        let mut messages = Vec::new();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::deserialize(rest).map_err(|_| Errno::BADMSG)?;
-            let length = NetlinkBuffer::new(rest).length() as usize;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        answers(&buffer[..length], self.sequence.get())
+    }
+}
+
+/// Returns whether a packet with this sender is from the kernel.
+fn is_kernel(sender: Option<SocketAddrAny>) -> bool {
+    let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
+    sender.is_some_and(|sender| sender.pid() == 0)
+}
+
+/// Returns the messages in a packet that answer the request with the number `sequence`.
+fn answers(
+    packet: &[u8],
+    sequence: u32,
+) -> std::result::Result<Vec<NetlinkMessage<Message>>, Errno> {
+    let mut rest = packet;
+    let mut messages = Vec::new();
+    while !rest.is_empty() {
+        let message = NetlinkMessage::deserialize(rest).map_err(|_| Errno::BADMSG)?;
+        let length = NetlinkBuffer::new(rest).length() as usize;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        if message.header.sequence_number == sequence {
             messages.push(message);
         }
-        Ok(messages)
     }
+    Ok(messages)
 }
 
 /// Returns the errno of an answer, which the kernel sends as a negative number.
 fn errno(code: i32) -> Errno {
     Errno::from_raw_os_error(code.saturating_neg())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINKS: Kind = Kind {
+        what: "interfaces",
+        get: libc::RTM_GETLINK,
+        new: libc::RTM_NEWLINK,
+    };
+
+    fn packet(kind: u16, sequence: u32) -> Vec<u8> {
+        let payload = vec![0; 16];
+        let inner = NetlinkPayload::InnerMessage(Message { kind, payload });
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), inner);
+        message.header.sequence_number = sequence;
+        message.finalize();
+        let mut packet = vec![0; message.buffer_len()];
+        message.serialize(&mut packet);
+        packet
+    }
+
+    #[test]
+    fn only_packets_of_the_kernel_are_read() {
+        assert!(is_kernel(Some(SocketAddrNetlink::new(0, 0).into())));
+        assert!(!is_kernel(Some(SocketAddrNetlink::new(7, 0).into())));
+        assert!(!is_kernel(None));
+    }
+
+    #[test]
+    fn only_answers_to_the_last_request_are_read() {
+        let both = [packet(16, 7), packet(17, 8)].concat();
+        let kinds: Vec<u16> = answers(&both, 8)
+            .unwrap()
+            .iter()
+            .map(|message| message.header.message_type)
+            .collect();
+        assert_eq!(kinds, [17]);
+        assert!(answers(&both[..both.len() - 1], 8).is_err());
+    }
+
+    #[test]
+    fn a_list_with_entries_of_another_type_is_refused() {
+        let socket = Socket::open(ROUTE).unwrap();
+        assert!(!socket.list(LINKS, &[0; 16]).unwrap().is_empty());
+        let strange = Kind {
+            new: libc::RTM_NEWROUTE,
+            ..LINKS
+        };
+        socket.list(strange, &[0; 16]).unwrap_err();
+    }
+
+    #[test]
+    fn privileged_the_kernel_refuses_packets_of_others() {
+        let socket = Socket::open(ROUTE).unwrap();
+        let name = rustix::net::getsockname(&socket.descriptor).unwrap();
+        let other = Socket::open(ROUTE).unwrap();
+        let flags = SendFlags::empty();
+        let sent = sendto(&other.descriptor, &packet(16, 1), flags, &name);
+        assert_eq!(sent, Err(Errno::CONNREFUSED));
+    }
 }

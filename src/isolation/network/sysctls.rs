@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_protocol::error::{Error, Result};
@@ -52,7 +53,7 @@ impl Sysctls {
         Ok(())
     }
 
-    /// Writes these values to the settings of the namespace of this thread, as far as it has them.
+    /// Writes these values to the settings of the namespace of this thread, as far as it has them and they can be written.
     ///
     /// # Errors
     /// When one cannot be written.
@@ -67,6 +68,9 @@ impl Sysctls {
                     Err(error) if error.kind() == ErrorKind::NotFound => continue,
                     _ => {}
                 }
+                if !is_writable(path) {
+                    continue;
+                }
                 last = Some((path, fs::write(path, value)));
             }
             if last.is_none() {
@@ -77,5 +81,30 @@ impl Sysctls {
             Some((path, Err(error))) => Err(Error::io("write", path, error)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Returns whether somebody may write to a file. Root may open each, and the write fails then.
+fn is_writable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|stat| stat.permissions().mode() & 0o222 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_nobody_may_write_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let [fixed, free] = [("fixed", 0o444), ("free", 0o644)].map(|(name, mode)| {
+            let path = dir.path().join(name);
+            fs::write(&path, "1\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        });
+        let values = [&fixed, &free].map(|path| (path.clone(), b"2\n".to_vec()));
+        Sysctls(values.into()).write().unwrap();
+        assert_eq!(fs::read(fixed).unwrap(), b"1\n");
+        assert_eq!(fs::read(free).unwrap(), b"2\n");
     }
 }

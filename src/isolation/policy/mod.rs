@@ -1,25 +1,30 @@
 //! The decision whether a container is isolated, and in which user namespace.
 
+mod network;
+mod starts;
+
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::oci::annotations::{self, ISOLATE};
+use crate::oci::isolation::Container;
 use eci_fs_mountd::config::{HostNamespaces, Isolation};
 use eci_fs_mountd::container::procfs::parse_id_map;
 use eci_fs_protocol::error::{Error, Kind, Result};
-use rustix::fs::statfs;
-
-use crate::oci::annotations::{self, ISOLATE};
-use crate::oci::isolation::Container;
+pub(super) use network::EngineNetwork;
+use network::{Usage, changed};
+pub(super) use starts::Starts;
 
 /// The number of ids in the user namespace of a container.
 pub const IDS: u32 = 65_536;
 
+/// The trouble with a network that another start has taken.
+const GIVEN: &str = "is given to another container right now";
+
 /// The namespaces that a container may not share with the host.
 const KINDS: [&str; 4] = ["pid", "network", "ipc", "uts"];
-
-/// The type of file system of a namespace that is mounted (NSFS_MAGIC).
-const NAMESPACES: rustix::fs::FsWord = 0x6e73_6673;
 
 /// The remedy for a network namespace that an engine made.
 pub(super) const ENGINE_MADE: &str =
@@ -52,17 +57,6 @@ struct Shared {
     host: Vec<String>,
     /// The processes in /proc whose namespaces it joins, and which are in another user namespace than the host.
     containers: Vec<PathBuf>,
-}
-
-/// The use of a network namespace that is mounted somewhere.
-#[derive(Debug, PartialEq, Eq)]
-enum Network {
-    /// Nobody uses it, so the container can get one of its own in its place.
-    Unused,
-    /// Processes of another container are in it. This is the directory of one in /proc.
-    Container(PathBuf),
-    /// It is the host's, or a process of the host is in it, or the path is no mount of a network namespace.
-    Host,
 }
 
 /// Decides about a container by its configuration and the host's settings. `proc` is where procfs is mounted.
@@ -176,10 +170,13 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
         };
         let process = process_of(path, proc);
         if kind == "network" && process.is_none() {
-            match network(path, proc, own.as_deref()) {
-                Network::Unused => {}
-                Network::Container(process) => shared.containers.push(process),
-                Network::Host => shared.host.push(format!("{kind} ({})", path.display())),
+            let network = EngineNetwork::open(path);
+            match network.map(|network| network.usage(proc, own.as_deref())) {
+                Some(Usage::Unused) => {}
+                Some(Usage::Container(process)) => shared.containers.push(process),
+                Some(Usage::Host) | None => {
+                    shared.host.push(format!("{kind} ({})", path.display()));
+                }
             }
             continue;
         }
@@ -200,53 +197,45 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
     shared
 }
 
-/// Returns the path of the network namespace that the engine made for an isolated container, if it made one that no process
-/// is in.
-pub fn network_of_engine<'a>(container: &'a Container, proc: &Path) -> Option<&'a Path> {
-    let path = container.namespace("network")?.path.as_deref()?;
+/// Returns the network namespace that the engine made for an isolated container whose user namespace is `user_namespace`,
+/// if it made one that has to be replaced. It is locked, so no other start replaces it meanwhile. The network that replaces
+/// it belongs to the [`Starts`] in `runtime_dir`.
+///
+/// # Errors
+/// When it is not as it was when [`decide`] looked at it.
+pub(super) fn network_of_engine(
+    container: &Container,
+    user_namespace: impl AsFd,
+    runtime_dir: &Path,
+    proc: &Path,
+) -> Result<Option<(EngineNetwork, Starts)>> {
+    let path = container
+        .namespace("network")
+        .and_then(|namespace| namespace.path.as_deref());
+    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+        return Ok(None);
+    };
+    if process_of(path, proc).is_some() {
+        return Ok(None);
+    }
+    let network = EngineNetwork::open(path)
+        .ok_or_else(|| changed(path, "is no mount of a network namespace any more"))?;
+    // A process in the network can keep the lock from a start that needs it, but not from one that joins.
+    let locked = network.lock();
+    network.check()?;
+    // Before the use: when its start is over, a process is in it.
+    let starts = Starts::open(runtime_dir)?;
+    let is_given = starts.have(network.namespace())?;
     let own = namespace_id(&proc.join("self/ns/user"));
-    let is_it = !path.as_os_str().is_empty()
-        && process_of(path, proc).is_none()
-        && network(path, proc, own.as_deref()) == Network::Unused;
-    is_it.then_some(path)
-}
-
-/// Returns the use of the network namespace that is mounted at `path`. `own` is the host's user namespace.
-fn network(path: &Path, proc: &Path, own: Option<&Path>) -> Network {
-    let is_mount = statfs(path).is_ok_and(|stat| stat.f_type == NAMESPACES);
-    let Some(number) = fs::metadata(path)
-        .ok()
-        .filter(|_| is_mount)
-        .map(|stat| stat.ino())
-    else {
-        return Network::Host;
-    };
-    let id = PathBuf::from(format!("net:[{number}]"));
-    if namespace_id(&proc.join("self/ns/net")).is_none_or(|host| host == id) {
-        return Network::Host;
+    match network.usage(proc, own.as_deref()) {
+        Usage::Container(_) if network.belongs_to(user_namespace) => Ok(None),
+        Usage::Unused if is_given => Err(changed(path, GIVEN)),
+        Usage::Unused => locked.map(|()| Some((network, starts))),
+        _ => Err(changed(
+            path,
+            "has a process of the host or of another container, which came while the container started",
+        )),
     }
-    let Ok(processes) = fs::read_dir(proc) else {
-        return Network::Host;
-    };
-    let mut found = Network::Unused;
-    for process in processes.flatten() {
-        let is_process =
-            |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        if !is_process(&process.file_name()) {
-            continue;
-        }
-        let process = process.path();
-        if namespace_id(&process.join("ns/net")) != Some(id.clone()) {
-            continue;
-        }
-        match namespace_id(&process.join("ns/user")) {
-            Some(user) if Some(user.as_path()) != own => found = Network::Container(process),
-            Some(_) => return Network::Host,
-            // It has ended.
-            None => {}
-        }
-    }
-    found
 }
 
 /// Returns the directory in `proc` of the process whose namespace is at `path`, if that is the path of one.

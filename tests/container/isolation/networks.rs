@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -206,6 +206,21 @@ fn give(bundle: &Bundle, path: &Path) {
     });
 }
 
+/// The networks that runtimes are giving to containers, by their inodes.
+#[track_caller]
+fn given(scene: &Scene) -> Vec<u64> {
+    let file = fs::metadata(scene.runtime_dir().join("networks")).unwrap();
+    let all = fs::read_to_string("/proc/locks").unwrap();
+    let fields = all
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = fields.filter(|fields| {
+        let end = format!(":{}", file.ino());
+        fields.get(5).is_some_and(|inode| inode.ends_with(&end)) && fields[1] == "POSIX"
+    });
+    ours.map(|fields| fields[6].parse().unwrap()).collect()
+}
+
 #[track_caller]
 fn same(before: &[String], after: &[String], what: &str) {
     let less = before.iter().filter(|line| !after.contains(line));
@@ -244,7 +259,9 @@ fn privileged_the_network_of_the_engine_becomes_the_containers_with_all_that_is_
             b ping -c1 -W5 fd09::1 >/dev/null; b ping -c1 -W5 127.0.0.1 >/dev/null
             b ip addr add 10.1.0.1/32 dev lo; b ip addr del 10.1.0.1/32 dev lo
             (echo answer | b nc -l -p 80 >/dev/null) & until b nc 10.9.0.2 80 </dev/null; do :; done
-            b cat /proc/sys/net/core/somaxconn";
+            b cat /proc/sys/net/core/somaxconn
+            # The lock of the start is the runtime's alone.
+            b ls -l /proc/1/fd /proc/self/fd | b grep /networks || :";
         let said = shell(&mut container, inside);
         assert_eq!(said, "eth0 lo answer\n77\n", "{engine:?}");
         assert_eq!(
@@ -286,10 +303,13 @@ fn privileged_a_second_container_joins_the_first_on_its_network_and_a_later_one_
         Container::of_bundle(bundle)
     };
     let mut first = start("a", &link);
+    // The runtime that made it lives, and still has the lock that keeps others from its network.
+    assert_eq!(given(&scene), [fs::metadata(&network.path).unwrap().ino()]);
     let mut second = start("b", &network.path);
     let ids = first_id(&mut first);
     assert_eq!(first_id(&mut second), ids);
     drop((first, second));
+    assert!(given(&scene).is_empty(), "the runtimes have ended");
     let mut third = start("c", &network.path);
     assert!(first_id(&mut third) != ids);
     shell(
@@ -361,5 +381,27 @@ fn privileged_a_network_that_cannot_be_moved_is_refused_and_stays_as_it_was() {
         }
         network.remove();
     }
+    // The network at such a path is another one when the process has another root.
+    let network = Network::new(&scene, "linked");
+    let before = network.contents();
+    let bundle = rig.bundle(Engine::Runc, &disk.root);
+    let path = format!(
+        "/proc/{}/root{}",
+        std::process::id(),
+        network.path.display()
+    );
+    give(&bundle, Path::new(&path));
+    bundle.run().refused(&["eci-runc: isolation: ", &path]);
+    // As another start does while it replaces the network.
+    network.give_to(&bundle);
+    let lock = fs::File::open(&network.path).unwrap();
+    lock.lock().unwrap();
+    let own = network.path.display().to_string();
+    bundle
+        .run()
+        .refused(&["eci-runc: isolation: ", &own, "start the container again"]);
+    drop(lock);
+    same(&before, &network.contents(), &path);
+    network.remove();
     daemon.end();
 }

@@ -1,0 +1,99 @@
+//! The networks that are being given to containers. From the moment in which a network is replaced until the first process
+//! of the container is in it, it looks unused.
+
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use eci_fs_protocol::error::{Error, Result};
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{Mode, OFlags, fstat, open};
+
+/// The name of the file with the locks in the runtime directory.
+const FILE: &str = "networks";
+
+/// A file with a lock of one byte for each network that is being given, at the number of its inode. A lock belongs to the
+/// process that has set it, stays when that becomes the runtime, and ends with it. Children of the runtime do not have it.
+#[derive(Debug)]
+pub(in crate::isolation) struct Starts {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+impl Starts {
+    /// Opens the file in the runtime directory.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn open(runtime_dir: &Path) -> Result<Self> {
+        let path = runtime_dir.join(FILE);
+        // The runtime keeps the descriptor, because the end of any descriptor of the file ends the lock.
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW;
+        let file = open(&path, flags, Mode::from_raw_mode(0o600))
+            .map_err(|e| Error::io("open", &path, e))?;
+        Ok(Self { path, file })
+    }
+
+    /// Returns true if another process is giving a network to a container.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn have(&self, network: impl AsFd) -> Result<bool> {
+        let mut lock = self.lock(network, libc::F_WRLCK)?;
+        fcntl(&self.file, FcntlArg::F_GETLK(&mut lock)).map_err(|e| self.trouble(e))?;
+        Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+    }
+
+    /// Notes that this process gives a network to a container, until the runtime that it becomes has ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(in crate::isolation) fn add(self, network: impl AsFd) -> Result<()> {
+        // One for reading, because the file is not open for writing.
+        let lock = self.lock(network, libc::F_RDLCK)?;
+        fcntl(&self.file, FcntlArg::F_SETLK(&lock)).map_err(|e| self.trouble(e))?;
+        let _ = self.file.into_raw_fd();
+        Ok(())
+    }
+
+    fn lock(&self, network: impl AsFd, kind: libc::c_int) -> Result<libc::flock> {
+        let stat = fstat(network).map_err(|e| Error::io("stat", "a network namespace", e))?;
+        Ok(libc::flock {
+            l_type: libc::c_short::try_from(kind).unwrap_or_default(),
+            l_whence: 0,
+            l_start: stat.st_ino.cast_signed(),
+            l_len: 1,
+            l_pid: 0,
+        })
+    }
+
+    fn trouble(&self, error: nix::errno::Errno) -> Error {
+        Error::io("lock a part of", &self.path, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_another_process_gives_is_known_by_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] =
+            ["one", "other"].map(|name| std::fs::File::create(dir.path().join(name)).unwrap());
+        let starts = || Starts::open(dir.path()).unwrap();
+        assert!(!starts().have(&one).unwrap());
+        // A lock of a description stands for one of another process.
+        let asks = starts();
+        let lock = asks.lock(&one, libc::F_RDLCK).unwrap();
+        let holder = starts();
+        fcntl(&holder.file, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        assert!(asks.have(&one).unwrap());
+        assert!(!asks.have(&other).unwrap());
+        drop(holder);
+        assert!(!asks.have(&one).unwrap());
+        starts().add(&one).unwrap();
+        let mut lock = asks.lock(&one, libc::F_WRLCK).unwrap();
+        fcntl(&asks.file, FcntlArg::F_OFD_GETLK(&mut lock)).unwrap();
+        assert_eq!(i32::from(lock.l_type), libc::F_RDLCK);
+    }
+}
