@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
+use procfs::process::Process;
 use support::engines::{CommandLine, IMAGE, Podman};
-use support::{PATIENCE, Ran, Scene};
+use support::{Ran, Scene, open_pidfd, try_pidfd, wait_for_end};
 
 use crate::host::Host;
 use crate::scene;
@@ -29,10 +29,28 @@ fn podman(host: &Host<'_>, scene: &Scene, runtime: &str) -> (Podman, PathBuf) {
     let config = scene.dir().join(format!("{runtime}.toml"));
     let text = format!("[runtime]\npath = '{runtime}'\n[isolation]\nenabled = true\n");
     fs::write(&config, text).unwrap();
-    let flag = format!("--runtime-flag=eci-config={}", config.display());
+    // Not as a flag for podman: the program that cleans up after a container does not get it.
+    let program = scene.dir().join(format!("eci-{runtime}"));
     let wrapper = host.program("eci-runc");
+    let script = format!(
+        "#!/bin/sh\nexec {wrapper} --eci-config {} \"$@\"\n",
+        config.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let networks = scene.dir().join("networks");
+    fs::create_dir(&networks).unwrap();
     let podman = Podman::start(scene, None);
-    podman.with(&["--runtime", &wrapper, &flag]).with_network()
+    let options = [
+        ("--runtime", program.display().to_string()),
+        ("--network-config-dir", networks.display().to_string()),
+    ];
+    let options = options
+        .iter()
+        .map(|(option, value)| format!("{option}={value}"));
+    let options: Vec<String> = options.collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    podman.with(&options).with_network()
 }
 
 #[track_caller]
@@ -50,6 +68,30 @@ fn left(network: &Path) -> (Vec<String>, Vec<String>) {
     let names = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let names = names.map(|entry| entry.path().display().to_string());
     (veths.map(str::to_owned).collect(), names.collect())
+}
+
+/// Stops a container, and waits for what its end starts: conmon runs `podman container cleanup`, which podman does not wait
+/// for before the next start.
+#[track_caller]
+fn stop(podman: &Podman, name: &str) {
+    let inspect = |what: &str| {
+        let said = podman.call(&["inspect", "--format", what, name]).ok();
+        said.trim().to_owned()
+    };
+    let (id, conmon) = (inspect("{{.Id}}"), inspect("{{.State.ConmonPid}}"));
+    let conmon = open_pidfd(conmon.parse().unwrap());
+    podman.call(&["stop", "--time=1", name]).ok();
+    wait_for_end(&conmon);
+    let cleans_up = |process: &Process| {
+        let words = process.cmdline().unwrap_or_default();
+        words.contains(&"cleanup".to_owned()) && words.contains(&id)
+    };
+    let processes = procfs::process::all_processes().unwrap();
+    for process in processes.flatten().filter(cleans_up) {
+        if let Some(pidfd) = u32::try_from(process.pid()).ok().and_then(try_pidfd) {
+            wait_for_end(&pidfd);
+        }
+    }
 }
 
 /// The networks that podman makes itself, by a runtime.
@@ -106,19 +148,8 @@ fn default_network(runtime: &str) {
     );
     podman.call(&["network", "reload", "--all"]).ok();
     works("reloaded");
-    podman.call(&["stop", "--time=1", "one"]).ok();
-    podman.call(&["container", "cleanup", "one"]);
-    // What the end of a container starts may still delete it, also without isolation. Then it cannot be started yet.
-    let is_ending = |ran: &Ran| {
-        let words = ["already exists", "has the ids of the container"];
-        ran.code != Some(0) && words.iter().any(|words| ran.stderr.contains(words))
-    };
-    let begun = Instant::now();
-    let mut started = podman.call(&["start", "one"]);
-    while is_ending(&started) && begun.elapsed() < PATIENCE {
-        started = podman.call(&["start", "one"]);
-    }
-    started.ok();
+    stop(&podman, "one");
+    podman.call(&["start", "one"]).ok();
     works("stopped and started");
     // Another container on the same network has the same ids.
     let map = exec("one", "cat /proc/self/uid_map");
@@ -146,9 +177,10 @@ fn default_network(runtime: &str) {
     assert_eq!(exec("three", "ls /sys/class/net"), "eth0\neth1\nlo\n");
     connect("disconnect").ok();
     assert_eq!(exec("three", "ls /sys/class/net"), "eth0\nlo\n");
-    podman
-        .call(&["rm", "--force", "--time=0", "one", "two", "three"])
-        .ok();
+    for name in ["one", "two", "three"] {
+        stop(&podman, name);
+    }
+    podman.call(&["rm", "one", "two", "three"]).ok();
     podman.call(&["network", "rm", "more"]).ok();
     assert_eq!(left(&network), nothing);
     host.is_as(&before, podman.cgroup(), runtime);
@@ -165,10 +197,10 @@ fn privileged_a_container_whose_network_was_moved_halfway_is_removed_by_podman_w
     let nothing = left(&network);
     for place in ["network-moved", "network-restored", "network-replaced"] {
         let killed = scene.dir().join(place);
-        let program = host.program("eci-runc");
+        let program = scene.dir().join("eci-runc");
         let create =
             format!("case \"$*\" in *create*) export ECI_FS_DAEMON_FAULT={place}:1;; esac");
-        let script = format!("#!/bin/sh\n{create}\nexec {program} \"$@\"\n");
+        let script = format!("#!/bin/sh\n{create}\nexec {} \"$@\"\n", program.display());
         fs::write(&killed, script).unwrap();
         fs::set_permissions(&killed, fs::Permissions::from_mode(0o755)).unwrap();
         let runtime = format!("--runtime={}", killed.display());
