@@ -123,6 +123,7 @@ fn create_isolated(
         container: &container,
         runtime,
         runtime_dir,
+        joined: joined.as_ref().map(|joined| joined.pid),
     };
     for note in isolation::enter(&bundle, &range, config.isolation.unmapped_volumes)? {
         let id = line.id.as_deref().unwrap_or_default();

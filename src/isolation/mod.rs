@@ -71,6 +71,8 @@ pub struct Bundle<'a> {
     pub runtime: &'a Path,
     /// The runtime directory of the daemon.
     pub runtime_dir: &'a Path,
+    /// A process of the container whose user namespace it joins.
+    pub joined: Option<i32>,
 }
 
 /// Moves this process into a mount namespace of its own, in which the runtime finds the container's files mapped, and an
@@ -85,6 +87,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
     let user_namespace = &range.user_namespace;
     let proc = Path::new("/proc");
+    let time = time_namespace::of(bundle, proc)?;
     let network =
         policy::network_of_engine(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
     if let Some((network, starts)) = network {
@@ -96,9 +99,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
                 .remedy(policy::ENGINE_MADE)
         })?;
     }
-    let time = time_namespace::of(bundle.container, bundle.runtime, bundle.runtime_dir, proc)?;
-    let time = time.map(|time| time.get(range.user_namespace.as_fd()));
-    let time = time.transpose()?;
+    let time = time.map(|time| time.get(user_namespace.as_fd()));
     give_streams(range.first_id)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| Error::io("make", "a mount namespace", e))?;
     // What is mounted here does not appear on the host, and what the host mounts still appears here.
@@ -122,7 +123,11 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
         root::copy_up(bundle.container)?;
     }
     let mut edits = edits(&dir, bundle.container, range, &mut clones)?;
-    if let Some(time) = time {
+    if let Some(Err(error)) = &time {
+        let note = format!("its clocks do not begin with it: {error}");
+        clones.notes.push(note);
+    }
+    if let Some(Ok(time)) = time {
         edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
     }
     let text = edit(bundle.text, &edits)?;

@@ -17,16 +17,17 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::Bundle;
 use super::owned_namespace::{self, Kind};
-use super::policy::namespace_id;
+use super::policy::{namespace_id, process_of};
 use crate::oci::annotations;
-use crate::oci::isolation::Container;
 
 /// The directory of the runtime directory that has what is known about runtimes.
 const KNOWN: &str = "runtimes";
 
-/// The first version of each runtime that knows time namespaces. runc 1.1 and crun 1.8.1 refuse a container with one.
-const FIRST: [(&str, [u32; 3]); 2] = [("runc", [1, 2, 0]), ("crun", [1, 8, 4])];
+/// The first version of each runtime that surely knows time namespaces. runc 1.1 and crun 1.8.1 refuse a container with one,
+/// and so does a crun before 1.22 that was built with an old C library.
+const FIRST: [(&str, [u32; 3]); 2] = [("runc", [1, 2, 0]), ("crun", [1, 22, 0])];
 
 /// The time that a runtime has to say its version.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -63,41 +64,37 @@ impl TimeNamespace {
     }
 }
 
-/// Returns the time namespace that a container gets: that of the container whose pid namespace it joins, a new one, or none
-/// if the container does not want one, the kernel or `runtime` has none, or the engine makes it. `runtime_dir` remembers
-/// what a runtime can. `proc` is where procfs is mounted.
+/// Returns the time namespace that a container gets: that of the container whose pid namespace or user namespace it joins, a
+/// new one, or none if the container does not want one, the kernel or its runtime has none, or the engine sets the clocks.
+/// `proc` is where procfs is mounted.
 ///
 /// # Errors
 /// When the annotation of the container is neither true nor false.
-pub(super) fn of(
-    container: &Container,
-    runtime: &Path,
-    runtime_dir: &Path,
-    proc: &Path,
-) -> Result<Option<TimeNamespace>> {
+pub(super) fn of(bundle: &Bundle<'_>, proc: &Path) -> Result<Option<TimeNamespace>> {
+    let container = bundle.container;
     let own = namespace_id(&proc.join("self/ns/time"));
-    if own.is_none()
-        || container.namespace("time").is_some()
-        || !annotations::time_namespace(&container.annotations)?
-    {
+    // Docker wants a new one in every container since 29.5, and leaves its clocks as they are.
+    let is_set = container.has_time_offsets
+        || container
+            .namespace("time")
+            .is_some_and(|time| time.has_path());
+    if own.is_none() || is_set || !annotations::time_namespace(&container.annotations)? {
         return Ok(None);
     }
-    let joined = container
-        .namespace("pid")
-        .and_then(|namespace| namespace.path.as_deref());
-    let joined = joined.filter(|path| !path.as_os_str().is_empty());
-    // Of a pid namespace that is mounted somewhere nobody knows whose it is.
-    let there = match joined {
-        None => None,
-        Some(path) => match super::policy::process_of(path, proc) {
-            Some(process) => Some(process.join("ns/time")),
+    let joined = container.namespace("pid").filter(|pid| pid.has_path());
+    let process = match joined.and_then(|pid| pid.path.as_deref()) {
+        None => bundle.joined.map(|pid| proc.join(pid.to_string())),
+        // Of a pid namespace that is mounted somewhere nobody knows whose it is.
+        Some(path) => match process_of(path, proc) {
+            Some(process) => Some(process),
             None => return Ok(None),
         },
     };
+    let there = process.map(|process| process.join("ns/time"));
     if there
         .as_deref()
         .is_some_and(|path| namespace_id(path) == own)
-        || !is_able(runtime, runtime_dir)
+        || !is_able(bundle.runtime, bundle.runtime_dir)
     {
         return Ok(None);
     }
@@ -139,17 +136,25 @@ fn is_able(runtime: &Path, runtime_dir: &Path) -> bool {
         return is_new_enough(&version);
     }
     let version = match version(runtime) {
-        Ok(version) => version,
-        Err(error) => {
-            tracing::debug!(%error, "a runtime does not tell its version");
+        Ok(version) if number_of(&version).is_some() => version,
+        said => {
+            tracing::debug!(?said, "a runtime does not tell its version");
             return false;
         }
     };
-    // Where it cannot be written the runtime is asked again.
-    let _ = fs::create_dir(runtime_dir.join(KNOWN));
-    let new = known.with_extension(std::process::id().to_string());
-    let _ = fs::write(&new, &version).and_then(|()| fs::rename(&new, &known));
+    // A script may call another program tomorrow. Where nothing can be written the runtime is asked again, too.
+    if !is_script(runtime) {
+        let _ = fs::create_dir(runtime_dir.join(KNOWN));
+        let new = known.with_extension(std::process::id().to_string());
+        let _ = fs::write(&new, &version).and_then(|()| fs::rename(&new, &known));
+    }
     is_new_enough(&version)
+}
+
+fn is_script(program: &Path) -> bool {
+    let mut first = [0; 2];
+    fs::File::open(program).is_ok_and(|mut file| file.read_exact(&mut first).is_ok())
+        && first == *b"#!"
 }
 
 /// Returns what a runtime says of its version.
@@ -184,22 +189,26 @@ fn hear(child: &mut Child) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
 }
 
-/// Returns whether a text such as "runc version 1.3.6" names a version that knows time namespaces.
-fn is_new_enough(text: &str) -> bool {
+/// Returns the name of a runtime and the parts of its version from a text such as "runc version 1.3.6".
+fn number_of(text: &str) -> Option<(&str, Vec<u32>)> {
     let mut words = text.split_whitespace();
-    let (Some(name), Some("version"), Some(version)) = (words.next(), words.next(), words.next())
-    else {
-        return false;
-    };
-    let Some((_, first)) = FIRST.iter().find(|(known, _)| *known == name) else {
-        return false;
+    let (name, "version", version) = (words.next()?, words.next()?, words.next()?) else {
+        return None;
     };
     let number = |part: &str| {
         let digits = part.split(|c: char| !c.is_ascii_digit()).next()?;
         digits.parse::<u32>().ok()
     };
     let numbers: Option<Vec<u32>> = version.split('.').take(3).map(number).collect();
-    numbers.is_some_and(|numbers| numbers.as_slice() >= first.as_slice())
+    Some((name, numbers?))
+}
+
+/// Returns whether a text names a version that knows time namespaces.
+fn is_new_enough(text: &str) -> bool {
+    number_of(text).is_some_and(|(name, numbers)| {
+        let first = FIRST.iter().find(|(known, _)| *known == name);
+        first.is_some_and(|(_, first)| numbers.as_slice() >= first.as_slice())
+    })
 }
 
 #[cfg(test)]
@@ -207,7 +216,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::oci::isolation::Namespace;
+    use crate::oci::isolation::{Container, Namespace};
 
     #[test]
     fn versions_are_compared_as_numbers() {
@@ -220,9 +229,10 @@ mod tests {
             ("runc version 1.3.6\n", true),
             ("runc version 1.10.0\n", true),
             ("crun version 1.8.1\ncommit: x\n", false),
-            ("crun version 1.8.4\n", true),
+            ("crun version 1.22\n", false),
+            ("crun version 1.22.1\n", true),
             ("crun version 1.28\n", true),
-            ("crun version 1.8\n", false),
+            ("crun version 1.8.4\n", false),
             ("youki version 0.7.0\n", false),
             ("runc 1.3\n", false),
             ("runc version x\n", false),
@@ -233,7 +243,7 @@ mod tests {
     }
 
     /// A procfs with this process and process 7, a runtime directory, and a runtime that says this version.
-    fn scene(version: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    fn scene(version: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         for (process, time) in [("self", "time:[1]"), ("7", "time:[2]"), ("8", "time:[1]")] {
             let namespaces = dir.path().join(process).join("ns");
@@ -250,50 +260,86 @@ mod tests {
         let annotations =
             annotation.map(|value| (annotations::TIME_NAMESPACE.into(), value.into()));
         Container {
-            namespaces: vec![Namespace {
-                kind: "pid".to_owned(),
-                path: pid.map(Into::into),
-            }],
+            namespaces: vec![namespace("pid", pid)],
             annotations: annotations.into_iter().collect(),
             ..Container::default()
         }
     }
 
+    fn namespace(kind: &str, path: Option<&str>) -> Namespace {
+        Namespace {
+            kind: kind.to_owned(),
+            path: path.map(Into::into),
+        }
+    }
+
+    /// Decides about a container that joins the user namespace of `joined`.
+    fn decide(
+        dir: &Path,
+        runtime: &Path,
+        container: &Container,
+        joined: Option<i32>,
+    ) -> Result<Option<TimeNamespace>> {
+        let bundle = Bundle {
+            dir,
+            config: dir,
+            text: "",
+            container,
+            runtime,
+            runtime_dir: dir,
+            joined,
+        };
+        of(&bundle, dir)
+    }
+
     #[test]
-    fn a_container_has_the_time_namespace_of_its_pid_namespace_or_a_new_one() {
+    fn a_container_has_the_time_namespace_of_the_one_that_it_joins_or_a_new_one() {
         let (dir, runtime) = scene("runc version 1.3.6");
-        let of = |container: &Container| of(container, &runtime, dir.path(), dir.path());
-        let new = of(&container(None, None)).unwrap();
-        assert_eq!(new, Some(TimeNamespace::New));
-        assert_eq!(
-            of(&container(Some("/proc/7/ns/pid"), None)).unwrap(),
-            Some(TimeNamespace::Joined(dir.path().join("7/ns/time")))
-        );
+        let of = |container: &Container, joined| decide(dir.path(), &runtime, container, joined);
+        let own = container(None, None);
+        assert_eq!(of(&own, None).unwrap(), Some(TimeNamespace::New));
+        // As Docker asks for one.
+        let mut asking = own.clone();
+        asking.namespaces.push(namespace("time", None));
+        assert_eq!(of(&asking, None).unwrap(), Some(TimeNamespace::New));
+        let sevens = Some(TimeNamespace::Joined(dir.path().join("7/ns/time")));
+        let joining = container(Some("/proc/7/ns/pid"), None);
+        assert_eq!(of(&joining, None).unwrap(), sevens);
+        assert_eq!(of(&own, Some(7)).unwrap(), sevens);
+        assert_eq!(of(&own, Some(8)).unwrap(), None);
+        let mut with_path = own.clone();
+        with_path
+            .namespaces
+            .push(namespace("time", Some("/run/time")));
+        let mut with_offsets = asking;
+        with_offsets.has_time_offsets = true;
         for none in [
             container(Some("/proc/8/ns/pid"), None),
             container(Some("/run/pid"), None),
             container(None, Some("false")),
+            with_path,
+            with_offsets,
         ] {
-            assert_eq!(of(&none).unwrap(), None);
+            assert_eq!(of(&none, None).unwrap(), None);
         }
-        assert!(of(&container(None, Some("host"))).is_err());
-        // What it is remembered by is its file.
-        assert_eq!(fs::read_dir(dir.path().join(KNOWN)).unwrap().count(), 1);
+        assert!(of(&container(None, Some("host")), None).is_err());
+        // It is a script, and may call another program tomorrow.
+        assert!(!dir.path().join(KNOWN).exists());
     }
 
     #[test]
     fn a_runtime_that_cannot_or_does_not_say_so_makes_none() {
         for version in ["runc version 1.1.5", "hello", ""] {
             let (dir, runtime) = scene(version);
-            let none = of(&container(None, None), &runtime, dir.path(), dir.path());
+            let none = decide(dir.path(), &runtime, &container(None, None), None);
             assert_eq!(none.unwrap(), None, "{version}");
         }
         let (dir, _) = scene("");
-        let none = of(
-            &container(None, None),
+        let none = decide(
+            dir.path(),
             Path::new("/nothing"),
-            dir.path(),
-            dir.path(),
+            &container(None, None),
+            None,
         );
         assert_eq!(none.unwrap(), None);
     }

@@ -44,14 +44,18 @@ impl InUse {
             // that, and eight calls read both maps. The start of the next container may wait for this.
             let namespace = proc.namespace(pid, "user");
             // The maps of a namespace are those of the first process in it: a container chooses how many it has.
-            let maps: &[&str] = match namespace {
-                Ok(namespace) if namespace.is_initial_user() || !namespaces.insert(namespace) => {
+            let maps: &[&str] = match &namespace {
+                Ok(namespace) if namespace.is_initial_user() || namespaces.contains(namespace) => {
                     &[]
                 }
                 _ => &["uid_map", "gid_map"],
             };
             for file in maps {
                 let map = proc.read(&format!("{pid}/{file}")).unwrap_or_default();
+                // Of one that has ended just now another process says it.
+                if let (false, Ok(namespace)) = (map.is_empty(), &namespace) {
+                    namespaces.insert(*namespace);
+                }
                 spans.extend(spans_of(&map));
             }
             if !spans.is_empty() {
@@ -146,11 +150,15 @@ impl Watch {
         let Ok(namespace) = proc.namespace(pid, "user") else {
             return;
         };
-        if namespace.is_initial_user() || !self.namespaces.insert(namespace) {
+        if namespace.is_initial_user() || self.namespaces.contains(&namespace) {
             return;
         }
         for file in ["uid_map", "gid_map"] {
             let map = proc.read(&format!("{pid}/{file}")).unwrap_or_default();
+            // Of one that has ended just now another process says it.
+            if !map.is_empty() {
+                self.namespaces.insert(namespace);
+            }
             self.found.extend(spans_of(&map));
         }
     }

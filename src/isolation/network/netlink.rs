@@ -192,6 +192,8 @@ impl Socket {
             for message in self.receive()? {
                 whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
                 match message.payload {
+                    // A list that the kernel could not finish ends with an error.
+                    NetlinkPayload::Done(done) if done.code < 0 => return Err(errno(done.code)),
                     NetlinkPayload::Done(_) => return Ok(whole.then_some(list)),
                     NetlinkPayload::Error(error) => return Err(errno(error.raw_code())),
                     NetlinkPayload::InnerMessage(entry) if entry.kind != kind.new => {

@@ -98,9 +98,9 @@ fn is_in_use(work: &Path, test: &Path, empty: &str) -> Result<bool> {
     remove(test)?;
     match mounted {
         Err(Errno::BUSY) => Ok(true),
-        // The directory has marks of `volatile`, of an overlay that has ended. The kernel looks at them after it has made
-        // sure that nobody uses it.
-        Ok(()) | Err(Errno::INVAL) => Ok(false),
+        // The directory has marks of `volatile`, of an overlay that has ended, or the index of a question that was not
+        // finished. The kernel looks at them after it has made sure that nobody uses it.
+        Ok(()) | Err(Errno::INVAL | Errno::STALE) => Ok(false),
         Err(e) => Err(Error::io("ask the kernel who uses", work, e)),
     }
 }

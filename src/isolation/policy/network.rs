@@ -4,8 +4,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use eci_fs_protocol::error::{Error, Result};
+use rustix::event::Timespec;
 use rustix::fs::{
     CWD, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, fstatfs, open, openat2,
 };
@@ -19,6 +21,15 @@ const NAMESPACES: rustix::fs::FsWord = 0x6e73_6673;
 
 /// The most threads of the host that are looked at.
 const MAX_THREADS: usize = 1 << 20;
+
+/// The time for which a process of the host may be in a network without having it.
+const PASSING: Duration = Duration::from_secs(1);
+
+/// The pause between two looks.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 
 /// A network namespace, and the path at which it is mounted.
 #[derive(Debug)]
@@ -119,7 +130,16 @@ impl EngineNetwork {
         if id == host {
             return Usage::Host;
         }
-        users(proc, &id, &owner, own)
+        // A program of the host may look into a network for a moment, as those that set it up do.
+        let end = Instant::now() + PASSING;
+        loop {
+            let usage = users(proc, &id, &owner, own);
+            if usage != Usage::Host || Instant::now() >= end {
+                return usage;
+            }
+            // Nobody tells when it leaves. Nothing is wrong with a pause that a signal ends.
+            let _ = rustix::event::poll(&mut [], Some(&PAUSE));
+        }
     }
 }
 

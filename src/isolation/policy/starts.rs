@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use eci_fs_protocol::error::{Error, Result};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 /// The name of the file with the locks in the runtime directory.
 const FILE: &str = "networks";
+
+/// The least number of the descriptor of the file.
+const FIRST_DESCRIPTOR: i32 = 512;
 
 /// A file with a lock of one byte for each network that is being given, at the number of its inode. A lock belongs to the
 /// process that has set it, stays when that becomes the runtime, and ends with it. Children of the runtime do not have it.
@@ -26,10 +30,13 @@ impl Starts {
     /// When it cannot be made.
     pub(super) fn open(runtime_dir: &Path) -> Result<Self> {
         let path = runtime_dir.join(FILE);
-        // The runtime keeps the descriptor, because the end of any descriptor of the file ends the lock.
-        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW;
-        let file = open(&path, flags, Mode::from_raw_mode(0o600))
-            .map_err(|e| Error::io("open", &path, e))?;
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let trouble = |e| Error::io("open", &path, e);
+        let file = open(&path, flags, Mode::from_raw_mode(0o600)).map_err(trouble)?;
+        // The runtime keeps the descriptor, because the end of any descriptor of the file ends the lock. Its number is not
+        // one of those that an engine has a container inherit.
+        let file = fcntl_dupfd_cloexec(&file, FIRST_DESCRIPTOR).map_err(trouble)?;
+        fcntl_setfd(&file, FdFlags::empty()).map_err(trouble)?;
         Ok(Self { path, file })
     }
 

@@ -26,6 +26,8 @@ pub struct Container {
     pub namespaces: Vec<Namespace>,
     /// True if the engine maps an id of the container to the host's root, or none at all: crun maps its own root then.
     pub maps_host_root: bool,
+    /// True if the engine sets the clocks of a time namespace.
+    pub has_time_offsets: bool,
     /// The mounts, in their order.
     pub mounts: Vec<Mount>,
     /// The device nodes, in their order.
@@ -43,6 +45,14 @@ pub struct Namespace {
     /// The namespace to join; a new one is made when there is none.
     #[serde(default)]
     pub path: Option<PathBuf>,
+}
+
+impl Namespace {
+    /// Returns true if the container joins a namespace that is there.
+    pub fn has_path(&self) -> bool {
+        let path = self.path.as_deref();
+        path.is_some_and(|path| !path.as_os_str().is_empty())
+    }
 }
 
 /// A mount of a container.
@@ -122,6 +132,7 @@ struct MountFields {
 #[serde(rename_all = "camelCase")]
 struct LinuxFields {
     namespaces: Option<Vec<Namespace>>,
+    time_offsets: Option<serde::de::IgnoredAny>,
     uid_mappings: Option<Vec<MappingFields>>,
     gid_mappings: Option<Vec<MappingFields>>,
     devices: Option<Vec<DeviceFields>>,
@@ -210,16 +221,14 @@ impl Container {
             }
         }
         let mapped = [linux.uid_mappings, linux.gid_mappings].map(Option::unwrap_or_default);
-        let makes_user = |namespace: &Namespace| {
-            let path = namespace.path.as_deref();
-            namespace.kind == "user" && path.is_none_or(|path| path.as_os_str().is_empty())
-        };
+        let makes_user = |namespace: &Namespace| namespace.kind == "user" && !namespace.has_path();
         let is_unmapped = namespaces.iter().any(makes_user) && mapped.iter().any(Vec::is_empty);
         let mut rows = mapped.iter().flatten();
         Ok(Self {
             root: root.path,
             cwd: cwd.unwrap_or_else(|| "/".into()),
             ids,
+            has_time_offsets: linux.time_offsets.is_some(),
             maps_host_root: is_unmapped || rows.any(|row| row.host_id == 0 && row.size > 0),
             namespaces,
             mounts: mounts.into_iter().map(MountFields::read).collect(),

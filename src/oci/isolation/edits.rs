@@ -111,12 +111,18 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
 }
 
 fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {
-    let mut namespaces: Vec<Box<RawValue>> = linux.read("namespaces")?.unwrap_or_default();
+    let namespaces: Vec<Box<RawValue>> = linux.read("namespaces")?.unwrap_or_default();
     let mut has_cgroup = false;
-    for namespace in &namespaces {
-        let namespace: Namespace = serde_json::from_str(namespace.get())?;
+    let mut kept = Vec::new();
+    for entry in namespaces {
+        let namespace: Namespace = serde_json::from_str(entry.get())?;
         has_cgroup |= namespace.kind == "cgroup";
+        // Another one takes its place.
+        if namespace.kind != "time" || edits.time_namespace.is_none() {
+            kept.push(entry);
+        }
     }
+    let mut namespaces = kept;
     let mut add = |kind: &str, path: Option<&Path>| {
         let mut entry = RawObject::default();
         entry.write("type", &kind)?;

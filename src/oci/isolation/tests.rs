@@ -47,6 +47,17 @@ fn a_container_gets_a_time_namespace_if_there_is_one_for_it() {
         json!({"type": "time", "path": "/stage/time"})
     );
     assert_eq!(namespaces(None).as_array().map(Vec::len), Some(2));
+    let config = json!({"root": {"path": "r"}, "linux": {"namespaces": [{"type": "time"}]}});
+    let edits = Edits {
+        time_namespace: Some("/stage/time".into()),
+        ..edits()
+    };
+    let namespaces = &edited(&config, &edits)["linux"]["namespaces"];
+    assert_eq!(
+        *namespaces,
+        json!([{"type": "user", "path": "/stage/user"}, {"type": "cgroup"},
+               {"type": "time", "path": "/stage/time"}])
+    );
 }
 
 #[test]
