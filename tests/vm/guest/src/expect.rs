@@ -213,18 +213,19 @@ impl Memory {
 }
 
 impl Still for Memory {
-    /// Events are counted all the time, and some bytes are in use only while a file is read.
+    /// Events are counted all the time, and some bytes are in use only while a file is read. Views show whole KiB.
     fn is_still(&self, later: &Self) -> bool {
-        let later = Self {
+        let coarse = |memory: &Self| Self {
+            stat: memory
+                .stat
+                .iter()
+                .map(|(key, bytes)| (key.clone(), bytes / 1024))
+                .collect(),
             events: self.events.clone(),
-            free: later.free - later.free % SLACK,
-            ..later.clone()
+            free: memory.free - memory.free % SLACK,
+            ..memory.clone()
         };
-        let before = Self {
-            free: self.free - self.free % SLACK,
-            ..self.clone()
-        };
-        before == later
+        coarse(self) == coarse(later)
     }
 }
 
