@@ -21,6 +21,7 @@ use super::Bundle;
 use super::owned_namespace::{self, Kind};
 use super::policy::{namespace_id, process_of};
 use crate::oci::annotations;
+use crate::oci::isolation::Namespace;
 
 /// The directory of the runtime directory that has what is known about runtimes.
 const KNOWN: &str = "runtimes";
@@ -77,12 +78,12 @@ pub(super) fn of(bundle: &Bundle<'_>, proc: &Path) -> Result<Option<TimeNamespac
     let is_set = container.has_time_offsets
         || container
             .namespace("time")
-            .is_some_and(|time| time.has_path());
+            .is_some_and(|time| time.joined_path().is_some());
     if own.is_none() || is_set || !annotations::time_namespace(&container.annotations)? {
         return Ok(None);
     }
-    let joined = container.namespace("pid").filter(|pid| pid.has_path());
-    let process = match joined.and_then(|pid| pid.path.as_deref()) {
+    let pid_namespace = container.namespace("pid");
+    let process = match pid_namespace.and_then(Namespace::joined_path) {
         None => bundle.joined.map(|pid| proc.join(pid.to_string())),
         // Of a pid namespace that is mounted somewhere nobody knows whose it is.
         Some(path) => match process_of(path, proc) {
@@ -216,7 +217,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
-    use crate::oci::isolation::{Container, Namespace};
+    use crate::oci::isolation::Container;
 
     #[test]
     fn versions_are_compared_as_numbers() {

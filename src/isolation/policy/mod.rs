@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::oci::annotations::{self, ISOLATE};
-use crate::oci::isolation::Container;
+use crate::oci::isolation::{Container, Namespace};
 use eci_fs_mountd::config::{HostNamespaces, Isolation};
 use eci_fs_mountd::container::procfs::parse_id_map;
 use eci_fs_protocol::error::{Error, Kind, Result};
@@ -71,7 +71,7 @@ pub fn decide(container: &Container, settings: &Isolation, proc: &Path) -> Resul
     let own = namespace_id(&proc.join("self/ns/user"));
     let host_user = container.maps_host_root
         || user
-            .and_then(|user| user.path.as_deref())
+            .and_then(Namespace::joined_path)
             .is_some_and(|path| has_host_root(path, proc));
     // Runtimes ignore a mapping without a user namespace.
     if user.is_some() && !host_user {
@@ -161,11 +161,7 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
             shared.host.push(kind.to_owned());
             continue;
         };
-        let Some(path) = namespace
-            .path
-            .as_deref()
-            .filter(|path| !path.as_os_str().is_empty())
-        else {
+        let Some(path) = namespace.joined_path() else {
             continue;
         };
         let process = process_of(path, proc);
@@ -209,10 +205,8 @@ pub(super) fn network_of_engine(
     runtime_dir: &Path,
     proc: &Path,
 ) -> Result<Option<(EngineNetwork, Starts)>> {
-    let path = container
-        .namespace("network")
-        .and_then(|namespace| namespace.path.as_deref());
-    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else {
+    let network = container.namespace("network");
+    let Some(path) = network.and_then(Namespace::joined_path) else {
         return Ok(None);
     };
     if process_of(path, proc).is_some() {

@@ -1,7 +1,7 @@
 //! The parts of config.json that isolation reads.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use eci_fs_protocol::error::{Error, Result};
 use serde::Deserialize;
@@ -48,10 +48,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Returns true if the container joins a namespace that is there.
-    pub fn has_path(&self) -> bool {
+    /// Returns the path of the namespace that the container joins, if it joins one. Runtimes take an empty path for none.
+    pub fn joined_path(&self) -> Option<&Path> {
         let path = self.path.as_deref();
-        path.is_some_and(|path| !path.as_os_str().is_empty())
+        path.filter(|path| !path.as_os_str().is_empty())
     }
 }
 
@@ -221,7 +221,8 @@ impl Container {
             }
         }
         let mapped = [linux.uid_mappings, linux.gid_mappings].map(Option::unwrap_or_default);
-        let makes_user = |namespace: &Namespace| namespace.kind == "user" && !namespace.has_path();
+        let makes_user =
+            |namespace: &Namespace| namespace.kind == "user" && namespace.joined_path().is_none();
         let is_unmapped = namespaces.iter().any(makes_user) && mapped.iter().any(Vec::is_empty);
         let mut rows = mapped.iter().flatten();
         Ok(Self {
