@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::engines::Image;
-use support::{Bundle, Engine, Limits, Ran, Scene, find_program};
+use support::{Bundle, Engine, Limits, Ran, Scene, find_program, give_engines_capabilities};
 use xtask::vm::{Kernel, Vm, packages_and_dependencies};
 
 use crate::engines::{FOLDERS, PROGRAMS, with_programs};
@@ -27,22 +27,6 @@ const RUNTIMES: [(&str, &str); 4] = [
     ("crun", "/usr/bin/crun"),
     ("new-runc", "/new/runc"),
     ("new-crun", "/new/crun"),
-];
-
-/// The capabilities that engines give.
-const CAPABILITIES: [&str; 12] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "SETFCAP",
-    "NET_BIND_SERVICE",
-    "MKNOD",
-    "SYS_CHROOT",
 ];
 
 #[test]
@@ -239,14 +223,8 @@ fn configuration(scene: &Scene) -> Value {
     config["root"] = json!({ "path": "/disk/docker/@NAME@/merged" });
     config["hostname"] = json!("@NAME@");
     config["linux"]["cgroupsPath"] = json!("/@NAME@");
-    let names: Value = CAPABILITIES
-        .iter()
-        .map(|name| format!("CAP_{name}"))
-        .collect();
     config["process"]["args"] = json!(["/bin/sh", "-eu", "/job"]);
-    config["process"]["capabilities"] =
-        json!({ "bounding": names, "effective": names, "permitted": names });
-    config["process"]["noNewPrivileges"] = json!(false);
+    give_engines_capabilities(&mut config);
     // With the first id as owner of the user namespace a runtime needs CAP_SYS_RESOURCE for this.
     config["process"]["rlimits"] =
         json!([{ "type": "RLIMIT_NOFILE", "soft": 1_000_000, "hard": 1_000_000 }]);

@@ -6,8 +6,10 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Value, json};
-use support::{Bundle, Container, Engine, Limits, Ran, Scene, mounts_of};
+use serde_json::json;
+use support::{
+    Bundle, Container, Engine, Limits, Ran, Scene, give_engines_capabilities, mounts_of,
+};
 
 use crate::runtime::Wrapper;
 
@@ -151,24 +153,7 @@ impl<'a> Rig<'a> {
         let bundle = Bundle::new(self.scene, engine, &Limits::default(), false);
         bundle.change(|config| {
             config["root"] = json!({ "path": root });
-            let names = [
-                "CHOWN",
-                "DAC_OVERRIDE",
-                "FOWNER",
-                "FSETID",
-                "KILL",
-                "SETGID",
-                "SETUID",
-                "SETPCAP",
-                "SETFCAP",
-                "NET_BIND_SERVICE",
-                "MKNOD",
-                "SYS_CHROOT",
-            ];
-            let names: Value = names.iter().map(|name| format!("CAP_{name}")).collect();
-            config["process"]["capabilities"] =
-                json!({ "bounding": names, "effective": names, "permitted": names });
-            config["process"]["noNewPrivileges"] = json!(false);
+            give_engines_capabilities(config);
         });
         bundle
     }

@@ -8,6 +8,30 @@ use serde_json::{Value, json};
 use crate::config::config;
 use crate::{Cgroup, Engine, Limits, Ran, Scene, find_program};
 
+/// The capabilities that engines give to a container, but for those of audit and raw sockets.
+const CAPABILITIES: [&str; 12] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_SETFCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_MKNOD",
+    "CAP_SYS_CHROOT",
+];
+
+/// Gives the process of a configuration the capabilities that engines give, also by programs that it executes.
+pub fn give_engines_capabilities(config: &mut Value) {
+    let names = json!(CAPABILITIES);
+    config["process"]["capabilities"] =
+        json!({ "bounding": names, "effective": names, "permitted": names });
+    config["process"]["noNewPrivileges"] = json!(false);
+}
+
 /// A bundle whose container runs `probe agent` as pid 1, unless its configuration is changed. The container is deleted
 /// when this value is dropped.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ mod stuck;
 mod text;
 
 pub use agent::Agent;
-pub use bundle::Bundle;
+pub use bundle::{Bundle, give_engines_capabilities};
 pub use cgroup::{Cgroup, Limits};
 pub use command::Ran;
 pub use container::{Builder, Container, Engine};
