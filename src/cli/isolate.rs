@@ -14,7 +14,7 @@ use eci_fs_protocol::error::{Error, Result};
 
 use crate::cli::client::{Client, call_or_start, isolated};
 use crate::cli::hook::{is_rootless, no_daemon, write_log};
-use crate::isolation::policy::{Decision, Joined, decide, parse_map};
+use crate::isolation::policy::{Decision, Joined, decide, is_wanted as is_wanted_by, parse_map};
 use crate::isolation::{self, Range};
 use crate::oci::annotations::isolate;
 use crate::oci::bundle::{self, CONFIG};
@@ -94,6 +94,9 @@ fn create_isolated(
     let container = Container::parse(&text).map_err(|error| error.context(path.display()))?;
     let runtime_dir = &config.hook.runtime_dir;
     let decision = decide(&container, &config.isolation, Path::new("/proc"))?;
+    if matches!(decision, Decision::LeaveAlone(_)) && is_wanted_by(&container, &config.isolation)? {
+        isolation::check_host_files(&line.bundle, &container, &config.isolation)?;
+    }
     if !matches!(decision, Decision::LeaveAlone(_)) {
         check_pivot(line)?;
     }
@@ -125,7 +128,7 @@ fn create_isolated(
         runtime_dir,
         joined: joined.as_ref().map(|joined| joined.pid),
     };
-    for note in isolation::enter(&bundle, &range, config.isolation.unmapped_volumes)? {
+    for note in isolation::enter(&bundle, &range, &config.isolation)? {
         let id = line.id.as_deref().unwrap_or_default();
         write_log(runtime_dir, format_args!("container {id}: {note}"));
     }

@@ -1,7 +1,9 @@
 //! Clones of mounts, ID-mapped for one container, and trees of them.
 
 use std::collections::BTreeMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::UnmappedVolumes;
@@ -13,6 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::mount_setattr::{Access, forbid_devices, map_ids};
+use super::restricted::{HostRules, Wanted};
 
 /// The most mounts below one source. The kernel allows a mount namespace 100,000.
 const MAX_MOUNTS: usize = 10_000;
@@ -44,8 +47,20 @@ pub(super) struct Clones<'a> {
     pub(super) unmapped: UnmappedVolumes,
     /// The mounts of this process before the first clone.
     pub(super) mounts: &'a [Mount],
+    /// The rules about files of the host.
+    pub(super) rules: &'a HostRules<'a>,
     /// What the administrator should know.
     pub(super) notes: Vec<String>,
+}
+
+/// What was done with a volume.
+#[derive(Debug)]
+pub(super) enum Placed {
+    /// Clones of it are attached.
+    Cloned,
+    /// Nothing: it is a device, a file system of the kernel, or mapped by the engine. The runtime binds this path, which has
+    /// no links.
+    AsItIs(PathBuf),
 }
 
 /// A clone that is attached nowhere.
@@ -98,15 +113,16 @@ impl Clones<'_> {
         Ok(clone)
     }
 
-    /// Returns a clone of the mount at `source`, mapped if its file system can be, and reports it if not. `kind` is its type
-    /// in words. A file system of the kernel stays as it is.
+    /// Returns a clone of the mount at `path`, mapped if its file system can be, and reports it if not. `source` is its name
+    /// in messages, and `kind` its type in words. A file system of the kernel stays as it is.
     fn mapped_or_noted(
         &mut self,
+        path: &Path,
         source: &Path,
         kind: impl FnOnce(&OwnedFd) -> String,
         is_of_the_kernel: impl FnOnce(&OwnedFd) -> bool,
     ) -> Result<Detached> {
-        let clone = clone(source)?;
+        let clone = clone(path)?;
         match map_ids(&clone.tree, self.user_namespace, Access::Unchanged) {
             Ok(()) => {}
             Err(_) if is_of_the_kernel(&clone.tree) => {}
@@ -127,29 +143,38 @@ impl Clones<'_> {
         Ok(clone)
     }
 
-    /// Attaches a volume at `place`: clones of `source` and, if it is `recursive`, of all mounts below it. What cannot be
-    /// mapped is passed or refused. Returns false, and attaches nothing, if `source` is a device, a file system of the
-    /// kernel or is not there: then the runtime binds it as it is.
+    /// Attaches a volume at `place`: clones of `source` and, if `wanted` is recursive, of all mounts below it. What cannot be
+    /// mapped is passed or refused. A device, a file system of the kernel, and a volume with `is_mapped` are left as they are.
     ///
     /// # Errors
     /// The kernel's, and those of volumes that are refused.
-    pub(super) fn volume(&mut self, source: &Path, place: &Path, recursive: bool) -> Result<bool> {
-        // The runtime reports a source that is not there.
-        let Ok(real) = std::fs::canonicalize(source) else {
-            return Ok(false);
-        };
-        if is_device(&real) {
-            return Ok(false);
+    pub(super) fn volume(
+        &mut self,
+        source: &Path,
+        place: &Path,
+        wanted: Wanted<'_>,
+        is_mapped: bool,
+    ) -> Result<Placed> {
+        let about = |e| Error::io("find the volume", wanted.written, e);
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        // The path may lead elsewhere a moment later, so all that follows is about this descriptor.
+        let file = rustix::fs::open(source, flags, Mode::empty()).map_err(about)?;
+        self.rules.check(&file, wanted)?;
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let real = rustix::fs::readlink(&own, Vec::new()).map_err(about)?;
+        let real = PathBuf::from(OsString::from_vec(real.into_bytes()));
+        if is_mapped || is_device(&real) {
+            return Ok(Placed::AsItIs(real));
         }
-        let top = self.mapped_or_noted(&real, kind_of, is_of_the_kernel)?;
+        let top = self.mapped_or_noted(Path::new(&own), &real, kind_of, is_of_the_kernel)?;
         if is_of_the_kernel(&top.tree) {
-            return Ok(false);
+            return Ok(Placed::AsItIs(real));
         }
         top.attach(place)?;
-        if recursive && top.is_directory(&real)? {
+        if wanted.recursive && top.is_directory(&real)? {
             self.mounts_below(&real, place)?;
         }
-        Ok(true)
+        Ok(Placed::Cloned)
     }
 
     /// Attaches clones of all mounts below `source` at the same places below `place`.
@@ -189,7 +214,7 @@ impl Clones<'_> {
             };
             let is_of_the_kernel = OF_THE_KERNEL.iter().any(|(name, _)| *name == fstype);
             let kind = |_: &OwnedFd| fstype.to_owned();
-            let clone = match self.mapped_or_noted(&point, kind, |_| is_of_the_kernel) {
+            let clone = match self.mapped_or_noted(&point, &point, kind, |_| is_of_the_kernel) {
                 Err(error) if error.kind == Kind::NotFound => continue,
                 clone => clone?,
             };

@@ -10,8 +10,10 @@ mod devices;
 mod mount_setattr;
 mod network;
 mod overlay;
+mod overlay_options;
 mod owned_namespace;
 pub mod policy;
+mod restricted;
 mod root;
 mod streams;
 mod time_namespace;
@@ -21,7 +23,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use eci_fs_mountd::config::UnmappedVolumes;
+use eci_fs_mountd::config::Isolation;
 use eci_fs_mountd::container::mountinfo::{self, Mount};
 use eci_fs_mountd::isolation::overlays::forget_names;
 use eci_fs_mountd::isolation::stage::ROOT;
@@ -32,7 +34,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
 pub use cgroups::delegate as delegate_cgroups;
-use clones::Clones;
+use clones::{Clones, Placed};
+use restricted::{HostRules, Use, Wanted};
 pub use root::Overlays;
 pub use streams::{give as give_streams, replace_devices};
 pub use time_namespace::offsets_to_zero;
@@ -81,7 +84,7 @@ pub struct Bundle<'a> {
 /// # Errors
 /// When the container's root or a device cannot be mapped, a volume is refused, and the kernel's. This process must not
 /// become the runtime then.
-pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> Result<Vec<String>> {
+pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result<Vec<String>> {
     let real = |path: &Path| std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e));
     let root = real(&bundle.dir.join(&bundle.container.root))?;
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
@@ -115,8 +118,9 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     rustix::process::fchdir(&stage).map_err(|e| Error::io("enter", &range.stage, e))?;
     let mut clones = Clones {
         user_namespace: range.user_namespace.as_fd(),
-        unmapped,
+        unmapped: settings.unmapped_volumes,
         mounts: &mounts,
+        rules: &HostRules::new(settings, &bundle.container.annotations, &mounts),
         notes: Vec::new(),
     };
     if root::attach(&root, &mut clones, &range.stage, range.first_id)? {
@@ -137,6 +141,16 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     forget_names(&root)?;
     rustix::process::fchdir(&here).map_err(|e| Error::io("enter", "the working directory", e))?;
     Ok(clones.notes)
+}
+
+/// Checks that a container that stays in the user namespace of its engine, or in the host's, gets no restricted file or device
+/// of the host. `dir` is its bundle.
+///
+/// # Errors
+/// When it would get one, and the kernel's.
+pub fn check_host_files(dir: &Path, container: &Container, settings: &Isolation) -> Result<()> {
+    HostRules::new(settings, &container.annotations, &read_mounts()?)
+        .check_container(dir, container)
 }
 
 /// Makes a file system of this process's own at the stage.
@@ -195,18 +209,35 @@ fn edits(
     };
     let sources = container.mounts.iter().enumerate();
     for (place, mount) in sources {
+        clones.rules.check_layers_of(dir, mount)?;
         let Some(source) = &mount.source else {
             continue;
         };
         let at = range.stage.join(format!("volume{place}"));
-        if clones.volume(&dir.join(source), &at, mount.recursive)? {
-            let options = options_of(&at)?;
-            edits.sources.insert(place, Source { path: at, options });
-        }
+        let wanted = Wanted {
+            written: source,
+            purpose: Use::Volume,
+            read_only: mount.read_only,
+            recursive: mount.recursive,
+        };
+        let is_mapped = mount.is_mapped;
+        let source = match clones.volume(&dir.join(source), &at, wanted, is_mapped)? {
+            Placed::Cloned => Source {
+                options: options_of(&at)?,
+                path: at,
+            },
+            // With the path that was judged, whatever happens to links on the way.
+            Placed::AsItIs(path) => Source {
+                path,
+                options: Vec::new(),
+            },
+        };
+        edits.sources.insert(place, source);
         check_number(edits.sources.len())?;
     }
     let devices = container.devices.iter().enumerate();
     for (place, device) in devices.filter(|(_, device)| device.allowed_by_number) {
+        clones.rules.check_device(device)?;
         let at = range.stage.join(format!("device{place}"));
         devices::make(device, &at, range.first_id, range.ids)?;
         edits.devices.insert(place, at);

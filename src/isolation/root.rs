@@ -36,6 +36,7 @@ pub(super) fn attach(
     first_id: u32,
 ) -> Result<bool> {
     let place = stage.join(ROOT);
+    clones.rules.check_root(path)?;
     let text = path.to_str().unwrap_or_default();
     let mount = mount_at(clones.mounts, text);
     let writable_overlay = match mount {

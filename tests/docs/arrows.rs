@@ -46,8 +46,13 @@ const FLOORS: &[Floor] = &[
                 "time_namespace",
                 "trials",
             ],
-            &["policy"],
-            &["mount_setattr", "owned_namespace", "streams"],
+            &["policy", "restricted"],
+            &[
+                "mount_setattr",
+                "overlay_options",
+                "owned_namespace",
+                "streams",
+            ],
         ],
     },
     Floor {

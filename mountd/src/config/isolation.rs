@@ -1,5 +1,8 @@
 //! The table `[isolation]`.
 
+use std::collections::BTreeMap;
+use std::path::{Component, PathBuf};
+
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -22,6 +25,20 @@ pub struct Isolation {
     pub unmapped_volumes: UnmappedVolumes,
     /// True if an annotation may have a container not isolated.
     pub opt_out: bool,
+    /// Files and directories of the host that no container gets, besides the built-in ones.
+    #[serde(deserialize_with = "paths")]
+    pub restricted_mounts: Vec<PathBuf>,
+    /// Those that containers may get, whatever the built-in rules say. A `*` stands for any letters of one name.
+    #[serde(deserialize_with = "paths")]
+    pub allowed_mounts: Vec<PathBuf>,
+    /// The device nodes of the host that containers may get, whatever the built-in rules say.
+    #[serde(deserialize_with = "paths")]
+    pub allowed_devices: Vec<PathBuf>,
+    /// The annotation in which the engine writes the image of a container, with its digest. Without a name, none is believed.
+    pub image_annotation: String,
+    /// What containers of an image may get besides, by the digest of the image ("sha256:..."), as in `allowed_mounts`.
+    #[serde(deserialize_with = "images")]
+    pub allowed_images: BTreeMap<String, Vec<PathBuf>>,
     /// True if a container whose cgroup is mounted writable may make cgroups below it in hierarchies of version 1, too.
     /// Nothing bounds their number there.
     pub delegate_cgroup_v1: bool,
@@ -55,6 +72,11 @@ impl Default for Isolation {
             host_namespaces: HostNamespaces::Refuse,
             unmapped_volumes: UnmappedVolumes::Pass,
             opt_out: false,
+            restricted_mounts: Vec::new(),
+            allowed_mounts: Vec::new(),
+            allowed_devices: Vec::new(),
+            image_annotation: String::new(),
+            allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
         }
     }
@@ -73,4 +95,43 @@ fn user<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
         )));
     }
     Ok(name)
+}
+
+/// Reads absolute paths. One with ".." would not be what it seems to be.
+fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(deserializer)?;
+    check_paths(&paths).map_err(D::Error::custom)?;
+    Ok(paths)
+}
+
+/// Reads paths by the digests of images.
+fn images<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<PathBuf>>, D::Error> {
+    let images = BTreeMap::<String, Vec<PathBuf>>::deserialize(deserializer)?;
+    for (digest, paths) in &images {
+        let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+        // A shorter one would fit several images.
+        if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(D::Error::custom(format!(
+                "'{digest}' in [isolation.allowed-images] must be the digest of an image: sha256: and 64 hexadecimal digits"
+            )));
+        }
+        check_paths(paths).map_err(D::Error::custom)?;
+    }
+    Ok(images)
+}
+
+fn check_paths(paths: &[PathBuf]) -> Result<(), String> {
+    for path in paths {
+        let is_plain =
+            |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+        if !path.is_absolute() || !path.components().all(is_plain) {
+            return Err(format!(
+                "'{}' in [isolation] must be an absolute path without \"..\"",
+                path.display()
+            ));
+        }
+    }
+    Ok(())
 }

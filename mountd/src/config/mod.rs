@@ -145,6 +145,9 @@ mod tests {
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
              [isolation]\nenabled = true\nuser = 'dockremap'\nhost-namespaces = 'leave-alone'\n\
              unmapped-volumes = 'refuse'\nopt-out = true\ndelegate-cgroup-v1 = true\n\
+             restricted-mounts = ['/srv/keys']\nallowed-mounts = ['/etc/app', '/data/*/x']\nallowed-devices = ['/dev/sdb']\n\
+             image-annotation = 'io.kubernetes.cri.image-name'\n\
+             allowed-images = { 'sha256:0000000000000000000000000000000000000000000000000000000000000000' = ['/a'] }\n\
              [raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
         );
         let config = config.unwrap();
@@ -163,6 +166,11 @@ mod tests {
             host_namespaces: HostNamespaces::LeaveAlone,
             unmapped_volumes: UnmappedVolumes::Refuse,
             opt_out: true,
+            restricted_mounts: vec!["/srv/keys".into()],
+            allowed_mounts: vec!["/etc/app".into(), "/data/*/x".into()],
+            allowed_devices: vec!["/dev/sdb".into()],
+            image_annotation: "io.kubernetes.cri.image-name".to_owned(),
+            allowed_images: [(format!("sha256:{:064}", 0), vec!["/a".into()])].into(),
             delegate_cgroup_v1: true,
         };
         assert_eq!(config.isolation, isolation);
@@ -214,6 +222,17 @@ mod tests {
             ("[isolation]\nhost-namespaces = 'allow'\n", 2, "allow"),
             ("[isolation]\nunmapped-volumes = 'chown'\n", 2, "chown"),
             ("[isolation]\nranges = []\n", 2, "ranges"),
+            ("[isolation]\nallowed-mounts = ['etc']\n", 2, "absolute"),
+            (
+                "[isolation]\nallowed-images = { 'sha256:12' = [] }\n",
+                2,
+                "sha256:12",
+            ),
+            (
+                "[isolation]\nrestricted-mounts = ['/a/../b']\n",
+                2,
+                "absolute",
+            ),
             ("[raise]\n\n'/proc/sys/kernel/panic' = 1\n", 3, "panic"),
             ("[raise]\n'/proc/sys/fs/nr_open' = 'many'\n", 2, "many"),
             ("[raise]\n'/proc/sys/fs/nr_open' = -1\n", 2, "-1"),

@@ -3,7 +3,6 @@
 //! An overlay cannot be ID-mapped itself, but its layers can. Both overlays write to one upper directory. They have two
 //! work directories, because the kernel empties that of a mount that it makes.
 
-mod options;
 mod work_directory;
 
 use std::ffi::CString;
@@ -22,7 +21,7 @@ use rustix::thread::{
 
 use super::clones::Clones;
 use super::mount_setattr::Access;
-use options::{Options, base_of, flags_of};
+use super::overlay_options::{Options, base_of, flags_of};
 use work_directory::{END_OF_OVERLAY, TEST_SUFFIX, lock, make_work_directory, wait_until_unused};
 
 /// The suffix of our work directory: its name is that of the engine's, and this.

@@ -139,7 +139,11 @@ fn has_host_root(path: &Path, proc: &Path) -> bool {
     is_namespace(path, &proc.join("self/ns/user")) || process_of(path, proc).is_some_and(maps_root)
 }
 
-fn is_wanted(container: &Container, settings: &Isolation) -> Result<bool> {
+/// Returns whether the host or the container wants it isolated.
+///
+/// # Errors
+/// For an annotation that is none, or that the container may not have.
+pub fn is_wanted(container: &Container, settings: &Isolation) -> Result<bool> {
     match annotations::isolate(&container.annotations)? {
         None => Ok(settings.enabled),
         Some(true) => Ok(true),

@@ -60,9 +60,14 @@ impl Namespace {
 pub struct Mount {
     /// The path in the container.
     pub destination: PathBuf,
-    /// The file or directory of the host, if it is a bind mount that the engine has not mapped by itself. It is relative
-    /// to the bundle unless it is absolute.
+    /// The file or directory of the host, if it is a bind mount. It is relative to the bundle unless it is absolute.
     pub source: Option<PathBuf>,
+    /// True if the engine maps the ids of it by itself.
+    pub is_mapped: bool,
+    /// The directories of the host that it is made of, if it is an overlay.
+    pub layers: Vec<PathBuf>,
+    /// True if it is read-only.
+    pub read_only: bool,
     /// True if the mounts below the source are bound, too.
     pub recursive: bool,
 }
@@ -249,6 +254,21 @@ impl Container {
     }
 }
 
+/// The options that tell whether a mount can be written to.
+const WRITES: [(&str, bool); 4] = [("ro", false), ("rro", false), ("rw", true), ("rrw", true)];
+
+/// Returns the directories that an option of an overlay names.
+fn layers(option: &str) -> impl Iterator<Item = PathBuf> {
+    let keys = ["lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"];
+    let list = option
+        .split_once('=')
+        .filter(|(key, _)| keys.contains(key))
+        .map_or("", |(_, list)| list);
+    // A colon in a name is written with a backslash before it. The piece before that is judged, too.
+    let pieces = list.split(':').filter(|piece| !piece.is_empty());
+    pieces.map(PathBuf::from)
+}
+
 impl MountFields {
     fn read(self) -> Mount {
         let options = self.options.unwrap_or_default();
@@ -260,9 +280,20 @@ impl MountFields {
         let is_bind = has(&["bind", "rbind"]) || self.kind.as_deref() == Some("bind");
         let is_mapped =
             self.uid_mappings.is_some_and(|list| !list.is_empty()) || has(&["idmap", "ridmap"]);
+        let writes = options
+            .iter()
+            .rev()
+            .find_map(|option| WRITES.iter().find(|(name, _)| name == option));
+        let layers = options.iter().flat_map(|option| layers(option));
         Mount {
             destination: self.destination,
-            source: self.source.filter(|_| is_bind && !is_mapped),
+            layers: match self.kind.as_deref() {
+                Some("overlay") => layers.collect(),
+                _ => Vec::new(),
+            },
+            source: self.source.filter(|_| is_bind),
+            is_mapped,
+            read_only: writes.is_some_and(|(_, writes)| !writes),
             recursive: !has(&["bind"]) || has(&["rbind"]),
         }
     }

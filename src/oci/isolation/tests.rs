@@ -107,7 +107,12 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     assert_eq!(sources[0].0, None);
     assert_eq!(sources[1], (Some("vol".into()), true));
     assert_eq!(sources[2], (Some("/w".into()), false));
-    assert_eq!(sources[3].0, None, "the engine maps it");
+    assert_eq!(sources[3].0, Some("/m".into()));
+    let is_mapped = container.mounts.iter().map(|m| m.is_mapped);
+    let mapped = [false, false, false, true];
+    assert!(is_mapped.eq(mapped), "the engine maps the last one");
+    let read_only = container.mounts.iter().map(|m| m.read_only);
+    assert!(read_only.eq([false, true, false, false]));
     assert_eq!(container.devices.len(), 2);
     let fuse = &container.devices[0];
     assert!(fuse.allowed_by_number && !fuse.block);

@@ -9,6 +9,7 @@ mod namespaces;
 mod networks;
 mod ranges;
 mod refused;
+mod restricted;
 mod rig;
 mod streams;
 mod volumes;

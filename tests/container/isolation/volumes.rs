@@ -108,7 +108,10 @@ pub(super) fn shared_scene() -> support::Scene {
 #[test]
 fn privileged_a_volume_that_cannot_be_mapped_is_refused_where_that_is_set() {
     let scene = scene();
-    let rig = Rig::new(&scene, "unmapped-volumes = 'refuse'\n");
+    let rig = Rig::new(
+        &scene,
+        "unmapped-volumes = 'refuse'\nallowed-mounts = ['/sys/devices']\n",
+    );
     let daemon = scene.daemon(&[]);
     let disk = rig.overlay(Style::Docker, "a");
     let bundle = rig.bundle(Engine::Runc, &disk.root);
@@ -121,7 +124,7 @@ fn privileged_a_volume_that_cannot_be_mapped_is_refused_where_that_is_set() {
     bind(&bundle, Path::new("/sys/devices"), "/v", &["rbind", "ro"]);
     bundle.program(&["/bin/busybox", "ls", "/v/system"]);
     assert!(bundle.run().ok().contains("cpu"));
-    // A source that is missing is reported by the runtime.
+    // A source that is missing is named.
     let bundle = rig.bundle(Engine::Runc, &disk.root);
     bind(&bundle, Path::new("/nonexistent"), "/v", &["rbind"]);
     let ran = bundle.run();

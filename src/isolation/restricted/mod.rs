@@ -1,0 +1,335 @@
+//! Files and devices of the host that containers may not have: as a volume, as a root file system, below one of them, or by
+//! another name. docs/isolation.md has the rules.
+
+mod builtin;
+mod names;
+mod pattern;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use eci_fs_mountd::config::Isolation;
+use eci_fs_mountd::container::mountinfo::Mount;
+use eci_fs_protocol::error::{Error, Result};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+
+use super::overlay_options::Options;
+use crate::oci::isolation::{Container, Device, Mount as ContainerMount};
+use names::{Location, Names};
+use pattern::Pattern;
+use rules::{Access, Allowed, Refusal, Restricted, Rules, Verdict};
+
+/// The setting that allows a path.
+const REMEDY: &str = "allowed-mounts in [isolation] can allow it";
+
+/// The end of the path of a file that has been deleted.
+const DELETED: &[u8] = b" (deleted)";
+
+/// The type of an overlay in mountinfo.
+const OVERLAY: &str = "overlay";
+
+/// What a container gets a path as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A volume.
+    Volume,
+    /// A root file system, or a layer of an overlay.
+    Stored,
+}
+
+/// What a container gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The path as the container's configuration has it.
+    pub(super) written: &'a Path,
+    /// The purpose.
+    pub(super) purpose: Use,
+    /// True if it cannot write there.
+    pub(super) read_only: bool,
+    /// True if it gets the mounts below, too.
+    pub(super) recursive: bool,
+}
+
+/// The rules of the host.
+#[derive(Debug)]
+pub(super) struct HostRules<'a> {
+    names: Names<'a>,
+    /// Those of the administrator, which come first.
+    own: Rules<'a>,
+    /// The built-in ones about volumes.
+    volumes: Rules<'a>,
+    /// The built-in ones about root file systems and layers.
+    stored: Rules<'a>,
+    /// The device numbers that the administrator allows.
+    devices: Vec<(u32, u32)>,
+}
+
+impl<'a> HostRules<'a> {
+    /// Reads the rules for a container with these annotations. `mounts` are the mounts of this process.
+    pub(super) fn new(
+        settings: &Isolation,
+        annotations: &BTreeMap<String, String>,
+        mounts: &'a [Mount],
+    ) -> Self {
+        let names = Names::new(mounts);
+        let builtin = || {
+            builtin::restricted()
+                .map(|(path, access)| Restricted::new(Path::new(path), access, &names))
+                .collect()
+        };
+        let allowed = |(path, access): (&str, Access)| Allowed {
+            pattern: Pattern::new(Path::new(path)),
+            access,
+        };
+        let volumes = Rules {
+            restricted: builtin(),
+            allowed: builtin::allowed().map(allowed).collect(),
+        };
+        let stored = builtin::stored().map(|path| (path, Access::ReadWrite));
+        let stored = Rules {
+            restricted: builtin(),
+            allowed: stored.map(allowed).collect(),
+        };
+        let restricted = &settings.restricted_mounts;
+        let own = Rules {
+            restricted: (restricted.iter())
+                .map(|path| Restricted::new(path, Access::None, &names))
+                .collect(),
+            allowed: (settings.allowed_mounts.iter())
+                .chain(allowed_for_image(settings, annotations))
+                .map(|path| Allowed {
+                    pattern: Pattern::new(path),
+                    access: Access::ReadWrite,
+                })
+                .collect(),
+        };
+        let numbers = |path: &PathBuf| {
+            let stat = rustix::fs::stat(path).ok()?;
+            Some((
+                rustix::fs::major(stat.st_rdev),
+                rustix::fs::minor(stat.st_rdev),
+            ))
+        };
+        Self {
+            names,
+            own,
+            volumes,
+            stored,
+            devices: settings
+                .allowed_devices
+                .iter()
+                .filter_map(numbers)
+                .collect(),
+        }
+    }
+
+    /// Checks everything that a container gets of the host, by paths. The host may change them afterwards.
+    ///
+    /// # Errors
+    /// As [`Self::check`]. A path that is not there is the runtime's to report.
+    pub(super) fn check_container(&self, dir: &Path, container: &Container) -> Result<()> {
+        self.check_root(&dir.join(&container.root))?;
+        for mount in &container.mounts {
+            self.check_layers_of(dir, mount)?;
+            if let Some(source) = &mount.source {
+                let wanted = Wanted {
+                    written: source,
+                    purpose: Use::Volume,
+                    read_only: mount.read_only,
+                    recursive: mount.recursive,
+                };
+                self.check_path(&dir.join(source), wanted)?;
+            }
+        }
+        let mut devices = container.devices.iter();
+        devices.try_for_each(|device| self.check_device(device))
+    }
+
+    /// Checks that a container may have the root file system `path`.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(super) fn check_root(&self, path: &Path) -> Result<()> {
+        let wanted = Wanted {
+            written: path,
+            purpose: Use::Stored,
+            read_only: false,
+            recursive: true,
+        };
+        self.check_path(path, wanted)
+    }
+
+    /// Checks the layers of a mount of a container that is an overlay.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(super) fn check_layers_of(&self, dir: &Path, mount: &ContainerMount) -> Result<()> {
+        mount.layers.iter().try_for_each(|layer| {
+            let wanted = Wanted {
+                written: layer,
+                purpose: Use::Stored,
+                read_only: mount.read_only,
+                recursive: false,
+            };
+            self.check_path(&dir.join(layer), wanted)
+        })
+    }
+
+    fn check_path(&self, path: &Path, wanted: Wanted<'_>) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(file) => self.check(&file, wanted),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Checks that a container may have `file`, a descriptor that was opened in this mount namespace. What it is does not
+    /// change after this.
+    ///
+    /// # Errors
+    /// When it may not, and when nothing can be said about it.
+    pub(super) fn check(&self, file: impl AsFd, wanted: Wanted<'_>) -> Result<()> {
+        let trouble = |e| Error::io("find", wanted.written, e);
+        let own = format!("/proc/self/fd/{}", raw(&file));
+        let path = rustix::fs::readlinkat(CWD, own, Vec::new()).map_err(trouble)?;
+        let path = PathBuf::from(path.to_string_lossy().into_owned());
+        let flags = StatxFlags::MNT_ID | StatxFlags::NLINK;
+        let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, flags).map_err(trouble)?;
+        let mount = self.names.mount(stat.stx_mnt_id);
+        let location = mount.and_then(|mount| Some((mount, Location::of(mount, &path)?)));
+        // Only the kernel's word for it: FUSE file systems have files without links, and a name may end so.
+        let is_deleted =
+            stat.stx_nlink == 0 && path.as_os_str().as_encoded_bytes().ends_with(DELETED);
+        let location = location.filter(|_| !is_deleted);
+        let Some((mount, location)) = location else {
+            return Err(Error::refused(format!(
+                "{} is in no mount of the host, or was mounted or deleted just now",
+                wanted.written.display()
+            )));
+        };
+        self.check_place(&path, &location, wanted)?;
+        if wanted.recursive {
+            for below in self.names.below(&path) {
+                if let Some(location) = Location::of(below, Path::new(&below.point)) {
+                    self.check_place(Path::new(&below.point), &location, wanted)?;
+                }
+            }
+        }
+        // The root of a host may be an overlay of directories that nobody can name.
+        if mount.fstype == OVERLAY && mount.point != "/" {
+            self.check_layers(mount, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Checks the layers of an overlay that an engine has mounted.
+    fn check_layers(&self, mount: &Mount, wanted: Wanted<'_>) -> Result<()> {
+        let options = Options::parse(&mount.super_options)?;
+        let lower = options.lower.iter().map(|layer| (layer, true));
+        let upper = options.upper.iter().map(|layer| (layer, wanted.read_only));
+        for (layer, read_only) in lower.chain(upper) {
+            // The kernel looked relative ones up where the engine was. They are of an engine's store.
+            let absolute = Some(layer).filter(|layer| layer.is_absolute());
+            let Some(real) = absolute.and_then(|layer| std::fs::canonicalize(layer).ok()) else {
+                continue;
+            };
+            if let Some(location) = self.names.location(&real) {
+                let wanted = Wanted {
+                    purpose: Use::Stored,
+                    read_only,
+                    ..wanted
+                };
+                self.check_place(&real, &location, wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_place(&self, path: &Path, location: &Location<'_>, wanted: Wanted<'_>) -> Result<()> {
+        let mut names = self.names.of(location);
+        if !names.iter().any(|name| name == path) {
+            names.push(path.to_owned());
+        }
+        let builtin = match wanted.purpose {
+            Use::Volume => &self.volumes,
+            Use::Stored => &self.stored,
+        };
+        for name in &names {
+            for rules in [&self.own, builtin] {
+                match rules.judge(name, location, wanted.read_only) {
+                    Verdict::Unknown => {}
+                    Verdict::Allowed => break,
+                    Verdict::Refused(refusal) => return Err(refused(&refusal, name, wanted)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a container may have a device node that can be used.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(super) fn check_device(&self, device: &Device) -> Result<()> {
+        let (major, minor) = (device.major, device.minor);
+        if !device.allowed_by_number || self.devices.contains(&(major, minor)) {
+            return Ok(());
+        }
+        let Some(what) = builtin::restricted_device(device.block, major, minor) else {
+            return Ok(());
+        };
+        Err(Error::refused(format!(
+            "the device {} ({major}:{minor}) is {what}, which containers may not have",
+            device.path.display()
+        ))
+        .remedy("allowed-devices in [isolation] can allow it"))
+    }
+}
+
+/// Returns what the image of a container may have besides. The engine names it as "NAME@DIGEST" or by the digest alone.
+fn allowed_for_image<'s>(
+    settings: &'s Isolation,
+    annotations: &BTreeMap<String, String>,
+) -> &'s [PathBuf] {
+    let name = Some(&settings.image_annotation).filter(|name| !name.is_empty());
+    let image = name.and_then(|name| annotations.get(name));
+    let digest = image.and_then(|image| image.rsplit('@').next());
+    let paths = digest.and_then(|digest| settings.allowed_images.get(digest));
+    paths.map_or(&[], Vec::as_slice)
+}
+
+fn raw(file: impl AsFd) -> i32 {
+    std::os::fd::AsRawFd::as_raw_fd(&file.as_fd())
+}
+
+fn refused(refusal: &Refusal<'_, '_>, name: &Path, wanted: Wanted<'_>) -> Error {
+    let rule = refusal.rule;
+    let what = match wanted.purpose {
+        Use::Volume => "volume",
+        Use::Stored => "root file system or layer",
+    };
+    let written = wanted.written.display();
+    let also = if name == wanted.written {
+        String::new()
+    } else {
+        format!(" (which is {})", name.display())
+    };
+    let verb = match refusal.contains {
+        true => "contains",
+        false if rule.path == name => "is",
+        false => "is below",
+    };
+    let may = match rule.access {
+        Access::ReadOnly => "may only have read-only",
+        _ => "may not have",
+    };
+    Error::refused(format!(
+        "the {what} {written}{also} {verb} {}, which containers {may}",
+        rule.written.display()
+    ))
+    .remedy(REMEDY)
+}
