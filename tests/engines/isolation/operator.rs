@@ -230,3 +230,54 @@ fn privileged_engines_options_that_would_undo_isolation_do_not() {
         );
     }
 }
+
+#[test]
+fn privileged_restricted_files_of_the_host_are_no_volumes_of_docker() {
+    let scene = scene();
+    let host = Host::new(&scene);
+    let docker = docker(&host, &scene);
+    let refused = |options: &[&str], words: &[&str]| {
+        let ran = docker.run(&[&["--rm"], options].concat(), &["true"]);
+        let says = words.iter().all(|word| ran.stderr.contains(word));
+        assert!(ran.code == Some(125) && says, "{options:?}: {ran:?}");
+    };
+    for (volume, words) in [
+        (
+            "/etc/passwd:/mnt/passwd",
+            &[
+                "/etc/passwd is below /etc, which containers may not have",
+                "allowed-mounts",
+            ][..],
+        ),
+        ("/:/host:ro", &["contains"]),
+        ("/var/run:/mnt", &["/run"]),
+        ("/usr/local:/mnt", &["read-only"]),
+    ] {
+        refused(&["-v", volume], words);
+        refused(&["--privileged", "-v", volume], words);
+    }
+    // A directory of the host in the shape of a named volume.
+    let options = ["type=none", "o=bind", "device=/etc"];
+    let options = options.iter().flat_map(|option| ["--opt", option]);
+    let create = ["volume", "create"]
+        .into_iter()
+        .chain(options)
+        .chain(["evil"]);
+    docker.call(&create.collect::<Vec<_>>()).ok();
+    refused(&["-v", "evil:/mnt"], &["(which is /etc)"]);
+    docker.call(&["volume", "rm", "evil"]).ok();
+    // By way of another container, which itself never starts.
+    let made = ["--name", "source", "-v", "/boot:/mnt"];
+    docker
+        .call(&[&["create"], &made[..], &[IMAGE, "true"]].concat())
+        .ok();
+    refused(&["--volumes-from", "source"], &["/boot"]);
+    docker.call(&["rm", "source"]).ok();
+    // What is no secret works.
+    let home = scene.dir().join("home");
+    fs::create_dir(&home).unwrap();
+    let volume = format!("{}:/mnt", home.display());
+    for volume in [volume.as_str(), "/usr:/mnt:ro"] {
+        docker.run(&["--rm", "-v", volume], &["ls", "/mnt"]).ok();
+    }
+}
