@@ -143,6 +143,14 @@ impl Clones<'_> {
         Ok(clone)
     }
 
+    /// Returns a clone of the mount at `source`, mapped if its file system can be, and passed or refused if not.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(super) fn mapped_volume(&mut self, source: &Path) -> Result<Detached> {
+        self.mapped_or_noted(source, source, kind_of, is_of_the_kernel)
+    }
+
     /// Attaches a volume at `place`: clones of `source` and, if `wanted` is recursive, of all mounts below it. What cannot be
     /// mapped is passed or refused. A device, a file system of the kernel, and a volume with `is_mapped` are left as they are.
     ///

@@ -126,7 +126,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     if root::attach(&root, &mut clones, &range.stage, range.first_id)? {
         root::copy_up(bundle.container)?;
     }
-    let mut edits = edits(&dir, bundle.container, range, &mut clones)?;
+    let mut edits = edits(&dir, bundle.container, range, &stage, &mut clones)?;
     if let Some(Err(error)) = &time {
         let note = format!("its clocks do not begin with it: {error}");
         clones.notes.push(note);
@@ -198,6 +198,7 @@ fn edits(
     dir: &Path,
     container: &Container,
     range: &Range,
+    stage: &OwnedFd,
     clones: &mut Clones<'_>,
 ) -> Result<Edits> {
     let mut edits = Edits {
@@ -210,10 +211,16 @@ fn edits(
     let sources = container.mounts.iter().enumerate();
     for (place, mount) in sources {
         clones.rules.check_layers_of(dir, mount)?;
+        let at = range.stage.join(format!("volume{place}"));
+        if let Some(options) = &mount.overlay {
+            let engine = overlay::Engines::in_configuration(options, dir)?;
+            let source = overlay_volume(&engine, &at, range.first_id, stage, clones)
+                .map_err(|error| error.context(mount.destination.display()))?;
+            edits.sources.insert(place, source);
+        }
         let Some(source) = &mount.source else {
             continue;
         };
-        let at = range.stage.join(format!("volume{place}"));
         let wanted = Wanted {
             written: source,
             purpose: Use::Volume,
@@ -225,11 +232,12 @@ fn edits(
             Placed::Cloned => Source {
                 options: options_of(&at)?,
                 path: at,
+                is_overlay: false,
             },
             // With the path that was judged, whatever happens to links on the way.
             Placed::AsItIs(path) => Source {
                 path,
-                options: Vec::new(),
+                ..Source::default()
             },
         };
         edits.sources.insert(place, source);
@@ -244,6 +252,28 @@ fn edits(
         check_number(edits.devices.len())?;
     }
     Ok(edits)
+}
+
+/// Mounts an overlay that is no root file system below `at`. The runtime could not: the user namespace has no ids for its
+/// layers.
+fn overlay_volume(
+    engine: &overlay::Engines,
+    at: &Path,
+    first_id: u32,
+    stage: &OwnedFd,
+    clones: &mut Clones<'_>,
+) -> Result<Source> {
+    let root = at.join(ROOT);
+    std::fs::create_dir_all(&root).map_err(|e| Error::io("create", &root, e))?;
+    // Its layers have names in a directory of their own.
+    rustix::process::chdir(at).map_err(|e| Error::io("enter", at, e))?;
+    overlay::mount_anew(engine, clones, at, ROOT, first_id)?;
+    rustix::process::fchdir(stage).map_err(|e| Error::io("enter", "the stage", e))?;
+    Ok(Source {
+        options: options_of(&root)?,
+        path: root,
+        is_overlay: true,
+    })
 }
 
 /// Returns the options of the mount at `path` that a runtime has to keep.

@@ -45,8 +45,9 @@ pub(super) fn attach(
             rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))
                 .map_err(|e| Error::io("create", &place, e))?;
             let about = |error: Error| error.context(format!("the overlay at {}", mount.point));
-            let writable =
-                overlay::mount_anew(mount, clones, stage, ROOT, first_id).map_err(about)?;
+            let writable = overlay::Engines::mounted(mount)
+                .and_then(|engine| overlay::mount_anew(&engine, clones, stage, ROOT, first_id))
+                .map_err(about)?;
             let link = stage.join(ENGINE);
             rustix::fs::symlink(path, &link).map_err(|e| Error::io("create", &link, e))?;
             writable

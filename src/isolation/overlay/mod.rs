@@ -7,7 +7,7 @@ mod work_directory;
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use eci_fs_mountd::container::mountinfo::Mount;
@@ -33,27 +33,69 @@ const BESIDE: &str = "beside";
 /// The most bytes of the options of a mount: the kernel reads one page.
 const MAX_OPTIONS: usize = 4095;
 
-/// Makes the overlay of `engine`, the engine's mount, anew at `root` below the `stage`, for a container whose root is
-/// `first_id`. The stage must be the current directory. Returns true if the container can write to it.
+/// An overlay of an engine.
+#[derive(Debug)]
+pub(super) struct Engines {
+    options: Options,
+    /// The directory to which relative layers belong.
+    base: PathBuf,
+    flags: MountFlags,
+    /// True if it is a volume: a layer that cannot be mapped is passed or refused as other volumes are.
+    is_volume: bool,
+}
+
+impl Engines {
+    /// Reads an overlay that the engine has mounted.
+    ///
+    /// # Errors
+    /// When its layers are unknown.
+    pub(super) fn mounted(mount: &Mount) -> Result<Self> {
+        let options = Options::parse(&mount.super_options)?;
+        Ok(Self {
+            base: base_of(&options, Path::new(&mount.point))?,
+            flags: flags_of(&mount.options),
+            is_volume: false,
+            options,
+        })
+    }
+
+    /// Reads an overlay that the runtime is to mount with these options. Relative layers belong to `bundle`.
+    ///
+    /// # Errors
+    /// When it names no layers.
+    pub(super) fn in_configuration(options: &[String], bundle: &Path) -> Result<Self> {
+        Ok(Self {
+            flags: flags_of(&options.join(",")),
+            options: Options::of_configuration(options)?,
+            base: bundle.to_owned(),
+            is_volume: true,
+        })
+    }
+}
+
+/// Makes the overlay of `engine` anew at `root` below the `stage`, for a container whose root is `first_id`. The stage must
+/// be the current directory. Returns true if the container can write to it.
 ///
 /// # Errors
 /// When a layer cannot be mapped, or the kernel refuses the overlay.
 pub(super) fn mount_anew(
-    engine: &Mount,
-    clones: &Clones<'_>,
+    engine: &Engines,
+    clones: &mut Clones<'_>,
     stage: &Path,
     root: &str,
     first_id: u32,
 ) -> Result<bool> {
-    let options = Options::parse(&engine.super_options)?;
-    let base = base_of(&options, Path::new(&engine.point))?;
+    let Engines { options, base, .. } = engine;
     let at = |path: &Path| base.join(path);
     let mut text = String::from("lowerdir=");
     for (place, layer) in options.lower.iter().enumerate() {
         let name = format!("{place:x}");
-        clones
-            .mapped(&at(layer), Access::ReadOnly)?
-            .attach(&stage.join(&name))?;
+        let layer = at(layer);
+        let clone = match engine.is_volume {
+            true => clones.mapped_volume(&layer)?,
+            false => clones.mapped(&layer, Access::ReadOnly)?,
+        };
+        clone.attach(&stage.join(&name))?;
         if place > 0 {
             text.push(':');
         }
@@ -80,7 +122,7 @@ pub(super) fn mount_anew(
         )));
     }
     // Its layers are the image's: a device node in one would belong to the container's root.
-    let flags = flags_of(&engine.options) | MountFlags::NODEV;
+    let flags = engine.flags | MountFlags::NODEV;
     mount_as(first_id, root, flags, &text)?;
     drop(locked);
     let read_only = upper.is_none() || flags.contains(MountFlags::RDONLY);

@@ -168,15 +168,23 @@ impl<'a> HostRules<'a> {
     /// # Errors
     /// As [`Self::check`].
     pub(super) fn check_layers_of(&self, dir: &Path, mount: &ContainerMount) -> Result<()> {
-        mount.layers.iter().try_for_each(|layer| {
+        let Some(options) = &mount.overlay else {
+            return Ok(());
+        };
+        let options = Options::of_configuration(options)?;
+        let read = options.lower.iter().map(|layer| (layer, true));
+        let written = options.upper.iter().chain(&options.work);
+        let written = written.map(|layer| (layer, mount.read_only));
+        for (layer, read_only) in read.chain(written) {
             let wanted = Wanted {
                 written: layer,
                 purpose: Use::Stored,
-                read_only: mount.read_only,
+                read_only,
                 recursive: false,
             };
-            self.check_path(&dir.join(layer), wanted)
-        })
+            self.check_path(&dir.join(layer), wanted)?;
+        }
+        Ok(())
     }
 
     fn check_path(&self, path: &Path, wanted: Wanted<'_>) -> Result<()> {

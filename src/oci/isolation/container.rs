@@ -64,8 +64,8 @@ pub struct Mount {
     pub source: Option<PathBuf>,
     /// True if the engine maps the ids of it by itself.
     pub is_mapped: bool,
-    /// The directories of the host that it is made of, if it is an overlay.
-    pub layers: Vec<PathBuf>,
+    /// The options of the file system and of the mount, if it is an overlay that the runtime mounts.
+    pub overlay: Option<Vec<String>>,
     /// True if it is read-only.
     pub read_only: bool,
     /// True if the mounts below the source are bound, too.
@@ -257,18 +257,6 @@ impl Container {
 /// The options that tell whether a mount can be written to.
 const WRITES: [(&str, bool); 4] = [("ro", false), ("rro", false), ("rw", true), ("rrw", true)];
 
-/// Returns the directories that an option of an overlay names.
-fn layers(option: &str) -> impl Iterator<Item = PathBuf> {
-    let keys = ["lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"];
-    let list = option
-        .split_once('=')
-        .filter(|(key, _)| keys.contains(key))
-        .map_or("", |(_, list)| list);
-    // A colon in a name is written with a backslash before it. The piece before that is judged, too.
-    let pieces = list.split(':').filter(|piece| !piece.is_empty());
-    pieces.map(PathBuf::from)
-}
-
 impl MountFields {
     fn read(self) -> Mount {
         let options = self.options.unwrap_or_default();
@@ -284,17 +272,16 @@ impl MountFields {
             .iter()
             .rev()
             .find_map(|option| WRITES.iter().find(|(name, _)| name == option));
-        let layers = options.iter().flat_map(|option| layers(option));
+        let read_only = writes.is_some_and(|(_, writes)| !writes);
+        let recursive = !has(&["bind"]) || has(&["rbind"]);
+        let is_overlay = !is_bind && self.kind.as_deref() == Some("overlay");
         Mount {
             destination: self.destination,
-            layers: match self.kind.as_deref() {
-                Some("overlay") => layers.collect(),
-                _ => Vec::new(),
-            },
             source: self.source.filter(|_| is_bind),
             is_mapped,
-            read_only: writes.is_some_and(|(_, writes)| !writes),
-            recursive: !has(&["bind"]) || has(&["rbind"]),
+            read_only,
+            recursive,
+            overlay: is_overlay.then_some(options),
         }
     }
 }

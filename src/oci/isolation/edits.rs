@@ -40,6 +40,8 @@ pub struct Source {
     /// The options that its mount has, of [`KEPT`]. A runtime that changes an option has to keep them: the kernel refuses
     /// to take one away in a user namespace.
     pub options: Vec<&'static str>,
+    /// True if it takes the place of an overlay that the runtime would have mounted.
+    pub is_overlay: bool,
 }
 
 /// The options that cannot be taken away in a user namespace, each with its opposite.
@@ -48,6 +50,34 @@ pub const KEPT: [(&str, &str); 4] = [
     ("nosuid", "suid"),
     ("nodev", "dev"),
     ("noexec", "exec"),
+];
+
+/// The options of a mount that are not those of its file system.
+pub const OF_MOUNTS: [&str; 24] = [
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "atime",
+    "nodiratime",
+    "diratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nosymfollow",
+    "private",
+    "rprivate",
+    "slave",
+    "rslave",
+    "shared",
+    "rshared",
+    "unbindable",
+    "runbindable",
 ];
 
 /// Returns the configuration `text` with these changes. A cgroup namespace is added if there is none.
@@ -71,6 +101,11 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
         if let Some(mount) = mounts.get_mut(*place) {
             mount.write("source", &source.path)?;
             let mut options: Vec<String> = mount.read("options")?.unwrap_or_default();
+            if source.is_overlay {
+                mount.write("type", &"bind")?;
+                options.retain(|option| OF_MOUNTS.contains(&option.as_str()));
+                options.push("bind".to_owned());
+            }
             for (option, opposite) in KEPT {
                 if source.options.contains(&option) {
                     options.retain(|one| one != option && one != opposite);

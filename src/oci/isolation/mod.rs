@@ -9,7 +9,7 @@ mod edits;
 use eci_fs_protocol::error::Error;
 
 pub use container::{Container, Device, Mount, Namespace};
-pub use edits::{Edits, KEPT, Source, edit};
+pub use edits::{Edits, KEPT, OF_MOUNTS, Source, edit};
 
 fn invalid(error: serde_json::Error) -> Error {
     Error::refused(format!("not the configuration of a container: {error}"))

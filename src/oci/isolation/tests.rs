@@ -61,6 +61,31 @@ fn a_container_gets_a_time_namespace_if_there_is_one_for_it() {
 }
 
 #[test]
+fn an_overlay_of_the_runtime_becomes_a_bind_mount_with_the_options_of_its_mount() {
+    let config = json!({"root": {"path": "r"}, "mounts": [{
+        "destination": "/o", "type": "overlay", "source": "merge",
+        "options": ["lowerdir=/l", "upperdir=/u", "workdir=/w", "volatile", "private", "rw"],
+    }]});
+    let container = Container::parse(&config.to_string()).unwrap();
+    let overlay = container.mounts[0].overlay.as_ref().unwrap();
+    assert_eq!(overlay[0], "lowerdir=/l");
+    assert_eq!(container.mounts[0].source, None);
+    let source = Source {
+        path: "/stage/o".into(),
+        options: vec!["nodev"],
+        is_overlay: true,
+    };
+    let edits = Edits {
+        sources: [(0, source)].into(),
+        ..edits()
+    };
+    assert_eq!(
+        edited(&config, &edits)["mounts"],
+        json!([{"destination": "/o", "type": "bind", "source": "/stage/o", "options": ["private", "rw", "bind", "nodev"]}])
+    );
+}
+
+#[test]
 fn a_container_gets_its_namespaces_and_its_mapping() {
     let config = json!({"root": {"path": "r"}, "linux": {"namespaces": [{"type": "pid"}]}});
     let after = edited(&config, &edits());
@@ -122,6 +147,7 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     let source = Source {
         path: "/stage/m1".into(),
         options: vec!["nosuid", "nodev"],
+        is_overlay: false,
     };
     edits.sources.insert(1, source);
     edits.devices.insert(0, "/stage/d0".into());

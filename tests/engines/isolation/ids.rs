@@ -138,7 +138,7 @@ fn privileged_containers_of_docker_write_one_volume_and_have_no_id_of_the_host()
 
 /// A program that is our runtime with the configuration `config`, and executes `runtime`.
 #[track_caller]
-fn program(host: &Host<'_>, scene: &Scene, config: &Path, runtime: &str) -> String {
+pub(super) fn program(host: &Host<'_>, scene: &Scene, config: &Path, runtime: &str) -> String {
     let program = scene.dir().join(format!("eci-{runtime}"));
     let words = format!(
         "#!/bin/sh\nexec {} --eci-config {} --eci-runtime-path {} \"$@\"\n",

@@ -4,6 +4,7 @@ mod ids;
 mod operator;
 mod privileged;
 mod programs;
+mod stores;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
