@@ -20,6 +20,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "is asked for the CPUs that it measures in tests",
     ),
     ("btop", "its screen is read in tests"),
+    (
+        "btrfs-progs",
+        "makes the disks of isolated containers in tests",
+    ),
     ("bubblewrap", "an engine that containers are tested with"),
     (
         "busybox-static",
@@ -116,6 +120,10 @@ const PACKAGES: &[(&str, &str)] = &[
     (
         "valgrind",
         "counts the instructions that rendering a view takes",
+    ),
+    (
+        "xfsprogs",
+        "makes the disks of isolated containers in tests",
     ),
     ("xz-utils", "unpacks modules of kernels"),
     ("zabbix-agent", "is asked for the memory in tests"),
