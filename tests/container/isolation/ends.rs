@@ -13,7 +13,7 @@ use super::volumes::{bind, shared_scene};
 use crate::scene;
 
 /// The moments at which a runtime is killed, from its first system calls to the end of its container.
-const MOMENTS: u32 = 8;
+const MOMENTS: u32 = 6;
 
 /// Writes files of several owners, to the root and to a volume.
 const WRITER: &str = "cd /srv; for dir in / /v; do busybox touch $dir/made; busybox chown 42:43 $dir/made; done; \
