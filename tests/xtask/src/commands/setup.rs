@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::paths::target_dir;
 use crate::process::{command, run as run_command};
+use crate::vm::{newer_runtimes, said_versions};
 
 /// Debian packages, and what needs them.
 const PACKAGES: &[(&str, &str)] = &[
@@ -192,8 +193,17 @@ pub(super) fn run() -> Result<ExitCode> {
     install_packages()?;
     install_tools()?;
     install_programs()?;
+    unpack_runtimes()?;
     unpack_selftests()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Unpacks runc and crun of a newer release below the target directory: those of the host's release know no time
+/// namespaces.
+fn unpack_runtimes() -> Result<()> {
+    let versions = said_versions(&newer_runtimes()?)?;
+    println!("setup: {} are unpacked beside", versions.join(" and "));
+    Ok(())
 }
 
 /// The archive of the package linux-source-6.1, and the folder in it with the kernel's tests of /proc.
