@@ -3,8 +3,10 @@
 mod cgroups;
 mod clocks;
 mod devices;
+mod disks;
 mod ends;
 mod files;
+mod hostile;
 mod namespaces;
 mod networks;
 mod ranges;

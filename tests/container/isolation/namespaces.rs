@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use support::{Container, Engine};
-use xtask::vm::packages_and_dependencies;
+use xtask::vm::newer_runtimes;
 
 use super::rig::{Rig, Style, first_id, mounts, shell};
 use crate::scene;
@@ -51,7 +51,7 @@ fn privileged_the_newest_runtimes_isolate_as_those_of_this_release() {
     let scene = scene();
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
-    let newest = packages_and_dependencies("sid", &["runc", "crun", "busybox-static"]).unwrap();
+    let newest = newer_runtimes().unwrap();
     let usr = newest.join("usr").display().to_string();
     for engine in [Engine::Runc, Engine::Crun] {
         let disk = rig.overlay(Style::Docker, &format!("{engine:?}"));

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{CommandLine, Image, prepare, without_network, write};
-use crate::{Cgroup, Logged, Scene, find_program};
+use crate::{Cgroup, Logged, Scene, children_of, find_program, reap};
 
 /// A running dockerd. When this value is dropped, the daemon and its containers end.
 #[derive(Debug)]
@@ -47,6 +47,19 @@ impl Docker {
     #[track_caller]
     pub fn restart(&mut self) {
         self.daemon.terminate();
+        self.daemon = daemon(&self.dir, self.cgroup.path());
+    }
+
+    /// Kills the daemon, and its containerd with it, and starts it again.
+    ///
+    /// # Panics
+    /// When dockerd does not become ready.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        let containerd = children_of(self.pid());
+        self.daemon.kill();
+        // Its own containerd ends with it. While nobody has waited for that, the next dockerd takes it for a living one.
+        containerd.into_iter().for_each(reap);
         self.daemon = daemon(&self.dir, self.cgroup.path());
     }
 

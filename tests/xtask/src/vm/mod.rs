@@ -15,6 +15,7 @@
 mod apt;
 mod image;
 mod kernel;
+mod newer;
 mod qemu;
 mod stream;
 mod system;
@@ -27,8 +28,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-pub use apt::{packages, packages_and_dependencies};
+pub use apt::packages;
 pub use kernel::{Kernel, KernelFiles};
+pub(crate) use newer::said_versions;
+pub use newer::{newer_runtimes, program};
 pub use system::{root_archive, system};
 
 use crate::paths::target_dir;
