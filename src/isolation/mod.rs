@@ -30,6 +30,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
+use crate::oci::bundle::CONFIG;
 use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
 pub use cgroups::delegate as delegate_cgroups;
 use clones::Clones;
@@ -131,7 +132,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
         edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
     }
     let text = edit(bundle.text, &edits)?;
-    let place = range.stage.join("config.json");
+    let place = range.stage.join(CONFIG);
     std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
     rustix::mount::mount_bind(&place, &config).map_err(|e| Error::io("mount over", &config, e))?;
     forget_names(&root)?;
@@ -206,7 +207,7 @@ fn edits(
         check_number(edits.sources.len())?;
     }
     let devices = container.devices.iter().enumerate();
-    for (place, device) in devices.filter(|(_, device)| device.allowed_by_number) {
+    for (place, device) in devices.filter(|(_, device)| !devices::is_the_runtimes(device)) {
         let at = range.stage.join(format!("device{place}"));
         devices::make(device, &at, range.first_id, range.ids)?;
         edits.devices.insert(place, at);
