@@ -2,6 +2,7 @@
 
 mod ids;
 mod operator;
+mod pods;
 mod privileged;
 mod programs;
 
