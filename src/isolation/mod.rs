@@ -32,6 +32,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
+use crate::oci::bundle::CONFIG;
 use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
 pub use cgroups::delegate as delegate_cgroups;
 use clones::{Clones, Placed};
@@ -135,7 +136,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
         edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
     }
     let text = edit(bundle.text, &edits)?;
-    let place = range.stage.join("config.json");
+    let place = range.stage.join(CONFIG);
     std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
     rustix::mount::mount_bind(&place, &config).map_err(|e| Error::io("mount over", &config, e))?;
     forget_names(&root)?;
@@ -244,7 +245,7 @@ fn edits(
         check_number(edits.sources.len())?;
     }
     let devices = container.devices.iter().enumerate();
-    for (place, device) in devices.filter(|(_, device)| device.allowed_by_number) {
+    for (place, device) in devices.filter(|(_, device)| !devices::is_the_runtimes(device)) {
         clones.rules.check_device(device)?;
         let at = range.stage.join(format!("device{place}"));
         devices::make(device, &at, range.first_id, range.ids)?;

@@ -228,7 +228,8 @@ impl HookCall {
                 // The bundle may be removed already.
                 return self.forget(&name_of(&state.id));
             }
-            ContainerInfo::of_state(state, &options.bundle_config)?
+            let stage = stage::real_path(&self.config.runtime_dir);
+            ContainerInfo::of_state(state, &options.bundle_config, &stage)?
         };
         if action == Action::Forget {
             return self.forget(&container.name);

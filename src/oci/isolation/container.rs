@@ -309,13 +309,16 @@ impl DeviceFields {
                 && rule.major == Some(major.into())
                 && rule.minor == Some(minor.into())
         };
+        let allowed_by_number = rules.iter().any(names);
+        // Where no mode is given, crun takes the one for everybody. A device of the host may have any.
+        let usual = if allowed_by_number { 0o666 } else { 0o600 };
         Ok(Some(Device {
-            allowed_by_number: rules.iter().any(names),
+            allowed_by_number,
             path: self.path,
             block,
             major,
             minor,
-            mode: self.file_mode.unwrap_or(0o666) & 0o7777,
+            mode: self.file_mode.unwrap_or(usual) & 0o7777,
             uid: self.uid.unwrap_or(0),
             gid: self.gid.unwrap_or(0),
         }))

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::scene;
 
 /// The ids in each container.
-const IDS: u32 = 65_536;
+pub(super) const IDS: u32 = 65_536;
 
 /// The first id of the host in a map of a user namespace that has one line.
 #[track_caller]
@@ -39,7 +39,7 @@ pub(super) fn first_id(engine: &impl CommandLine, name: &str) -> u32 {
 /// Assert that no process of the cgroup that is in another pid namespace than we has an id of the host: neither root, nor a
 /// user of /etc/passwd. Returns how many there are.
 #[track_caller]
-fn nobody_of_the_host(cgroup: &Cgroup) -> usize {
+pub(super) fn nobody_of_the_host(cgroup: &Cgroup) -> usize {
     let ours = fs::read_link("/proc/self/ns/pid").unwrap();
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let users: Vec<u32> = passwd

@@ -3,6 +3,7 @@
 mod ends;
 mod ids;
 mod operator;
+mod pods;
 mod privileged;
 mod programs;
 mod stores;
