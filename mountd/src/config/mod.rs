@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(config.hook.allow, Choice::ALL);
         assert_eq!(config.raise.tunables(), []);
         assert!(!config.isolation.enabled && !config.isolation.opt_out);
-        assert!(!config.isolation.delegate_cgroup_v1);
+        assert!(!config.isolation.delegate_cgroup_v1 && config.isolation.locked_mounts);
         assert_eq!(config.isolation.user, "eci-fs");
         assert_eq!(config.isolation.host_namespaces, HostNamespaces::Refuse);
         assert_eq!(config.isolation.unmapped_volumes, UnmappedVolumes::Pass);
@@ -145,7 +145,7 @@ mod tests {
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
              [isolation]\nenabled = true\nuser = 'dockremap'\nhost-namespaces = 'leave-alone'\n\
              unmapped-volumes = 'refuse'\nopt-out = true\ndelegate-cgroup-v1 = true\n\
-             [raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
+             locked-mounts = false\n[raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
         );
         let config = config.unwrap();
         assert_eq!(config.views.freshness, 100);
@@ -164,6 +164,7 @@ mod tests {
             unmapped_volumes: UnmappedVolumes::Refuse,
             opt_out: true,
             delegate_cgroup_v1: true,
+            locked_mounts: false,
         };
         assert_eq!(config.isolation, isolation);
         assert_eq!(config.raise.of(HostSysctl::FileMax), Some(10_000_000));

@@ -5,6 +5,7 @@ mod clocks;
 mod devices;
 mod ends;
 mod files;
+mod locked;
 mod namespaces;
 mod networks;
 mod ranges;
