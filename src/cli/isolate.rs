@@ -14,6 +14,7 @@ use eci_fs_protocol::error::{Error, Result};
 
 use crate::cli::client::{Client, call_or_start, isolated};
 use crate::cli::hook::{is_rootless, no_daemon, write_log};
+use crate::cli::runtime::hook;
 use crate::isolation::policy::{Decision, Joined, decide, is_wanted as is_wanted_by, parse_map};
 use crate::isolation::{self, Range};
 use crate::oci::annotations::isolate;
@@ -119,6 +120,8 @@ fn create_isolated(
     };
     let key = states(line, runtime)?.key(id, &line.bundle)?;
     let range = ask_for_range(config, config_path, key, joined.as_ref())?;
+    let taken_over = range.stage.join(isolation::TAKEN_OVER);
+    let locks = hook(line, config_path, &config.hook, Some(&taken_over))?;
     let bundle = isolation::Bundle {
         dir: &line.bundle,
         config: path,
@@ -127,6 +130,7 @@ fn create_isolated(
         runtime,
         runtime_dir,
         joined: joined.as_ref().map(|joined| joined.pid),
+        locks: config.isolation.locked_mounts.then_some(locks),
     };
     for note in isolation::enter(&bundle, &range, &config.isolation)? {
         let id = line.id.as_deref().unwrap_or_default();

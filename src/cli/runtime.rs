@@ -132,18 +132,40 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
         }
         client?.ok_or_else(|| super::hook::no_daemon(&config.runtime_dir))?;
     }
+    hooks::add_hooks(&path, &[hook(line, config_path, config, None)?])
+}
+
+/// Returns the hook for the bundle of a container, with its stage. With `taken_over` it also does what the file of that path
+/// says, and a container for which it cannot do it is not started.
+///
+/// # Errors
+/// When a path cannot be found.
+pub(super) fn hook(
+    line: &CommandLine,
+    config_path: &Path,
+    config: &config::Hook,
+    taken_over: Option<&Path>,
+) -> Result<(&'static str, Hook)> {
     let mut args = vec![HOOK_NAME.to_owned(), "hook".to_owned()];
-    let mut option = |name: &str, value: &Path, default: &str| {
-        if value != Path::new(default) {
-            args.extend([name.to_owned(), value.display().to_string()]);
-        }
+    let mut option = |name: &str, value: &Path| {
+        args.extend([name.to_owned(), value.display().to_string()]);
     };
     // The runtime calls the hook in another directory.
     let config_path = std::path::absolute(config_path);
     let config_path = config_path.map_err(|e| Error::io("find", "the configuration", e))?;
-    option("--config", &config_path, config::DEFAULT);
-    option("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT);
-    option("--bundle-config", &line.config, CONFIG);
+    let paths = [
+        ("--config", config_path.as_path(), config::DEFAULT),
+        ("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT),
+        ("--bundle-config", &line.config, CONFIG),
+    ];
+    for (name, path, default) in paths {
+        if path != Path::new(default) {
+            option(name, path);
+        }
+    }
+    if let Some(path) = taken_over {
+        option("--taken-over", path);
+    }
     args.push(STAGE.to_owned());
     let hook = Hook {
         path: program::path()?,
@@ -151,7 +173,7 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
         timeout: config.timeout + GRACE,
     };
-    hooks::add_hooks(&path, &[(STAGE, hook)])
+    Ok((STAGE, hook))
 }
 
 /// Returns the runtime that is executed: the given path, the given name in PATH, or one of the usual runtimes.

@@ -7,15 +7,18 @@
 mod cgroups;
 mod clones;
 mod devices;
+mod file_owner;
 mod mount_setattr;
 mod network;
 mod overlay;
 mod overlay_options;
 mod owned_namespace;
 pub mod policy;
+mod read_only_root;
 mod restricted;
 mod root;
 mod streams;
+pub mod sysctls;
 mod time_namespace;
 pub mod trials;
 
@@ -33,7 +36,8 @@ use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
 use crate::oci::bundle::CONFIG;
-use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
+use crate::oci::hooks::Hook;
+use crate::oci::isolation::{Container, Edits, KEPT, Source, TakenOver, edit};
 pub use cgroups::delegate as delegate_cgroups;
 use clones::{Clones, Placed};
 use restricted::{HostRules, Use, Wanted};
@@ -43,6 +47,9 @@ pub use time_namespace::offsets_to_zero;
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
 const STAGE_OPTIONS: &std::ffi::CStr = c"mode=0711,size=32m";
+
+/// The file below the stage that tells the hook what is taken over from the runtime: a [`TakenOver`] as JSON.
+pub const TAKEN_OVER: &str = "taken-over.json";
 
 /// The most bind mounts and devices of a container that are mapped.
 const MAX_PLACES: usize = 4096;
@@ -77,6 +84,8 @@ pub struct Bundle<'a> {
     pub runtime_dir: &'a Path,
     /// A process of the container whose user namespace it joins.
     pub joined: Option<i32>,
+    /// The hook that locks its mounts, with the name of its stage; none if they are not locked.
+    pub locks: Option<(&'static str, Hook)>,
 }
 
 /// Moves this process into a mount namespace of its own, in which the runtime finds the container's files mapped, and an
@@ -134,6 +143,18 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     }
     if let Some(Ok(time)) = time {
         edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
+    }
+    if bundle.locks.is_some() {
+        let taken = TakenOver::of(bundle.container, range.ids);
+        let place = range.stage.join(TAKEN_OVER);
+        let taken = serde_json::to_vec(&taken)
+            .map_err(|e| Error::io("encode", &place, std::io::Error::from(e)))?;
+        std::fs::write(&place, taken).map_err(|e| Error::io("write", &place, e))?;
+        if bundle.container.root_read_only {
+            let place = range.stage.join(ROOT);
+            read_only_root::make(&place, bundle.container, &dir, range.first_id)?;
+        }
+        edits.hook.clone_from(&bundle.locks);
     }
     let text = edit(bundle.text, &edits)?;
     let place = range.stage.join(CONFIG);

@@ -42,6 +42,9 @@ pub struct Isolation {
     /// True if a container whose cgroup is mounted writable may make cgroups below it in hierarchies of version 1, too.
     /// Nothing bounds their number there.
     pub delegate_cgroup_v1: bool,
+    /// True if the kernel locks the grafts, masks and read-only mounts of isolated containers. They can mount no new procfs
+    /// and sysfs then.
+    pub locked_mounts: bool,
 }
 
 /// The reaction to a container that shares its pid, network, ipc, uts or user namespace with the host.
@@ -78,6 +81,7 @@ impl Default for Isolation {
             image_annotation: String::new(),
             allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
+            locked_mounts: true,
         }
     }
 }

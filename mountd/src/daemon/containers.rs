@@ -195,6 +195,7 @@ impl NewContainer {
             choices: self.choices,
             measures_cpus: self.measures_cpus,
             root: None,
+            locked: false,
             engine_root: None,
             secrets: self.secrets,
             grafted: Vec::new(),

@@ -8,7 +8,7 @@ use super::daemon::Daemon;
 use super::{attach, ended, inspection_mounts, list, prepare, upgrade};
 use crate::isolation::Isolation;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::control::{Answer, Call, Isolate, Request, Response, VERSION};
+use eci_fs_protocol::control::{Answer, Attach, Call, Isolate, Lock, Request, Response, VERSION};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 /// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
@@ -112,7 +112,27 @@ fn answer(
                 None => None,
             };
             let containers = &daemon.containers;
-            let attached = attach::attach(containers, asker, pidfd.as_fd(), wanted, overlays);
+            let attached = attach::attach(containers, asker, pidfd.as_fd(), wanted, None, overlays);
+            Response::Attached(attached?)
+        }
+        Request::Lock(Lock { root, locks, views }) => {
+            let pidfd = next("pidfd")?;
+            let containers = &daemon.containers;
+            let Some(wanted) = views else {
+                attach::lock(containers, asker, pidfd.as_fd(), root, locks)?;
+                return Ok((Response::Locked, None));
+            };
+            let overlays = match wanted.engine_root {
+                Some(_) => Some([next("overlay")?, next("overlay")?]),
+                None => None,
+            };
+            let wanted = Attach {
+                root: Some(root),
+                ..wanted
+            };
+            let locks = Some(locks);
+            let pidfd = pidfd.as_fd();
+            let attached = attach::attach(containers, asker, pidfd, wanted, locks, overlays);
             Response::Attached(attached?)
         }
         Request::Forget { id } => ended::forget(&daemon.containers, &id)?,

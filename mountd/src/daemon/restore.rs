@@ -156,6 +156,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
         slot,
         Container {
             root: saved.root.clone(),
+            locked: saved.locked,
             engine_root: saved.engine_root.clone(),
             grafted,
             ..new.listed()

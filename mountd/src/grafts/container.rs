@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
+use super::locks;
 use super::prepared_clones::{Clone, PreparedClones};
 use super::rows::{inside_another, to_be_grafted};
 use super::source_mounts::SourceMounts;
@@ -24,6 +25,7 @@ use super::visits::Visit;
 use crate::container::{Subject, network};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Row;
+use eci_fs_protocol::locks::Locks;
 
 /// `MOVE_MOUNT_BENEATH` of include/uapi/linux/mount.h (Linux 6.5).
 const MOVE_MOUNT_BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
@@ -46,6 +48,16 @@ pub struct Progress {
     pub root: Option<PathBuf>,
     /// With a root: true if nothing of its /proc and /sys is going to be masked or made read-only.
     pub unmasked: bool,
+    /// With a root: the mounts that the kernel locks. The container gets no spares then: of a procfs without grafts the
+    /// kernel would make others for it.
+    pub locks: Option<Locks>,
+}
+
+impl Progress {
+    /// Returns the root of a container that is being made and its locks, if it gets any.
+    fn locks(&self) -> Option<(&Path, &Locks)> {
+        self.root.as_deref().zip(self.locks.as_ref())
+    }
 }
 
 /// Grafts `rows` into the container. Entries that the container does not have are left out. If nothing of its /proc is
@@ -65,6 +77,20 @@ pub(super) fn attach(
     let mut clones = Clones { top, ready };
     in_network(visit, subject, || {
         attach_there(visit, subject, progress, &mut clones, rows)
+    })
+}
+
+/// Locks the mounts of a container without grafting anything.
+///
+/// # Errors
+/// As [`attach`]. The container must not be started then.
+pub(super) fn lock(visit: &Visit, subject: &Subject, progress: &Progress) -> Result<()> {
+    let mut none = Clones {
+        top: String::new(),
+        ready: None,
+    };
+    in_network(visit, subject, || {
+        attach_there(visit, subject, progress, &mut none, &[]).map(drop)
     })
 }
 
@@ -100,6 +126,9 @@ fn attach_there(
     rows: &[Row],
 ) -> Result<Outcome> {
     let root = progress.root.as_deref();
+    if let Some((root, locks)) = progress.locks() {
+        locks::prepare(visit, subject, root, locks, rows)?;
+    }
     let targets = Targets::open(visit, subject, root)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         to_be_grafted(rows).partition(|row| inside_another(row, rows, |_| true));
@@ -108,8 +137,11 @@ fn attach_there(
     let inner = prepare(visit, subject, clones, &later, &targets)
         .and_then(|inner| cover(visit, subject, &inner).map(|()| inner));
     let inner = inner.inspect_err(|_| uncover_all(visit, subject, &work))?;
+    if let Some((root, locks)) = progress.locks() {
+        locks::apply(visit, subject, root, &targets, locks, rows)?;
+    }
     // Before the visit is done: a thread of the container can hold the directory on which the spares are mounted.
-    let seen = root.is_none() || progress.unmasked;
+    let seen = progress.locks.is_none() && (root.is_none() || progress.unmasked);
     let spares = match seen {
         true => visit
             .touch(|| spare::mount(visit, subject, &targets))

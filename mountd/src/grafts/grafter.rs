@@ -107,6 +107,16 @@ impl Grafter {
         })
     }
 
+    /// Locks the mounts of a container that is being made, as [`lock`](super::container::lock) does.
+    ///
+    /// # Errors
+    /// As [`lock`](super::container::lock) and [`Visits::visit`].
+    pub fn lock(&self, subject: &Subject, progress: Progress) -> Result<()> {
+        self.visits.visit(subject, move |visit, subject| {
+            super::container::lock(visit, subject, &progress)
+        })
+    }
+
     /// Takes the grafts at `paths` out of a container, as [`detach`](super::container::detach) does.
     ///
     /// # Errors

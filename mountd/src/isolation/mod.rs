@@ -54,6 +54,7 @@ use prepared::Prepared;
 use ranges::{Files, IDS};
 pub use record::{Found, Member, find};
 use state::{Held, Place, State};
+pub(crate) use user_namespace::copy_mounts;
 pub use user_namespace::make as make_user_namespace;
 
 /// The capability that a runtime needs in the user namespace's parent to set limits, if the owner is not root.

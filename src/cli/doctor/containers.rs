@@ -16,7 +16,7 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
     };
     let fresh: Vec<Can> = containers
         .iter()
-        .map(|container| FreshProcfs::of(&proc, container.pid).can)
+        .map(|container| FreshProcfs::of(&proc, container).can)
         .collect();
     let who_can = |wanted: Can| {
         let pairs = containers.iter().zip(&fresh);

@@ -7,7 +7,7 @@
 mod container;
 mod log;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,15 +18,18 @@ use eci_fs_mountd::config::{self, Config, Location, OnError};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::output::{self, print_error};
+use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
 use eci_fs_protocol::choices::Choices;
-use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
+use eci_fs_protocol::control::{Attach, CgroupChoice, Lock, Request, Response};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
+use eci_fs_protocol::locks::Locks;
 
 use crate::cli::PROGRAM;
 use crate::cli::client::{Client, call_or_start, unexpected_answer};
 use crate::isolation::{self, Overlays};
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
+use crate::oci::isolation::TakenOver;
 use crate::oci::state::{State, name_of};
 use container::{ContainerInfo, read_state};
 pub(super) use log::continue_without_views;
@@ -64,6 +67,10 @@ pub(super) struct Options {
     /// The file of the container's configuration in its bundle
     #[arg(long, value_name = "FILE", default_value = CONFIG, hide = true)]
     bundle_config: PathBuf,
+    /// The file that says what isolation takes over from the runtime. An error ends the start of the container then,
+    /// whatever --on-error says
+    #[arg(long, value_name = "FILE", hide = true)]
+    taken_over: Option<PathBuf>,
     /// The configuration of the host [default: /etc/eci-fs/config.toml, if it exists]
     #[arg(long, value_name = "FILE", env = config::VARIABLE)]
     config: Option<PathBuf>,
@@ -96,6 +103,8 @@ struct HookCall {
     config: config::Hook,
     /// See [`config::Isolation::delegate_cgroup_v1`].
     delegate_cgroup_v1: bool,
+    /// The file with a [`TakenOver`], if anything is taken over from the runtime.
+    taken_over: Option<PathBuf>,
     /// The configuration, if it was named. A daemon that the hook starts reads the same one.
     config_path: Option<PathBuf>,
     /// The time at which the time limit is over.
@@ -154,6 +163,7 @@ fn run(options: &Options) -> Result<()> {
     let call = HookCall {
         config,
         delegate_cgroup_v1: read.isolation.delegate_cgroup_v1,
+        taken_over: options.taken_over.clone(),
         config_path: options.config.clone(),
         deadline,
     };
@@ -163,11 +173,12 @@ fn run(options: &Options) -> Result<()> {
     };
     let error = error.context("hook");
     match call.config.on_error {
-        OnError::Ignore => {
+        // Without the hook the container would be laxer than its configuration says.
+        OnError::Ignore if options.taken_over.is_none() => {
             continue_without_views(&call.config.runtime_dir, &error);
             Ok(())
         }
-        OnError::Fail => {
+        OnError::Ignore | OnError::Fail => {
             write_log(&call.config.runtime_dir, &error);
             Err(error)
         }
@@ -267,21 +278,53 @@ impl HookCall {
             }
             other => other?,
         };
-        let Decision::Attach(choices) = decision else {
-            return Ok(());
-        };
-        match self.attach(container, choices) {
-            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied) && is_rootless() => {
-                // The container belongs to a user, and the daemon of the host cannot reach it.
-                print_reason(&error);
-                Ok(())
+        let pidfd = open_pidfd(container.pid)?;
+        let taken_over = self.taken_over.as_deref().map(read_taken_over);
+        let taken_over = taken_over.transpose()?;
+        if let Some(taken_over) = &taken_over {
+            isolation::sysctls::write(pidfd.as_fd(), &taken_over.sysctls)?;
+        }
+        let locks = taken_over.map(|taken_over| taken_over.locks);
+        match (decision, locks) {
+            (Decision::LeaveAlone, None) => Ok(()),
+            (Decision::LeaveAlone, Some(locks)) => self.lock(&pidfd, container.root, locks),
+            (Decision::Attach(choices), None) => {
+                match self.attach(&pidfd, container, choices, None) {
+                    Err(error)
+                        if matches!(error.kind, Kind::NotFound | Kind::Denied) && is_rootless() =>
+                    {
+                        // The container belongs to a user, and the daemon of the host cannot reach it.
+                        print_reason(&error);
+                        Ok(())
+                    }
+                    other => other,
+                }
             }
-            other => other,
+            (Decision::Attach(choices), locks) => self.attach(&pidfd, container, choices, locks),
         }
     }
 
-    fn attach(&self, container: ContainerInfo, choices: Choices) -> Result<()> {
-        let pidfd = open_pidfd(container.pid)?;
+    /// Has the mounts of a container locked that gets no views.
+    fn lock(&self, pidfd: &OwnedFd, root: Option<PathBuf>, locks: Locks) -> Result<()> {
+        let request = Request::Lock(Lock {
+            root: root.ok_or_else(no_root)?,
+            locks,
+            views: None,
+        });
+        match self.call(request, &[pidfd.as_fd()])? {
+            Response::Locked => Ok(()),
+            other => Err(unexpected_answer(&other)),
+        }
+    }
+
+    /// Has views grafted into a container, and its mounts locked, if it gets locks.
+    fn attach(
+        &self,
+        pidfd: &OwnedFd,
+        container: ContainerInfo,
+        choices: Choices,
+        locks: Option<Locks>,
+    ) -> Result<()> {
         let stage = stage::real_path(&self.config.runtime_dir);
         let overlays = match &container.root {
             Some(root) => Overlays::below(&stage, root)?,
@@ -300,14 +343,22 @@ impl HookCall {
         if let Some(overlays) = &overlays {
             fds.extend([overlays.engine.as_fd(), overlays.container.as_fd()]);
         }
-        let answer = match self.call(Request::Attach(attach.clone()), &fds) {
+        let request = |attach: Attach| match &locks {
+            None => Ok(Request::Attach(attach)),
+            Some(locks) => Ok(Request::Lock(Lock {
+                root: attach.root.clone().ok_or_else(no_root)?,
+                locks: locks.clone(),
+                views: Some(attach),
+            })),
+        };
+        let answer = match self.call(request(attach.clone())?, &fds) {
             // Two engines, or two roots of one engine, may have containers of the same name.
             Err(error) if error.reason == Some(Reason::NameTaken) => {
                 attach.id = attach.id.map(|id| format!("{id:.100}-{}", container.pid));
-                self.call(Request::Attach(attach), &fds)?
+                self.call(request(attach)?, &fds)?
             }
             // Two hooks were called, and the first had to give the container another name.
-            Err(error) if error.reason == Some(Reason::OtherName) => {
+            Err(error) if error.reason == Some(Reason::OtherName) && locks.is_none() => {
                 return Ok(());
             }
             other => other?,
@@ -363,6 +414,16 @@ impl HookCall {
         )
         .remedy("see the log of eci-mountd, or give it more with --timeout")
     }
+}
+
+/// Reads what is taken over from the runtime.
+fn read_taken_over(path: &Path) -> Result<TakenOver> {
+    let text = read_to_string(path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::io("read", path, std::io::Error::from(e)))
+}
+
+fn no_root() -> Error {
+    Error::refused("only a runtime that makes a container can have its mounts locked")
 }
 
 /// Returns whether this process is in a user namespace other than the host's.

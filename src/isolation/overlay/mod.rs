@@ -12,14 +12,11 @@ use std::time::Instant;
 
 use eci_fs_mountd::container::mountinfo::Mount;
 use eci_fs_protocol::error::{Error, Result};
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::fs::StatVfsMountFlags;
 use rustix::mount::MountFlags;
-use rustix::thread::{
-    CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits,
-};
 
 use super::clones::Clones;
+use super::file_owner::with_owner;
 use super::mount_setattr::Access;
 use super::overlay_options::{Options, base_of, flags_of};
 use work_directory::{END_OF_OVERLAY, TEST_SUFFIX, lock, make_work_directory, wait_until_unused};
@@ -188,16 +185,8 @@ fn attach_upper(
 fn mount_as(id: u32, root: &str, flags: MountFlags, options: &str) -> Result<()> {
     let options =
         CString::new(options).map_err(|_| Error::refused("a path of a layer has a zero byte"))?;
-    let trouble = |e| Error::io("change", "the user of file system checks", e);
-    let bits = capabilities_secure_bits().map_err(trouble)?;
-    // Without this bit a change of the user takes the capabilities that mounting needs.
-    set_capabilities_secure_bits(bits | CapabilitiesSecureBits::NO_SETUID_FIXUP)
-        .map_err(trouble)?;
-    let (uid, gid) = (setfsuid(Uid::from_raw(id)), setfsgid(Gid::from_raw(id)));
-    let mounted = rustix::mount::mount("overlay", root, "overlay", flags, options.as_c_str());
-    setfsuid(uid);
-    setfsgid(gid);
-    set_capabilities_secure_bits(bits).map_err(trouble)?;
+    let mount = || rustix::mount::mount("overlay", root, "overlay", flags, options.as_c_str());
+    let mounted = with_owner(id, mount)?;
     mounted.map_err(|e| {
         Error::io("mount", "it again with mapped layers", e)
             .remedy("see `dmesg`; isolation needs Linux 5.19")

@@ -18,7 +18,7 @@ use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 
 use super::overlay_options::Options;
-use crate::oci::isolation::{Container, Device, Mount as ContainerMount};
+use crate::oci::isolation::{Container, Device, Mount as ContainerMount, ReadOnly};
 use names::{Location, Names};
 use pattern::Pattern;
 use rules::{Access, Allowed, Refusal, Restricted, Rules, Verdict};
@@ -48,8 +48,8 @@ pub(super) struct Wanted<'a> {
     pub(super) written: &'a Path,
     /// The purpose.
     pub(super) purpose: Use,
-    /// True if it cannot write there.
-    pub(super) read_only: bool,
+    /// The part of it that it cannot write to.
+    pub(super) read_only: ReadOnly,
     /// True if it gets the mounts below, too.
     pub(super) recursive: bool,
 }
@@ -157,7 +157,7 @@ impl<'a> HostRules<'a> {
         let wanted = Wanted {
             written: path,
             purpose: Use::Stored,
-            read_only: false,
+            read_only: ReadOnly::None,
             recursive: true,
         };
         self.check_path(path, wanted)
@@ -172,7 +172,7 @@ impl<'a> HostRules<'a> {
             return Ok(());
         };
         let options = Options::of_configuration(options)?;
-        let read = options.lower.iter().map(|layer| (layer, true));
+        let read = options.lower.iter().map(|layer| (layer, ReadOnly::All));
         let written = options.upper.iter().chain(&options.work);
         let written = written.map(|layer| (layer, mount.read_only));
         for (layer, read_only) in read.chain(written) {
@@ -221,6 +221,14 @@ impl<'a> HostRules<'a> {
         };
         self.check_place(&path, &location, wanted)?;
         if wanted.recursive {
+            let wanted = Wanted {
+                // The mounts below one that is read-only by itself can be written to.
+                read_only: match wanted.read_only {
+                    ReadOnly::All => ReadOnly::All,
+                    ReadOnly::Top | ReadOnly::None => ReadOnly::None,
+                },
+                ..wanted
+            };
             for below in self.names.below(&path) {
                 if let Some(location) = Location::of(below, Path::new(&below.point)) {
                     self.check_place(Path::new(&below.point), &location, wanted)?;
@@ -237,7 +245,7 @@ impl<'a> HostRules<'a> {
     /// Checks the layers of an overlay that an engine has mounted.
     fn check_layers(&self, mount: &Mount, wanted: Wanted<'_>) -> Result<()> {
         let options = Options::parse(&mount.super_options)?;
-        let lower = options.lower.iter().map(|layer| (layer, true));
+        let lower = options.lower.iter().map(|layer| (layer, ReadOnly::All));
         let upper = options.upper.iter().map(|layer| (layer, wanted.read_only));
         for (layer, read_only) in lower.chain(upper) {
             // The kernel looked relative ones up where the engine was. They are of an engine's store.
@@ -268,7 +276,7 @@ impl<'a> HostRules<'a> {
         };
         for name in &names {
             for rules in [&self.own, builtin] {
-                match rules.judge(name, location, wanted.read_only) {
+                match rules.judge(name, location, wanted.read_only != ReadOnly::None) {
                     Verdict::Unknown => {}
                     Verdict::Allowed => break,
                     Verdict::Refused(refusal) => return Err(refused(&refusal, name, wanted)),

@@ -42,7 +42,10 @@ fn judge(settings: Own, path: &str, purpose: Use, read_only: bool) -> Option<Str
     let wanted = Wanted {
         written: path,
         purpose,
-        read_only,
+        read_only: match read_only {
+            true => ReadOnly::All,
+            false => ReadOnly::None,
+        },
         recursive: true,
     };
     let location = rules.names.location(path).unwrap();
@@ -206,7 +209,7 @@ fn descriptors_are_judged_and_what_is_gone_is_refused() {
         let wanted = Wanted {
             written: Path::new(name),
             purpose: Use::Volume,
-            read_only: true,
+            read_only: ReadOnly::Top,
             recursive: false,
         };
         rules.check(file, wanted).map_err(|error| error.to_string())
@@ -286,7 +289,7 @@ fn an_image_is_allowed_more_where_the_administrator_names_the_annotation() {
         let wanted = Wanted {
             written: path,
             purpose: Use::Volume,
-            read_only: false,
+            read_only: ReadOnly::None,
             recursive: false,
         };
         let found = rules.check_place(path, &location, wanted).is_ok();

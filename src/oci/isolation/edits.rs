@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 
 use super::container::{DeviceFields, Namespace};
 use super::invalid;
+use super::taken_over::{taken_path, taken_sysctl};
+use crate::oci::hooks::{Hook, with_hooks};
 use crate::oci::raw_object::RawObject;
 
 /// The sysctl that holds groups, which runtimes write from inside of the user namespace.
@@ -30,6 +32,9 @@ pub struct Edits {
     pub devices: BTreeMap<usize, PathBuf>,
     /// The path of the time namespace, if it gets one.
     pub time_namespace: Option<PathBuf>,
+    /// The hook that does what is taken over from the runtime ([`super::TakenOver`]), with the name of its stage; none if
+    /// nothing is.
+    pub hook: Option<(&'static str, Hook)>,
 }
 
 /// The new source of a mount.
@@ -85,7 +90,9 @@ pub const OF_MOUNTS: [&str; 24] = [
 /// # Errors
 /// When `text` has another form.
 pub fn edit(text: &str, edits: &Edits) -> Result<String> {
-    edit_json(text, edits).map_err(invalid)
+    let edited = edit_json(text, edits).map_err(invalid)?;
+    let hooks = edits.hook.as_slice();
+    Ok(with_hooks(&edited, hooks)?.unwrap_or(edited))
 }
 
 fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
@@ -180,10 +187,28 @@ fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {
     ]);
     linux.write("uidMappings", &mapping)?;
     linux.write("gidMappings", &mapping)?;
+    if edits.hook.is_some() {
+        take_over(linux)?;
+    }
     if let Some(mut sysctl) = linux.read::<RawObject>("sysctl")?
         && let Some(groups) = sysctl.read::<String>(PING_GROUPS)?
     {
         sysctl.write(PING_GROUPS, &clamp_groups(&groups, edits.ids))?;
+        linux.write("sysctl", &sysctl)?;
+    }
+    Ok(())
+}
+
+/// Takes out what the hook does. The rest stays as it is written.
+fn take_over(linux: &mut RawObject) -> serde_json::Result<()> {
+    for list in ["maskedPaths", "readonlyPaths"] {
+        if let Some(mut paths) = linux.read::<Vec<PathBuf>>(list)? {
+            paths.retain(|path| taken_path(path).is_none());
+            linux.write(list, &paths)?;
+        }
+    }
+    if let Some(mut sysctl) = linux.read::<BTreeMap<String, String>>("sysctl")? {
+        sysctl.retain(|name, _| taken_sysctl(name).is_none());
         linux.write("sysctl", &sysctl)?;
     }
     Ok(())

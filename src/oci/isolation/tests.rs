@@ -137,7 +137,11 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     let mapped = [false, false, false, true];
     assert!(is_mapped.eq(mapped), "the engine maps the last one");
     let read_only = container.mounts.iter().map(|m| m.read_only);
-    assert!(read_only.eq([false, true, false, false]));
+    let top = |read_only| match read_only {
+        true => ReadOnly::Top,
+        false => ReadOnly::None,
+    };
+    assert!(read_only.eq([false, true, false, false].map(top)));
     assert_eq!(container.devices.len(), 2);
     let fuse = &container.devices[0];
     assert!(fuse.allowed_by_number && !fuse.block);

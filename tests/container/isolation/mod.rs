@@ -7,6 +7,7 @@ mod disks;
 mod ends;
 mod files;
 mod hostile;
+mod locked;
 mod namespaces;
 mod networks;
 mod ranges;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{facts, files, hang, stress, tune, ways, work};
+use crate::{breach, facts, files, hang, stress, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -92,6 +92,10 @@ impl Agent {
             }
             // From now on nobody gets an answer who looks into the root directory of this process.
             ["hang-root"] => hang::hang_root(),
+            // The attempts on the mounts of this container, and one of them
+            ["breaches"] => breach::names(),
+            ["breach", name] => breach::breach(name),
+            ["own-mounts"] => breach::own_mounts(),
             ["stop-measuring"] => {
                 leave_bounding_set()?;
                 Ok(Value::Null)

@@ -13,6 +13,7 @@
 mod agent;
 mod answer;
 mod attack;
+mod breach;
 mod contain;
 mod facts;
 mod files;
