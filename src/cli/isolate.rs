@@ -6,6 +6,7 @@ use std::path::Path;
 
 use eci_fs_mountd::config::Config;
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::isolation::find;
 use eci_fs_mountd::isolation::overlays::forget_names;
 use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
@@ -190,10 +191,28 @@ fn states(line: &CommandLine, runtime: &Path) -> Result<States> {
     States::of(line, runtime, std::env::var_os(CRUN_VARIABLE).as_deref())
 }
 
+/// Refuses `exec` by youki in a container with a user namespace, if the host or the container wants isolation.
+fn check_youki(state: &SavedState, is_wanted: bool) -> Result<()> {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user"));
+    // About one that has ended youki has its own words.
+    let Ok(its) = namespace(&state.pid.to_string()) else {
+        return Ok(());
+    };
+    if !is_wanted || is_rootless() || namespace("self").is_ok_and(|own| own == its) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "isolation: `youki exec` does not enter the user namespace of a container (seen with 0.7.0), so the program would \
+         be root of the host",
+    )
+    .remedy("make the container with runc or crun, if programs are to be executed in it"))
+}
+
 /// Prepares `start` and `exec` of a container that is isolated. Others are left alone.
 ///
 /// # Errors
-/// When the standard streams cannot be given to the container. An engine's view that stays old only goes to the log.
+/// For `exec` by youki, and when the standard streams cannot be given to the container. An engine's view that stays old only
+/// goes to the log.
 pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Result<()> {
     let executes = match line.subcommand.as_deref() {
         Some("exec") => true,
@@ -206,17 +225,27 @@ pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Resu
     let runtime_dir = &config.hook.runtime_dir;
     let states = states(line, runtime)?;
     let all = states.directories();
-    let mut found = all
+    let found: Vec<_> = all
         .filter_map(|directory| SavedState::read(directory, id))
-        .peekable();
-    if found.peek().is_none() {
+        .collect();
+    if found.is_empty() {
         // It may be kept where it was not looked for.
         if executes && config.isolation.enabled && !is_rootless() {
             isolation::replace_devices().map_err(|error| error.context("isolation"))?;
         }
         return Ok(());
     }
+    if executes {
+        for state in found.iter().filter(|state| state.is_of_youki) {
+            let key = states.key(id, &state.bundle)?;
+            check_youki(
+                state,
+                config.isolation.enabled || find(runtime_dir, &key)?.is_some(),
+            )?;
+        }
+    }
     let root = stage::real_path(runtime_dir).join(stage::ROOT);
+    let mut found = found.into_iter();
     let Some(state) = found.find(|state| state.root.as_ref() == Some(&root)) else {
         return Ok(());
     };

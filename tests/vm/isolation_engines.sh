@@ -1,4 +1,5 @@
 
+trap '[ ! -e /run/eci-fs/hook.log ] || cat /run/eci-fs/hook.log >&2' EXIT
 mkdir -p /var/tmp /etc/docker
 start_dockerd() {
     rm -f /tmp/dockerd.log.said
@@ -23,8 +24,9 @@ first_of() { engine exec "$1" cat /proc/self/uid_map | sed -n 's/^ *0 *\([1-9][0
 engine_with() {
     engine=$1 label="$1 with $2" runtime=
     if [ $engine = docker ]; then runtime=--runtime=eci; fi
-    # Read at each call of the runtime.
-    printf '[runtime]\npath = "%s"\n[isolation]\nenabled = true\n' "$3" > /etc/eci-fs/config.toml
+    # Read at each call of the runtime. An emulated machine on a busy host takes its time.
+    printf '[runtime]\npath = "%s"\n[hook]\ntimeout = 100\n[isolation]\nenabled = true\n' "$3" \
+        > /etc/eci-fs/config.toml
     for name in one two; do engine run --detach --name $name $runtime $options $image >&2; done
     one=$(first_of one) two=$(first_of two)
     if [ $((one > two ? one - two : two - one)) -ge 65536 ]; then echo "$label ranges: exclusive"; fi
