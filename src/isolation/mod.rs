@@ -8,12 +8,17 @@ mod cgroups;
 mod clones;
 mod devices;
 mod mount_setattr;
+mod namespace;
 mod network;
 mod overlay;
 mod owned_namespace;
+mod pinned;
+mod place;
 pub mod policy;
 mod root;
+mod runtime_version;
 mod streams;
+mod sysctls;
 mod time_namespace;
 pub mod trials;
 
@@ -34,12 +39,19 @@ use crate::oci::bundle::CONFIG;
 use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
 pub use cgroups::delegate as delegate_cgroups;
 use clones::Clones;
+use owned_namespace::Kind;
+use policy::Pinned;
 pub use root::Overlays;
+use runtime_version::Version;
 pub use streams::{give as give_streams, replace_devices};
 pub use time_namespace::offsets_to_zero;
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
 const STAGE_OPTIONS: &std::ffi::CStr = c"mode=0711,size=32m";
+
+/// The runtime that complains of a mapping beside the path of a user namespace, and the first version of it that surely needs
+/// none. runc 1.1.5 does.
+const TAKES_PATH_ALONE: [(&str, [u32; 3]); 1] = [("runc", [1, 2, 0])];
 
 /// The most bind mounts and devices of a container that are mapped.
 const MAX_PLACES: usize = 4096;
@@ -88,17 +100,13 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
     let user_namespace = &range.user_namespace;
     let proc = Path::new("/proc");
-    let time = time_namespace::of(bundle, proc)?;
-    let network =
-        policy::network_of_engine(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
-    if let Some((network, starts)) = network {
-        // The engine has to find it, so this comes before the mounts of its own.
-        network::own(&network, starts, user_namespace, &read_mounts()?).map_err(|error| {
-            let path = network.path().display();
-            error
-                .context(format!("the network at {path}"))
-                .remedy(policy::ENGINE_MADE)
-        })?;
+    let version = Version::of(bundle.runtime, bundle.runtime_dir);
+    let time = time_namespace::of(bundle, version.as_ref(), proc)?;
+    let pinned = policy::pinned(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
+    if let Some(pinned) = pinned {
+        // The engine has to find them, so this comes before the mounts of its own.
+        replace(&pinned, range)?;
+        pinned.starts.keep();
     }
     let time = time.map(|time| time.get(user_namespace.as_fd()));
     give_streams(range.first_id)?;
@@ -124,6 +132,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
         root::copy_up(bundle.container)?;
     }
     let mut edits = edits(&dir, bundle.container, range, &mut clones)?;
+    edits.without_mapping = version.is_some_and(|version| version.is_one_of(&TAKES_PATH_ALONE));
     if let Some(Err(error)) = &time {
         let note = format!("its clocks do not begin with it: {error}");
         clones.notes.push(note);
@@ -138,6 +147,24 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, unmapped: UnmappedVolumes) -> R
     forget_names(&root)?;
     rustix::process::fchdir(&here).map_err(|e| Error::io("enter", "the working directory", e))?;
     Ok(clones.notes)
+}
+
+/// Puts namespaces that belong to the user namespace of `range` in the place of those that an engine made.
+fn replace(pinned: &Pinned, range: &Range) -> Result<()> {
+    for namespace in &pinned.namespaces {
+        let (starts, mounts) = (&pinned.starts, read_mounts()?);
+        let replaced = match namespace.kind() {
+            Kind::Network => network::own(namespace, starts, &range.user_namespace, &mounts),
+            _ => pinned::own(namespace, starts, range, &mounts),
+        };
+        replaced.map_err(|error| {
+            let path = namespace.path().display();
+            error
+                .context(format!("the namespace at {path}"))
+                .remedy(policy::ENGINE_MADE)
+        })?;
+    }
+    Ok(())
 }
 
 /// Makes a file system of this process's own at the stage.

@@ -7,6 +7,7 @@ mod ends;
 mod files;
 mod namespaces;
 mod networks;
+mod pinned;
 mod ranges;
 mod refused;
 mod rig;
