@@ -88,6 +88,17 @@ pub enum Request {
     /// other container. The answer is [`Response::Isolated`], with the user namespace of the other container. An older
     /// daemon does not understand it.
     Join(Isolate),
+    /// Keep the engine's overlay of an isolated container that has no views in step with the container's own. The packet
+    /// carries the pidfd of its process, and the root directories of both overlays, open for reading: the engine's and the
+    /// container's. The answer is [`Response::Watched`]. An older daemon does not understand it, and closes the connection.
+    Watch(Watch),
+}
+
+/// The container that [`Request::Watch`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The path of the overlay that the engine has mounted.
+    pub engine_root: PathBuf,
 }
 
 /// The container that [`Request::Isolate`] or [`Request::Join`] is about.
@@ -204,6 +215,8 @@ pub enum Response {
     /// To [`Request::Isolate`], with the descriptor of a user namespace. It maps the ids of the range, users and groups
     /// alike, to 0 and those after it.
     Isolated(Isolated),
+    /// To [`Request::Watch`].
+    Watched,
     /// To anything that failed.
     Failed(Error),
 }

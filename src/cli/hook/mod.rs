@@ -19,7 +19,7 @@ use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::output::{self, print_error};
 use eci_fs_protocol::choices::Choices;
-use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
+use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response, Watch};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 use crate::cli::PROGRAM;
@@ -94,8 +94,7 @@ enum Action {
 #[derive(Debug, Clone)]
 struct HookCall {
     config: config::Hook,
-    /// See [`config::Isolation::delegate_cgroup_v1`].
-    delegate_cgroup_v1: bool,
+    isolation: config::Isolation,
     /// The configuration, if it was named. A daemon that the hook starts reads the same one.
     config_path: Option<PathBuf>,
     /// The time at which the time limit is over.
@@ -153,7 +152,7 @@ fn run(options: &Options) -> Result<()> {
     let deadline = begun + config.limit();
     let call = HookCall {
         config,
-        delegate_cgroup_v1: read.isolation.delegate_cgroup_v1,
+        isolation: read.isolation,
         config_path: options.config.clone(),
         deadline,
     };
@@ -253,7 +252,7 @@ impl HookCall {
         if !container.writable_cgroup || container.root.as_ref() != Some(&isolated) {
             return;
         }
-        if let Err(error) = isolation::delegate_cgroups(container.pid, self.delegate_cgroup_v1) {
+        if let Err(error) = isolation::delegate_cgroups(container.pid, &self.isolation) {
             let name = &container.name;
             write_log(runtime_dir, format_args!("container {name}: {error}"));
         }
@@ -268,6 +267,15 @@ impl HookCall {
             other => other?,
         };
         let Decision::Attach(choices) = decision else {
+            if let Err(error) = self.watch_overlays(&container) {
+                let name = &container.name;
+                write_log(
+                    &self.config.runtime_dir,
+                    format_args!(
+                        "container {name}: its engine may see old names in its files: {error}"
+                    ),
+                );
+            }
             return Ok(());
         };
         match self.attach(container, choices) {
@@ -277,6 +285,23 @@ impl HookCall {
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Has the daemon keep the overlays of an isolated container in step that has no views.
+    fn watch_overlays(&self, container: &ContainerInfo) -> Result<()> {
+        let stage = stage::real_path(&self.config.runtime_dir);
+        let root = container.root.as_deref();
+        let overlays = root.map(|root| Overlays::below(&stage, root)).transpose()?;
+        let Some(overlays) = overlays.flatten() else {
+            return Ok(());
+        };
+        let pidfd = open_pidfd(container.pid)?;
+        let fds = [&pidfd, &overlays.engine, &overlays.container].map(AsFd::as_fd);
+        let engine_root = overlays.path.clone();
+        match self.call(Request::Watch(Watch { engine_root }), &fds)? {
+            Response::Watched => Ok(()),
+            other => Err(unexpected_answer(&other)),
         }
     }
 

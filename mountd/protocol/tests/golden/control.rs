@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{
     Answer, Attach, Attached, Call, CgroupChoice, IdRange, Isolate, Isolated, Listed, Part,
-    Request, Response, Selector, Upgraded, VERSION,
+    Request, Response, Selector, Upgraded, VERSION, Watch,
 };
 use eci_fs_protocol::error::Error;
 use eci_fs_protocol::link::Usage;
@@ -50,6 +50,8 @@ golden! { requests, Request:
         r#"{"isolate":{"key":"/run/runc/web"}}"#;
     Request::Join(_) => Request::Join(Isolate { key: "/run/runc/web".to_owned() }),
         r#"{"join":{"key":"/run/runc/web"}}"#;
+    Request::Watch(_) => Request::Watch(Watch { engine_root: "/o".into() }),
+        r#"{"watch":{"engine_root":"/o"}}"#;
 }
 
 golden! { responses, Response:
@@ -114,6 +116,7 @@ golden! { responses, Response:
         ids: 65_536,
         stage: "/run/eci-fs/stage".into(),
     }), r#"{"isolated":{"first_id":524288,"ids":65536,"stage":"/run/eci-fs/stage"}}"#;
+    Response::Watched => Response::Watched, r#""watched""#;
     Response::Failed(_) => Response::Failed(Error::refused("no")),
         r#"{"failed":{"kind":"refused","what":"no"}}"#;
 }
