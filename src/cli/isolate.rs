@@ -70,7 +70,7 @@ fn check_pivot(line: &CommandLine) -> Result<()> {
 
 /// Returns whether the host or the container wants it isolated. A container of a user without privileges is in that user's
 /// namespace.
-fn is_wanted(line: &CommandLine, config: &Config) -> Result<bool> {
+pub(super) fn is_wanted(line: &CommandLine, config: &Config) -> Result<bool> {
     if is_rootless() {
         return Ok(false);
     }

@@ -78,7 +78,7 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
         .or_else(|| config.runtime.path.clone());
     let runtime = find_runtime(wanted.as_deref())?;
     if line.creates_container() {
-        let added = add_hook(line, &location.path, &config.hook);
+        let added = add_hook(line, &location.path, &config);
         if let Err(error) = added {
             match config.hook.on_error {
                 OnError::Fail => return Err(error),
@@ -110,7 +110,8 @@ fn become_program(program: &Path, arguments: &[OsString]) -> std::io::Result<Inf
 }
 
 /// Adds the hook to the bundle of the container that is about to be created.
-fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Result<()> {
+fn add_hook(line: &CommandLine, config_path: &Path, host: &Config) -> Result<()> {
+    let config = &host.hook;
     let path = line.bundle.join(&line.config);
     if !path.exists() {
         // The real runtime reports this, in words that its engine knows.
@@ -118,8 +119,9 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
     }
     let bundle = Bundle::read(&line.bundle, &line.config)?;
     match decide(&bundle.annotations, &config.allow) {
-        Ok(Decision::LeaveAlone) => return Ok(()),
-        Ok(Decision::Attach(_)) => {}
+        // Isolation wants it without views, too.
+        Ok(Decision::LeaveAlone) if !super::isolate::is_wanted(line, host)? => return Ok(()),
+        Ok(_) => {}
         // The hook logs this error, and attaches without any choice.
         Err(_) if config.on_error == OnError::Ignore => {}
         Err(error) => return Err(error),

@@ -9,16 +9,21 @@ mod clones;
 mod devices;
 mod file_owner;
 mod mount_setattr;
+mod namespace;
 mod network;
 mod overlay;
 mod overlay_options;
 mod owned_namespace;
+mod pinned;
+mod place;
 pub mod policy;
 mod read_only_root;
 mod restricted;
 mod root;
+mod runtime_version;
 mod streams;
-pub mod sysctls;
+mod sysctls;
+pub mod sysctls_inside;
 mod time_namespace;
 pub mod trials;
 
@@ -40,8 +45,11 @@ use crate::oci::hooks::Hook;
 use crate::oci::isolation::{Container, Edits, KEPT, Source, TakenOver, edit};
 pub use cgroups::delegate as delegate_cgroups;
 use clones::{Clones, Placed};
+use owned_namespace::Kind;
+use policy::Pinned;
 use restricted::{HostRules, Use, Wanted};
 pub use root::Overlays;
+use runtime_version::Version;
 pub use streams::{give as give_streams, replace_devices};
 pub use time_namespace::offsets_to_zero;
 
@@ -50,6 +58,10 @@ const STAGE_OPTIONS: &std::ffi::CStr = c"mode=0711,size=32m";
 
 /// The file below the stage that tells the hook what is taken over from the runtime: a [`TakenOver`] as JSON.
 pub const TAKEN_OVER: &str = "taken-over.json";
+
+/// The runtime that complains of a mapping beside the path of a user namespace, and the first version of it that surely needs
+/// none. runc 1.1.5 does.
+const TAKES_PATH_ALONE: [(&str, [u32; 3]); 1] = [("runc", [1, 2, 0])];
 
 /// The most bind mounts and devices of a container that are mapped.
 const MAX_PLACES: usize = 4096;
@@ -100,17 +112,13 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
     let user_namespace = &range.user_namespace;
     let proc = Path::new("/proc");
-    let time = time_namespace::of(bundle, proc)?;
-    let network =
-        policy::network_of_engine(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
-    if let Some((network, starts)) = network {
-        // The engine has to find it, so this comes before the mounts of its own.
-        network::own(&network, starts, user_namespace, &read_mounts()?).map_err(|error| {
-            let path = network.path().display();
-            error
-                .context(format!("the network at {path}"))
-                .remedy(policy::ENGINE_MADE)
-        })?;
+    let version = Version::of(bundle.runtime, bundle.runtime_dir);
+    let time = time_namespace::of(bundle, version.as_ref(), proc)?;
+    let pinned = policy::pinned(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
+    if let Some(pinned) = pinned {
+        // The engine has to find them, so this comes before the mounts of its own.
+        replace(&pinned, range)?;
+        pinned.starts.keep();
     }
     let time = time.map(|time| time.get(user_namespace.as_fd()));
     give_streams(range.first_id)?;
@@ -137,6 +145,7 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
         root::copy_up(bundle.container)?;
     }
     let mut edits = edits(&dir, bundle.container, range, &stage, &mut clones)?;
+    edits.without_mapping = version.is_some_and(|version| version.is_one_of(&TAKES_PATH_ALONE));
     if let Some(Err(error)) = &time {
         let note = format!("its clocks do not begin with it: {error}");
         clones.notes.push(note);
@@ -173,6 +182,24 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
 pub fn check_host_files(dir: &Path, container: &Container, settings: &Isolation) -> Result<()> {
     HostRules::new(settings, &container.annotations, &read_mounts()?)
         .check_container(dir, container)
+}
+
+/// Puts namespaces that belong to the user namespace of `range` in the place of those that an engine made.
+fn replace(pinned: &Pinned, range: &Range) -> Result<()> {
+    for namespace in &pinned.namespaces {
+        let (starts, mounts) = (&pinned.starts, read_mounts()?);
+        let replaced = match namespace.kind() {
+            Kind::Network => network::own(namespace, starts, &range.user_namespace, &mounts),
+            _ => pinned::own(namespace, starts, range, &mounts),
+        };
+        replaced.map_err(|error| {
+            let path = namespace.path().display();
+            error
+                .context(format!("the namespace at {path}"))
+                .remedy(policy::ENGINE_MADE)
+        })?;
+    }
+    Ok(())
 }
 
 /// Makes a file system of this process's own at the stage.

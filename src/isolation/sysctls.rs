@@ -1,122 +1,133 @@
-//! Sysctls of a container's namespaces, which are written as its own root would write them.
-//!
-//! A runtime writes them when /proc/sys is read-only already. The kernel decides by the writer which namespaces are meant and
-//! which numbers groups have, so a child enters them.
+//! The settings in /proc/sys that each network or ipc namespace has for itself. Those of an interface do not move with it.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use eci_fs_protocol::error::{Error, Result};
-use nix::fcntl::OFlag;
-use nix::unistd::{ForkResult, fork, pipe2};
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
-use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, waitpid};
-use rustix::thread::{
-    ThreadNameSpaceType, move_into_thread_name_spaces, set_thread_res_gid, set_thread_res_uid,
-};
 
-/// Writes values, by the path of the file below /proc/sys, in the namespaces of the process behind `pidfd`. It must be in a
-/// user namespace of its own.
-///
-/// # Errors
-/// The kernel's, with the path.
-pub fn write(pidfd: BorrowedFd<'_>, values: &BTreeMap<PathBuf, String>) -> Result<()> {
-    if values.is_empty() {
-        return Ok(());
-    }
-    let files: Vec<(CString, &[u8])> = values
-        .iter()
-        .map(|(path, value)| {
-            let path = CString::new(path.as_os_str().as_bytes());
-            let path = path.map_err(|_| Error::refused("a sysctl has a zero byte"))?;
-            Ok((path, value.as_bytes()))
-        })
-        .collect::<Result<_>>()?;
-    let directory = Path::new("/proc/sys");
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = openat(CWD, directory, flags, Mode::empty())
-        .map_err(|e| Error::io("open", directory, e))?;
-    let trouble = |e| Error::io("start", "a child in the namespaces of the container", e);
-    let (result, say) =
-        pipe2(OFlag::O_CLOEXEC).map_err(|e| trouble(Errno::from_raw_os_error(e as i32)))?;
-    let pid = start_child(pidfd, &opened, &files, &say).map_err(trouble)?;
-    drop(say);
-    let mut said = [0; 8];
-    let heard = rustix::io::retry_on_intr(|| rustix::io::read(&result, &mut said));
-    // It fails only when it has ended.
-    let _ = waitpid(Some(pid), WaitOptions::empty());
-    let [a, b, c, d, number @ ..] = said;
-    let (errno, number) = (i32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes(number));
-    match heard {
-        Ok(8) if errno == 0 => Ok(()),
-        Ok(8) => {
-            let errno = Errno::from_raw_os_error(errno);
-            let name = values.keys().nth(number as usize);
-            Err(match name {
-                Some(name) => Error::io("write the sysctl", directory.join(name), errno),
-                None => Error::io("enter", "the namespaces of the container", errno),
-            })
+/// The settings of a network namespace. What is in the directory depends on the namespace of the thread that looks.
+pub(super) const OF_NETWORKS: [&str; 1] = ["/proc/sys/net"];
+
+/// The settings of an ipc namespace (ipc_namespaces(7)): files, and a directory.
+pub(super) const OF_IPC: [&str; 9] = [
+    "/proc/sys/fs/mqueue",
+    "/proc/sys/kernel/msgmax",
+    "/proc/sys/kernel/msgmnb",
+    "/proc/sys/kernel/msgmni",
+    "/proc/sys/kernel/sem",
+    "/proc/sys/kernel/shmall",
+    "/proc/sys/kernel/shmmax",
+    "/proc/sys/kernel/shmmni",
+    "/proc/sys/kernel/shm_rmid_forced",
+];
+
+/// The most settings. Some hundred interfaces have as many.
+const MAX_SETTINGS: usize = 65_536;
+
+/// The number of passes over all settings. Some settings change others (ip_forward does).
+const PASSES: usize = 3;
+
+/// The settings of a namespace, by their paths.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sysctls(BTreeMap<PathBuf, Vec<u8>>);
+
+impl Sysctls {
+    /// Reads those of the namespace of this thread, at these paths.
+    ///
+    /// # Errors
+    /// When a directory cannot be read, or has more than [`MAX_SETTINGS`] files.
+    pub(super) fn read(paths: &[&str]) -> Result<Self> {
+        let mut this = Self::default();
+        for path in paths.iter().map(Path::new) {
+            match path.is_dir() {
+                true => this.add(path)?,
+                false => this.add_file(path.to_owned()),
+            }
         }
-        Ok(_) => Err(trouble(Errno::CHILD)),
-        Err(errno) => Err(trouble(errno)),
+        Ok(this)
+    }
+
+    /// A file that cannot be read has no value: it is not there, or writing to it starts an action.
+    fn add_file(&mut self, path: PathBuf) {
+        if let Ok(value) = fs::read(&path) {
+            self.0.insert(path, value);
+        }
+    }
+
+    fn add(&mut self, dir: &Path) -> Result<()> {
+        let trouble = |e| Error::io("list", dir, e);
+        for entry in fs::read_dir(dir).map_err(trouble)? {
+            let entry = entry.map_err(trouble)?;
+            let path = entry.path();
+            if entry.file_type().map_err(trouble)?.is_dir() {
+                self.add(&path)?;
+            } else {
+                self.add_file(path);
+            }
+            if self.0.len() > MAX_SETTINGS {
+                return Err(Error::refused(format!(
+                    "the namespace has more than {MAX_SETTINGS} settings"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes these values to the settings of the namespace of this thread, as far as it has them and they can be written.
+    ///
+    /// # Errors
+    /// When one cannot be written.
+    pub(super) fn write(&self) -> Result<()> {
+        let mut last = None;
+        for _ in 0..PASSES {
+            last = None;
+            for (path, value) in &self.0 {
+                match fs::read(path) {
+                    Ok(now) if now == *value => continue,
+                    // The kernel shows some only in namespaces of the host (neigh/*, ipv6/route/*).
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    _ => {}
+                }
+                if !is_writable(path) {
+                    continue;
+                }
+                last = Some((path, fs::write(path, value)));
+            }
+            if last.is_none() {
+                break;
+            }
+        }
+        match last {
+            Some((path, Err(error))) => Err(Error::io("write", path, error)),
+            _ => Ok(()),
+        }
     }
 }
 
-/// Starts the child, which writes an errno to `say` and the place of the file that has failed; one beyond all files if it
-/// could not enter the namespaces.
-#[allow(
-    unsafe_code,
-    reason = "only a process with one thread may enter a user namespace, and it cannot come back"
-)]
-fn start_child(
-    pidfd: BorrowedFd<'_>,
-    directory: &OwnedFd,
-    files: &[(CString, &[u8])],
-    say: &OwnedFd,
-) -> std::result::Result<Pid, Errno> {
-    // SAFETY: the child makes system calls only. It allocates nothing, takes no lock, and ends by `_exit`.
-    match unsafe { fork() } {
-        Ok(ForkResult::Child) => {
-            let (errno, number) = match write_inside(pidfd, directory, files) {
-                Ok(()) => (0, 0),
-                Err((errno, number)) => (errno.raw_os_error(), number),
-            };
-            let mut said = [0; 8];
-            let (first, last) = said.split_at_mut(4);
-            first.copy_from_slice(&errno.to_ne_bytes());
-            last.copy_from_slice(&number.to_ne_bytes());
-            let _ = rustix::io::write(say, &said);
-            // SAFETY: it has no requirements.
-            unsafe { libc::_exit(0) }
-        }
-        Ok(ForkResult::Parent { child }) => Pid::from_raw(child.as_raw()).ok_or(Errno::SRCH),
-        Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
-    }
+/// Returns whether somebody may write to a file. Root may open each, and the write fails then.
+fn is_writable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|stat| stat.permissions().mode() & 0o222 != 0)
 }
 
-/// Enters the namespaces, becomes their root, and writes. System calls only.
-fn write_inside(
-    pidfd: BorrowedFd<'_>,
-    directory: &OwnedFd,
-    files: &[(CString, &[u8])],
-) -> std::result::Result<(), (Errno, u32)> {
-    let outside = |errno| (errno, u32::MAX);
-    let namespaces = ThreadNameSpaceType::USER
-        | ThreadNameSpaceType::NETWORK
-        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
-    move_into_thread_name_spaces(pidfd, namespaces).map_err(outside)?;
-    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).map_err(outside)?;
-    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(outside)?;
-    for (number, (path, value)) in (0u32..).zip(files) {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        openat(directory, path.as_c_str(), flags, Mode::empty())
-            .and_then(|file| rustix::io::write(&file, value))
-            .map_err(|errno| (errno, number))?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_nobody_may_write_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let [fixed, free] = [("fixed", 0o444), ("free", 0o644)].map(|(name, mode)| {
+            let path = dir.path().join(name);
+            fs::write(&path, "1\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path
+        });
+        let values = [&fixed, &free].map(|path| (path.clone(), b"2\n".to_vec()));
+        Sysctls(values.into()).write().unwrap();
+        assert_eq!(fs::read(fixed).unwrap(), b"1\n");
+        assert_eq!(fs::read(free).unwrap(), b"2\n");
     }
-    Ok(())
 }

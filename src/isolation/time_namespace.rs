@@ -5,36 +5,23 @@
 //! counts from another moment.
 
 use std::fs;
-use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use eci_fs_protocol::error::{Error, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Bundle;
 use super::owned_namespace::{self, Kind};
 use super::policy::{namespace_id, process_of};
+use super::runtime_version::Version;
 use crate::oci::annotations;
 use crate::oci::isolation::Namespace;
-
-/// The directory of the runtime directory that has what is known about runtimes.
-const KNOWN: &str = "runtimes";
 
 /// The first version of each runtime that surely knows time namespaces. runc 1.1 and crun 1.8.1 refuse a container with one,
 /// and so does a crun before 1.22 that was built with an old C library.
 const FIRST: [(&str, [u32; 3]); 2] = [("runc", [1, 2, 0]), ("crun", [1, 22, 0])];
-
-/// The time that a runtime has to say its version.
-const LIMIT: Duration = Duration::from_secs(2);
-
-/// The most bytes that are read of what it says.
-const MOST: usize = 4096;
 
 /// The time namespace of a container.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,11 +54,15 @@ impl TimeNamespace {
 
 /// Returns the time namespace that a container gets: that of the container whose pid namespace or user namespace it joins, a
 /// new one, or none if the container does not want one, the kernel or its runtime has none, or the engine sets the clocks.
-/// `proc` is where procfs is mounted.
+/// `version` is the runtime's, if it is known. `proc` is where procfs is mounted.
 ///
 /// # Errors
 /// When the annotation of the container is neither true nor false.
-pub(super) fn of(bundle: &Bundle<'_>, proc: &Path) -> Result<Option<TimeNamespace>> {
+pub(super) fn of(
+    bundle: &Bundle<'_>,
+    version: Option<&Version>,
+    proc: &Path,
+) -> Result<Option<TimeNamespace>> {
     let container = bundle.container;
     let own = namespace_id(&proc.join("self/ns/time"));
     // Docker wants a new one in every container since 29.5, and leaves its clocks as they are.
@@ -95,7 +86,7 @@ pub(super) fn of(bundle: &Bundle<'_>, proc: &Path) -> Result<Option<TimeNamespac
     if there
         .as_deref()
         .is_some_and(|path| namespace_id(path) == own)
-        || !is_able(bundle.runtime, bundle.runtime_dir)
+        || !version.is_some_and(|version| version.is_one_of(&FIRST))
     {
         return Ok(None);
     }
@@ -119,142 +110,22 @@ fn to_zero(clock: ClockId, name: &str) -> String {
     format!("{name} -{seconds} {nanoseconds}\n")
 }
 
-/// Returns whether a runtime knows time namespaces. It is asked once.
-fn is_able(runtime: &Path, runtime_dir: &Path) -> bool {
-    let Ok(stat) = fs::metadata(runtime) else {
-        return false;
-    };
-    let (seconds, nanoseconds) = (stat.ctime(), stat.ctime_nsec());
-    // Whoever replaces the program changes one of these.
-    let identity = format!(
-        "{}-{}-{seconds}-{nanoseconds}-{}",
-        stat.dev(),
-        stat.ino(),
-        stat.len()
-    );
-    let known = runtime_dir.join(KNOWN).join(identity);
-    if let Ok(version) = fs::read_to_string(&known) {
-        return is_new_enough(&version);
-    }
-    let version = match version(runtime) {
-        Ok(version) if number_of(&version).is_some() => version,
-        said => {
-            tracing::debug!(?said, "a runtime does not tell its version");
-            return false;
-        }
-    };
-    // A script may call another program tomorrow. Where nothing can be written the runtime is asked again, too.
-    if !is_script(runtime) {
-        let _ = fs::create_dir(runtime_dir.join(KNOWN));
-        let new = known.with_extension(std::process::id().to_string());
-        let _ = fs::write(&new, &version).and_then(|()| fs::rename(&new, &known));
-    }
-    is_new_enough(&version)
-}
-
-fn is_script(program: &Path) -> bool {
-    let mut first = [0; 2];
-    fs::File::open(program).is_ok_and(|mut file| file.read_exact(&mut first).is_ok())
-        && first == *b"#!"
-}
-
-/// Returns what a runtime says of its version.
-fn version(runtime: &Path) -> Result<String> {
-    let trouble = |e: std::io::Error| Error::io("ask the version of", runtime, e);
-    let mut child = Command::new(runtime)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(trouble)?;
-    let said = hear(&mut child).map_err(trouble);
-    // It may have ended.
-    let _ = child.kill();
-    let _ = child.wait();
-    said
-}
-
-fn hear(child: &mut Child) -> std::io::Result<String> {
-    let Some(mut pipe) = child.stdout.take() else {
-        return Ok(String::new());
-    };
-    let limit = Timespec::try_from(LIMIT).map_err(std::io::Error::other)?;
-    // A runtime writes it at once.
-    let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
-    if poll(&mut fds, Some(&limit))? == 0 {
-        return Err(std::io::ErrorKind::TimedOut.into());
-    }
-    let mut bytes = [0; MOST];
-    let count = pipe.read(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
-}
-
-/// Returns the name of a runtime and the parts of its version from a text such as "runc version 1.3.6".
-fn number_of(text: &str) -> Option<(&str, Vec<u32>)> {
-    let mut words = text.split_whitespace();
-    let (name, "version", version) = (words.next()?, words.next()?, words.next()?) else {
-        return None;
-    };
-    let number = |part: &str| {
-        let digits = part.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<u32>().ok()
-    };
-    let numbers: Option<Vec<u32>> = version.split('.').take(3).map(number).collect();
-    Some((name, numbers?))
-}
-
-/// Returns whether a text names a version that knows time namespaces.
-fn is_new_enough(text: &str) -> bool {
-    number_of(text).is_some_and(|(name, numbers)| {
-        let first = FIRST.iter().find(|(known, _)| *known == name);
-        first.is_some_and(|(_, first)| numbers.as_slice() >= first.as_slice())
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
     use crate::oci::isolation::Container;
 
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        for (text, able) in [
-            (
-                "runc version 1.1.5+ds1\ncommit: x\nspec: 1.0.2-dev\n",
-                false,
-            ),
-            ("runc version 1.2.0-rc.1\n", true),
-            ("runc version 1.3.6\n", true),
-            ("runc version 1.10.0\n", true),
-            ("crun version 1.8.1\ncommit: x\n", false),
-            ("crun version 1.22\n", false),
-            ("crun version 1.22.1\n", true),
-            ("crun version 1.28\n", true),
-            ("crun version 1.8.4\n", false),
-            ("youki version 0.7.0\n", false),
-            ("runc 1.3\n", false),
-            ("runc version x\n", false),
-            ("", false),
-        ] {
-            assert_eq!(is_new_enough(text), able, "{text}");
-        }
-    }
-
-    /// A procfs with this process and process 7, a runtime directory, and a runtime that says this version.
-    fn scene(version: &str) -> (tempfile::TempDir, PathBuf) {
+    /// A procfs with this process and process 7.
+    fn scene() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (process, time) in [("self", "time:[1]"), ("7", "time:[2]"), ("8", "time:[1]")] {
             let namespaces = dir.path().join(process).join("ns");
             fs::create_dir_all(&namespaces).unwrap();
             symlink(time, namespaces.join("time")).unwrap();
         }
-        let runtime = dir.path().join("runtime");
-        fs::write(&runtime, format!("#!/bin/sh\necho {version}\n")).unwrap();
-        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
-        (dir, runtime)
+        dir
     }
 
     fn container(pid: Option<&str>, annotation: Option<&str>) -> Container {
@@ -277,7 +148,7 @@ mod tests {
     /// Decides about a container that joins the user namespace of `joined`.
     fn decide(
         dir: &Path,
-        runtime: &Path,
+        version: &str,
         container: &Container,
         joined: Option<i32>,
     ) -> Result<Option<TimeNamespace>> {
@@ -286,18 +157,19 @@ mod tests {
             config: dir,
             text: "",
             container,
-            runtime,
+            runtime: dir,
             runtime_dir: dir,
             joined,
             locks: None,
         };
-        of(&bundle, dir)
+        of(&bundle, Version::parse(version).as_ref(), dir)
     }
 
     #[test]
     fn a_container_has_the_time_namespace_of_the_one_that_it_joins_or_a_new_one() {
-        let (dir, runtime) = scene("runc version 1.3.6");
-        let of = |container: &Container, joined| decide(dir.path(), &runtime, container, joined);
+        let dir = scene();
+        let version = "runc version 1.3.6";
+        let of = |container: &Container, joined| decide(dir.path(), version, container, joined);
         let own = container(None, None);
         assert_eq!(of(&own, None).unwrap(), Some(TimeNamespace::New));
         // As Docker asks for one.
@@ -325,24 +197,14 @@ mod tests {
             assert_eq!(of(&none, None).unwrap(), None);
         }
         assert!(of(&container(None, Some("host")), None).is_err());
-        // It is a script, and may call another program tomorrow.
-        assert!(!dir.path().join(KNOWN).exists());
     }
 
     #[test]
     fn a_runtime_that_cannot_or_does_not_say_so_makes_none() {
-        for version in ["runc version 1.1.5", "hello", ""] {
-            let (dir, runtime) = scene(version);
-            let none = decide(dir.path(), &runtime, &container(None, None), None);
+        let dir = scene();
+        for version in ["runc version 1.1.5", "crun version 1.21", "hello", ""] {
+            let none = decide(dir.path(), version, &container(None, None), None);
             assert_eq!(none.unwrap(), None, "{version}");
         }
-        let (dir, _) = scene("");
-        let none = decide(
-            dir.path(),
-            Path::new("/nothing"),
-            &container(None, None),
-            None,
-        );
-        assert_eq!(none.unwrap(), None);
     }
 }

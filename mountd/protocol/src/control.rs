@@ -93,6 +93,10 @@ pub enum Request {
     /// [`Request::Attach`] does. The answer is [`Response::Attached`], or [`Response::Locked`] where no views are wanted. An
     /// older daemon does not understand it, so it never takes it for an attach without locks.
     Lock(Lock),
+    /// Keep the engine's overlay of an isolated container that has no views in step with the container's own. The packet
+    /// carries the pidfd of its process, and the root directories of both overlays, open for reading: the engine's and the
+    /// container's. The answer is [`Response::Watched`]. An older daemon does not understand it, and closes the connection.
+    Watch(Watch),
 }
 
 /// The container that [`Request::Lock`] is about.
@@ -105,6 +109,13 @@ pub struct Lock {
     /// The views that are grafted; none if it keeps the kernel's files. Its root is [`Self::root`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub views: Option<Attach>,
+}
+
+/// The container that [`Request::Watch`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The path of the overlay that the engine has mounted.
+    pub engine_root: PathBuf,
 }
 
 /// The container that [`Request::Isolate`] or [`Request::Join`] is about.
@@ -223,6 +234,8 @@ pub enum Response {
     Isolated(Isolated),
     /// To [`Request::Lock`] without views.
     Locked,
+    /// To [`Request::Watch`].
+    Watched,
     /// To anything that failed.
     Failed(Error),
 }

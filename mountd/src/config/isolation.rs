@@ -9,6 +9,10 @@ use serde::{Deserialize, Deserializer};
 /// The longest name of a user, in bytes. It is that of `useradd`.
 const MAX_NAME: usize = 32;
 
+/// The greatest depth that can be set. Programs of the host remove cgroups by paths, which may have 4095 bytes, and a name may
+/// have 255.
+const MAX_DEPTH: u32 = 14;
+
 /// The table `[isolation]`: which containers `eci-fs runtime` gives a user namespace of their own, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -45,6 +49,12 @@ pub struct Isolation {
     /// True if the kernel locks the grafts, masks and read-only mounts of isolated containers. They can mount no new procfs
     /// and sysfs then.
     pub locked_mounts: bool,
+    /// The most cgroups below one of version 2 that a container has, and may make cgroups in. It is set where the cgroup has
+    /// no bound yet.
+    pub max_descendants: u32,
+    /// The greatest depth of such cgroups.
+    #[serde(deserialize_with = "depth")]
+    pub max_depth: u32,
 }
 
 /// The reaction to a container that shares its pid, network, ipc, uts or user namespace with the host.
@@ -82,8 +92,21 @@ impl Default for Isolation {
             allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
             locked_mounts: true,
+            max_descendants: 512,
+            max_depth: 12,
         }
     }
+}
+
+/// Reads the greatest depth of cgroups.
+fn depth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let depth = u32::deserialize(deserializer)?;
+    if depth > MAX_DEPTH {
+        return Err(D::Error::custom(format!(
+            "in [isolation], max-depth is {depth}, and must be at most {MAX_DEPTH}"
+        )));
+    }
+    Ok(depth)
 }
 
 /// Reads the name of a user. A number would be read as a name here and as an id in /etc/subuid, and root's lines are

@@ -8,7 +8,9 @@ use super::daemon::Daemon;
 use super::{attach, ended, inspection_mounts, list, prepare, upgrade};
 use crate::isolation::Isolation;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::control::{Answer, Attach, Call, Isolate, Lock, Request, Response, VERSION};
+use eci_fs_protocol::control::{
+    Answer, Attach, Call, Isolate, Lock, Request, Response, VERSION, Watch,
+};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 /// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
@@ -167,6 +169,12 @@ fn answer(
             let isolation = isolation(daemon)?;
             let (isolated, namespace) = isolation.join_container(&key, pidfd, other.as_fd())?;
             return Ok((Response::Isolated(isolated), Some(namespace)));
+        }
+        Request::Watch(Watch { engine_root }) => {
+            let pidfd = next("pidfd")?;
+            let overlays = [next("overlay")?, next("overlay")?];
+            isolation(daemon)?.watch_overlays(pidfd, engine_root, overlays)?;
+            Response::Watched
         }
     };
     Ok((response, None))

@@ -151,7 +151,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let events = Arc::new(EventSet::new()?);
     let woken = Arc::clone(&events);
-    let isolation = Arc::new(Isolation::new(Arc::clone(&proc), move || woken.wake())?);
+    let overlays = Overlays::new()?;
+    let isolation = Isolation::new(Arc::clone(&proc), Arc::clone(&overlays), move || {
+        woken.wake()
+    });
+    let isolation = Arc::new(isolation?);
     if runtime.is_some() {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         let (claims, user) = (isolation::default_claims(), config.isolation.user.clone());
@@ -195,7 +199,7 @@ pub fn run(options: &Options) -> Result<()> {
             broker,
             events,
             journal,
-            overlays: Overlays::new()?,
+            overlays,
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),

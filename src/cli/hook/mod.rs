@@ -20,7 +20,7 @@ use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::output::{self, print_error};
 use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
 use eci_fs_protocol::choices::Choices;
-use eci_fs_protocol::control::{Attach, CgroupChoice, Lock, Request, Response};
+use eci_fs_protocol::control::{Attach, CgroupChoice, Lock, Request, Response, Watch};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use eci_fs_protocol::locks::Locks;
 
@@ -101,8 +101,7 @@ enum Action {
 #[derive(Debug, Clone)]
 struct HookCall {
     config: config::Hook,
-    /// See [`config::Isolation::delegate_cgroup_v1`].
-    delegate_cgroup_v1: bool,
+    isolation: config::Isolation,
     /// The file with a [`TakenOver`], if anything is taken over from the runtime.
     taken_over: Option<PathBuf>,
     /// The configuration, if it was named. A daemon that the hook starts reads the same one.
@@ -162,7 +161,7 @@ fn run(options: &Options) -> Result<()> {
     let deadline = begun + config.limit();
     let call = HookCall {
         config,
-        delegate_cgroup_v1: read.isolation.delegate_cgroup_v1,
+        isolation: read.isolation,
         taken_over: options.taken_over.clone(),
         config_path: options.config.clone(),
         deadline,
@@ -264,7 +263,7 @@ impl HookCall {
         if !container.writable_cgroup || container.root.as_ref() != Some(&isolated) {
             return;
         }
-        if let Err(error) = isolation::delegate_cgroups(container.pid, self.delegate_cgroup_v1) {
+        if let Err(error) = isolation::delegate_cgroups(container.pid, &self.isolation) {
             let name = &container.name;
             write_log(runtime_dir, format_args!("container {name}: {error}"));
         }
@@ -282,12 +281,25 @@ impl HookCall {
         let taken_over = self.taken_over.as_deref().map(read_taken_over);
         let taken_over = taken_over.transpose()?;
         if let Some(taken_over) = &taken_over {
-            isolation::sysctls::write(pidfd.as_fd(), &taken_over.sysctls)?;
+            isolation::sysctls_inside::write(pidfd.as_fd(), &taken_over.sysctls)?;
         }
         let locks = taken_over.map(|taken_over| taken_over.locks);
         match (decision, locks) {
-            (Decision::LeaveAlone, None) => Ok(()),
-            (Decision::LeaveAlone, Some(locks)) => self.lock(&pidfd, container.root, locks),
+            (Decision::LeaveAlone, locks) => {
+                if let Err(error) = self.watch_overlays(&pidfd, &container) {
+                    let name = &container.name;
+                    write_log(
+                        &self.config.runtime_dir,
+                        format_args!(
+                            "container {name}: its engine may see old names in its files: {error}"
+                        ),
+                    );
+                }
+                match locks {
+                    None => Ok(()),
+                    Some(locks) => self.lock(&pidfd, container.root, locks),
+                }
+            }
             (Decision::Attach(choices), None) => {
                 match self.attach(&pidfd, container, choices, None) {
                     Err(error)
@@ -301,6 +313,22 @@ impl HookCall {
                 }
             }
             (Decision::Attach(choices), locks) => self.attach(&pidfd, container, choices, locks),
+        }
+    }
+
+    /// Has the daemon keep the overlays of an isolated container in step that has no views.
+    fn watch_overlays(&self, pidfd: &OwnedFd, container: &ContainerInfo) -> Result<()> {
+        let stage = stage::real_path(&self.config.runtime_dir);
+        let root = container.root.as_deref();
+        let overlays = root.map(|root| Overlays::below(&stage, root)).transpose()?;
+        let Some(overlays) = overlays.flatten() else {
+            return Ok(());
+        };
+        let fds = [pidfd, &overlays.engine, &overlays.container].map(AsFd::as_fd);
+        let engine_root = overlays.path.clone();
+        match self.call(Request::Watch(Watch { engine_root }), &fds)? {
+            Response::Watched => Ok(()),
+            other => Err(unexpected_answer(&other)),
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Edits {
     pub sources: BTreeMap<usize, Source>,
     /// The nodes that take the place of entries of [`super::Container::devices`], by their place in it.
     pub devices: BTreeMap<usize, PathBuf>,
+    /// True if the runtime takes the mapping from the user namespace, and wants no other.
+    pub without_mapping: bool,
     /// The path of the time namespace, if it gets one.
     pub time_namespace: Option<PathBuf>,
     /// The hook that does what is taken over from the runtime ([`super::TakenOver`]), with the name of its stage; none if
@@ -185,8 +187,12 @@ fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {
     let mapping = serde_json::json!([
         { "containerID": 0, "hostID": edits.first_id, "size": edits.ids }
     ]);
-    linux.write("uidMappings", &mapping)?;
-    linux.write("gidMappings", &mapping)?;
+    for key in ["uidMappings", "gidMappings"] {
+        match edits.without_mapping {
+            true => linux.remove(key),
+            false => linux.write(key, &mapping)?,
+        }
+    }
     if edits.hook.is_some() {
         take_over(linux)?;
     }

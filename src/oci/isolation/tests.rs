@@ -96,6 +96,13 @@ fn a_container_gets_its_namespaces_and_its_mapping() {
     let mapping = json!([{"containerID": 0, "hostID": 524_288, "size": 65_536}]);
     assert_eq!(after["linux"]["uidMappings"], mapping);
     assert_eq!(after["linux"]["gidMappings"], mapping);
+    // A runtime that takes it from the namespace, also where the engine has written one that would have been ignored.
+    let alone = Edits {
+        without_mapping: true,
+        ..edits()
+    };
+    let after = edited(&after, &alone);
+    assert_eq!(after["linux"].as_object().unwrap().len(), 1, "{after}");
     let config = json!({"root": {"path": "r"}, "linux": {"namespaces": [{"type": "cgroup"}]}});
     let after = edited(&config, &edits());
     assert_eq!(after["linux"]["namespaces"].as_array().unwrap().len(), 2);

@@ -10,6 +10,7 @@ mod hostile;
 mod locked;
 mod namespaces;
 mod networks;
+mod pinned;
 mod ranges;
 mod refused;
 mod restricted;

@@ -394,14 +394,20 @@ fn privileged_a_network_that_cannot_be_moved_is_refused_and_stays_as_it_was() {
     bundle.run().refused(&["eci-runc: isolation: ", &path]);
     // As another start does while it replaces the network.
     network.give_to(&bundle);
-    let lock = fs::File::open(&network.path).unwrap();
-    lock.lock().unwrap();
+    let mut options = fs::File::options();
+    let lock = options.create(true).write(true).truncate(false);
+    let lock = lock.open(scene.runtime_dir().join("replaced")).unwrap();
+    rustix::fs::fcntl_lock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let own = network.path.display().to_string();
     bundle
         .run()
         .refused(&["eci-runc: isolation: ", &own, "start the container again"]);
     drop(lock);
     same(&before, &network.contents(), &path);
+    // A lock of the namespace itself, which a process in it can have, keeps nobody from it.
+    let lock = fs::File::open(&network.path).unwrap();
+    lock.lock().unwrap();
+    first_id(&mut Container::of_bundle(bundle));
     network.remove();
     daemon.end();
 }

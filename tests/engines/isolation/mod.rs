@@ -1,5 +1,6 @@
 //! Engines with containers that are isolated: everything that they do with them is as without isolation.
 
+mod copies;
 mod ends;
 mod ids;
 mod operator;

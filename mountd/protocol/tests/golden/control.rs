@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{
     Answer, Attach, Attached, Call, CgroupChoice, IdRange, Isolate, Isolated, Listed, Lock, Part,
-    Request, Response, Selector, Upgraded, VERSION,
+    Request, Response, Selector, Upgraded, VERSION, Watch,
 };
 use eci_fs_protocol::error::Error;
 use eci_fs_protocol::link::Usage;
@@ -69,6 +69,8 @@ golden! { requests, Request:
         r#""mounts":[{"point":"/v"},{"point":"/w","recursive":true}]},"#,
         r#""views":{"id":null,"cgroup":"namespace-root"}}}"#,
     );
+    Request::Watch(_) => Request::Watch(Watch { engine_root: "/o".into() }),
+        r#"{"watch":{"engine_root":"/o"}}"#;
 }
 
 golden! { responses, Response:
@@ -136,6 +138,7 @@ golden! { responses, Response:
         stage: "/run/eci-fs/stage".into(),
     }), r#"{"isolated":{"first_id":524288,"ids":65536,"stage":"/run/eci-fs/stage"}}"#;
     Response::Locked => Response::Locked, r#""locked""#;
+    Response::Watched => Response::Watched, r#""watched""#;
     Response::Failed(_) => Response::Failed(Error::refused("no")),
         r#"{"failed":{"kind":"refused","what":"no"}}"#;
 }

@@ -1,0 +1,170 @@
+//! The version of a runtime, by which it is known what it can do. The runtime is asked once, until the program is replaced.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use eci_fs_protocol::error::{Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// The directory of the runtime directory that has what is known about runtimes.
+const KNOWN: &str = "runtimes";
+
+/// The time that a runtime has to say its version.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// The most bytes that are read of what it says.
+const MOST: usize = 4096;
+
+/// The name of a runtime, and the parts of its version.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    name: String,
+    numbers: Vec<u32>,
+}
+
+impl Version {
+    /// Returns the version in a text such as "runc version 1.3.6".
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let (name, "version", version) = (words.next()?, words.next()?, words.next()?) else {
+            return None;
+        };
+        let number = |part: &str| {
+            let digits = part.split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse::<u32>().ok()
+        };
+        let numbers: Option<Vec<u32>> = version.split('.').take(3).map(number).collect();
+        Some(Self {
+            name: name.to_owned(),
+            numbers: numbers?,
+        })
+    }
+
+    /// Returns the version of a runtime, if it tells that. What is known is kept in `runtime_dir`.
+    pub(super) fn of(runtime: &Path, runtime_dir: &Path) -> Option<Self> {
+        let stat = fs::metadata(runtime).ok()?;
+        let (seconds, nanoseconds) = (stat.ctime(), stat.ctime_nsec());
+        // Whoever replaces the program changes one of these.
+        let identity = format!(
+            "{}-{}-{seconds}-{nanoseconds}-{}",
+            stat.dev(),
+            stat.ino(),
+            stat.len()
+        );
+        let known = runtime_dir.join(KNOWN).join(identity);
+        if let Ok(text) = fs::read_to_string(&known) {
+            return Self::parse(&text);
+        }
+        let said = ask(runtime);
+        let version = said.as_deref().ok().and_then(Self::parse);
+        let (Some(version), Ok(text)) = (version, &said) else {
+            tracing::debug!(?said, "a runtime does not tell its version");
+            return None;
+        };
+        // A script may call another program tomorrow. Where nothing can be written the runtime is asked again, too.
+        if !is_script(runtime) {
+            let _ = fs::create_dir(runtime_dir.join(KNOWN));
+            let new = known.with_extension(std::process::id().to_string());
+            let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, &known));
+        }
+        Some(version)
+    }
+
+    /// Returns true if the runtime is one of these, each with its first version.
+    pub(super) fn is_one_of(&self, firsts: &[(&str, [u32; 3])]) -> bool {
+        let first = firsts.iter().find(|(name, _)| *name == self.name);
+        first.is_some_and(|(_, first)| self.numbers.as_slice() >= first.as_slice())
+    }
+}
+
+fn is_script(program: &Path) -> bool {
+    let mut first = [0; 2];
+    fs::File::open(program).is_ok_and(|mut file| file.read_exact(&mut first).is_ok())
+        && first == *b"#!"
+}
+
+/// Returns what a runtime says of its version.
+fn ask(runtime: &Path) -> Result<String> {
+    let trouble = |e: std::io::Error| Error::io("ask the version of", runtime, e);
+    let mut child = Command::new(runtime)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(trouble)?;
+    let said = hear(&mut child).map_err(trouble);
+    // It may have ended.
+    let _ = child.kill();
+    let _ = child.wait();
+    said
+}
+
+fn hear(child: &mut Child) -> std::io::Result<String> {
+    let Some(mut pipe) = child.stdout.take() else {
+        return Ok(String::new());
+    };
+    let limit = Timespec::try_from(LIMIT).map_err(std::io::Error::other)?;
+    // A runtime writes it at once.
+    let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
+    if poll(&mut fds, Some(&limit))? == 0 {
+        return Err(std::io::ErrorKind::TimedOut.into());
+    }
+    let mut bytes = [0; MOST];
+    let count = pipe.read(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let firsts = [("runc", [1, 2, 0]), ("crun", [1, 22, 0])];
+        for (text, able) in [
+            (
+                "runc version 1.1.5+ds1\ncommit: x\nspec: 1.0.2-dev\n",
+                false,
+            ),
+            ("runc version 1.2.0-rc.1\n", true),
+            ("runc version 1.3.6\n", true),
+            ("runc version 1.10.0\n", true),
+            ("crun version 1.8.1\ncommit: x\n", false),
+            ("crun version 1.22\n", false),
+            ("crun version 1.22.1\n", true),
+            ("crun version 1.28\n", true),
+            ("crun version 1.8.4\n", false),
+            ("youki version 0.7.0\n", false),
+            ("runc 1.3\n", false),
+            ("runc version x\n", false),
+            ("", false),
+        ] {
+            let version = Version::parse(text);
+            let is_able = version.is_some_and(|version| version.is_one_of(&firsts));
+            assert_eq!(is_able, able, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_script_is_asked_each_time_and_what_does_not_answer_has_no_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("runtime");
+        let says = |text: &str| {
+            fs::write(&script, format!("#!/bin/sh\necho {text}\n")).unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            Version::of(&script, dir.path())
+        };
+        for text in ["runc version 1.3.6", "crun version 1.22", "hello"] {
+            assert_eq!(says(text), Version::parse(text), "{text}");
+        }
+        assert!(!dir.path().join(KNOWN).exists());
+        assert_eq!(Version::of(Path::new("/nothing"), dir.path()), None);
+    }
+}
