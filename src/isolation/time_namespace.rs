@@ -289,6 +289,7 @@ mod tests {
             runtime,
             runtime_dir: dir,
             joined,
+            locks: None,
         };
         of(&bundle, dir)
     }

@@ -33,6 +33,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     cargo.args(["--no-capture", "--run-ignored", "all", "isolation::"]);
     cargo.env("ECI_FS_VM_ISOLATION", "all");
     run_command(cargo.current_dir(workspace_root()))?;
+    let mut cargo = command(setup::cargo());
+    cargo.args(["nextest", "run", "--package", "eci-fs", "--test", "container"]);
+    cargo.args(["--profile", "soak", "--no-capture", "isolation::locked::"]);
+    cargo.env("ECI_FS_BREACHES", "all");
+    run_command(cargo.current_dir(workspace_root()))?;
     // Not as released: these tests change the sizes of views, which only a build with debugging aids lets them do.
     let mut cargo = command(setup::cargo());
     cargo.args(["nextest", "run", "--package", "eci-fs", "--test", "stress"]);
