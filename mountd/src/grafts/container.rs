@@ -51,6 +51,8 @@ pub struct Progress {
     /// With a root: the mounts that the kernel locks. The container gets no spares then: of a procfs without grafts the
     /// kernel would make others for it.
     pub locks: Option<Locks>,
+    /// True if the kernel has locked mounts of it before. It gets no spares either.
+    pub has_locks: bool,
 }
 
 impl Progress {
@@ -141,7 +143,8 @@ fn attach_there(
         locks::apply(visit, subject, root, &targets, locks, rows)?;
     }
     // Before the visit is done: a thread of the container can hold the directory on which the spares are mounted.
-    let seen = progress.locks.is_none() && (root.is_none() || progress.unmasked);
+    let locked = progress.has_locks || progress.locks.is_some();
+    let seen = !locked && (root.is_none() || progress.unmasked);
     let spares = match seen {
         true => visit
             .touch(|| spare::mount(visit, subject, &targets))

@@ -34,7 +34,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     cargo.env("ECI_FS_VM_ISOLATION", "all");
     run_command(cargo.current_dir(workspace_root()))?;
     let mut cargo = command(setup::cargo());
-    cargo.args(["nextest", "run", "--package", "eci-fs", "--test", "container"]);
+    cargo.args([
+        "nextest",
+        "run",
+        "--package",
+        "eci-fs",
+        "--test",
+        "container",
+    ]);
     cargo.args(["--profile", "soak", "--no-capture", "isolation::locked::"]);
     cargo.env("ECI_FS_BREACHES", "all");
     run_command(cargo.current_dir(workspace_root()))?;
