@@ -43,6 +43,7 @@ pub(super) fn attach(
         root,
         unmasked,
         locks,
+        has_locks: false,
     };
     if let Some(id) = &id {
         registry::check_id(id)?;
@@ -140,8 +141,8 @@ pub(super) fn lock(
     let _operation = containers.shared.begin_for(asker)?;
     let progress = Progress {
         root: Some(root),
-        unmasked: false,
         locks: Some(locks),
+        ..Progress::default()
     };
     containers.grafter.lock(&subject, progress)
 }

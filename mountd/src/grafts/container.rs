@@ -51,6 +51,8 @@ pub struct Progress {
     /// With a root: the mounts that the kernel locks. The container gets no spares then: of a procfs without grafts the
     /// kernel would make others for it.
     pub locks: Option<Locks>,
+    /// True if the kernel has locked mounts of it before. It gets no spares either.
+    pub has_locks: bool,
 }
 
 impl Progress {
@@ -141,7 +143,8 @@ fn attach_there(
         locks::apply(visit, subject, root, &targets, locks, rows)?;
     }
     // Before the visit is done: a thread of the container can hold the directory on which the spares are mounted.
-    let seen = progress.locks.is_none() && (root.is_none() || progress.unmasked);
+    let locked = progress.has_locks || progress.locks.is_some();
+    let seen = !locked && (root.is_none() || progress.unmasked);
     let spares = match seen {
         true => visit
             .touch(|| spare::mount(visit, subject, &targets))
@@ -306,7 +309,7 @@ pub(super) fn detach(
     })
 }
 
-/// Takes the topmost grafts at `paths` out of a container, as [`detach`]. Returns their number, and true if there may be
+/// Takes the topmost grafts at `paths` out of a container, as [`detach`], and covers those that are locked. Returns their number, and true if there may be
 /// dead grafts below them.
 fn uncover_layer(
     visit: &Visit,
@@ -338,7 +341,7 @@ fn uncover_layer(
             None => target.occupant == Occupant::Foreign && visit.is_dead(&target.entry)?,
         };
         if its {
-            work.push(target);
+            work.push((path.as_str(), target));
         } else if slot.is_some() {
             tracing::warn!(
                 path,
@@ -347,18 +350,25 @@ fn uncover_layer(
             );
         }
     }
+    let mut locked = Vec::new();
     visit.mounts().inside(&subject.pidfd, || {
         visit.touch(|| spare::unmount(&targets))?;
-        for target in &work {
-            visit.touch(|| uncover(target))??;
+        for (path, target) in &work {
+            match visit.touch(|| uncover(target))? {
+                Err(error) if error.errno == Some(Errno::INVAL.raw_os_error()) => {
+                    locked.push((*path, target));
+                }
+                done => done?,
+            }
         }
         Ok(())
     })?;
+    locks::cover(visit, subject, &targets, &locked)?;
     let more = (slot.is_some() || !work.is_empty()) && targets.has_foreign();
     Ok((work.len(), more))
 }
 
-/// Unmounts the mount at a target. The thread is inside of the container.
+/// Unmounts the mount at a target. The thread is inside of the container. For a mount that is locked the kernel says EINVAL.
 fn uncover(target: &Target) -> Result<()> {
     // umount2 takes a path. The only one that cannot be redirected is a name in a directory that is held open.
     rustix::process::fchdir(&*target.parent)

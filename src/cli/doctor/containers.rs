@@ -38,6 +38,19 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
             "let their engine mask paths of /proc, or forbid user namespaces; see docs/security.md",
         );
     }
+    let unlocked = containers
+        .iter()
+        .filter(|container| container.range.is_some() && container.grafts > 0 && !container.locked)
+        .map(|container| container.id.as_str());
+    if let Some(names) = names(unlocked) {
+        findings.note(
+            format!(
+                "these containers have user namespaces of their own, and their grafts are not locked: with \
+                 CAP_SYS_ADMIN in there they can be taken away: {names}"
+            ),
+            "start them anew as isolated containers with locked mounts; see docs/isolation.md",
+        );
+    }
     let without = containers
         .iter()
         .filter(|container| shares_clocks(&proc, container.pid))

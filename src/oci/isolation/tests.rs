@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::container::MAX_ENTRIES;
 use super::edits::{PING_GROUPS, clamp_groups};
 use super::*;
+use crate::oci::hooks::Hook;
 
 fn edits() -> Edits {
     Edits {
@@ -239,4 +240,91 @@ fn hostile_configurations_are_refused() {
     ] {
         assert!(Container::parse(&text).is_err(), "{text:.100}");
     }
+}
+
+#[test]
+fn what_the_hook_does_is_taken_over_and_the_rest_is_left_to_the_runtime() {
+    let config = json!({
+        "root": {"path": "r", "readonly": true},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+            {"destination": "/dev/shm", "type": "bind", "source": "/s", "options": ["rbind", "ro"]},
+            {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+            {"destination": "v/../w", "source": "/v", "options": ["rbind", "rw", "ro"]},
+            {"destination": "/x", "type": "bind", "source": "/x", "options": ["ro", "rw"]},
+            {"destination": "/y", "source": "/y", "options": ["bind", "rro", "idmap"]},
+        ],
+        "linux": {
+            "maskedPaths": ["/proc/kcore", "/etc/secret", "/sys/firmware"],
+            "readonlyPaths": ["/proc/sys", "/etc"],
+            "sysctl": {"net.core.somaxconn": "7", "vm.swappiness": "3", PING_GROUPS: "0 2147483647"},
+        },
+    });
+    let container = Container::parse(&config.to_string()).unwrap();
+    assert!(container.root_read_only);
+    let taken = TakenOver::of(&container, 65_536);
+    let points: Vec<_> = taken
+        .locks
+        .mounts
+        .iter()
+        .map(|mount| (mount.point.to_str(), mount.recursive))
+        .collect();
+    let wanted = [
+        ("/sys", false),
+        ("/sys/fs/cgroup", false),
+        ("/w", false),
+        ("/y", true),
+    ];
+    assert_eq!(
+        points,
+        wanted.map(|(point, recursive)| (Some(point), recursive))
+    );
+    assert_eq!(
+        taken.locks.masked,
+        ["/proc/kcore", "/sys/firmware"].map(PathBuf::from)
+    );
+    assert_eq!(taken.locks.read_only, [PathBuf::from("/proc/sys")]);
+    let sysctls: Vec<_> = taken
+        .sysctls
+        .iter()
+        .map(|(path, value)| (path.to_str().unwrap(), value.as_str()))
+        .collect();
+    assert_eq!(
+        sysctls,
+        [
+            ("net/core/somaxconn", "7"),
+            ("net/ipv4/ping_group_range", "0 65535")
+        ]
+    );
+
+    let hook = Hook {
+        path: "/usr/bin/eci-fs".into(),
+        args: ["eci-fs", "hook", "createRuntime"]
+            .map(str::to_owned)
+            .to_vec(),
+        env: Vec::new(),
+        timeout: 15,
+    };
+    let with_hook = Edits {
+        hook: Some(("createRuntime", hook)),
+        ..edits()
+    };
+    let after = edited(&config, &with_hook);
+    assert_eq!(after["linux"]["maskedPaths"], json!(["/etc/secret"]));
+    assert_eq!(after["linux"]["readonlyPaths"], json!(["/etc"]));
+    assert_eq!(after["linux"]["sysctl"], json!({"vm.swappiness": "3"}));
+    assert_eq!(
+        after["hooks"]["createRuntime"][0]["path"],
+        "/usr/bin/eci-fs"
+    );
+    assert_eq!(after["mounts"], config["mounts"]);
+    let without = edited(&config, &edits());
+    assert_eq!(
+        without["linux"]["maskedPaths"],
+        config["linux"]["maskedPaths"]
+    );
+    assert_eq!(without["hooks"], Value::Null);
 }

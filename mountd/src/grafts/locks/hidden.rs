@@ -8,6 +8,7 @@ use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, move_mount, open_tree,
 };
 
+use super::super::open::is_mount_root;
 use super::super::target::{Target, Targets};
 use super::super::visits::Visit;
 use crate::container::Subject;
@@ -77,6 +78,11 @@ pub(super) fn make_read_only(
         };
         let options = targets.options_at(&target.entry, path)? | MountFlags::RDONLY;
         visit.mounts().inside(&subject.pidfd, || {
+            // A graft, mostly.
+            if is_mount_root(&target.entry, path)? {
+                return set_options(&visit.mounts().proc, &target.entry, options)
+                    .map_err(|e| Error::io("make read-only", *path, e));
+            }
             let flags = OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_EMPTY_PATH

@@ -8,11 +8,16 @@
 //! 2. the whole trees at /proc, /sys and read-only volumes are taken out, copied over the border of a user namespace, and
 //!    put back (`trees`).
 //!
+//! Grafts that are locked stay when a container is detached: they are covered then (`covers`).
+//!
 //! The copy is made in a mount namespace that only the thread of the visit has. It ends with the thread, so nothing stays
 //! mounted anywhere if the daemon or the container is killed.
 
+mod covers;
 mod hidden;
 mod trees;
+
+pub(super) use covers::cover;
 
 use std::path::{Path, PathBuf};
 
@@ -26,6 +31,14 @@ use eci_fs_protocol::locks::Locks;
 
 /// The directories whose trees are locked in any case.
 const TOPS: [&str; 2] = ["/proc", "/sys"];
+
+/// The directory in the namespace of the source mounts on which trees are put together, in a copy of that namespace.
+const STAGE: &str = "/mounts";
+
+/// Returns the path at which the tree with a number is put together.
+fn stage_of(number: usize) -> PathBuf {
+    Path::new(STAGE).join(number.to_string())
+}
 
 /// Makes the paths read-only on which grafts are going to lie. Those that are grafts themselves, or lie in one, are left
 /// to [`apply`].

@@ -3,28 +3,28 @@
 //! The mount at the top of a tree cannot be locked, as it is moved. It keeps "ro". So a container may unmount its /proc as
 //! a whole: nothing comes to light by that, and the kernel lets it mount no other one.
 
+use std::borrow::Cow;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree,
     unmount,
 };
 
-use super::super::open::{at, open_root, open_top};
+use super::super::open::{at, is_mount_root, open_root, open_top};
 use super::super::source_mounts::do_mount;
 use super::super::visits::Visit;
-use super::TOPS;
+use super::covers::make_point;
+use super::{STAGE, TOPS, stage_of};
+use crate::container::mountinfo::Mount;
 use crate::container::procfs::Proc;
 use crate::container::{Subject, open_within};
 use crate::faults;
 use crate::isolation::copy_mounts;
 use eci_fs_protocol::error::{Error, Result};
 use eci_fs_protocol::locks::ReadOnlyMount;
-
-/// The directory in the namespace of the source mounts on which trees are put together, in a copy of that namespace.
-const STAGE: &str = "/mounts";
 
 /// The most mounts that lie on one another at /proc or /sys.
 const MOST_LAYERS: usize = 16;
@@ -64,10 +64,9 @@ pub(super) fn lock(
         )?;
         open_root(&above, root)
     })??;
-    // A place comes before those in it. They are taken out first, and put back last.
     let mut trees = Vec::with_capacity(places.len());
     visit.mounts().inside(&subject.pidfd, || {
-        for place in places.into_iter().rev() {
+        for place in places {
             let taken = visit.touch(|| take(proc, &root, &place))??;
             trees.extend(taken.map(|tree| (place, tree)));
         }
@@ -77,44 +76,50 @@ pub(super) fn lock(
     let locked = locked(visit, &trees)?;
     faults::kill_at("locks-made");
     visit.mounts().inside(&subject.pidfd, || {
-        for ((place, _), tree) in trees.iter().zip(&locked).rev() {
+        for ((place, _), tree) in trees.iter().zip(&locked) {
             visit.touch(|| put(&root, place, tree))??;
         }
         Ok(())
     })
 }
 
-/// Returns the places of all trees, each before those in it.
+/// Returns the places of all trees. None lies in another one.
 fn places(mounts: &[ReadOnlyMount]) -> Result<Vec<Place>> {
-    let mut places: Vec<Place> = Vec::new();
-    for top in TOPS {
-        let in_it = mounts.iter().filter_map(|mount| {
-            let below = mount.point.strip_prefix(top).ok()?;
-            let recursive = mount.recursive || !below.as_os_str().is_empty();
-            Some((below.to_owned(), recursive))
-        });
-        places.push(Place {
+    let mut places: Vec<Place> = TOPS
+        .iter()
+        .map(|top| Place {
             path: top.into(),
-            read_only: in_it.collect(),
-        });
-    }
+            read_only: Vec::new(),
+        })
+        .collect();
+    let mut mounts: Vec<&ReadOnlyMount> = mounts.iter().collect();
+    // What lies in another one comes after that.
+    mounts.sort_unstable_by(|a, b| a.point.cmp(&b.point));
     for mount in mounts {
-        if !mount.point.is_absolute() {
+        let point = &mount.point;
+        if !point.is_absolute() {
             return Err(Error::refused(format!(
                 "the mount point {} is not absolute",
-                mount.point.display()
+                point.display()
             )));
         }
-        let is_known = |place: &Place| place.path == mount.point;
-        let in_top = TOPS.iter().any(|top| mount.point.starts_with(top));
-        if !in_top && !places.iter().any(is_known) {
-            places.push(Place {
-                path: mount.point.clone(),
+        let around = places
+            .iter_mut()
+            .find(|place| point.starts_with(&place.path));
+        match around {
+            Some(place) => {
+                let below = point.strip_prefix(&place.path).unwrap_or(point);
+                let is_below = place.is_top() && !below.as_os_str().is_empty();
+                // Cgroups of version 1 are several mounts.
+                let recursive = mount.recursive || is_below;
+                place.read_only.push((below.to_owned(), recursive));
+            }
+            None => places.push(Place {
+                path: point.clone(),
                 read_only: vec![(PathBuf::new(), mount.recursive)],
-            });
+            }),
         }
     }
-    places.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     Ok(places)
 }
 
@@ -125,14 +130,11 @@ fn take(proc: &Proc, root: &OwnedFd, place: &Place) -> Result<Option<OwnedFd>> {
     let Some(opened) = open(root, place)? else {
         return Ok(None);
     };
-    if !is_mount_root(&opened, &place.path)? {
+    if !is_mount_root(&opened, &text(&place.path))? {
         if place.is_top() {
             return Ok(None);
         }
-        return Err(Error::refused(format!(
-            "the runtime has mounted nothing at {}",
-            place.path.display()
-        )));
+        return Err(nothing_at(&place.path));
     }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -149,7 +151,9 @@ fn take(proc: &Proc, root: &OwnedFd, place: &Place) -> Result<Option<OwnedFd>> {
         let path = format!("thread-self/fd/{}", opened.as_raw_fd());
         unmount(path, UnmountFlags::DETACH).map_err(trouble)?;
         next = match open(root, place)? {
-            Some(below) if place.is_top() && is_mount_root(&below, &place.path)? => Some(below),
+            Some(below) if place.is_top() && is_mount_root(&below, &text(&place.path))? => {
+                Some(below)
+            }
             _ => None,
         };
     }
@@ -169,15 +173,6 @@ fn open(root: &OwnedFd, place: &Place) -> Result<Option<OwnedFd>> {
     open_within(root, &place.path, OFlags::PATH | OFlags::CLOEXEC, resolve)
         .map(Some)
         .map_err(|e| Error::io("open the container's", &place.path, e))
-}
-
-/// Returns true if a file is the root of a mount.
-fn is_mount_root(file: &OwnedFd, path: &Path) -> Result<bool> {
-    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-    let stat = statx(file, "", flags, StatxFlags::TYPE)
-        .map_err(|e| Error::io("look at the container's", path, e))?;
-    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// Returns locked copies of trees, detached. The thread is in the namespace of the source mounts.
@@ -204,21 +199,12 @@ fn locked(visit: &Visit, trees: &[(Place, OwnedFd)]) -> Result<Vec<OwnedFd>> {
     })
 }
 
-/// Returns the path at which the tree with a number is put together.
-fn stage_of(number: usize) -> PathBuf {
-    Path::new(STAGE).join(number.to_string())
-}
-
 /// Attaches a tree in the copy of the namespace of the source mounts. Returns the path.
 fn attach(number: usize, place: &Place, tree: &OwnedFd) -> Result<PathBuf> {
     let point = stage_of(number);
     let trouble = |e| Error::io("attach the mounts of", &place.path, e);
-    if at(tree, &place.path.to_string_lossy())?.directory {
-        rustix::fs::mkdir(&point, Mode::from_raw_mode(0o700)).map_err(trouble)?;
-    } else {
-        let mode = Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(CWD, &point, FileType::RegularFile, mode, 0).map_err(trouble)?;
-    }
+    let directory = at(tree, &text(&place.path))?.directory;
+    make_point(&point, directory).map_err(trouble)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(tree, "", CWD, &point, flags).map_err(trouble)?;
     Ok(point)
@@ -230,26 +216,50 @@ fn make_read_only(proc: &Proc, point: &Path, place: &Place) -> Result<()> {
         return Ok(());
     }
     let mounts = proc.mounts("thread-self/mountinfo")?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(point, flags, Mode::empty())
+        .map_err(|e| Error::io("open the mounts of", &place.path, e))?;
     for (below, recursive) in &place.read_only {
-        let first = match below.as_os_str().is_empty() {
-            true => point.to_owned(),
-            false => point.join(below),
+        let path = place.path.join(below);
+        let inner = match below.as_os_str().is_empty() {
+            true => None,
+            false => Some(open_inner(&opened, below, &path)?),
         };
-        let is_meant = |mounted: &Path| match recursive {
-            true => mounted.starts_with(&first),
-            false => mounted == first,
+        let id = at(inner.as_ref().unwrap_or(&opened), &text(&path))?.mount;
+        let first = mounts.iter().find(|mount| mount.id == id);
+        let first = first.ok_or_else(|| nothing_at(&path))?;
+        let is_meant = |mount: &&Mount| {
+            mount.id == id || *recursive && Path::new(&mount.point).starts_with(&first.point)
         };
-        let meant = mounts
-            .iter()
-            .filter(|mount| is_meant(Path::new(&mount.point)));
-        for mount in meant {
+        for mount in mounts.iter().filter(is_meant) {
             let flags = mount.kept_flags() | MountFlags::RDONLY | MountFlags::BIND;
-            mount_remount(mount.point.as_str(), flags, "").map_err(|e| {
-                Error::io("make read-only the mounts of", place.path.join(below), e)
-            })?;
+            mount_remount(mount.point.as_str(), flags, "")
+                .map_err(|e| Error::io("make read-only the mounts at", &path, e))?;
         }
     }
     Ok(())
+}
+
+/// Opens the root of a mount in a tree.
+fn open_inner(tree: &OwnedFd, below: &Path, path: &Path) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let inner = open_within(tree, below, OFlags::PATH | OFlags::CLOEXEC, resolve)
+        .map_err(|e| Error::io("open the container's", path, e))?;
+    match is_mount_root(&inner, &text(path))? {
+        true => Ok(inner),
+        false => Err(nothing_at(path)),
+    }
+}
+
+fn text(path: &Path) -> Cow<'_, str> {
+    path.to_string_lossy()
+}
+
+fn nothing_at(path: &Path) -> Error {
+    Error::refused(format!(
+        "the runtime has mounted nothing at {}",
+        path.display()
+    ))
 }
 
 /// Puts a tree into the container, whose mount namespace the thread is in.
@@ -266,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_comes_before_those_in_it_and_what_lies_below_proc_and_sys_is_in_theirs() {
+    fn what_lies_in_a_tree_is_no_tree_of_its_own() {
         let mount = |point: &str, recursive| ReadOnlyMount {
             point: point.into(),
             recursive,
@@ -276,7 +286,7 @@ mod tests {
             mount("/sys/fs/cgroup", false),
             mount("/sys", false),
             mount("/v", true),
-            mount("/v", false),
+            mount("/vw", false),
         ];
         let place = |path: &str, read_only: &[(&str, bool)]| Place {
             path: path.into(),
@@ -287,9 +297,9 @@ mod tests {
         };
         let wanted = [
             place("/proc", &[]),
-            place("/sys", &[("fs/cgroup", true), ("", false)]),
-            place("/v", &[("", true)]),
-            place("/v/w", &[("", false)]),
+            place("/sys", &[("", false), ("fs/cgroup", true)]),
+            place("/v", &[("", true), ("w", false)]),
+            place("/vw", &[("", false)]),
         ];
         assert_eq!(places(&mounts).unwrap(), wanted);
         assert!(places(&[mount("v", false)]).is_err());

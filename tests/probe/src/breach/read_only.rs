@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use nix::libc;
 use nix::sched::CloneFlags;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsPickFlags, MountFlags, OpenTreeFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag,
@@ -84,7 +84,8 @@ pub(super) const ATTEMPTS: &[(&str, Attempt)] = &[
         Ok(at.writes("/o/vol/w"))
     }),
     ("ro-32", |at| {
-        let flags = (MountFlags::BIND.bits()) | libc::MS_REMOUNT as u32;
+        let kept = MountFlags::BIND | MountFlags::NODEV;
+        let flags = kept.bits() | libc::MS_REMOUNT as u32;
         let call = Call32::Mount("", VOLUME, flags);
         at.step("remount", calls::call_32(call));
         Ok(at.writes(FILE))
@@ -144,6 +145,7 @@ pub(super) const ATTEMPTS: &[(&str, Attempt)] = &[
         Ok(at.writes(SYSCTL))
     }),
     ("ro-sysfs", |at| {
+        at.remounts("/sys", MountFlags::empty());
         at.remounts("/sys", MountFlags::BIND);
         Ok(at.writes("/sys/class/net/lo/mtu"))
     }),
@@ -167,8 +169,18 @@ pub(super) const ATTEMPTS: &[(&str, Attempt)] = &[
 ];
 
 impl Try {
-    /// Takes "ro" away, with all other options.
+    /// Takes "ro" away, and no other option: the runtime has locked those.
     fn remounts(&mut self, path: &str, flags: MountFlags) {
+        let kept = [
+            (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+            (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+            (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        ];
+        let Some(stat) = self.step("look at the options", statvfs(path)) else {
+            return;
+        };
+        let kept = kept.iter().filter(|(has, _)| stat.f_flag.contains(*has));
+        let flags = kept.fold(flags, |all, (_, flag)| all | *flag);
         self.step("remount", mount_remount(path, flags, ""));
     }
 

@@ -29,6 +29,18 @@ pub struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     test::run(&test::Arguments::default())?;
     isolation()?;
+    let mut cargo = command(setup::cargo());
+    cargo.args([
+        "nextest",
+        "run",
+        "--package",
+        "eci-fs",
+        "--test",
+        "container",
+    ]);
+    cargo.args(["--profile", "soak", "--no-capture", "isolation::locked::"]);
+    cargo.env("ECI_FS_BREACHES", "all");
+    run_command(cargo.current_dir(workspace_root()))?;
     // Not as released: these tests change the sizes of views, which only a build with debugging aids lets them do.
     let mut cargo = command(setup::cargo());
     cargo.args(["nextest", "run", "--package", "eci-fs", "--test", "stress"]);
