@@ -19,6 +19,7 @@ use super::list_copy::ListCopy;
 use super::listen::listen;
 use super::options::Options;
 use super::predecessor::Predecessor;
+use super::prepare::Wish;
 use super::server_slot::ServerSlot;
 use super::standard_streams::write_to_log;
 use super::state::{DaemonState, Shared};
@@ -199,7 +200,7 @@ pub fn run(options: &Options) -> Result<()> {
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
-            preparing: Mutex::default(),
+            wish: Wish::default(),
         }),
         shared,
         endpoint,
