@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use rustix::process::{Resource, getrlimit};
 
 use super::containers::{Containers, next_of};
+use super::prepared_slot::PreparedSlot;
 use crate::threads::Mend;
 use crate::{faults, threads};
 use eci_fs_protocol::error::Result;
@@ -21,43 +22,6 @@ const SHARE: u64 = 8;
 /// The time after an attach in which nothing is prepared while something is left from before. The runtime goes on with the
 /// container then, and its engine waits for that. The preparation takes as much of a CPU as the attach.
 const QUIET: Duration = Duration::from_millis(100);
-
-/// The slot of a container that is going to be attached.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PreparedSlot {
-    pub(super) slot: u64,
-    pub(super) generation: u32,
-    /// False if a command came while its clones were made.
-    is_whole: bool,
-}
-
-/// The wish that the next attaches are prepared. Attaches have it, and a thread hears of it.
-#[derive(Debug, Default)]
-pub(super) struct Wish {
-    is_there: Mutex<bool>,
-    came: Condvar,
-}
-
-impl Wish {
-    /// Has the next attaches prepared, soon.
-    pub(super) fn make(&self) {
-        *self.is_there.lock() = true;
-        self.came.notify_one();
-    }
-
-    /// Waits for a wish, until `end` if there is one. Returns false if none came.
-    fn take(&self, end: Option<Instant>) -> bool {
-        let mut is_there = self.is_there.lock();
-        while !*is_there {
-            match end {
-                Some(end) if self.came.wait_until(&mut is_there, end).timed_out() => break,
-                Some(_) => {}
-                None => self.came.wait(&mut is_there),
-            }
-        }
-        std::mem::take(&mut *is_there)
-    }
-}
 
 /// Starts the thread that prepares the next attaches.
 ///
@@ -141,29 +105,4 @@ fn next_to_prepare(containers: &Containers) -> Option<(usize, PreparedSlot, Vec<
         .inspect_err(|error| tracing::debug!(%error, "the next container is not expected"))
         .ok()?;
     Some((count, expected, rows))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wish_is_kept_until_it_is_taken_and_is_one_however_often_it_was_made() {
-        let wish = Wish::default();
-        wish.make();
-        wish.make();
-        assert!(wish.take(None));
-        assert!(!wish.take(Some(Instant::now())));
-        wish.make();
-        assert!(wish.take(Some(Instant::now())));
-    }
-
-    #[test]
-    fn a_thread_that_waits_for_a_wish_hears_of_it() {
-        let wish = Arc::new(Wish::default());
-        let others = Arc::clone(&wish);
-        let waits = std::thread::spawn(move || others.take(None));
-        wish.make();
-        assert!(waits.join().unwrap());
-    }
 }
