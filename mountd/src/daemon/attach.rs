@@ -98,6 +98,7 @@ pub(super) fn attach(
         None => containers.prepared.lock().pop_front(),
         Some(_) => None,
     };
+    let prepared = prepared.map(|next| (next.slot, next.generation));
     let asked = Asked {
         choice,
         choices,

@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use super::event_set::EventSet;
 use super::journal::Journal;
 use super::list_copy::ListCopy;
+use super::prepared_slot::PreparedSlot;
 use super::state::{DaemonState, Shared};
+use super::wish::Wish;
 use crate::broker::Broker;
 use crate::container::Described;
 use crate::container::procfs::Proc;
@@ -33,12 +35,12 @@ pub(super) struct Containers {
     pub(super) journal: Arc<Journal>,
     pub(super) isolation: Arc<Isolation>,
     pub(super) overlays: Arc<Overlays>,
-    /// The slots and generations of the next containers, for which clones are prepared.
-    pub(super) prepared: Mutex<VecDeque<(u64, u32)>>,
+    /// The slots of the next containers, for which clones are prepared.
+    pub(super) prepared: Mutex<VecDeque<PreparedSlot>>,
     /// The list, while an upgrade holds the state.
     pub(super) list_copy: ListCopy,
-    /// Held while clones are prepared.
-    pub(super) preparing: Mutex<()>,
+    /// The wish for more of them.
+    pub(super) wish: Wish,
 }
 
 /// The part of a request that stays with a container.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::asker::Asker;
 use super::daemon::Daemon;
-use super::{attach, ended, inspection_mounts, list, prepare, upgrade};
+use super::{attach, ended, inspection_mounts, list, upgrade};
 use crate::isolation::Isolation;
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::control::{
@@ -66,8 +66,7 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
         }
         // A daemon of a single command has no next container.
         if attached && daemon.endpoint.is_some() {
-            prepare::prepare(&daemon.containers);
-            daemon.containers.isolation.prepare_next();
+            daemon.containers.wish.make();
         }
         if ends_something {
             after();

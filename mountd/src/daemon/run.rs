@@ -24,6 +24,7 @@ use super::standard_streams::write_to_log;
 use super::state::{DaemonState, Shared};
 use super::supervision::Supervision;
 use super::watchdog::Watchdog;
+use super::wish::Wish;
 use super::{event_loop, restore, shutdown};
 use crate::broker::Broker;
 use crate::config::Config;
@@ -203,7 +204,7 @@ pub fn run(options: &Options) -> Result<()> {
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
-            preparing: Mutex::default(),
+            wish: Wish::default(),
         }),
         shared,
         endpoint,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{breach, facts, files, hang, stress, tune, ways, work};
+use crate::{breach, facts, files, hang, stress, timed, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -100,6 +100,8 @@ impl Agent {
                 leave_bounding_set()?;
                 Ok(Value::Null)
             }
+            // {what is done with files: nanoseconds}
+            ["time-files"] => timed::time_files(),
             ["burn", milliseconds] => work::burn(number(milliseconds)?),
             ["allocate", bytes] => {
                 let bytes = number(bytes)?;
