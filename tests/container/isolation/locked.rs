@@ -222,7 +222,7 @@ fn privileged_a_container_sees_the_locked_trees_and_nothing_lies_beneath_them() 
         for path in [
             "/proc/sys",
             "/proc/irq",
-            "/proc/sysrq-trigger",
+            "/proc/fs",
             "/sys",
             "/vol",
         ] {
