@@ -91,7 +91,7 @@ impl Default for Isolation {
             image_annotation: String::new(),
             allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
-            locked_mounts: true,
+            locked_mounts: false,
             max_descendants: 512,
             max_depth: 12,
         }

@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(config.hook.allow, Choice::ALL);
         assert_eq!(config.raise.tunables(), []);
         assert!(!config.isolation.enabled && !config.isolation.opt_out);
-        assert!(!config.isolation.delegate_cgroup_v1 && config.isolation.locked_mounts);
+        assert!(!config.isolation.delegate_cgroup_v1 && !config.isolation.locked_mounts);
         assert_eq!(config.isolation.user, "eci-fs");
         assert_eq!(config.isolation.host_namespaces, HostNamespaces::Refuse);
         assert_eq!(config.isolation.unmapped_volumes, UnmappedVolumes::Pass);
@@ -148,7 +148,7 @@ mod tests {
              restricted-mounts = ['/srv/keys']\nallowed-mounts = ['/etc/app', '/data/*/x']\nallowed-devices = ['/dev/sdb']\n\
              image-annotation = 'io.kubernetes.cri.image-name'\n\
              allowed-images = { 'sha256:0000000000000000000000000000000000000000000000000000000000000000' = ['/a'] }\n\
-             locked-mounts = false\n[raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
+             locked-mounts = true\n[raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
         );
         let config = config.unwrap();
         assert_eq!(config.views.freshness, 100);
@@ -172,7 +172,7 @@ mod tests {
             image_annotation: "io.kubernetes.cri.image-name".to_owned(),
             allowed_images: [(format!("sha256:{:064}", 0), vec!["/a".into()])].into(),
             delegate_cgroup_v1: true,
-            locked_mounts: false,
+            locked_mounts: true,
             max_descendants: 4096,
             max_depth: 14,
         };

@@ -48,7 +48,7 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
                 "these containers have user namespaces of their own, and their grafts are not locked: with \
                  CAP_SYS_ADMIN in there they can be taken away: {names}"
             ),
-            "start them anew as isolated containers with locked mounts; see docs/isolation.md",
+            "set locked-mounts in [isolation] and start them anew; see docs/isolation.md for what they cannot do then",
         );
     }
     let without = containers

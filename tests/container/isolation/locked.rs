@@ -128,7 +128,7 @@ const TEETH: [&str; 10] = [
 #[track_caller]
 fn nothing_gets_through(engine: Engine) {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     let all = attempts(&scene);
     assert!(
@@ -163,7 +163,7 @@ fn privileged_no_attack_on_the_mounts_of_a_container_of_youki_succeeds() {
 #[test]
 fn privileged_without_locks_the_attacks_succeed() {
     let scene = scene();
-    let rig = Rig::new(&scene, "locked-mounts = false\n");
+    let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
     let got = breaches(&rig, Engine::Runc, &TEETH.map(str::to_owned));
     assert_eq!(got.len(), TEETH.len(), "{got:?}");
@@ -194,7 +194,7 @@ fn mounts_at(container: &Container, path: &str) -> Vec<String> {
 #[test]
 fn privileged_a_container_sees_the_locked_trees_and_nothing_lies_beneath_them() {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     for engine in Engine::RUNTIMES {
         let mut container = start(&rig, engine, |_| ());
@@ -244,7 +244,7 @@ fn privileged_a_container_sees_the_locked_trees_and_nothing_lies_beneath_them() 
 #[test]
 fn privileged_a_container_without_views_has_its_masks_and_volumes_locked() {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     for engine in Engine::RUNTIMES {
         let mut container = start(&rig, engine, |config| {
@@ -274,7 +274,7 @@ fn privileged_a_container_without_views_has_its_masks_and_volumes_locked() {
 #[test]
 fn privileged_sysctls_of_the_configuration_are_set_in_the_namespaces_of_the_container() {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     let host = [
         "net/core/somaxconn",
@@ -323,7 +323,7 @@ fn privileged_sysctls_of_the_configuration_are_set_in_the_namespaces_of_the_cont
 #[test]
 fn privileged_a_read_only_root_gets_its_mount_points_and_nothing_else_can_be_made_in_it() {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     for engine in Engine::RUNTIMES {
         let volume = volume(&scene);
@@ -361,7 +361,7 @@ fn privileged_a_read_only_root_gets_its_mount_points_and_nothing_else_can_be_mad
 #[test]
 fn privileged_read_only_volumes_may_lie_in_one_another_and_in_writable_ones() {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     let volumes = scene.dir().join("volumes");
     for dir in ["outer/inner", "outer/writable", "inner", "writable"] {
@@ -401,7 +401,7 @@ fn privileged_read_only_volumes_may_lie_in_one_another_and_in_writable_ones() {
 #[track_caller]
 fn is_not_started(fault: &str, engine: Engine) {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let config = scene.dir().join("config.toml");
     let text = fs::read_to_string(&config).unwrap();
     let lax = text.replace("[hook]\n", "[hook]\non-error = 'ignore'\n");
@@ -441,7 +441,7 @@ fn privileged_a_container_whose_mounts_cannot_be_locked_is_not_started_and_leave
 #[test]
 fn privileged_locked_grafts_are_covered_when_a_container_is_detached() {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     let mut container = start(&rig, Engine::Runc, |_| ());
     let pid = container.pid().to_string();
@@ -499,7 +499,7 @@ fn shows_the_kernel(container: &mut Container) {
 #[test]
 fn privileged_locked_grafts_outlive_upgrades_and_the_deaths_of_both_programs() {
     let scene = scene();
-    let rig = Rig::new(&scene, "");
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
     let daemon = scene.daemon(&[]);
     let mut container = start(&rig, Engine::Crun, |_| ());
     scene.eci_fs(&["upgrade"]).ok();

@@ -59,11 +59,7 @@ fn start(docker: &Docker, name: &str, options: &[&str], command: &[&str]) {
 fn privileged_databases_servers_systemd_an_inner_docker_and_apt_run_unmodified() {
     let scene = scene();
     let host = Host::new(&scene);
-    let docker = docker_with(
-        &host,
-        &scene,
-        "delegate-cgroup-v1 = true\nlocked-mounts = false\n",
-    );
+    let docker = docker_with(&host, &scene, "delegate-cgroup-v1 = true\n");
     let archive = root_archive(&INSTALLED, &BESIDE).unwrap();
     let path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let archive = archive.to_string_lossy();
