@@ -37,6 +37,10 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = SECONDS)]
     seconds: f64,
 
+    /// Give the attacker a server of its own, so that the neighbour waits for nothing but CPUs. The table gets no figures
+    #[arg(long)]
+    apart: bool,
+
     /// Run nothing; print the table of what was measured before
     #[arg(long)]
     table: bool,
@@ -53,6 +57,7 @@ impl Default for Arguments {
             threads: THREADS.to_owned(),
             rounds: ROUNDS,
             seconds: SECONDS,
+            apart: false,
             table: false,
             judge: false,
         }
@@ -86,6 +91,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         cargo.env("ECI_FS_ATTACK_ROUNDS", arguments.rounds.to_string());
         cargo.env("ECI_FS_ATTACK_SECONDS", arguments.seconds.to_string());
         cargo.env("ECI_FS_ATTACK_THREADS", &arguments.threads);
+        if arguments.apart {
+            cargo.env("ECI_FS_ATTACK_APART", "1");
+            run_command(cargo.current_dir(workspace_root()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         cargo.env("ECI_FS_ATTACK_FIGURES", &dir);
         run_command(cargo.current_dir(workspace_root()))
     };
