@@ -40,7 +40,7 @@ disk() {
 }
 begin() {
     # The file is written anew, because the hook has been added to it.
-    sed "s/@NAME@/$1/g" /config.json > "/bundles/$1/config.json"
+    sed "s/@NAME@/$1/g; $odd" /config.json > "/bundles/$1/config.json"
     mkfifo "/tmp/$1.in" "/tmp/$1.out"
     $runtime run --bundle "/bundles/$1" "$1" < "/tmp/$1.in" > "/tmp/$1.out" & started=$!
 }
@@ -51,6 +51,8 @@ pid_of() { $runtime state "$1" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'; }
 # `isolated LABEL PROGRAM`: two containers at once, and one of them once more.
 isolated() {
     runtime="eci-runc --eci-runtime-path $2"
+    # It sets limits when it is in the user namespace, where none can be raised above those that it has itself.
+    if [ "$1" = youki ]; then odd='s/"rlimits":\[[^]]*\]/"rlimits":[]/'; else odd=; fi
     traces > /tmp/before
     disk "$1-a"; disk "$1-b"
     begin "$1-a"; a=$started; exec 4> "/tmp/$1-a.in" 5< "/tmp/$1-a.out"; listen <&5 > /tmp/a
