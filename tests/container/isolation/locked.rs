@@ -219,13 +219,7 @@ fn privileged_a_container_sees_the_locked_trees_and_nothing_lies_beneath_them() 
             let line = all.first().unwrap_or_else(|| panic!("{engine:?}: {path}"));
             line.split(' ').nth(5).unwrap().to_owned()
         };
-        for path in [
-            "/proc/sys",
-            "/proc/irq",
-            "/proc/fs",
-            "/sys",
-            "/vol",
-        ] {
+        for path in ["/proc/sys", "/proc/irq", "/proc/fs", "/sys", "/vol"] {
             assert!(options(path).starts_with("ro,"), "{engine:?}: {path}");
         }
         assert!(options("/proc").starts_with("rw,"), "{engine:?}");
