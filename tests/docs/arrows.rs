@@ -72,6 +72,7 @@ const FLOORS: &[Floor] = &[
                 "budget",
                 "account",
                 "sched_setattr",
+                "threads",
             ],
         ],
     },

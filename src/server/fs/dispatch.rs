@@ -220,7 +220,7 @@ mod tests {
         );
         let dispatcher = Dispatcher::new(
             fs,
-            Workers::start(Box::new(|| None)).unwrap(),
+            Workers::start(Box::new(|| false)).unwrap(),
             Arc::new(Nobody),
             InFlight::default(),
             Progress::default(),
