@@ -84,6 +84,7 @@ const FLOORS: &[Floor] = &[
                 "budget",
                 "account",
                 "sched_setattr",
+                "threads",
             ],
         ],
     },
