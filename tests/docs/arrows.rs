@@ -59,6 +59,7 @@ const FLOORS: &[Floor] = &[
                 "runtime_version",
                 "streams",
                 "sysctls",
+                "sysctls_inside",
             ],
         ],
     },
