@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::container::open_within;
 use eci_fs_protocol::error::{Error, Result};
-use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_remount};
 
@@ -17,7 +17,16 @@ use super::file_owner::with_owner;
 use crate::oci::isolation::{Container, clean};
 
 /// The mode of a mount point that is made, as runtimes make it.
-const MODE: Mode = Mode::from_raw_mode(0o755);
+const MODE: u32 = 0o755;
+
+/// A mount point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A directory, with this mode. runc gives a tmpfs the mode of the directory that it finds.
+    Directory(u32),
+    /// An empty file.
+    File,
+}
 
 /// Makes the mount points of a container in its root file system, which is mounted at `path`, and then that read-only.
 /// `bundle` is the directory to which sources of mounts are relative, and `first_id` the host's id of the container's root.
@@ -29,9 +38,9 @@ pub(super) fn make(path: &Path, container: &Container, bundle: &Path, first_id: 
     let root =
         rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::io("open", path, e))?;
     with_owner(first_id, || {
-        for (place, directory) in places(container, |source| bundle.join(source).is_dir()) {
-            if let Err(error) = make_place(&root, &place, directory) {
-                tracing::debug!(%error, place = %place.display(), "not made");
+        for (path, place) in places(container, |source| bundle.join(source).is_dir()) {
+            if let Err(error) = make_place(&root, &path, place) {
+                tracing::debug!(%error, path = %path.display(), "not made");
             }
         }
     })?;
@@ -49,37 +58,41 @@ pub(super) fn make(path: &Path, container: &Container, bundle: &Path, first_id: 
     mount_remount(path, kept | MountFlags::RDONLY | MountFlags::BIND, "").map_err(trouble)
 }
 
-/// Returns the paths at which the runtime mounts something on the root file system itself, and its working directory, each
-/// with true if it is a directory.
-fn places(container: &Container, is_directory: impl Fn(&Path) -> bool) -> BTreeMap<PathBuf, bool> {
+/// Returns the paths at which the runtime mounts something on the root file system itself, and its working directory.
+fn places(container: &Container, is_directory: impl Fn(&Path) -> bool) -> BTreeMap<PathBuf, Place> {
     let mounts = container.mounts.iter().map(|mount| {
-        let source = mount.source.as_deref();
-        (clean(&mount.destination), source.is_none_or(&is_directory))
+        let is_file = mount
+            .source
+            .as_deref()
+            .is_some_and(|source| !is_directory(source));
+        let place = match is_file {
+            true => Place::File,
+            false => Place::Directory(mount.tmpfs_mode.unwrap_or(MODE)),
+        };
+        (clean(&mount.destination), place)
     });
     let devices = container
         .devices
         .iter()
-        .map(|device| (clean(&device.path), false));
-    let all: BTreeMap<PathBuf, bool> = devices
-        .chain([(clean(&container.cwd), true)])
+        .map(|device| (clean(&device.path), Place::File));
+    let all: BTreeMap<PathBuf, Place> = devices
+        .chain([(clean(&container.cwd), Place::Directory(MODE))])
         .chain(mounts)
         .collect();
     let is_mount = |path: &Path| {
-        container
-            .mounts
-            .iter()
-            .any(|mount| clean(&mount.destination) == path)
+        let mut mounts = container.mounts.iter();
+        mounts.any(|mount| clean(&mount.destination) == path)
     };
     let lies_on_mount = |path: &Path| {
         let mut above = path.ancestors().skip(1);
         above.any(|above| above != Path::new("/") && is_mount(above))
     };
-    let is_own = |(path, _): &(PathBuf, bool)| path != Path::new("/") && !lies_on_mount(path);
+    let is_own = |(path, _): &(PathBuf, Place)| path != Path::new("/") && !lies_on_mount(path);
     all.into_iter().filter(is_own).collect()
 }
 
 /// Makes a directory or an empty file, and the directories above it, unless it is there. Links are followed within the root.
-fn make_place(root: &OwnedFd, path: &Path, directory: bool) -> std::result::Result<(), Errno> {
+fn make_place(root: &OwnedFd, path: &Path, place: Place) -> std::result::Result<(), Errno> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let open = |path: &Path| open_within(root, path, OFlags::PATH | OFlags::CLOEXEC, resolve);
     if !matches!(open(path), Err(Errno::NOENT)) {
@@ -93,11 +106,21 @@ fn make_place(root: &OwnedFd, path: &Path, directory: bool) -> std::result::Resu
             continue;
         }
         let (above, name) = (open(above)?, at.file_name().ok_or(Errno::INVAL)?);
-        if *at != path || directory {
-            rustix::fs::mkdirat(&above, name, MODE)?;
-        } else {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(&above, name, flags, MODE)?;
+        let made = match place {
+            _ if *at != path => Place::Directory(MODE),
+            place => place,
+        };
+        match made {
+            Place::Directory(mode) => {
+                let mode = Mode::from_raw_mode(mode);
+                rustix::fs::mkdirat(&above, name, mode)?;
+                // Whatever the umask is.
+                rustix::fs::chmodat(&above, name, mode, AtFlags::empty())?;
+            }
+            Place::File => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                rustix::fs::openat(&above, name, flags, Mode::from_raw_mode(MODE))?;
+            }
         }
     }
     Ok(())
@@ -105,6 +128,8 @@ fn make_place(root: &OwnedFd, path: &Path, directory: bool) -> std::result::Resu
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::oci::isolation::{Device, Mount};
 
@@ -134,22 +159,27 @@ mod tests {
                 mount("/etc/hosts", Some("file")),
                 mount("/v", Some("dir")),
                 mount("/v/x", Some("dir")),
+                Mount {
+                    tmpfs_mode: Some(0o750),
+                    ..mount("/run", None)
+                },
             ],
             devices: vec![device("/dev/null"), device("/null")],
             ..Container::default()
         };
         let places = places(&container, |source| source == Path::new("dir"));
         let wanted = [
-            ("/dev", true),
-            ("/etc/hosts", false),
-            ("/null", false),
-            ("/proc", true),
-            ("/v", true),
-            ("/work", true),
+            ("/dev", Place::Directory(MODE)),
+            ("/etc/hosts", Place::File),
+            ("/null", Place::File),
+            ("/proc", Place::Directory(MODE)),
+            ("/run", Place::Directory(0o750)),
+            ("/v", Place::Directory(MODE)),
+            ("/work", Place::Directory(MODE)),
         ];
-        let wanted: BTreeMap<PathBuf, bool> = wanted
+        let wanted: BTreeMap<PathBuf, Place> = wanted
             .into_iter()
-            .map(|(path, directory)| (path.into(), directory))
+            .map(|(path, place)| (path.into(), place))
             .collect();
         assert_eq!(places, wanted);
     }
@@ -162,11 +192,14 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere", dir.path().join("dangling")).unwrap();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(dir.path(), flags, Mode::empty()).unwrap();
-        make_place(&root, Path::new("/var/a/b"), true).unwrap();
-        make_place(&root, Path::new("/var/f"), false).unwrap();
-        make_place(&root, Path::new("/var/f"), true).unwrap();
-        assert!(make_place(&root, Path::new("/dangling"), true).is_err());
-        assert!(dir.path().join("run/a/b").is_dir());
+        let place = Place::Directory(0o1777);
+        make_place(&root, Path::new("/var/a/b"), place).unwrap();
+        make_place(&root, Path::new("/var/f"), Place::File).unwrap();
+        make_place(&root, Path::new("/var/f"), place).unwrap();
+        assert!(make_place(&root, Path::new("/dangling"), place).is_err());
+        let mode = |path: &str| std::fs::metadata(dir.path().join(path)).unwrap().mode();
+        assert_eq!(mode("run/a") & 0o7777, 0o755);
+        assert_eq!(mode("run/a/b") & 0o7777, 0o1777);
         assert!(dir.path().join("run/f").is_file());
     }
 }

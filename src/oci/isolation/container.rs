@@ -80,7 +80,12 @@ pub struct Mount {
     pub read_only: ReadOnly,
     /// True for a tmpfs or another file system that is the container's alone.
     pub is_own: bool,
+    /// The permission bits of its root, if it is a tmpfs.
+    pub tmpfs_mode: Option<u32>,
 }
+
+/// The permission bits of the root of a tmpfs, if its options have none.
+const TMPFS_MODE: u32 = 0o1777;
 
 /// The part of a mount that cannot be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -318,7 +323,18 @@ impl MountFields {
                 _ => None,
             });
         let is_overlay = !is_bind && self.kind.as_deref() == Some("overlay");
+        let mode = || {
+            let given = options
+                .iter()
+                .rev()
+                .find_map(|option| option.strip_prefix("mode="));
+            given.map_or(Ok(TMPFS_MODE), |mode| u32::from_str_radix(mode, 8))
+        };
         Mount {
+            tmpfs_mode: match self.kind.as_deref() {
+                Some("tmpfs") if !is_bind => mode().ok(),
+                _ => None,
+            },
             is_own: !is_bind && OWN.iter().any(|own| self.kind.as_deref() == Some(own)),
             read_only: last.unwrap_or_default(),
             destination: self.destination,

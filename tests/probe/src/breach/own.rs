@@ -43,7 +43,9 @@ const STEPS: &[Step] = &[
         mount_bind("/bin", "/mnt")
     }),
     ("make that read-only", || {
-        mount_remount("/mnt", MountFlags::BIND | MountFlags::RDONLY, "")
+        // Devices are forbidden on the image already, and stay so.
+        let kept = MountFlags::BIND | MountFlags::NODEV;
+        mount_remount("/mnt", kept | MountFlags::RDONLY, "")
     }),
     ("unmount the directory", || {
         unmount("/mnt", UnmountFlags::empty())
