@@ -110,6 +110,7 @@ fn measure(
     let starts = Starts::new(scene);
     let mut figures = Figures::default();
     for round in 0..scale.rounds {
+        figures.idle.add(neighbour.measure(scale.span));
         for (mode, half) in [
             ("control", &mut figures.control),
             ("attack", &mut figures.attack),
