@@ -53,7 +53,7 @@ pub(super) struct Clones<'a> {
     pub(super) notes: Vec<String>,
 }
 
-/// What was done with a volume.
+/// The result of attaching a volume.
 #[derive(Debug)]
 pub(super) enum Placed {
     /// Clones of it are attached.

@@ -6,7 +6,7 @@ use rustix::thread::{
     CapabilitiesSecureBits, capabilities_secure_bits, set_capabilities_secure_bits,
 };
 
-/// Does `work` as the user and group `id` where file systems are concerned: user 0 of the host has no id on a mapped one.
+/// Does `work` with the file system user and group `id`: user 0 of the host has no id on a mapped file system.
 ///
 /// # Errors
 /// When the capabilities of this process cannot be kept.

@@ -1,7 +1,7 @@
 //! The ipc and uts namespaces that an engine made before the container and keeps as mounts, as CRI-O does.
 //!
-//! They belong to the host's user namespace. So others are made that belong to the container's, and are mounted where the
-//! engine keeps its own. They get the host name and the settings of those.
+//! They belong to the host's user namespace. So new ones are made that belong to the container's, and are mounted where
+//! the engine keeps its own. They get the host name and the settings of the engine's.
 
 use std::os::fd::AsFd;
 
@@ -24,7 +24,7 @@ enum Contents {
 }
 
 impl Contents {
-    /// Reads that of the namespace of this thread.
+    /// Reads the content of the namespace of this thread.
     fn read(kind: Kind) -> Result<Self> {
         if kind == Kind::Ipc {
             return Sysctls::read(&OF_IPC).map(Self::Ipc);

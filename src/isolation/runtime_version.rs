@@ -1,4 +1,4 @@
-//! The version of a runtime, by which it is known what it can do. The runtime is asked once, until the program is replaced.
+//! The version of a runtime, which tells what it can do. The runtime is asked once, until the program is replaced.
 
 use std::fs;
 use std::io::Read;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use eci_fs_protocol::error::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// The directory of the runtime directory that has what is known about runtimes.
+/// The directory in the runtime directory that keeps the answers of runtimes.
 const KNOWN: &str = "runtimes";
 
 /// The time that a runtime has to say its version.

@@ -1,7 +1,7 @@
 //! Sysctls of a container's namespaces, which are written as its own root would write them.
 //!
-//! A runtime writes them when /proc/sys is read-only already. The kernel decides by the writer which namespaces are meant and
-//! which numbers groups have, so a child enters them.
+//! A runtime would write them when locked mounts have made /proc/sys read-only. The kernel decides by the writer which
+//! namespaces are meant and which numbers groups have, so a child enters them.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -66,8 +66,8 @@ pub fn write(pidfd: BorrowedFd<'_>, values: &BTreeMap<PathBuf, String>) -> Resul
     }
 }
 
-/// Starts the child, which writes an errno to `say` and the place of the file that has failed; one beyond all files if it
-/// could not enter the namespaces.
+/// Starts the child, which writes an errno to `say`, and the index of the file that has failed. The index is beyond all
+/// files if the child could not enter the namespaces.
 #[allow(
     unsafe_code,
     reason = "only a process with one thread may enter a user namespace, and it cannot come back"

@@ -28,8 +28,8 @@ const SLOW_FOR: Duration = Duration::from_secs(1);
 /// The longest time of that kind. A container that had no slow request for as long begins with [`SLOW_FOR`] again.
 const SLOW_AT_MOST: Duration = Duration::from_secs(64);
 
-/// The CPU time of reading a request from the kernel and sorting it, which the clocks do not see where it is answered at once. A
-/// C program that did nothing else took 1.06 us.
+/// The CPU time of reading a request from the kernel and sorting it, which is not measured for a request that is
+/// answered at once. A C program that did nothing else took 1.06 us.
 pub const SORTING: Duration = Duration::from_micros(3);
 
 /// The share of each container, in percent of one CPU; 0 for no limit.

@@ -89,9 +89,9 @@ pub enum Request {
     /// other container. The answer is [`Response::Isolated`], with the user namespace of the other container. An older
     /// daemon does not understand it.
     Join(Isolate),
-    /// Locks the mounts of a container that a runtime makes, and grafts its views. The packet carries what that of
-    /// [`Request::Attach`] does. The answer is [`Response::Attached`], or [`Response::Locked`] where no views are wanted. An
-    /// older daemon does not understand it, so it never takes it for an attach without locks.
+    /// Lock the mounts of a container that a runtime makes, and graft its views. The packet carries what that of
+    /// [`Request::Attach`] does. The answer is [`Response::Attached`], or [`Response::Locked`] where no views are
+    /// wanted. An older daemon does not understand it, so it never takes it for an attach without locks.
     Lock(Lock),
     /// Keep the engine's overlay of an isolated container that has no views in step with the container's own. The packet
     /// carries the pidfd of its process, and the root directories of both overlays, open for reading: the engine's and the

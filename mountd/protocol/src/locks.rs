@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What the configuration of a container hides and makes read-only, and its runtime leaves to the daemon. A runtime would do
-/// it after the daemon, and what it does is not locked. All paths are absolute paths in the container.
+/// The masks, read-only paths and read-only mounts of a container's configuration that the daemon makes in place of the
+/// runtime. A runtime would make them after the daemon has locked the mounts, so they would not be locked. All paths
+/// are absolute paths in the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Locks {
     /// Files and directories below /proc and /sys that are masked.

@@ -32,15 +32,18 @@ pub struct Isolation {
     /// Files and directories of the host that no container gets, besides the built-in ones.
     #[serde(deserialize_with = "paths")]
     pub restricted_mounts: Vec<PathBuf>,
-    /// Those that containers may get, whatever the built-in rules say. A `*` stands for any letters of one name.
+    /// Files and directories of the host that containers may get, whatever the built-in rules say. A `*` stands for any
+    /// letters of one name.
     #[serde(deserialize_with = "paths")]
     pub allowed_mounts: Vec<PathBuf>,
     /// The device nodes of the host that containers may get, whatever the built-in rules say.
     #[serde(deserialize_with = "paths")]
     pub allowed_devices: Vec<PathBuf>,
-    /// The annotation in which the engine writes the image of a container, with its digest. Without a name, none is believed.
+    /// The annotation in which the engine names the image of a container, with its digest. If this is empty, no
+    /// annotation is believed.
     pub image_annotation: String,
-    /// What containers of an image may get besides, by the digest of the image ("sha256:..."), as in `allowed_mounts`.
+    /// The paths that containers of one image may get as well, as in `allowed_mounts`, by the digest of the image
+    /// ("sha256:...").
     #[serde(deserialize_with = "images")]
     pub allowed_images: BTreeMap<String, Vec<PathBuf>>,
     /// True if a container whose cgroup is mounted writable may make cgroups below it in hierarchies of version 1, too.
@@ -49,8 +52,8 @@ pub struct Isolation {
     /// True if the kernel locks the grafts, masks and read-only mounts of isolated containers. They can mount no new procfs
     /// and sysfs then.
     pub locked_mounts: bool,
-    /// The most cgroups below one of version 2 that a container has, and may make cgroups in. It is set where the cgroup has
-    /// no bound yet.
+    /// The greatest number of cgroups that a container may make below its own, on version 2. It is set where the cgroup
+    /// has no bound yet.
     pub max_descendants: u32,
     /// The greatest depth of such cgroups.
     #[serde(deserialize_with = "depth")]

@@ -15,7 +15,7 @@ pub(crate) enum NamespaceKind {
     Mount,
     /// The network namespace.
     Network,
-    /// The pid namespace of processes that the thread starts. A file system of processes is mounted for that one.
+    /// The pid namespace of processes that the thread starts. A procfs that the thread mounts belongs to it.
     Pid,
 }
 

@@ -125,7 +125,7 @@ pub(super) fn attach(
     })
 }
 
-/// Locks the mounts of a container that is being made and gets no views. It does not come on the list.
+/// Locks the mounts of a container that is being made and gets no views. The container is not added to the list.
 ///
 /// # Errors
 /// When the kernel refuses a mount. The container must not be started then.

@@ -71,8 +71,8 @@ fn prepare_one(containers: &Containers) -> bool {
     is_whole
 }
 
-/// Returns the place of the slot for which clones are prepared next, that slot, and the rows that the last container got.
-/// The server has been told of the slot. If a slot is not whole, which is the last one, it comes first.
+/// Returns the place of the slot for which clones are prepared next, that slot, and the rows that the last container
+/// got. The server has been told of the slot. Only the last slot can lack clones, and then it comes first.
 fn next_to_prepare(containers: &Containers) -> Option<(usize, PreparedSlot, Vec<Row>)> {
     let (count, last) = {
         let prepared = containers.prepared.lock();

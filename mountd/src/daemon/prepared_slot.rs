@@ -5,6 +5,6 @@
 pub(super) struct PreparedSlot {
     pub(super) slot: u64,
     pub(super) generation: u32,
-    /// False if a command came while its clones were made.
+    /// True if all its clones are made; false if a command interrupted that.
     pub(super) is_whole: bool,
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// The wish that the next attaches are prepared. Attaches have it, and a thread hears of it.
+/// The wish that the next attaches are prepared. Each attach makes it, and the thread that prepares takes it.
 #[derive(Debug, Default)]
 pub(super) struct Wish {
     is_there: Mutex<bool>,

@@ -309,8 +309,8 @@ pub(super) fn detach(
     })
 }
 
-/// Takes the topmost grafts at `paths` out of a container, as [`detach`], and covers those that are locked. Returns their number, and true if there may be
-/// dead grafts below them.
+/// Takes the topmost grafts at `paths` out of a container, as [`detach`], and covers those that are locked. Returns their
+/// number, and true if there may be dead grafts below them.
 fn uncover_layer(
     visit: &Visit,
     subject: &Subject,

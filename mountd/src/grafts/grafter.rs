@@ -142,9 +142,9 @@ impl Grafter {
         self.visits.visit(subject, super::target::knock)
     }
 
-    /// Prepares clones for the container that is going to be in `slot`, with this generation. `rows` are those of another
-    /// container: the next one mostly gets the same. When `waiting` is not zero any more, the rest is left
-    /// out, which can be made later. Returns false then.
+    /// Prepares clones for the container that is going to be in `slot`, with this generation. `rows` are those of
+    /// another container: the next one mostly gets the same. When `waiting` is not zero any more, the rest is left out.
+    /// It can be made later, and the answer is false.
     ///
     /// # Errors
     /// When there are no more threads.

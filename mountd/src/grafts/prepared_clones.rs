@@ -44,7 +44,7 @@ impl Clone {
 }
 
 impl PreparedClones {
-    /// No clones yet, for the container that is going to be in `slot`, with this generation.
+    /// Returns an empty list for the container that is going to be in `slot`, with this generation.
     pub(super) fn none(slot: u64, generation: u32) -> Self {
         Self {
             slot,
@@ -53,8 +53,8 @@ impl PreparedClones {
         }
     }
 
-    /// Makes as many clones as can be made, and are not there. `rows` are those of another container: the next one mostly
-    /// gets the same. When `stops` is true, the rest is left out. Returns false then.
+    /// Makes as many clones as can be made, and are not there. `rows` are those of another container: the next one
+    /// mostly gets the same. When `stops` returns true, the rest is left out, and the answer is false.
     pub(super) fn make(
         &mut self,
         mounts: &SourceMounts,

@@ -76,7 +76,8 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// Returns the ranges of a daemon that gives none yet. `overlays` are those of its containers. `wake` is called when a range has become free.
+    /// Returns the ranges of a daemon that gives none yet. `overlays` are those of its containers. `wake` is called when a
+    /// range has become free.
     ///
     /// # Errors
     /// When there are no more descriptors.

@@ -13,7 +13,7 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
-    /// Returns that of a process now; none if it cannot be told.
+    /// Returns the CPU time that a process has used until now; none if it cannot be read.
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let stat = Proc::open().ok()?.read(&format!("{pid}/stat")).ok()?;
         let used = used(&stat)?;

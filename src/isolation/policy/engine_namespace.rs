@@ -165,7 +165,8 @@ fn path_of(descriptor: &OwnedFd) -> PathBuf {
 }
 
 /// Returns the use of the namespace `id`, which belongs to the user namespace `owner`. `file` is the name in /proc/PID/ns of
-/// its kind. A thread can be in another one than its process, and outlives the first thread of that, so all threads are looked at.
+/// its kind. A thread can be in another one than its process, and outlives the first thread of that, so all threads are
+/// looked at.
 pub(super) fn users(proc: &Path, file: &str, id: &Path, owner: &Path, own: Option<&Path>) -> Usage {
     let Ok(processes) = numbered(proc) else {
         return Usage::Host;

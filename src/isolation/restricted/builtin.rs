@@ -2,7 +2,7 @@
 
 use super::rules::Access;
 
-/// What a container may have of a directory of the host and of everything below it.
+/// Restricted directories of the host, with the access that containers have to them and to everything below.
 const RESTRICTED: &[(Access, &[&str])] = &[
     (
         Access::None,
@@ -42,8 +42,8 @@ const RESTRICTED: &[(Access, &[&str])] = &[
     ),
 ];
 
-/// What containers may have all the same, below those directories: what engines put into each container, and what tells
-/// nothing. A `*` stands for any letters of one name.
+/// Paths below those directories that containers may have all the same: files that engines put into each container, and
+/// files that tell nothing of the host. A `*` stands for any letters of one name.
 const ALLOWED: &[(Access, &[&str])] = &[
     (
         Access::ReadOnly,
@@ -116,7 +116,7 @@ const ALLOWED: &[(Access, &[&str])] = &[
     ),
 ];
 
-/// Where engines keep root file systems of containers, and their layers.
+/// The directories in which engines keep root file systems of containers, and their layers.
 const STORED: &[&str] = &[
     "/run/containerd/io.containerd.runtime.v2.task/*/*/rootfs",
     "/run/k3s/containerd/io.containerd.runtime.v2.task/*/*/rootfs",

@@ -32,7 +32,7 @@ const DELETED: &[u8] = b" (deleted)";
 /// The type of an overlay in mountinfo.
 const OVERLAY: &str = "overlay";
 
-/// What a container gets a path as.
+/// The purpose for which a container gets a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     /// A volume.
@@ -41,7 +41,7 @@ pub(super) enum Use {
     Stored,
 }
 
-/// What a container gets.
+/// A path that a container is to get.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     /// The path as the container's configuration has it.
@@ -195,11 +195,11 @@ impl<'a> HostRules<'a> {
         }
     }
 
-    /// Checks that a container may have `file`, a descriptor that was opened in this mount namespace. What it is does not
-    /// change after this.
+    /// Checks that a container may have `file`, a descriptor that was opened in this mount namespace. It stands for the
+    /// same file whatever happens to paths afterwards.
     ///
     /// # Errors
-    /// When it may not, and when nothing can be said about it.
+    /// When it may not, and when its path cannot be found.
     pub(super) fn check(&self, file: impl AsFd, wanted: Wanted<'_>) -> Result<()> {
         let trouble = |e| Error::io("find", wanted.written, e);
         let own = format!("/proc/self/fd/{}", raw(&file));
@@ -306,7 +306,8 @@ impl<'a> HostRules<'a> {
     }
 }
 
-/// Returns what the image of a container may have besides. The engine names it as "NAME@DIGEST" or by the digest alone.
+/// Returns the paths that the image of a container may have as well. The engine names it as "NAME@DIGEST" or by the
+/// digest alone.
 fn allowed_for_image<'s>(
     settings: &'s Isolation,
     annotations: &BTreeMap<String, String>,

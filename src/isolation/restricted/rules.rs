@@ -57,13 +57,13 @@ pub(super) struct Allowed {
 /// The rules of one author.
 #[derive(Debug, Default)]
 pub(super) struct Rules<'a> {
-    /// What is restricted.
+    /// The restricted paths.
     pub(super) restricted: Vec<Restricted<'a>>,
-    /// What is allowed all the same.
+    /// The paths that are allowed all the same.
     pub(super) allowed: Vec<Allowed>,
 }
 
-/// What the rules say about a path.
+/// The verdict of the rules about a path.
 #[derive(Debug)]
 pub(super) enum Verdict<'r, 'a> {
     /// Nothing.

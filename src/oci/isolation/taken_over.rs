@@ -1,4 +1,5 @@
-//! What isolation takes over from the runtime, so that it is locked: the runtime would do it when it is too late for that.
+//! The part of a configuration that isolation takes over from the runtime, so that its mounts are locked: those that
+//! the runtime would make come too late for that.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -31,17 +32,17 @@ const OF_NAMESPACES: [&str; 9] = [
 /// Directories of sysctls of the ipc namespace and of the network namespace.
 const DIRECTORIES_OF_NAMESPACES: [&str; 2] = ["fs/mqueue/", "net/"];
 
-/// The part of a configuration that the hook does, and no more the runtime.
+/// The part of a configuration that the hook carries out in place of the runtime.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TakenOver {
-    /// What the daemon mounts and locks.
+    /// The mounts that the daemon makes and locks.
     pub locks: Locks,
     /// Values of sysctls, by the path of the file below /proc/sys. They are written before that is read-only.
     pub sysctls: BTreeMap<PathBuf, String>,
 }
 
 impl TakenOver {
-    /// Returns what is taken over of a container with this number of ids.
+    /// Returns the part that is taken over, of a container with this number of ids.
     pub fn of(container: &Container, ids: u32) -> Self {
         let taken = |paths: &[PathBuf]| paths.iter().filter_map(|path| taken_path(path)).collect();
         let mounts = container.mounts.iter().filter_map(|mount| {

@@ -93,7 +93,8 @@ impl Dispatcher {
         self.queue(&account, class, request.into_owned(), now);
         let until = clock::of_this_thread();
         let took = sorted.map_or(QUEUING, |since| until.saturating_sub(since));
-        // A thread also reads what no container is charged for, as the kernel's notes that it has forgotten names.
+        // A thread also reads requests that no container is charged for, such as those by which the kernel forgets
+        // nodes.
         account.spend(took.min(LONG));
         SORTED.set(Some(until));
     }

@@ -283,9 +283,9 @@ impl Workers {
 }
 
 impl Late {
-    /// Returns whether the worker hangs, when the server has used this CPU time: it has used [`LIMIT`] of it since, of which
-    /// the worker had its part; or no thread of the server wants a CPU. Otherwise the host is so busy that the server gets
-    /// none, which another server would not get either.
+    /// Returns whether the worker hangs. `used` is the CPU time of the server now. It hangs if the server has used
+    /// [`LIMIT`] of it since, of which the worker had its part, or if no thread of the server wants a CPU. Otherwise
+    /// the host is so busy that the server gets no CPU, and another server would get none either.
     fn hangs(&self, used: Duration, wants_cpu: impl Fn() -> bool) -> bool {
         used.saturating_sub(self.used) >= LIMIT || !wants_cpu()
     }

@@ -61,7 +61,7 @@ impl Pod {
         });
     }
 
-    /// What is told by a command in the namespaces at the paths, on the host.
+    /// Returns the output of a script in the namespaces at the paths, on the host.
     #[track_caller]
     fn tells(&self, script: &str) -> String {
         let mut nsenter = Command::new("nsenter");

@@ -34,7 +34,7 @@ const MOST_LAYERS: usize = 16;
 struct Place {
     /// The path in the container.
     path: PathBuf,
-    /// Mounts of the tree that become read-only, by their paths below `path`, and whether those below them do, too.
+    /// Mounts of the tree that become read-only, by their paths below `path`; with true, those below them too.
     read_only: Vec<(PathBuf, bool)>,
 }
 

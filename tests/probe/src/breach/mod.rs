@@ -28,7 +28,7 @@ const KERNEL: [u64; 2] = [0x9fa0, 0x6265_6572];
 /// An attempt, which returns true if it has got what it wanted.
 type Attempt = fn(&mut Try) -> Result<bool, Errno>;
 
-/// What an attempt has said and knows.
+/// The steps of an attempt, and the figure that it compares with.
 struct Try {
     said: Vec<String>,
     /// The total of memory that the graft shows.
@@ -62,7 +62,7 @@ impl Try {
         self.shows_at(CWD, path)
     }
 
-    /// The same of a path below a directory.
+    /// Returns true if the file at a path below a directory is the kernel's /proc/meminfo.
     fn shows_at(&mut self, dir: impl AsFd, path: &str) -> bool {
         let opened = openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         let Some(opened) = self.step(&format!("open {path}"), opened) else {

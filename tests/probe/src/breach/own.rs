@@ -1,4 +1,4 @@
-//! What a container does with mounts that it has made itself.
+//! Steps that a container may take with mounts that it has made itself.
 
 use rustix::fs::CWD;
 use rustix::io::Errno;

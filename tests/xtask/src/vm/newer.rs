@@ -40,7 +40,7 @@ const PINS: [Pin; 2] = [
 /// This file, for messages.
 const HERE: &str = "tests/xtask/src/vm/newer.rs";
 
-/// A program of the same releases that tests call beside the runtimes: the one of the host may be linked with older
+/// A program of the same releases that tests use with the runtimes: the one of the host may be linked with older
 /// libraries.
 const BESIDE: &str = "busybox-static";
 
@@ -151,7 +151,7 @@ fn check(pin: &Pin, archives: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Returns one version of each runtime as it says it of itself, for the lines of `cargo xtask setup`.
+/// Returns the first line of `--version` of each runtime, for the output of `cargo xtask setup`.
 pub(crate) fn said_versions(root: &Path) -> Result<Vec<String>> {
     PINS.iter()
         .map(|pin| {
