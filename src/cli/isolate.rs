@@ -96,7 +96,7 @@ fn create_isolated(
     let container = Container::parse(&text).map_err(|error| error.context(path.display()))?;
     let runtime_dir = &config.hook.runtime_dir;
     let decision = decide(&container, &config.isolation, Path::new("/proc"))?;
-    if matches!(decision, Decision::LeaveAlone(_)) && is_wanted_by(&container, &config.isolation)? {
+    if decision == Decision::LeaveAlone(None) && is_wanted_by(&container, &config.isolation)? {
         isolation::check_host_files(&line.bundle, &container, &config.isolation)?;
     }
     if !matches!(decision, Decision::LeaveAlone(_)) {

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use super::event_set::EventSet;
 use super::journal::Journal;
 use super::list_copy::ListCopy;
+use super::prepare_signal::PrepareSignal;
 use super::prepared_slot::PreparedSlot;
 use super::state::{DaemonState, Shared};
-use super::wish::Wish;
 use crate::broker::Broker;
 use crate::container::Described;
 use crate::container::procfs::Proc;
@@ -39,8 +39,8 @@ pub(super) struct Containers {
     pub(super) prepared: Mutex<VecDeque<PreparedSlot>>,
     /// The list, while an upgrade holds the state.
     pub(super) list_copy: ListCopy,
-    /// The wish for more of them.
-    pub(super) wish: Wish,
+    /// The signal that more of them are to be prepared.
+    pub(super) prepare_signal: PrepareSignal,
 }
 
 /// The part of a request that stays with a container.

@@ -66,7 +66,7 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
         }
         // A daemon of a single command has no next container.
         if attached && daemon.endpoint.is_some() {
-            daemon.containers.wish.make();
+            daemon.containers.prepare_signal.notify();
         }
         if ends_something {
             after();

@@ -19,7 +19,7 @@
 //! | `state`: `server_slot` | everything that changes, behind one lock, and the lock of operations |
 //! | `journal`, `list_copy` | what is written down for the next daemon, and the list during an upgrade |
 //! | `watchdog`, `event_set` | the check that the server answers, and what the loop waits for |
-//! | `allocator`, `asker`, `installed`, `listen`, `standard_streams`, `backoff`, `prepared_slot`, `timer`, `wish`, [`options`] | what knows of no other file here |
+//! | `allocator`, `asker`, `installed`, `listen`, `standard_streams`, `backoff`, `prepared_slot`, `timer`, `prepare_signal`, [`options`] | what knows of no other file here |
 
 mod accept;
 mod allocator;
@@ -46,6 +46,7 @@ mod listen;
 pub mod options;
 mod predecessor;
 mod prepare;
+mod prepare_signal;
 mod prepared_slot;
 mod restore;
 mod run;
@@ -59,7 +60,6 @@ mod timer;
 mod upgrade;
 mod upgrade_server;
 mod watchdog;
-mod wish;
 
 pub use options::Options;
 pub use run::{main, run};

@@ -30,9 +30,9 @@ const QUIET: Duration = Duration::from_millis(100);
 pub(super) fn start(containers: &Arc<Containers>) -> Result<()> {
     let containers = Arc::clone(containers);
     threads::start("preparer", Mend::Again, move || {
-        while containers.wish.take(None) {
+        while containers.prepare_signal.wait(None) {
             while !containers.prepared.lock().is_empty()
-                && containers.wish.take(Some(Instant::now() + QUIET))
+                && containers.prepare_signal.wait(Some(Instant::now() + QUIET))
             {}
             faults::at("preparer");
             prepare(&containers);

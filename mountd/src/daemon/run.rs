@@ -19,12 +19,12 @@ use super::list_copy::ListCopy;
 use super::listen::listen;
 use super::options::Options;
 use super::predecessor::Predecessor;
+use super::prepare_signal::PrepareSignal;
 use super::server_slot::ServerSlot;
 use super::standard_streams::write_to_log;
 use super::state::{DaemonState, Shared};
 use super::supervision::Supervision;
 use super::watchdog::Watchdog;
-use super::wish::Wish;
 use super::{event_loop, restore, shutdown};
 use crate::broker::Broker;
 use crate::config::Config;
@@ -204,7 +204,7 @@ pub fn run(options: &Options) -> Result<()> {
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
-            wish: Wish::default(),
+            prepare_signal: PrepareSignal::default(),
         }),
         shared,
         endpoint,
