@@ -18,7 +18,7 @@ use crate::cli::hook::{is_rootless, no_daemon, write_log};
 use crate::cli::runtime::hook;
 use crate::isolation::policy::{Decision, Joined, decide, is_wanted as is_wanted_by, parse_map};
 use crate::isolation::{self, Range};
-use crate::oci::annotations::isolate;
+use crate::oci::annotations::{check_host_files, isolate};
 use crate::oci::bundle::{self, CONFIG};
 use crate::oci::command_line::CommandLine;
 use crate::oci::isolation::Container;
@@ -94,6 +94,9 @@ fn create_isolated(
     let path = &line.bundle.join(&line.config);
     let text = read_to_string(path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", path, e))?;
     let container = Container::parse(&text).map_err(|error| error.context(path.display()))?;
+    if is_wanted_by(&container, &config.isolation)? {
+        check_host_files(&container.annotations)?;
+    }
     let runtime_dir = &config.hook.runtime_dir;
     let decision = decide(&container, &config.isolation, Path::new("/proc"))?;
     if decision == Decision::LeaveAlone(None) && is_wanted_by(&container, &config.isolation)? {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::container::open_within;
 use eci_fs_protocol::error::{Error, Result};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_remount};
 
@@ -114,8 +114,10 @@ fn make_place(root: &OwnedFd, path: &Path, place: Place) -> std::result::Result<
             Place::Directory(mode) => {
                 let mode = Mode::from_raw_mode(mode);
                 rustix::fs::mkdirat(&above, name, mode)?;
-                // Whatever the umask is.
-                rustix::fs::chmodat(&above, name, mode, AtFlags::empty())?;
+                // Whatever the umask is. Another process may have put a link in its place.
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = rustix::fs::openat(&above, name, flags, Mode::empty())?;
+                rustix::fs::fchmod(made, mode)?;
             }
             Place::File => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;

@@ -17,6 +17,29 @@ pub const ISOLATE: &str = "eci-fs.isolate";
 /// of the host are no secret to a container that asks for them.
 pub const TIME_NAMESPACE: &str = "eci-fs.time-namespace";
 
+/// The beginnings of annotations with which crun opens files and sockets of the host that the container names.
+const OF_THE_HOST: [&str; 4] = [
+    "run.oci.handler",
+    "run.oci.hooks.",
+    "run.oci.pidfd_receiver",
+    "run.oci.seccomp.",
+];
+
+/// Checks that no annotation has a runtime write to a file of the host, or load a program of it.
+///
+/// # Errors
+/// When one does.
+pub fn check_host_files(annotations: &BTreeMap<String, String>) -> Result<()> {
+    let is_refused = |key: &&String| OF_THE_HOST.iter().any(|start| key.starts_with(start));
+    match annotations.keys().find(is_refused) {
+        None => Ok(()),
+        Some(key) => Err(Error::refused(format!(
+            "the annotation {key} has the runtime use a file of the host, which isolated containers may not"
+        ))
+        .remedy("remove it")),
+    }
+}
+
 /// The choices in a container's annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -196,6 +219,22 @@ mod tests {
         paths()
             .filter(|path| !without.iter().any(|w| w == path))
             .collect()
+    }
+
+    #[test]
+    fn annotations_by_which_crun_uses_files_of_the_host_are_refused() {
+        for (key, allowed) in [
+            ("run.oci.hooks.stderr", false),
+            ("run.oci.hooks.stdout", false),
+            ("run.oci.handler", false),
+            ("run.oci.seccomp.receiver", false),
+            ("run.oci.pidfd_receiver", false),
+            ("run.oci.keep_original_groups", true),
+            ("org.systemd.property.TasksMax", true),
+        ] {
+            let annotations = [(key.to_owned(), "1".to_owned())].into();
+            assert_eq!(check_host_files(&annotations).is_ok(), allowed, "{key}");
+        }
     }
 
     #[test]

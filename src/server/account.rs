@@ -18,6 +18,9 @@ pub const BURST: Duration = Duration::from_millis(100);
 /// and others have the rest of that time for themselves. With less, it would disturb them all the time.
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// The most CPU time that a container owes.
+const DEBT: Duration = Duration::from_secs(10);
+
 /// A request of a container that takes longer than this is slow: it would be felt by others if they had to wait for it.
 const SLOW: Duration = Duration::from_micros(300);
 
@@ -146,7 +149,8 @@ impl Account {
         self.cpu_nsec
             .fetch_add(u64::try_from(cost).unwrap_or(0), Ordering::Relaxed);
         let mut bucket = self.bucket.lock();
-        bucket.tokens = bucket.tokens.saturating_sub(cost);
+        // A flood of requests that are refused costs the container a while, and not hours.
+        bucket.tokens = bucket.tokens.saturating_sub(cost).max(-nsec(DEBT));
     }
 
     /// Returns whether a request of the container was slow lately.

@@ -6,19 +6,22 @@
 mod work_directory;
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use eci_fs_mountd::container::mountinfo::Mount;
+use eci_fs_mountd::container::open_within;
 use eci_fs_protocol::error::{Error, Result};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::mount::MountFlags;
 
 use super::clones::Clones;
 use super::file_owner::with_owner;
 use super::mount_setattr::Access;
 use super::overlay_options::{Options, base_of, flags_of};
+use crate::oci::isolation::ReadOnly;
 use work_directory::{END_OF_OVERLAY, TEST_SUFFIX, lock, make_work_directory, wait_until_unused};
 
 /// The suffix of our work directory: its name is that of the engine's, and this.
@@ -88,9 +91,11 @@ pub(super) fn mount_anew(
     for (place, layer) in options.lower.iter().enumerate() {
         let name = format!("{place:x}");
         let layer = at(layer);
+        let file = open(&layer, OFlags::PATH)?;
+        clones.rules.check_layer(&file, &layer, ReadOnly::All)?;
         let clone = match engine.is_volume {
-            true => clones.mapped_volume(&layer)?,
-            false => clones.mapped(&layer, Access::ReadOnly)?,
+            true => clones.mapped_layer(&file, &layer)?,
+            false => clones.mapped(&file, &layer, Access::ReadOnly)?,
         };
         clone.attach(&stage.join(&name))?;
         if place > 0 {
@@ -133,14 +138,14 @@ pub(super) fn mount_anew(
 }
 
 /// Attaches the upper and the work directory, which the kernel wants on one mount. Links lead to them, so that their
-/// names need no quotation. Returns the lock of the directory above them. `empty` is an empty directory below the stage.
+/// names need no quotation. Returns the descriptors to which they lead, one of which locks the directory above them. `empty` is an empty directory below the stage.
 fn attach_upper(
     clones: &Clones<'_>,
     stage: &Path,
     upper: &Path,
     work: &Path,
     empty: &str,
-) -> Result<OwnedFd> {
+) -> Result<[OwnedFd; 3]> {
     let parts = |path: &Path| Some((path.parent()?.to_owned(), path.file_name()?.to_owned()));
     let apart = || {
         Error::refused(format!(
@@ -161,23 +166,59 @@ fn attach_upper(
     };
     let (work_name, test_name) = (with(WORK_SUFFIX), with(TEST_SUFFIX));
     let end = Instant::now() + END_OF_OVERLAY;
-    let locked = lock(&above, end)?;
+    // The path may lead elsewhere later, so all that follows is about this descriptor.
+    let opened = open(&above, OFlags::RDONLY)?;
+    let judged = open_in(&opened, &upper_name, upper)?;
+    clones.rules.check_layer(&judged, upper, ReadOnly::None)?;
+    lock(&opened, &above, end)?;
     let link = stage.join(BESIDE);
-    rustix::fs::symlink(&above, &link).map_err(|e| Error::io("create", &link, e))?;
+    let own = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    rustix::fs::symlink(&own, &link).map_err(|e| Error::io("create", &link, e))?;
     let beside = Path::new(BESIDE);
     let (own, test) = (beside.join(&work_name), beside.join(&test_name));
     let unused = wait_until_unused(&own, &test, empty, end);
     unused.map_err(|error| error.context(above.join(&work_name).display()))?;
-    make_work_directory(&above.join(&work_name))?;
+    make_work_directory(&own)?;
+    let layer = stage.join("layer");
     clones
-        .mapped(&above, Access::Unchanged)?
-        .attach(&stage.join("layer"))?;
-    for (link, name) in [("upper", upper_name), ("work", work_name)] {
-        let link = stage.join(link);
-        rustix::fs::symlink(Path::new("layer").join(name), &link)
-            .map_err(|e| Error::io("create", &link, e))?;
+        .mapped(&opened, &above, Access::Unchanged)?
+        .attach(&layer)?;
+    let layer = open(&layer, OFlags::PATH)?;
+    let found = [
+        open_in(&layer, &upper_name, upper)?,
+        open_in(&layer, &work_name, work)?,
+    ];
+    if identity(&found[0], upper)? != identity(&judged, upper)? {
+        return Err(Error::refused(format!(
+            "the upper directory {} was replaced just now",
+            upper.display()
+        )));
     }
-    Ok(locked)
+    for (link, file) in ["upper", "work"].into_iter().zip(&found) {
+        let link = stage.join(link);
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::symlink(path, &link).map_err(|e| Error::io("create", &link, e))?;
+    }
+    let [upper, work] = found;
+    Ok([opened, upper, work])
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::io("open", path, e))
+}
+
+/// Opens the directory `name` in a directory. `path` is its name in messages.
+fn open_in(directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH;
+    open_within(directory, name, flags, resolve).map_err(|e| Error::io("open", path, e))
+}
+
+/// Returns the device and the inode of a file.
+fn identity(file: &OwnedFd, path: &Path) -> Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(file).map_err(|e| Error::io("stat", path, e))?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Mounts the overlay as the container's root: with its ids the kernel later makes work files and whiteouts, and user 0

@@ -12,6 +12,13 @@ const RESTRICTED: &[(Access, &[&str])] = &[
             "/efi",
             "/etc",
             "/proc",
+            "/root/.bash_profile",
+            "/root/.bashrc",
+            "/root/.config",
+            "/root/.docker",
+            "/root/.kube",
+            "/root/.profile",
+            "/root/.ssh",
             "/run",
             "/sys",
             "/var/lib/cni",
@@ -37,7 +44,7 @@ const RESTRICTED: &[(Access, &[&str])] = &[
     (
         Access::ReadOnly,
         &[
-            "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr",
+            "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/snap", "/sbin", "/usr",
         ],
     ),
 ];

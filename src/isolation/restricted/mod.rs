@@ -9,15 +9,16 @@ mod rules;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::Isolation;
 use eci_fs_mountd::container::mountinfo::Mount;
 use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 
-use super::overlay_options::Options;
+use super::overlay_options::{Options, base_of};
 use crate::oci::isolation::{Container, Device, Mount as ContainerMount, ReadOnly};
 use names::{Location, Names};
 use pattern::Pattern;
@@ -132,7 +133,10 @@ impl<'a> HostRules<'a> {
     /// # Errors
     /// As [`Self::check`]. A path that is not there is the runtime's to report.
     pub(super) fn check_container(&self, dir: &Path, container: &Container) -> Result<()> {
-        self.check_root(&dir.join(&container.root))?;
+        let root = dir.join(&container.root);
+        if let Some(file) = open(&root)? {
+            self.check_root(&file, &root)?;
+        }
         for mount in &container.mounts {
             self.check_layers_of(dir, mount)?;
             if let Some(source) = &mount.source {
@@ -149,18 +153,37 @@ impl<'a> HostRules<'a> {
         devices.try_for_each(|device| self.check_device(device))
     }
 
-    /// Checks that a container may have the root file system `path`.
+    /// Checks that a container may have the root file system that is open as `file`.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub(super) fn check_root(&self, path: &Path) -> Result<()> {
+    pub(super) fn check_root(&self, file: impl AsFd, path: &Path) -> Result<()> {
         let wanted = Wanted {
             written: path,
             purpose: Use::Stored,
             read_only: ReadOnly::None,
             recursive: true,
         };
-        self.check_path(path, wanted)
+        self.check(file, wanted)
+    }
+
+    /// Checks that a container may have a layer of an overlay that is open as `file`.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(super) fn check_layer(
+        &self,
+        file: impl AsFd,
+        path: &Path,
+        read_only: ReadOnly,
+    ) -> Result<()> {
+        let wanted = Wanted {
+            written: path,
+            purpose: Use::Stored,
+            read_only,
+            recursive: false,
+        };
+        self.check(file, wanted)
     }
 
     /// Checks the layers of a mount of a container that is an overlay.
@@ -188,10 +211,9 @@ impl<'a> HostRules<'a> {
     }
 
     fn check_path(&self, path: &Path, wanted: Wanted<'_>) -> Result<()> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => self.check(&file, wanted),
-            Err(_) => Ok(()),
+        match open(path)? {
+            Some(file) => self.check(&file, wanted),
+            None => Ok(()),
         }
     }
 
@@ -245,12 +267,12 @@ impl<'a> HostRules<'a> {
     /// Checks the layers of an overlay that an engine has mounted.
     fn check_layers(&self, mount: &Mount, wanted: Wanted<'_>) -> Result<()> {
         let options = Options::parse(&mount.super_options)?;
+        // The kernel looked relative ones up where the engine was.
+        let base = base_of(&options, Path::new(&mount.point))?;
         let lower = options.lower.iter().map(|layer| (layer, ReadOnly::All));
         let upper = options.upper.iter().map(|layer| (layer, wanted.read_only));
         for (layer, read_only) in lower.chain(upper) {
-            // The kernel looked relative ones up where the engine was. They are of an engine's store.
-            let absolute = Some(layer).filter(|layer| layer.is_absolute());
-            let Some(real) = absolute.and_then(|layer| std::fs::canonicalize(layer).ok()) else {
+            let Ok(real) = std::fs::canonicalize(base.join(layer)) else {
                 continue;
             };
             if let Some(location) = self.names.location(&real) {
@@ -317,6 +339,15 @@ fn allowed_for_image<'s>(
     let digest = image.and_then(|image| image.rsplit('@').next());
     let paths = digest.and_then(|digest| settings.allowed_images.get(digest));
     paths.map_or(&[], Vec::as_slice)
+}
+
+/// Opens a file that is judged; none if there is no such file.
+fn open(path: &Path) -> Result<Option<OwnedFd>> {
+    match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(Error::io("find", path, e)),
+    }
 }
 
 fn raw(file: impl AsFd) -> i32 {

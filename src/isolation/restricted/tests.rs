@@ -15,6 +15,8 @@ const MOUNTS: &str = "\
 24 20 8:1 /etc /var/lib/docker/volumes/evil/_data rw - ext4 /dev/sda1 rw
 25 20 8:2 /keys /srv/keys rw - ext4 /dev/sda2 rw
 26 20 0:5 / /proc rw - proc proc rw
+27 20 0:6 / /srv/other rw - proc proc rw
+28 20 0:7 / /mnt/cgroup rw - cgroup2 cgroup2 rw
 ";
 
 const NONE: Own = Own {
@@ -85,6 +87,7 @@ fn restricted_directories_what_is_below_and_what_is_above_are_refused_with_the_r
         ("/", &["/ contains "]),
         ("/var", &["/var contains /var/lib/"]),
         ("/var/lib", &["contains"]),
+        ("/root", &["contains", "/root/."]),
         ("/usr/share", &["is below /usr", "read-only"]),
         (
             "/var/lib/docker/overlay2/a/merged",
@@ -96,7 +99,7 @@ fn restricted_directories_what_is_below_and_what_is_above_are_refused_with_the_r
     }
     for path in [
         "/home/u",
-        "/root",
+        "/root/app",
         "/srv/data",
         "/tmp",
         "/opt",
@@ -123,6 +126,13 @@ fn another_name_of_a_restricted_directory_is_refused_too() {
         &["(which is /etc) is /etc"],
     );
     refused("/srv", &["contain"]);
+    // A procfs that was mounted once more, for a volume for instance.
+    refused("/srv/other", &["(which is /proc) is /proc"]);
+    refused(
+        "/srv/other/1/environ",
+        &["(which is /proc/1/environ) is below /proc"],
+    );
+    assert_eq!(judge(NONE, "/mnt/cgroup", Use::Volume, false), None);
     let own = Own {
         restricted: &["/srv/keys"],
         allowed: &[],
