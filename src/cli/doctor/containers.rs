@@ -40,8 +40,13 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
     }
     let unlocked = containers
         .iter()
-        .filter(|container| container.range.is_some() && container.grafts > 0 && !container.locked)
-        .map(|container| container.id.as_str());
+        .zip(&fresh)
+        // Others have no capability to take grafts away.
+        .filter(|(_, can)| **can == Can::Yes)
+        .filter(|(container, _)| {
+            container.range.is_some() && container.grafts > 0 && !container.locked
+        })
+        .map(|(container, _)| container.id.as_str());
     if let Some(names) = names(unlocked) {
         findings.note(
             format!(

@@ -187,13 +187,27 @@ fn of(
         .flat_map(|(access, paths)| paths.iter().map(|path| (*path, *access)))
 }
 
+/// Kinds of character devices whose numbers differ from host to host, by the name of their class in sysfs.
+const CLASSES: &[(&str, &str)] = &[
+    ("bsg", "a SCSI device"),
+    ("nvme", "a disk"),
+    ("nvme-generic", "a disk"),
+    ("scsi_generic", "a SCSI device"),
+    ("uio", "a device with its memory"),
+    ("watchdog", "a watchdog of the host"),
+];
+
 /// Returns what a device is, in words, if no container may have it.
 pub(super) fn restricted_device(block: bool, major: u32, minor: u32) -> Option<&'static str> {
     let is_within = |[first, last]: [u32; 2], number| (first..=last).contains(&number);
-    DEVICES
-        .iter()
-        .find(|(kind, majors, minors, _)| {
-            *kind == block && is_within(*majors, major) && is_within(*minors, minor)
-        })
-        .map(|(_, _, _, what)| *what)
+    let by_number = DEVICES.iter().find(|(kind, majors, minors, _)| {
+        *kind == block && is_within(*majors, major) && is_within(*minors, minor)
+    });
+    if let Some((_, _, _, what)) = by_number {
+        return Some(what);
+    }
+    let class = std::fs::read_link(format!("/sys/dev/char/{major}:{minor}/subsystem")).ok()?;
+    let class = class.file_name()?.to_str()?;
+    let known = CLASSES.iter().find(|(name, _)| *name == class);
+    known.filter(|_| !block).map(|(_, what)| *what)
 }
