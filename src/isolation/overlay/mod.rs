@@ -21,6 +21,7 @@ use super::clones::Clones;
 use super::file_owner::with_owner;
 use super::mount_setattr::Access;
 use super::overlay_options::{Options, base_of, flags_of};
+use super::restricted::Use;
 use crate::oci::isolation::ReadOnly;
 use work_directory::{END_OF_OVERLAY, TEST_SUFFIX, lock, make_work_directory, wait_until_unused};
 
@@ -92,7 +93,9 @@ pub(super) fn mount_anew(
         let name = format!("{place:x}");
         let layer = at(layer);
         let file = open(&layer, OFlags::PATH)?;
-        clones.rules.check_layer(&file, &layer, ReadOnly::All)?;
+        clones
+            .rules
+            .check_layer(&file, &layer, Use::Layer, ReadOnly::All)?;
         let clone = match engine.is_volume {
             true => clones.mapped_layer(&file, &layer)?,
             false => clones.mapped(&file, &layer, Access::ReadOnly)?,
@@ -110,7 +113,11 @@ pub(super) fn mount_anew(
     // The lock is let go of when the overlay is mounted: from then on the kernel says that the work directory is in use.
     let mut locked = None;
     if let Some((upper, work)) = &upper {
-        locked = Some(attach_upper(clones, stage, upper, work, root)?);
+        let purpose = match engine.is_volume {
+            true => Use::Layer,
+            false => Use::RootUpper,
+        };
+        locked = Some(attach_upper(clones, stage, upper, work, root, purpose)?);
         text.push_str(",upperdir=upper,workdir=work,index=off,nfs_export=off");
     }
     for option in &options.others {
@@ -145,6 +152,7 @@ fn attach_upper(
     upper: &Path,
     work: &Path,
     empty: &str,
+    purpose: Use,
 ) -> Result<[OwnedFd; 3]> {
     let parts = |path: &Path| Some((path.parent()?.to_owned(), path.file_name()?.to_owned()));
     let apart = || {
@@ -169,7 +177,9 @@ fn attach_upper(
     // The path may lead elsewhere later, so all that follows is about this descriptor.
     let opened = open(&above, OFlags::RDONLY)?;
     let judged = open_in(&opened, &upper_name, upper)?;
-    clones.rules.check_layer(&judged, upper, ReadOnly::None)?;
+    clones
+        .rules
+        .check_layer(&judged, upper, purpose, ReadOnly::None)?;
     lock(&opened, &above, end)?;
     let link = stage.join(BESIDE);
     let own = format!("/proc/self/fd/{}", opened.as_raw_fd());

@@ -123,27 +123,35 @@ const ALLOWED: &[(Access, &[&str])] = &[
     ),
 ];
 
-/// The directories in which engines keep root file systems of containers, and their layers.
-const STORED: &[&str] = &[
+/// Paths at which engines keep the root file systems of containers.
+const ROOTS: &[&str] = &[
     "/run/containerd/io.containerd.runtime.v2.task/*/*/rootfs",
     "/run/k3s/containerd/io.containerd.runtime.v2.task/*/*/rootfs",
-    "/var/lib/containerd/*/snapshots/*/fs",
-    "/var/lib/containers/storage/*-containers/*/userdata/overlay",
-    "/var/lib/containers/storage/*/*/diff",
-    "/var/lib/containers/storage/*/*/empty",
     "/var/lib/containers/storage/*/*/merged",
     "/var/lib/containers/storage/*/dir/*",
-    "/var/lib/containers/storage/*/l/*",
     "/var/lib/containers/storage/*/subvolumes/*",
-    "/var/lib/docker/*/*/diff",
     "/var/lib/docker/*/*/merged",
     "/var/lib/docker/*/dir/*",
     "/var/lib/docker/*/graph/*",
-    "/var/lib/docker/*/l/*",
     "/var/lib/docker/*/subvolumes/*",
     "/var/lib/docker/rootfs/*/*",
+];
+
+/// Paths at which they keep layers: those of images, and the upper directories of containers.
+const LAYERS: &[&str] = &[
+    "/var/lib/containerd/*/snapshots/*/fs",
+    "/var/lib/containers/storage/*/*/diff",
+    "/var/lib/containers/storage/*/*/empty",
+    "/var/lib/containers/storage/*/*/merged",
+    "/var/lib/containers/storage/*/l/*",
+    "/var/lib/docker/*/*/diff",
+    "/var/lib/docker/*/*/merged",
+    "/var/lib/docker/*/l/*",
     "/var/lib/rancher/k3s/agent/containerd/*/snapshots/*/fs",
 ];
+
+/// The upper directories of overlays that engines make for volumes.
+const VOLUME_UPPERS: &[&str] = &["/var/lib/containers/storage/*-containers/*/userdata/overlay"];
 
 /// Devices that read or write memory, disks or other devices of the host past all permissions, by type, first and last
 /// major and minor number, with a name for messages.
@@ -175,9 +183,25 @@ pub(super) fn allowed() -> impl Iterator<Item = (&'static str, Access)> {
     of(ALLOWED)
 }
 
-/// Returns the patterns of what is allowed below them as a root file system, or as a layer of one.
-pub(super) fn stored() -> impl Iterator<Item = &'static str> {
-    STORED.iter().copied()
+/// Returns the patterns of paths that are allowed as a root file system.
+pub(super) fn roots() -> impl Iterator<Item = (&'static str, Access)> {
+    ROOTS.iter().map(|path| (*path, Access::ReadWrite))
+}
+
+/// Returns the patterns of paths that are allowed as layers of an overlay.
+pub(super) fn layers() -> impl Iterator<Item = (&'static str, Access)> {
+    let read = LAYERS.iter().map(|path| (*path, Access::ReadOnly));
+    read.chain(volume_uppers())
+}
+
+/// Returns the patterns of paths that are allowed as the upper directory of a root file system.
+pub(super) fn root_uppers() -> impl Iterator<Item = (&'static str, Access)> {
+    let written = LAYERS.iter().map(|path| (*path, Access::ReadWrite));
+    written.chain(volume_uppers())
+}
+
+fn volume_uppers() -> impl Iterator<Item = (&'static str, Access)> {
+    VOLUME_UPPERS.iter().map(|path| (*path, Access::ReadWrite))
 }
 
 fn of(

@@ -38,8 +38,12 @@ const OVERLAY: &str = "overlay";
 pub(super) enum Use {
     /// A volume.
     Volume,
-    /// A root file system, or a layer of an overlay.
-    Stored,
+    /// A root file system.
+    Root,
+    /// A layer of an overlay. One that is written to is of a volume.
+    Layer,
+    /// The upper directory of a root file system.
+    RootUpper,
 }
 
 /// A path that a container is to get.
@@ -63,8 +67,8 @@ pub(super) struct HostRules<'a> {
     own: Rules<'a>,
     /// The built-in ones about volumes.
     volumes: Rules<'a>,
-    /// The built-in ones about root file systems and layers.
-    stored: Rules<'a>,
+    /// The built-in ones about root file systems, layers, and upper directories of root file systems.
+    stored: [Rules<'a>; 3],
     /// The device numbers that the administrator allows.
     devices: Vec<(u32, u32)>,
 }
@@ -90,11 +94,15 @@ impl<'a> HostRules<'a> {
             restricted: builtin(),
             allowed: builtin::allowed().map(allowed).collect(),
         };
-        let stored = builtin::stored().map(|path| (path, Access::ReadWrite));
-        let stored = Rules {
+        let stored = [
+            builtin::roots().map(allowed).collect(),
+            builtin::layers().map(allowed).collect(),
+            builtin::root_uppers().map(allowed).collect(),
+        ]
+        .map(|allowed| Rules {
             restricted: builtin(),
-            allowed: stored.map(allowed).collect(),
-        };
+            allowed,
+        });
         let restricted = &settings.restricted_mounts;
         let own = Rules {
             restricted: (restricted.iter())
@@ -160,7 +168,7 @@ impl<'a> HostRules<'a> {
     pub(super) fn check_root(&self, file: impl AsFd, path: &Path) -> Result<()> {
         let wanted = Wanted {
             written: path,
-            purpose: Use::Stored,
+            purpose: Use::Root,
             read_only: ReadOnly::None,
             recursive: true,
         };
@@ -175,11 +183,12 @@ impl<'a> HostRules<'a> {
         &self,
         file: impl AsFd,
         path: &Path,
+        purpose: Use,
         read_only: ReadOnly,
     ) -> Result<()> {
         let wanted = Wanted {
             written: path,
-            purpose: Use::Stored,
+            purpose,
             read_only,
             recursive: false,
         };
@@ -201,7 +210,7 @@ impl<'a> HostRules<'a> {
         for (layer, read_only) in read.chain(written) {
             let wanted = Wanted {
                 written: layer,
-                purpose: Use::Stored,
+                purpose: Use::Layer,
                 read_only,
                 recursive: false,
             };
@@ -269,15 +278,19 @@ impl<'a> HostRules<'a> {
         let options = Options::parse(&mount.super_options)?;
         // The kernel looked relative ones up where the engine was.
         let base = base_of(&options, Path::new(&mount.point))?;
-        let lower = options.lower.iter().map(|layer| (layer, ReadOnly::All));
-        let upper = options.upper.iter().map(|layer| (layer, wanted.read_only));
-        for (layer, read_only) in lower.chain(upper) {
+        let lower = (options.lower.iter()).map(|layer| (layer, Use::Layer, ReadOnly::All));
+        let of_upper = match wanted.purpose {
+            Use::Root => Use::RootUpper,
+            _ => Use::Layer,
+        };
+        let upper = (options.upper.iter()).map(|layer| (layer, of_upper, wanted.read_only));
+        for (layer, purpose, read_only) in lower.chain(upper) {
             let Ok(real) = std::fs::canonicalize(base.join(layer)) else {
                 continue;
             };
             if let Some(location) = self.names.location(&real) {
                 let wanted = Wanted {
-                    purpose: Use::Stored,
+                    purpose,
                     read_only,
                     ..wanted
                 };
@@ -294,7 +307,9 @@ impl<'a> HostRules<'a> {
         }
         let builtin = match wanted.purpose {
             Use::Volume => &self.volumes,
-            Use::Stored => &self.stored,
+            Use::Root => &self.stored[0],
+            Use::Layer => &self.stored[1],
+            Use::RootUpper => &self.stored[2],
         };
         for name in &names {
             for rules in [&self.own, builtin] {
@@ -358,7 +373,8 @@ fn refused(refusal: &Refusal<'_, '_>, name: &Path, wanted: Wanted<'_>) -> Error 
     let rule = refusal.rule;
     let what = match wanted.purpose {
         Use::Volume => "volume",
-        Use::Stored => "root file system or layer",
+        Use::Root => "root file system",
+        Use::Layer | Use::RootUpper => "layer",
     };
     let written = wanted.written.display();
     let also = if name == wanted.written {

@@ -160,7 +160,7 @@ fn what_engines_put_into_containers_is_allowed() {
         assert!(judge(NONE, path, Use::Volume, false).is_some(), "{path}");
     }
     for path in ["/var/lib/docker/overlay2/c/merged", "/srv/root"] {
-        assert_eq!(judge(NONE, path, Use::Stored, false), None, "{path}");
+        assert_eq!(judge(NONE, path, Use::Root, false), None, "{path}");
     }
     for path in [
         "/",
@@ -168,7 +168,21 @@ fn what_engines_put_into_containers_is_allowed() {
         "/var/lib/docker",
         "/var/lib/docker/volumes/evil/_data",
     ] {
-        assert!(judge(NONE, path, Use::Stored, false).is_some(), "{path}");
+        assert!(judge(NONE, path, Use::Root, false).is_some(), "{path}");
+    }
+    // A layer of an image is read, and written only as the upper directory of a root file system.
+    let layer = "/var/lib/docker/overlay2/c/diff";
+    let overlay = "/var/lib/containers/storage/overlay-containers/c/userdata/overlay/1/upper";
+    for (path, purpose, read_only, allowed) in [
+        (layer, Use::Layer, true, true),
+        (layer, Use::Layer, false, false),
+        (layer, Use::RootUpper, false, true),
+        (layer, Use::Root, false, false),
+        (layer, Use::Volume, true, false),
+        (overlay, Use::Layer, false, true),
+    ] {
+        let found = judge(NONE, path, purpose, read_only).is_none();
+        assert_eq!(found, allowed, "{path} {purpose:?} {read_only}");
     }
 }
 
