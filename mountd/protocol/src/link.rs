@@ -85,7 +85,7 @@ impl Default for Settings {
             host_clamp: true,
             cpu_ids: CpuIds::Physical,
             cpu_quota: None,
-            cpu_share: 10,
+            cpu_share: 25,
         }
     }
 }
