@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{CommandLine, Image, prepare, without_network, write};
+use crate::process::kill;
 use crate::{Cgroup, Logged, Scene, children_of, find_program, reap};
 
 /// A running dockerd. When this value is dropped, the daemon and its containers end.
@@ -115,5 +116,21 @@ impl Drop for Docker {
             self.call(&[&["rm", "--force"], &all[..]].concat());
         }
         self.daemon.terminate();
+        end_shims();
+    }
+}
+
+/// Ends the shims of this test, which has a mount namespace of its own. containerd ends that of a container that could not be
+/// started a moment after the client hears of it, and not at all if it is ended itself meanwhile.
+fn end_shims() {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let own = namespace("thread-self");
+    for process in procfs::process::all_processes().into_iter().flatten() {
+        let Ok(process) = process else { continue };
+        let is_shim = (process.stat()).is_ok_and(|stat| stat.comm.starts_with("containerd-shim"));
+        let pid = process.pid();
+        if is_shim && own.is_some() && namespace(&pid.to_string()) == own {
+            kill(pid.unsigned_abs());
+        }
     }
 }
