@@ -94,12 +94,13 @@ fn create_isolated(
     let path = &line.bundle.join(&line.config);
     let text = read_to_string(path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", path, e))?;
     let container = Container::parse(&text).map_err(|error| error.context(path.display()))?;
-    if is_wanted_by(&container, &config.isolation)? {
+    let is_wanted = is_wanted_by(&container, &config.isolation)?;
+    if is_wanted {
         check_host_files(&container.annotations)?;
     }
     let runtime_dir = &config.hook.runtime_dir;
     let decision = decide(&container, &config.isolation, Path::new("/proc"))?;
-    if decision == Decision::LeaveAlone(None) && is_wanted_by(&container, &config.isolation)? {
+    if is_wanted && decision == Decision::LeaveAlone(None) {
         isolation::check_host_files(&line.bundle, &container, &config.isolation)?;
     }
     if !matches!(decision, Decision::LeaveAlone(_)) {

@@ -144,7 +144,7 @@ impl Grafter {
 
     /// Prepares clones for the container that is going to be in `slot`, with this generation. `rows` are those of
     /// another container: the next one mostly gets the same. When `waiting` is not zero any more, the rest is left out.
-    /// It can be made later, and the answer is false.
+    /// Returns false then: the next call makes the rest.
     ///
     /// # Errors
     /// When there are no more threads.

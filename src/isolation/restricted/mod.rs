@@ -63,12 +63,12 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug)]
 pub(super) struct HostRules<'a> {
     names: Names<'a>,
-    /// Those of the administrator, which come first.
-    own: Rules<'a>,
-    /// The built-in ones about volumes.
-    volumes: Rules<'a>,
-    /// The built-in ones about root file systems, layers, and upper directories of root file systems.
-    stored: [Rules<'a>; 3],
+    /// What the administrator restricts and allows for every use. This comes first.
+    own: (Vec<Restricted<'a>>, Vec<Allowed>),
+    /// What is restricted by the built-in rules, for every use.
+    restricted: Vec<Restricted<'a>>,
+    /// What they allow, by the use: volumes, root file systems, layers, upper directories of root file systems.
+    allowed: [Vec<Allowed>; 4],
     /// The device numbers that the administrator allows.
     devices: Vec<(u32, u32)>,
 }
@@ -81,41 +81,31 @@ impl<'a> HostRules<'a> {
         mounts: &'a [Mount],
     ) -> Self {
         let names = Names::new(mounts);
-        let builtin = || {
-            builtin::restricted()
-                .map(|(path, access)| Restricted::new(Path::new(path), access, &names))
-                .collect()
-        };
+        let builtin = builtin::restricted()
+            .map(|(path, access)| Restricted::new(Path::new(path), access, &names))
+            .collect();
         let allowed = |(path, access): (&str, Access)| Allowed {
             pattern: Pattern::new(Path::new(path)),
             access,
         };
-        let volumes = Rules {
-            restricted: builtin(),
-            allowed: builtin::allowed().map(allowed).collect(),
-        };
-        let stored = [
+        let by_use = [
+            builtin::allowed().map(allowed).collect(),
             builtin::roots().map(allowed).collect(),
             builtin::layers().map(allowed).collect(),
             builtin::root_uppers().map(allowed).collect(),
-        ]
-        .map(|allowed| Rules {
-            restricted: builtin(),
-            allowed,
-        });
-        let restricted = &settings.restricted_mounts;
-        let own = Rules {
-            restricted: (restricted.iter())
+        ];
+        let own = (
+            (settings.restricted_mounts.iter())
                 .map(|path| Restricted::new(path, Access::None, &names))
                 .collect(),
-            allowed: (settings.allowed_mounts.iter())
+            (settings.allowed_mounts.iter())
                 .chain(allowed_for_image(settings, annotations))
                 .map(|path| Allowed {
                     pattern: Pattern::new(path),
                     access: Access::ReadWrite,
                 })
                 .collect(),
-        };
+        );
         let numbers = |path: &PathBuf| {
             let stat = rustix::fs::stat(path).ok()?;
             Some((
@@ -126,8 +116,8 @@ impl<'a> HostRules<'a> {
         Self {
             names,
             own,
-            volumes,
-            stored,
+            restricted: builtin,
+            allowed: by_use,
             devices: settings
                 .allowed_devices
                 .iter()
@@ -305,14 +295,22 @@ impl<'a> HostRules<'a> {
         if !names.iter().any(|name| name == path) {
             names.push(path.to_owned());
         }
-        let builtin = match wanted.purpose {
-            Use::Volume => &self.volumes,
-            Use::Root => &self.stored[0],
-            Use::Layer => &self.stored[1],
-            Use::RootUpper => &self.stored[2],
+        let own = Rules {
+            restricted: &self.own.0,
+            allowed: &self.own.1,
+        };
+        let [volumes, roots, layers, root_uppers] = &self.allowed;
+        let builtin = Rules {
+            restricted: &self.restricted,
+            allowed: match wanted.purpose {
+                Use::Volume => volumes,
+                Use::Root => roots,
+                Use::Layer => layers,
+                Use::RootUpper => root_uppers,
+            },
         };
         for name in &names {
-            for rules in [&self.own, builtin] {
+            for rules in [own, builtin] {
                 match rules.judge(name, location, wanted.read_only != ReadOnly::None) {
                     Verdict::Unknown => {}
                     Verdict::Allowed => break,

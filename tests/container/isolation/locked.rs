@@ -110,7 +110,7 @@ const SHORT: [&str; 12] = [
     "mask-umount",
 ];
 
-/// Those that get something where nothing is locked, with every kernel that isolation needs.
+/// The attempts that get something where nothing is locked, with every kernel that isolation needs.
 const TEETH: [&str; 9] = [
     "umount-detach",
     "move-new",
