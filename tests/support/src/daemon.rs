@@ -35,13 +35,22 @@ impl Daemon {
         }
     }
 
-    /// Waits for a line of the log that contains `text`, after the last line that was found.
+    /// Waits for a line of the log that contains `words`, after the last line that was found.
     ///
     /// # Panics
     /// When no such line comes.
     #[track_caller]
     pub fn wait_for(&mut self, words: &str) -> String {
         self.process.wait_for(words)
+    }
+
+    /// Waits until the log has a line that contains `words`, also one from before the daemon was ready.
+    ///
+    /// # Panics
+    /// When no such line comes.
+    #[track_caller]
+    pub fn wait_until_said(&mut self, words: &str) {
+        self.process.wait_until_said(words);
     }
 
     /// Returns the lines of the log so far.

@@ -67,6 +67,17 @@ impl Logged {
         }
     }
 
+    /// Waits until the log has a line, before or after the last one that was found.
+    ///
+    /// # Panics
+    /// When no such line comes.
+    #[track_caller]
+    pub fn wait_until_said(&mut self, words: &str) {
+        if !self.log_lines().iter().any(|line| line.contains(words)) {
+            self.wait_for(words);
+        }
+    }
+
     /// Returns the lines of the log so far.
     pub fn log_lines(&mut self) -> &[String] {
         self.said.extend(self.log.try_iter());
