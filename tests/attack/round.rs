@@ -48,20 +48,18 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
             Preferred::beside(&prefer(&container))
         });
         let mut daemon = scene.daemon(&[]);
-        let other = scale.apart.then(crate::scene);
+        // A long run has a second control: the same attack on a server that the neighbour does not use.
+        let other = scale.is_long().then(crate::scene);
         let other = other.map(|scene| (scene.daemon(&[]), scene));
         let mut best = None;
         for tries in 1..=TRIES {
-            let attacked = match &other {
-                Some((daemon, scene)) => (scene, daemon),
-                None => (&scene, &daemon),
-            };
-            let figures = measure(&scene, attacked, row, threads, &scale);
+            let other = other.as_ref().map(|(_, scene)| scene);
+            let figures = measure((&scene, &daemon), other, row, threads, &scale);
             figures.print(row.attack, threads);
-            let holds = figures.hold();
+            let fair = figures.are_fair();
             best = Some((figures, tries));
             // Only a long run is judged.
-            if holds || !scale.is_long() {
+            if fair || !scale.is_long() {
                 break;
             }
         }
@@ -86,50 +84,72 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
     }
 }
 
+/// The attacker of one server, which is replaced where a half needs a new one.
+struct Place<'a> {
+    scene: &'a Scene,
+    attacker: Attacker,
+    /// False until its threads have done something.
+    used: bool,
+}
+
+impl<'a> Place<'a> {
+    #[track_caller]
+    fn new(scene: &'a Scene, row: Row, threads: usize, scale: &Scale) -> Self {
+        let attacker = Attacker::start(scene, row.attack, threads, row.needs);
+        if scale.is_long() {
+            prefer(attacker.container());
+        }
+        Self {
+            scene,
+            attacker,
+            used: false,
+        }
+    }
+}
+
 #[track_caller]
 fn measure(
-    scene: &Scene,
-    (attacked, daemon): (&Scene, &Daemon),
+    (scene, daemon): (&Scene, &Daemon),
+    other: Option<&Scene>,
     row: Row,
     threads: usize,
     scale: &Scale,
 ) -> Figures {
     let server = daemon.server();
-    let start = || {
-        let attacker = Attacker::start(attacked, row.attack, threads, row.needs);
-        if scale.is_long() {
-            prefer(attacker.container());
-        }
-        attacker
-    };
     let mut neighbour = Neighbour::start(scene);
     if scale.is_long() {
         prefer(neighbour.container());
     }
-    let mut attacker = start();
+    let place = |scene| Place::new(scene, row, threads, scale);
+    let (mut here, mut there) = (Some(place(scene)), other.map(place));
     let starts = Starts::new(scene);
     let mut figures = Figures::default();
-    for round in 0..scale.rounds {
+    for _ in 0..scale.rounds {
         figures.idle.add(neighbour.measure(scale.span));
-        for (mode, half) in [
-            ("control", &mut figures.control),
-            ("attack", &mut figures.attack),
-        ] {
-            if row.anew && (round > 0 || mode == "attack") {
-                drop(attacker);
-                attacker = start();
+        let halves = [
+            ("control", false, &mut figures.control),
+            ("attack", true, &mut figures.elsewhere),
+            ("attack", false, &mut figures.attack),
+        ];
+        for (mode, elsewhere, half) in halves {
+            let attackers = if elsewhere { &mut there } else { &mut here };
+            let Some(place) = attackers else {
+                continue;
+            };
+            if row.anew && place.used {
+                *place = Place::new(place.scene, row, threads, scale);
             }
+            place.used = true;
             let before = server_time(server);
-            attacker.begin(mode);
+            place.attacker.begin(mode);
             let mut measured = neighbour.measure(scale.span);
             starts.measure(scale.starts, &mut measured);
             half.add(measured);
-            let done = attacker.rest();
+            let done = place.attacker.rest();
             half.server_usec += server_time(server) - before;
             if !done.rested {
                 // What its threads wait for would be counted in the other half.
-                drop(attacker);
-                attacker = start();
+                *place = Place::new(place.scene, row, threads, scale);
             }
             half.note(done);
         }

@@ -37,10 +37,6 @@ pub struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = SECONDS)]
     seconds: f64,
 
-    /// Give the attacker a server of its own, so that the neighbour waits for nothing but CPUs. The table gets no figures
-    #[arg(long)]
-    apart: bool,
-
     /// Run nothing; print the table of what was measured before
     #[arg(long)]
     table: bool,
@@ -57,7 +53,6 @@ impl Default for Arguments {
             threads: THREADS.to_owned(),
             rounds: ROUNDS,
             seconds: SECONDS,
-            apart: false,
             table: false,
             judge: false,
         }
@@ -91,11 +86,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         cargo.env("ECI_FS_ATTACK_ROUNDS", arguments.rounds.to_string());
         cargo.env("ECI_FS_ATTACK_SECONDS", arguments.seconds.to_string());
         cargo.env("ECI_FS_ATTACK_THREADS", &arguments.threads);
-        if arguments.apart {
-            cargo.env("ECI_FS_ATTACK_APART", "1");
-            run_command(cargo.current_dir(workspace_root()))?;
-            return Ok(ExitCode::SUCCESS);
-        }
         cargo.env("ECI_FS_ATTACK_FIGURES", &dir);
         run_command(cargo.current_dir(workspace_root()))
     };
@@ -105,7 +95,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     fs::write(&path, &table).with_context(|| format!("cannot write {}", path.display()))?;
     println!("{table}\nattack: this table is in {}", path.display());
     outcome?;
-    if arguments.judge && figures.iter().any(|one| one["holds"] != true) {
+    if arguments.judge && figures.iter().any(|one| one["fair"] != true) {
         bail!("a neighbour waited for longer than it may");
     }
     Ok(ExitCode::SUCCESS)
@@ -165,18 +155,7 @@ fn table(figures: &[Value]) -> Result<String> {
         for (what, _) in columns {
             let ratio = ratios.iter().find(|ratio| ratio["what"] == what);
             let ratio = ratio.with_context(|| format!("no figures of {what}"))?;
-            let number = |index: usize| ratio["ratios"][index].as_f64().unwrap_or(f64::NAN);
-            let cell = if what.starts_with("start:") {
-                short(number(0))
-            } else {
-                format!("{}, {}", short(number(0)), short(number(1)))
-            };
-            let cell = if ratio["holds"] == true {
-                cell
-            } else {
-                format!("**{cell}**")
-            };
-            table.push_str(&format!(" {cell} |"));
+            table.push_str(&format!(" {} |", cell(ratio, what)));
         }
         let seconds = |key: &str| one["under_attack"][key].as_f64().unwrap_or(0.0) / 1e6;
         table.push_str(&format!(
@@ -188,6 +167,28 @@ fn table(figures: &[Value]) -> Result<String> {
         ));
     }
     Ok(table)
+}
+
+/// Returns the ratios against the control. Where they exceed a bound, those against the attack on another server follow. What
+/// exceeds a bound against both is bold.
+fn cell(ratio: &Value, what: &str) -> String {
+    let both = |key: &str| {
+        let number = |index: usize| ratio[key][index].as_f64().unwrap_or(f64::NAN);
+        if what.starts_with("start:") {
+            short(number(0))
+        } else {
+            format!("{}, {}", short(number(0)), short(number(1)))
+        }
+    };
+    if ratio["holds"] == true {
+        return both("ratios");
+    }
+    let cell = format!("{} ({})", both("ratios"), both("of_elsewhere"));
+    if ratio["fair"] == true {
+        cell
+    } else {
+        format!("**{cell}**")
+    }
 }
 
 /// Returns the longest median beside the attack of all reads and writes, as a multiple of that of a host on which the attacker
@@ -213,10 +214,14 @@ fn short(ratio: f64) -> String {
 }
 
 fn verdict(figures: &Value) -> String {
-    match (figures["holds"] == true, figures["tries"].as_u64()) {
-        (true, Some(1)) => "hold".to_owned(),
-        (true, tries) => format!("hold at try {}", tries.unwrap_or(0)),
-        (false, _) => "**exceeded**".to_owned(),
+    let tries = match figures["tries"].as_u64() {
+        Some(1) => String::new(),
+        tries => format!(" at try {}", tries.unwrap_or(0)),
+    };
+    match (figures["holds"] == true, figures["fair"] == true) {
+        (true, _) => format!("hold{tries}"),
+        (false, true) => format!("hold against both{tries}"),
+        (false, false) => "**exceeded**".to_owned(),
     }
 }
 
@@ -226,10 +231,15 @@ mod tests {
 
     use super::*;
 
-    fn figures(ratio: f64, holds: bool) -> Value {
-        let of = |what: &str| json!({ "what": what, "ratios": [ratio, 1.5], "of_idle": 1.3, "holds": holds });
+    fn figures(ratio: f64, holds: bool, fair: bool) -> Value {
+        let of = |what: &str| {
+            json!({
+                "what": what, "ratios": [ratio, 1.5], "of_elsewhere": [0.9, 1.1], "of_idle": 1.3, "holds": holds,
+                "fair": fair,
+            })
+        };
         json!({
-            "says": "list", "threads": 100, "holds": holds, "tries": 1,
+            "says": "list", "threads": 100, "holds": holds, "fair": fair, "tries": 1,
             "ratios": [
                 of("read:/proc/meminfo"), of("read:/proc/vmstat"), of("read:/proc/sys/vm/swappiness"),
                 of("write:/proc/sys/vm/swappiness=33\n"),
@@ -241,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_row_has_two_ratios_in_each_cell_and_one_for_starts() {
-        let table = table(&[figures(1.04, true)]).expect("a table");
+        let table = table(&[figures(1.04, true, true)]).expect("a table");
         let last = table.lines().last().expect("a row");
         assert_eq!(
             last,
@@ -250,9 +260,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_a_bound_is_bold() {
-        let table = table(&[figures(1607.4, false)]).expect("a table");
-        assert!(table.contains("| **1607, 1.5** |"), "{table}");
+    fn what_is_beyond_a_bound_has_the_ratios_of_the_attack_on_another_server() {
+        let table = table(&[figures(2.4, false, true)]).expect("a table");
+        assert!(table.contains("| 2.4, 1.5 (0.9, 1.1) |"), "{table}");
+        assert!(table.ends_with("| hold against both |\n"), "{table}");
+    }
+
+    #[test]
+    fn what_is_beyond_a_bound_of_both_is_bold() {
+        let table = table(&[figures(1607.4, false, false)]).expect("a table");
+        assert!(table.contains("| **1607, 1.5 (0.9, 1.1)** |"), "{table}");
         assert!(table.ends_with("| **exceeded** |\n"), "{table}");
     }
 }
