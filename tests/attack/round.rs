@@ -87,23 +87,42 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
 /// The attacker of one server, which is replaced where a half needs a new one.
 struct Place<'a> {
     scene: &'a Scene,
-    attacker: Attacker,
+    row: Row,
+    threads: usize,
+    is_long: bool,
+    attacker: Option<Attacker>,
     /// False until its threads have done something.
     used: bool,
 }
 
 impl<'a> Place<'a> {
-    #[track_caller]
     fn new(scene: &'a Scene, row: Row, threads: usize, scale: &Scale) -> Self {
-        let attacker = Attacker::start(scene, row.attack, threads, row.needs);
-        if scale.is_long() {
-            prefer(attacker.container());
-        }
         Self {
             scene,
-            attacker,
+            row,
+            threads,
+            is_long: scale.is_long(),
+            attacker: None,
             used: false,
         }
+    }
+
+    /// Ends the attacker. The next half starts another one: two of them may be more threads than the host can have.
+    fn end(&mut self) {
+        self.attacker = None;
+    }
+
+    /// Returns the attacker, which is started if there is none.
+    #[track_caller]
+    fn attacker(&mut self) -> &mut Attacker {
+        self.attacker.get_or_insert_with(|| {
+            let (attack, needs) = (self.row.attack, self.row.needs);
+            let attacker = Attacker::start(self.scene, attack, self.threads, needs);
+            if self.is_long {
+                prefer(attacker.container());
+            }
+            attacker
+        })
     }
 }
 
@@ -122,6 +141,9 @@ fn measure(
     }
     let place = |scene| Place::new(scene, row, threads, scale);
     let (mut here, mut there) = (Some(place(scene)), other.map(place));
+    for place in [&mut here, &mut there].into_iter().flatten() {
+        place.attacker();
+    }
     let starts = Starts::new(scene);
     let mut figures = Figures::default();
     for _ in 0..scale.rounds {
@@ -137,19 +159,20 @@ fn measure(
                 continue;
             };
             if row.anew && place.used {
-                *place = Place::new(place.scene, row, threads, scale);
+                place.end();
             }
             place.used = true;
+            let attacker = place.attacker();
             let before = server_time(server);
-            place.attacker.begin(mode);
+            attacker.begin(mode);
             let mut measured = neighbour.measure(scale.span);
             starts.measure(scale.starts, &mut measured);
             half.add(measured);
-            let done = place.attacker.rest();
+            let done = attacker.rest();
             half.server_usec += server_time(server) - before;
             if !done.rested {
                 // What its threads wait for would be counted in the other half.
-                *place = Place::new(place.scene, row, threads, scale);
+                place.end();
             }
             half.note(done);
         }
