@@ -213,7 +213,12 @@ impl Workers {
             let Taken { account, lane, job } = taken;
             job.answer();
             let until = clock::of_this_thread();
-            account.charge(Instant::now(), until.saturating_sub(used));
+            let cost = until.saturating_sub(used);
+            match lane {
+                Lane::Computing => account.charge(Instant::now(), cost),
+                // No request of this kind is answered where others wait. So it does not make its container a slow one.
+                Lane::Sleeping => account.spend(cost),
+            }
             used = until;
             pool = self.pool.lock();
             pool.computing.remove(&number);
