@@ -118,7 +118,7 @@ fn create_isolated(
         return Ok(());
     };
     let key = states(line, runtime)?.key(id, &line.bundle)?;
-    let range = ask_for_range(config, config_path, key, joined.as_ref())?;
+    let range = ask_for_range(config, config_path, key.clone(), joined.as_ref())?;
     let bundle = isolation::Bundle {
         dir: &line.bundle,
         config: path,
@@ -126,6 +126,7 @@ fn create_isolated(
         container: &container,
         runtime,
         runtime_dir,
+        key: &key,
         joined: joined.as_ref().map(|joined| joined.pid),
     };
     for note in isolation::enter(&bundle, &range, &config.isolation)? {

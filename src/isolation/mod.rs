@@ -15,7 +15,9 @@ mod owned_namespace;
 pub mod policy;
 mod restricted;
 mod root;
+mod runtime_version;
 mod streams;
+mod system_calls;
 mod time_namespace;
 pub mod trials;
 
@@ -38,6 +40,7 @@ use clones::{Clones, Placed};
 use restricted::{HostRules, Use, Wanted};
 pub use root::Overlays;
 pub use streams::{give as give_streams, replace_devices};
+use system_calls::Choice;
 pub use time_namespace::offsets_to_zero;
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
@@ -74,6 +77,8 @@ pub struct Bundle<'a> {
     pub runtime: &'a Path,
     /// The runtime directory of the daemon.
     pub runtime_dir: &'a Path,
+    /// The name by which the daemon knows the container.
+    pub key: &'a str,
     /// A process of the container whose user namespace it joins.
     pub joined: Option<i32>,
 }
@@ -91,6 +96,10 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     let user_namespace = &range.user_namespace;
     let proc = Path::new("/proc");
     let time = time_namespace::of(bundle, proc)?;
+    let calls = system_calls::of(bundle, settings)?;
+    if let Choice::Trap(calls) = &calls {
+        system_calls::check_listener(&calls.listener)?;
+    }
     let network =
         policy::network_of_engine(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
     if let Some((network, starts)) = network {
@@ -134,7 +143,14 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     if let Some(Ok(time)) = time {
         edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
     }
-    let text = edit(bundle.text, &edits)?;
+    match calls {
+        Choice::Trap(calls) => edits.system_calls = Some(calls),
+        Choice::Unable(why) => clones.notes.push(why),
+        Choice::Unwanted => {}
+    }
+    let (text, trapped) = edit(bundle.text, &edits)?;
+    let note = trapped.and_then(system_calls::note);
+    clones.notes.extend(note.map(str::to_owned));
     let place = range.stage.join("config.json");
     std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
     rustix::mount::mount_bind(&place, &config).map_err(|e| Error::io("mount over", &config, e))?;

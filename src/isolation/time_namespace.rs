@@ -5,36 +5,23 @@
 //! counts from another moment.
 
 use std::fs;
-use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use eci_fs_protocol::error::{Error, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Bundle;
 use super::owned_namespace::{self, Kind};
 use super::policy::{namespace_id, process_of};
+use super::runtime_version;
 use crate::oci::annotations;
 use crate::oci::isolation::Namespace;
-
-/// The directory of the runtime directory that has what is known about runtimes.
-const KNOWN: &str = "runtimes";
 
 /// The first version of each runtime that surely knows time namespaces. runc 1.1 and crun 1.8.1 refuse a container with one,
 /// and so does a crun before 1.22 that was built with an old C library.
 const FIRST: [(&str, [u32; 3]); 2] = [("runc", [1, 2, 0]), ("crun", [1, 22, 0])];
-
-/// The time that a runtime has to say its version.
-const LIMIT: Duration = Duration::from_secs(2);
-
-/// The most bytes that are read of what it says.
-const MOST: usize = 4096;
 
 /// The time namespace of a container.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,97 +106,14 @@ fn to_zero(clock: ClockId, name: &str) -> String {
     format!("{name} -{seconds} {nanoseconds}\n")
 }
 
-/// Returns whether a runtime knows time namespaces. It is asked once.
+/// Returns whether a runtime knows time namespaces.
 fn is_able(runtime: &Path, runtime_dir: &Path) -> bool {
-    let Ok(stat) = fs::metadata(runtime) else {
-        return false;
-    };
-    let (seconds, nanoseconds) = (stat.ctime(), stat.ctime_nsec());
-    // Whoever replaces the program changes one of these.
-    let identity = format!(
-        "{}-{}-{seconds}-{nanoseconds}-{}",
-        stat.dev(),
-        stat.ino(),
-        stat.len()
-    );
-    let known = runtime_dir.join(KNOWN).join(identity);
-    if let Ok(version) = fs::read_to_string(&known) {
-        return is_new_enough(&version);
-    }
-    let version = match version(runtime) {
-        Ok(version) if number_of(&version).is_some() => version,
-        said => {
-            tracing::debug!(?said, "a runtime does not tell its version");
-            return false;
-        }
-    };
-    // A script may call another program tomorrow. Where nothing can be written the runtime is asked again, too.
-    if !is_script(runtime) {
-        let _ = fs::create_dir(runtime_dir.join(KNOWN));
-        let new = known.with_extension(std::process::id().to_string());
-        let _ = fs::write(&new, &version).and_then(|()| fs::rename(&new, &known));
-    }
-    is_new_enough(&version)
-}
-
-fn is_script(program: &Path) -> bool {
-    let mut first = [0; 2];
-    fs::File::open(program).is_ok_and(|mut file| file.read_exact(&mut first).is_ok())
-        && first == *b"#!"
-}
-
-/// Returns what a runtime says of its version.
-fn version(runtime: &Path) -> Result<String> {
-    let trouble = |e: std::io::Error| Error::io("ask the version of", runtime, e);
-    let mut child = Command::new(runtime)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(trouble)?;
-    let said = hear(&mut child).map_err(trouble);
-    // It may have ended.
-    let _ = child.kill();
-    let _ = child.wait();
-    said
-}
-
-fn hear(child: &mut Child) -> std::io::Result<String> {
-    let Some(mut pipe) = child.stdout.take() else {
-        return Ok(String::new());
-    };
-    let limit = Timespec::try_from(LIMIT).map_err(std::io::Error::other)?;
-    // A runtime writes it at once.
-    let mut fds = [PollFd::new(&pipe, PollFlags::IN)];
-    if poll(&mut fds, Some(&limit))? == 0 {
-        return Err(std::io::ErrorKind::TimedOut.into());
-    }
-    let mut bytes = [0; MOST];
-    let count = pipe.read(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
-}
-
-/// Returns the name of a runtime and the parts of its version from a text such as "runc version 1.3.6".
-fn number_of(text: &str) -> Option<(&str, Vec<u32>)> {
-    let mut words = text.split_whitespace();
-    let (name, "version", version) = (words.next()?, words.next()?, words.next()?) else {
-        return None;
-    };
-    let number = |part: &str| {
-        let digits = part.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<u32>().ok()
-    };
-    let numbers: Option<Vec<u32>> = version.split('.').take(3).map(number).collect();
-    Some((name, numbers?))
+    runtime_version::of(runtime, runtime_dir).is_some_and(|version| is_new_enough(&version))
 }
 
 /// Returns whether a text names a version that knows time namespaces.
 fn is_new_enough(text: &str) -> bool {
-    number_of(text).is_some_and(|(name, numbers)| {
-        let first = FIRST.iter().find(|(known, _)| *known == name);
-        first.is_some_and(|(_, first)| numbers.as_slice() >= first.as_slice())
-    })
+    runtime_version::is_at_least(text, &FIRST)
 }
 
 #[cfg(test)]
@@ -288,6 +192,7 @@ mod tests {
             container,
             runtime,
             runtime_dir: dir,
+            key: "key",
             joined,
         };
         of(&bundle, dir)
@@ -325,7 +230,7 @@ mod tests {
         }
         assert!(of(&container(None, Some("host")), None).is_err());
         // It is a script, and may call another program tomorrow.
-        assert!(!dir.path().join(KNOWN).exists());
+        assert!(!dir.path().join(runtime_version::KNOWN).exists());
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Isolation {
     /// True if a container whose cgroup is mounted writable may make cgroups below it in hierarchies of version 1, too.
     /// Nothing bounds their number there.
     pub delegate_cgroup_v1: bool,
+    /// True if a supervisor answers those system calls that would tell about the host.
+    pub system_calls: bool,
 }
 
 /// The reaction to a container that shares its pid, network, ipc, uts or user namespace with the host.
@@ -78,6 +80,7 @@ impl Default for Isolation {
             image_annotation: String::new(),
             allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
+            system_calls: true,
         }
     }
 }

@@ -5,11 +5,13 @@
 
 mod container;
 mod edits;
+mod seccomp;
 
 use eci_fs_protocol::error::Error;
 
 pub use container::{Container, Device, Mount, Namespace};
 pub use edits::{Edits, KEPT, Source, edit};
+pub use seccomp::{SystemCalls, Trapped};
 
 fn invalid(error: serde_json::Error) -> Error {
     Error::refused(format!("not the configuration of a container: {error}"))

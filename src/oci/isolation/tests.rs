@@ -19,7 +19,7 @@ fn edits() -> Edits {
 }
 
 fn edited(config: &Value, edits: &Edits) -> Value {
-    serde_json::from_str(&edit(&config.to_string(), edits).unwrap()).unwrap()
+    serde_json::from_str(&edit(&config.to_string(), edits).unwrap().0).unwrap()
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn what_isolation_does_not_change_stays_as_the_text_that_it_is() {
     let text = format!(
         r#"{{{odd},"root":{{"path":"r","readonly":true,"x":1.50}},"mounts":[ {{"destination":"/p","x":[1.0]}} ],"linux":{{"q":1.0}}}}"#
     );
-    let edited = edit(&text, &edits()).unwrap();
+    let (edited, _) = edit(&text, &edits()).unwrap();
     assert!(edited.starts_with(&format!("{{{odd},\"root\":{{\"path\":\"/stage/root\",\"readonly\":true,\"x\":1.50}},\"mounts\":[ {{\"destination\":\"/p\",\"x\":[1.0]}} ],\"linux\":{{\"q\":1.0,\"namespaces\":[")), "{edited}");
 }
 
