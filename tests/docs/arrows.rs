@@ -29,7 +29,12 @@ const FLOORS: &[Floor] = &[
         title: "commands, and what engines call",
         folder: "src",
         module: "eci_fs",
-        rows: &[&["main"], &["cli"], &["isolation"], &["oci", "server"]],
+        rows: &[
+            &["main"],
+            &["cli"],
+            &["isolation"],
+            &["oci", "server", "vet"],
+        ],
     },
     Floor {
         title: "isolation, in the process that becomes the runtime",
@@ -43,6 +48,7 @@ const FLOORS: &[Floor] = &[
                 "clones",
                 "devices",
                 "network",
+                "system_calls",
                 "time_namespace",
                 "trials",
             ],
@@ -51,6 +57,7 @@ const FLOORS: &[Floor] = &[
                 "mount_setattr",
                 "overlay_options",
                 "owned_namespace",
+                "runtime_version",
                 "streams",
             ],
         ],
@@ -87,7 +94,7 @@ const FLOORS: &[Floor] = &[
         rows: &[
             &["main"],
             &["daemon"],
-            &["supervisor"],
+            &["supervisor", "vet"],
             &["service_manager"],
             &["registry"],
             &["persistent_descriptors"],

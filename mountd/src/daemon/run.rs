@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
@@ -24,7 +24,7 @@ use super::standard_streams::write_to_log;
 use super::state::{DaemonState, Shared};
 use super::supervision::Supervision;
 use super::watchdog::Watchdog;
-use super::{event_loop, restore, shutdown};
+use super::{event_loop, restore, shutdown, views_of};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::container::procfs::Proc;
@@ -35,6 +35,7 @@ use crate::registry::{Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
 use crate::supervisor::Program;
+use crate::vet;
 use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// Runs the daemon for its whole life, and prints what went wrong.
@@ -91,7 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
         let _ = rustix::process::setsid();
     }
     // Before any child could inherit them.
-    let stored = service_manager::take();
+    let (stored, stored_calls) = service_manager::take();
     let predecessor = options.successor.then(Predecessor::hear).transpose()?;
     let config = read_config(options, predecessor.as_ref())?;
     let (runtime, own) = if options.private {
@@ -114,6 +115,10 @@ pub fn run(options: &Options) -> Result<()> {
         None => None,
     };
     let program = Program {
+        path: options.server()?,
+        settings: options.settings(&config),
+    };
+    let vet_program = vet::Program {
         path: options.server()?,
         settings: options.settings(&config),
     };
@@ -203,6 +208,7 @@ pub fn run(options: &Options) -> Result<()> {
         }),
         shared,
         endpoint,
+        vet: OnceLock::new(),
         end: End::default(),
     });
     daemon
@@ -214,6 +220,14 @@ pub fn run(options: &Options) -> Result<()> {
         daemon.containers.isolation.prepare();
     }
     daemon.containers.isolation.start()?;
+    if !options.private {
+        let runtime = RuntimeDir::open(&options.runtime_dir)?;
+        let containers = Arc::clone(&daemon.containers);
+        let find_views = Box::new(move |wanted: &_| views_of::find(&containers, wanted));
+        let sockets = vet::start(&runtime, stored_calls, vet_program, find_views)?;
+        // It is the first.
+        let _ = daemon.vet.set(sockets);
+    }
 
     if options.private {
         serve_standard_input(&daemon)?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{facts, files, hang, stress, tune, ways, work};
+use crate::{facts, files, hang, stress, sysinfo, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -91,6 +91,14 @@ impl Agent {
                 tune::compete(number(first)?, number(times)?, paths)
             }
             // From now on nobody gets an answer who looks into the root directory of this process.
+            ["sysinfo"] => sysinfo::sysinfo(),
+            ["sysinfo32"] => sysinfo::sysinfo32(),
+            ["sysinfo-at", pointer] => sysinfo::at(number(pointer)?),
+            // {answer: how often}
+            ["sysinfo-storm", threads, milliseconds] => {
+                sysinfo::storm(number(threads)?, number(milliseconds)?)
+            }
+            ["socket", family] => sysinfo::socket(number(family)?),
             ["hang-root"] => hang::hang_root(),
             ["stop-measuring"] => {
                 leave_bounding_set()?;

@@ -21,6 +21,7 @@ mod latencies;
 mod mapped;
 mod scan;
 mod stress;
+mod sysinfo;
 mod tune;
 mod ways;
 mod work;

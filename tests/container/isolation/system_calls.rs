@@ -1,0 +1,280 @@
+//! System calls of isolated containers that a supervisor answers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::{Bundle, Container, Engine, Ran, children_of, signal};
+use xtask::vm::packages_and_dependencies;
+
+use super::rig::{Rig, Style, shell};
+use crate::scene;
+
+/// The runtimes that can hand over a filter.
+const ENGINES: [Engine; 2] = [Engine::Runc, Engine::Crun];
+
+/// The time in which something happens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The figures that sysinfo(2) gives.
+type Figures = BTreeMap<String, u64>;
+
+#[track_caller]
+fn figures(container: &mut Container, command: &str) -> Figures {
+    serde_json::from_value(container.ask(&[command])).unwrap()
+}
+
+/// The size in a row of meminfo, in bytes.
+#[track_caller]
+fn row(meminfo: &str, name: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.unwrap().trim().strip_suffix(" kB").unwrap();
+    number.trim().parse::<u64>().unwrap() << 10
+}
+
+/// Checks that the figures are those of the views. What changes between two reads is compared with some room.
+#[track_caller]
+fn check(container: &mut Container, command: &str) {
+    let meminfo = container.read("/proc/meminfo");
+    let before: f64 = first(&container.read("/proc/uptime")).parse().unwrap();
+    let loads = container.read("/proc/loadavg");
+    let said = figures(container, command);
+    let after: f64 = first(&container.read("/proc/uptime")).parse().unwrap();
+    let unit = said["unit"];
+    let size = |name: &str| said[name] * unit;
+    assert_eq!(size("total"), row(&meminfo, "MemTotal:"), "{said:?}");
+    assert_eq!(size("swap"), row(&meminfo, "SwapTotal:"), "{said:?}");
+    assert!(size("free").abs_diff(row(&meminfo, "MemFree:")) < 64 << 20, "{said:?}\n{meminfo}");
+    assert!(size("shared").abs_diff(row(&meminfo, "Shmem:")) < 16 << 20, "{said:?}\n{meminfo}");
+    assert_eq!(size("buffers"), row(&meminfo, "Buffers:"), "{said:?}");
+    let uptime = said["uptime"] as f64;
+    assert!(before <= uptime && uptime < after + 1.1, "{before} {uptime} {after}");
+    let load = said["load15"] as f64 / 65_536.0;
+    let shown: f64 = loads.split(' ').nth(2).unwrap().parse().unwrap();
+    assert!((load - shown).abs() < 0.1, "{load} {loads}");
+    assert!((1..100).contains(&said["tasks"]), "{said:?}");
+}
+
+fn first(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
+}
+
+/// The supervisor of a daemon.
+fn supervisor_of(daemon: u32) -> Option<u32> {
+    children_of(daemon).into_iter().find(|pid| is_supervisor(*pid))
+}
+
+fn is_supervisor(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.ends_with(b"\0vet\0"))
+}
+
+#[track_caller]
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+/// The number of listeners that a process has.
+fn listeners_of(pid: u32) -> usize {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    links
+        .filter(|link| link == Path::new("anon_inode:seccomp notify"))
+        .count()
+}
+
+#[track_caller]
+fn start(rig: &Rig<'_>, engine: Engine, name: &str) -> Container {
+    let disk = rig.overlay(Style::Docker, &format!("{engine:?}{name}"));
+    rig.start(engine, &disk.root)
+}
+
+/// A bundle for the runtimes of the newest release.
+#[track_caller]
+fn newest(rig: &Rig<'_>, engine: Engine, usr: &Path) -> Bundle {
+    let disk = rig.overlay(Style::Docker, &format!("{engine:?}newest"));
+    let mut bundle = rig.bundle(engine, &disk.root);
+    let usr = usr.display().to_string();
+    let script = r#"mount --bind "$0" /usr && exec "$@""#;
+    let unshare = ["unshare", "--mount", "sh", "-c", script, &usr].map(str::to_owned);
+    let words = [&unshare[..], &rig.wrapper.words(engine)].concat();
+    bundle.wrap(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    bundle
+}
+
+#[test]
+fn privileged_sysinfo_says_what_the_views_say_in_both_layouts() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let usr = packages_and_dependencies("sid", &["runc", "crun", "busybox-static"]).unwrap();
+    let usr = usr.join("usr");
+    for engine in ENGINES {
+        for mut container in [
+            start(&rig, engine, "own"),
+            Container::of_bundle(newest(&rig, engine, &usr)),
+        ] {
+            check(&mut container, "sysinfo");
+            check(&mut container, "sysinfo32");
+            let free = container.busybox(&["free", "-k"]);
+            let total: u64 = free.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+            assert_eq!(total << 10, row(&container.read("/proc/meminfo"), "MemTotal:"), "{free}");
+            let uptime = container.busybox(&["uptime"]);
+            assert!(uptime.contains("up 0 min"), "{uptime}");
+            for pointer in ["0", "4096", "18446744073709547520"] {
+                let error = container.try_ask(&["sysinfo-at", pointer]).unwrap_err();
+                assert_eq!(error, "EFAULT", "{pointer}");
+            }
+            // The family of sockets that leads to the host of a virtual machine.
+            let refused = container.try_ask(&["socket", "40"]).unwrap_err();
+            assert_eq!(refused, "EAFNOSUPPORT");
+            for family in ["1", "2"] {
+                container.ask(&["socket", family]);
+            }
+        }
+    }
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_profile_that_refuses_sysinfo_or_has_its_own_listener_stays_in_force() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let refusing = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "syscalls": [{ "names": ["sysinfo", "swapon"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }],
+    });
+    for engine in ENGINES {
+        let disk = rig.overlay(Style::Docker, &format!("{engine:?}refusing"));
+        let bundle = rig.bundle(engine, &disk.root);
+        bundle.change(|config| config["linux"]["seccomp"] = refusing.clone());
+        let mut container = Container::of_bundle(bundle);
+        let error = container.try_ask(&["sysinfo"]).unwrap_err();
+        assert_eq!(error, "ENOSYS", "{engine:?}");
+        let log = fs::read_to_string(scene.runtime_dir().join("hook.log")).unwrap();
+        assert!(log.contains("refuses sysinfo(2)"), "{log}");
+    }
+    daemon.end();
+}
+
+#[test]
+fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_50_times() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let mut container = start(&rig, Engine::Runc, "storm");
+    let total = figures(&mut container, "sysinfo")["total"];
+    let first = wait("there is no supervisor", || supervisor_of(daemon.pid()));
+    let storm = container.program("probe");
+    let storm = std::thread::scope(|scope| {
+        let said = scope.spawn(|| container.run(&[&storm, "sysinfo-storm", "8", "15000"]));
+        let mut last = first;
+        for _ in 0..50 {
+            signal(last, Signal::KILL);
+            last = wait("there is no other supervisor", || {
+                supervisor_of(daemon.pid()).filter(|pid| *pid != last)
+            });
+            // It has begun when it has the listeners.
+            wait("the supervisor does not begin", || (listeners_of(last) > 0).then_some(()));
+        }
+        said.join().unwrap()
+    });
+    let answers: BTreeMap<String, u64> = answer(&storm);
+    assert_eq!(answers.keys().collect::<Vec<_>>(), [&total.to_string()], "{answers:?}");
+    assert!(answers[&total.to_string()] > 1000, "{answers:?}");
+    check(&mut container, "sysinfo");
+    drop(container);
+    daemon.end();
+}
+
+/// The answer of a probe that was called alone.
+#[track_caller]
+fn answer(line: &str) -> BTreeMap<String, u64> {
+    let line: Value = serde_json::from_str(line).unwrap();
+    serde_json::from_value(line["ok"].clone()).unwrap()
+}
+
+#[test]
+fn privileged_calls_are_answered_while_there_is_no_daemon_and_by_the_next_one() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let mut container = start(&rig, Engine::Crun, "daemonless");
+    check(&mut container, "sysinfo");
+    let supervisor = wait("there is no supervisor", || supervisor_of(daemon.pid()));
+    daemon.die();
+    check(&mut container, "sysinfo");
+    let next = scene.daemon(&[]);
+    check(&mut container, "sysinfo");
+    let own = wait("the next daemon has no supervisor", || supervisor_of(next.pid()));
+    assert_ne!(own, supervisor);
+    assert!(!Path::new(&format!("/proc/{supervisor}")).exists() || !is_supervisor(supervisor));
+    check(&mut container, "sysinfo");
+    drop(container);
+    next.end();
+}
+
+#[test]
+fn privileged_each_execution_has_a_listener_and_all_are_let_go_of() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    for engine in ENGINES {
+        let disk = rig.overlay(Style::Docker, &format!("{engine:?}exec"));
+        let bundle = rig.bundle(engine, &disk.root);
+        let name = bundle.name().to_owned();
+        let container = Container::of_bundle(bundle);
+        let words = rig.wrapper.words(engine);
+        for _ in 0..20 {
+            let mut exec = std::process::Command::new(&words[0]);
+            exec.args(&words[1..]).args(["exec", &name, "/bin/probe", "sysinfo"]);
+            let said = Ran::run(&mut exec).ok();
+            let said: Value = serde_json::from_str(&said).unwrap();
+            assert!(said["ok"]["total"].as_u64().unwrap() < 1 << 30, "{said}");
+        }
+        drop(container);
+        wait("listeners are kept", || (listeners_of(daemon.pid()) == 0).then_some(()));
+    }
+    let supervisor = wait("there is no supervisor", || supervisor_of(daemon.pid()));
+    wait("the supervisor keeps listeners", || (listeners_of(supervisor) == 0).then_some(()));
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_container_does_not_start_where_nobody_takes_its_filter() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    fs::remove_file(scene.runtime_dir().join("system-calls.sock")).unwrap();
+    let disk = rig.overlay(Style::Docker, "nobody");
+    let bundle = rig.bundle(Engine::Runc, &disk.root);
+    bundle
+        .run()
+        .refused(&["eci-runc: isolation: ", "system-calls.sock", "restart"]);
+    daemon.end();
+}
+
+#[test]
+fn privileged_traps_are_left_out_only_where_that_is_allowed() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "system-calls = false\n");
+    let daemon = scene.daemon(&[]);
+    let mut container = start(&rig, Engine::Runc, "untrapped");
+    let host: u64 = row(&fs::read_to_string("/proc/meminfo").unwrap(), "MemTotal:");
+    assert_eq!(figures(&mut container, "sysinfo")["total"], host);
+    assert_eq!(supervisor_of(daemon.pid()), None);
+    assert!(!shell(&mut container, "b cat /proc/self/status").contains("Seccomp:\t2"));
+    drop(container);
+    daemon.end();
+}
