@@ -14,6 +14,9 @@ use crate::oci::isolation::{SystemCalls, Trapped};
 /// The first version of each runtime that knows the key `listenerPath`.
 const LISTENERS: [(&str, [u32; 3]); 2] = [("runc", [1, 1, 0]), ("crun", [1, 0, 0])];
 
+/// The first version of each runtime that passes flags of filters on. runc 1.1 refuses a container with one.
+const FLAGS: [(&str, [u32; 3]); 2] = [("runc", [1, 2, 0]), ("crun", [1, 0, 0])];
+
 /// The first version of each runtime that passes the flag on with which only signals that kill end a call which is being
 /// answered. runc 1.3 refuses a container with it.
 const WAIT_KILLABLE: [(&str, [u32; 3]); 1] = [("crun", [1, 8, 1])];
@@ -53,6 +56,7 @@ pub(super) fn of(bundle: &Bundle<'_>, settings: &Isolation) -> Result<Choice> {
     Ok(Choice::Trap(SystemCalls {
         listener: bundle.runtime_dir.join(SYSTEM_CALLS),
         metadata: bundle.key.to_owned(),
+        keep_speculation: runtime_version::is_at_least(&version, &FLAGS),
         wait_killable: runtime_version::is_at_least(&version, &WAIT_KILLABLE)
             && kernel_is_at_least(&release, WAIT_KILLABLE_KERNEL),
     }))

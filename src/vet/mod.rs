@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::vet::{FromVet, Listener, PAGE, ToVet, VERSION};
+use rustix::event::epoll::{self, CreateFlags};
 use rustix::net::SocketFlags;
 
 use container::Settings;
@@ -87,13 +88,14 @@ fn start(first: &ToVet, fds: Vec<OwnedFd>) -> io::Result<Vet> {
         fds.map_err(|_| io::Error::other("the daemon did not hand over the journal"))?;
     let host = Arc::new(Host::open()?);
     let memory = Journal::of(&journal)?;
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     sandbox::confine()?;
     let settings = Settings {
         freshness: Duration::from_millis(freshness_ms),
         share: cpu_share,
     };
     Ok(Vet {
-        pool: Pool::start(Arc::clone(&host), memory, settings)?,
+        pool: Pool::start(Arc::clone(&host), memory, settings, epoll)?,
         host,
         journal,
         rendezvous,

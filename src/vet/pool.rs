@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 use super::container::{Container, Settings};
 use super::figures::Layout;
@@ -67,20 +67,21 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Starts the first thread.
+    /// Starts the first thread. It is to wait by `epoll`, which nothing uses yet.
     ///
     /// # Errors
-    /// When there are no more descriptors or threads.
+    /// When there are no more threads.
     pub(super) fn start(
         host: Arc<Host>,
         journal: Journal,
         settings: Settings,
+        epoll: OwnedFd,
     ) -> io::Result<Arc<Self>> {
         let pool = Arc::new(Self {
             host,
             journal,
             settings,
-            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            epoll,
             listeners: Mutex::default(),
             containers: Mutex::default(),
             delayed: Mutex::default(),

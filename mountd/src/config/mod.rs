@@ -113,6 +113,7 @@ mod tests {
         assert_eq!(config.raise.tunables(), []);
         assert!(!config.isolation.enabled && !config.isolation.opt_out);
         assert!(!config.isolation.delegate_cgroup_v1);
+        assert!(config.isolation.system_calls);
         assert_eq!(config.isolation.user, "eci-fs");
         assert_eq!(config.isolation.host_namespaces, HostNamespaces::Refuse);
         assert_eq!(config.isolation.unmapped_volumes, UnmappedVolumes::Pass);
@@ -144,7 +145,7 @@ mod tests {
              [server]\ncpu-share = 150\n[hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
              [isolation]\nenabled = true\nuser = 'dockremap'\nhost-namespaces = 'leave-alone'\n\
-             unmapped-volumes = 'refuse'\nopt-out = true\ndelegate-cgroup-v1 = true\n\
+             unmapped-volumes = 'refuse'\nopt-out = true\ndelegate-cgroup-v1 = true\nsystem-calls = false\n\
              restricted-mounts = ['/srv/keys']\nallowed-mounts = ['/etc/app', '/data/*/x']\nallowed-devices = ['/dev/sdb']\n\
              image-annotation = 'io.kubernetes.cri.image-name'\n\
              allowed-images = { 'sha256:0000000000000000000000000000000000000000000000000000000000000000' = ['/a'] }\n\
@@ -172,6 +173,7 @@ mod tests {
             image_annotation: "io.kubernetes.cri.image-name".to_owned(),
             allowed_images: [(format!("sha256:{:064}", 0), vec!["/a".into()])].into(),
             delegate_cgroup_v1: true,
+            system_calls: false,
         };
         assert_eq!(config.isolation, isolation);
         assert_eq!(config.raise.of(HostSysctl::FileMax), Some(10_000_000));

@@ -87,8 +87,12 @@ struct Keeper {
     number: Arc<AtomicUsize>,
     /// None while there is no listener, and between two supervisors.
     process: Option<Process>,
-    /// The ends of supervisors, and starts that failed.
+    /// The ends of supervisors lately.
     deaths: Vec<Instant>,
+    /// The last of them, or the last start that failed.
+    ended: Option<Instant>,
+    /// True if the last start failed.
+    failed: bool,
 }
 
 /// Takes over what the daemon before had, and starts the thread that keeps listeners. `stored` is what the service manager has
@@ -139,6 +143,8 @@ pub fn start(
         number,
         process: None,
         deaths: Vec::new(),
+        ended: None,
+        failed: false,
     };
     service_manager::store_journal(keeper.journal.as_fd());
     for (slot, (container, fd)) in &keeper.listeners {
@@ -183,11 +189,12 @@ impl Keeper {
             return None;
         }
         self.deaths.retain(|at| at.elapsed() < WINDOW);
-        if self.deaths.len() > AT_ONCE
-            && let Some(last) = self.deaths.last()
-            && last.elapsed() < RETRY
-        {
-            return Some(RETRY);
+        let pause = match self.failed || self.deaths.len() > AT_ONCE {
+            true => RETRY,
+            false => Duration::ZERO,
+        };
+        if let Some(left) = self.ended.and_then(|at| pause.checked_sub(at.elapsed())) {
+            return Some(left);
         }
         let started = Process::start(
             &self.program,
@@ -198,10 +205,11 @@ impl Keeper {
             Ok(process) => process,
             Err(error) => {
                 tracing::error!(%error, "no supervisor of system calls can be started; trying again");
-                self.deaths.extend([Instant::now(); AT_ONCE + 1]);
+                (self.failed, self.ended) = (true, Some(Instant::now()));
                 return Some(RETRY);
             }
         };
+        self.failed = false;
         for (slot, (container, fd)) in &self.listeners {
             process.listen(*slot, container, fd.as_fd());
         }
@@ -231,7 +239,8 @@ impl Keeper {
             Some(other) => tracing::warn!(?other, "the supervisor says what nobody asked"),
             None => {
                 tracing::error!("the supervisor of system calls died; starting another one");
-                self.deaths.push(Instant::now());
+                self.ended = Some(Instant::now());
+                self.deaths.extend(self.ended);
                 self.process = None;
             }
         }

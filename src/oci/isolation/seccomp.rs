@@ -43,6 +43,8 @@ pub struct SystemCalls {
     pub listener: PathBuf,
     /// What the runtime passes on with it.
     pub metadata: String,
+    /// True if the runtime knows [`KEEP_SPECULATION`].
+    pub keep_speculation: bool,
     /// True if the runtime knows [`WAIT_KILLABLE`].
     pub wait_killable: bool,
 }
@@ -142,12 +144,15 @@ pub(super) fn trap(
 
 /// Returns the section of a container whose engine has none.
 fn own(calls: &SystemCalls) -> serde_json::Result<RawObject> {
-    let mut flags = vec![KEEP_SPECULATION];
+    let mut flags = Vec::new();
+    flags.extend(calls.keep_speculation.then_some(KEEP_SPECULATION));
     flags.extend(calls.wait_killable.then_some(WAIT_KILLABLE));
     let mut section = RawObject::default();
     section.write("defaultAction", &"SCMP_ACT_ALLOW")?;
     section.write("architectures", &ARCHITECTURES)?;
-    section.write("flags", &flags)?;
+    if !flags.is_empty() {
+        section.write("flags", &flags)?;
+    }
     section.write("listenerPath", &calls.listener)?;
     section.write("listenerMetadata", &calls.metadata)?;
     section.write("syscalls", &[notify(), no_vsock()])?;
