@@ -113,8 +113,9 @@ impl Pool {
             true => EventFlags::empty(),
             false => EventFlags::IN,
         };
-        epoll::add(&self.epoll, &listener.fd, event, flags | EventFlags::ONESHOT)?;
+        // It is heard of at once, if a call waits.
         self.listeners.lock().insert(number, Arc::clone(&listener));
+        epoll::add(&self.epoll, &listener.fd, event, flags | EventFlags::ONESHOT)?;
         if is_owed {
             self.spawn(move |pool| {
                 let request = listener.slot.lock().taken();

@@ -233,12 +233,11 @@ fn privileged_each_execution_has_a_listener_and_all_are_let_go_of() {
     for engine in ENGINES {
         let disk = rig.overlay(Style::Docker, &format!("{engine:?}exec"));
         let bundle = rig.bundle(engine, &disk.root);
-        let name = bundle.name().to_owned();
+        let mut executions: Vec<_> = (0..20)
+            .map(|_| bundle.runtime(&["exec", bundle.name(), "/bin/probe", "sysinfo"]))
+            .collect();
         let container = Container::of_bundle(bundle);
-        let words = rig.wrapper.words(engine);
-        for _ in 0..20 {
-            let mut exec = std::process::Command::new(&words[0]);
-            exec.args(&words[1..]).args(["exec", &name, "/bin/probe", "sysinfo"]);
+        for mut exec in executions.drain(..) {
             let said = Ran::run(&mut exec).ok();
             let said: Value = serde_json::from_str(&said).unwrap();
             assert!(said["ok"]["total"].as_u64().unwrap() < 1 << 30, "{said}");
