@@ -1,8 +1,9 @@
 //! The time to attach a container: `cargo bench --bench attach [-- CONTAINERS]`.
 //!
 //! Two times are printed: from the daemon's receipt of the request to all grafts in place, as the daemon measures it,
-//! and the whole call of the command over the control socket. Each container is a process in its own mount namespace.
-//! Needs root.
+//! and the whole call of the command over the control socket. First the containers are attached without a pause, so that
+//! the daemon has mostly prepared nothing; then as many with pauses, in which it prepares the next attach. Each container
+//! is a process in its own mount namespace. Needs root.
 #![allow(
     clippy::print_stdout,
     missing_docs,
@@ -17,8 +18,15 @@ use std::time::{Duration, Instant};
 use eci_fs::cli::client::Client;
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_protocol::control::{Attach, Request, Response, Selector};
+use rustix::event::Timespec;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The pause before an attach in which the daemon prepares it.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 250_000_000,
+};
 
 /// A child that is killed when this value is dropped.
 struct KillOnDrop(Child);
@@ -59,31 +67,40 @@ fn main() -> Result<()> {
     let limit = std::time::Duration::from_secs(30);
     let client = Client::connect(&runtime_dir, limit)?.ok_or("eci-mountd does not listen")?;
 
-    let containers = (0..count)
+    let containers = (0..count * 2)
         .map(|_| container())
         .collect::<Result<Vec<_>>>()?;
-    let (mut inside, mut outside, mut grafts) = (Vec::new(), Vec::new(), 0);
-    for (_container, pid) in &containers {
-        let pidfd = open_pidfd(*pid)?;
-        let request = Request::Attach(Attach::default());
-        let start = Instant::now();
-        match client.call(request, &[pidfd.as_fd()])?.0 {
-            Response::Attached(attached) => {
-                outside.push(start.elapsed());
-                inside.push(Duration::from_micros(attached.took_usec));
-                grafts = attached.grafts;
+    let (together, apart) = containers.split_at(count);
+    for (how, containers, pause) in [
+        ("without a pause", together, None),
+        ("with pauses", apart, Some(PAUSE)),
+    ] {
+        let (mut inside, mut outside, mut grafts) = (Vec::new(), Vec::new(), 0);
+        for (_container, pid) in containers {
+            if let Some(pause) = pause {
+                rustix::event::poll(&mut [], Some(&pause))?;
             }
-            other => return Err(format!("{other:?}").into()),
+            let pidfd = open_pidfd(*pid)?;
+            let request = Request::Attach(Attach::default());
+            let start = Instant::now();
+            match client.call(request, &[pidfd.as_fd()])?.0 {
+                Response::Attached(attached) => {
+                    outside.push(start.elapsed());
+                    inside.push(Duration::from_micros(attached.took_usec));
+                    grafts = attached.grafts;
+                }
+                other => return Err(format!("{other:?}").into()),
+            }
         }
+        println!("attach, {count} containers {how}, {grafts} grafts each");
+        print("request received to all grafts in place", &mut inside);
+        print("request sent to answer received", &mut outside);
     }
-    println!("attach, {count} containers one after the other, {grafts} grafts each");
-    print("request received to all grafts in place", &mut inside);
-    print("request sent to answer received", &mut outside);
     let start = Instant::now();
     for (_container, pid) in &containers {
         client.call(Request::Detach(Selector::Pid(*pid)), &[])?;
     }
-    let each = start.elapsed() / u32::try_from(count.max(1))?;
+    let each = start.elapsed() / u32::try_from(containers.len().max(1))?;
     println!(
         "{:42} {:>8.2} ms on average",
         "detach",

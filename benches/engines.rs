@@ -1,8 +1,8 @@
 //! The time that eci-fs adds to `docker run` and `podman run`: `cargo bench --bench engines [-- STARTS]`.
 //!
-//! A container that does nothing is run to its end and removed, without eci-fs and with it in turns, so that other
-//! load on the host affects both alike. The engine does far more than starting the container; the difference is the
-//! result. Needs root, docker and podman.
+//! A container that does nothing is run to its end and removed, without eci-fs, with its views, and under docker with
+//! views and isolation, in turns, so that other load on the host affects all alike. The engine does far more than starting
+//! the container; the difference is the result. Needs root, docker and podman.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -18,7 +18,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use host::Host;
-use support::engines::CommandLine;
+use serde_json::{Value, json};
+use support::engines::{CommandLine, Docker};
 use support::{Ran, Scene};
 
 fn main() {
@@ -31,14 +32,15 @@ fn main() {
     let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
     let host = Host::new(&scene);
     {
-        let docker = host.docker(&[]);
-        let run = |runtime| docker.run_command(&["--rm", "--network=none", runtime], &["true"]);
-        measure(
-            "docker",
-            count,
-            || run("--runtime=runc"),
-            || run("--runtime=eci"),
-        );
+        let docker = docker(&host, &scene);
+        let run =
+            |runtime: &str| docker.run_command(&["--rm", "--network=none", runtime], &["true"]);
+        let ways = [
+            ("without", run("--runtime=runc")),
+            ("with", run("--runtime=eci")),
+            ("with isolation", run("--runtime=eci-isolated")),
+        ];
+        measure("docker", count, &ways);
     }
     let mut podman = host.podman();
     let hooks = podman.hooks(None);
@@ -46,7 +48,22 @@ fn main() {
     let plain = run(&podman);
     podman.hooks(hooks.as_deref());
     let wired = run(&podman);
-    measure("podman", count, || again(&plain), || again(&wired));
+    measure("podman", count, &[("without", plain), ("with", wired)]);
+}
+
+/// Returns a docker with our runtime, once without isolation and once with it.
+fn docker(host: &Host<'_>, scene: &Scene) -> Docker {
+    let file = host.install("docker", &[]).join("etc/docker/daemon.json");
+    let mut settings: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    for (runtime, isolates) in [("eci", false), ("eci-isolated", true)] {
+        let config = scene.dir().join(format!("{runtime}.toml"));
+        std::fs::write(&config, format!("[isolation]\nenabled = {isolates}\n")).unwrap();
+        settings["runtimes"][runtime] = json!({
+            "path": settings["runtimes"]["eci"]["path"],
+            "runtimeArgs": ["--eci-config", config],
+        });
+    }
+    Docker::start(scene, &settings)
 }
 
 /// Returns a copy of the command.
@@ -56,24 +73,29 @@ fn again(command: &Command) -> Command {
     copy
 }
 
-/// Times both commands, and prints the medians and their difference.
-fn measure(name: &str, count: usize, plain: impl Fn() -> Command, wired: impl Fn() -> Command) {
-    let mut times: [Vec<Duration>; 2] = Default::default();
-    for turn in 0..count * 2 {
-        // Each command runs equally often after the other one and after itself.
-        let which = (turn + turn / 2) % 2;
-        let mut command = if which == 0 { plain() } else { wired() };
+/// Times the commands, and prints the medians, and what each takes more than the first.
+fn measure(name: &str, count: usize, ways: &[(&str, Command)]) {
+    let mut times = vec![Vec::new(); ways.len()];
+    for turn in 0..count * ways.len() {
+        // Each command runs equally often after each other one.
+        let (round, place) = (turn / ways.len(), turn % ways.len());
+        let place = if round % 2 == 0 {
+            place
+        } else {
+            ways.len() - 1 - place
+        };
+        let which = (place + round) % ways.len();
+        let mut command = again(&ways[which].1);
         let begun = Instant::now();
         let ran = Ran::run(&mut command);
         times[which].push(begun.elapsed());
         ran.ok();
     }
-    let [plain, wired] = times.map(median);
-    println!("{name:8} without  {plain:>8.2} ms median");
-    println!(
-        "{name:8} with     {wired:>8.2} ms median {:>+8.2} ms added",
-        wired - plain
-    );
+    let medians: Vec<f64> = times.into_iter().map(median).collect();
+    for ((way, _), time) in ways.iter().zip(&medians) {
+        let added = time - medians[0];
+        println!("{name:8} {way:16} {time:>8.2} ms median {added:>+8.2} ms added");
+    }
 }
 
 /// Returns the median in milliseconds.

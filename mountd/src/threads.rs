@@ -9,6 +9,7 @@
 //! | `prober`, `visitor` | start the threads that ask a file system, or look into a container | the daemon ends |
 //! | `visit`, `probe` | one look into a container, one question to a file system | the operation fails |
 //! | `control` | one command | the command is told |
+//! | `preparer` | prepares the next attaches | is started again |
 //! | `ended` | removes containers that have ended | is started again |
 //! | `overlays` | has engines' overlays, and those of isolated containers, forget outdated names | is started again |
 //! | `ranges` | frees ranges of ids whose last process has ended | is started again |

@@ -160,6 +160,7 @@ impl Absent {
             range: proc
                 .as_ref()
                 .and_then(|proc| range_of(proc, saved.pid).ok().flatten()),
+            locked: saved.locked && !saved.grafted.is_empty(),
         };
         self.containers().iter().map(listed).collect()
     }

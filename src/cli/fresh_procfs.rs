@@ -9,13 +9,14 @@
 //! | without CAP_SYS_ADMIN | in a user namespace that it makes, if it has a procfs of which no mount hides anything: there all mounts are locked |
 //!
 //! Seccomp filters and security modules can forbid it too. What they forbid cannot be seen from outside, and neither
-//! can whether a mount is locked.
+//! can whether a mount is locked. The daemon knows whether it had the kernel lock the grafts.
 
 use std::io::Read;
 
 use eci_fs_mountd::container::mountinfo::{Mount, parse_mountinfo};
 use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_mountd::grafts::hides_something;
+use eci_fs_protocol::control::Listed;
 use eci_fs_protocol::error::Result;
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -73,6 +74,8 @@ struct Seen {
     makes_user_namespaces: bool,
     /// Its mounts; none if there are too many.
     mounts: Option<Vec<Mount>>,
+    /// True if the kernel has locked its grafts.
+    is_locked: bool,
     /// True if AppArmor takes the capabilities from user namespaces of programs that it does not know.
     restricts_user_namespaces: bool,
     /// True if it has a seccomp filter.
@@ -82,11 +85,14 @@ struct Seen {
 }
 
 impl FreshProcfs {
-    /// Looks at the container whose init is `pid`, now. Processes that an engine starts in it later may have more
-    /// capabilities than its init.
-    pub(super) fn of(proc: &Proc, pid: i32) -> Self {
-        match Seen::look(proc, pid) {
-            Ok(seen) => seen.judge(),
+    /// Looks at a container, now. Processes that an engine starts in it later may have more capabilities than its init.
+    pub(super) fn of(proc: &Proc, container: &Listed) -> Self {
+        match Seen::look(proc, container.pid) {
+            Ok(seen) => Seen {
+                is_locked: container.locked,
+                ..seen
+            }
+            .judge(),
             Err(_) => Self {
                 can: Can::Unknown,
                 unless: Vec::new(),
@@ -124,6 +130,7 @@ impl Seen {
             is_in_initial_namespace: proc.namespace(pid, "user")?.is_initial_user(),
             makes_user_namespaces: may_make_user_namespaces(proc),
             mounts: read_mounts(proc, pid)?,
+            is_locked: false,
             has_filter: field("Seccomp:") != "0",
             restricts_user_namespaces: proc
                 .read("sys/kernel/apparmor_restrict_unprivileged_userns")
@@ -139,6 +146,10 @@ impl Seen {
                 None => (Can::Unknown, false),
                 Some(mounts) => by_mounts(mounts, capable, self.makes_user_namespaces),
             },
+        };
+        let (can, has_locked) = match has_locked && self.is_locked {
+            true => (Can::No, false),
+            false => (can, has_locked),
         };
         let may_forbid = [
             (has_locked, Unless::LockedMounts),
@@ -241,6 +252,11 @@ mod tests {
         let covered = seen(mounts(&["/meminfo"])).judge();
         assert_eq!(covered.unless, [Unless::LockedMounts]);
         assert_eq!(covered.word(), "yes?");
+        let locked = Seen {
+            is_locked: true,
+            ..seen(mounts(&["/meminfo"]))
+        };
+        assert_eq!(locked.judge().word(), "no");
         assert_eq!(seen(Some(Vec::new())).judge().word(), "no");
         assert_eq!(seen(None).judge().word(), "?");
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use eci_fs_mountd::config::Config;
 use eci_fs_mountd::container::open_pidfd;
+use eci_fs_mountd::isolation::find;
 use eci_fs_mountd::isolation::overlays::forget_names;
 use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
@@ -14,9 +15,10 @@ use eci_fs_protocol::error::{Error, Result};
 
 use crate::cli::client::{Client, call_or_start, isolated};
 use crate::cli::hook::{is_rootless, no_daemon, write_log};
+use crate::cli::runtime::hook;
 use crate::isolation::policy::{Decision, Joined, decide, is_wanted as is_wanted_by, parse_map};
 use crate::isolation::{self, Range};
-use crate::oci::annotations::isolate;
+use crate::oci::annotations::{check_host_files, isolate};
 use crate::oci::bundle::{self, CONFIG};
 use crate::oci::command_line::CommandLine;
 use crate::oci::isolation::Container;
@@ -68,7 +70,7 @@ fn check_pivot(line: &CommandLine) -> Result<()> {
 
 /// Returns whether the host or the container wants it isolated. A container of a user without privileges is in that user's
 /// namespace.
-fn is_wanted(line: &CommandLine, config: &Config) -> Result<bool> {
+pub(super) fn is_wanted(line: &CommandLine, config: &Config) -> Result<bool> {
     if is_rootless() {
         return Ok(false);
     }
@@ -92,9 +94,13 @@ fn create_isolated(
     let path = &line.bundle.join(&line.config);
     let text = read_to_string(path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", path, e))?;
     let container = Container::parse(&text).map_err(|error| error.context(path.display()))?;
+    let is_wanted = is_wanted_by(&container, &config.isolation)?;
+    if is_wanted {
+        check_host_files(&container.annotations)?;
+    }
     let runtime_dir = &config.hook.runtime_dir;
     let decision = decide(&container, &config.isolation, Path::new("/proc"))?;
-    if matches!(decision, Decision::LeaveAlone(_)) && is_wanted_by(&container, &config.isolation)? {
+    if is_wanted && decision == Decision::LeaveAlone(None) {
         isolation::check_host_files(&line.bundle, &container, &config.isolation)?;
     }
     if !matches!(decision, Decision::LeaveAlone(_)) {
@@ -119,6 +125,8 @@ fn create_isolated(
     };
     let key = states(line, runtime)?.key(id, &line.bundle)?;
     let range = ask_for_range(config, config_path, key.clone(), joined.as_ref())?;
+    let taken_over = range.stage.join(isolation::TAKEN_OVER);
+    let locks = hook(line, config_path, &config.hook, Some(&taken_over))?;
     let bundle = isolation::Bundle {
         dir: &line.bundle,
         config: path,
@@ -128,6 +136,7 @@ fn create_isolated(
         runtime_dir,
         key: &key,
         joined: joined.as_ref().map(|joined| joined.pid),
+        locks: config.isolation.locked_mounts.then_some(locks),
     };
     for note in isolation::enter(&bundle, &range, &config.isolation)? {
         let id = line.id.as_deref().unwrap_or_default();
@@ -187,10 +196,28 @@ fn states(line: &CommandLine, runtime: &Path) -> Result<States> {
     States::of(line, runtime, std::env::var_os(CRUN_VARIABLE).as_deref())
 }
 
+/// Refuses `exec` by youki in a container with a user namespace, if the host or the container wants isolation.
+fn check_youki(state: &SavedState, is_wanted: bool) -> Result<()> {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/user"));
+    // About one that has ended youki has its own words.
+    let Ok(its) = namespace(&state.pid.to_string()) else {
+        return Ok(());
+    };
+    if !is_wanted || is_rootless() || namespace("self").is_ok_and(|own| own == its) {
+        return Ok(());
+    }
+    Err(Error::refused(
+        "isolation: `youki exec` does not enter the user namespace of a container (seen with 0.7.0), so the program would \
+         be root of the host",
+    )
+    .remedy("make the container with runc or crun, if programs are to be executed in it"))
+}
+
 /// Prepares `start` and `exec` of a container that is isolated. Others are left alone.
 ///
 /// # Errors
-/// When the standard streams cannot be given to the container. An engine's view that stays old only goes to the log.
+/// For `exec` by youki, and when the standard streams cannot be given to the container. An engine's view that stays old only
+/// goes to the log.
 pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Result<()> {
     let executes = match line.subcommand.as_deref() {
         Some("exec") => true,
@@ -203,17 +230,27 @@ pub(super) fn enter(line: &CommandLine, config: &Config, runtime: &Path) -> Resu
     let runtime_dir = &config.hook.runtime_dir;
     let states = states(line, runtime)?;
     let all = states.directories();
-    let mut found = all
+    let found: Vec<_> = all
         .filter_map(|directory| SavedState::read(directory, id))
-        .peekable();
-    if found.peek().is_none() {
+        .collect();
+    if found.is_empty() {
         // It may be kept where it was not looked for.
         if executes && config.isolation.enabled && !is_rootless() {
             isolation::replace_devices().map_err(|error| error.context("isolation"))?;
         }
         return Ok(());
     }
+    if executes {
+        for state in found.iter().filter(|state| state.is_of_youki) {
+            let key = states.key(id, &state.bundle)?;
+            check_youki(
+                state,
+                config.isolation.enabled || find(runtime_dir, &key)?.is_some(),
+            )?;
+        }
+    }
     let root = stage::real_path(runtime_dir).join(stage::ROOT);
+    let mut found = found.into_iter();
     let Some(state) = found.find(|state| state.root.as_ref() == Some(&root)) else {
         return Ok(());
     };

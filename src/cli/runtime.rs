@@ -78,7 +78,7 @@ fn execute(line: &CommandLine) -> Result<Infallible> {
         .or_else(|| config.runtime.path.clone());
     let runtime = find_runtime(wanted.as_deref())?;
     if line.creates_container() {
-        let added = add_hook(line, &location.path, &config.hook);
+        let added = add_hook(line, &location.path, &config);
         if let Err(error) = added {
             match config.hook.on_error {
                 OnError::Fail => return Err(error),
@@ -110,7 +110,8 @@ fn become_program(program: &Path, arguments: &[OsString]) -> std::io::Result<Inf
 }
 
 /// Adds the hook to the bundle of the container that is about to be created.
-fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Result<()> {
+fn add_hook(line: &CommandLine, config_path: &Path, host: &Config) -> Result<()> {
+    let config = &host.hook;
     let path = line.bundle.join(&line.config);
     if !path.exists() {
         // The real runtime reports this, in words that its engine knows.
@@ -118,8 +119,9 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
     }
     let bundle = Bundle::read(&line.bundle, &line.config)?;
     match decide(&bundle.annotations, &config.allow) {
-        Ok(Decision::LeaveAlone) => return Ok(()),
-        Ok(Decision::Attach(_)) => {}
+        // Isolation wants it without views, too.
+        Ok(Decision::LeaveAlone) if !super::isolate::is_wanted(line, host)? => return Ok(()),
+        Ok(_) => {}
         // The hook logs this error, and attaches without any choice.
         Err(_) if config.on_error == OnError::Ignore => {}
         Err(error) => return Err(error),
@@ -132,18 +134,40 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
         }
         client?.ok_or_else(|| super::hook::no_daemon(&config.runtime_dir))?;
     }
+    hooks::add_hooks(&path, &[hook(line, config_path, config, None)?])
+}
+
+/// Returns the hook for the bundle of a container, with its stage. With `taken_over` it also does what the file of that path
+/// says, and a container for which it cannot do it is not started.
+///
+/// # Errors
+/// When a path cannot be found.
+pub(super) fn hook(
+    line: &CommandLine,
+    config_path: &Path,
+    config: &config::Hook,
+    taken_over: Option<&Path>,
+) -> Result<(&'static str, Hook)> {
     let mut args = vec![HOOK_NAME.to_owned(), "hook".to_owned()];
-    let mut option = |name: &str, value: &Path, default: &str| {
-        if value != Path::new(default) {
-            args.extend([name.to_owned(), value.display().to_string()]);
-        }
+    let mut option = |name: &str, value: &Path| {
+        args.extend([name.to_owned(), value.display().to_string()]);
     };
     // The runtime calls the hook in another directory.
     let config_path = std::path::absolute(config_path);
     let config_path = config_path.map_err(|e| Error::io("find", "the configuration", e))?;
-    option("--config", &config_path, config::DEFAULT);
-    option("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT);
-    option("--bundle-config", &line.config, CONFIG);
+    let paths = [
+        ("--config", config_path.as_path(), config::DEFAULT),
+        ("--runtime-dir", &config.runtime_dir, runtime_dir::DEFAULT),
+        ("--bundle-config", &line.config, CONFIG),
+    ];
+    for (name, path, default) in paths {
+        if path != Path::new(default) {
+            option(name, path);
+        }
+    }
+    if let Some(path) = taken_over {
+        option("--taken-over", path);
+    }
     args.push(STAGE.to_owned());
     let hook = Hook {
         path: program::path()?,
@@ -151,7 +175,7 @@ fn add_hook(line: &CommandLine, config_path: &Path, config: &config::Hook) -> Re
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
         timeout: config.timeout + GRACE,
     };
-    hooks::add_hooks(&path, &[(STAGE, hook)])
+    Ok((STAGE, hook))
 }
 
 /// Returns the runtime that is executed: the given path, the given name in PATH, or one of the usual runtimes.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
+use eci_fs_mountd::config::Isolation;
 use eci_fs_mountd::container::{Membership, open_directory, parse_all_memberships};
 use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chownat};
@@ -20,20 +21,13 @@ const FILES_OF_VERSION_1: [&str; 2] = ["cgroup.procs", "tasks"];
 /// Those of version 2 (cgroups(7), "Cgroups delegation").
 const FILES_OF_VERSION_2: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
 
-/// The bounds of a cgroup of version 2 that is delegated: the cgroups below it, of which the kernel has 65,535 for all, and
-/// their depth. Programs of the host that remove them go by paths, which may have 4095 bytes.
-const BOUNDS: [(&str, &str); 2] = [
-    ("cgroup.max.descendants", "512"),
-    ("cgroup.max.depth", "12"),
-];
-
 /// Gives the cgroups of the process `pid`, which is the init of a new container, to root of its user namespace: those of
-/// version 2, and with `version_1` those of version 1. A cgroup that also has another process is not the container's, and
+/// version 2, and those of version 1 if `settings` say so. A cgroup that also has another process is not the container's, and
 /// stays as it is.
 ///
 /// # Errors
 /// When the user namespace is the host's or maps its ids in parts, and the kernel's.
-pub fn delegate(pid: i32, version_1: bool) -> Result<()> {
+pub fn delegate(pid: i32, settings: &Isolation) -> Result<()> {
     let read = |file: &str| {
         let path = format!("/proc/{pid}/{file}");
         fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))
@@ -49,14 +43,14 @@ pub fn delegate(pid: i32, version_1: bool) -> Result<()> {
     let mounts = read_mounts()?;
     for membership in parse_all_memberships(&read("cgroup")?) {
         let is_version_1 = !membership.controllers.is_empty();
-        if is_version_1 && !version_1 || !is_below_the_top(&membership) {
+        if is_version_1 && !settings.delegate_cgroup_v1 || !is_below_the_top(&membership) {
             continue;
         }
         let Some(found) = open_directory(&mounts, &membership)? else {
             continue;
         };
         if is_alone(pid, &found.dir) {
-            give(&found.dir, is_version_1, first_id)
+            give(&found.dir, is_version_1, first_id, settings)
                 .map_err(|e| Error::io("delegate", format!("{}/{}", found.top, found.rest), e))?;
         }
     }
@@ -90,11 +84,16 @@ fn is_alone(pid: i32, dir: &OwnedFd) -> bool {
     processes.into_iter().eq([pid.to_string().as_str()])
 }
 
-fn give(dir: &OwnedFd, version_1: bool, first_id: u32) -> std::result::Result<(), Errno> {
+fn give(
+    dir: &OwnedFd,
+    version_1: bool,
+    first_id: u32,
+    settings: &Isolation,
+) -> std::result::Result<(), Errno> {
     let files: &[&str] = if version_1 {
         &FILES_OF_VERSION_1
     } else {
-        bound(dir)?;
+        bound(dir, settings)?;
         &FILES_OF_VERSION_2
     };
     let owner = (Some(Uid::from_raw(first_id)), Some(Gid::from_raw(first_id)));
@@ -107,13 +106,17 @@ fn give(dir: &OwnedFd, version_1: bool, first_id: u32) -> std::result::Result<()
     rustix::fs::fchown(dir, owner.0, owner.1)
 }
 
-/// Bounds what can be made below a cgroup of version 2, where it has no bound yet.
-fn bound(dir: &OwnedFd) -> std::result::Result<(), Errno> {
-    for (name, most) in BOUNDS {
+/// Bounds what can be made below a cgroup of version 2, where it has no bound yet. The kernel has 65,535 memory cgroups for
+/// all.
+fn bound(dir: &OwnedFd, settings: &Isolation) -> std::result::Result<(), Errno> {
+    for (name, most) in [
+        ("cgroup.max.descendants", settings.max_descendants),
+        ("cgroup.max.depth", settings.max_depth),
+    ] {
         let text = std::io::read_to_string(open(dir, name, OFlags::RDONLY)?).map_err(errno)?;
         if text.trim() == "max" {
             let mut file = open(dir, name, OFlags::WRONLY)?;
-            file.write_all(most.as_bytes()).map_err(errno)?;
+            file.write_all(most.to_string().as_bytes()).map_err(errno)?;
         }
     }
     Ok(())

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use eci_fs_mountd::config::UnmappedVolumes;
 use eci_fs_mountd::container::mountinfo::Mount;
 use eci_fs_mountd::container::open_within;
-use eci_fs_protocol::error::{Error, Kind, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use eci_fs_protocol::error::{Error, Result};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::mount_setattr::{Access, forbid_devices, map_ids};
 use super::restricted::{HostRules, Wanted};
+use crate::oci::isolation::ReadOnly;
 
 /// The most mounts below one source. The kernel allows a mount namespace 100,000.
 const MAX_MOUNTS: usize = 10_000;
@@ -53,7 +54,7 @@ pub(super) struct Clones<'a> {
     pub(super) notes: Vec<String>,
 }
 
-/// What was done with a volume.
+/// The result of attaching a volume.
 #[derive(Debug)]
 pub(super) enum Placed {
     /// Clones of it are attached.
@@ -102,12 +103,12 @@ fn make_place(path: &Path, directory: bool) -> Result<()> {
 }
 
 impl Clones<'_> {
-    /// Returns an ID-mapped clone of the mount at `source`, without the mounts below it.
+    /// Returns an ID-mapped clone of the mount of an open file, without the mounts below it. `source` is its name in messages.
     ///
     /// # Errors
-    /// When there is nothing, or its file system cannot be mapped.
-    pub(super) fn mapped(&self, source: &Path, access: Access) -> Result<Detached> {
-        let clone = clone(source)?;
+    /// When its file system cannot be mapped.
+    pub(super) fn mapped(&self, file: &OwnedFd, source: &Path, access: Access) -> Result<Detached> {
+        let clone = clone(&path_of(file))?;
         map_ids(&clone.tree, self.user_namespace, access)
             .map_err(|e| cannot_map(source, &kind_of(&clone.tree), e))?;
         Ok(clone)
@@ -121,9 +122,10 @@ impl Clones<'_> {
         source: &Path,
         kind: impl FnOnce(&OwnedFd) -> String,
         is_of_the_kernel: impl FnOnce(&OwnedFd) -> bool,
+        access: Access,
     ) -> Result<Detached> {
         let clone = clone(path)?;
-        match map_ids(&clone.tree, self.user_namespace, Access::Unchanged) {
+        match map_ids(&clone.tree, self.user_namespace, access) {
             Ok(()) => {}
             Err(_) if is_of_the_kernel(&clone.tree) => {}
             Err(e) => {
@@ -133,7 +135,7 @@ impl Clones<'_> {
                         "put it on another file system, or set unmapped-volumes to \"pass\" in [isolation]",
                     ));
                 }
-                forbid_devices(&clone.tree)
+                forbid_devices(&clone.tree, access)
                     .map_err(|e| Error::io("forbid devices on", source, e))?;
                 self.notes.push(format!(
                     "{error}; its files belong to nobody in the container"
@@ -141,6 +143,16 @@ impl Clones<'_> {
             }
         }
         Ok(clone)
+    }
+
+    /// Returns a read-only clone of the mount of an open file, mapped if its file system can be, and passed or refused if
+    /// not. `source` is its name in messages.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(super) fn mapped_layer(&mut self, file: &OwnedFd, source: &Path) -> Result<Detached> {
+        let access = Access::ReadOnly;
+        self.mapped_or_noted(&path_of(file), source, kind_of, is_of_the_kernel, access)
     }
 
     /// Attaches a volume at `place`: clones of `source` and, if `wanted` is recursive, of all mounts below it. What cannot be
@@ -160,19 +172,28 @@ impl Clones<'_> {
         // The path may lead elsewhere a moment later, so all that follows is about this descriptor.
         let file = rustix::fs::open(source, flags, Mode::empty()).map_err(about)?;
         self.rules.check(&file, wanted)?;
-        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let own = path_of(&file);
         let real = rustix::fs::readlink(&own, Vec::new()).map_err(about)?;
         let real = PathBuf::from(OsString::from_vec(real.into_bytes()));
-        if is_mapped || is_device(&real) {
+        if is_mapped || is_device(&file, &real) {
             return Ok(Placed::AsItIs(real));
         }
-        let top = self.mapped_or_noted(Path::new(&own), &real, kind_of, is_of_the_kernel)?;
+        // The kernel locks "ro" when the runtime copies the mount for the user namespace.
+        let access = match wanted.read_only {
+            ReadOnly::None => Access::Unchanged,
+            ReadOnly::Top | ReadOnly::All => Access::ReadOnly,
+        };
+        let top = self.mapped_or_noted(&own, &real, kind_of, is_of_the_kernel, access)?;
         if is_of_the_kernel(&top.tree) {
             return Ok(Placed::AsItIs(real));
         }
         top.attach(place)?;
         if wanted.recursive && top.is_directory(&real)? {
-            self.mounts_below(&real, place)?;
+            let access = match wanted.read_only {
+                ReadOnly::All => Access::ReadOnly,
+                ReadOnly::Top | ReadOnly::None => Access::Unchanged,
+            };
+            self.mounts_below(&real, place, access)?;
         }
         Ok(Placed::Cloned)
     }
@@ -181,14 +202,19 @@ impl Clones<'_> {
     ///
     /// # Errors
     /// As [`Self::volume`].
-    pub(super) fn mounts_below(&mut self, source: &Path, place: &Path) -> Result<()> {
+    pub(super) fn mounts_below(
+        &mut self,
+        source: &Path,
+        place: &Path,
+        access: Access,
+    ) -> Result<()> {
         // The last one at a place covers the others. Its type is taken from the list: a file system that a user serves may
         // answer root with an error, or never.
-        let points: BTreeMap<PathBuf, &str> = self
+        let points: BTreeMap<PathBuf, &Mount> = self
             .mounts
             .iter()
             .filter(|mount| !mount.is_deleted())
-            .map(|mount| (PathBuf::from(&mount.point), mount.fstype.as_str()))
+            .map(|mount| (PathBuf::from(&mount.point), mount))
             .filter(|(point, _)| point != source && point.starts_with(source))
             .collect();
         if points.len() > MAX_MOUNTS {
@@ -201,7 +227,7 @@ impl Clones<'_> {
         let base = rustix::fs::open(place, flags, Mode::empty())
             .map_err(|e| Error::io("open", place, e))?;
         // A path comes before those below it.
-        for (point, fstype) in points {
+        for (point, mount) in points {
             let Ok(below) = point.strip_prefix(source) else {
                 continue;
             };
@@ -212,12 +238,14 @@ impl Clones<'_> {
             let Ok(at) = open_within(&base, below, flags, resolve) else {
                 continue;
             };
-            let is_of_the_kernel = OF_THE_KERNEL.iter().any(|(name, _)| *name == fstype);
-            let kind = |_: &OwnedFd| fstype.to_owned();
-            let clone = match self.mapped_or_noted(&point, &point, kind, |_| is_of_the_kernel) {
-                Err(error) if error.kind == Kind::NotFound => continue,
-                clone => clone?,
+            // The path may lead elsewhere by now, but what was judged is this mount.
+            let Some(file) = open_mount(&point, mount) else {
+                continue;
             };
+            let is_of_the_kernel = OF_THE_KERNEL.iter().any(|(name, _)| *name == mount.fstype);
+            let kind = |_: &OwnedFd| mount.fstype.clone();
+            let own = path_of(&file);
+            let clone = self.mapped_or_noted(&own, &point, kind, |_| is_of_the_kernel, access)?;
             let flags =
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             move_mount(&clone.tree, "", &at, "", flags)
@@ -225,6 +253,20 @@ impl Clones<'_> {
         }
         Ok(())
     }
+}
+
+/// Opens the root of `mount`, if it is found at its path.
+fn open_mount(point: &Path, mount: &Mount) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(CWD, point, flags, Mode::empty(), resolve).ok()?;
+    let stat = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    (stat.stx_mnt_id == mount.id).then_some(file)
+}
+
+/// Returns a path of an open file that leads to this file, whatever happens to others.
+fn path_of(file: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 fn clone(source: &Path) -> Result<Detached> {
@@ -253,9 +295,9 @@ fn kind_of(tree: &OwnedFd) -> String {
 
 /// Returns whether the file is a device node, or lies in the host's /dev. A node of the host belongs to the host, whatever
 /// it is mounted on.
-fn is_device(path: &Path) -> bool {
-    let in_dev = path == Path::new("/dev") || path.starts_with("/dev");
-    let kind = rustix::fs::stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode));
+fn is_device(file: &OwnedFd, path: &Path) -> bool {
+    let in_dev = path.starts_with("/dev");
+    let kind = rustix::fs::fstat(file).map(|stat| FileType::from_raw_mode(stat.st_mode));
     let node = [FileType::CharacterDevice, FileType::BlockDevice];
     (in_dev && !path.starts_with("/dev/shm")) || kind.is_ok_and(|kind| node.contains(&kind))
 }

@@ -7,16 +7,23 @@
 mod cgroups;
 mod clones;
 mod devices;
+mod file_owner;
 mod mount_setattr;
+mod namespace;
 mod network;
 mod overlay;
 mod overlay_options;
 mod owned_namespace;
+mod pinned;
+mod place;
 pub mod policy;
+mod read_only_root;
 mod restricted;
 mod root;
 mod runtime_version;
 mod streams;
+mod sysctls;
+pub mod sysctls_inside;
 mod system_calls;
 mod time_namespace;
 pub mod trials;
@@ -34,17 +41,29 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 
-use crate::oci::isolation::{Container, Edits, KEPT, Source, edit};
+use crate::oci::bundle::CONFIG;
+use crate::oci::hooks::Hook;
+use crate::oci::isolation::{Container, Edits, KEPT, Source, TakenOver, edit};
 pub use cgroups::delegate as delegate_cgroups;
 use clones::{Clones, Placed};
+use owned_namespace::Kind;
+use policy::Pinned;
 use restricted::{HostRules, Use, Wanted};
 pub use root::Overlays;
+use runtime_version::Version;
 pub use streams::{give as give_streams, replace_devices};
 use system_calls::Choice;
 pub use time_namespace::offsets_to_zero;
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
 const STAGE_OPTIONS: &std::ffi::CStr = c"mode=0711,size=32m";
+
+/// The file below the stage that tells the hook what is taken over from the runtime: a [`TakenOver`] as JSON.
+pub const TAKEN_OVER: &str = "taken-over.json";
+
+/// The runtime that complains of a mapping beside the path of a user namespace, and the first version of it that surely needs
+/// none. runc 1.1.5 does.
+const TAKES_PATH_ALONE: [(&str, [u32; 3]); 1] = [("runc", [1, 2, 0])];
 
 /// The most bind mounts and devices of a container that are mapped.
 const MAX_PLACES: usize = 4096;
@@ -81,6 +100,8 @@ pub struct Bundle<'a> {
     pub key: &'a str,
     /// A process of the container whose user namespace it joins.
     pub joined: Option<i32>,
+    /// The hook that locks its mounts, with the name of its stage; none if they are not locked.
+    pub locks: Option<(&'static str, Hook)>,
 }
 
 /// Moves this process into a mount namespace of its own, in which the runtime finds the container's files mapped, and an
@@ -95,21 +116,17 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     let (dir, config) = (real(bundle.dir)?, real(bundle.config)?);
     let user_namespace = &range.user_namespace;
     let proc = Path::new("/proc");
-    let time = time_namespace::of(bundle, proc)?;
-    let calls = system_calls::of(bundle, settings)?;
+    let version = Version::of(bundle.runtime, bundle.runtime_dir);
+    let time = time_namespace::of(bundle, version.as_ref(), proc)?;
+    let calls = system_calls::of(bundle, version.as_ref(), settings)?;
     if let Choice::Trap(calls) = &calls {
         system_calls::check_listener(&calls.listener)?;
     }
-    let network =
-        policy::network_of_engine(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
-    if let Some((network, starts)) = network {
-        // The engine has to find it, so this comes before the mounts of its own.
-        network::own(&network, starts, user_namespace, &read_mounts()?).map_err(|error| {
-            let path = network.path().display();
-            error
-                .context(format!("the network at {path}"))
-                .remedy(policy::ENGINE_MADE)
-        })?;
+    let pinned = policy::pinned(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
+    if let Some(pinned) = pinned {
+        // The engine has to find them, so this comes before the mounts of its own.
+        replace(&pinned, range)?;
+        pinned.starts.keep();
     }
     let time = time.map(|time| time.get(user_namespace.as_fd()));
     give_streams(range.first_id)?;
@@ -135,7 +152,8 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     if root::attach(&root, &mut clones, &range.stage, range.first_id)? {
         root::copy_up(bundle.container)?;
     }
-    let mut edits = edits(&dir, bundle.container, range, &mut clones)?;
+    let mut edits = edits(&dir, bundle.container, range, &stage, &mut clones)?;
+    edits.without_mapping = version.is_some_and(|version| version.is_one_of(&TAKES_PATH_ALONE));
     if let Some(Err(error)) = &time {
         let note = format!("its clocks do not begin with it: {error}");
         clones.notes.push(note);
@@ -148,10 +166,22 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
         Choice::Unable(why) => clones.notes.push(why),
         Choice::Unwanted => {}
     }
+    if bundle.locks.is_some() {
+        let taken = TakenOver::of(bundle.container, range.ids);
+        let place = range.stage.join(TAKEN_OVER);
+        let taken = serde_json::to_vec(&taken)
+            .map_err(|e| Error::io("encode", &place, std::io::Error::from(e)))?;
+        std::fs::write(&place, taken).map_err(|e| Error::io("write", &place, e))?;
+        if bundle.container.root_read_only {
+            let place = range.stage.join(ROOT);
+            read_only_root::make(&place, bundle.container, &dir, range.first_id)?;
+        }
+        edits.hook.clone_from(&bundle.locks);
+    }
     let (text, trapped) = edit(bundle.text, &edits)?;
     let note = trapped.and_then(system_calls::note);
     clones.notes.extend(note.map(str::to_owned));
-    let place = range.stage.join("config.json");
+    let place = range.stage.join(CONFIG);
     std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
     rustix::mount::mount_bind(&place, &config).map_err(|e| Error::io("mount over", &config, e))?;
     forget_names(&root)?;
@@ -167,6 +197,24 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
 pub fn check_host_files(dir: &Path, container: &Container, settings: &Isolation) -> Result<()> {
     HostRules::new(settings, &container.annotations, &read_mounts()?)
         .check_container(dir, container)
+}
+
+/// Puts namespaces that belong to the user namespace of `range` in the place of those that an engine made.
+fn replace(pinned: &Pinned, range: &Range) -> Result<()> {
+    for namespace in &pinned.namespaces {
+        let (starts, mounts) = (&pinned.starts, read_mounts()?);
+        let replaced = match namespace.kind() {
+            Kind::Network => network::own(namespace, starts, &range.user_namespace, &mounts),
+            _ => pinned::own(namespace, starts, range, &mounts),
+        };
+        replaced.map_err(|error| {
+            let path = namespace.path().display();
+            error
+                .context(format!("the namespace at {path}"))
+                .remedy(policy::ENGINE_MADE)
+        })?;
+    }
+    Ok(())
 }
 
 /// Makes a file system of this process's own at the stage.
@@ -214,6 +262,7 @@ fn edits(
     dir: &Path,
     container: &Container,
     range: &Range,
+    stage: &OwnedFd,
     clones: &mut Clones<'_>,
 ) -> Result<Edits> {
     let mut edits = Edits {
@@ -226,10 +275,16 @@ fn edits(
     let sources = container.mounts.iter().enumerate();
     for (place, mount) in sources {
         clones.rules.check_layers_of(dir, mount)?;
+        let at = range.stage.join(format!("volume{place}"));
+        if let Some(options) = &mount.overlay {
+            let engine = overlay::Engines::in_configuration(options, dir)?;
+            let source = overlay_volume(&engine, &at, range.first_id, stage, clones)
+                .map_err(|error| error.context(mount.destination.display()))?;
+            edits.sources.insert(place, source);
+        }
         let Some(source) = &mount.source else {
             continue;
         };
-        let at = range.stage.join(format!("volume{place}"));
         let wanted = Wanted {
             written: source,
             purpose: Use::Volume,
@@ -241,18 +296,19 @@ fn edits(
             Placed::Cloned => Source {
                 options: options_of(&at)?,
                 path: at,
+                is_overlay: false,
             },
             // With the path that was judged, whatever happens to links on the way.
             Placed::AsItIs(path) => Source {
                 path,
-                options: Vec::new(),
+                ..Source::default()
             },
         };
         edits.sources.insert(place, source);
         check_number(edits.sources.len())?;
     }
     let devices = container.devices.iter().enumerate();
-    for (place, device) in devices.filter(|(_, device)| device.allowed_by_number) {
+    for (place, device) in devices.filter(|(_, device)| !devices::is_the_runtimes(device)) {
         clones.rules.check_device(device)?;
         let at = range.stage.join(format!("device{place}"));
         devices::make(device, &at, range.first_id, range.ids)?;
@@ -260,6 +316,28 @@ fn edits(
         check_number(edits.devices.len())?;
     }
     Ok(edits)
+}
+
+/// Mounts an overlay that is no root file system below `at`. The runtime could not: the user namespace has no ids for its
+/// layers.
+fn overlay_volume(
+    engine: &overlay::Engines,
+    at: &Path,
+    first_id: u32,
+    stage: &OwnedFd,
+    clones: &mut Clones<'_>,
+) -> Result<Source> {
+    let root = at.join(ROOT);
+    std::fs::create_dir_all(&root).map_err(|e| Error::io("create", &root, e))?;
+    // Its layers have names in a directory of their own.
+    rustix::process::chdir(at).map_err(|e| Error::io("enter", at, e))?;
+    overlay::mount_anew(engine, clones, at, ROOT, first_id)?;
+    rustix::process::fchdir(stage).map_err(|e| Error::io("enter", "the stage", e))?;
+    Ok(Source {
+        options: options_of(&root)?,
+        path: root,
+        is_overlay: true,
+    })
 }
 
 /// Returns the options of the mount at `path` that a runtime has to keep.

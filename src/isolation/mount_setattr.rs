@@ -15,6 +15,15 @@ pub(super) enum Access {
     ReadOnly,
 }
 
+impl Access {
+    fn attribute(self) -> u64 {
+        match self {
+            Self::Unchanged => 0,
+            Self::ReadOnly => libc::MOUNT_ATTR_RDONLY,
+        }
+    }
+}
+
 /// Gives a mount that is not attached yet the id mapping of a user namespace: its first id is shown for 0 on the disk. No
 /// device node can be opened through it: a node on a disk would belong to the container's root then.
 ///
@@ -25,21 +34,17 @@ pub(super) fn map_ids(
     user_namespace: impl AsFd,
     access: Access,
 ) -> Result<(), Errno> {
-    let read_only = match access {
-        Access::Unchanged => 0,
-        Access::ReadOnly => libc::MOUNT_ATTR_RDONLY,
-    };
     let user_namespace = u64::from(user_namespace.as_fd().as_raw_fd().cast_unsigned());
-    let attributes = libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NODEV | read_only;
+    let attributes = libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NODEV | access.attribute();
     set(mount, attributes, user_namespace)
 }
 
-/// Forbids to open device nodes through a mount that is not attached yet.
+/// Forbids to open device nodes through a mount that is not attached yet, and to write to it, if it is read-only.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn forbid_devices(mount: impl AsFd) -> Result<(), Errno> {
-    set(mount, libc::MOUNT_ATTR_NODEV, 0)
+pub(super) fn forbid_devices(mount: impl AsFd, access: Access) -> Result<(), Errno> {
+    set(mount, libc::MOUNT_ATTR_NODEV | access.attribute(), 0)
 }
 
 fn set(mount: impl AsFd, attributes: u64, user_namespace: u64) -> Result<(), Errno> {

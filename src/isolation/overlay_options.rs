@@ -6,6 +6,8 @@ use eci_fs_mountd::container::mountinfo::unescape;
 use eci_fs_protocol::error::{Error, Result};
 use rustix::mount::MountFlags;
 
+use crate::oci::isolation::OF_MOUNTS;
+
 /// Options of a superblock that are no options of an overlay, and those that are left out: an index makes the kernel
 /// refuse a second overlay on one upper directory.
 const LEFT_OUT: [&str; 12] = [
@@ -42,10 +44,22 @@ impl Options {
     /// # Errors
     /// When there is no lower directory, or layers of data only.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let mut this = Self::default();
         // The kernel writes a comma in a path as \054.
-        for option in text.split(',') {
-            let option = unescape(option);
+        Self::of(text.split(',').map(unescape))
+    }
+
+    /// Reads the options of an overlay in config.json, without those of the mount.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(super) fn of_configuration(options: &[String]) -> Result<Self> {
+        let of_overlay = |option: &&String| !OF_MOUNTS.contains(&option.as_str());
+        Self::of(options.iter().filter(of_overlay).cloned())
+    }
+
+    fn of(options: impl Iterator<Item = String>) -> Result<Self> {
+        let mut this = Self::default();
+        for option in options {
             if let Some(list) = option.strip_prefix("lowerdir=") {
                 this.lower.extend(split_layers(list)?);
             } else if let Some(layer) = option.strip_prefix("lowerdir+=") {

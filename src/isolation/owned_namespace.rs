@@ -17,6 +17,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 pub(super) enum Kind {
     /// A network namespace.
     Network,
+    /// An ipc namespace.
+    Ipc,
+    /// A uts namespace, which has the host name.
+    Uts,
     /// A time namespace.
     Time,
 }
@@ -25,8 +29,20 @@ impl Kind {
     fn flag(self) -> CloneFlags {
         match self {
             Self::Network => CloneFlags::CLONE_NEWNET,
+            Self::Ipc => CloneFlags::CLONE_NEWIPC,
+            Self::Uts => CloneFlags::CLONE_NEWUTS,
             // Which nix has no name for.
             Self::Time => CloneFlags::from_bits_retain(libc::CLONE_NEWTIME),
+        }
+    }
+
+    /// Returns what it is called in messages.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Network => "a network namespace",
+            Self::Ipc => "an ipc namespace",
+            Self::Uts => "a uts namespace",
+            Self::Time => "a time namespace",
         }
     }
 
@@ -34,16 +50,20 @@ impl Kind {
     fn file(self) -> &'static str {
         match self {
             Self::Network => "ns/net",
+            Self::Ipc => "ns/ipc",
+            Self::Uts => "ns/uts",
             Self::Time => "ns/time_for_children",
         }
     }
 
     fn trouble(self, error: Errno) -> Error {
-        let (what, limit) = match self {
-            Self::Network => ("a network namespace", "user.max_net_namespaces"),
-            Self::Time => ("a time namespace", "user.max_time_namespaces"),
+        let limit = match self {
+            Self::Network => "user.max_net_namespaces",
+            Self::Ipc => "user.max_ipc_namespaces",
+            Self::Uts => "user.max_uts_namespaces",
+            Self::Time => "user.max_time_namespaces",
         };
-        Error::io("make", what, error).remedy(format!("see {limit}"))
+        Error::io("make", self.name(), error).remedy(format!("see {limit}"))
     }
 }
 

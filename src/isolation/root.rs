@@ -8,7 +8,7 @@ use eci_fs_mountd::container::mountinfo::{Mount, mount_at};
 use eci_fs_mountd::container::open_within;
 use eci_fs_mountd::isolation::stage::ROOT;
 use eci_fs_protocol::error::{Error, Kind, Result};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use super::clones::Clones;
 use super::mount_setattr::Access;
@@ -36,7 +36,11 @@ pub(super) fn attach(
     first_id: u32,
 ) -> Result<bool> {
     let place = stage.join(ROOT);
-    clones.rules.check_root(path)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)
+        .map_err(|e| Error::io("open", path, e))?;
+    clones.rules.check_root(&file, path)?;
     let text = path.to_str().unwrap_or_default();
     let mount = mount_at(clones.mounts, text);
     let writable_overlay = match mount {
@@ -45,8 +49,9 @@ pub(super) fn attach(
             rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))
                 .map_err(|e| Error::io("create", &place, e))?;
             let about = |error: Error| error.context(format!("the overlay at {}", mount.point));
-            let writable =
-                overlay::mount_anew(mount, clones, stage, ROOT, first_id).map_err(about)?;
+            let writable = overlay::Engines::mounted(mount)
+                .and_then(|engine| overlay::mount_anew(&engine, clones, stage, ROOT, first_id))
+                .map_err(about)?;
             let link = stage.join(ENGINE);
             rustix::fs::symlink(path, &link).map_err(|e| Error::io("create", &link, e))?;
             writable
@@ -54,14 +59,14 @@ pub(super) fn attach(
         _ => {
             let remedy = "isolation needs a root file system that can be ID-mapped: an overlay, or a directory on \
                           ext4, xfs, btrfs or tmpfs";
-            let clone = clones.mapped(path, Access::Unchanged);
+            let clone = clones.mapped(&file, path, Access::Unchanged);
             clone
                 .map_err(|error| error.remedy(remedy))?
                 .attach(&place)?;
             false
         }
     };
-    clones.mounts_below(path, &place)?;
+    clones.mounts_below(path, &place, Access::Unchanged)?;
     Ok(writable_overlay)
 }
 

@@ -1,5 +1,6 @@
-//! The version of the runtime that makes a container. Each program is asked once.
+//! The version of a runtime, which tells what it can do. The runtime is asked once, until the program is replaced.
 
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 use eci_fs_protocol::error::{Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// The directory of the runtime directory that has what is known about runtimes.
-pub(super) const KNOWN: &str = "runtimes";
+/// The directory in the runtime directory that keeps the answers of runtimes.
+const KNOWN: &str = "runtimes";
 
 /// The time that a runtime has to say its version.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -19,35 +20,86 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// The most bytes that are read of what it says.
 const MOST: usize = 4096;
 
-/// Returns what a runtime says of its version; none if it says nothing of that kind.
-pub(super) fn of(runtime: &Path, runtime_dir: &Path) -> Option<String> {
-    let stat = fs::metadata(runtime).ok()?;
-    let (seconds, nanoseconds) = (stat.ctime(), stat.ctime_nsec());
-    // Whoever replaces the program changes one of these.
-    let identity = format!(
-        "{}-{}-{seconds}-{nanoseconds}-{}",
-        stat.dev(),
-        stat.ino(),
-        stat.len()
-    );
-    let known = runtime_dir.join(KNOWN).join(identity);
-    if let Ok(version) = fs::read_to_string(&known) {
-        return Some(version);
+/// The name of a runtime, the parts of its version, and whether it knows filters of system calls.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    name: String,
+    numbers: Vec<u32>,
+    has_seccomp: bool,
+}
+
+impl Version {
+    /// Returns the version in a text such as "runc version 1.3.6".
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let (name, "version", version) = (words.next()?, words.next()?, words.next()?) else {
+            return None;
+        };
+        let number = |part: &str| {
+            let digits = part.split(|c: char| !c.is_ascii_digit()).next()?;
+            digits.parse::<u32>().ok()
+        };
+        let numbers: Option<Vec<u32>> = version.split('.').take(3).map(number).collect();
+        Some(Self {
+            name: name.to_owned(),
+            numbers: numbers?,
+            has_seccomp: has_seccomp(text),
+        })
     }
-    let version = match version(runtime) {
-        Ok(version) if number_of(&version).is_some() => version,
-        said => {
+
+    /// Returns the version of a runtime, if it tells that. What is known is kept in `runtime_dir`.
+    pub(super) fn of(runtime: &Path, runtime_dir: &Path) -> Option<Self> {
+        let stat = fs::metadata(runtime).ok()?;
+        let (seconds, nanoseconds) = (stat.ctime(), stat.ctime_nsec());
+        // Whoever replaces the program changes one of these.
+        let identity = format!(
+            "{}-{}-{seconds}-{nanoseconds}-{}",
+            stat.dev(),
+            stat.ino(),
+            stat.len()
+        );
+        let known = runtime_dir.join(KNOWN).join(identity);
+        if let Ok(text) = fs::read_to_string(&known) {
+            return Self::parse(&text);
+        }
+        let said = ask(runtime);
+        let version = said.as_deref().ok().and_then(Self::parse);
+        let (Some(version), Ok(text)) = (version, &said) else {
             tracing::debug!(?said, "a runtime does not tell its version");
             return None;
+        };
+        // A script may call another program tomorrow. Where nothing can be written the runtime is asked again, too.
+        if !is_script(runtime) {
+            let _ = fs::create_dir(runtime_dir.join(KNOWN));
+            let new = known.with_extension(std::process::id().to_string());
+            let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, &known));
         }
-    };
-    // A script may call another program tomorrow. Where nothing can be written the runtime is asked again, too.
-    if !is_script(runtime) {
-        let _ = fs::create_dir(runtime_dir.join(KNOWN));
-        let new = known.with_extension(std::process::id().to_string());
-        let _ = fs::write(&new, &version).and_then(|()| fs::rename(&new, &known));
+        Some(version)
     }
-    Some(version)
+
+    /// Returns true if the runtime was built with filters of system calls.
+    pub(super) fn has_seccomp(&self) -> bool {
+        self.has_seccomp
+    }
+
+    /// Returns true if the runtime is one of these, each with its first version.
+    pub(super) fn is_one_of(&self, firsts: &[(&str, [u32; 3])]) -> bool {
+        let first = firsts.iter().find(|(name, _)| *name == self.name);
+        first.is_some_and(|(_, first)| self.numbers.as_slice() >= first.as_slice())
+    }
+}
+
+/// Returns whether a runtime was built with seccomp, by what it says of its version: runc names the library, crun its
+/// features.
+fn has_seccomp(version: &str) -> bool {
+    version.contains("\nlibseccomp: ") || version.split_whitespace().any(|word| word == "+SECCOMP")
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<_> = self.numbers.iter().map(u32::to_string).collect();
+        write!(f, "{} {}", self.name, numbers.join("."))
+    }
 }
 
 fn is_script(program: &Path) -> bool {
@@ -57,7 +109,7 @@ fn is_script(program: &Path) -> bool {
 }
 
 /// Returns what a runtime says of its version.
-fn version(runtime: &Path) -> Result<String> {
+fn ask(runtime: &Path) -> Result<String> {
     let trouble = |e: std::io::Error| Error::io("ask the version of", runtime, e);
     let mut child = Command::new(runtime)
         .arg("--version")
@@ -95,24 +147,52 @@ fn hear(child: &mut Child) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes[..filled]).into_owned())
 }
 
-/// Returns the name of a runtime and the parts of its version from a text such as "runc version 1.3.6".
-fn number_of(text: &str) -> Option<(&str, Vec<u32>)> {
-    let mut words = text.split_whitespace();
-    let (name, "version", version) = (words.next()?, words.next()?, words.next()?) else {
-        return None;
-    };
-    let number = |part: &str| {
-        let digits = part.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<u32>().ok()
-    };
-    let numbers: Option<Vec<u32>> = version.split('.').take(3).map(number).collect();
-    Some((name, numbers?))
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
 
-/// Returns whether a text names one of these runtimes, in this version or a newer one.
-pub(super) fn is_at_least(text: &str, first: &[(&str, [u32; 3])]) -> bool {
-    number_of(text).is_some_and(|(name, numbers)| {
-        let first = first.iter().find(|(known, _)| *known == name);
-        first.is_some_and(|(_, first)| numbers.as_slice() >= first.as_slice())
-    })
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let firsts = [("runc", [1, 2, 0]), ("crun", [1, 22, 0])];
+        for (text, able) in [
+            (
+                "runc version 1.1.5+ds1\ncommit: x\nspec: 1.0.2-dev\n",
+                false,
+            ),
+            ("runc version 1.2.0-rc.1\n", true),
+            ("runc version 1.3.6\n", true),
+            ("runc version 1.10.0\n", true),
+            ("crun version 1.8.1\ncommit: x\n", false),
+            ("crun version 1.22\n", false),
+            ("crun version 1.22.1\n", true),
+            ("crun version 1.28\n", true),
+            ("crun version 1.8.4\n", false),
+            ("youki version 0.7.0\n", false),
+            ("runc 1.3\n", false),
+            ("runc version x\n", false),
+            ("", false),
+        ] {
+            let version = Version::parse(text);
+            let is_able = version.is_some_and(|version| version.is_one_of(&firsts));
+            assert_eq!(is_able, able, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_script_is_asked_each_time_and_what_does_not_answer_has_no_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("runtime");
+        let says = |text: &str| {
+            fs::write(&script, format!("#!/bin/sh\necho {text}\n")).unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            Version::of(&script, dir.path())
+        };
+        for text in ["runc version 1.3.6", "crun version 1.22", "hello"] {
+            assert_eq!(says(text), Version::parse(text), "{text}");
+        }
+        assert!(!dir.path().join(KNOWN).exists());
+        assert_eq!(Version::of(Path::new("/nothing"), dir.path()), None);
+    }
 }

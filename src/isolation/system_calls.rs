@@ -7,7 +7,7 @@ use eci_fs_mountd::runtime_dir::SYSTEM_CALLS;
 use eci_fs_protocol::error::Result;
 
 use super::Bundle;
-use super::runtime_version;
+use super::runtime_version::Version;
 use crate::oci::annotations;
 use crate::oci::isolation::{SystemCalls, Trapped};
 
@@ -39,33 +39,34 @@ pub(super) enum Choice {
 ///
 /// # Errors
 /// When its annotation is neither true nor false, or is not allowed.
-pub(super) fn of(bundle: &Bundle<'_>, settings: &Isolation) -> Result<Choice> {
+pub(super) fn of(
+    bundle: &Bundle<'_>,
+    version: Option<&Version>,
+    settings: &Isolation,
+) -> Result<Choice> {
     let wanted = annotations::system_calls(&bundle.container.annotations, settings.opt_out)?;
     if !wanted.unwrap_or(settings.system_calls) {
         return Ok(Choice::Unwanted);
     }
-    let version = runtime_version::of(bundle.runtime, bundle.runtime_dir).unwrap_or_default();
-    if !runtime_version::is_at_least(&version, &LISTENERS) || !has_seccomp(&version) {
+    let able = version.filter(|version| version.is_one_of(&LISTENERS) && version.has_seccomp());
+    let Some(version) = able else {
         let runtime = bundle.runtime.display();
-        let said = version.lines().next().unwrap_or("a runtime of another kind");
+        let said = version.map_or_else(|| "of another kind".to_owned(), Version::to_string);
         return Ok(Choice::Unable(format!(
             "its calls of sysinfo(2) are not trapped: {runtime} ({said}) cannot hand over a filter of system calls"
         )));
-    }
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    };
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
     Ok(Choice::Trap(SystemCalls {
         listener: bundle.runtime_dir.join(SYSTEM_CALLS),
         metadata: bundle.key.to_owned(),
-        keep_speculation: runtime_version::is_at_least(&version, &FLAGS),
-        wait_killable: runtime_version::is_at_least(&version, &WAIT_KILLABLE)
+        keep_speculation: version.is_one_of(&FLAGS),
+        wait_killable: version.is_one_of(&WAIT_KILLABLE)
             && kernel_is_at_least(&release, WAIT_KILLABLE_KERNEL),
     }))
-}
-
-/// Returns whether a runtime was built with seccomp, by what it says of its version: runc names the library, crun its
-/// features.
-fn has_seccomp(version: &str) -> bool {
-    version.contains("\nlibseccomp: ") || version.split_whitespace().any(|word| word == "+SECCOMP")
 }
 
 fn kernel_is_at_least(release: &str, first: [u32; 2]) -> bool {
@@ -107,19 +108,29 @@ mod tests {
     #[test]
     fn only_runtimes_that_were_built_with_seccomp_hand_filters_over() {
         for (version, able, killable) in [
-            ("runc version 1.1.5+ds1\ncommit: x\nlibseccomp: 2.5.4\n", true, false),
+            (
+                "runc version 1.1.5+ds1\ncommit: x\nlibseccomp: 2.5.4\n",
+                true,
+                false,
+            ),
             ("runc version 1.3.6\nspec: 1.2.0\n", false, false),
             ("runc version 1.0.3\nlibseccomp: 2.5.4\n", false, false),
-            ("crun version 1.8.1\n+SYSTEMD +CAP +SECCOMP +EBPF\n", true, true),
+            (
+                "crun version 1.8.1\n+SYSTEMD +CAP +SECCOMP +EBPF\n",
+                true,
+                true,
+            ),
             ("crun version 1.28\n+SYSTEMD +CAP +EBPF\n", false, true),
             ("crun version 1.5\n+SECCOMP\n", true, false),
             ("youki version: 0.7.0\n", false, false),
             ("", false, false),
         ] {
-            let is_able =
-                runtime_version::is_at_least(version, &LISTENERS) && has_seccomp(version);
+            let known = Version::parse(version);
+            let is_able = known
+                .as_ref()
+                .is_some_and(|v| v.is_one_of(&LISTENERS) && v.has_seccomp());
             assert_eq!(is_able, able, "{version}");
-            let knows = runtime_version::is_at_least(version, &WAIT_KILLABLE);
+            let knows = known.is_some_and(|v| v.is_one_of(&WAIT_KILLABLE));
             assert_eq!(knows, killable, "{version}");
         }
     }

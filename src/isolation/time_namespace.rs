@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Bundle;
 use super::owned_namespace::{self, Kind};
 use super::policy::{namespace_id, process_of};
-use super::runtime_version;
+use super::runtime_version::Version;
 use crate::oci::annotations;
 use crate::oci::isolation::Namespace;
 
@@ -54,11 +54,15 @@ impl TimeNamespace {
 
 /// Returns the time namespace that a container gets: that of the container whose pid namespace or user namespace it joins, a
 /// new one, or none if the container does not want one, the kernel or its runtime has none, or the engine sets the clocks.
-/// `proc` is where procfs is mounted.
+/// `version` is the runtime's, if it is known. `proc` is where procfs is mounted.
 ///
 /// # Errors
 /// When the annotation of the container is neither true nor false.
-pub(super) fn of(bundle: &Bundle<'_>, proc: &Path) -> Result<Option<TimeNamespace>> {
+pub(super) fn of(
+    bundle: &Bundle<'_>,
+    version: Option<&Version>,
+    proc: &Path,
+) -> Result<Option<TimeNamespace>> {
     let container = bundle.container;
     let own = namespace_id(&proc.join("self/ns/time"));
     // Docker wants a new one in every container since 29.5, and leaves its clocks as they are.
@@ -82,7 +86,7 @@ pub(super) fn of(bundle: &Bundle<'_>, proc: &Path) -> Result<Option<TimeNamespac
     if there
         .as_deref()
         .is_some_and(|path| namespace_id(path) == own)
-        || !is_able(bundle.runtime, bundle.runtime_dir)
+        || !version.is_some_and(|version| version.is_one_of(&FIRST))
     {
         return Ok(None);
     }
@@ -106,59 +110,22 @@ fn to_zero(clock: ClockId, name: &str) -> String {
     format!("{name} -{seconds} {nanoseconds}\n")
 }
 
-/// Returns whether a runtime knows time namespaces.
-fn is_able(runtime: &Path, runtime_dir: &Path) -> bool {
-    runtime_version::of(runtime, runtime_dir).is_some_and(|version| is_new_enough(&version))
-}
-
-/// Returns whether a text names a version that knows time namespaces.
-fn is_new_enough(text: &str) -> bool {
-    runtime_version::is_at_least(text, &FIRST)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
     use crate::oci::isolation::Container;
 
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        for (text, able) in [
-            (
-                "runc version 1.1.5+ds1\ncommit: x\nspec: 1.0.2-dev\n",
-                false,
-            ),
-            ("runc version 1.2.0-rc.1\n", true),
-            ("runc version 1.3.6\n", true),
-            ("runc version 1.10.0\n", true),
-            ("crun version 1.8.1\ncommit: x\n", false),
-            ("crun version 1.22\n", false),
-            ("crun version 1.22.1\n", true),
-            ("crun version 1.28\n", true),
-            ("crun version 1.8.4\n", false),
-            ("youki version 0.7.0\n", false),
-            ("runc 1.3\n", false),
-            ("runc version x\n", false),
-            ("", false),
-        ] {
-            assert_eq!(is_new_enough(text), able, "{text}");
-        }
-    }
-
-    /// A procfs with this process and process 7, a runtime directory, and a runtime that says this version.
-    fn scene(version: &str) -> (tempfile::TempDir, PathBuf) {
+    /// A procfs with this process and process 7.
+    fn scene() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (process, time) in [("self", "time:[1]"), ("7", "time:[2]"), ("8", "time:[1]")] {
             let namespaces = dir.path().join(process).join("ns");
             fs::create_dir_all(&namespaces).unwrap();
             symlink(time, namespaces.join("time")).unwrap();
         }
-        let runtime = dir.path().join("runtime");
-        fs::write(&runtime, format!("#!/bin/sh\necho {version}\n")).unwrap();
-        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
-        (dir, runtime)
+        dir
     }
 
     fn container(pid: Option<&str>, annotation: Option<&str>) -> Container {
@@ -181,7 +148,7 @@ mod tests {
     /// Decides about a container that joins the user namespace of `joined`.
     fn decide(
         dir: &Path,
-        runtime: &Path,
+        version: &str,
         container: &Container,
         joined: Option<i32>,
     ) -> Result<Option<TimeNamespace>> {
@@ -190,18 +157,20 @@ mod tests {
             config: dir,
             text: "",
             container,
-            runtime,
+            runtime: dir,
             runtime_dir: dir,
             key: "key",
             joined,
+            locks: None,
         };
-        of(&bundle, dir)
+        of(&bundle, Version::parse(version).as_ref(), dir)
     }
 
     #[test]
     fn a_container_has_the_time_namespace_of_the_one_that_it_joins_or_a_new_one() {
-        let (dir, runtime) = scene("runc version 1.3.6");
-        let of = |container: &Container, joined| decide(dir.path(), &runtime, container, joined);
+        let dir = scene();
+        let version = "runc version 1.3.6";
+        let of = |container: &Container, joined| decide(dir.path(), version, container, joined);
         let own = container(None, None);
         assert_eq!(of(&own, None).unwrap(), Some(TimeNamespace::New));
         // As Docker asks for one.
@@ -229,24 +198,14 @@ mod tests {
             assert_eq!(of(&none, None).unwrap(), None);
         }
         assert!(of(&container(None, Some("host")), None).is_err());
-        // It is a script, and may call another program tomorrow.
-        assert!(!dir.path().join(runtime_version::KNOWN).exists());
     }
 
     #[test]
     fn a_runtime_that_cannot_or_does_not_say_so_makes_none() {
-        for version in ["runc version 1.1.5", "hello", ""] {
-            let (dir, runtime) = scene(version);
-            let none = decide(dir.path(), &runtime, &container(None, None), None);
+        let dir = scene();
+        for version in ["runc version 1.1.5", "crun version 1.21", "hello", ""] {
+            let none = decide(dir.path(), version, &container(None, None), None);
             assert_eq!(none.unwrap(), None, "{version}");
         }
-        let (dir, _) = scene("");
-        let none = decide(
-            dir.path(),
-            Path::new("/nothing"),
-            &container(None, None),
-            None,
-        );
-        assert_eq!(none.unwrap(), None);
     }
 }

@@ -23,6 +23,28 @@ pub const SYSTEM_CALLS: &str = "eci-fs.system-calls";
 
 /// The annotations that are no choices about views.
 const OTHERS: [&str; 3] = [ISOLATE, TIME_NAMESPACE, SYSTEM_CALLS];
+/// The beginnings of annotations with which crun opens files and sockets of the host that the container names.
+const OF_THE_HOST: [&str; 4] = [
+    "run.oci.handler",
+    "run.oci.hooks.",
+    "run.oci.pidfd_receiver",
+    "run.oci.seccomp.",
+];
+
+/// Checks that no annotation has a runtime write to a file of the host, or load a program of it.
+///
+/// # Errors
+/// When one does.
+pub fn check_host_files(annotations: &BTreeMap<String, String>) -> Result<()> {
+    let is_refused = |key: &&String| OF_THE_HOST.iter().any(|start| key.starts_with(start));
+    match annotations.keys().find(is_refused) {
+        None => Ok(()),
+        Some(key) => Err(Error::refused(format!(
+            "the annotation {key} has the runtime use a file of the host, which isolated containers may not"
+        ))
+        .remedy("remove it")),
+    }
+}
 
 /// The choices in a container's annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,10 +122,7 @@ pub fn time_namespace(annotations: &BTreeMap<String, String>) -> Result<bool> {
 ///
 /// # Errors
 /// When the annotation is neither true nor false, or is false where `opt_out` does not allow that.
-pub fn system_calls(
-    annotations: &BTreeMap<String, String>,
-    opt_out: bool,
-) -> Result<Option<bool>> {
+pub fn system_calls(annotations: &BTreeMap<String, String>, opt_out: bool) -> Result<Option<bool>> {
     let wanted = read(annotations, SYSTEM_CALLS)?;
     if wanted == Some(false) && !opt_out {
         return Err(Error::refused(format!(
@@ -222,6 +241,22 @@ mod tests {
         paths()
             .filter(|path| !without.iter().any(|w| w == path))
             .collect()
+    }
+
+    #[test]
+    fn annotations_by_which_crun_uses_files_of_the_host_are_refused() {
+        for (key, allowed) in [
+            ("run.oci.hooks.stderr", false),
+            ("run.oci.hooks.stdout", false),
+            ("run.oci.handler", false),
+            ("run.oci.seccomp.receiver", false),
+            ("run.oci.pidfd_receiver", false),
+            ("run.oci.keep_original_groups", true),
+            ("org.systemd.property.TasksMax", true),
+        ] {
+            let annotations = [(key.to_owned(), "1".to_owned())].into();
+            assert_eq!(check_host_files(&annotations).is_ok(), allowed, "{key}");
+        }
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl RawObject {
         }
         Ok(())
     }
+
+    /// Removes `name`.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.0.retain(|(key, _)| key != name);
+    }
 }
 
 impl<'de> Deserialize<'de> for RawObject {

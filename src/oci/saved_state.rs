@@ -10,6 +10,9 @@ use super::bundle::CONFIG;
 /// The file of each runtime in its directory of a container: runc and youki, crun.
 const FILES: [&str; 2] = ["state.json", "status"];
 
+/// The file that youki alone keeps beside the state.
+const OF_YOUKI: &str = "youki_config.json";
+
 /// What a label of runc's state begins with that names the bundle.
 const BUNDLE_LABEL: &str = "bundle=";
 
@@ -22,6 +25,8 @@ pub struct SavedState {
     pub bundle: PathBuf,
     /// The root file system with which it was created.
     pub root: Option<PathBuf>,
+    /// True if youki keeps it.
+    pub is_of_youki: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -67,6 +72,7 @@ impl SavedState {
             let copy: SpecificationFields = serde_json::from_slice(&file(CONFIG)?).ok()?;
             Some(copy.root?.path)
         });
+        this.is_of_youki = dir.join(OF_YOUKI).exists();
         Some(this)
     }
 
@@ -84,6 +90,7 @@ impl SavedState {
                 .filter(|pid| *pid > 0)?,
             bundle: fields.bundle.or_else(|| label.map(PathBuf::from))?,
             root: fields.rootfs.or(config.rootfs),
+            is_of_youki: false,
         })
     }
 }
@@ -113,6 +120,9 @@ mod tests {
             let state = SavedState::read(dir.path(), "web").unwrap();
             assert_eq!((state.pid, state.bundle), (42, "/b".into()), "{text}");
             assert_eq!(state.root, Some("/x".into()), "{text}");
+            assert!(!state.is_of_youki, "{text}");
+            std::fs::write(dir.path().join("web/youki_config.json"), "{}").unwrap();
+            assert!(SavedState::read(dir.path(), "web").unwrap().is_of_youki);
             for other in ["", ".", "..", "web/../web", "other"] {
                 assert_eq!(SavedState::read(dir.path(), other), None, "{other}");
             }

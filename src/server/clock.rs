@@ -26,6 +26,11 @@ pub fn of_this_thread() -> Duration {
     now(ClockId::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// Returns the CPU time that all threads of this process have used.
+pub fn of_this_process() -> Duration {
+    now(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
 /// Returns the time of a clock, by libc: it knows the vDSO already. rustix would look for it in the auxiliary vector,
 /// which it reads from /proc before Linux 6.4.
 fn now(clock: ClockId) -> Duration {

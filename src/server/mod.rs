@@ -28,6 +28,7 @@ pub mod sandbox;
 pub mod sched_setattr;
 mod start;
 pub mod state;
+mod threads;
 pub mod workers;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use eci_fs_protocol::link::{self, HELD, ToServer};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::{Held, Server, Sessions, prepare, sched_setattr};
+use super::{Held, Server, Sessions, prepare, sched_setattr, threads};
 use crate::server::broker::BrokerClient;
 use crate::server::container::{Watcher, view_settings};
 use crate::server::fs::{Dispatcher, FileSystem, KernelCache, Services};
@@ -66,7 +66,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let files = HostFiles::open()?;
     let host = files.give(host)?;
-    let threads = fuse::threads();
+    let readers = fuse::threads();
     // All threads inherit it.
     if let Err(error) = sched_setattr::read_requests() {
         tracing::warn!(%error, "requests wait longer on a busy host, ignoring");
@@ -106,7 +106,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     );
     fs.set_share(settings.cpu_share);
     let counting = Arc::clone(&fs);
-    let workers = Workers::start(Box::new(move || counting.running()))?;
+    let workers = Workers::start(Box::new(move || threads::wants_cpu(counting.host())))?;
     let progress = Progress::default();
     let dispatcher = Dispatcher::new(
         Arc::clone(&fs),
@@ -118,7 +118,7 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
     let backend = Backend {
         dispatcher: Arc::new(dispatcher),
         notifier,
-        threads,
+        threads: readers,
     };
     let (sessions, replies) = prepare(&backend, &given.fuse, &init, replies.as_deref())?;
     start_threads(&fs)?;

@@ -122,7 +122,11 @@ impl Container {
                     }
                 }
             }
-            if self.changed.wait_until(&mut state, asked + LIMIT).timed_out() {
+            if self
+                .changed
+                .wait_until(&mut state, asked + LIMIT)
+                .timed_out()
+            {
                 return None;
             }
         }
@@ -188,7 +192,13 @@ mod tests {
             id: "c".to_owned(),
         };
         let freshness = Duration::ZERO;
-        let container = Container::new(name.clone(), Settings { freshness, share: 25 });
+        let container = Container::new(
+            name.clone(),
+            Settings {
+                freshness,
+                share: 25,
+            },
+        );
         let within = (0..999).filter_map(|_| container.charge(MOST)).count();
         assert_eq!(within, 0, "the burst is free");
         let owing = (0..2000).filter_map(|_| container.charge(Duration::from_secs(1)));
@@ -196,7 +206,13 @@ mod tests {
         // 100 us of each of 1999 answers cost four times as long, and what was earned meanwhile is subtracted.
         assert!(longest <= Duration::from_millis(800), "{longest:?}");
         assert!(longest > Duration::from_millis(100), "{longest:?}");
-        let free = Container::new(name, Settings { freshness, share: 0 });
+        let free = Container::new(
+            name,
+            Settings {
+                freshness,
+                share: 0,
+            },
+        );
         assert_eq!((0..5000).filter_map(|_| free.charge(MOST)).count(), 0);
     }
 }

@@ -162,7 +162,11 @@ mod tests {
             (MEMINFO, "12.01 9.00", "0.29 1.00 12.34"),
             ("MemTotal: 1 MB\n", "12.01 9.00", "0.29 1.00 12.34 2/7 99"),
         ] {
-            assert_eq!(Figures::parse(meminfo, uptime, loadavg), None, "{meminfo} {uptime} {loadavg}");
+            assert_eq!(
+                Figures::parse(meminfo, uptime, loadavg),
+                None,
+                "{meminfo} {uptime} {loadavg}"
+            );
         }
     }
 

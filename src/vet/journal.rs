@@ -109,9 +109,8 @@ impl Answers<'_> {
     /// Returns whether the process still waits for the answer to this request. Its id and memory are its own then.
     pub(super) fn is_valid(self, id: u64) -> bool {
         // SAFETY: the kernel reads the number that the pointer leads to.
-        let done = unsafe {
-            libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &id)
-        };
+        let done =
+            unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &id) };
         done == 0
     }
 
@@ -125,7 +124,11 @@ impl Answers<'_> {
         };
         // SAFETY: the kernel reads the value that the pointer leads to.
         let done = unsafe {
-            libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &response)
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_SEND,
+                &response,
+            )
         };
         if done != 0 {
             let error = io::Error::last_os_error();
@@ -139,7 +142,11 @@ impl Answers<'_> {
         let flags = libc::c_ulong::from(1u8);
         // SAFETY: the argument is a number.
         let done = unsafe {
-            libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags)
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+                flags,
+            )
         };
         if done != 0 {
             tracing::debug!("calls take longer: the kernel does not hand its CPU over");

@@ -160,7 +160,10 @@ impl Vet {
         match next.recv::<ToVet>() {
             Ok(Some((ToVet::HandOver { version }, _))) if check(version).is_ok() => {}
             other => {
-                tracing::warn!(?other, "what came to the rendezvous is no daemon of this release");
+                tracing::warn!(
+                    ?other,
+                    "what came to the rendezvous is no daemon of this release"
+                );
                 return Ok(());
             }
         }

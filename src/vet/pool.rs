@@ -1,8 +1,8 @@
 //! The threads that answer. One waits for all listeners. While it answers, another one waits: what holds an answer up, memory
 //! on a slow file system for instance, holds up the calls of that listener and no others.
 
-use std::collections::{BTreeMap, BinaryHeap};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -115,7 +115,12 @@ impl Pool {
         };
         // It is heard of at once, if a call waits.
         self.listeners.lock().insert(number, Arc::clone(&listener));
-        epoll::add(&self.epoll, &listener.fd, event, flags | EventFlags::ONESHOT)?;
+        epoll::add(
+            &self.epoll,
+            &listener.fd,
+            event,
+            flags | EventFlags::ONESHOT,
+        )?;
         if is_owed {
             self.spawn(move |pool| {
                 let request = listener.slot.lock().taken();
@@ -289,10 +294,16 @@ impl Pool {
         answers: Answers<'_>,
     ) -> Result<(), Errno> {
         let layout = layout_of(request).ok_or(Errno::ENOSYS)?;
-        let figures = listener.container.figures(&self.host).ok_or(Errno::ENOSYS)?;
+        let figures = listener
+            .container
+            .figures(&self.host)
+            .ok_or(Errno::ENOSYS)?;
         let bytes = figures.encode(layout);
         // First opened, then checked: the number of a thread that has ended may be that of another one.
-        let memory = self.host.open_memory(request.pid).map_err(|_| Errno::EFAULT)?;
+        let memory = self
+            .host
+            .open_memory(request.pid)
+            .map_err(|_| Errno::EFAULT)?;
         if !answers.is_valid(request.id) {
             return Err(Errno::EINTR);
         }

@@ -101,7 +101,9 @@ fn become_user() -> io::Result<()> {
         other => other,
     };
     done.map_err(|error| {
-        io::Error::other(format!("the supervisor cannot become the user {USER}: {error}"))
+        io::Error::other(format!(
+            "the supervisor cannot become the user {USER}: {error}"
+        ))
     })
 }
 
@@ -128,7 +130,9 @@ fn install() -> io::Result<()> {
         arch()?,
     );
     for filter in [no_clone3, filter] {
-        let program: BpfProgram = filter.and_then(TryInto::try_into).map_err(io::Error::other)?;
+        let program: BpfProgram = filter
+            .and_then(TryInto::try_into)
+            .map_err(io::Error::other)?;
         seccompiler::apply_filter(&program).map_err(io::Error::other)?;
     }
     Ok(())
@@ -148,18 +152,27 @@ fn rules() -> io::Result<BTreeMap<i64, Vec<SeccompRule>>> {
         libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS,
     ];
     let requests = requests.map(|request| rule(equals(1, request as u32)));
-    rules.insert(libc::SYS_ioctl, requests.into_iter().collect::<Result<_, _>>()?);
+    rules.insert(
+        libc::SYS_ioctl,
+        requests.into_iter().collect::<Result<_, _>>()?,
+    );
     // A build with debug assertions asks whether a descriptor is open before it closes that.
     let commands = [libc::F_DUPFD_CLOEXEC, libc::F_GETFD];
     let commands = commands.map(|command| rule(equals(1, command as u32)));
-    rules.insert(libc::SYS_fcntl, commands.into_iter().collect::<Result<_, _>>()?);
+    rules.insert(
+        libc::SYS_fcntl,
+        commands.into_iter().collect::<Result<_, _>>()?,
+    );
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![rule(masked(2, libc::PROT_EXEC as u32, 0))?]);
     }
     // Threads, and neither processes nor namespaces.
     let thread = (libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_THREAD) as u32;
     rules.insert(libc::SYS_clone, vec![rule(masked(0, thread, thread))?]);
-    rules.insert(libc::SYS_prctl, vec![rule(equals(0, libc::PR_SET_NAME as u32))?]);
+    rules.insert(
+        libc::SYS_prctl,
+        vec![rule(equals(0, libc::PR_SET_NAME as u32))?],
+    );
     // A panic ends the process by a signal to itself.
     let own = equals(0, std::process::id());
     rules.insert(libc::SYS_tgkill, vec![rule(own)?]);
@@ -176,7 +189,12 @@ fn rule(condition: Condition) -> io::Result<SeccompRule> {
 
 fn masked(argument: u8, mask: u32, value: u32) -> Condition {
     let operator = SeccompCmpOp::MaskedEq(u64::from(mask));
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value))
+    SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Dword,
+        operator,
+        u64::from(value),
+    )
 }
 
 fn equals(argument: u8, value: u32) -> Condition {

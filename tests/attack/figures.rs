@@ -58,6 +58,8 @@ fn percentile(sorted: &[u64], hundredths: usize) -> u64 {
 /// The figures of one attack with one number of threads.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
+    /// While the threads of the attacker do nothing.
+    pub(crate) idle: Half,
     pub(crate) control: Half,
     pub(crate) attack: Half,
 }
@@ -66,6 +68,8 @@ pub(crate) struct Figures {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ratio {
     what: &'static str,
+    /// The nanoseconds of the median while the attacker does nothing.
+    idle: u64,
     /// Nanoseconds beside the control and beside the attack, each the median and the 99th percentile.
     control: [u64; 2],
     attack: [u64; 2],
@@ -75,6 +79,11 @@ impl Ratio {
     /// Returns how many times as long it took beside the attack, for the median and for the 99th percentile.
     fn ratios(&self) -> [f64; 2] {
         [0, 1].map(|index| self.attack[index] as f64 / self.control[index].max(1) as f64)
+    }
+
+    /// Returns how many times as long the median was as while the attacker did nothing. Starts are not measured then.
+    fn of_idle(&self) -> Option<f64> {
+        (self.idle > 0).then(|| self.attack[0] as f64 / self.idle as f64)
     }
 
     /// Returns whether both are within the bounds. Of starts there are too few for a percentile.
@@ -91,6 +100,7 @@ impl Figures {
             let both = |half: &Half| [50, 99].map(|hundredths| half.percentile(what, hundredths));
             Ratio {
                 what,
+                idle: self.idle.percentile(what, 50),
                 control: both(&self.control),
                 attack: both(&self.attack),
             }
@@ -105,10 +115,9 @@ impl Figures {
 
     /// Returns what did not work in either half.
     pub(crate) fn failures(&self) -> Vec<&str> {
-        let halves = [("control", &self.control), ("attack", &self.attack)];
-        halves
+        [&self.idle, &self.control, &self.attack]
             .iter()
-            .flat_map(|(_, half)| half.failures.iter().map(String::as_str))
+            .flat_map(|half| half.failures.iter().map(String::as_str))
             .collect()
     }
 
@@ -124,6 +133,8 @@ impl Figures {
             .map(|ratio| {
                 json!({
                     "what": ratio.what,
+                    "idle_ns": ratio.idle,
+                    "of_idle": ratio.of_idle(),
                     "control_ns": ratio.control,
                     "attack_ns": ratio.attack,
                     "ratios": ratio.ratios(),
@@ -172,9 +183,11 @@ impl Figures {
             let [median, tail] = ratio.ratios();
             let usec = |nsec: [u64; 2]| nsec.map(|nsec| nsec as f64 / 1000.0);
             let ([p50, p99], [attack50, attack99]) = (usec(ratio.control), usec(ratio.attack));
+            let of_idle = ratio.of_idle();
+            let of_idle = of_idle.map_or_else(String::new, |of| format!(", of idle {of:5.2}"));
             println!(
-                "  {:52} p50 {p50:9.1} -> {attack50:9.1} us ({median:5.2})  p99 {p99:9.1} -> {attack99:9.1} us \
-                 ({tail:5.2}){}",
+                "  {:52} p50 {p50:9.1} -> {attack50:9.1} us ({median:5.2}{of_idle})  p99 {p99:9.1} -> \
+                 {attack99:9.1} us ({tail:5.2}){}",
                 ratio.what.trim_end(),
                 if ratio.holds() { "" } else { "  OVER" }
             );
@@ -196,6 +209,7 @@ fn a_percentile_is_a_value_that_was_measured() {
 fn a_median_of_twice_the_controls_holds_and_a_longer_one_does_not() {
     let ratio = |attack| Ratio {
         what: FILES[0],
+        idle: 1000,
         control: [1000, 2000],
         attack,
     };

@@ -48,9 +48,15 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
             Preferred::beside(&prefer(&container))
         });
         let mut daemon = scene.daemon(&[]);
+        let other = scale.apart.then(crate::scene);
+        let other = other.map(|scene| (scene.daemon(&[]), scene));
         let mut best = None;
         for tries in 1..=TRIES {
-            let figures = measure(&scene, &daemon, row, threads, &scale);
+            let attacked = match &other {
+                Some((daemon, scene)) => (scene, daemon),
+                None => (&scene, &daemon),
+            };
+            let figures = measure(&scene, attacked, row, threads, &scale);
             figures.print(row.attack, threads);
             let holds = figures.hold();
             best = Some((figures, tries));
@@ -73,15 +79,24 @@ pub(crate) fn attack(row: Row, threads: &[usize]) {
         let replaced: Vec<_> = lines.iter().filter(is_replaced).collect();
         assert!(replaced.is_empty(), "{threads} threads: {replaced:#?}");
         daemon.end();
+        if let Some((daemon, _)) = other {
+            daemon.end();
+        }
         drop(preferred);
     }
 }
 
 #[track_caller]
-fn measure(scene: &Scene, daemon: &Daemon, row: Row, threads: usize, scale: &Scale) -> Figures {
+fn measure(
+    scene: &Scene,
+    (attacked, daemon): (&Scene, &Daemon),
+    row: Row,
+    threads: usize,
+    scale: &Scale,
+) -> Figures {
     let server = daemon.server();
     let start = || {
-        let attacker = Attacker::start(scene, row.attack, threads, row.needs);
+        let attacker = Attacker::start(attacked, row.attack, threads, row.needs);
         if scale.is_long() {
             prefer(attacker.container());
         }
@@ -95,6 +110,7 @@ fn measure(scene: &Scene, daemon: &Daemon, row: Row, threads: usize, scale: &Sca
     let starts = Starts::new(scene);
     let mut figures = Figures::default();
     for round in 0..scale.rounds {
+        figures.idle.add(neighbour.measure(scale.span));
         for (mode, half) in [
             ("control", &mut figures.control),
             ("attack", &mut figures.attack),

@@ -15,6 +15,9 @@ const THREADS: &str = "ECI_FS_ATTACK_THREADS";
 /// The directory to which the figures are written.
 const FIGURES: &str = "ECI_FS_ATTACK_FIGURES";
 
+/// Set if the attacker is to have a server of its own.
+const APART: &str = "ECI_FS_ATTACK_APART";
+
 /// The size of one run.
 #[derive(Debug)]
 pub(crate) struct Scale {
@@ -28,6 +31,8 @@ pub(crate) struct Scale {
     pub(crate) threads: Vec<usize>,
     /// The directory for the figures of a long run.
     pub(crate) figures: Option<PathBuf>,
+    /// True if the attacker has a server of its own. Then the neighbour waits for nothing but CPUs.
+    pub(crate) apart: bool,
 }
 
 impl Scale {
@@ -41,6 +46,7 @@ impl Scale {
                 starts: 1,
                 threads: threads.to_vec(),
                 figures: None,
+                apart: false,
             };
         };
         let threads = variable(THREADS).unwrap_or_else(|| "100,1000,14000".to_owned());
@@ -55,6 +61,7 @@ impl Scale {
                 .map(|text| parse(THREADS, text))
                 .collect(),
             figures: variable(FIGURES).map(PathBuf::from),
+            apart: variable(APART).is_some(),
         }
     }
 }

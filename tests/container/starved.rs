@@ -287,7 +287,8 @@ fn privileged_a_container_that_holds_all_files_that_it_can_leaves_room_for_other
     };
     rustix::process::setrlimit(Resource::Nofile, all).unwrap();
     let scene = scene();
-    let daemon = scene.daemon(&[]);
+    // Thousands of texts are some seconds of work, and more than that for a share of a CPU.
+    let daemon = scene.daemon(&["--cpu-share", "0"]);
     let hostile = scene.container().limits(limits(128, 1.0)).start();
     let mut other = scene.container().limits(limits(96, 1.0)).start();
     scene.attach(&hostile);

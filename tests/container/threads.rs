@@ -56,6 +56,43 @@ fn privileged_a_container_that_ended_is_removed_though_the_thread_for_that_panic
 }
 
 #[test]
+fn privileged_the_next_container_is_attached_though_the_thread_that_prepares_that_panics() {
+    let scene = scene();
+    let mut daemon = daemon_with_fault(&scene, "preparer:1");
+    let first = scene.container().start();
+    scene.attach(&first);
+    daemon.wait_for("a thread panicked");
+    let mut second = scene.container().limits(limits(128, 1.0)).start();
+    scene.attach(&second);
+    sees(&mut second, 128, 1);
+    assert_eq!(second.grafts(), first.grafts());
+    is_told(&scene, "preparer");
+    drop((first, second));
+    daemon.end();
+}
+
+#[test]
+fn privileged_a_command_that_comes_while_the_next_attach_is_prepared_goes_first() {
+    let scene = scene();
+    let mut command = scene.command(&["mountd"]);
+    // The preparation takes some seconds.
+    command.env("ECI_FS_FAULT", "slow@request:5");
+    let mut daemon = scene.daemon_of(command);
+    let first = scene.container().start();
+    let second = scene.container().start();
+    let third = scene.container().start();
+    scene.attach(&first);
+    scene.attach(&second);
+    daemon.wait_for("a command waits: the rest is not prepared");
+    // The third takes the clones that were made, and makes the others.
+    scene.attach(&third);
+    assert_eq!(first.grafts(), second.grafts());
+    assert_eq!(first.grafts(), third.grafts());
+    drop((first, second, third));
+    daemon.end();
+}
+
+#[test]
 fn privileged_an_operation_whose_thread_panics_fails_and_the_next_one_does_not() {
     for thread in ["visit", "control"] {
         let scene = scene();

@@ -364,6 +364,7 @@ fn unsafe_code_is_where_the_architecture_says() {
         "src/cli/sigpipe.rs",
         "src/isolation/mount_setattr.rs",
         "src/isolation/owned_namespace.rs",
+        "src/isolation/sysctls_inside.rs",
         "mountd/src/connections/clone_device.rs",
         "mountd/src/container/pid_max.rs",
         "mountd/src/isolation/user_namespace.rs",

@@ -9,7 +9,8 @@ use crate::host::Host;
 use crate::scene;
 use crate::views::{SHOW, show_limits, show_the_machine};
 
-fn cri(containerd: &Containerd, arguments: &[&str]) -> Ran {
+/// Says something to containerd as a kubelet does.
+pub(crate) fn cri(containerd: &Containerd, arguments: &[&str]) -> Ran {
     // Debian's, whose grpc is asked for, and not one that comes first in PATH.
     let python = match std::path::Path::new("/usr/bin/python3") {
         debian if debian.exists() => debian.to_owned(),

@@ -89,9 +89,16 @@ impl<'a> Host<'a> {
     /// A containerd with our runtime.
     #[track_caller]
     pub(crate) fn containerd(&self, options: &[&str]) -> Containerd {
+        self.containerd_with(options, "")
+    }
+
+    /// The same, whose configuration has more lines.
+    #[track_caller]
+    pub(crate) fn containerd_with(&self, options: &[&str], more: &str) -> Containerd {
         let config = self.root.join("etc/containerd/config.toml");
         std::fs::create_dir_all(config.parent().unwrap()).unwrap();
-        std::fs::write(&config, Containerd::config(self.scene)).unwrap();
+        let text = Containerd::config(self.scene) + more;
+        std::fs::write(&config, text).unwrap();
         self.install("containerd", options);
         Containerd::start(self.scene, &config)
     }

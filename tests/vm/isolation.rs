@@ -1,5 +1,5 @@
 //! Isolated containers on cgroup v2 alone, with each kernel and the runtimes of two releases. `ECI_FS_VM_ISOLATION=all`
-//! tries each runtime with each kernel, and the engines.
+//! tries each runtime with each kernel. Docker and podman with each kernel are tests of their own, of the long form.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::engines::Image;
 use support::{Bundle, Engine, Limits, Ran, Scene, find_program, give_engines_capabilities};
-use xtask::vm::{Kernel, Vm, packages_and_dependencies};
+use xtask::vm::{Kernel, Vm, newer_runtimes, program};
 
 use crate::engines::{FOLDERS, PROGRAMS, with_programs};
 
@@ -21,12 +21,17 @@ const SCRIPT: &str = concat!(include_str!("prelude.sh"), include_str!("isolation
 /// The first process of each container.
 const JOB: &str = include_str!("isolation_job.sh");
 
-/// The runtimes: the label, and the path in the guest. The first two are of the host's release, the others of sid.
-const RUNTIMES: [(&str, &str); 4] = [
+/// The docker and podman of the host.
+const ENGINES: &str = include_str!("isolation_engines.sh");
+
+/// The runtimes: the label, and the path in the guest. The first two are of the host's release, the next two of a newer
+/// one, and youki is of no release.
+const RUNTIMES: [(&str, &str); 5] = [
     ("runc", "/usr/bin/runc"),
     ("crun", "/usr/bin/crun"),
     ("new-runc", "/new/runc"),
     ("new-crun", "/new/crun"),
+    ("youki", "/usr/bin/youki"),
 ];
 
 #[test]
@@ -34,7 +39,7 @@ fn privileged_a_container_that_cannot_be_isolated_is_refused_with_linux_5_10() {
     let script = r#"
         disk refused
         runtime="eci-runc --eci-runtime-path /usr/bin/runc"
-        begin refused; exec 4> /tmp/refused.in 5< /tmp/refused.out
+        odd=; begin refused; exec 4> /tmp/refused.in 5< /tmp/refused.out
         code=0; wait $started || code=$?
         echo "code: $code"
         echo "upper: $(ls -A /disk/docker/refused/diff | wc -l)"
@@ -67,7 +72,63 @@ fn privileged_containers_are_isolated_with_the_newest_kernel() {
     isolated(Kernel::Sid, &[2, 3]);
 }
 
-/// Tries the runtimes with these numbers; all of them, and the engines, in the long form.
+#[test]
+#[ignore = "cargo xtask full"]
+fn privileged_containers_of_docker_and_podman_are_isolated_with_linux_6_1() {
+    engines(Kernel::V6_1);
+}
+
+#[test]
+#[ignore = "cargo xtask full"]
+fn privileged_containers_of_docker_and_podman_are_isolated_with_linux_6_12() {
+    engines(Kernel::V6_12);
+}
+
+#[test]
+#[ignore = "cargo xtask full"]
+fn privileged_containers_of_docker_and_podman_are_isolated_with_the_newest_kernel() {
+    engines(Kernel::Sid);
+}
+
+/// Runs containers of docker and podman, each with some of the runtimes.
+#[track_caller]
+fn engines(kernel: Kernel) {
+    let pairs = [
+        ("docker", RUNTIMES[0]),
+        ("podman", RUNTIMES[1]),
+        ("podman", RUNTIMES[2]),
+        ("docker", RUNTIMES[3]),
+    ];
+    let mut script = ENGINES.to_owned();
+    for (engine, (label, path)) in pairs {
+        script.push_str(&format!("engine_with {engine} {label} {path}\n"));
+    }
+    script.push_str("end_engines\n");
+    let (lines, said) = run(kernel, &script, &PROGRAMS, true);
+    let mut wanted = vec!["engines left: none".to_owned()];
+    for (engine, (label, _)) in pairs {
+        if engine == "docker" {
+            wanted.push(format!("docker with {label} copied in: 0:0"));
+        }
+        for line in [
+            "ranges: exclusive",
+            "volume: 1000:1000",
+            "memory: 131072 kB",
+            "exec as w: 1234",
+            "copied out: 1",
+            "again: 42:43",
+            "again: other ids",
+            "privileged ids: 65536",
+            "privileged refused",
+        ] {
+            wanted.push(format!("{engine} with {label} {line}"));
+        }
+    }
+    let missing: Vec<&String> = wanted.iter().filter(|line| !lines.contains(line)).collect();
+    assert!(missing.is_empty(), "{missing:#?}: {said}");
+}
+
+/// Tries the runtimes with these numbers; all of them in the long form.
 #[track_caller]
 fn isolated(kernel: Kernel, short: &[usize]) {
     let all = env::var("ECI_FS_VM_ISOLATION").is_ok_and(|form| form == "all");
@@ -85,11 +146,10 @@ fn isolated(kernel: Kernel, short: &[usize]) {
     );
     script.push_str("eci-fs doctor | sed -n '/^isolation/,/^[^ i]/p'\n[ ! -e /run/eci-fs/hook.log ] || cat /run/eci-fs/hook.log\n");
     let mut programs = vec!["runc", "crun"];
-    if all {
-        programs = PROGRAMS.to_vec();
-        script.push_str(include_str!("isolation_engines.sh"));
+    if tried.iter().any(|(label, _)| *label == "youki") {
+        programs.push("youki");
     }
-    let (lines, said) = run(kernel, &script, &programs, all);
+    let (lines, said) = run(kernel, &script, &programs, false);
     // Linux 6.1 cannot map a tmpfs.
     let maps_tmpfs = kernel != Kernel::V6_1;
     let owner = |mapped: &str| match maps_tmpfs {
@@ -114,10 +174,6 @@ fn isolated(kernel: Kernel, short: &[usize]) {
             "on the host Uid: first first first first",
             "on the host Gid: first first first first",
             "listed: 1",
-            "exec: again",
-            "exec: 0 first 65536",
-            "exec as u: f",
-            "exec as u: 1000",
             "on the disk: made 42:43:640",
             "again: 42:43:640 1000:1000:600 max",
             "again: other ids",
@@ -125,29 +181,22 @@ fn isolated(kernel: Kernel, short: &[usize]) {
         ] {
             wanted.push(format!("{label} {line}"));
         }
+        let executed: &[&str] = match label {
+            "youki" => &["refused: 1"],
+            _ => &[
+                "exec: again",
+                "exec: 0 first 65536",
+                "exec as u: f",
+                "exec as u: 1000",
+            ],
+        };
+        for line in executed {
+            wanted.push(format!("{label} {line}"));
+        }
         for name in ["a", "b"] {
             wanted.push(format!(
                 "{label} on the disk: /disk/volume/of-{label}-{name} 44:45"
             ));
-        }
-    }
-    if all {
-        wanted.push("docker copied in: 0:0".to_owned());
-        wanted.push("engines left: none".to_owned());
-        for engine in ["docker", "podman"] {
-            for line in [
-                "ranges: exclusive",
-                "volume: 1000:1000",
-                "memory: 131072 kB",
-                "exec as w: 1234",
-                "copied out: 1",
-                "again: 42:43",
-                "again: other ids",
-                "privileged ids: 65536",
-                "privileged refused",
-            ] {
-                wanted.push(format!("{engine} {line}"));
-            }
         }
     }
     wanted.push(
@@ -163,7 +212,7 @@ fn isolated(kernel: Kernel, short: &[usize]) {
     assert_eq!(noted, !maps_tmpfs, "{said}");
 }
 
-/// Runs a script after [`SCRIPT`], with these programs of the host and, if the script names them, the runtimes of sid.
+/// Runs a script after [`SCRIPT`], with these programs of the host and, if the script names them, the newer runtimes.
 /// Returns the lines of its output, with single spaces, and all that it said.
 #[track_caller]
 fn run(kernel: Kernel, script: &str, programs: &[&str], engines: bool) -> (Vec<String>, String) {
@@ -179,7 +228,8 @@ fn run(kernel: Kernel, script: &str, programs: &[&str], engines: bool) -> (Vec<S
         // The second disk of a guest, /dev/vdb, is swapped to. The one with the file system is the third.
         .swap_mib(64)
         .module("ext4")
-        .timeout(Duration::from_secs(600))
+        .timeout(Duration::from_secs(860))
+        .echo(true)
         .qemu_arg("-drive")
         .qemu_arg(drive)
         .file(crate::static_programs().join("eci-fs"), "/bin/eci-fs")
@@ -200,7 +250,6 @@ fn run(kernel: Kernel, script: &str, programs: &[&str], engines: bool) -> (Vec<S
         Ok(outcome) => outcome,
         Err(error) => panic!("{error:#}"),
     };
-    println!("{}", outcome.stdout);
     println!("booted after {:.1} s", outcome.booted_after.as_secs_f64());
     println!("ended after {:.1} s", outcome.ended_after.as_secs_f64());
     let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
@@ -250,37 +299,33 @@ fn disk(scene: &Scene) -> PathBuf {
     path
 }
 
-/// The newest runtimes, and their libraries in place of the host's, which are older.
+/// The newer runtimes, and their libraries in place of the host's, which are older.
 #[track_caller]
 fn with_new_runtimes(vm: Vm) -> Vm {
-    let root = match packages_and_dependencies("sid", &["runc", "crun", "busybox-static"]) {
-        Ok(root) => root,
-        Err(error) => panic!("{error:#}"),
-    };
+    let root = taken(newer_runtimes());
     let libraries = root.join("usr/lib/x86_64-linux-gnu");
     let loader = root.join("usr/lib64/ld-linux-x86-64.so.2");
     let mut vm = vm.file(&loader, "/lib64/ld-linux-x86-64.so.2");
     for name in ["runc", "crun"] {
+        let path = taken(program(&root, name));
         let mut list = Command::new(&loader);
         list.arg("--library-path").arg(&libraries).arg("--list");
-        let listed = Ran::run(list.arg(find_below(&root, name))).ok();
+        let listed = Ran::run(list.arg(&path)).ok();
         let paths = listed.split_whitespace().map(Path::new);
         for path in paths.filter(|path| path.starts_with(&libraries)) {
             let file = path.file_name().unwrap_or_default();
             vm = vm.file(path, Path::new("/lib/x86_64-linux-gnu").join(file));
         }
-        vm = vm.file(find_below(&root, name), Path::new("/new").join(name));
+        vm = vm.file(path, Path::new("/new").join(name));
     }
     vm
 }
 
-/// Returns the path of a program of the packages below `root`.
 #[track_caller]
-fn find_below(root: &Path, name: &str) -> PathBuf {
-    let paths = ["usr/bin", "usr/sbin"].map(|dir| root.join(dir).join(name));
-    match paths.iter().find(|path| path.exists()) {
-        Some(path) => path.clone(),
-        None => panic!("{name} is in no package below {}", root.display()),
+fn taken<E: std::fmt::Debug>(found: Result<PathBuf, E>) -> PathBuf {
+    match found {
+        Ok(path) => path,
+        Err(error) => panic!("{error:?}"),
     }
 }
 

@@ -1,4 +1,5 @@
 
+trap '[ ! -e /run/eci-fs/hook.log ] || cat /run/eci-fs/hook.log >&2' EXIT
 mkdir -p /var/tmp /etc/docker
 start_dockerd() {
     rm -f /tmp/dockerd.log.said
@@ -18,29 +19,38 @@ options="--network=none --volume=/disk/volume:/volume --memory=128m --memory-swa
 image=localhost/eci-test:1
 engine() { $engine "$@"; }
 first_of() { engine exec "$1" cat /proc/self/uid_map | sed -n 's/^ *0 *\([1-9][0-9]*\) *65536$/\1/p'; }
-for engine in docker podman; do
-    runtime=; if [ $engine = docker ]; then runtime=--runtime=eci; fi
+
+# `engine_with ENGINE LABEL PROGRAM`: two containers at once, one of them restarted, and one that is privileged.
+engine_with() {
+    engine=$1 label="$1 with $2" runtime=
+    if [ $engine = docker ]; then runtime=--runtime=eci; fi
+    # Read at each call of the runtime. An emulated machine on a busy host takes its time.
+    printf '[runtime]\npath = "%s"\n[hook]\ntimeout = 100\n[isolation]\nenabled = true\n' "$3" \
+        > /etc/eci-fs/config.toml
     for name in one two; do engine run --detach --name $name $runtime $options $image >&2; done
     one=$(first_of one) two=$(first_of two)
-    if [ $((one > two ? one - two : two - one)) -ge 65536 ]; then echo "$engine ranges: exclusive"; fi
-    echo "$engine volume: $(engine exec one stat -c %u:%g /volume/file)"
-    echo "$engine memory: $(engine exec one sed -n 's/^MemTotal: *//p' /proc/meminfo)"
+    if [ $((one > two ? one - two : two - one)) -ge 65536 ]; then echo "$label ranges: exclusive"; fi
+    echo "$label volume: $(engine exec one stat -c %u:%g /volume/file)"
+    echo "$label memory: $(engine exec one sed -n 's/^MemTotal: *//p' /proc/meminfo)"
     engine exec one sh -c 'echo w:x:1234:1234::/:/bin/sh >> /etc/passwd; touch /made; chown 42:43 /made'
-    echo "$engine exec as w: $(engine exec --user w one id -u)"
+    echo "$label exec as w: $(engine exec --user w one id -u)"
     engine cp one:/etc/passwd /tmp/passwd
-    echo "$engine copied out: $(grep -c ^w: /tmp/passwd)"
+    echo "$label copied out: $(grep -c ^w: /tmp/passwd)"
+    # podman enters the container's mount namespace, where the host's root has no id.
     if [ $engine = docker ]; then
         engine cp /config.json one:/copied
-        echo "docker copied in: $(engine exec one stat -c %u:%g /copied)"
+        echo "$label copied in: $(engine exec one stat -c %u:%g /copied)"
     fi
     engine restart --time 0 one >&2
-    echo "$engine again: $(engine exec one stat -c %u:%g /made)"
-    if [ "$(first_of one)" != "$one" ]; then echo "$engine again: other ids"; fi
+    echo "$label again: $(engine exec one stat -c %u:%g /made)"
+    if [ "$(first_of one)" != "$one" ]; then echo "$label again: other ids"; fi
     engine rm --force one two >&2
     engine run --rm --privileged $runtime $options $image sh -c \
         'sed "s/^ *0 *[1-9][0-9]* */ids: /" /proc/self/uid_map; dmesg > /dev/null 2>&1 || echo refused' |
-        sed "s/^/$engine privileged /"
-done
-kill $dockerd
-wait $dockerd || true
-if [ "$(eci-fs list --json)" = "[]" ]; then echo "engines left: none"; else eci-fs list; fi
+        sed "s/^/$label privileged /"
+}
+end_engines() {
+    kill $dockerd
+    wait $dockerd || true
+    if [ "$(eci-fs list --json)" = "[]" ]; then echo "engines left: none"; else eci-fs list; fi
+}

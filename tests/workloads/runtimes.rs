@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use support::{Bundle, Container, Engine, Limits, Ran};
-use xtask::vm::packages_and_dependencies;
+use xtask::vm::newer_runtimes;
 
 use crate::machine::{Files, Machine};
 use crate::scene;
@@ -36,7 +36,7 @@ fn sysctls() -> Value {
 
 /// The /usr of this machine, and one with the newest runtimes.
 fn releases() -> [PathBuf; 2] {
-    let newest = packages_and_dependencies("sid", &["runc", "crun", "busybox-static"]);
+    let newest = newer_runtimes();
     ["/usr".into(), newest.unwrap().join("usr")]
 }
 

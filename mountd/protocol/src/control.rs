@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::choices::Choices;
 use crate::error::Error;
 use crate::link::Usage;
+use crate::locks::Locks;
 
 /// The version of this protocol. It grows when a packet changes its meaning, not when a field is added.
 pub const VERSION: u32 = 1;
@@ -88,6 +89,33 @@ pub enum Request {
     /// other container. The answer is [`Response::Isolated`], with the user namespace of the other container. An older
     /// daemon does not understand it.
     Join(Isolate),
+    /// Lock the mounts of a container that a runtime makes, and graft its views. The packet carries what that of
+    /// [`Request::Attach`] does. The answer is [`Response::Attached`], or [`Response::Locked`] where no views are
+    /// wanted. An older daemon does not understand it, so it never takes it for an attach without locks.
+    Lock(Lock),
+    /// Keep the engine's overlay of an isolated container that has no views in step with the container's own. The packet
+    /// carries the pidfd of its process, and the root directories of both overlays, open for reading: the engine's and the
+    /// container's. The answer is [`Response::Watched`]. An older daemon does not understand it, and closes the connection.
+    Watch(Watch),
+}
+
+/// The container that [`Request::Lock`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The path of its root file system, as its process sees it.
+    pub root: PathBuf,
+    /// The mounts that are locked.
+    pub locks: Locks,
+    /// The views that are grafted; none if it keeps the kernel's files. Its root is [`Self::root`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub views: Option<Attach>,
+}
+
+/// The container that [`Request::Watch`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// The path of the overlay that the engine has mounted.
+    pub engine_root: PathBuf,
 }
 
 /// The container that [`Request::Isolate`] or [`Request::Join`] is about.
@@ -204,6 +232,10 @@ pub enum Response {
     /// To [`Request::Isolate`], with the descriptor of a user namespace. It maps the ids of the range, users and groups
     /// alike, to 0 and those after it.
     Isolated(Isolated),
+    /// To [`Request::Lock`] without views.
+    Locked,
+    /// To [`Request::Watch`].
+    Watched,
     /// To anything that failed.
     Failed(Error),
 }
@@ -273,6 +305,9 @@ pub struct Listed {
     /// The ids of the host that it has; none if it is in the host's user namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<IdRange>,
+    /// True if the kernel has locked its grafts: it cannot take them away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
 }
 
 #[cfg(test)]

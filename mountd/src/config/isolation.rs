@@ -9,6 +9,10 @@ use serde::{Deserialize, Deserializer};
 /// The longest name of a user, in bytes. It is that of `useradd`.
 const MAX_NAME: usize = 32;
 
+/// The greatest depth that can be set. Programs of the host remove cgroups by paths, which may have 4095 bytes, and a name may
+/// have 255.
+const MAX_DEPTH: u32 = 14;
+
 /// The table `[isolation]`: which containers `eci-fs runtime` gives a user namespace of their own, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -28,15 +32,18 @@ pub struct Isolation {
     /// Files and directories of the host that no container gets, besides the built-in ones.
     #[serde(deserialize_with = "paths")]
     pub restricted_mounts: Vec<PathBuf>,
-    /// Those that containers may get, whatever the built-in rules say. A `*` stands for any letters of one name.
+    /// Files and directories of the host that containers may get, whatever the built-in rules say. A `*` stands for any
+    /// letters of one name.
     #[serde(deserialize_with = "paths")]
     pub allowed_mounts: Vec<PathBuf>,
     /// The device nodes of the host that containers may get, whatever the built-in rules say.
     #[serde(deserialize_with = "paths")]
     pub allowed_devices: Vec<PathBuf>,
-    /// The annotation in which the engine writes the image of a container, with its digest. Without a name, none is believed.
+    /// The annotation in which the engine names the image of a container, with its digest. If this is empty, no
+    /// annotation is believed.
     pub image_annotation: String,
-    /// What containers of an image may get besides, by the digest of the image ("sha256:..."), as in `allowed_mounts`.
+    /// The paths that containers of one image may get as well, as in `allowed_mounts`, by the digest of the image
+    /// ("sha256:...").
     #[serde(deserialize_with = "images")]
     pub allowed_images: BTreeMap<String, Vec<PathBuf>>,
     /// True if a container whose cgroup is mounted writable may make cgroups below it in hierarchies of version 1, too.
@@ -44,6 +51,15 @@ pub struct Isolation {
     pub delegate_cgroup_v1: bool,
     /// True if a supervisor answers those system calls that would tell about the host.
     pub system_calls: bool,
+    /// True if the kernel locks the grafts, masks and read-only mounts of isolated containers. They can mount no new procfs
+    /// and sysfs then.
+    pub locked_mounts: bool,
+    /// The greatest number of cgroups that a container may make below its own, on version 2. It is set where the cgroup
+    /// has no bound yet.
+    pub max_descendants: u32,
+    /// The greatest depth of such cgroups.
+    #[serde(deserialize_with = "depth")]
+    pub max_depth: u32,
 }
 
 /// The reaction to a container that shares its pid, network, ipc, uts or user namespace with the host.
@@ -81,8 +97,22 @@ impl Default for Isolation {
             allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
             system_calls: true,
+            locked_mounts: false,
+            max_descendants: 512,
+            max_depth: 12,
         }
     }
+}
+
+/// Reads the greatest depth of cgroups.
+fn depth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let depth = u32::deserialize(deserializer)?;
+    if depth > MAX_DEPTH {
+        return Err(D::Error::custom(format!(
+            "in [isolation], max-depth is {depth}, and must be at most {MAX_DEPTH}"
+        )));
+    }
+    Ok(depth)
 }
 
 /// Reads the name of a user. A number would be read as a name here and as an id in /etc/subuid, and root's lines are

@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(config.hook.allow, Choice::ALL);
         assert_eq!(config.raise.tunables(), []);
         assert!(!config.isolation.enabled && !config.isolation.opt_out);
-        assert!(!config.isolation.delegate_cgroup_v1);
+        assert!(!config.isolation.delegate_cgroup_v1 && !config.isolation.locked_mounts);
         assert!(config.isolation.system_calls);
         assert_eq!(config.isolation.user, "eci-fs");
         assert_eq!(config.isolation.host_namespaces, HostNamespaces::Refuse);
@@ -145,11 +145,12 @@ mod tests {
              [server]\ncpu-share = 150\n[hook]\non-error = 'ignore'\ntimeout = 3\nallow = ['views', 'cpu-ids']\n\
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
              [isolation]\nenabled = true\nuser = 'dockremap'\nhost-namespaces = 'leave-alone'\n\
-             unmapped-volumes = 'refuse'\nopt-out = true\ndelegate-cgroup-v1 = true\nsystem-calls = false\n\
+             unmapped-volumes = 'refuse'\nopt-out = true\ndelegate-cgroup-v1 = true\nmax-descendants = 4096\nmax-depth = 14\n\
+             system-calls = false\n\
              restricted-mounts = ['/srv/keys']\nallowed-mounts = ['/etc/app', '/data/*/x']\nallowed-devices = ['/dev/sdb']\n\
              image-annotation = 'io.kubernetes.cri.image-name'\n\
              allowed-images = { 'sha256:0000000000000000000000000000000000000000000000000000000000000000' = ['/a'] }\n\
-             [raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
+             locked-mounts = true\n[raise]\n\"/proc/sys/fs/file-max\" = 10_000_000\n",
         );
         let config = config.unwrap();
         assert_eq!(config.views.freshness, 100);
@@ -174,8 +175,13 @@ mod tests {
             allowed_images: [(format!("sha256:{:064}", 0), vec!["/a".into()])].into(),
             delegate_cgroup_v1: true,
             system_calls: false,
+            locked_mounts: true,
+            max_descendants: 4096,
+            max_depth: 14,
         };
         assert_eq!(config.isolation, isolation);
+        let error = read_text("[isolation]\nmax-depth = 15\n").unwrap_err();
+        assert!(error.to_string().contains("at most 14"), "{error}");
         assert_eq!(config.raise.of(HostSysctl::FileMax), Some(10_000_000));
         assert_eq!(config.raise.of(HostSysctl::NrOpen), None);
     }

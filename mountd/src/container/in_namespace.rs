@@ -15,6 +15,8 @@ pub(crate) enum NamespaceKind {
     Mount,
     /// The network namespace.
     Network,
+    /// The pid namespace of processes that the thread starts. A procfs that the thread mounts belongs to it.
+    Pid,
 }
 
 impl NamespaceKind {
@@ -22,6 +24,7 @@ impl NamespaceKind {
         match self {
             Self::Mount => ThreadNameSpaceType::MOUNT,
             Self::Network => ThreadNameSpaceType::NETWORK,
+            Self::Pid => ThreadNameSpaceType::PROCESS_ID,
         }
     }
 
@@ -29,6 +32,7 @@ impl NamespaceKind {
         match self {
             Self::Mount => "the mount namespace",
             Self::Network => "the network namespace",
+            Self::Pid => "the pid namespace",
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use rustix::mount::MountFlags;
+
 /// The bytes of a container's mountinfo that are read at most. A container chooses how many mounts it has and how long
 /// their paths are; engines make some tens of kilobytes.
 pub const LIMIT: u64 = 16 << 20;
@@ -41,6 +43,21 @@ impl Mount {
     /// two slashes by itself.
     pub fn is_deleted(&self) -> bool {
         self.root.ends_with("//deleted")
+    }
+
+    /// Returns the options that a change of the mount's options takes away unless it repeats them. The kernel keeps the
+    /// others.
+    pub fn kept_flags(&self) -> MountFlags {
+        let flags = [
+            ("ro", MountFlags::RDONLY),
+            ("nosuid", MountFlags::NOSUID),
+            ("nodev", MountFlags::NODEV),
+            ("noexec", MountFlags::NOEXEC),
+            ("nosymfollow", MountFlags::NOSYMFOLLOW),
+        ];
+        let has = |name: &str| self.options.split(',').any(|option| option == name);
+        let set = flags.into_iter().filter(|(name, _)| has(name));
+        set.fold(MountFlags::empty(), |all, (_, flag)| all | flag)
     }
 }
 

@@ -12,9 +12,10 @@ use crate::container::{describe, disks};
 use crate::faults;
 use crate::grafts::Progress;
 use crate::registry;
-use eci_fs_protocol::control::{Attach, Attached, Response, Selector};
+use eci_fs_protocol::control::{Attach, Attached, CgroupChoice, Response, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use eci_fs_protocol::link::Row;
+use eci_fs_protocol::locks::Locks;
 
 /// Grafts all views into the container of the process behind `pidfd`.
 ///
@@ -25,6 +26,7 @@ pub(super) fn attach(
     asker: Asker<'_>,
     pidfd: BorrowedFd<'_>,
     wanted: Attach,
+    locks: Option<Locks>,
     overlays: Option<[OwnedFd; 2]>,
 ) -> Result<Attached> {
     let received = Instant::now();
@@ -37,7 +39,12 @@ pub(super) fn attach(
         measures_cpus,
         engine_root,
     } = wanted;
-    let progress = Progress { root, unmasked };
+    let progress = Progress {
+        root,
+        unmasked,
+        locks,
+        has_locks: false,
+    };
     if let Some(id) = &id {
         registry::check_id(id)?;
     }
@@ -70,6 +77,13 @@ pub(super) fn attach(
             .remedy(format!("detach it before it is named {id}"))
             .because(Reason::OtherName));
         }
+        if progress.locks.is_some() && !container.locked && !container.grafted.is_empty() {
+            return Err(Error::refused(format!(
+                "the views of {} were grafted before its mounts could be locked",
+                container.id
+            ))
+            .remedy("take out the other hook of eci-fs that the engine has"));
+        }
         if !container.grafted.is_empty() {
             return Ok(Attached {
                 id: container.id.clone(),
@@ -84,6 +98,7 @@ pub(super) fn attach(
         None => containers.prepared.lock().pop_front(),
         Some(_) => None,
     };
+    let prepared = prepared.map(|next| (next.slot, next.generation));
     let asked = Asked {
         choice,
         choices,
@@ -108,6 +123,29 @@ pub(super) fn attach(
         already: false,
         range,
     })
+}
+
+/// Locks the mounts of a container that is being made and gets no views. The container is not added to the list.
+///
+/// # Errors
+/// When the kernel refuses a mount. The container must not be started then.
+pub(super) fn lock(
+    containers: &Containers,
+    asker: Asker<'_>,
+    pidfd: BorrowedFd<'_>,
+    root: PathBuf,
+    locks: Locks,
+) -> Result<()> {
+    let choice = CgroupChoice::Own;
+    let subject = describe(&containers.proc, pidfd, None, choice, None)?.subject;
+    containers.isolation.join(&subject)?;
+    let _operation = containers.shared.begin_for(asker)?;
+    let progress = Progress {
+        root: Some(root),
+        locks: Some(locks),
+        ..Progress::default()
+    };
+    containers.grafter.lock(&subject, progress)
 }
 
 /// Keeps the engine's overlay of a container and the container's own in step.
@@ -141,6 +179,7 @@ pub(super) fn graft(
 ) -> Result<(String, usize)> {
     if let Some(container) = containers.shared.state().registry.get_mut(slot) {
         container.root.clone_from(&progress.root);
+        container.locked = progress.locks.is_some();
     }
     let intent = containers.shared.state().registry.intent(slot);
     containers.journal.begin(intent)?;

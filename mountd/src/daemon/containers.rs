@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use super::event_set::EventSet;
 use super::journal::Journal;
 use super::list_copy::ListCopy;
+use super::prepare_signal::PrepareSignal;
+use super::prepared_slot::PreparedSlot;
 use super::state::{DaemonState, Shared};
 use crate::broker::Broker;
 use crate::container::Described;
@@ -33,12 +35,12 @@ pub(super) struct Containers {
     pub(super) journal: Arc<Journal>,
     pub(super) isolation: Arc<Isolation>,
     pub(super) overlays: Arc<Overlays>,
-    /// The slots and generations of the next containers, for which clones are prepared.
-    pub(super) prepared: Mutex<VecDeque<(u64, u32)>>,
+    /// The slots of the next containers, for which clones are prepared.
+    pub(super) prepared: Mutex<VecDeque<PreparedSlot>>,
     /// The list, while an upgrade holds the state.
     pub(super) list_copy: ListCopy,
-    /// Held while clones are prepared.
-    pub(super) preparing: Mutex<()>,
+    /// The signal that more of them are to be prepared.
+    pub(super) prepare_signal: PrepareSignal,
 }
 
 /// The part of a request that stays with a container.
@@ -195,6 +197,7 @@ impl NewContainer {
             choices: self.choices,
             measures_cpus: self.measures_cpus,
             root: None,
+            locked: false,
             engine_root: None,
             secrets: self.secrets,
             grafted: Vec::new(),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::asker::Asker;
 use super::daemon::Daemon;
-use super::{attach, ended, inspection_mounts, list, prepare, upgrade};
+use super::{attach, ended, inspection_mounts, list, upgrade};
 use crate::isolation::Isolation;
 use eci_fs_protocol::channel::Channel;
-use eci_fs_protocol::control::{Answer, Call, Isolate, Request, Response, VERSION};
+use eci_fs_protocol::control::{
+    Answer, Attach, Call, Isolate, Lock, Request, Response, VERSION, Watch,
+};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 
 /// Answers until the other end closes. `after` is called after each answer that may have left nothing attached.
@@ -64,8 +66,7 @@ pub(super) fn serve(daemon: &Daemon, channel: &Channel, mut after: impl FnMut())
         }
         // A daemon of a single command has no next container.
         if attached && daemon.endpoint.is_some() {
-            prepare::prepare(&daemon.containers);
-            daemon.containers.isolation.prepare_next();
+            daemon.containers.prepare_signal.notify();
         }
         if ends_something {
             after();
@@ -112,7 +113,27 @@ fn answer(
                 None => None,
             };
             let containers = &daemon.containers;
-            let attached = attach::attach(containers, asker, pidfd.as_fd(), wanted, overlays);
+            let attached = attach::attach(containers, asker, pidfd.as_fd(), wanted, None, overlays);
+            Response::Attached(attached?)
+        }
+        Request::Lock(Lock { root, locks, views }) => {
+            let pidfd = next("pidfd")?;
+            let containers = &daemon.containers;
+            let Some(wanted) = views else {
+                attach::lock(containers, asker, pidfd.as_fd(), root, locks)?;
+                return Ok((Response::Locked, None));
+            };
+            let overlays = match wanted.engine_root {
+                Some(_) => Some([next("overlay")?, next("overlay")?]),
+                None => None,
+            };
+            let wanted = Attach {
+                root: Some(root),
+                ..wanted
+            };
+            let locks = Some(locks);
+            let pidfd = pidfd.as_fd();
+            let attached = attach::attach(containers, asker, pidfd, wanted, locks, overlays);
             Response::Attached(attached?)
         }
         Request::Forget { id } => ended::forget(&daemon.containers, &id)?,
@@ -147,6 +168,12 @@ fn answer(
             let isolation = isolation(daemon)?;
             let (isolated, namespace) = isolation.join_container(&key, pidfd, other.as_fd())?;
             return Ok((Response::Isolated(isolated), Some(namespace)));
+        }
+        Request::Watch(Watch { engine_root }) => {
+            let pidfd = next("pidfd")?;
+            let overlays = [next("overlay")?, next("overlay")?];
+            isolation(daemon)?.watch_overlays(pidfd, engine_root, overlays)?;
+            Response::Watched
         }
     };
     Ok((response, None))

@@ -1,8 +1,8 @@
 //! The data of a daemon: its parts, the socket of the commands, and the flags that end it.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::containers::Containers;
 use super::state::Shared;

@@ -13,6 +13,7 @@ use super::daemon::Daemon;
 use super::ended;
 use super::event_set::{CHECK, FIRST_SLOT, LISTENER, REQUEST, SERVER, SIGNALS, START, WAKE};
 use super::options::Options;
+use super::prepare;
 use super::standard_streams::announce;
 use super::timer::Timer;
 use super::watchdog;
@@ -35,6 +36,7 @@ pub(super) fn run(daemon: &Arc<Daemon>, signals: &SignalFd, options: &Options) -
     events.add(start_timer.as_fd(), START)?;
     let check = daemon.supervision.watchdog.start()?;
     let ended = ended::start_removing(&daemon.containers)?;
+    prepare::start(&daemon.containers)?;
     daemon.supervision.watchdog.hear_of_requests(true);
     if options.background && !options.successor {
         announce()?;

@@ -11,7 +11,7 @@
 //! | `upgrade`: `successor`, `upgrade_server` | put another version in the place of the one that runs |
 //! | `restore` | takes over the containers of the daemon before |
 //! | `predecessor`, `inherit` | take over the connections, or make them |
-//! | `prepare` | prepares the next attach |
+//! | `prepare` | prepares the next attaches, on a thread of its own |
 //! | `views_of` | finds views for the supervisor of system calls |
 //! | `attach`, `ended`, `inspection_mounts`, `list` | operations on containers, one at a time |
 //! | `daemon` | the data of the daemon: the parts that follow |
@@ -20,7 +20,7 @@
 //! | `state`: `server_slot` | everything that changes, behind one lock, and the lock of operations |
 //! | `journal`, `list_copy` | what is written down for the next daemon, and the list during an upgrade |
 //! | `watchdog`, `event_set` | the check that the server answers, and what the loop waits for |
-//! | `allocator`, `asker`, `installed`, `listen`, `standard_streams`, `backoff`, `timer`, [`options`] | what knows of no other file here |
+//! | `allocator`, `asker`, `installed`, `listen`, `standard_streams`, `backoff`, `prepared_slot`, `timer`, `prepare_signal`, [`options`] | what knows of no other file here |
 
 mod accept;
 mod allocator;
@@ -47,6 +47,8 @@ mod listen;
 pub mod options;
 mod predecessor;
 mod prepare;
+mod prepare_signal;
+mod prepared_slot;
 mod restore;
 mod run;
 mod server_slot;

@@ -156,6 +156,7 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
         slot,
         Container {
             root: saved.root.clone(),
+            locked: saved.locked,
             engine_root: saved.engine_root.clone(),
             grafted,
             ..new.listed()
@@ -170,7 +171,11 @@ fn restore_one(daemon: &Daemon, saved: &SavedContainer, known: bool, anew: bool)
     }
     if anew && !saved.grafted.is_empty() {
         // The container has entered its root since it was attached, or the hook that asked has failed.
-        graft(&daemon.containers, slot, Progress::default())?;
+        let progress = Progress {
+            has_locks: saved.locked,
+            ..Progress::default()
+        };
+        graft(&daemon.containers, slot, progress)?;
     }
     for (dir, created) in &saved.mounts {
         let inspection = InspectionMount {

@@ -19,6 +19,7 @@ use super::list_copy::ListCopy;
 use super::listen::listen;
 use super::options::Options;
 use super::predecessor::Predecessor;
+use super::prepare_signal::PrepareSignal;
 use super::server_slot::ServerSlot;
 use super::standard_streams::write_to_log;
 use super::state::{DaemonState, Shared};
@@ -156,7 +157,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let events = Arc::new(EventSet::new()?);
     let woken = Arc::clone(&events);
-    let isolation = Arc::new(Isolation::new(Arc::clone(&proc), move || woken.wake())?);
+    let overlays = Overlays::new()?;
+    let isolation = Isolation::new(Arc::clone(&proc), Arc::clone(&overlays), move || {
+        woken.wake()
+    });
+    let isolation = Arc::new(isolation?);
     if runtime.is_some() {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         let (claims, user) = (isolation::default_claims(), config.isolation.user.clone());
@@ -200,11 +205,11 @@ pub fn run(options: &Options) -> Result<()> {
             broker,
             events,
             journal,
-            overlays: Overlays::new()?,
+            overlays,
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
-            preparing: Mutex::default(),
+            prepare_signal: PrepareSignal::default(),
         }),
         shared,
         endpoint,

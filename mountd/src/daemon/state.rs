@@ -1,5 +1,7 @@
 //! The state of a daemon, and the locks that all its parts share.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -30,6 +32,8 @@ pub(super) struct DaemonState {
 pub(super) struct Shared {
     /// Held by the one operation that runs.
     pub(super) operation: Mutex<()>,
+    /// The number of operations that wait to begin. What is done while nobody waits looks at it.
+    pub(super) waiting: Arc<AtomicUsize>,
     state: Mutex<DaemonState>,
 }
 
@@ -37,6 +41,7 @@ impl Shared {
     pub(super) fn new(state: DaemonState) -> Self {
         Self {
             operation: Mutex::new(()),
+            waiting: Arc::default(),
             state: Mutex::new(state),
         }
     }
@@ -46,7 +51,10 @@ impl Shared {
     /// # Errors
     /// [`Error::ending`] when the daemon ends; [`Kind::Busy`] when operations keep this one waiting for too long.
     pub(super) fn begin(&self) -> Result<MutexGuard<'_, ()>> {
-        let operation = self.operation.try_lock_for(BEGIN_LIMIT).ok_or_else(|| {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let operation = self.operation.try_lock_for(BEGIN_LIMIT);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let operation = operation.ok_or_else(|| {
             Error::new(
                 Kind::Busy,
                 format!(

@@ -18,7 +18,7 @@ use super::state::Shared;
 use crate::container::procfs::Proc;
 use crate::faults;
 use crate::grafts::LivenessProbe;
-use crate::supervisor::threads_of;
+use crate::supervisor::{CpuTime, threads_of};
 use crate::threads::{self, Mend};
 use eci_fs_protocol::error::Result;
 use eci_fs_protocol::link::Connection;
@@ -165,11 +165,25 @@ impl Watchdog {
     }
 
     /// Returns true if a connection does not answer, and no request of a reader was answered on it meanwhile. A question
-    /// may wait behind those of many readers.
+    /// may wait behind those of many readers, and the server for a CPU.
     fn hangs(&self, pidfd: &Arc<OwnedFd>) -> bool {
+        let cpu = self.proc.pid_of(pidfd.as_fd()).ok().and_then(CpuTime::of);
+        let is_starved = || {
+            let is_starved = cpu.is_some_and(|cpu| cpu.is_starved(LIMIT));
+            if is_starved {
+                tracing::info!("the server does not answer, and gets no CPU: waiting for it");
+            }
+            is_starved
+        };
         let mut before = self.progress();
-        if let Progress::Silent = before {
-            return true;
+        while let Progress::Silent = before {
+            if !self.is_watched(pidfd) {
+                return false;
+            }
+            if !is_starved() {
+                return true;
+            }
+            before = self.progress();
         }
         let Some(mut question) = self.ask() else {
             return false;
@@ -190,7 +204,8 @@ impl Watchdog {
                         "the server is busy: it answers readers, and not yet the daemon"
                     );
                 }
-                (Progress::Busy, Progress::Answered(_)) => {}
+                (Progress::Busy | Progress::Silent, Progress::Answered(_)) => {}
+                _ if is_starved() => {}
                 _ => return true,
             }
             before = now;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
+use super::locks;
 use super::prepared_clones::{Clone, PreparedClones};
 use super::rows::{inside_another, to_be_grafted};
 use super::source_mounts::SourceMounts;
@@ -24,6 +25,7 @@ use super::visits::Visit;
 use crate::container::{Subject, network};
 use eci_fs_protocol::error::{Error, Kind, Result};
 use eci_fs_protocol::link::Row;
+use eci_fs_protocol::locks::Locks;
 
 /// `MOVE_MOUNT_BENEATH` of include/uapi/linux/mount.h (Linux 6.5).
 const MOVE_MOUNT_BENEATH: MoveMountFlags = MoveMountFlags::from_bits_retain(0x200);
@@ -46,6 +48,18 @@ pub struct Progress {
     pub root: Option<PathBuf>,
     /// With a root: true if nothing of its /proc and /sys is going to be masked or made read-only.
     pub unmasked: bool,
+    /// With a root: the mounts that the kernel locks. The container gets no spares then: of a procfs without grafts the
+    /// kernel would make others for it.
+    pub locks: Option<Locks>,
+    /// True if the kernel has locked mounts of it before. It gets no spares either.
+    pub has_locks: bool,
+}
+
+impl Progress {
+    /// Returns the root of a container that is being made and its locks, if it gets any.
+    fn locks(&self) -> Option<(&Path, &Locks)> {
+        self.root.as_deref().zip(self.locks.as_ref())
+    }
 }
 
 /// Grafts `rows` into the container. Entries that the container does not have are left out. If nothing of its /proc is
@@ -65,6 +79,20 @@ pub(super) fn attach(
     let mut clones = Clones { top, ready };
     in_network(visit, subject, || {
         attach_there(visit, subject, progress, &mut clones, rows)
+    })
+}
+
+/// Locks the mounts of a container without grafting anything.
+///
+/// # Errors
+/// As [`attach`]. The container must not be started then.
+pub(super) fn lock(visit: &Visit, subject: &Subject, progress: &Progress) -> Result<()> {
+    let mut none = Clones {
+        top: String::new(),
+        ready: None,
+    };
+    in_network(visit, subject, || {
+        attach_there(visit, subject, progress, &mut none, &[]).map(drop)
     })
 }
 
@@ -100,6 +128,9 @@ fn attach_there(
     rows: &[Row],
 ) -> Result<Outcome> {
     let root = progress.root.as_deref();
+    if let Some((root, locks)) = progress.locks() {
+        locks::prepare(visit, subject, root, locks, rows)?;
+    }
     let targets = Targets::open(visit, subject, root)?;
     let (later, first): (Vec<&Row>, Vec<&Row>) =
         to_be_grafted(rows).partition(|row| inside_another(row, rows, |_| true));
@@ -108,8 +139,12 @@ fn attach_there(
     let inner = prepare(visit, subject, clones, &later, &targets)
         .and_then(|inner| cover(visit, subject, &inner).map(|()| inner));
     let inner = inner.inspect_err(|_| uncover_all(visit, subject, &work))?;
+    if let Some((root, locks)) = progress.locks() {
+        locks::apply(visit, subject, root, &targets, locks, rows)?;
+    }
     // Before the visit is done: a thread of the container can hold the directory on which the spares are mounted.
-    let seen = root.is_none() || progress.unmasked;
+    let locked = progress.has_locks || progress.locks.is_some();
+    let seen = !locked && (root.is_none() || progress.unmasked);
     let spares = match seen {
         true => visit
             .touch(|| spare::mount(visit, subject, &targets))
@@ -274,8 +309,8 @@ pub(super) fn detach(
     })
 }
 
-/// Takes the topmost grafts at `paths` out of a container, as [`detach`]. Returns their number, and true if there may be
-/// dead grafts below them.
+/// Takes the topmost grafts at `paths` out of a container, as [`detach`], and covers those that are locked. Returns their
+/// number, and true if there may be dead grafts below them.
 fn uncover_layer(
     visit: &Visit,
     subject: &Subject,
@@ -306,7 +341,7 @@ fn uncover_layer(
             None => target.occupant == Occupant::Foreign && visit.is_dead(&target.entry)?,
         };
         if its {
-            work.push(target);
+            work.push((path.as_str(), target));
         } else if slot.is_some() {
             tracing::warn!(
                 path,
@@ -315,18 +350,25 @@ fn uncover_layer(
             );
         }
     }
+    let mut locked = Vec::new();
     visit.mounts().inside(&subject.pidfd, || {
         visit.touch(|| spare::unmount(&targets))?;
-        for target in &work {
-            visit.touch(|| uncover(target))??;
+        for (path, target) in &work {
+            match visit.touch(|| uncover(target))? {
+                Err(error) if error.errno == Some(Errno::INVAL.raw_os_error()) => {
+                    locked.push((*path, target));
+                }
+                done => done?,
+            }
         }
         Ok(())
     })?;
+    locks::cover(visit, subject, &targets, &locked)?;
     let more = (slot.is_some() || !work.is_empty()) && targets.has_foreign();
     Ok((work.len(), more))
 }
 
-/// Unmounts the mount at a target. The thread is inside of the container.
+/// Unmounts the mount at a target. The thread is inside of the container. For a mount that is locked the kernel says EINVAL.
 fn uncover(target: &Target) -> Result<()> {
     // umount2 takes a path. The only one that cannot be redirected is a name in a directory that is held open.
     rustix::process::fchdir(&*target.parent)

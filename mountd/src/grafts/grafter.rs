@@ -8,6 +8,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 
 use super::container::{Outcome, Progress};
@@ -107,6 +108,16 @@ impl Grafter {
         })
     }
 
+    /// Locks the mounts of a container that is being made, as [`lock`](super::container::lock) does.
+    ///
+    /// # Errors
+    /// As [`lock`](super::container::lock) and [`Visits::visit`].
+    pub fn lock(&self, subject: &Subject, progress: Progress) -> Result<()> {
+        self.visits.visit(subject, move |visit, subject| {
+            super::container::lock(visit, subject, &progress)
+        })
+    }
+
     /// Takes the grafts at `paths` out of a container, as [`detach`](super::container::detach) does.
     ///
     /// # Errors
@@ -131,13 +142,20 @@ impl Grafter {
         self.visits.visit(subject, super::target::knock)
     }
 
-    /// Prepares clones for the container that is going to be in `slot`, with this generation. `rows` are those of another container: the next
-    /// one mostly gets the same.
+    /// Prepares clones for the container that is going to be in `slot`, with this generation. `rows` are those of
+    /// another container: the next one mostly gets the same. When `waiting` is not zero any more, the rest is left out.
+    /// Returns false then: the next call makes the rest.
     ///
     /// # Errors
     /// When there are no more threads.
-    pub fn prepare(&self, slot: u64, generation: u32, rows: Vec<Row>) -> Result<()> {
-        self.visits.prepare(slot, generation, rows)
+    pub fn prepare(
+        &self,
+        slot: u64,
+        generation: u32,
+        rows: Vec<Row>,
+        waiting: Arc<AtomicUsize>,
+    ) -> Result<bool> {
+        self.visits.prepare(slot, generation, rows, waiting)
     }
 
     /// Returns the pids of the containers that do not let themselves be looked into, as far as that was tried.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`grafter`](Grafter) | the thread in the namespace of the source mounts, and the way to all of this |
 //! | `container` | grafts into a container, all or none, and takes them out |
+//! | `locks` | has the kernel lock grafts, masks and read-only mounts of a container that is being made |
 //! | [`inspection`](mount_inspection) | mounts the same views under a directory of the host |
 //! | `visits` | threads that look into a container, and can be given up |
 //! | `prepared_clones` | clones that are made before they are needed |
@@ -20,6 +21,7 @@
 mod container;
 mod grafter;
 mod inspection;
+mod locks;
 mod open;
 mod own_descriptors;
 mod prepared_clones;

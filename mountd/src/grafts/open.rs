@@ -66,3 +66,12 @@ pub(super) fn at(fd: &OwnedFd, path: &str) -> Result<At> {
         link: kind == libc::S_IFLNK,
     })
 }
+
+/// Returns true if the file behind a descriptor is the root of a mount. It does not ask the file system.
+pub(super) fn is_mount_root(fd: &OwnedFd, path: &str) -> Result<bool> {
+    use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(fd, "", flags, StatxFlags::TYPE)
+        .map_err(|e| Error::io("look at the container's", path, e))?;
+    Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}

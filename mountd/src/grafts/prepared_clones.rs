@@ -17,6 +17,8 @@ use eci_fs_protocol::link::{Row, directory_name};
 pub(super) struct PreparedClones {
     /// The slot.
     pub(super) slot: u64,
+    /// The directory of the container in both connections.
+    top: String,
     clones: Vec<(Row, Clone)>,
 }
 
@@ -42,17 +44,40 @@ impl Clone {
 }
 
 impl PreparedClones {
-    /// Makes as many clones as can be made. `rows` are those of another container: the next one mostly gets the same.
-    pub(super) fn make(mounts: &SourceMounts, slot: u64, generation: u32, rows: &[Row]) -> Self {
-        let top = directory_name(slot, generation);
-        let clones = to_be_grafted(rows).filter_map(|row| {
-            let clone = Clone::make(mounts, &top, row);
-            let clone =
-                clone.inspect_err(|error| tracing::debug!(%error, path = row.path, "not ready"));
-            Some((row.clone(), clone.ok()?))
-        });
-        let clones = clones.collect();
-        Self { slot, clones }
+    /// Returns an empty list for the container that is going to be in `slot`, with this generation.
+    pub(super) fn none(slot: u64, generation: u32) -> Self {
+        Self {
+            slot,
+            top: directory_name(slot, generation),
+            clones: Vec::new(),
+        }
+    }
+
+    /// Makes as many clones as can be made, and are not there. `rows` are those of another container: the next one
+    /// mostly gets the same. When `stops` returns true, the rest is left out, and the answer is false.
+    pub(super) fn make(
+        &mut self,
+        mounts: &SourceMounts,
+        rows: &[Row],
+        stops: impl Fn() -> bool,
+    ) -> bool {
+        for row in to_be_grafted(rows) {
+            if self.clones.iter().any(|(of, _)| of == row) {
+                continue;
+            }
+            if stops() {
+                tracing::info!(
+                    slot = self.slot,
+                    "a command waits: the rest is not prepared"
+                );
+                return false;
+            }
+            match Clone::make(mounts, &self.top, row) {
+                Ok(clone) => self.clones.push((row.clone(), clone)),
+                Err(error) => tracing::debug!(%error, path = row.path, "not ready"),
+            }
+        }
+        true
     }
 
     /// Returns the clone for a row, once.

@@ -231,6 +231,18 @@ impl SourceMounts {
     ) -> Result<T> {
         in_namespace(NamespaceKind::Mount, namespace, &self.namespace, work)?
     }
+
+    /// Does `work` in a copy of this mount namespace that only this thread has.
+    ///
+    /// # Errors
+    /// When there are no more namespaces, and what `work` says.
+    pub(super) fn in_copy<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.inside(&self.namespace, || {
+            unshare(CloneFlags::CLONE_NEWNS)
+                .map_err(|e| Error::io("make", "a mount namespace", e))?;
+            work()
+        })
+    }
 }
 
 fn fuse_options(fuse: &OwnedFd) -> Result<CString> {

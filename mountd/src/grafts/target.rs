@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+use rustix::mount::MountFlags;
 
 use super::open::{At, at, link_or, open_root, open_top};
 use super::source_mounts::{FSTYPE, SOURCE};
@@ -253,6 +254,16 @@ impl<'a> Targets<'a> {
             occupant,
         };
         Ok(Some((target, mount)))
+    }
+
+    /// Returns the options of the mount in which an opened file lies, as a change of options has to repeat them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn options_at(&self, file: &OwnedFd, path: &str) -> Result<MountFlags> {
+        let ours = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let mount = self.mount_of(file, path)?;
+        Ok(mount.map_or(ours, Mount::kept_flags))
     }
 
     /// Returns true if anything in the container passes for a graft of another daemon.

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -197,16 +197,27 @@ impl Visits {
         }
     }
 
-    /// Makes clones for the container that is going to be in `slot`, with this generation. They stay with the threads of visits.
+    /// Makes those clones that are not there for the container that is going to be in `slot`, with this generation. They
+    /// stay with the threads of visits. When `waiting` is not zero any more, the rest is left out. Returns false then.
     ///
     /// # Errors
     /// When there are no more threads.
-    pub(super) fn prepare(&self, slot: u64, generation: u32, rows: Vec<Row>) -> Result<()> {
+    pub(super) fn prepare(
+        &self,
+        slot: u64,
+        generation: u32,
+        rows: Vec<Row>,
+        waiting: Arc<AtomicUsize>,
+    ) -> Result<bool> {
         let (done, result) = mpsc::channel();
         let job: Job = Box::new(move |given| {
             let made = given.map(|(inside, _)| {
-                let made = PreparedClones::make(&inside.mounts, slot, generation, &rows);
-                inside.prepared.lock().push(made);
+                let stops = || waiting.load(Ordering::Relaxed) > 0;
+                let before = inside.take_prepared(slot);
+                let mut clones = before.unwrap_or_else(|| PreparedClones::none(slot, generation));
+                let is_whole = clones.make(&inside.mounts, &rows, stops);
+                inside.prepared.lock().push(clones);
+                is_whole
             });
             let _ = done.send(made);
         });
@@ -280,6 +291,15 @@ fn serve(jobs: &Channel, inside: &Arc<Inside>, waiting: &Arc<Mutex<HashMap<u64, 
     }
 }
 
+impl Inside {
+    /// Returns the clones that are prepared for the container in `slot`, if there are any.
+    fn take_prepared(&self, slot: u64) -> Option<PreparedClones> {
+        let mut prepared = self.prepared.lock();
+        let at = prepared.iter().position(|made| made.slot == slot)?;
+        Some(prepared.swap_remove(at))
+    }
+}
+
 impl Visit {
     /// Returns the source mounts.
     pub(super) fn mounts(&self) -> &SourceMounts {
@@ -288,9 +308,7 @@ impl Visit {
 
     /// Returns the clones that are prepared for the container in `slot`, if there are any.
     pub(super) fn take_prepared(&self, slot: u64) -> Option<PreparedClones> {
-        let mut prepared = self.inside.prepared.lock();
-        let at = prepared.iter().position(|made| made.slot == slot)?;
-        Some(prepared.swap_remove(at))
+        self.inside.take_prepared(slot)
     }
 
     /// Does something that the container can keep waiting. The clock runs meanwhile.

@@ -86,6 +86,7 @@ impl Isolation {
             member,
             pidfd,
             token,
+            watched: None,
         })
     }
 

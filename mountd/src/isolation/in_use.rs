@@ -39,6 +39,9 @@ impl InUse {
         let mut namespaces = HashSet::new();
         for pid in proc.pids()? {
             let status = proc.read(&format!("{pid}/status")).unwrap_or_default();
+            if has_ended(&status) {
+                continue;
+            }
             let mut spans = ids_of(&status);
             // Most processes are in the host's own user namespace, whose map has all ids and is left out. One call tells
             // that, and eight calls read both maps. The start of the next container may wait for this.
@@ -153,6 +156,9 @@ impl Watch {
         if namespace.is_initial_user() || self.namespaces.contains(&namespace) {
             return;
         }
+        if has_ended(&proc.read(&format!("{pid}/status")).unwrap_or_default()) {
+            return;
+        }
         for file in ["uid_map", "gid_map"] {
             let map = proc.read(&format!("{pid}/{file}")).unwrap_or_default();
             // Of one that has ended just now another process says it.
@@ -172,6 +178,15 @@ impl Watch {
             spans.get(after).is_some_and(|span| span.0 < end)
         })
     }
+}
+
+/// Returns true if `/proc/<pid>/status` is that of a process whose threads have all ended, and that its parent has not
+/// waited for. It can use no id any more, and a parent may leave it so for ever. A first thread that has ended before the
+/// others is in the same state.
+fn has_ended(status: &str) -> bool {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let zombie = field("State:").is_some_and(|state| state.trim_start().starts_with(['Z', 'X']));
+    zombie && field("Threads:").is_none_or(|count| count.trim() == "1")
 }
 
 /// Returns the users and groups of `/proc/<pid>/status` but root.
@@ -201,6 +216,19 @@ fn spans_of(map: &str) -> Vec<Span> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_has_ended_when_all_of_its_threads_have() {
+        let status = |state: &str, threads: u32| {
+            has_ended(&format!(
+                "Name:\tState:\tR\nState:\t{state}\nUid:\t5\t5\t5\t5\nThreads:\t{threads}\n"
+            ))
+        };
+        assert!(status("Z (zombie)", 1));
+        assert!(!status("Z (zombie)", 2));
+        assert!(!status("S (sleeping)", 1));
+        assert!(!has_ended(""));
+    }
 
     #[test]
     fn users_groups_and_maps_of_a_process_are_its_ids() {

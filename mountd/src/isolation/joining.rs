@@ -110,17 +110,21 @@ impl Isolation {
         if held.members.iter().any(|one| one.member == member) {
             return Ok(());
         }
-        let mut members: Vec<Member> = held.members.iter().map(|one| one.member).collect();
-        members.push(member);
-        let record = Record::new(held.key.clone(), first_id, members);
-        let (name, text) = (record::name_of(&record.key), record.encode()?);
-        state.place()?.records()?.write(&name, &text)?;
+        let mut record = Record::of(first_id, held);
+        record.members.push(member);
+        write(state, &record)?;
         let live = self.watch(state, member, pidfd)?;
         if let Some(held) = state.held.get_mut(&first_id) {
             held.members.push(live);
         }
         Ok(())
     }
+}
+
+/// Writes down a range that is given.
+pub(super) fn write(state: &State, record: &Record) -> Result<()> {
+    let (name, text) = (record::name_of(&record.key), record.encode()?);
+    state.place()?.records()?.write(&name, &text)
 }
 
 /// Returns the range of which a user namespace with these ids is, by its first id; none if it has no id of ours.

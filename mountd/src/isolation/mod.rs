@@ -19,6 +19,7 @@
 //! | `user_namespace` | a user namespace with a range |
 //! | [`stage`] | the mount below which files of containers are put together |
 //! | [`overlays`] | the engine's overlay of a container, and its own |
+//! | `without_views` | the overlays of containers that are isolated and have no views |
 
 pub mod claims;
 mod ends;
@@ -33,6 +34,7 @@ pub mod record;
 pub mod stage;
 mod state;
 mod user_namespace;
+mod without_views;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -50,10 +52,12 @@ use eci_fs_protocol::control::{Isolated, MAX_KEY};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
 use in_use::InUse;
 pub use joining::range_of;
+use overlays::Overlays;
 use prepared::Prepared;
 use ranges::{Files, IDS};
 pub use record::{Found, Member, find};
 use state::{Held, Place, State};
+pub(crate) use user_namespace::copy_mounts;
 pub use user_namespace::make as make_user_namespace;
 
 /// The capability that a runtime needs in the user namespace's parent to set limits, if the owner is not root.
@@ -62,6 +66,7 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// The ranges of a daemon.
 pub struct Isolation {
     proc: Arc<Proc>,
+    overlays: Arc<Overlays>,
     state: Mutex<State>,
     /// The members, by their tokens.
     epoll: OwnedFd,
@@ -71,15 +76,21 @@ pub struct Isolation {
 }
 
 impl Isolation {
-    /// Returns the ranges of a daemon that gives none yet. `wake` is called when a range has become free.
+    /// Returns the ranges of a daemon that gives none yet. `overlays` are those of its containers. `wake` is called when a
+    /// range has become free.
     ///
     /// # Errors
     /// When there are no more descriptors.
-    pub fn new(proc: Arc<Proc>, wake: impl Fn() + Send + Sync + 'static) -> Result<Self> {
+    pub(crate) fn new(
+        proc: Arc<Proc>,
+        overlays: Arc<Overlays>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|e| Error::io("make", "an epoll set", e))?;
         Ok(Self {
             proc,
+            overlays,
             state: Mutex::default(),
             epoll,
             wake: Box::new(wake),
@@ -155,6 +166,7 @@ impl Isolation {
                     members.push(self.watch(state, member, pidfd)?);
                 }
             }
+            self.watch_again(&mut members, &record.overlays);
             tracing::info!(
                 key = record.key,
                 first_id,

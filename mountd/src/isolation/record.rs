@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use super::ranges::IDS;
+use super::state::Held;
 use crate::container::procfs::Proc;
 use crate::regular_file;
 use crate::runtime_dir::RuntimeDir;
@@ -40,6 +41,18 @@ pub(super) struct Record {
     pub(super) first_id: u32,
     pub(super) ids: u32,
     pub(super) members: Vec<Member>,
+    /// The overlays of members that have no views.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) overlays: Vec<EngineOverlay>,
+}
+
+/// The overlay that the engine of a container has mounted for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EngineOverlay {
+    /// The process of the container, which is a member.
+    pub(super) pid: i32,
+    /// The path of the overlay.
+    pub(super) path: PathBuf,
 }
 
 /// The version of the record, because the daemon that reads it may be a later one.
@@ -107,6 +120,21 @@ impl Record {
             first_id,
             ids: IDS,
             members,
+            overlays: Vec::new(),
+        }
+    }
+
+    /// Returns the record of a range that is given.
+    pub(super) fn of(first_id: u32, held: &Held) -> Self {
+        let members = held.members.iter().map(|one| one.member).collect();
+        let overlays = held.members.iter().filter_map(|one| {
+            let path = one.watched.as_ref()?.engine_root.clone();
+            let pid = one.member.pid;
+            Some(EngineOverlay { pid, path })
+        });
+        Self {
+            overlays: overlays.collect(),
+            ..Self::new(held.key.clone(), first_id, members)
         }
     }
 
@@ -197,6 +225,11 @@ mod tests {
             r#""members":[{"pid":7,"start_ticks":8}]}"#,
         );
         assert_eq!(record.encode().unwrap(), bytes);
+        let mut without_views = record.clone();
+        let path = "/o".into();
+        without_views.overlays.push(EngineOverlay { pid: 7, path });
+        let with_overlays = bytes.replace("}]}", r#"}],"overlays":[{"pid":7,"path":"/o"}]}"#);
+        assert_eq!(without_views.encode().unwrap(), with_overlays);
         assert_eq!(name_of("/run/runc/web"), "%2frun%2frunc%2fweb.json");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("%2frun%2frunc%2fweb.json");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::in_use::Watch;
 use super::ranges::{Files, IDS, Ranges};
 use super::record::{self, Member};
+use super::without_views::Watched;
 use crate::runtime_dir::RuntimeDir;
 use eci_fs_protocol::error::{Error, Result};
 
@@ -52,6 +53,8 @@ pub(super) struct LiveMember {
     pub(super) member: Member,
     pub(super) pidfd: OwnedFd,
     pub(super) token: u64,
+    /// Its overlays, if it has no views.
+    pub(super) watched: Option<Watched>,
 }
 
 impl State {

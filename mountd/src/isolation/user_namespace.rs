@@ -1,4 +1,4 @@
-//! A user namespace that maps a range of ids, without a process in it.
+//! User namespaces without a process in them: one that maps a range of ids, and one to which a copy of mounts belongs.
 //!
 //! The owner of a user namespace is the user that its maker is, and the kernel counts things such as inotify instances
 //! for the owner. So that containers do not share one count, the maker becomes the first id of the range. It is a child
@@ -11,7 +11,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::{ForkResult, fork, pipe2};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, RawPid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::thread::{
     CapabilitiesSecureBits, set_capabilities_secure_bits, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
@@ -27,22 +27,43 @@ use eci_fs_protocol::error::{Error, Result};
 /// # Errors
 /// When the kernel does not allow it.
 pub fn make(proc: &Proc, first_id: u32, owned_by_root: bool) -> Result<OwnedFd> {
-    let trouble = |e: Errno| Error::io("make", "a user namespace", e);
+    let enter = || enter(first_id, owned_by_root);
+    made_by_child("a user namespace", enter, |pid| {
+        map(proc, pid, first_id)?;
+        proc.open_at(&format!("{pid}/ns/user"), OFlags::RDONLY)
+    })
+}
+
+/// Returns a copy of the mount namespace of this thread that belongs to a user namespace of its own. In the copy the
+/// kernel has locked each mount that lies on another one, and the options of all.
+///
+/// # Errors
+/// When the kernel does not allow it.
+pub(crate) fn copy_mounts(proc: &Proc) -> Result<OwnedFd> {
+    let both = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
+    let enter = || nix::sched::unshare(both).map_err(of_nix);
+    made_by_child("a locked copy of mounts", enter, |pid| {
+        proc.open_at(&format!("{pid}/ns/mnt"), OFlags::RDONLY)
+    })
+}
+
+/// Has a child enter namespaces of its own, which may make system calls only, and returns what `open` makes of its pid.
+fn made_by_child(
+    what: &str,
+    enter: impl Fn() -> std::result::Result<(), Errno>,
+    open: impl FnOnce(RawPid) -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
+    let trouble = |e: Errno| Error::io("make", what, e);
     let (ready, say_ready) = pipe2(OFlag::O_CLOEXEC).map_err(of_nix).map_err(trouble)?;
     let (over, end) = pipe2(OFlag::O_CLOEXEC).map_err(of_nix).map_err(trouble)?;
-    let pid = start_child(
-        first_id,
-        owned_by_root,
-        Pipes {
-            ready,
-            say_ready,
-            over,
-            end,
-        },
-    )
-    .map_err(trouble)?;
-    let (pid, ready, end) = pid;
-    let made = wait_and_map(proc, pid, first_id, &ready);
+    let pipes = Pipes {
+        ready,
+        say_ready,
+        over,
+        end,
+    };
+    let (pid, ready, end) = start_child(enter, pipes).map_err(trouble)?;
+    let made = wait(what, &ready).and_then(|()| open(pid.as_raw_nonzero().get()));
     drop(end);
     // It may be waiting still if something has failed. Both fail only when it has ended.
     let _ = kill_process(pid, Signal::KILL);
@@ -64,8 +85,7 @@ struct Pipes {
     reason = "only a process with one thread may enter a new user namespace"
 )]
 fn start_child(
-    first_id: u32,
-    owned_by_root: bool,
+    enter: impl Fn() -> std::result::Result<(), Errno>,
     pipes: Pipes,
 ) -> std::result::Result<(Pid, OwnedFd, OwnedFd), Errno> {
     let Pipes {
@@ -79,7 +99,7 @@ fn start_child(
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             drop((ready, end));
-            let errno = match enter(first_id, owned_by_root) {
+            let errno = match enter() {
                 Ok(()) => 0,
                 Err(errno) => errno.raw_os_error(),
             };
@@ -117,32 +137,36 @@ fn of_nix(errno: nix::errno::Errno) -> Errno {
     Errno::from_raw_os_error(errno as i32)
 }
 
-/// Waits for the child, and gives its user namespace the map.
-fn wait_and_map(proc: &Proc, pid: Pid, first_id: u32, ready: &OwnedFd) -> Result<OwnedFd> {
+/// Waits until the child has entered what it makes.
+fn wait(what: &str, ready: &OwnedFd) -> Result<()> {
     let mut word = [0; 4];
     let read = rustix::io::retry_on_intr(|| rustix::io::read(ready.as_fd(), &mut word));
     let errno = match read {
         Ok(4) => i32::from_ne_bytes(word),
         Ok(_) => {
-            return Err(Error::refused(
-                "the maker of a user namespace ended too early",
-            ));
+            return Err(Error::refused(format!(
+                "the maker of {what} ended too early"
+            )));
         }
-        Err(e) => return Err(Error::io("hear from", "the maker of a user namespace", e)),
+        Err(e) => return Err(Error::io("hear from the maker of", what, e)),
     };
-    if errno != 0 {
-        let error = Error::io("make", "a user namespace", Errno::from_raw_os_error(errno));
-        return Err(error.remedy(match Errno::from_raw_os_error(errno) {
-            Errno::NOSPC => "there are as many as the sysctl user.max_user_namespaces allows, here or around: raise it",
-            Errno::PERM => {
-                "a seccomp filter or a security module forbids it; see also kernel.unprivileged_userns_clone and \
-                 kernel.apparmor_restrict_unprivileged_userns"
-            }
-            Errno::INVAL => "boot a kernel with CONFIG_USER_NS",
-            _ => "see user.max_user_namespaces, and `eci-fs doctor`",
-        }));
+    if errno == 0 {
+        return Ok(());
     }
-    let pid = pid.as_raw_nonzero();
+    let errno = Errno::from_raw_os_error(errno);
+    Err(Error::io("make", what, errno).remedy(match errno {
+        Errno::NOSPC => "there are as many as the sysctl user.max_user_namespaces allows, here or around: raise it",
+        Errno::PERM => {
+            "a seccomp filter or a security module forbids it; see also kernel.unprivileged_userns_clone and \
+             kernel.apparmor_restrict_unprivileged_userns"
+        }
+        Errno::INVAL => "boot a kernel with CONFIG_USER_NS",
+        _ => "see user.max_user_namespaces, and `eci-fs doctor`",
+    }))
+}
+
+/// Gives the user namespace of a process its map.
+fn map(proc: &Proc, pid: RawPid, first_id: u32) -> Result<()> {
     let map = format!("0 {first_id} {IDS}\n");
     for file in ["uid_map", "gid_map"] {
         let path = format!("{pid}/{file}");
@@ -150,5 +174,5 @@ fn wait_and_map(proc: &Proc, pid: Pid, first_id: u32, ready: &OwnedFd) -> Result
         rustix::io::write(&opened, map.as_bytes())
             .map_err(|e| Error::io("write", format!("/proc/{path}"), e))?;
     }
-    proc.open_at(&format!("{pid}/ns/user"), OFlags::RDONLY)
+    Ok(())
 }

@@ -42,6 +42,8 @@ pub struct Container {
     pub measures_cpus: Option<bool>,
     /// The path of its root file system when it was attached, if that was not its root directory yet.
     pub root: Option<PathBuf>,
+    /// True if the kernel has locked its grafts.
+    pub locked: bool,
     /// The path of the overlay of its engine, if it has another one of the same layers.
     pub engine_root: Option<PathBuf>,
     /// The values that make its identity.
@@ -300,6 +302,7 @@ impl Registry {
                     .collect(),
                 usage: None,
                 range: None,
+                locked: container.locked && !container.grafted.is_empty(),
             })
             .collect();
         (page, rest.next().is_some())

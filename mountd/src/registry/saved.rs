@@ -68,6 +68,9 @@ pub struct SavedContainer {
     /// The path of the overlay of its engine, if it has another one of the same layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_root: Option<PathBuf>,
+    /// True if the kernel has locked its grafts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub locked: bool,
     /// The boot_id of the container. The file is root's alone.
     #[serde(default)]
     pub boot_id: Option<[u8; 16]>,

@@ -17,7 +17,7 @@ use crate::connections::Connections;
 use crate::container::Described;
 use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
 use catalogue::checked;
-pub(crate) use threads::threads_of;
+pub(crate) use threads::{CpuTime, threads_of};
 
 use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::choices::Choices;

@@ -120,7 +120,10 @@ pub fn start(
         None => (journal::create()?, Vec::new()),
     };
     if !listeners.is_empty() {
-        tracing::info!(number = listeners.len(), "going on with listeners of system calls");
+        tracing::info!(
+            number = listeners.len(),
+            "going on with listeners of system calls"
+        );
     }
     let listeners = listeners
         .into_iter()
@@ -173,7 +176,8 @@ impl Keeper {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         rustix::io::retry_on_intr(|| poll(&mut fds, limit.as_ref()))
             .map_err(|e| Error::io("wait for", "system calls", e))?;
-        let [runtime, process] = [0, 1].map(|at| fds.get(at).is_some_and(|fd| !fd.revents().is_empty()));
+        let [runtime, process] =
+            [0, 1].map(|at| fds.get(at).is_some_and(|fd| !fd.revents().is_empty()));
         if process {
             self.hear();
         }
@@ -196,11 +200,7 @@ impl Keeper {
         if let Some(left) = self.ended.and_then(|at| pause.checked_sub(at.elapsed())) {
             return Some(left);
         }
-        let started = Process::start(
-            &self.program,
-            self.journal.as_fd(),
-            self.rendezvous.as_fd(),
-        );
+        let started = Process::start(&self.program, self.journal.as_fd(), self.rendezvous.as_fd());
         let process = match started {
             Ok(process) => process,
             Err(error) => {

@@ -70,7 +70,9 @@ impl Process {
         match process.channel.recv::<FromVet>().map_err(trouble)? {
             Some((FromVet::Started, _)) => Ok(process),
             Some((FromVet::Failed { why }, _)) => Err(Error::refused(why)),
-            _ => Err(Error::refused("the supervisor of system calls ended at its start")),
+            _ => Err(Error::refused(
+                "the supervisor of system calls ended at its start",
+            )),
         }
     }
 

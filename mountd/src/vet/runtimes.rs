@@ -56,12 +56,11 @@ pub(super) fn listen(path: &Path) -> Result<OwnedFd> {
 /// When it is not root, and when that is not a filter.
 pub(super) fn accept(listener: &OwnedFd) -> Result<Option<(Container, OwnedFd)>> {
     let trouble = |e: std::io::Error| Error::io("hear from", "a runtime", e);
-    let socket = rustix::net::accept_with(listener, SocketFlags::CLOEXEC)
-        .map_err(|e| trouble(e.into()))?;
+    let socket =
+        rustix::net::accept_with(listener, SocketFlags::CLOEXEC).map_err(|e| trouble(e.into()))?;
     // By nix: the process may be in no namespace of ours.
-    let peer =
-        nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)
-            .map_err(|e| trouble(e.into()))?;
+    let peer = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)
+        .map_err(|e| trouble(e.into()))?;
     if peer.uid() != 0 {
         return Err(Error::refused(format!(
             "the user {} hands over a filter of system calls, and is not root",
@@ -104,7 +103,9 @@ pub(super) fn accept(listener: &OwnedFd) -> Result<Option<(Container, OwnedFd)>>
 
 fn trimmed(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|byte| *byte != 0);
-    bytes.get(..end.map_or(0, |end| end + 1)).unwrap_or_default()
+    bytes
+        .get(..end.map_or(0, |end| end + 1))
+        .unwrap_or_default()
 }
 
 /// Receives the first part of a message, and the descriptors that come with it.

@@ -16,7 +16,7 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
     };
     let fresh: Vec<Can> = containers
         .iter()
-        .map(|container| FreshProcfs::of(&proc, container.pid).can)
+        .map(|container| FreshProcfs::of(&proc, container).can)
         .collect();
     let who_can = |wanted: Can| {
         let pairs = containers.iter().zip(&fresh);
@@ -36,6 +36,24 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
                  figures: {names}"
             ),
             "let their engine mask paths of /proc, or forbid user namespaces; see docs/security.md",
+        );
+    }
+    let unlocked = containers
+        .iter()
+        .zip(&fresh)
+        // Others have no capability to take grafts away.
+        .filter(|(_, can)| **can == Can::Yes)
+        .filter(|(container, _)| {
+            container.range.is_some() && container.grafts > 0 && !container.locked
+        })
+        .map(|(container, _)| container.id.as_str());
+    if let Some(names) = names(unlocked) {
+        findings.note(
+            format!(
+                "these containers have user namespaces of their own, and their grafts are not locked: with \
+                 CAP_SYS_ADMIN in there they can be taken away: {names}"
+            ),
+            "set locked-mounts in [isolation] and start them anew; see docs/isolation.md for what they cannot do then",
         );
     }
     let without = containers

@@ -8,7 +8,7 @@ use std::time::Instant;
 use eci_fs_protocol::error::{Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use crate::oci::bundle::Bundle;
+use crate::oci::bundle::{Bundle, CONFIG};
 use crate::oci::state::{State, name_of};
 
 /// The limit of the state in bytes. Runtimes write a few hundred bytes and the annotations.
@@ -30,8 +30,9 @@ pub(super) struct ContainerInfo {
 }
 
 impl ContainerInfo {
-    /// Returns the container of a runtime's state. Its bundle has the configuration `config`.
-    pub(super) fn of_state(state: State, config: &Path) -> Result<Self> {
+    /// Returns the container of a runtime's state. Its bundle has the configuration `config`. `stage` is where the files of
+    /// an isolated container are put together.
+    pub(super) fn of_state(state: State, config: &Path, stage: &Path) -> Result<Self> {
         let name = name_of(&state.id);
         if state.pid <= 0 {
             return Err(Error::refused(format!(
@@ -39,7 +40,15 @@ impl ContainerInfo {
             ))
             .remedy("call it as a createRuntime hook"));
         }
-        let bundle = Bundle::read(&state.bundle, config)?;
+        let bundle = match Bundle::read(&state.bundle, config) {
+            // crun takes its working directory for the bundle. It loses that where it makes device nodes for a user
+            // namespace, and reports "/". The edited configuration of an isolated container is in the stage, which only the
+            // runtime of that container and its hooks have.
+            Err(error) if error.kind == Kind::NotFound => {
+                Bundle::read(stage, CONFIG.as_ref()).map_err(|_| error)?
+            }
+            bundle => bundle?,
+        };
         let mut annotations = bundle.annotations;
         annotations.extend(state.annotations.unwrap_or_default());
         Ok(Self {

@@ -7,7 +7,7 @@
 mod container;
 mod log;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,15 +18,18 @@ use eci_fs_mountd::config::{self, Config, Location, OnError};
 use eci_fs_mountd::container::open_pidfd;
 use eci_fs_mountd::isolation::stage;
 use eci_fs_mountd::output::{self, print_error};
+use eci_fs_mountd::regular_file::{MAX_BUNDLE_CONFIG, read_to_string};
 use eci_fs_protocol::choices::Choices;
-use eci_fs_protocol::control::{Attach, CgroupChoice, Request, Response};
+use eci_fs_protocol::control::{Attach, CgroupChoice, Lock, Request, Response, Watch};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
+use eci_fs_protocol::locks::Locks;
 
 use crate::cli::PROGRAM;
 use crate::cli::client::{Client, call_or_start, unexpected_answer};
 use crate::isolation::{self, Overlays};
 use crate::oci::bundle::CONFIG;
 use crate::oci::decision::{Decision, decide};
+use crate::oci::isolation::TakenOver;
 use crate::oci::state::{State, name_of};
 use container::{ContainerInfo, read_state};
 pub(super) use log::continue_without_views;
@@ -64,6 +67,10 @@ pub(super) struct Options {
     /// The file of the container's configuration in its bundle
     #[arg(long, value_name = "FILE", default_value = CONFIG, hide = true)]
     bundle_config: PathBuf,
+    /// The file that says what isolation takes over from the runtime. An error ends the start of the container then,
+    /// whatever --on-error says
+    #[arg(long, value_name = "FILE", hide = true)]
+    taken_over: Option<PathBuf>,
     /// The configuration of the host [default: /etc/eci-fs/config.toml, if it exists]
     #[arg(long, value_name = "FILE", env = config::VARIABLE)]
     config: Option<PathBuf>,
@@ -94,8 +101,9 @@ enum Action {
 #[derive(Debug, Clone)]
 struct HookCall {
     config: config::Hook,
-    /// See [`config::Isolation::delegate_cgroup_v1`].
-    delegate_cgroup_v1: bool,
+    isolation: config::Isolation,
+    /// The file with a [`TakenOver`], if anything is taken over from the runtime.
+    taken_over: Option<PathBuf>,
     /// The configuration, if it was named. A daemon that the hook starts reads the same one.
     config_path: Option<PathBuf>,
     /// The time at which the time limit is over.
@@ -153,7 +161,8 @@ fn run(options: &Options) -> Result<()> {
     let deadline = begun + config.limit();
     let call = HookCall {
         config,
-        delegate_cgroup_v1: read.isolation.delegate_cgroup_v1,
+        isolation: read.isolation,
+        taken_over: options.taken_over.clone(),
         config_path: options.config.clone(),
         deadline,
     };
@@ -163,11 +172,12 @@ fn run(options: &Options) -> Result<()> {
     };
     let error = error.context("hook");
     match call.config.on_error {
-        OnError::Ignore => {
+        // Without the hook the container would be laxer than its configuration says.
+        OnError::Ignore if options.taken_over.is_none() => {
             continue_without_views(&call.config.runtime_dir, &error);
             Ok(())
         }
-        OnError::Fail => {
+        OnError::Ignore | OnError::Fail => {
             write_log(&call.config.runtime_dir, &error);
             Err(error)
         }
@@ -228,7 +238,8 @@ impl HookCall {
                 // The bundle may be removed already.
                 return self.forget(&name_of(&state.id));
             }
-            ContainerInfo::of_state(state, &options.bundle_config)?
+            let stage = stage::real_path(&self.config.runtime_dir);
+            ContainerInfo::of_state(state, &options.bundle_config, &stage)?
         };
         if action == Action::Forget {
             return self.forget(&container.name);
@@ -252,7 +263,7 @@ impl HookCall {
         if !container.writable_cgroup || container.root.as_ref() != Some(&isolated) {
             return;
         }
-        if let Err(error) = isolation::delegate_cgroups(container.pid, self.delegate_cgroup_v1) {
+        if let Err(error) = isolation::delegate_cgroups(container.pid, &self.isolation) {
             let name = &container.name;
             write_log(runtime_dir, format_args!("container {name}: {error}"));
         }
@@ -266,21 +277,82 @@ impl HookCall {
             }
             other => other?,
         };
-        let Decision::Attach(choices) = decision else {
-            return Ok(());
-        };
-        match self.attach(container, choices) {
-            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied) && is_rootless() => {
-                // The container belongs to a user, and the daemon of the host cannot reach it.
-                print_reason(&error);
-                Ok(())
+        let pidfd = open_pidfd(container.pid)?;
+        let taken_over = self.taken_over.as_deref().map(read_taken_over);
+        let taken_over = taken_over.transpose()?;
+        if let Some(taken_over) = &taken_over {
+            isolation::sysctls_inside::write(pidfd.as_fd(), &taken_over.sysctls)?;
+        }
+        let locks = taken_over.map(|taken_over| taken_over.locks);
+        match (decision, locks) {
+            (Decision::LeaveAlone, locks) => {
+                if let Err(error) = self.watch_overlays(&pidfd, &container) {
+                    let name = &container.name;
+                    write_log(
+                        &self.config.runtime_dir,
+                        format_args!(
+                            "container {name}: its engine may see old names in its files: {error}"
+                        ),
+                    );
+                }
+                match locks {
+                    None => Ok(()),
+                    Some(locks) => self.lock(&pidfd, container.root, locks),
+                }
             }
-            other => other,
+            (Decision::Attach(choices), None) => {
+                match self.attach(&pidfd, container, choices, None) {
+                    Err(error)
+                        if matches!(error.kind, Kind::NotFound | Kind::Denied) && is_rootless() =>
+                    {
+                        // The container belongs to a user, and the daemon of the host cannot reach it.
+                        print_reason(&error);
+                        Ok(())
+                    }
+                    other => other,
+                }
+            }
+            (Decision::Attach(choices), locks) => self.attach(&pidfd, container, choices, locks),
         }
     }
 
-    fn attach(&self, container: ContainerInfo, choices: Choices) -> Result<()> {
-        let pidfd = open_pidfd(container.pid)?;
+    /// Has the daemon keep the overlays of an isolated container in step that has no views.
+    fn watch_overlays(&self, pidfd: &OwnedFd, container: &ContainerInfo) -> Result<()> {
+        let stage = stage::real_path(&self.config.runtime_dir);
+        let root = container.root.as_deref();
+        let overlays = root.map(|root| Overlays::below(&stage, root)).transpose()?;
+        let Some(overlays) = overlays.flatten() else {
+            return Ok(());
+        };
+        let fds = [pidfd, &overlays.engine, &overlays.container].map(AsFd::as_fd);
+        let engine_root = overlays.path.clone();
+        match self.call(Request::Watch(Watch { engine_root }), &fds)? {
+            Response::Watched => Ok(()),
+            other => Err(unexpected_answer(&other)),
+        }
+    }
+
+    /// Has the mounts of a container locked that gets no views.
+    fn lock(&self, pidfd: &OwnedFd, root: Option<PathBuf>, locks: Locks) -> Result<()> {
+        let request = Request::Lock(Lock {
+            root: root.ok_or_else(no_root)?,
+            locks,
+            views: None,
+        });
+        match self.call(request, &[pidfd.as_fd()])? {
+            Response::Locked => Ok(()),
+            other => Err(unexpected_answer(&other)),
+        }
+    }
+
+    /// Has views grafted into a container, and its mounts locked, if it gets locks.
+    fn attach(
+        &self,
+        pidfd: &OwnedFd,
+        container: ContainerInfo,
+        choices: Choices,
+        locks: Option<Locks>,
+    ) -> Result<()> {
         let stage = stage::real_path(&self.config.runtime_dir);
         let overlays = match &container.root {
             Some(root) => Overlays::below(&stage, root)?,
@@ -299,14 +371,22 @@ impl HookCall {
         if let Some(overlays) = &overlays {
             fds.extend([overlays.engine.as_fd(), overlays.container.as_fd()]);
         }
-        let answer = match self.call(Request::Attach(attach.clone()), &fds) {
+        let request = |attach: Attach| match &locks {
+            None => Ok(Request::Attach(attach)),
+            Some(locks) => Ok(Request::Lock(Lock {
+                root: attach.root.clone().ok_or_else(no_root)?,
+                locks: locks.clone(),
+                views: Some(attach),
+            })),
+        };
+        let answer = match self.call(request(attach.clone())?, &fds) {
             // Two engines, or two roots of one engine, may have containers of the same name.
             Err(error) if error.reason == Some(Reason::NameTaken) => {
                 attach.id = attach.id.map(|id| format!("{id:.100}-{}", container.pid));
-                self.call(Request::Attach(attach), &fds)?
+                self.call(request(attach)?, &fds)?
             }
             // Two hooks were called, and the first had to give the container another name.
-            Err(error) if error.reason == Some(Reason::OtherName) => {
+            Err(error) if error.reason == Some(Reason::OtherName) && locks.is_none() => {
                 return Ok(());
             }
             other => other?,
@@ -362,6 +442,16 @@ impl HookCall {
         )
         .remedy("see the log of eci-mountd, or give it more with --timeout")
     }
+}
+
+/// Reads what is taken over from the runtime.
+fn read_taken_over(path: &Path) -> Result<TakenOver> {
+    let text = read_to_string(path, MAX_BUNDLE_CONFIG).map_err(|e| Error::io("read", path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::io("read", path, std::io::Error::from(e)))
+}
+
+fn no_root() -> Error {
+    Error::refused("only a runtime that makes a container can have its mounts locked")
 }
 
 /// Returns whether this process is in a user namespace other than the host's.

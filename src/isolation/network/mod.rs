@@ -8,10 +8,7 @@
 mod contents;
 mod filters;
 mod link;
-mod namespace;
 mod netlink;
-mod place;
-mod sysctls;
 
 use std::os::fd::AsFd;
 
@@ -22,10 +19,11 @@ use eci_fs_protocol::error::{Error, Result};
 use contents::Contents;
 use filters::Filters;
 use netlink::{ROUTE, Socket};
-use sysctls::Sysctls;
 
 use super::owned_namespace::{self, Kind};
-use super::policy::{EngineNetwork, Starts};
+use super::policy::{EngineNamespace, Starts};
+use super::sysctls::{OF_NETWORKS, Sysctls};
+use super::{namespace, place};
 
 /// Puts a network namespace that belongs to `user_namespace` in the place of the one that an engine made. `mounts`
 /// are those of this process. The new one is added to `starts`.
@@ -35,23 +33,26 @@ use super::policy::{EngineNetwork, Starts};
 /// refuses a step: then the interfaces are back in that namespace, but are down and have no addresses. The error says so
 /// if they are not.
 pub(super) fn own(
-    network: &EngineNetwork,
-    starts: Starts,
+    network: &EngineNamespace,
+    starts: &Starts,
     user_namespace: impl AsFd,
     mounts: &[Mount],
 ) -> Result<()> {
     place::check(network.path(), mounts)?;
     let engines = network.namespace();
     let ours = owned_namespace::make(user_namespace.as_fd(), Kind::Network, |_| Ok(()))?;
-    let (from, filters, sysctls) = namespace::inside(engines, || {
-        Ok((route_socket()?, Filters::read()?, Sysctls::read()?))
+    let (from, filters, sysctls) = namespace::inside(engines, Kind::Network, || {
+        let sysctls = Sysctls::read(&OF_NETWORKS)?;
+        Ok((route_socket()?, Filters::read()?, sysctls))
     })?;
-    let (to, usual) = namespace::inside(&ours, || Ok((route_socket()?, Filters::read()?)))?;
+    let (to, usual) = namespace::inside(&ours, Kind::Network, || {
+        Ok((route_socket()?, Filters::read()?))
+    })?;
     filters.check(&usual)?;
     let contents = Contents::read(&from, &to)?;
     contents.shift((&from, engines), (&to, &ours))?;
     faults::kill_at("network-moved");
-    let done = namespace::inside(&ours, || sysctls.write())
+    let done = namespace::inside(&ours, Kind::Network, || sysctls.write())
         .and_then(|()| contents.restore(&to))
         .inspect(|()| faults::kill_at("network-restored"))
         .and_then(|()| network.check())

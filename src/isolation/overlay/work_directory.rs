@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use eci_fs_protocol::error::{Error, Kind, Result};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, Timespec, flock};
+use rustix::fs::{FlockOperation, Mode, Timespec, flock};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 
@@ -26,13 +26,10 @@ const WORK_LINK: &str = "asked-work";
 const TEST_LINK: &str = "asked-test";
 
 /// Locks a directory against other wrappers that make the same overlay, until `end` at most.
-pub(super) fn lock(directory: &Path, end: Instant) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(CWD, directory, flags, Mode::empty())
-        .map_err(|e| Error::io("open", directory, e))?;
+pub(super) fn lock(opened: &OwnedFd, directory: &Path, end: Instant) -> Result<()> {
     loop {
-        match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(opened),
+        match flock(opened, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
             Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => pause(),
             Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(in_use()),
             Err(e) => return Err(Error::io("lock", directory, e)),

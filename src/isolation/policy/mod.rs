@@ -1,32 +1,41 @@
 //! The decision whether a container is isolated, and in which user namespace.
 
-mod network;
+mod engine_namespace;
 mod starts;
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::owned_namespace;
 use crate::oci::annotations::{self, ISOLATE};
 use crate::oci::isolation::{Container, Namespace};
 use eci_fs_mountd::config::{HostNamespaces, Isolation};
 use eci_fs_mountd::container::procfs::parse_id_map;
 use eci_fs_protocol::error::{Error, Kind, Result};
-pub(super) use network::EngineNetwork;
-use network::{Usage, changed};
+pub(super) use engine_namespace::EngineNamespace;
+use engine_namespace::{Usage, changed};
 pub(super) use starts::Starts;
 
 /// The number of ids in the user namespace of a container.
 pub const IDS: u32 = 65_536;
 
-/// The trouble with a network that another start has taken.
+/// The trouble with a namespace that another start has taken.
 const GIVEN: &str = "is given to another container right now";
 
 /// The namespaces that a container may not share with the host.
 const KINDS: [&str; 4] = ["pid", "network", "ipc", "uts"];
 
-/// The remedy for a network namespace that an engine made.
+/// The kinds of namespaces that an engine may have made before the container, in the order in which they are replaced. What a
+/// network has may keep it from being replaced.
+const PINNED: [(&str, owned_namespace::Kind); 3] = [
+    ("ipc", owned_namespace::Kind::Ipc),
+    ("uts", owned_namespace::Kind::Uts),
+    ("network", owned_namespace::Kind::Network),
+];
+
+/// The remedy for a namespace that an engine made.
 pub(super) const ENGINE_MADE: &str =
     "let the engine make the user namespace too (podman --userns=auto, hostUsers: false in a pod)";
 
@@ -169,9 +178,10 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
             continue;
         };
         let process = process_of(path, proc);
-        if kind == "network" && process.is_none() {
-            let network = EngineNetwork::open(path);
-            match network.map(|network| network.usage(proc, own.as_deref())) {
+        let pinned = PINNED.iter().find(|(name, _)| *name == kind);
+        if let (Some((_, pinned)), None) = (pinned, &process) {
+            let namespace = EngineNamespace::open(path, *pinned);
+            match namespace.map(|namespace| namespace.usage(proc, own.as_deref())) {
                 Some(Usage::Unused) => {}
                 Some(Usage::Container(process)) => shared.containers.push(process),
                 Some(Usage::Host) | None => {
@@ -197,43 +207,66 @@ fn shared(container: &Container, proc: &Path, own: Option<PathBuf>) -> Shared {
     shared
 }
 
-/// Returns the network namespace that the engine made for an isolated container whose user namespace is `user_namespace`,
-/// if it made one that has to be replaced. It is locked, so no other start replaces it meanwhile. The network that replaces
-/// it belongs to the [`Starts`] in `runtime_dir`.
+/// The namespaces that an engine made for a container, and that have to be replaced. They are locked, so no other start
+/// replaces them meanwhile.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    pub(super) namespaces: Vec<EngineNamespace>,
+    /// Those that replace them are added to this.
+    pub(super) starts: Starts,
+    _locks: Vec<OwnedFd>,
+}
+
+/// Returns the namespaces that the engine made for an isolated container whose user namespace is `user_namespace`, and that
+/// have to be replaced. Files about that are in `runtime_dir`.
 ///
 /// # Errors
-/// When it is not as it was when [`decide`] looked at it.
-pub(super) fn network_of_engine(
+/// When one is not as it was when [`decide`] looked at it.
+pub(super) fn pinned(
     container: &Container,
     user_namespace: impl AsFd,
     runtime_dir: &Path,
     proc: &Path,
-) -> Result<Option<(EngineNetwork, Starts)>> {
-    let network = container.namespace("network");
-    let Some(path) = network.and_then(Namespace::joined_path) else {
-        return Ok(None);
-    };
-    if process_of(path, proc).is_some() {
+) -> Result<Option<Pinned>> {
+    let paths = PINNED.iter().filter_map(|(name, kind)| {
+        let path = container.namespace(name)?.joined_path()?;
+        process_of(path, proc).is_none().then_some((*kind, path))
+    });
+    let paths: Vec<_> = paths.collect();
+    if paths.is_empty() {
         return Ok(None);
     }
-    let network = EngineNetwork::open(path)
-        .ok_or_else(|| changed(path, "is no mount of a network namespace any more"))?;
-    // A process in the network can keep the lock from a start that needs it, but not from one that joins.
-    let locked = network.lock();
-    network.check()?;
-    // Before the use: when its start is over, a process is in it.
     let starts = Starts::open(runtime_dir)?;
-    let is_given = starts.have(network.namespace())?;
+    let (mut namespaces, mut locks) = (Vec::new(), Vec::new());
     let own = namespace_id(&proc.join("self/ns/user"));
-    match network.usage(proc, own.as_deref()) {
-        Usage::Container(_) if network.belongs_to(user_namespace) => Ok(None),
-        Usage::Unused if is_given => Err(changed(path, GIVEN)),
-        Usage::Unused => locked.map(|()| Some((network, starts))),
-        _ => Err(changed(
-            path,
-            "has a process of the host or of another container, which came while the container started",
-        )),
+    for (kind, path) in paths {
+        let namespace = EngineNamespace::open(path, kind)
+            .ok_or_else(|| changed(path, "is no mount of a namespace any more"))?;
+        // A start that joins needs no lock.
+        let locked = starts::lock(runtime_dir, &namespace);
+        namespace.check()?;
+        // Before the use: when its start is over, a process is in it.
+        let is_given = starts.have(namespace.namespace())?;
+        match namespace.usage(proc, own.as_deref()) {
+            Usage::Container(_) if namespace.belongs_to(&user_namespace) => {}
+            Usage::Unused if is_given => return Err(changed(path, GIVEN)),
+            Usage::Unused => {
+                locks.push(locked?);
+                namespaces.push(namespace);
+            }
+            _ => {
+                return Err(changed(
+                    path,
+                    "has a process of the host or of another container, which came while the container started",
+                ));
+            }
+        }
     }
+    Ok(Some(Pinned {
+        namespaces,
+        starts,
+        _locks: locks,
+    }))
 }
 
 /// Returns the directory in `proc` of the process whose namespace is at `path`, if that is the path of one.

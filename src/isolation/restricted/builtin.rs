@@ -2,7 +2,7 @@
 
 use super::rules::Access;
 
-/// What a container may have of a directory of the host and of everything below it.
+/// Restricted directories of the host, with the access that containers have to them and to everything below.
 const RESTRICTED: &[(Access, &[&str])] = &[
     (
         Access::None,
@@ -12,6 +12,13 @@ const RESTRICTED: &[(Access, &[&str])] = &[
             "/efi",
             "/etc",
             "/proc",
+            "/root/.bash_profile",
+            "/root/.bashrc",
+            "/root/.config",
+            "/root/.docker",
+            "/root/.kube",
+            "/root/.profile",
+            "/root/.ssh",
             "/run",
             "/sys",
             "/var/lib/cni",
@@ -37,13 +44,13 @@ const RESTRICTED: &[(Access, &[&str])] = &[
     (
         Access::ReadOnly,
         &[
-            "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr",
+            "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/snap", "/sbin", "/usr",
         ],
     ),
 ];
 
-/// What containers may have all the same, below those directories: what engines put into each container, and what tells
-/// nothing. A `*` stands for any letters of one name.
+/// Paths below those directories that containers may have all the same: files that engines put into each container, and
+/// files that tell nothing of the host. A `*` stands for any letters of one name.
 const ALLOWED: &[(Access, &[&str])] = &[
     (
         Access::ReadOnly,
@@ -116,25 +123,35 @@ const ALLOWED: &[(Access, &[&str])] = &[
     ),
 ];
 
-/// Where engines keep root file systems of containers, and their layers.
-const STORED: &[&str] = &[
+/// Paths at which engines keep the root file systems of containers.
+const ROOTS: &[&str] = &[
     "/run/containerd/io.containerd.runtime.v2.task/*/*/rootfs",
     "/run/k3s/containerd/io.containerd.runtime.v2.task/*/*/rootfs",
-    "/var/lib/containerd/*/snapshots/*/fs",
-    "/var/lib/containers/storage/*/*/diff",
     "/var/lib/containers/storage/*/*/merged",
     "/var/lib/containers/storage/*/dir/*",
-    "/var/lib/containers/storage/*/l/*",
     "/var/lib/containers/storage/*/subvolumes/*",
-    "/var/lib/docker/*/*/diff",
     "/var/lib/docker/*/*/merged",
     "/var/lib/docker/*/dir/*",
     "/var/lib/docker/*/graph/*",
-    "/var/lib/docker/*/l/*",
     "/var/lib/docker/*/subvolumes/*",
     "/var/lib/docker/rootfs/*/*",
+];
+
+/// Paths at which they keep layers: those of images, and the upper directories of containers.
+const LAYERS: &[&str] = &[
+    "/var/lib/containerd/*/snapshots/*/fs",
+    "/var/lib/containers/storage/*/*/diff",
+    "/var/lib/containers/storage/*/*/empty",
+    "/var/lib/containers/storage/*/*/merged",
+    "/var/lib/containers/storage/*/l/*",
+    "/var/lib/docker/*/*/diff",
+    "/var/lib/docker/*/*/merged",
+    "/var/lib/docker/*/l/*",
     "/var/lib/rancher/k3s/agent/containerd/*/snapshots/*/fs",
 ];
+
+/// The upper directories of overlays that engines make for volumes.
+const VOLUME_UPPERS: &[&str] = &["/var/lib/containers/storage/*-containers/*/userdata/overlay"];
 
 /// Devices that read or write memory, disks or other devices of the host past all permissions, by type, first and last
 /// major and minor number, with a name for messages.
@@ -166,9 +183,25 @@ pub(super) fn allowed() -> impl Iterator<Item = (&'static str, Access)> {
     of(ALLOWED)
 }
 
-/// Returns the patterns of what is allowed below them as a root file system, or as a layer of one.
-pub(super) fn stored() -> impl Iterator<Item = &'static str> {
-    STORED.iter().copied()
+/// Returns the patterns of paths that are allowed as a root file system.
+pub(super) fn roots() -> impl Iterator<Item = (&'static str, Access)> {
+    ROOTS.iter().map(|path| (*path, Access::ReadWrite))
+}
+
+/// Returns the patterns of paths that are allowed as layers of an overlay.
+pub(super) fn layers() -> impl Iterator<Item = (&'static str, Access)> {
+    let read = LAYERS.iter().map(|path| (*path, Access::ReadOnly));
+    read.chain(volume_uppers())
+}
+
+/// Returns the patterns of paths that are allowed as the upper directory of a root file system.
+pub(super) fn root_uppers() -> impl Iterator<Item = (&'static str, Access)> {
+    let written = LAYERS.iter().map(|path| (*path, Access::ReadWrite));
+    written.chain(volume_uppers())
+}
+
+fn volume_uppers() -> impl Iterator<Item = (&'static str, Access)> {
+    VOLUME_UPPERS.iter().map(|path| (*path, Access::ReadWrite))
 }
 
 fn of(
@@ -178,13 +211,27 @@ fn of(
         .flat_map(|(access, paths)| paths.iter().map(|path| (*path, *access)))
 }
 
+/// Kinds of character devices whose numbers differ from host to host, by the name of their class in sysfs.
+const CLASSES: &[(&str, &str)] = &[
+    ("bsg", "a SCSI device"),
+    ("nvme", "a disk"),
+    ("nvme-generic", "a disk"),
+    ("scsi_generic", "a SCSI device"),
+    ("uio", "a device with its memory"),
+    ("watchdog", "a watchdog of the host"),
+];
+
 /// Returns what a device is, in words, if no container may have it.
 pub(super) fn restricted_device(block: bool, major: u32, minor: u32) -> Option<&'static str> {
     let is_within = |[first, last]: [u32; 2], number| (first..=last).contains(&number);
-    DEVICES
-        .iter()
-        .find(|(kind, majors, minors, _)| {
-            *kind == block && is_within(*majors, major) && is_within(*minors, minor)
-        })
-        .map(|(_, _, _, what)| *what)
+    let by_number = DEVICES.iter().find(|(kind, majors, minors, _)| {
+        *kind == block && is_within(*majors, major) && is_within(*minors, minor)
+    });
+    if let Some((_, _, _, what)) = by_number {
+        return Some(what);
+    }
+    let class = std::fs::read_link(format!("/sys/dev/char/{major}:{minor}/subsystem")).ok()?;
+    let class = class.file_name()?.to_str()?;
+    let known = CLASSES.iter().find(|(name, _)| *name == class);
+    known.filter(|_| !block).map(|(_, what)| *what)
 }

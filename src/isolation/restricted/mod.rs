@@ -9,16 +9,17 @@ mod rules;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::config::Isolation;
 use eci_fs_mountd::container::mountinfo::Mount;
 use eci_fs_protocol::error::{Error, Result};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
 
-use super::overlay_options::Options;
-use crate::oci::isolation::{Container, Device, Mount as ContainerMount};
+use super::overlay_options::{Options, base_of};
+use crate::oci::isolation::{Container, Device, Mount as ContainerMount, ReadOnly};
 use names::{Location, Names};
 use pattern::Pattern;
 use rules::{Access, Allowed, Refusal, Restricted, Rules, Verdict};
@@ -32,24 +33,28 @@ const DELETED: &[u8] = b" (deleted)";
 /// The type of an overlay in mountinfo.
 const OVERLAY: &str = "overlay";
 
-/// What a container gets a path as.
+/// The purpose for which a container gets a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     /// A volume.
     Volume,
-    /// A root file system, or a layer of an overlay.
-    Stored,
+    /// A root file system.
+    Root,
+    /// A layer of an overlay. One that is written to is of a volume.
+    Layer,
+    /// The upper directory of a root file system.
+    RootUpper,
 }
 
-/// What a container gets.
+/// A path that a container is to get.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     /// The path as the container's configuration has it.
     pub(super) written: &'a Path,
     /// The purpose.
     pub(super) purpose: Use,
-    /// True if it cannot write there.
-    pub(super) read_only: bool,
+    /// The part of it that it cannot write to.
+    pub(super) read_only: ReadOnly,
     /// True if it gets the mounts below, too.
     pub(super) recursive: bool,
 }
@@ -58,12 +63,12 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug)]
 pub(super) struct HostRules<'a> {
     names: Names<'a>,
-    /// Those of the administrator, which come first.
-    own: Rules<'a>,
-    /// The built-in ones about volumes.
-    volumes: Rules<'a>,
-    /// The built-in ones about root file systems and layers.
-    stored: Rules<'a>,
+    /// What the administrator restricts and allows for every use. This comes first.
+    own: (Vec<Restricted<'a>>, Vec<Allowed>),
+    /// What is restricted by the built-in rules, for every use.
+    restricted: Vec<Restricted<'a>>,
+    /// What they allow, by the use: volumes, root file systems, layers, upper directories of root file systems.
+    allowed: [Vec<Allowed>; 4],
     /// The device numbers that the administrator allows.
     devices: Vec<(u32, u32)>,
 }
@@ -76,37 +81,31 @@ impl<'a> HostRules<'a> {
         mounts: &'a [Mount],
     ) -> Self {
         let names = Names::new(mounts);
-        let builtin = || {
-            builtin::restricted()
-                .map(|(path, access)| Restricted::new(Path::new(path), access, &names))
-                .collect()
-        };
+        let builtin = builtin::restricted()
+            .map(|(path, access)| Restricted::new(Path::new(path), access, &names))
+            .collect();
         let allowed = |(path, access): (&str, Access)| Allowed {
             pattern: Pattern::new(Path::new(path)),
             access,
         };
-        let volumes = Rules {
-            restricted: builtin(),
-            allowed: builtin::allowed().map(allowed).collect(),
-        };
-        let stored = builtin::stored().map(|path| (path, Access::ReadWrite));
-        let stored = Rules {
-            restricted: builtin(),
-            allowed: stored.map(allowed).collect(),
-        };
-        let restricted = &settings.restricted_mounts;
-        let own = Rules {
-            restricted: (restricted.iter())
+        let by_use = [
+            builtin::allowed().map(allowed).collect(),
+            builtin::roots().map(allowed).collect(),
+            builtin::layers().map(allowed).collect(),
+            builtin::root_uppers().map(allowed).collect(),
+        ];
+        let own = (
+            (settings.restricted_mounts.iter())
                 .map(|path| Restricted::new(path, Access::None, &names))
                 .collect(),
-            allowed: (settings.allowed_mounts.iter())
+            (settings.allowed_mounts.iter())
                 .chain(allowed_for_image(settings, annotations))
                 .map(|path| Allowed {
                     pattern: Pattern::new(path),
                     access: Access::ReadWrite,
                 })
                 .collect(),
-        };
+        );
         let numbers = |path: &PathBuf| {
             let stat = rustix::fs::stat(path).ok()?;
             Some((
@@ -117,8 +116,8 @@ impl<'a> HostRules<'a> {
         Self {
             names,
             own,
-            volumes,
-            stored,
+            restricted: builtin,
+            allowed: by_use,
             devices: settings
                 .allowed_devices
                 .iter()
@@ -132,7 +131,10 @@ impl<'a> HostRules<'a> {
     /// # Errors
     /// As [`Self::check`]. A path that is not there is the runtime's to report.
     pub(super) fn check_container(&self, dir: &Path, container: &Container) -> Result<()> {
-        self.check_root(&dir.join(&container.root))?;
+        let root = dir.join(&container.root);
+        if let Some(file) = open(&root)? {
+            self.check_root(&file, &root)?;
+        }
         for mount in &container.mounts {
             self.check_layers_of(dir, mount)?;
             if let Some(source) = &mount.source {
@@ -149,18 +151,38 @@ impl<'a> HostRules<'a> {
         devices.try_for_each(|device| self.check_device(device))
     }
 
-    /// Checks that a container may have the root file system `path`.
+    /// Checks that a container may have the root file system that is open as `file`.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub(super) fn check_root(&self, path: &Path) -> Result<()> {
+    pub(super) fn check_root(&self, file: impl AsFd, path: &Path) -> Result<()> {
         let wanted = Wanted {
             written: path,
-            purpose: Use::Stored,
-            read_only: false,
+            purpose: Use::Root,
+            read_only: ReadOnly::None,
             recursive: true,
         };
-        self.check_path(path, wanted)
+        self.check(file, wanted)
+    }
+
+    /// Checks that a container may have a layer of an overlay that is open as `file`.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub(super) fn check_layer(
+        &self,
+        file: impl AsFd,
+        path: &Path,
+        purpose: Use,
+        read_only: ReadOnly,
+    ) -> Result<()> {
+        let wanted = Wanted {
+            written: path,
+            purpose,
+            read_only,
+            recursive: false,
+        };
+        self.check(file, wanted)
     }
 
     /// Checks the layers of a mount of a container that is an overlay.
@@ -168,30 +190,37 @@ impl<'a> HostRules<'a> {
     /// # Errors
     /// As [`Self::check`].
     pub(super) fn check_layers_of(&self, dir: &Path, mount: &ContainerMount) -> Result<()> {
-        mount.layers.iter().try_for_each(|layer| {
+        let Some(options) = &mount.overlay else {
+            return Ok(());
+        };
+        let options = Options::of_configuration(options)?;
+        let read = options.lower.iter().map(|layer| (layer, ReadOnly::All));
+        let written = options.upper.iter().chain(&options.work);
+        let written = written.map(|layer| (layer, mount.read_only));
+        for (layer, read_only) in read.chain(written) {
             let wanted = Wanted {
                 written: layer,
-                purpose: Use::Stored,
-                read_only: mount.read_only,
+                purpose: Use::Layer,
+                read_only,
                 recursive: false,
             };
-            self.check_path(&dir.join(layer), wanted)
-        })
+            self.check_path(&dir.join(layer), wanted)?;
+        }
+        Ok(())
     }
 
     fn check_path(&self, path: &Path, wanted: Wanted<'_>) -> Result<()> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => self.check(&file, wanted),
-            Err(_) => Ok(()),
+        match open(path)? {
+            Some(file) => self.check(&file, wanted),
+            None => Ok(()),
         }
     }
 
-    /// Checks that a container may have `file`, a descriptor that was opened in this mount namespace. What it is does not
-    /// change after this.
+    /// Checks that a container may have `file`, a descriptor that was opened in this mount namespace. It stands for the
+    /// same file whatever happens to paths afterwards.
     ///
     /// # Errors
-    /// When it may not, and when nothing can be said about it.
+    /// When it may not, and when its path cannot be found.
     pub(super) fn check(&self, file: impl AsFd, wanted: Wanted<'_>) -> Result<()> {
         let trouble = |e| Error::io("find", wanted.written, e);
         let own = format!("/proc/self/fd/{}", raw(&file));
@@ -213,6 +242,14 @@ impl<'a> HostRules<'a> {
         };
         self.check_place(&path, &location, wanted)?;
         if wanted.recursive {
+            let wanted = Wanted {
+                // The mounts below one that is read-only by itself can be written to.
+                read_only: match wanted.read_only {
+                    ReadOnly::All => ReadOnly::All,
+                    ReadOnly::Top | ReadOnly::None => ReadOnly::None,
+                },
+                ..wanted
+            };
             for below in self.names.below(&path) {
                 if let Some(location) = Location::of(below, Path::new(&below.point)) {
                     self.check_place(Path::new(&below.point), &location, wanted)?;
@@ -229,17 +266,21 @@ impl<'a> HostRules<'a> {
     /// Checks the layers of an overlay that an engine has mounted.
     fn check_layers(&self, mount: &Mount, wanted: Wanted<'_>) -> Result<()> {
         let options = Options::parse(&mount.super_options)?;
-        let lower = options.lower.iter().map(|layer| (layer, true));
-        let upper = options.upper.iter().map(|layer| (layer, wanted.read_only));
-        for (layer, read_only) in lower.chain(upper) {
-            // The kernel looked relative ones up where the engine was. They are of an engine's store.
-            let absolute = Some(layer).filter(|layer| layer.is_absolute());
-            let Some(real) = absolute.and_then(|layer| std::fs::canonicalize(layer).ok()) else {
+        // The kernel looked relative ones up where the engine was.
+        let base = base_of(&options, Path::new(&mount.point))?;
+        let lower = (options.lower.iter()).map(|layer| (layer, Use::Layer, ReadOnly::All));
+        let of_upper = match wanted.purpose {
+            Use::Root => Use::RootUpper,
+            _ => Use::Layer,
+        };
+        let upper = (options.upper.iter()).map(|layer| (layer, of_upper, wanted.read_only));
+        for (layer, purpose, read_only) in lower.chain(upper) {
+            let Ok(real) = std::fs::canonicalize(base.join(layer)) else {
                 continue;
             };
             if let Some(location) = self.names.location(&real) {
                 let wanted = Wanted {
-                    purpose: Use::Stored,
+                    purpose,
                     read_only,
                     ..wanted
                 };
@@ -254,13 +295,23 @@ impl<'a> HostRules<'a> {
         if !names.iter().any(|name| name == path) {
             names.push(path.to_owned());
         }
-        let builtin = match wanted.purpose {
-            Use::Volume => &self.volumes,
-            Use::Stored => &self.stored,
+        let own = Rules {
+            restricted: &self.own.0,
+            allowed: &self.own.1,
+        };
+        let [volumes, roots, layers, root_uppers] = &self.allowed;
+        let builtin = Rules {
+            restricted: &self.restricted,
+            allowed: match wanted.purpose {
+                Use::Volume => volumes,
+                Use::Root => roots,
+                Use::Layer => layers,
+                Use::RootUpper => root_uppers,
+            },
         };
         for name in &names {
-            for rules in [&self.own, builtin] {
-                match rules.judge(name, location, wanted.read_only) {
+            for rules in [own, builtin] {
+                match rules.judge(name, location, wanted.read_only != ReadOnly::None) {
                     Verdict::Unknown => {}
                     Verdict::Allowed => break,
                     Verdict::Refused(refusal) => return Err(refused(&refusal, name, wanted)),
@@ -290,7 +341,8 @@ impl<'a> HostRules<'a> {
     }
 }
 
-/// Returns what the image of a container may have besides. The engine names it as "NAME@DIGEST" or by the digest alone.
+/// Returns the paths that the image of a container may have as well. The engine names it as "NAME@DIGEST" or by the
+/// digest alone.
 fn allowed_for_image<'s>(
     settings: &'s Isolation,
     annotations: &BTreeMap<String, String>,
@@ -302,6 +354,15 @@ fn allowed_for_image<'s>(
     paths.map_or(&[], Vec::as_slice)
 }
 
+/// Opens a file that is judged; none if there is no such file.
+fn open(path: &Path) -> Result<Option<OwnedFd>> {
+    match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(Error::io("find", path, e)),
+    }
+}
+
 fn raw(file: impl AsFd) -> i32 {
     std::os::fd::AsRawFd::as_raw_fd(&file.as_fd())
 }
@@ -310,7 +371,8 @@ fn refused(refusal: &Refusal<'_, '_>, name: &Path, wanted: Wanted<'_>) -> Error 
     let rule = refusal.rule;
     let what = match wanted.purpose {
         Use::Volume => "volume",
-        Use::Stored => "root file system or layer",
+        Use::Root => "root file system",
+        Use::Layer | Use::RootUpper => "layer",
     };
     let written = wanted.written.display();
     let also = if name == wanted.written {

@@ -5,10 +5,32 @@ use std::path::{Path, PathBuf};
 
 use eci_fs_mountd::container::mountinfo::{Mount, mount_at};
 
+/// The file systems of the kernel that have no disk, and the paths at which they are mounted.
+const USUAL: [(&str, &str); 17] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    ("devtmpfs", "/dev"),
+    ("devpts", "/dev/pts"),
+    ("mqueue", "/dev/mqueue"),
+    ("cgroup", "/sys/fs/cgroup"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("debugfs", "/sys/kernel/debug"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("securityfs", "/sys/kernel/security"),
+    ("configfs", "/sys/kernel/config"),
+    ("pstore", "/sys/fs/pstore"),
+    ("bpf", "/sys/fs/bpf"),
+    ("efivarfs", "/sys/firmware/efi/efivars"),
+    ("fusectl", "/sys/fs/fuse/connections"),
+    ("resctrl", "/sys/fs/resctrl"),
+    ("binfmt_misc", "/proc/sys/fs/binfmt_misc"),
+];
+
 /// The place of a file: a file system, and the path in that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Location<'a> {
     dev: &'a str,
+    fstype: &'a str,
     path: PathBuf,
 }
 
@@ -18,6 +40,7 @@ impl<'a> Location<'a> {
         let rest = path.strip_prefix(&mount.point).ok()?;
         Some(Self {
             dev: &mount.dev,
+            fstype: &mount.fstype,
             path: joined(Path::new(&mount.root), rest),
         })
     }
@@ -63,14 +86,20 @@ impl<'a> Names<'a> {
             .filter(move |mount| Path::new(&mount.point).starts_with(path))
     }
 
-    /// Returns the paths at which a place is seen, also if another mount covers it there.
+    /// Returns the paths at which a place is seen, also if another mount covers it there. A file system of the kernel that was
+    /// mounted once more is not the one at its usual path, but has the same files.
     pub(super) fn of(&self, location: &Location<'_>) -> Vec<PathBuf> {
         let same = self.by_dev.get(location.dev).into_iter().flatten();
-        same.filter_map(|mount| {
+        let seen = same.filter_map(|mount| {
             let rest = location.path.strip_prefix(&mount.root).ok()?;
             Some(joined(Path::new(&mount.point), rest))
-        })
-        .collect()
+        });
+        let usual = USUAL.iter().filter(|(kind, _)| *kind == location.fstype);
+        let usual = usual.filter_map(|(_, path)| {
+            let rest = location.path.strip_prefix("/").ok()?;
+            Some(joined(Path::new(path), rest))
+        });
+        seen.chain(usual).collect()
     }
 }
 

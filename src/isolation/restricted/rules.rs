@@ -54,16 +54,16 @@ pub(super) struct Allowed {
     pub(super) access: Access,
 }
 
-/// The rules of one author.
-#[derive(Debug, Default)]
-pub(super) struct Rules<'a> {
-    /// What is restricted.
-    pub(super) restricted: Vec<Restricted<'a>>,
-    /// What is allowed all the same.
-    pub(super) allowed: Vec<Allowed>,
+/// The rules of one author about one use of a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'r, 'a> {
+    /// The restricted paths.
+    pub(super) restricted: &'r [Restricted<'a>],
+    /// The paths that are allowed all the same.
+    pub(super) allowed: &'r [Allowed],
 }
 
-/// What the rules say about a path.
+/// The verdict of the rules about a path.
 #[derive(Debug)]
 pub(super) enum Verdict<'r, 'a> {
     /// Nothing.
@@ -83,7 +83,7 @@ pub(super) struct Refusal<'r, 'a> {
     pub(super) contains: bool,
 }
 
-impl<'a> Rules<'a> {
+impl<'r, 'a> Rules<'r, 'a> {
     /// Judges a path by which a container gets what is at `location`. Of rules about the path and those above it, the one
     /// with the longest path decides.
     pub(super) fn judge(
@@ -91,7 +91,7 @@ impl<'a> Rules<'a> {
         name: &Path,
         location: &Location<'_>,
         read_only: bool,
-    ) -> Verdict<'_, 'a> {
+    ) -> Verdict<'r, 'a> {
         let forbids = || {
             self.restricted
                 .iter()

@@ -15,6 +15,8 @@ const MOUNTS: &str = "\
 24 20 8:1 /etc /var/lib/docker/volumes/evil/_data rw - ext4 /dev/sda1 rw
 25 20 8:2 /keys /srv/keys rw - ext4 /dev/sda2 rw
 26 20 0:5 / /proc rw - proc proc rw
+27 20 0:6 / /srv/other rw - proc proc rw
+28 20 0:7 / /mnt/cgroup rw - cgroup2 cgroup2 rw
 ";
 
 const NONE: Own = Own {
@@ -42,7 +44,10 @@ fn judge(settings: Own, path: &str, purpose: Use, read_only: bool) -> Option<Str
     let wanted = Wanted {
         written: path,
         purpose,
-        read_only,
+        read_only: match read_only {
+            true => ReadOnly::All,
+            false => ReadOnly::None,
+        },
         recursive: true,
     };
     let location = rules.names.location(path).unwrap();
@@ -82,6 +87,7 @@ fn restricted_directories_what_is_below_and_what_is_above_are_refused_with_the_r
         ("/", &["/ contains "]),
         ("/var", &["/var contains /var/lib/"]),
         ("/var/lib", &["contains"]),
+        ("/root", &["contains", "/root/."]),
         ("/usr/share", &["is below /usr", "read-only"]),
         (
             "/var/lib/docker/overlay2/a/merged",
@@ -93,7 +99,7 @@ fn restricted_directories_what_is_below_and_what_is_above_are_refused_with_the_r
     }
     for path in [
         "/home/u",
-        "/root",
+        "/root/app",
         "/srv/data",
         "/tmp",
         "/opt",
@@ -120,6 +126,13 @@ fn another_name_of_a_restricted_directory_is_refused_too() {
         &["(which is /etc) is /etc"],
     );
     refused("/srv", &["contain"]);
+    // A procfs that was mounted once more, for a volume for instance.
+    refused("/srv/other", &["(which is /proc) is /proc"]);
+    refused(
+        "/srv/other/1/environ",
+        &["(which is /proc/1/environ) is below /proc"],
+    );
+    assert_eq!(judge(NONE, "/mnt/cgroup", Use::Volume, false), None);
     let own = Own {
         restricted: &["/srv/keys"],
         allowed: &[],
@@ -147,7 +160,7 @@ fn what_engines_put_into_containers_is_allowed() {
         assert!(judge(NONE, path, Use::Volume, false).is_some(), "{path}");
     }
     for path in ["/var/lib/docker/overlay2/c/merged", "/srv/root"] {
-        assert_eq!(judge(NONE, path, Use::Stored, false), None, "{path}");
+        assert_eq!(judge(NONE, path, Use::Root, false), None, "{path}");
     }
     for path in [
         "/",
@@ -155,7 +168,21 @@ fn what_engines_put_into_containers_is_allowed() {
         "/var/lib/docker",
         "/var/lib/docker/volumes/evil/_data",
     ] {
-        assert!(judge(NONE, path, Use::Stored, false).is_some(), "{path}");
+        assert!(judge(NONE, path, Use::Root, false).is_some(), "{path}");
+    }
+    // A layer of an image is read, and written only as the upper directory of a root file system.
+    let layer = "/var/lib/docker/overlay2/c/diff";
+    let overlay = "/var/lib/containers/storage/overlay-containers/c/userdata/overlay/1/upper";
+    for (path, purpose, read_only, allowed) in [
+        (layer, Use::Layer, true, true),
+        (layer, Use::Layer, false, false),
+        (layer, Use::RootUpper, false, true),
+        (layer, Use::Root, false, false),
+        (layer, Use::Volume, true, false),
+        (overlay, Use::Layer, false, true),
+    ] {
+        let found = judge(NONE, path, purpose, read_only).is_none();
+        assert_eq!(found, allowed, "{path} {purpose:?} {read_only}");
     }
 }
 
@@ -206,7 +233,7 @@ fn descriptors_are_judged_and_what_is_gone_is_refused() {
         let wanted = Wanted {
             written: Path::new(name),
             purpose: Use::Volume,
-            read_only: true,
+            read_only: ReadOnly::Top,
             recursive: false,
         };
         rules.check(file, wanted).map_err(|error| error.to_string())
@@ -286,7 +313,7 @@ fn an_image_is_allowed_more_where_the_administrator_names_the_annotation() {
         let wanted = Wanted {
             written: path,
             purpose: Use::Volume,
-            read_only: false,
+            read_only: ReadOnly::None,
             recursive: false,
         };
         let found = rules.check_place(path, &location, wanted).is_ok();

@@ -18,6 +18,8 @@ pub(super) const MAX_ENTRIES: usize = 8192;
 pub struct Container {
     /// The path of the root file system, as it is written: relative to the bundle unless it is absolute.
     pub root: PathBuf,
+    /// True if the root file system is read-only.
+    pub root_read_only: bool,
     /// The working directory of the process.
     pub cwd: PathBuf,
     /// All ids of the process's user: its uid, its gid and the additional groups.
@@ -34,6 +36,12 @@ pub struct Container {
     pub devices: Vec<Device>,
     /// The annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The paths that are masked.
+    pub masked_paths: Vec<PathBuf>,
+    /// The paths that are read-only.
+    pub readonly_paths: Vec<PathBuf>,
+    /// The sysctls, by name.
+    pub sysctl: BTreeMap<String, String>,
 }
 
 /// A namespace of a container.
@@ -64,13 +72,35 @@ pub struct Mount {
     pub source: Option<PathBuf>,
     /// True if the engine maps the ids of it by itself.
     pub is_mapped: bool,
-    /// The directories of the host that it is made of, if it is an overlay.
-    pub layers: Vec<PathBuf>,
-    /// True if it is read-only.
-    pub read_only: bool,
+    /// The options of the file system and of the mount, if it is an overlay that the runtime mounts.
+    pub overlay: Option<Vec<String>>,
     /// True if the mounts below the source are bound, too.
     pub recursive: bool,
+    /// The part of it that cannot be written to.
+    pub read_only: ReadOnly,
+    /// True for a tmpfs or another file system that is the container's alone.
+    pub is_own: bool,
+    /// The permission bits of its root, if it is a tmpfs.
+    pub tmpfs_mode: Option<u32>,
 }
+
+/// The permission bits of the root of a tmpfs, if its options have none.
+const TMPFS_MODE: u32 = 0o1777;
+
+/// The part of a mount that cannot be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadOnly {
+    /// No part.
+    #[default]
+    None,
+    /// The mount itself, without those below it.
+    Top,
+    /// The mount with those below it.
+    All,
+}
+
+/// File systems that are a container's own, where it mounts one: nobody else sees what is in it.
+const OWN: [&str; 4] = ["tmpfs", "devpts", "mqueue", "ramfs"];
 
 /// A device node of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +136,7 @@ struct ConfigFields {
 #[derive(Debug, Deserialize)]
 struct RootFields {
     path: PathBuf,
+    readonly: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,6 +173,9 @@ struct LinuxFields {
     gid_mappings: Option<Vec<MappingFields>>,
     devices: Option<Vec<DeviceFields>>,
     resources: Option<ResourcesFields>,
+    masked_paths: Option<Vec<PathBuf>>,
+    readonly_paths: Option<Vec<PathBuf>>,
+    sysctl: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -196,7 +230,16 @@ impl Container {
         let devices = linux.devices.unwrap_or_default();
         let rules = linux.resources.unwrap_or_default().devices;
         let rules = rules.unwrap_or_default();
-        let most = [mounts.len(), namespaces.len(), devices.len(), rules.len()];
+        let masked_paths = linux.masked_paths.unwrap_or_default();
+        let readonly_paths = linux.readonly_paths.unwrap_or_default();
+        let most = [
+            mounts.len(),
+            namespaces.len(),
+            devices.len(),
+            rules.len(),
+            masked_paths.len(),
+            readonly_paths.len(),
+        ];
         if most.into_iter().any(|entries| entries > MAX_ENTRIES) {
             return Err(Error::refused(format!(
                 "the configuration has a list of more than {MAX_ENTRIES} mounts, namespaces or devices"
@@ -232,6 +275,7 @@ impl Container {
         let mut rows = mapped.iter().flatten();
         Ok(Self {
             root: root.path,
+            root_read_only: root.readonly == Some(true),
             cwd: cwd.unwrap_or_else(|| "/".into()),
             ids,
             has_time_offsets: linux.time_offsets.is_some(),
@@ -243,6 +287,9 @@ impl Container {
                 .filter_map(|device| device.read(&rules).transpose())
                 .collect::<Result<_>>()?,
             annotations: config.annotations.unwrap_or_default(),
+            masked_paths,
+            readonly_paths,
+            sysctl: linux.sysctl.unwrap_or_default(),
         })
     }
 
@@ -252,21 +299,6 @@ impl Container {
             .iter()
             .find(|namespace| namespace.kind == kind)
     }
-}
-
-/// The options that tell whether a mount can be written to.
-const WRITES: [(&str, bool); 4] = [("ro", false), ("rro", false), ("rw", true), ("rrw", true)];
-
-/// Returns the directories that an option of an overlay names.
-fn layers(option: &str) -> impl Iterator<Item = PathBuf> {
-    let keys = ["lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"];
-    let list = option
-        .split_once('=')
-        .filter(|(key, _)| keys.contains(key))
-        .map_or("", |(_, list)| list);
-    // A colon in a name is written with a backslash before it. The piece before that is judged, too.
-    let pieces = list.split(':').filter(|piece| !piece.is_empty());
-    pieces.map(PathBuf::from)
 }
 
 impl MountFields {
@@ -280,21 +312,36 @@ impl MountFields {
         let is_bind = has(&["bind", "rbind"]) || self.kind.as_deref() == Some("bind");
         let is_mapped =
             self.uid_mappings.is_some_and(|list| !list.is_empty()) || has(&["idmap", "ridmap"]);
-        let writes = options
+        // The last one of two that contradict each other counts.
+        let last = options
             .iter()
             .rev()
-            .find_map(|option| WRITES.iter().find(|(name, _)| name == option));
-        let layers = options.iter().flat_map(|option| layers(option));
+            .find_map(|option| match option.as_str() {
+                "ro" => Some(ReadOnly::Top),
+                "rro" => Some(ReadOnly::All),
+                "rw" | "rrw" => Some(ReadOnly::None),
+                _ => None,
+            });
+        let is_overlay = !is_bind && self.kind.as_deref() == Some("overlay");
+        let mode = || {
+            let given = options
+                .iter()
+                .rev()
+                .find_map(|option| option.strip_prefix("mode="));
+            given.map_or(Ok(TMPFS_MODE), |mode| u32::from_str_radix(mode, 8))
+        };
         Mount {
-            destination: self.destination,
-            layers: match self.kind.as_deref() {
-                Some("overlay") => layers.collect(),
-                _ => Vec::new(),
+            tmpfs_mode: match self.kind.as_deref() {
+                Some("tmpfs") if !is_bind => mode().ok(),
+                _ => None,
             },
+            is_own: !is_bind && OWN.iter().any(|own| self.kind.as_deref() == Some(own)),
+            read_only: last.unwrap_or_default(),
+            destination: self.destination,
             source: self.source.filter(|_| is_bind),
             is_mapped,
-            read_only: writes.is_some_and(|(_, writes)| !writes),
             recursive: !has(&["bind"]) || has(&["rbind"]),
+            overlay: is_overlay.then_some(options),
         }
     }
 }
@@ -322,13 +369,16 @@ impl DeviceFields {
                 && rule.major == Some(major.into())
                 && rule.minor == Some(minor.into())
         };
+        let allowed_by_number = rules.iter().any(names);
+        // Where no mode is given, crun takes the one for everybody. A device of the host may have any.
+        let usual = if allowed_by_number { 0o666 } else { 0o600 };
         Ok(Some(Device {
-            allowed_by_number: rules.iter().any(names),
+            allowed_by_number,
             path: self.path,
             block,
             major,
             minor,
-            mode: self.file_mode.unwrap_or(0o666) & 0o7777,
+            mode: self.file_mode.unwrap_or(usual) & 0o7777,
             uid: self.uid.unwrap_or(0),
             gid: self.gid.unwrap_or(0),
         }))

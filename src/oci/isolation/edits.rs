@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 use super::container::{DeviceFields, Namespace};
 use super::invalid;
 use super::seccomp::{self, SystemCalls, Trapped};
+use super::taken_over::{taken_path, taken_sysctl};
+use crate::oci::hooks::{Hook, with_hooks};
 use crate::oci::raw_object::RawObject;
 
 /// The sysctl that holds groups, which runtimes write from inside of the user namespace.
@@ -29,10 +31,15 @@ pub struct Edits {
     pub sources: BTreeMap<usize, Source>,
     /// The nodes that take the place of entries of [`super::Container::devices`], by their place in it.
     pub devices: BTreeMap<usize, PathBuf>,
+    /// True if the runtime takes the mapping from the user namespace, and wants no other.
+    pub without_mapping: bool,
     /// The path of the time namespace, if it gets one.
     pub time_namespace: Option<PathBuf>,
     /// The system calls that a supervisor answers, if one does.
     pub system_calls: Option<SystemCalls>,
+    /// The hook that does what is taken over from the runtime ([`super::TakenOver`]), with the name of its stage; none if
+    /// nothing is.
+    pub hook: Option<(&'static str, Hook)>,
 }
 
 /// The new source of a mount.
@@ -43,6 +50,8 @@ pub struct Source {
     /// The options that its mount has, of [`KEPT`]. A runtime that changes an option has to keep them: the kernel refuses
     /// to take one away in a user namespace.
     pub options: Vec<&'static str>,
+    /// True if it takes the place of an overlay that the runtime would have mounted.
+    pub is_overlay: bool,
 }
 
 /// The options that cannot be taken away in a user namespace, each with its opposite.
@@ -53,13 +62,43 @@ pub const KEPT: [(&str, &str); 4] = [
     ("noexec", "exec"),
 ];
 
+/// The options of a mount that are not those of its file system.
+pub const OF_MOUNTS: [&str; 24] = [
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "atime",
+    "nodiratime",
+    "diratime",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nosymfollow",
+    "private",
+    "rprivate",
+    "slave",
+    "rslave",
+    "shared",
+    "rshared",
+    "unbindable",
+    "runbindable",
+];
+
 /// Returns the configuration `text` with these changes, and what became of [`Edits::system_calls`]. A cgroup namespace is added
 /// if there is none.
 ///
 /// # Errors
 /// When `text` has another form.
 pub fn edit(text: &str, edits: &Edits) -> Result<(String, Option<Trapped>)> {
-    edit_json(text, edits).map_err(invalid)
+    let (edited, trapped) = edit_json(text, edits).map_err(invalid)?;
+    let hooks = edits.hook.as_slice();
+    Ok((with_hooks(&edited, hooks)?.unwrap_or(edited), trapped))
 }
 
 fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<(String, Option<Trapped>)> {
@@ -81,6 +120,11 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<(String, Option<Tr
         if let Some(mount) = mounts.get_mut(*place) {
             mount.write("source", &source.path)?;
             let mut options: Vec<String> = mount.read("options")?.unwrap_or_default();
+            if source.is_overlay {
+                mount.write("type", &"bind")?;
+                options.retain(|option| OF_MOUNTS.contains(&option.as_str()));
+                options.push("bind".to_owned());
+            }
             for (option, opposite) in KEPT {
                 if source.options.contains(&option) {
                     options.retain(|one| one != option && one != opposite);
@@ -153,12 +197,34 @@ fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {
     let mapping = serde_json::json!([
         { "containerID": 0, "hostID": edits.first_id, "size": edits.ids }
     ]);
-    linux.write("uidMappings", &mapping)?;
-    linux.write("gidMappings", &mapping)?;
+    for key in ["uidMappings", "gidMappings"] {
+        match edits.without_mapping {
+            true => linux.remove(key),
+            false => linux.write(key, &mapping)?,
+        }
+    }
+    if edits.hook.is_some() {
+        take_over(linux)?;
+    }
     if let Some(mut sysctl) = linux.read::<RawObject>("sysctl")?
         && let Some(groups) = sysctl.read::<String>(PING_GROUPS)?
     {
         sysctl.write(PING_GROUPS, &clamp_groups(&groups, edits.ids))?;
+        linux.write("sysctl", &sysctl)?;
+    }
+    Ok(())
+}
+
+/// Takes out what the hook does. The rest stays as it is written.
+fn take_over(linux: &mut RawObject) -> serde_json::Result<()> {
+    for list in ["maskedPaths", "readonlyPaths"] {
+        if let Some(mut paths) = linux.read::<Vec<PathBuf>>(list)? {
+            paths.retain(|path| taken_path(path).is_none());
+            linux.write(list, &paths)?;
+        }
+    }
+    if let Some(mut sysctl) = linux.read::<BTreeMap<String, String>>("sysctl")? {
+        sysctl.retain(|name, _| taken_sysctl(name).is_none());
         linux.write("sysctl", &sysctl)?;
     }
     Ok(())

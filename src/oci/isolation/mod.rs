@@ -6,12 +6,15 @@
 mod container;
 mod edits;
 mod seccomp;
+mod taken_over;
 
 use eci_fs_protocol::error::Error;
 
-pub use container::{Container, Device, Mount, Namespace};
-pub use edits::{Edits, KEPT, Source, edit};
+pub use container::{Container, Device, Mount, Namespace, ReadOnly};
+pub use edits::{Edits, KEPT, OF_MOUNTS, Source, edit};
 pub use seccomp::{SystemCalls, Trapped};
+pub use taken_over::TakenOver;
+pub(crate) use taken_over::clean;
 
 fn invalid(error: serde_json::Error) -> Error {
     Error::refused(format!("not the configuration of a container: {error}"))

@@ -182,7 +182,10 @@ struct Rules {
 impl Rules {
     /// Returns the rules that name a call.
     fn of(&self, call: &str) -> serde_json::Result<Vec<Rule>> {
-        let all = self.kept.iter().map(|rule| serde_json::from_str(rule.get()));
+        let all = self
+            .kept
+            .iter()
+            .map(|rule| serde_json::from_str(rule.get()));
         let named = all.filter(|rule: &serde_json::Result<Rule>| match rule {
             Ok(rule) => rule.names(call),
             Err(_) => true,
@@ -195,7 +198,10 @@ impl Rules {
         let refuses = |rule: &Rule| !permits(&rule.action);
         // What is refused with some arguments only is refused with all: the supervisor is asked for all.
         if rules.iter().any(refuses) || (rules.is_empty() && !self.permitted) {
-            if rules.iter().any(|rule| rule.is_conditional() || !refuses(rule)) {
+            if rules
+                .iter()
+                .any(|rule| rule.is_conditional() || !refuses(rule))
+            {
                 self.take_out(SYSINFO, |_| true)?;
                 let refused = json!({"names": [SYSINFO], "action": "SCMP_ACT_ERRNO"});
                 self.kept.push(to_raw_value(&refused)?);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::container::MAX_ENTRIES;
 use super::edits::{PING_GROUPS, clamp_groups};
 use super::*;
+use crate::oci::hooks::Hook;
 
 fn edits() -> Edits {
     Edits {
@@ -61,6 +62,31 @@ fn a_container_gets_a_time_namespace_if_there_is_one_for_it() {
 }
 
 #[test]
+fn an_overlay_of_the_runtime_becomes_a_bind_mount_with_the_options_of_its_mount() {
+    let config = json!({"root": {"path": "r"}, "mounts": [{
+        "destination": "/o", "type": "overlay", "source": "merge",
+        "options": ["lowerdir=/l", "upperdir=/u", "workdir=/w", "volatile", "private", "rw"],
+    }]});
+    let container = Container::parse(&config.to_string()).unwrap();
+    let overlay = container.mounts[0].overlay.as_ref().unwrap();
+    assert_eq!(overlay[0], "lowerdir=/l");
+    assert_eq!(container.mounts[0].source, None);
+    let source = Source {
+        path: "/stage/o".into(),
+        options: vec!["nodev"],
+        is_overlay: true,
+    };
+    let edits = Edits {
+        sources: [(0, source)].into(),
+        ..edits()
+    };
+    assert_eq!(
+        edited(&config, &edits)["mounts"],
+        json!([{"destination": "/o", "type": "bind", "source": "/stage/o", "options": ["private", "rw", "bind", "nodev"]}])
+    );
+}
+
+#[test]
 fn a_container_gets_its_namespaces_and_its_mapping() {
     let config = json!({"root": {"path": "r"}, "linux": {"namespaces": [{"type": "pid"}]}});
     let after = edited(&config, &edits());
@@ -71,6 +97,13 @@ fn a_container_gets_its_namespaces_and_its_mapping() {
     let mapping = json!([{"containerID": 0, "hostID": 524_288, "size": 65_536}]);
     assert_eq!(after["linux"]["uidMappings"], mapping);
     assert_eq!(after["linux"]["gidMappings"], mapping);
+    // A runtime that takes it from the namespace, also where the engine has written one that would have been ignored.
+    let alone = Edits {
+        without_mapping: true,
+        ..edits()
+    };
+    let after = edited(&after, &alone);
+    assert_eq!(after["linux"].as_object().unwrap().len(), 1, "{after}");
     let config = json!({"root": {"path": "r"}, "linux": {"namespaces": [{"type": "cgroup"}]}});
     let after = edited(&config, &edits());
     assert_eq!(after["linux"]["namespaces"].as_array().unwrap().len(), 2);
@@ -112,7 +145,11 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     let mapped = [false, false, false, true];
     assert!(is_mapped.eq(mapped), "the engine maps the last one");
     let read_only = container.mounts.iter().map(|m| m.read_only);
-    assert!(read_only.eq([false, true, false, false]));
+    let top = |read_only| match read_only {
+        true => ReadOnly::Top,
+        false => ReadOnly::None,
+    };
+    assert!(read_only.eq([false, true, false, false].map(top)));
     assert_eq!(container.devices.len(), 2);
     let fuse = &container.devices[0];
     assert!(fuse.allowed_by_number && !fuse.block);
@@ -122,6 +159,7 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     let source = Source {
         path: "/stage/m1".into(),
         options: vec!["nosuid", "nodev"],
+        is_overlay: false,
     };
     edits.sources.insert(1, source);
     edits.devices.insert(0, "/stage/d0".into());
@@ -242,7 +280,10 @@ fn a_container_without_a_profile_gets_one_that_only_traps() {
         assert_eq!(section["listenerPath"], "/run/eci-fs/system-calls.sock");
         assert_eq!(section["listenerMetadata"], "key");
         let flags = match killable {
-            true => json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]),
+            true => json!([
+                "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+            ]),
             false => Value::Null,
         };
         assert_eq!(section["flags"], flags);
@@ -280,7 +321,10 @@ fn a_profile_that_permits_calls_by_name_keeps_all_others() {
         "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_NE" }],
     });
     let notify = json!({ "names": ["sysinfo"], "action": NOTIFY });
-    assert_eq!(edited["syscalls"], json!([allow(&["read"]), allow(&["write"]), others, notify]));
+    assert_eq!(
+        edited["syscalls"],
+        json!([allow(&["read"]), allow(&["write"]), others, notify])
+    );
     // As Docker's profile has it.
     let section = json!({
         "defaultAction": "SCMP_ACT_ERRNO",
@@ -291,7 +335,8 @@ fn a_profile_that_permits_calls_by_name_keeps_all_others() {
 
 #[test]
 fn what_a_profile_refuses_stays_refused() {
-    let errno = |names: &[&str]| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 38 });
+    let errno =
+        |names: &[&str]| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 38 });
     let allow = json!({ "names": ["read"], "action": "SCMP_ACT_ALLOW" });
     for section in [
         json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [errno(&["sysinfo"]), errno(&["socket"])] }),
@@ -304,7 +349,10 @@ fn what_a_profile_refuses_stays_refused() {
     let mut some = errno(&["sysinfo"]);
     some["args"] = json!([{ "index": 0, "value": 0, "op": "SCMP_CMP_EQ" }]);
     let both = json!({ "names": ["sysinfo"], "action": "SCMP_ACT_ALLOW" });
-    for rules in [json!([some, errno(&["socket"])]), json!([both, errno(&["sysinfo"]), errno(&["socket"])])] {
+    for rules in [
+        json!([some, errno(&["socket"])]),
+        json!([both, errno(&["sysinfo"]), errno(&["socket"])]),
+    ] {
         let section = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
         let (edited, done) = trapped(&section);
         assert_eq!(done, Trapped::Refused);
@@ -321,4 +369,91 @@ fn a_profile_with_a_listener_of_its_own_stays_as_it_is() {
         "syscalls": [{ "names": ["mount"], "action": NOTIFY }],
     });
     assert_eq!(trapped(&section), (section, Trapped::OtherListener));
+}
+
+#[test]
+fn what_the_hook_does_is_taken_over_and_the_rest_is_left_to_the_runtime() {
+    let config = json!({
+        "root": {"path": "r", "readonly": true},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+            {"destination": "/dev/shm", "type": "bind", "source": "/s", "options": ["rbind", "ro"]},
+            {"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]},
+            {"destination": "v/../w", "source": "/v", "options": ["rbind", "rw", "ro"]},
+            {"destination": "/x", "type": "bind", "source": "/x", "options": ["ro", "rw"]},
+            {"destination": "/y", "source": "/y", "options": ["bind", "rro", "idmap"]},
+        ],
+        "linux": {
+            "maskedPaths": ["/proc/kcore", "/etc/secret", "/sys/firmware"],
+            "readonlyPaths": ["/proc/sys", "/etc"],
+            "sysctl": {"net.core.somaxconn": "7", "vm.swappiness": "3", PING_GROUPS: "0 2147483647"},
+        },
+    });
+    let container = Container::parse(&config.to_string()).unwrap();
+    assert!(container.root_read_only);
+    let taken = TakenOver::of(&container, 65_536);
+    let points: Vec<_> = taken
+        .locks
+        .mounts
+        .iter()
+        .map(|mount| (mount.point.to_str(), mount.recursive))
+        .collect();
+    let wanted = [
+        ("/sys", false),
+        ("/sys/fs/cgroup", false),
+        ("/w", false),
+        ("/y", true),
+    ];
+    assert_eq!(
+        points,
+        wanted.map(|(point, recursive)| (Some(point), recursive))
+    );
+    assert_eq!(
+        taken.locks.masked,
+        ["/proc/kcore", "/sys/firmware"].map(PathBuf::from)
+    );
+    assert_eq!(taken.locks.read_only, [PathBuf::from("/proc/sys")]);
+    let sysctls: Vec<_> = taken
+        .sysctls
+        .iter()
+        .map(|(path, value)| (path.to_str().unwrap(), value.as_str()))
+        .collect();
+    assert_eq!(
+        sysctls,
+        [
+            ("net/core/somaxconn", "7"),
+            ("net/ipv4/ping_group_range", "0 65535")
+        ]
+    );
+
+    let hook = Hook {
+        path: "/usr/bin/eci-fs".into(),
+        args: ["eci-fs", "hook", "createRuntime"]
+            .map(str::to_owned)
+            .to_vec(),
+        env: Vec::new(),
+        timeout: 15,
+    };
+    let with_hook = Edits {
+        hook: Some(("createRuntime", hook)),
+        ..edits()
+    };
+    let after = edited(&config, &with_hook);
+    assert_eq!(after["linux"]["maskedPaths"], json!(["/etc/secret"]));
+    assert_eq!(after["linux"]["readonlyPaths"], json!(["/etc"]));
+    assert_eq!(after["linux"]["sysctl"], json!({"vm.swappiness": "3"}));
+    assert_eq!(
+        after["hooks"]["createRuntime"][0]["path"],
+        "/usr/bin/eci-fs"
+    );
+    assert_eq!(after["mounts"], config["mounts"]);
+    let without = edited(&config, &edits());
+    assert_eq!(
+        without["linux"]["maskedPaths"],
+        config["linux"]["maskedPaths"]
+    );
+    assert_eq!(without["hooks"], Value::Null);
 }

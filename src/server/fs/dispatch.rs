@@ -4,6 +4,7 @@
 //! request cannot sleep, its container has nothing waiting and has CPU time left, and, where a view has to be computed,
 //! nobody else waits on the connection. All other requests go to the queue of their container.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use eci_fs_protocol::link::Connection;
 
 use super::file_system::{Class, FileSystem};
 use super::request::{FsRequest, Replies};
-use crate::server::account::Account;
+use crate::server::account::{Account, SORTING};
 use crate::server::clock;
 use crate::server::error::Errno;
 use crate::server::faults::{self, Point};
@@ -23,6 +24,14 @@ use crate::server::workers::{Job, Lane, Workers};
 /// A request that is answered at once takes less than this by the clock, unless others get the CPU meanwhile, or a view takes
 /// long. Only then the CPU time is looked at.
 const LONG: Duration = Duration::from_micros(100);
+
+/// The CPU time of reading a request, sorting and queuing it, where it is not measured.
+const QUEUING: Duration = Duration::from_micros(10);
+
+thread_local! {
+    /// The CPU time of this thread when it had queued the request before; none if it has answered that one.
+    static SORTED: Cell<Option<Duration>> = const { Cell::new(None) };
+}
 
 /// The connections, as far as they tell whether requests wait in the kernel.
 pub trait Backlog: Debug + Send + Sync {
@@ -64,6 +73,7 @@ impl Dispatcher {
         faults::at(Point::Request);
         let class = self.fs.class(&request);
         let connection = request.connection;
+        let sorted = SORTED.take();
         if class == Class::Walk {
             self.fs.perform(request);
             return self.progress.answered(connection);
@@ -78,9 +88,15 @@ impl Dispatcher {
             self.progress.answered(connection);
             let end = Instant::now();
             let cost = cost(end.saturating_duration_since(now), used);
-            return account.charge(end, cost);
+            return account.charge(end, cost + SORTING);
         }
         self.queue(&account, class, request.into_owned(), now);
+        let until = clock::of_this_thread();
+        let took = sorted.map_or(QUEUING, |since| until.saturating_sub(since));
+        // A thread also reads requests that no container is charged for, such as those by which the kernel forgets
+        // nodes.
+        account.spend(took.min(LONG));
+        SORTED.set(Some(until));
     }
 
     /// Returns whether this thread answers the request.
@@ -220,7 +236,7 @@ mod tests {
         );
         let dispatcher = Dispatcher::new(
             fs,
-            Workers::start(Box::new(|| None)).unwrap(),
+            Workers::start(Box::new(|| false)).unwrap(),
             Arc::new(Nobody),
             InFlight::default(),
             Progress::default(),

@@ -40,11 +40,8 @@ const SLEEPING_SHARE: usize = 2;
 const COMPUTING: std::ops::RangeInclusive<usize> = 2..=8;
 
 /// The time that computing one answer may take. Nothing in it waits for anybody, so a worker that takes longer never ends;
-/// unless the host is crowded.
+/// unless the server gets no CPU.
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// With more threads for each CPU that want to run, the host is crowded: a worker may wait that much longer for its turn.
-const CROWDED: u32 = 8;
 
 /// The requests of each container that may wait however many those of others are.
 const WAITING_FLOOR: usize = 64;
@@ -63,8 +60,8 @@ pub trait Job: Debug + Send {
     fn refuse(self: Box<Self>, errno: Errno);
 }
 
-/// Returns the number of threads of the host that run or want to; none if that cannot be read.
-pub type Running = Box<dyn Fn() -> Option<u32> + Send>;
+/// Returns whether a thread of the server, other than the one that asks, runs or wants to.
+pub type WantsCpu = Box<dyn Fn() -> bool + Send>;
 
 /// The workers.
 #[derive(Debug)]
@@ -91,6 +88,14 @@ struct Pool {
     watches: bool,
 }
 
+/// A request that a worker has not ended for [`LIMIT`].
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    number: u64,
+    /// The CPU time that the server had used when that was seen first.
+    used: Duration,
+}
+
 impl Workers {
     /// Makes workers that do not run yet.
     fn new(limits: Limits) -> Self {
@@ -110,11 +115,11 @@ impl Workers {
         }
     }
 
-    /// Starts the workers that stay. `running` tells how crowded the host is.
+    /// Starts the workers that stay. `wants_cpu` tells a server that gets no CPU from one that hangs.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(running: Running) -> std::io::Result<Arc<Self>> {
+    pub fn start(wants_cpu: WantsCpu) -> std::io::Result<Arc<Self>> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let computing = cpus.div_ceil(2).clamp(*COMPUTING.start(), *COMPUTING.end());
         let this = Arc::new(Self::new(Limits {
@@ -126,7 +131,7 @@ impl Workers {
         let watched = Arc::clone(&this);
         std::thread::Builder::new()
             .name("worker-watch".to_owned())
-            .spawn(move || watched.watch(&running))?;
+            .spawn(move || watched.watch(&wants_cpu))?;
         Ok(this)
     }
 
@@ -230,30 +235,33 @@ impl Workers {
 
     /// Ends the process when a worker does not end: the threads that read requests go on, so the daemon would not notice.
     /// Another server computes the answer.
-    fn watch(&self, running: &Running) {
-        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
-        let mut limit = LIMIT;
+    fn watch(&self, wants_cpu: &WantsCpu) {
+        let mut late: Option<Late> = None;
         let mut pool = self.pool.lock();
         loop {
-            let Some(oldest) = pool.computing.values().min().copied() else {
+            let Some((number, taken)) = pool.oldest() else {
                 pool.watches = false;
                 self.begun.wait(&mut pool);
                 continue;
             };
-            if oldest.elapsed() >= limit {
-                let crowd = MutexGuard::unlocked(&mut pool, || running().unwrap_or(0) / cpus);
-                limit = limit_in(crowd);
-                // Another one may be the oldest by now.
-                let oldest = pool.computing.values().min().copied();
-                if oldest.is_some_and(|oldest| oldest.elapsed() >= limit) {
+            let mut look = taken + LIMIT;
+            if look <= Instant::now() {
+                let (hangs, seen) = MutexGuard::unlocked(&mut pool, || {
+                    let used = clock::of_this_process();
+                    let known = late.filter(|late| late.number == number);
+                    let seen = known.unwrap_or(Late { number, used });
+                    (seen.hangs(used, wants_cpu), seen)
+                });
+                // It may have ended meanwhile.
+                if hangs && pool.computing.contains_key(&number) {
                     tracing::error!("the server does not answer: a worker hangs");
                     std::process::abort();
                 }
-                continue;
+                late = Some(seen);
+                look = Instant::now() + LIMIT;
             }
             pool.watches = true;
-            self.begun.wait_until(&mut pool, oldest + limit);
-            limit = LIMIT;
+            self.begun.wait_until(&mut pool, look);
         }
     }
 
@@ -274,16 +282,22 @@ impl Workers {
     }
 }
 
-/// Returns the time that a worker may take where `crowd` threads for each CPU want to run.
-fn limit_in(crowd: u32) -> Duration {
-    if crowd > CROWDED {
-        LIMIT * crowd
-    } else {
-        LIMIT
+impl Late {
+    /// Returns whether the worker hangs. `used` is the CPU time of the server now. It hangs if the server has used
+    /// [`LIMIT`] of it since, of which the worker had its part, or if no thread of the server wants a CPU. Otherwise
+    /// the host is so busy that the server gets no CPU, and another server would get none either.
+    fn hangs(&self, used: Duration, wants_cpu: impl Fn() -> bool) -> bool {
+        used.saturating_sub(self.used) >= LIMIT || !wants_cpu()
     }
 }
 
 impl Pool {
+    /// Returns the number of the oldest request that is being computed, and the time at which it was taken.
+    fn oldest(&self) -> Option<(u64, Instant)> {
+        let first = self.computing.first_key_value();
+        first.map(|(number, taken)| (*number, *taken))
+    }
+
     /// Returns whether another worker is to be started, and counts it.
     fn grows(&mut self) -> bool {
         let grows = self.idle == 0 && self.threads < self.queues.wanted();

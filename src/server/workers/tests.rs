@@ -168,7 +168,7 @@ fn beyond_the_bound_a_request_is_given_back_and_those_of_others_are_not() {
 #[test]
 fn containers_that_block_leave_workers_to_the_others() {
     let now = Instant::now();
-    let workers = Workers::start(Box::new(|| None)).unwrap();
+    let workers = Workers::start(Box::new(|| false)).unwrap();
     let (release, blocked) = channel::<()>();
     let blocked = Arc::new(Mutex::new(blocked));
     let (began, answers) = channel();
@@ -220,7 +220,7 @@ fn the_cpu_time_of_a_worker_is_charged_to_the_container() {
         }
         fn refuse(self: Box<Self>, _errno: Errno) {}
     }
-    let workers = Workers::start(Box::new(|| None)).unwrap();
+    let workers = Workers::start(Box::new(|| false)).unwrap();
     let now = Instant::now();
     let [one, two] = [1, 2].map(|slot| account(slot, 25, now));
     let (done, answers) = channel();
@@ -240,7 +240,7 @@ fn the_cpu_time_of_a_worker_is_charged_to_the_container() {
 #[test]
 fn a_container_has_its_turn_again_while_all_workers_that_stay_are_busy() {
     let now = Instant::now();
-    let workers = Workers::start(Box::new(|| None)).unwrap();
+    let workers = Workers::start(Box::new(|| false)).unwrap();
     let (release, blocked) = channel::<()>();
     let blocked = Arc::new(Mutex::new(blocked));
     let (began, answers) = channel();
@@ -276,7 +276,7 @@ fn one_worker_that_has_nothing_to_do_looks_for_containers_that_have_their_share_
     pool.threads = STAYING + 1;
     assert!(pool.may_end());
     let greedy = account(1, 25, now);
-    greedy.charge(now, BURST);
+    greedy.charge(now, 2 * BURST);
     pool.queues
         .push(&greedy, Lane::Computing, Box::new(Nothing));
     assert!(pool.queues.take(now).is_none());
@@ -307,7 +307,17 @@ fn requests_of_a_container_before_in_the_same_slot_are_counted_in_its_own_accoun
 
 #[test]
 fn a_worker_that_waits_for_a_cpu_of_a_crowded_host_is_not_taken_for_one_that_hangs() {
-    assert_eq!(limit_in(0), LIMIT);
-    assert_eq!(limit_in(CROWDED), LIMIT);
-    assert_eq!(limit_in(100), 100 * LIMIT);
+    let used = Duration::from_secs(100);
+    let late = Late { number: 1, used };
+    let wants = || true;
+    assert!(!late.hangs(used, wants));
+    assert!(!late.hangs(used + LIMIT / 2, wants));
+}
+
+#[test]
+fn a_worker_that_sleeps_or_computes_for_ever_is_taken_for_one_that_hangs() {
+    let used = Duration::from_secs(100);
+    let late = Late { number: 1, used };
+    assert!(late.hangs(used, || false));
+    assert!(late.hangs(used + LIMIT, || true));
 }

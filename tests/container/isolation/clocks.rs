@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use support::{Bundle, Container, Engine};
-use xtask::vm::packages_and_dependencies;
+use xtask::vm::newer_runtimes;
 
 use super::rig::{Rig, Style};
 use crate::scene;
@@ -45,7 +45,7 @@ fn privileged_the_clocks_of_an_isolated_container_begin_with_it_where_the_runtim
     let scene = scene();
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
-    let newest = packages_and_dependencies("sid", &["runc", "crun", "busybox-static"]).unwrap();
+    let newest = newer_runtimes().unwrap();
     let newest = newest.join("usr");
     let own = fs::read_link("/proc/self/ns/time").unwrap();
     for engine in [Engine::Runc, Engine::Crun] {

@@ -36,6 +36,57 @@ fn privileged_a_device_of_its_own_has_its_owner_and_can_be_opened() {
 }
 
 #[test]
+fn privileged_a_container_with_all_devices_of_the_host_has_its_views_and_can_use_those_of_everybody()
+ {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    for engine in Engine::RUNTIMES {
+        let disk = rig.overlay(Style::Docker, &format!("{engine:?}"));
+        let bundle = rig.bundle(engine, &disk.root);
+        // As an engine lists them. That one is not on the host needs not be.
+        let node = |path: &str, kind: &str, numbers: (u32, u32), mode: u32| {
+            json!({
+                "path": path, "type": kind, "major": numbers.0, "minor": numbers.1, "fileMode": mode, "uid": 0, "gid": 0,
+            })
+        };
+        bundle.change(|config| {
+            config["linux"]["devices"] = json!([
+                node("/dev/zero", "c", (1, 5), 0o666),
+                node("/dev/disk0", "b", (7, 0), 0o660),
+                node("/dev/kmsg", "c", (1, 11), 0o644),
+                node("/dev/secret", "c", (1, 5), 0o600),
+            ]);
+            config["linux"]["resources"]["devices"] = json!([{ "allow": true, "access": "rwm" }]);
+        });
+        let mut container = Container::of_bundle(bundle);
+        assert!(!container.grafts().is_empty(), "{engine:?}");
+        let owners = shell(
+            &mut container,
+            "b stat -c '%n %u:%t:%T' /dev/disk0 /dev/kmsg /dev/secret",
+        );
+        let wanted = "/dev/disk0 65534:7:0\n/dev/kmsg 65534:1:b\n/dev/secret 65534:1:5\n";
+        assert_eq!(owners, wanted, "{engine:?}");
+        for (open, wanted) in [
+            ("</dev/zero", ""),
+            ("</dev/disk0", "Permission denied"),
+            (">/dev/kmsg", "Permission denied"),
+            ("</dev/secret", "Permission denied"),
+        ] {
+            let script = format!("{{ b true {open}; }} 2>&1 || true");
+            let said = shell(&mut container, &script);
+            assert!(said.trim().ends_with(wanted), "{engine:?} {open}: {said}");
+            assert_eq!(
+                said.is_empty(),
+                wanted.is_empty(),
+                "{engine:?} {open}: {said}"
+            );
+        }
+    }
+    daemon.end();
+}
+
+#[test]
 fn privileged_device_nodes_of_images_and_volumes_cannot_be_opened() {
     let scene = scene();
     let rig = Rig::new(&scene, "");

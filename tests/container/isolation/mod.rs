@@ -3,10 +3,14 @@
 mod cgroups;
 mod clocks;
 mod devices;
+mod disks;
 mod ends;
 mod files;
+mod hostile;
+mod locked;
 mod namespaces;
 mod networks;
+mod pinned;
 mod ranges;
 mod refused;
 mod restricted;

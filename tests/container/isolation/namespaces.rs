@@ -1,8 +1,13 @@
 //! The user namespaces of isolated containers.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::time::Instant;
+
 use serde_json::json;
-use support::{Container, Engine};
-use xtask::vm::packages_and_dependencies;
+use support::{Container, Engine, PATIENCE, Ran};
+use xtask::vm::newer_runtimes;
 
 use super::rig::{Rig, Style, first_id, mounts, shell};
 use crate::scene;
@@ -51,7 +56,7 @@ fn privileged_the_newest_runtimes_isolate_as_those_of_this_release() {
     let scene = scene();
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
-    let newest = packages_and_dependencies("sid", &["runc", "crun", "busybox-static"]).unwrap();
+    let newest = newer_runtimes().unwrap();
     let usr = newest.join("usr").display().to_string();
     for engine in [Engine::Runc, Engine::Crun] {
         let disk = rig.overlay(Style::Docker, &format!("{engine:?}"));
@@ -114,5 +119,57 @@ fn privileged_views_may_be_left_out_and_the_container_is_isolated_all_the_same()
     assert!(container.grafts().is_empty());
     first_id(&mut container);
     drop(container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_an_engine_sees_what_a_container_without_views_writes_also_after_the_daemons_death() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "delegate-cgroup-v1 = true\n");
+    let mut daemon = scene.daemon(&[]);
+    for engine in [Engine::Runc, Engine::Crun] {
+        let disk = rig.overlay(Style::Docker, &format!("{engine:?}"));
+        let bundle = rig.bundle(engine, &disk.root);
+        bundle.change(|config| {
+            config["annotations"] = json!({ "eci-fs.enabled": "false" });
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["type"] != "cgroup");
+            mounts.push(json!({
+                "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                "options": ["nosuid", "noexec", "nodev"],
+            }));
+        });
+        let mut container = Container::of_bundle(bundle);
+        assert!(container.grafts().is_empty());
+        let first = first_id(&mut container);
+        for dir in container.cgroup().dirs() {
+            assert_eq!(
+                fs::metadata(&dir).unwrap().uid(),
+                first,
+                "{}",
+                dir.display()
+            );
+        }
+        for text in ["one", "two"] {
+            let file = disk.root.join("srv/gone");
+            let path = file.display().to_string();
+            // The engine's overlay has it in its cache.
+            Ran::run(Command::new("cat").arg(&file)).ok();
+            shell(
+                &mut container,
+                &format!("echo {text} >/srv/new; b mv /srv/new /srv/gone"),
+            );
+            let end = Instant::now() + PATIENCE;
+            while Ran::run(Command::new("cat").arg(&file)).stdout != format!("{text}\n") {
+                assert!(Instant::now() < end, "{engine:?} {text} {path}");
+            }
+            if text == "one" {
+                daemon.die();
+                daemon = scene.daemon(&[]);
+            }
+        }
+        drop(container);
+        daemon.wait_for("range free");
+    }
     daemon.end();
 }

@@ -258,7 +258,7 @@ fn privileged_the_network_of_the_engine_becomes_the_containers_with_all_that_is_
         let inside = "b ls /sys/class/net | b tr '\\n' ' '; b ping -c1 -W5 10.9.0.1 >/dev/null
             b ping -c1 -W5 fd09::1 >/dev/null; b ping -c1 -W5 127.0.0.1 >/dev/null
             b ip addr add 10.1.0.1/32 dev lo; b ip addr del 10.1.0.1/32 dev lo
-            (echo answer | b nc -l -p 80 >/dev/null) & until b nc 10.9.0.2 80 </dev/null; do :; done
+            b nc -l -p 80 -e /bin/busybox echo answer & until b nc 10.9.0.2 80 </dev/null; do :; done
             b cat /proc/sys/net/core/somaxconn
             # The lock of the start is the runtime's alone.
             b ls -l /proc/1/fd /proc/self/fd | b grep /networks || :";
@@ -394,14 +394,20 @@ fn privileged_a_network_that_cannot_be_moved_is_refused_and_stays_as_it_was() {
     bundle.run().refused(&["eci-runc: isolation: ", &path]);
     // As another start does while it replaces the network.
     network.give_to(&bundle);
-    let lock = fs::File::open(&network.path).unwrap();
-    lock.lock().unwrap();
+    let mut options = fs::File::options();
+    let lock = options.create(true).write(true).truncate(false);
+    let lock = lock.open(scene.runtime_dir().join("replaced")).unwrap();
+    rustix::fs::fcntl_lock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     let own = network.path.display().to_string();
     bundle
         .run()
         .refused(&["eci-runc: isolation: ", &own, "start the container again"]);
     drop(lock);
     same(&before, &network.contents(), &path);
+    // A lock of the namespace itself, which a process in it can have, keeps nobody from it.
+    let lock = fs::File::open(&network.path).unwrap();
+    lock.lock().unwrap();
+    first_id(&mut Container::of_bundle(bundle));
     network.remove();
     daemon.end();
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::{Bundle, Container, Engine, Ran, children_of, signal};
-use xtask::vm::packages_and_dependencies;
+use xtask::vm::newer_runtimes;
 
 use super::rig::{Rig, Style, shell};
 use crate::scene;
@@ -47,11 +47,20 @@ fn check(container: &mut Container, command: &str) {
     let size = |name: &str| said[name] * unit;
     assert_eq!(size("total"), row(&meminfo, "MemTotal:"), "{said:?}");
     assert_eq!(size("swap"), row(&meminfo, "SwapTotal:"), "{said:?}");
-    assert!(size("free").abs_diff(row(&meminfo, "MemFree:")) < 64 << 20, "{said:?}\n{meminfo}");
-    assert!(size("shared").abs_diff(row(&meminfo, "Shmem:")) < 16 << 20, "{said:?}\n{meminfo}");
+    assert!(
+        size("free").abs_diff(row(&meminfo, "MemFree:")) < 64 << 20,
+        "{said:?}\n{meminfo}"
+    );
+    assert!(
+        size("shared").abs_diff(row(&meminfo, "Shmem:")) < 16 << 20,
+        "{said:?}\n{meminfo}"
+    );
     assert_eq!(size("buffers"), row(&meminfo, "Buffers:"), "{said:?}");
     let uptime = said["uptime"] as f64;
-    assert!(before <= uptime && uptime < after + 1.1, "{before} {uptime} {after}");
+    assert!(
+        before <= uptime && uptime < after + 1.1,
+        "{before} {uptime} {after}"
+    );
     let load = said["load15"] as f64 / 65_536.0;
     let shown: f64 = loads.split(' ').nth(2).unwrap().parse().unwrap();
     assert!((load - shown).abs() < 0.1, "{load} {loads}");
@@ -64,7 +73,9 @@ fn first(text: &str) -> &str {
 
 /// The supervisor of a daemon.
 fn supervisor_of(daemon: u32) -> Option<u32> {
-    children_of(daemon).into_iter().find(|pid| is_supervisor(*pid))
+    children_of(daemon)
+        .into_iter()
+        .find(|pid| is_supervisor(*pid))
 }
 
 fn is_supervisor(pid: u32) -> bool {
@@ -85,7 +96,9 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// The number of listeners that a process has.
 fn listeners_of(pid: u32) -> usize {
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
     let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
     links
         .filter(|link| link == Path::new("anon_inode:seccomp notify"))
@@ -116,7 +129,7 @@ fn privileged_sysinfo_says_what_the_views_say_in_both_layouts() {
     let scene = scene();
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
-    let usr = packages_and_dependencies("sid", &["runc", "crun", "busybox-static"]).unwrap();
+    let usr = newer_runtimes().unwrap();
     let usr = usr.join("usr");
     for engine in ENGINES {
         for mut container in [
@@ -126,8 +139,20 @@ fn privileged_sysinfo_says_what_the_views_say_in_both_layouts() {
             check(&mut container, "sysinfo");
             check(&mut container, "sysinfo32");
             let free = container.busybox(&["free", "-k"]);
-            let total: u64 = free.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
-            assert_eq!(total << 10, row(&container.read("/proc/meminfo"), "MemTotal:"), "{free}");
+            let total: u64 = free
+                .lines()
+                .nth(1)
+                .unwrap()
+                .split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert_eq!(
+                total << 10,
+                row(&container.read("/proc/meminfo"), "MemTotal:"),
+                "{free}"
+            );
             let uptime = container.busybox(&["uptime"]);
             assert!(uptime.contains("up 0 min"), "{uptime}");
             for pointer in ["0", "4096", "18446744073709547520"] {
@@ -186,12 +211,18 @@ fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_50_times()
                 supervisor_of(daemon.pid()).filter(|pid| *pid != last)
             });
             // It has begun when it has the listeners.
-            wait("the supervisor does not begin", || (listeners_of(last) > 0).then_some(()));
+            wait("the supervisor does not begin", || {
+                (listeners_of(last) > 0).then_some(())
+            });
         }
         said.join().unwrap()
     });
     let answers: BTreeMap<String, u64> = answer(&storm);
-    assert_eq!(answers.keys().collect::<Vec<_>>(), [&total.to_string()], "{answers:?}");
+    assert_eq!(
+        answers.keys().collect::<Vec<_>>(),
+        [&total.to_string()],
+        "{answers:?}"
+    );
     assert!(answers[&total.to_string()] > 1000, "{answers:?}");
     check(&mut container, "sysinfo");
     drop(container);
@@ -217,7 +248,9 @@ fn privileged_calls_are_answered_while_there_is_no_daemon_and_by_the_next_one() 
     check(&mut container, "sysinfo");
     let next = scene.daemon(&[]);
     check(&mut container, "sysinfo");
-    let own = wait("the next daemon has no supervisor", || supervisor_of(next.pid()));
+    let own = wait("the next daemon has no supervisor", || {
+        supervisor_of(next.pid())
+    });
     assert_ne!(own, supervisor);
     assert!(!Path::new(&format!("/proc/{supervisor}")).exists() || !is_supervisor(supervisor));
     check(&mut container, "sysinfo");
@@ -243,10 +276,14 @@ fn privileged_each_execution_has_a_listener_and_all_are_let_go_of() {
             assert!(said["ok"]["total"].as_u64().unwrap() < 1 << 30, "{said}");
         }
         drop(container);
-        wait("listeners are kept", || (listeners_of(daemon.pid()) == 0).then_some(()));
+        wait("listeners are kept", || {
+            (listeners_of(daemon.pid()) == 0).then_some(())
+        });
     }
     let supervisor = wait("there is no supervisor", || supervisor_of(daemon.pid()));
-    wait("the supervisor keeps listeners", || (listeners_of(supervisor) == 0).then_some(()));
+    wait("the supervisor keeps listeners", || {
+        (listeners_of(supervisor) == 0).then_some(())
+    });
     daemon.end();
 }
 

@@ -11,7 +11,7 @@ use support::{Bundle, Container, Engine, Ran};
 use super::rig::{Rig, Style, first_id, mounts, shell};
 use crate::scene;
 
-fn bind(bundle: &Bundle, source: &Path, destination: &str, options: &[&str]) {
+pub(super) fn bind(bundle: &Bundle, source: &Path, destination: &str, options: &[&str]) {
     bundle.change(|config| {
         let mount = json!({ "destination": destination, "type": "bind", "source": source, "options": options });
         config["mounts"].as_array_mut().unwrap().push(mount);

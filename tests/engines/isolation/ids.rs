@@ -5,15 +5,17 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Instant;
 
+use serde_json::json;
 use support::engines::{CommandLine, IMAGE, Podman};
 use support::{Cgroup, PATIENCE, Ran, Scene, find_program, status_field};
+use xtask::vm::newer_runtimes;
 
-use super::{configuration, docker};
+use super::{configuration, docker, docker_of};
 use crate::host::Host;
 use crate::scene;
 
 /// The ids in each container.
-const IDS: u32 = 65_536;
+pub(super) const IDS: u32 = 65_536;
 
 /// The first id of the host in a map of a user namespace that has one line.
 #[track_caller]
@@ -39,7 +41,7 @@ pub(super) fn first_id(engine: &impl CommandLine, name: &str) -> u32 {
 /// Assert that no process of the cgroup that is in another pid namespace than we has an id of the host: neither root, nor a
 /// user of /etc/passwd. Returns how many there are.
 #[track_caller]
-fn nobody_of_the_host(cgroup: &Cgroup) -> usize {
+pub(super) fn nobody_of_the_host(cgroup: &Cgroup) -> usize {
     let ours = fs::read_link("/proc/self/ns/pid").unwrap();
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
     let users: Vec<u32> = passwd
@@ -136,33 +138,79 @@ fn privileged_containers_of_docker_write_one_volume_and_have_no_id_of_the_host()
     share_a_volume(&docker, docker.cgroup(), &scene, &[]);
 }
 
-/// A program that is our runtime with the configuration `config`, and executes `runtime`.
+/// The runtimes that execute programs in isolated containers: those of the host, and those of a newer release.
+const RUNTIMES: [&str; 4] = ["runc", "crun", "new-runc", "new-crun"];
+
+/// A program that is our runtime with the configuration `config`, and executes `runtime`. One whose name begins with
+/// `new-` is of a newer release, and sees the /usr of that.
 #[track_caller]
-fn program(host: &Host<'_>, scene: &Scene, config: &Path, runtime: &str) -> String {
+pub(super) fn program(host: &Host<'_>, scene: &Scene, config: &Path, runtime: &str) -> String {
     let program = scene.dir().join(format!("eci-{runtime}"));
-    let words = format!(
-        "#!/bin/sh\nexec {} --eci-config {} --eci-runtime-path {} \"$@\"\n",
-        host.program("eci-runc"),
-        config.display(),
-        find_program(runtime).display()
-    );
-    fs::write(&program, words).unwrap();
+    let own = host.program("eci-runc");
+    let config = config.display();
+    let text = match runtime.strip_prefix("new-") {
+        Some(name) => {
+            let usr = newer_runtimes().unwrap().join("usr");
+            // Over the host's own: hooks of engines need libraries of that. The name is looked up in the newer one.
+            let script = r#"mount -t overlay -o "lowerdir=$0:/usr" overlay /usr && exec "$@""#;
+            format!(
+                "exec unshare --mount sh -c '{script}' {} {own} --eci-config {config} --eci-runtime-path {name} \"$@\"",
+                usr.display()
+            )
+        }
+        None => format!(
+            "exec {own} --eci-config {config} --eci-runtime-path {} \"$@\"",
+            find_program(runtime).display()
+        ),
+    };
+    fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     program.display().to_string()
 }
 
 #[test]
-fn privileged_containers_of_podman_write_one_volume_and_have_no_id_of_the_host() {
+#[ignore = "cargo xtask full"]
+fn privileged_containers_of_docker_with_each_runtime_write_one_volume_and_have_no_id_of_the_host() {
     let scene = scene();
     let host = Host::new(&scene);
     let config = configuration(&scene, "");
-    for runtime in ["runc", "crun"] {
+    let programs = RUNTIMES.map(|runtime| (runtime, program(&host, &scene, &config, runtime)));
+    let docker = docker_of(&host, &scene, "", |daemon| {
+        for (runtime, program) in &programs {
+            daemon["runtimes"][format!("eci-{runtime}")] = json!({ "path": program });
+        }
+    });
+    for runtime in RUNTIMES {
+        let option = format!("--runtime=eci-{runtime}");
+        share_a_volume(&docker, docker.cgroup(), &scene, &[&option]);
+        fs::remove_dir_all(scene.dir().join("shared")).unwrap();
+    }
+}
+
+/// Shares a volume between containers of podman with each of these runtimes.
+#[track_caller]
+fn podman_with(runtimes: &[&str]) {
+    let scene = scene();
+    let host = Host::new(&scene);
+    let config = configuration(&scene, "");
+    for runtime in runtimes {
         let program = program(&host, &scene, &config, runtime);
         let podman = Podman::start(&scene, None);
         let option = format!("--runtime={program}");
         share_a_volume(&podman, podman.cgroup(), &scene, &[&option]);
         fs::remove_dir_all(scene.dir().join("shared")).unwrap();
     }
+}
+
+#[test]
+fn privileged_containers_of_podman_write_one_volume_and_have_no_id_of_the_host() {
+    podman_with(&["runc", "crun"]);
+}
+
+#[test]
+#[ignore = "cargo xtask full"]
+fn privileged_containers_of_podman_with_each_runtime_write_one_volume_and_have_no_id_of_the_host() {
+    podman_with(&RUNTIMES);
 }
 
 #[test]
@@ -207,10 +255,24 @@ fn privileged_containers_of_a_pod_have_the_ids_of_the_pod() {
 
 #[test]
 fn privileged_containers_of_ctr_write_one_volume_and_have_no_id_of_the_host() {
+    ctr_with("runc");
+}
+
+#[test]
+#[ignore = "cargo xtask full"]
+fn privileged_containers_of_ctr_with_each_runtime_write_one_volume_and_have_no_id_of_the_host() {
+    for runtime in RUNTIMES {
+        ctr_with(runtime);
+    }
+}
+
+/// Shares a volume between containers of ctr with this runtime, on overlays and on plain directories.
+#[track_caller]
+fn ctr_with(runtime: &str) {
     let scene = scene();
     let host = Host::new(&scene);
     let config = configuration(&scene, "");
-    let program = program(&host, &scene, &config, "runc");
+    let program = program(&host, &scene, &config, runtime);
     let containerd = host.containerd(&[]);
     // What the daemon makes for the first container, and keeps.
     let cgroup = format!("{}/first", containerd.cgroup().path());

@@ -1,9 +1,14 @@
 //! Engines with containers that are isolated: everything that they do with them is as without isolation.
 
+mod copies;
+mod ends;
 mod ids;
 mod operator;
+mod pods;
 mod privileged;
 mod programs;
+mod stores;
+mod vfs;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -34,11 +39,23 @@ fn docker(host: &Host<'_>, scene: &Scene) -> Docker {
 /// The same, with more settings of isolation.
 #[track_caller]
 fn docker_with(host: &Host<'_>, scene: &Scene, more: &str) -> Docker {
+    docker_of(host, scene, more, |_| {})
+}
+
+/// The same, with a change of `daemon.json`.
+#[track_caller]
+fn docker_of(
+    host: &Host<'_>,
+    scene: &Scene,
+    more: &str,
+    change: impl FnOnce(&mut Value),
+) -> Docker {
     let config = configuration(scene, more);
     let file = host.install("docker", &[]).join("etc/docker/daemon.json");
     let mut daemon: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
     daemon["runtimes"]["eci"]["runtimeArgs"] = json!(["--eci-config", config]);
     daemon["default-runtime"] = json!("eci");
+    change(&mut daemon);
     Docker::start(scene, &daemon)
 }
 

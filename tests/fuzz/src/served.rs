@@ -70,7 +70,7 @@ static PROCESS: LazyLock<Process> = LazyLock::new(|| {
     Process {
         broker,
         triggers,
-        workers: Workers::start(Box::new(|| None)).unwrap(),
+        workers: Workers::start(Box::new(|| false)).unwrap(),
     }
 });
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{facts, files, hang, stress, sysinfo, tune, ways, work};
+use crate::{breach, facts, files, hang, stress, sysinfo, timed, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -100,10 +100,16 @@ impl Agent {
             }
             ["socket", family] => sysinfo::socket(number(family)?),
             ["hang-root"] => hang::hang_root(),
+            // The attempts on the mounts of this container, and one of them
+            ["breaches"] => breach::names(),
+            ["breach", name] => breach::breach(name),
+            ["own-mounts"] => breach::own_mounts(),
             ["stop-measuring"] => {
                 leave_bounding_set()?;
                 Ok(Value::Null)
             }
+            // {what is done with files: nanoseconds}
+            ["time-files"] => timed::time_files(),
             ["burn", milliseconds] => work::burn(number(milliseconds)?),
             ["allocate", bytes] => {
                 let bytes = number(bytes)?;

@@ -13,6 +13,7 @@
 mod agent;
 mod answer;
 mod attack;
+mod breach;
 mod contain;
 mod facts;
 mod files;
@@ -22,6 +23,7 @@ mod mapped;
 mod scan;
 mod stress;
 mod sysinfo;
+mod timed;
 mod tune;
 mod ways;
 mod work;

@@ -79,7 +79,8 @@ pub(crate) fn storm(threads: usize, milliseconds: u64) -> Answer {
 
 fn figures(numbers: [u64; 10], tasks: u64, unit: u64) -> Value {
     let names = [
-        "uptime", "load1", "load5", "load15", "total", "free", "shared", "buffers", "swap", "swapfree",
+        "uptime", "load1", "load5", "load15", "total", "free", "shared", "buffers", "swap",
+        "swapfree",
     ];
     let mut all: serde_json::Map<String, Value> = names
         .into_iter()

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::{end_within, kill, open_pidfd, status_field};
+use crate::process::{end_within, kill, let_time_pass, open_pidfd, status_field};
 use crate::{Logged, PATIENCE, Ran};
+
+/// The time for which no thread of a daemon has worked when it is at rest: longer than the one that prepares waits before it
+/// begins.
+const RESTS: Duration = Duration::from_millis(400);
 
 /// A running daemon. It is ended when this value is dropped.
 #[derive(Debug)]
@@ -77,13 +81,21 @@ impl Daemon {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid()));
             // A thread that has ended meanwhile has no name.
             tasks.into_iter().flatten().flatten().any(|task| {
-                let name = std::fs::read_to_string(task.path().join("comm"));
-                name.is_ok_and(|name| name.starts_with("control"))
+                let file = |name| std::fs::read_to_string(task.path().join(name));
+                let name = file("comm").unwrap_or_default();
+                let waits = || file("wchan").is_ok_and(|place| place.starts_with("futex"));
+                name.starts_with("control") || (name.starts_with("preparer") && !waits())
             })
         };
         let end = Instant::now() + PATIENCE;
-        while is_at_work() {
+        let mut began = Instant::now();
+        // The thread that prepares waits for a tenth of a second before it begins.
+        while began.elapsed() < RESTS {
+            if is_at_work() {
+                began = Instant::now();
+            }
             assert!(Instant::now() < end, "a thread of the daemon is at work");
+            let_time_pass(Duration::from_millis(5));
         }
     }
 

@@ -106,6 +106,18 @@ impl Logged {
 }
 
 impl Logged {
+    /// Kills the program, and waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let pidfd = open_pidfd(self.pid());
+        self.signal(Signal::KILL);
+        wait_for_end(&pidfd);
+        self.wait();
+    }
+
     /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.pid()).ok().and_then(Pid::from_raw) {

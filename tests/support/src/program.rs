@@ -29,6 +29,8 @@ pub fn find(name: &str) -> PathBuf {
             match name {
                 "busybox" => "busybox-static",
                 "bwrap" => "bubblewrap",
+                "mkfs.btrfs" | "btrfs" => "btrfs-progs",
+                "mkfs.xfs" => "xfsprogs",
                 other => other,
             }
         ),

@@ -56,8 +56,8 @@ fn is_device(host: &Host, rel: &str) -> bool {
     directory_of(host, name).as_deref() == Some(rel)
 }
 
-/// Returns the directories of the devices, hardware first: disks and partitions that have a size, since the kernel
-/// does no I/O on others, such as a loop device without a file.
+/// Returns the directories of the devices, hardware first: disks and partitions that have a size, and those that have done
+/// I/O since the host was started. Others, such as a loop device without a file, have zeros.
 ///
 /// If there are more than [`MOST`], those that come last keep the kernel's figures.
 fn devices(host: &Host) -> Result<Vec<String>, Error> {
@@ -65,11 +65,15 @@ fn devices(host: &Host) -> Result<Vec<String>, Error> {
         let size = host.read_once(&format!("{PATH}/{dir}/size")).ok();
         size.and_then(|size| parse_u64(&size)).unwrap_or(0) > 0
     };
+    let has_done_io = |dir: &String| {
+        let stat = host.read_once(&format!("{PATH}/{dir}/stat"));
+        stat.is_ok_and(|stat| stat.iter().any(|byte| (b'1'..=b'9').contains(byte)))
+    };
     let mut all: Vec<String> = host
         .names(CLASS)?
         .iter()
         .filter_map(|name| directory_of(host, name))
-        .filter(has_size)
+        .filter(|dir| has_size(dir) || has_done_io(dir))
         .collect();
     all.sort_by_key(|dir| dir.starts_with("virtual/"));
     all.truncate(MOST);
@@ -244,7 +248,9 @@ mod tests {
             write("size", &format!("{size}\n"));
             write("dev", &format!("8:{index}\n"));
             let stat = " 1918702    71018 79214578  2936232   809003   965951 361581432  3074790        0   364980  6199946   831705      273 282883288   167818   110287    21104\n";
-            write("stat", stat);
+            // A loop device that never had a file.
+            let zeros = "0 ".repeat(17);
+            write("stat", if *size == "0" { &zeros } else { stat });
             write("inflight", "       3        4\n");
             let name = path.file_name().unwrap();
             let link = sys.join("class/block").join(name);
@@ -288,6 +294,21 @@ mod tests {
         let mut out = Vec::new();
         Block.render(cx, rel, &mut out).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_device_that_has_done_io_has_files_also_without_a_size() {
+        let devices = [("virtual/block/loop0", "0"), ("virtual/block/loop1", "0")];
+        let stat = (
+            "virtual/block/loop1/stat",
+            "578 6 84420 572 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
+        );
+        with_more(&devices, &[stat], |cx| {
+            assert_eq!(
+                Block.single_files(cx).unwrap(),
+                ["virtual/block/loop1/inflight", "virtual/block/loop1/stat",]
+            );
+        });
     }
 
     #[test]

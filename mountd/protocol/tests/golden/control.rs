@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{
-    Answer, Attach, Attached, Call, CgroupChoice, IdRange, Isolate, Isolated, Listed, Part,
-    Request, Response, Selector, Upgraded, VERSION,
+    Answer, Attach, Attached, Call, CgroupChoice, IdRange, Isolate, Isolated, Listed, Lock, Part,
+    Request, Response, Selector, Upgraded, VERSION, Watch,
 };
 use eci_fs_protocol::error::Error;
 use eci_fs_protocol::link::Usage;
+use eci_fs_protocol::locks::{Locks, ReadOnlyMount};
 
 use crate::{assert_bytes, assert_reads, golden};
 
@@ -50,6 +51,26 @@ golden! { requests, Request:
         r#"{"isolate":{"key":"/run/runc/web"}}"#;
     Request::Join(_) => Request::Join(Isolate { key: "/run/runc/web".to_owned() }),
         r#"{"join":{"key":"/run/runc/web"}}"#;
+    Request::Lock(_) => Request::Lock(Lock { root: "/r".into(), locks: Locks::default(), views: None }),
+        r#"{"lock":{"root":"/r","locks":{}}}"#;
+    Request::Lock(_) => Request::Lock(Lock {
+        root: "/r".into(),
+        locks: Locks {
+            masked: vec!["/proc/kcore".into()],
+            read_only: vec!["/proc/sys".into()],
+            mounts: vec![
+                ReadOnlyMount { point: "/v".into(), recursive: false },
+                ReadOnlyMount { point: "/w".into(), recursive: true },
+            ],
+        },
+        views: Some(Attach::default()),
+    }), concat!(
+        r#"{"lock":{"root":"/r","locks":{"masked":["/proc/kcore"],"read_only":["/proc/sys"],"#,
+        r#""mounts":[{"point":"/v"},{"point":"/w","recursive":true}]},"#,
+        r#""views":{"id":null,"cgroup":"namespace-root"}}}"#,
+    );
+    Request::Watch(_) => Request::Watch(Watch { engine_root: "/o".into() }),
+        r#"{"watch":{"engine_root":"/o"}}"#;
 }
 
 golden! { responses, Response:
@@ -85,6 +106,7 @@ golden! { responses, Response:
             mounts: vec![PathBuf::from("/d")],
             usage: None,
             range: None,
+            locked: false,
         }],
         more: false,
         trouble: Vec::new(),
@@ -98,12 +120,13 @@ golden! { responses, Response:
             mounts: Vec::new(),
             usage: Some(Usage { cpu_usec: 1, requests: 2, waiting: 3, refused: 4 }),
             range: Some(IdRange { first_id: 524_288, ids: 65_536 }),
+            locked: true,
         }],
         more: true,
         trouble: Vec::new(),
     }, concat!(
         r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":[],"#,
-        r#""usage":{"cpu_usec":1,"requests":2,"waiting":3,"refused":4},"range":{"first_id":524288,"ids":65536}}],"#,
+        r#""usage":{"cpu_usec":1,"requests":2,"waiting":3,"refused":4},"range":{"first_id":524288,"ids":65536},"locked":true}],"#,
         r#""more":true}}"#,
     );
     Response::Upgraded(_) => Response::Upgraded(Upgraded { pid: 7, release: "eci-fs 0.1.0".to_owned() }),
@@ -114,6 +137,8 @@ golden! { responses, Response:
         ids: 65_536,
         stage: "/run/eci-fs/stage".into(),
     }), r#"{"isolated":{"first_id":524288,"ids":65536,"stage":"/run/eci-fs/stage"}}"#;
+    Response::Locked => Response::Locked, r#""locked""#;
+    Response::Watched => Response::Watched, r#""watched""#;
     Response::Failed(_) => Response::Failed(Error::refused("no")),
         r#"{"failed":{"kind":"refused","what":"no"}}"#;
 }

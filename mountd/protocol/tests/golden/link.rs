@@ -56,11 +56,19 @@ const ADD: &str = concat!(
     r#""choices":{"without":["/proc/stat"]},"process":77}}"#,
 );
 
+/// The settings of a release whose default share was another one.
+fn settings() -> Settings {
+    Settings {
+        cpu_share: 25,
+        ..Settings::default()
+    }
+}
+
 golden! { what_the_daemon_says, ToServer:
     ToServer::Start { .. } => ToServer::Start {
         version: VERSION,
         init: vec![vec![1, 2], vec![3]],
-        settings: Settings::default(),
+        settings: settings(),
         held: HELD,
         replies: None,
         broker: BROKER,
@@ -71,7 +79,7 @@ golden! { what_the_daemon_says, ToServer:
     ToServer::Start { .. } => ToServer::Start {
         version: VERSION,
         init: vec![vec![1, 2], vec![3]],
-        settings: Settings::default(),
+        settings: settings(),
         held: 0,
         replies: Some(vec![vec![4], vec![5, 6]]),
         broker: 0,
@@ -147,7 +155,7 @@ golden! { what_the_server_answers, FromServer:
         version: VERSION,
         init: Vec::new(),
         replies: Vec::new(),
-        settings: Settings::default(),
+        settings: settings(),
         slots: vec![7],
         generations: true,
     }, concat!(

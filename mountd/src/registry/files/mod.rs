@@ -240,6 +240,7 @@ impl Container {
             choices: self.choices.clone(),
             boot_id: Some(self.secrets.boot_id),
             root: self.root.clone(),
+            locked: self.locked,
             engine_root: self.engine_root.clone(),
             measures_cpus: self.measures_cpus,
             generation: self.secrets.generation,

@@ -24,6 +24,7 @@ fn container(id: &str) -> Container {
         cgroups: Vec::new(),
         choices: Default::default(),
         root: None,
+        locked: false,
         engine_root: None,
         secrets: eci_fs_protocol::link::Secrets {
             boot_id: [1; 16],
@@ -91,6 +92,7 @@ fn saved() -> SavedContainer {
         }],
         choices: Default::default(),
         root: Some("/r".into()),
+        locked: false,
         engine_root: None,
         boot_id: Some([1; 16]),
         measures_cpus: Some(false),

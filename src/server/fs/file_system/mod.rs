@@ -209,16 +209,6 @@ impl FileSystem {
         Some(self.containers.get(slot).ok()?.account.usage())
     }
 
-    /// Returns the number of threads of the host that run or want to; none if that cannot be read.
-    pub fn running(&self) -> Option<u32> {
-        let text = self.host.read_once("/proc/stat").ok()?;
-        let text = String::from_utf8_lossy(&text);
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("procs_running "));
-        line?.trim().parse().ok()
-    }
-
     /// Sets the share of the server's CPU time that each container has, in percent of one CPU; 0 for no limit.
     pub fn set_share(&self, percent: u32) {
         self.share.set(percent);

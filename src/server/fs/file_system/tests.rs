@@ -496,15 +496,3 @@ fn what_a_directory_graft_hides_is_not_there() {
         assert!(walk(&fs, Connection::Live, path).is_err(), "{path}");
     }
 }
-
-#[test]
-fn the_threads_of_the_host_that_want_to_run_are_counted() {
-    let fs = FileSystem::new(
-        Host::open().unwrap(),
-        None,
-        Settings::default(),
-        Duration::from_millis(10),
-    );
-    // This thread runs.
-    assert!(fs.running().is_some_and(|running| running > 0));
-}

@@ -57,6 +57,34 @@ fn privileged_a_range_is_not_free_while_a_process_has_an_id_of_it() {
 }
 
 #[test]
+fn privileged_a_process_that_has_ended_keeps_no_range_though_its_parent_does_not_wait_for_it() {
+    let scene = scene_with_two();
+    let mut daemon = scene.daemon(&[]);
+    let wrapper = Process::start();
+    let (has, namespace) = wrapper.isolate(&scene, "/run/runc/one").unwrap();
+    assert_eq!(has.first_id, first());
+    // One with an id of the range in the namespace of the host, and one in the user namespace of the range.
+    let mut ended = [
+        Process::with_uid(first() + 5),
+        Process::container(&namespace),
+    ];
+    for process in &mut ended {
+        let pidfd = process.pidfd();
+        process.0.kill().unwrap();
+        assert!(end_within(&pidfd, PATIENCE));
+    }
+    drop(namespace);
+    wrapper.end();
+    wait_for_free(&mut daemon);
+    // So the next containers may have both ranges.
+    let (one, other) = (Process::start(), Process::start());
+    assert_eq!(one.first_id(&scene, "/run/runc/two"), second());
+    assert_eq!(other.first_id(&scene, "/run/runc/three"), first());
+    drop(ended);
+    end_all(daemon, [one, other]);
+}
+
+#[test]
 fn privileged_a_thread_that_panics_while_it_frees_a_range_frees_it_all_the_same() {
     let scene = scene_with_two();
     let mut command = scene.command(&["mountd"]);

@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::{CommandLine, Image, prepare, without_network, write};
-use crate::{Cgroup, Logged, Scene, find_program};
+use crate::process::kill;
+use crate::{Cgroup, Logged, Scene, children_of, find_program, reap};
 
 /// A running dockerd. When this value is dropped, the daemon and its containers end.
 #[derive(Debug)]
@@ -47,6 +48,19 @@ impl Docker {
     #[track_caller]
     pub fn restart(&mut self) {
         self.daemon.terminate();
+        self.daemon = daemon(&self.dir, self.cgroup.path());
+    }
+
+    /// Kills the daemon, and its containerd with it, and starts it again.
+    ///
+    /// # Panics
+    /// When dockerd does not become ready.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        let containerd = children_of(self.pid());
+        self.daemon.kill();
+        // Its own containerd ends with it. While nobody has waited for that, the next dockerd takes it for a living one.
+        containerd.into_iter().for_each(reap);
         self.daemon = daemon(&self.dir, self.cgroup.path());
     }
 
@@ -102,5 +116,21 @@ impl Drop for Docker {
             self.call(&[&["rm", "--force"], &all[..]].concat());
         }
         self.daemon.terminate();
+        end_shims();
+    }
+}
+
+/// Ends the shims of this test, which has a mount namespace of its own. containerd ends that of a container that could not be
+/// started a moment after the client hears of it, and not at all if it is ended itself meanwhile.
+fn end_shims() {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let own = namespace("thread-self");
+    for process in procfs::process::all_processes().into_iter().flatten() {
+        let Ok(process) = process else { continue };
+        let is_shim = (process.stat()).is_ok_and(|stat| stat.comm.starts_with("containerd-shim"));
+        let pid = process.pid();
+        if is_shim && own.is_some() && namespace(&pid.to_string()) == own {
+            kill(pid.unsigned_abs());
+        }
     }
 }

@@ -28,10 +28,18 @@ pub struct Arguments {
 /// Runs all of them, and stops at the first that fails.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     test::run(&test::Arguments::default())?;
+    isolation()?;
     let mut cargo = command(setup::cargo());
-    cargo.args(["nextest", "run", "--package", "eci-fs", "--test", "vm"]);
-    cargo.args(["--no-capture", "--run-ignored", "all", "isolation::"]);
-    cargo.env("ECI_FS_VM_ISOLATION", "all");
+    cargo.args([
+        "nextest",
+        "run",
+        "--package",
+        "eci-fs",
+        "--test",
+        "container",
+    ]);
+    cargo.args(["--profile", "soak", "--no-capture", "isolation::locked::"]);
+    cargo.env("ECI_FS_BREACHES", "all");
     run_command(cargo.current_dir(workspace_root()))?;
     // Not as released: these tests change the sizes of views, which only a build with debugging aids lets them do.
     let mut cargo = command(setup::cargo());
@@ -42,4 +50,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
     soak::run(&arguments.soak)?;
     fuzz::run(&fuzz::Arguments::lasting(FUZZED))?;
     attack::run(&attack::Arguments::default())
+}
+
+/// Runs the whole matrix of isolation: each engine with each runtime on this host, then each runtime, and docker and
+/// podman, with each kernel in virtual machines.
+fn isolation() -> Result<()> {
+    for (binary, ignored) in [("engines", "only"), ("vm", "all")] {
+        let mut cargo = command(setup::cargo());
+        cargo.args(["nextest", "run", "--package", "eci-fs", "--test", binary]);
+        cargo.args(["--no-capture", "--run-ignored", ignored, "isolation::"]);
+        cargo.env("ECI_FS_VM_ISOLATION", "all");
+        run_command(cargo.current_dir(workspace_root()))?;
+    }
+    Ok(())
 }

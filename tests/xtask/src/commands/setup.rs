@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 
 use crate::paths::target_dir;
 use crate::process::{command, run as run_command};
+use crate::vm::{newer_runtimes, said_versions};
 
 /// Debian packages, and what needs them.
 const PACKAGES: &[(&str, &str)] = &[
@@ -20,6 +21,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "is asked for the CPUs that it measures in tests",
     ),
     ("btop", "its screen is read in tests"),
+    (
+        "btrfs-progs",
+        "makes the disks of isolated containers in tests",
+    ),
     ("bubblewrap", "an engine that containers are tested with"),
     (
         "busybox-static",
@@ -117,6 +122,10 @@ const PACKAGES: &[(&str, &str)] = &[
         "valgrind",
         "counts the instructions that rendering a view takes",
     ),
+    (
+        "xfsprogs",
+        "makes the disks of isolated containers in tests",
+    ),
     ("xz-utils", "unpacks modules of kernels"),
     ("zabbix-agent", "is asked for the memory in tests"),
     ("zstd", "unpacks modules of kernels"),
@@ -184,8 +193,17 @@ pub(super) fn run() -> Result<ExitCode> {
     install_packages()?;
     install_tools()?;
     install_programs()?;
+    unpack_runtimes()?;
     unpack_selftests()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Unpacks runc and crun of a newer release below the target directory: those of the host's release know no time
+/// namespaces.
+fn unpack_runtimes() -> Result<()> {
+    let versions = said_versions(&newer_runtimes()?)?;
+    println!("setup: {} are unpacked beside", versions.join(" and "));
+    Ok(())
 }
 
 /// The archive of the package linux-source-6.1, and the folder in it with the kernel's tests of /proc.

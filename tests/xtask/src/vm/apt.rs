@@ -19,22 +19,7 @@ pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg
 ///
 /// Nothing is installed, and dependencies have to be named too.
 pub fn packages(kernel: Kernel, names: &[&str]) -> Result<PathBuf> {
-    unpacked(kernel.suite(), names, Extent::Alone)
-}
-
-/// Returns the folder with these packages and all their dependencies, from any Debian release.
-pub fn packages_and_dependencies(suite: &str, names: &[&str]) -> Result<PathBuf> {
-    unpacked(suite, names, Extent::WithDependencies)
-}
-
-/// The packages that are unpacked besides the named ones.
-#[derive(Debug, Clone, Copy)]
-enum Extent {
-    Alone,
-    WithDependencies,
-}
-
-fn unpacked(suite: &str, names: &[&str], extent: Extent) -> Result<PathBuf> {
+    let suite = kernel.suite();
     let odd = |name: &&&str| {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
         !name.starts_with(|first: char| first.is_ascii_alphanumeric()) || !name.bytes().all(known)
@@ -42,35 +27,26 @@ fn unpacked(suite: &str, names: &[&str], extent: Extent) -> Result<PathBuf> {
     if let Some(name) = names.iter().find(odd) {
         bail!("`{name}` is no name of a package");
     }
-    let with = match extent {
-        Extent::Alone => "",
-        Extent::WithDependencies => "-and-dependencies",
-    };
-    let name = format!("{suite}-{}{with}", names.join("-"));
+    let name = format!("{suite}-{}", names.join("-"));
     let dir = target_dir().join("vm").join(name);
     let _lock = lock(&dir)?;
     let root = dir.join("root");
     if !root.exists() {
         let list = names.join(", ");
         eprintln!("vm: fetching {list} of Debian {suite}");
-        fetch(suite, names, extent, &dir)
+        fetch(suite, names, &dir)
             .with_context(|| format!("cannot fetch {list} into {}", dir.display()))?;
     }
     Ok(root)
 }
 
 /// Fetches, checks and unpacks; `root` appears only when all of that has succeeded.
-fn fetch(suite: &str, names: &[&str], extent: Extent, dir: &Path) -> Result<()> {
-    let apt = Apt::new(suite, &dir.join("apt"))?;
+fn fetch(suite: &str, names: &[&str], dir: &Path) -> Result<()> {
+    let apt = Apt::new(&[suite], &dir.join("apt"))?;
     let unpacked = dir.join("unpacked");
     remove_tree(&unpacked)?;
-    match extent {
-        Extent::Alone => {
-            for name in names {
-                apt.unpack(name, &unpacked)?;
-            }
-        }
-        Extent::WithDependencies => apt.unpack_all(names, &unpacked)?,
+    for name in names {
+        apt.unpack(name, &unpacked)?;
     }
     fs::rename(&unpacked, dir.join("root")).context("cannot rename the unpacked packages")?;
     remove_tree(&dir.join("apt"))
@@ -105,16 +81,21 @@ pub(super) struct Apt {
 }
 
 impl Apt {
-    /// Sets up apt for `suite` below `dir` and fetches that release's index.
-    pub(super) fn new(suite: &str, dir: &Path) -> Result<Self> {
+    /// Sets up apt for these releases below `dir` and fetches their indexes.
+    pub(super) fn new(suites: &[&str], dir: &Path) -> Result<Self> {
         remove_tree(dir)?;
         for sub in ["lists/partial", "cache/archives/partial"] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
         let sources = dir.join("sources.list");
-        let line = format!("deb [signed-by={KEYRING}] {} {suite} main\n", mirror()?);
-        fs::write(&sources, line).with_context(|| format!("cannot write {}", sources.display()))?;
+        let mirror = mirror()?;
+        let lines: String = suites
+            .iter()
+            .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+            .collect();
+        fs::write(&sources, lines)
+            .with_context(|| format!("cannot write {}", sources.display()))?;
         let config = dir.join("apt.conf");
         // The host's own configuration still sets proxies and the like. Sandbox::User: the unprivileged user of apt
         // may not be able to reach the target directory.
@@ -170,18 +151,27 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
         extract(&self.download(package)?, into)
     }
 
-    /// Downloads and unpacks packages with all their dependencies. apt compares them with the index itself.
-    fn unpack_all(&self, packages: &[&str], into: &Path) -> Result<()> {
+    /// Returns the versions of a package that the indexes have.
+    pub(super) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = output(self.command("apt-cache").args(["madison", package]))?;
+        let columns = |line: &str| line.split('|').nth(1).map(|word| word.trim().to_owned());
+        Ok(table.lines().filter_map(columns).collect())
+    }
+
+    /// Downloads packages (`NAME` or `NAME=VERSION`) with all their dependencies, and returns the archives. apt compares
+    /// them with the indexes itself.
+    pub(super) fn download_all(&self, packages: &[String]) -> Result<Vec<PathBuf>> {
         let options = ["-qq", "--yes", "--no-install-recommends", "--download-only"];
         let mut install = self.command("apt-get");
         output(install.args(options).arg("install").args(packages))?;
+        let mut archives = Vec::new();
         for entry in fs::read_dir(self.dir.join("cache/archives"))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "deb") {
-                extract(&path, into)?;
+                archives.push(path);
             }
         }
-        Ok(())
+        Ok(archives)
     }
 
     /// Downloads a package and compares its SHA256 with the index.
@@ -197,13 +187,7 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(is_it)
             .with_context(|| format!("apt-get download left no {package}"))?;
-        let line = output(command("sha256sum").arg(&archive))?;
-        // A name with odd characters makes sha256sum begin the line with a backslash.
-        let sum = line
-            .trim_start_matches('\\')
-            .split(' ')
-            .next()
-            .unwrap_or_default();
+        let sum = sha256(&archive)?;
         if sum != expected {
             bail!(
                 "{} has SHA256 {sum}, the index says {expected}",
@@ -214,8 +198,16 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
     }
 }
 
+/// Returns the SHA256 of a file, in hexadecimal digits.
+pub(super) fn sha256(path: &Path) -> Result<String> {
+    let line = output(command("sha256sum").arg(path))?;
+    // A name with odd characters makes sha256sum begin the line with a backslash.
+    let sum = line.trim_start_matches('\\').split(' ').next();
+    Ok(sum.unwrap_or_default().to_owned())
+}
+
 /// Unpacks a package into a folder.
-fn extract(archive: &Path, into: &Path) -> Result<()> {
+pub(super) fn extract(archive: &Path, into: &Path) -> Result<()> {
     let mut unpack = command("dpkg-deb");
     output(unpack.arg("--extract").arg(archive).arg(into))?;
     Ok(())

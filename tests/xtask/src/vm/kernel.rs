@@ -103,7 +103,7 @@ impl KernelFiles {
 
     /// Fetches, checks and unpacks; `root` appears only when all of that has succeeded.
     fn download(kernel: Kernel, dir: &Path) -> Result<()> {
-        let apt = Apt::new(kernel.suite(), &dir.join("apt"))?;
+        let apt = Apt::new(&[kernel.suite()], &dir.join("apt"))?;
         let package = depended(&apt, META_PACKAGE, "linux-image-")?;
         let package = package.with_context(|| format!("{META_PACKAGE} names no kernel"))?;
         let unpacked = dir.join("unpacked");

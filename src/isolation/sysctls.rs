@@ -1,5 +1,4 @@
-//! The settings below /proc/sys/net, which each network namespace has for itself. Those of an interface do not move with
-//! it.
+//! The settings in /proc/sys that each network or ipc namespace has for itself. Those of an interface do not move with it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,8 +8,21 @@ use std::path::{Path, PathBuf};
 
 use eci_fs_protocol::error::{Error, Result};
 
-/// The directory of the settings. What is in it depends on the namespace of the thread that looks.
-const DIRECTORY: &str = "/proc/sys/net";
+/// The settings of a network namespace. What is in the directory depends on the namespace of the thread that looks.
+pub(super) const OF_NETWORKS: [&str; 1] = ["/proc/sys/net"];
+
+/// The settings of an ipc namespace (ipc_namespaces(7)): files, and a directory.
+pub(super) const OF_IPC: [&str; 9] = [
+    "/proc/sys/fs/mqueue",
+    "/proc/sys/kernel/msgmax",
+    "/proc/sys/kernel/msgmnb",
+    "/proc/sys/kernel/msgmni",
+    "/proc/sys/kernel/sem",
+    "/proc/sys/kernel/shmall",
+    "/proc/sys/kernel/shmmax",
+    "/proc/sys/kernel/shmmni",
+    "/proc/sys/kernel/shm_rmid_forced",
+];
 
 /// The most settings. Some hundred interfaces have as many.
 const MAX_SETTINGS: usize = 65_536;
@@ -18,19 +30,31 @@ const MAX_SETTINGS: usize = 65_536;
 /// The number of passes over all settings. Some settings change others (ip_forward does).
 const PASSES: usize = 3;
 
-/// The settings of a network namespace, by their paths.
+/// The settings of a namespace, by their paths.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sysctls(BTreeMap<PathBuf, Vec<u8>>);
 
 impl Sysctls {
-    /// Reads those of the namespace of this thread.
+    /// Reads those of the namespace of this thread, at these paths.
     ///
     /// # Errors
-    /// When the directory cannot be read, or has more than [`MAX_SETTINGS`] files.
-    pub(super) fn read() -> Result<Self> {
+    /// When a directory cannot be read, or has more than [`MAX_SETTINGS`] files.
+    pub(super) fn read(paths: &[&str]) -> Result<Self> {
         let mut this = Self::default();
-        this.add(Path::new(DIRECTORY))?;
+        for path in paths.iter().map(Path::new) {
+            match path.is_dir() {
+                true => this.add(path)?,
+                false => this.add_file(path.to_owned()),
+            }
+        }
         Ok(this)
+    }
+
+    /// A file that cannot be read has no value: it is not there, or writing to it starts an action.
+    fn add_file(&mut self, path: PathBuf) {
+        if let Ok(value) = fs::read(&path) {
+            self.0.insert(path, value);
+        }
     }
 
     fn add(&mut self, dir: &Path) -> Result<()> {
@@ -40,13 +64,12 @@ impl Sysctls {
             let path = entry.path();
             if entry.file_type().map_err(trouble)?.is_dir() {
                 self.add(&path)?;
-            } else if let Ok(value) = fs::read(&path) {
-                // A file that cannot be read has no value: writing to it starts an action.
-                self.0.insert(path, value);
+            } else {
+                self.add_file(path);
             }
             if self.0.len() > MAX_SETTINGS {
                 return Err(Error::refused(format!(
-                    "the network has more than {MAX_SETTINGS} settings"
+                    "the namespace has more than {MAX_SETTINGS} settings"
                 )));
             }
         }

@@ -1,4 +1,4 @@
-//! A network namespace that an engine made before the container, and keeps as a mount.
+//! A namespace that an engine made before the container, and keeps as a mount.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,13 +8,10 @@ use std::time::{Duration, Instant};
 
 use eci_fs_protocol::error::{Error, Result};
 use rustix::event::Timespec;
-use rustix::fs::{
-    CWD, FlockOperation, Mode, OFlags, ResolveFlags, flock, fstat, fstatfs, open, openat2,
-};
-use rustix::io::Errno;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat2};
 
 use super::namespace_id;
-use crate::isolation::owned_namespace;
+use crate::isolation::owned_namespace::{self, Kind};
 
 /// The type of file system of a namespace that is mounted (NSFS_MAGIC).
 const NAMESPACES: rustix::fs::FsWord = 0x6e73_6673;
@@ -22,7 +19,7 @@ const NAMESPACES: rustix::fs::FsWord = 0x6e73_6673;
 /// The most threads of the host that are looked at.
 const MAX_THREADS: usize = 1 << 20;
 
-/// The time for which a process of the host may be in a network without having it.
+/// The time for which a process of the host may be in a namespace without having it.
 const PASSING: Duration = Duration::from_secs(1);
 
 /// The pause between two looks.
@@ -31,31 +28,31 @@ const PAUSE: Timespec = Timespec {
     tv_nsec: 20_000_000,
 };
 
-/// A network namespace, and the path at which it is mounted.
+/// A namespace, and the path at which it is mounted.
 #[derive(Debug)]
-pub(in crate::isolation) struct EngineNetwork {
+pub(in crate::isolation) struct EngineNamespace {
+    kind: Kind,
     /// The path without symbolic links.
     path: PathBuf,
-    /// The namespace. Each start locks it while it replaces it.
     namespace: OwnedFd,
 }
 
-/// The use of a network namespace.
+/// The use of a namespace.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Usage {
     /// Nobody uses it, so the container can get one of its own in its place.
     Unused,
     /// Processes of another container are in it. This is the directory in /proc of one that is in the user namespace to
-    /// which the network belongs.
+    /// which the namespace belongs.
     Container(PathBuf),
     /// It is the host's, or a process of the host is in it, or only processes that are not in its user namespace are.
     Host,
 }
 
-impl EngineNetwork {
-    /// Opens the network namespace that is mounted at `path`. There is none if the path goes through a link that the
+impl EngineNamespace {
+    /// Opens the namespace of this kind that is mounted at `path`. There is none if the path goes through a link that the
     /// kernel follows by itself, as `/proc/PID/root` is: such a path means another file at another moment.
-    pub(super) fn open(path: &Path) -> Option<Self> {
+    pub(super) fn open(path: &Path, kind: Kind) -> Option<Self> {
         let find = |path: &Path, resolve| {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             openat2(CWD, path, flags, Mode::empty(), resolve).ok()
@@ -69,7 +66,16 @@ impl EngineNetwork {
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let namespace = open(path_of(&found), flags, Mode::empty()).ok()?;
-        Some(Self { path, namespace })
+        Some(Self {
+            kind,
+            path,
+            namespace,
+        })
+    }
+
+    /// Returns the kind of the namespace.
+    pub(in crate::isolation) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Returns the path without symbolic links.
@@ -99,29 +105,27 @@ impl EngineNetwork {
         ))
     }
 
-    /// Locks the namespace against other starts, as long as this lives.
-    ///
-    /// # Errors
-    /// When another process has the lock. After its end the namespace would be another one.
-    pub(super) fn lock(&self) -> Result<()> {
-        let lock = FlockOperation::NonBlockingLockExclusive;
-        flock(&self.namespace, lock).map_err(|errno| match errno {
-            Errno::WOULDBLOCK => changed(&self.path, super::GIVEN),
-            errno => Error::io("lock", &self.path, errno),
-        })
+    /// Returns the name in /proc/PID/ns of its kind.
+    fn file(&self) -> &'static str {
+        match self.kind {
+            Kind::Network => "net",
+            Kind::Ipc => "ipc",
+            Kind::Uts => "uts",
+            Kind::Time => "time",
+        }
     }
 
-    /// Returns true if the network belongs to `user_namespace`.
+    /// Returns true if the namespace belongs to `user_namespace`.
     pub(super) fn belongs_to(&self, user_namespace: impl AsFd) -> bool {
         owned_namespace::owner(&self.namespace).is_ok_and(|owner| is_same(owner, user_namespace))
     }
 
-    /// Returns the use of the network. `own` is the host's user namespace.
+    /// Returns the use of the namespace. `own` is the host's user namespace.
     pub(super) fn usage(&self, proc: &Path, own: Option<&Path>) -> Usage {
         // The link to a descriptor of a mount has the path of the mount.
         let stat = fstat(&self.namespace).ok();
-        let id = stat.map(|stat| PathBuf::from(format!("net:[{}]", stat.st_ino)));
-        let host = namespace_id(&proc.join("self/ns/net"));
+        let id = stat.map(|stat| PathBuf::from(format!("{}:[{}]", self.file(), stat.st_ino)));
+        let host = namespace_id(&proc.join("self/ns").join(self.file()));
         let owner = owned_namespace::owner(&self.namespace);
         let owner = owner.ok().and_then(|owner| namespace_id(&path_of(&owner)));
         let (Some(id), Some(host), Some(owner)) = (id, host, owner) else {
@@ -130,10 +134,10 @@ impl EngineNetwork {
         if id == host {
             return Usage::Host;
         }
-        // A program of the host may look into a network for a moment, as those that set it up do.
+        // A program of the host may look into a namespace for a moment, as those that set it up do.
         let end = Instant::now() + PASSING;
         loop {
-            let usage = users(proc, &id, &owner, own);
+            let usage = users(proc, self.file(), &id, &owner, own);
             if usage != Usage::Host || Instant::now() >= end {
                 return usage;
             }
@@ -143,9 +147,9 @@ impl EngineNetwork {
     }
 }
 
-/// Returns the error for a network that is not as it was when the container was decided about.
+/// Returns the error for a namespace that is not as it was when the container was decided about.
 pub(super) fn changed(path: &Path, what: &str) -> Error {
-    Error::refused(format!("the network at {} {what}", path.display()))
+    Error::refused(format!("the namespace at {} {what}", path.display()))
         .remedy("start the container again")
 }
 
@@ -160,9 +164,10 @@ fn path_of(descriptor: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 
-/// Returns the use of the network namespace `id`, which belongs to the user namespace `owner`. A thread can be in another
-/// network than its process, and outlives the first thread of that, so all threads are looked at.
-pub(super) fn users(proc: &Path, id: &Path, owner: &Path, own: Option<&Path>) -> Usage {
+/// Returns the use of the namespace `id`, which belongs to the user namespace `owner`. `file` is the name in /proc/PID/ns of
+/// its kind. A thread can be in another one than its process, and outlives the first thread of that, so all threads are
+/// looked at.
+pub(super) fn users(proc: &Path, file: &str, id: &Path, owner: &Path, own: Option<&Path>) -> Usage {
     let Ok(processes) = numbered(proc) else {
         return Usage::Host;
     };
@@ -177,11 +182,11 @@ pub(super) fn users(proc: &Path, id: &Path, owner: &Path, own: Option<&Path>) ->
                 return Usage::Host;
             }
             let user = || namespace_id(&thread.join("ns/user"));
-            let user = match fs::read_link(thread.join("ns/net")) {
-                Ok(network) if network == id => user(),
+            let user = match fs::read_link(thread.join("ns").join(file)) {
+                Ok(other) if other == id => user(),
                 // It has ended.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                // It may be in this network. Of one that has ended, the user namespace cannot be read either.
+                // It may be in this one. Of one that has ended, the user namespace cannot be read either.
                 Err(_) => user().filter(|user| user == owner),
                 Ok(_) => continue,
             };
@@ -236,7 +241,7 @@ mod tests {
             }
         }
         let [id, owner, own] = [ID, OWNER, HOST].map(Path::new);
-        match users(dir.path(), id, owner, Some(own)) {
+        match users(dir.path(), "net", id, owner, Some(own)) {
             Usage::Container(process) => {
                 Usage::Container(process.strip_prefix(dir.path()).unwrap().to_owned())
             }
@@ -285,7 +290,10 @@ mod tests {
     #[test]
     fn a_path_by_way_of_a_link_of_the_kernel_is_no_mount_of_a_network() {
         for path in ["/proc/self/ns/net", "/proc/self/root/proc/self/ns/net", "/"] {
-            assert!(EngineNetwork::open(Path::new(path)).is_none(), "{path}");
+            assert!(
+                EngineNamespace::open(Path::new(path), Kind::Network).is_none(),
+                "{path}"
+            );
         }
     }
 }

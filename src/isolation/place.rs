@@ -1,4 +1,4 @@
-//! The path at which an engine keeps a network namespace.
+//! The path at which an engine keeps a namespace.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -21,18 +21,18 @@ pub(super) fn check(path: &Path, mounts: &[Mount]) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(format!(
-        "{} is not the mount of a network namespace that can be replaced",
+        "{} is not the mount of a namespace that can be replaced",
         path.display()
     )))
 }
 
-/// Mounts `network` at `path` in the place of the namespace there. The engine unmounts once and then removes the file, so
+/// Mounts `namespace` at `path` in the place of the namespace there. The engine unmounts once and then removes the file, so
 /// nothing may stay below.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn replace(path: &Path, network: impl AsFd) -> Result<()> {
-    let own = format!("/proc/self/fd/{}", network.as_fd().as_raw_fd());
+pub(super) fn replace(path: &Path, namespace: impl AsFd) -> Result<()> {
+    let own = format!("/proc/self/fd/{}", namespace.as_fd().as_raw_fd());
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, own, flags).map_err(|e| Error::io("clone", path, e))?;
     let attach = |flags| {
