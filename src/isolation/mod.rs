@@ -161,10 +161,8 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     if let Some(Ok(time)) = time {
         edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
     }
-    match calls {
-        Choice::Trap(calls) => edits.system_calls = Some(calls),
-        Choice::Unable(why) => clones.notes.push(why),
-        Choice::Unwanted => {}
+    if let Choice::Trap(calls) = calls {
+        edits.system_calls = Some(calls);
     }
     if bundle.locks.is_some() {
         let taken = TakenOver::of(bundle.container, range.ids);

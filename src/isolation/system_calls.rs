@@ -1,44 +1,94 @@
 //! The system calls of an isolated container that a supervisor answers, as far as its runtime can hand it the filter.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use eci_fs_mountd::config::Isolation;
 use eci_fs_mountd::runtime_dir::SYSTEM_CALLS;
-use eci_fs_protocol::error::Result;
+use eci_fs_protocol::error::{Error, Result};
+use serde::Deserialize;
 
 use super::Bundle;
-use super::runtime_version::Version;
+use super::runtime_version::{self, Version};
 use crate::oci::annotations;
-use crate::oci::isolation::{SystemCalls, Trapped};
+use crate::oci::isolation::{KEEP_SPECULATION, NOTIFY, SystemCalls, Trapped, WAIT_KILLABLE};
 
-/// The first version of each runtime that knows the key `listenerPath`.
-const LISTENERS: [(&str, [u32; 3]); 2] = [("runc", [1, 1, 0]), ("crun", [1, 0, 0])];
+/// The first version of each runtime that knows the key `listenerPath`, and passes all flags of filters on, of those that do not
+/// say what their features are.
+const SILENT: [(&str, [u32; 3]); 1] = [("crun", [1, 0, 0])];
 
-/// The first version of each runtime that passes flags of filters on. runc 1.1 refuses a container with one.
-const FLAGS: [(&str, [u32; 3]); 2] = [("runc", [1, 2, 0]), ("crun", [1, 0, 0])];
-
-/// The first version of each runtime that passes the flag on with which only signals that kill end a call which is being
-/// answered. runc 1.3 refuses a container with it.
-const WAIT_KILLABLE: [(&str, [u32; 3]); 1] = [("crun", [1, 8, 1])];
+/// The first version of such a runtime that passes [`WAIT_KILLABLE`] on.
+const SILENT_KILLABLE: [(&str, [u32; 3]); 1] = [("crun", [1, 8, 1])];
 
 /// The first kernel that knows this flag.
 const WAIT_KILLABLE_KERNEL: [u32; 2] = [5, 19];
 
-/// The calls of a container that are trapped, or why none are.
+/// The calls of a container that are trapped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     /// These are.
     Trap(SystemCalls),
     /// None, as it was asked for.
     Unwanted,
-    /// None, because of its runtime. The words are for the log.
-    Unable(String),
 }
 
-/// Returns the calls of the container that are trapped.
+/// The abilities of a runtime that can hand over a filter of system calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Abilities {
+    /// It passes [`KEEP_SPECULATION`] on.
+    keep_speculation: bool,
+    /// It passes [`WAIT_KILLABLE`] on.
+    wait_killable: bool,
+}
+
+/// What a runtime says of its features, as far as it is about filters (features-linux.md of the specification).
+#[derive(Debug, Deserialize)]
+struct Features {
+    linux: Option<LinuxFeatures>,
+}
+
+#[derive(Debug, Deserialize)]
+struct LinuxFeatures {
+    seccomp: Option<SeccompFeatures>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SeccompFeatures {
+    enabled: Option<bool>,
+    actions: Option<Vec<String>>,
+    /// None of a runtime that refuses a container with any flag, or one from before flags were told of.
+    supported_flags: Option<Vec<String>>,
+}
+
+impl Abilities {
+    /// Returns the abilities of a runtime that says so of its version and its features; none if it cannot hand over a filter.
+    fn of(version: Option<&Version>, features: Option<&str>) -> Option<Self> {
+        let Some(features) = features else {
+            let version = version?;
+            let able = version.is_one_of(&SILENT) && version.has_seccomp();
+            return able.then(|| Self {
+                keep_speculation: true,
+                wait_killable: version.is_one_of(&SILENT_KILLABLE),
+            });
+        };
+        let features: Features = serde_json::from_str(features).ok()?;
+        let seccomp = features.linux?.seccomp?;
+        let can_notify = seccomp.actions?.iter().any(|action| action == NOTIFY);
+        let flags = seccomp.supported_flags.unwrap_or_default();
+        let has = |flag: &str| flags.iter().any(|one| one == flag);
+        (seccomp.enabled == Some(true) && can_notify).then(|| Self {
+            keep_speculation: has(KEEP_SPECULATION),
+            wait_killable: has(WAIT_KILLABLE),
+        })
+    }
+}
+
+/// Returns the calls of the container that are trapped. `version` is the runtime's, if it is known.
 ///
 /// # Errors
-/// When its annotation is neither true nor false, or is not allowed.
+/// When its annotation is neither true nor false, or is not allowed, and when calls are to be trapped and the runtime cannot
+/// hand over a filter.
 pub(super) fn of(
     bundle: &Bundle<'_>,
     version: Option<&Version>,
@@ -48,14 +98,15 @@ pub(super) fn of(
     if !wanted.unwrap_or(settings.system_calls) {
         return Ok(Choice::Unwanted);
     }
-    let able = version.filter(|version| version.is_one_of(&LISTENERS) && version.has_seccomp());
-    let Some(version) = able else {
+    let features = runtime_version::features(bundle.runtime, bundle.runtime_dir);
+    let abilities = Abilities::of(version, features.as_deref()).ok_or_else(|| {
         let runtime = bundle.runtime.display();
         let said = version.map_or_else(|| "of another kind".to_owned(), Version::to_string);
-        return Ok(Choice::Unable(format!(
-            "its calls of sysinfo(2) are not trapped: {runtime} ({said}) cannot hand over a filter of system calls"
-        )));
-    };
+        Error::refused(format!(
+            "the runtime {runtime} ({said}) cannot hand over a filter of system calls, so sysinfo(2) would tell of the host"
+        ))
+        .remedy("use runc or crun, or set system-calls = false in [isolation]")
+    })?;
     let release = rustix::system::uname()
         .release()
         .to_string_lossy()
@@ -63,8 +114,8 @@ pub(super) fn of(
     Ok(Choice::Trap(SystemCalls {
         listener: bundle.runtime_dir.join(SYSTEM_CALLS),
         metadata: bundle.key.to_owned(),
-        keep_speculation: version.is_one_of(&FLAGS),
-        wait_killable: version.is_one_of(&WAIT_KILLABLE)
+        keep_speculation: abilities.keep_speculation,
+        wait_killable: abilities.wait_killable
             && kernel_is_at_least(&release, WAIT_KILLABLE_KERNEL),
     }))
 }
@@ -84,16 +135,14 @@ pub(super) fn note(trapped: Trapped) -> Option<&'static str> {
         Trapped::Refused => {
             Some("its seccomp profile refuses sysinfo(2), so that call stays refused")
         }
-        Trapped::OtherListener => Some(
-            "its calls of sysinfo(2) are not trapped: its seccomp profile names another listener",
-        ),
+        Trapped::OtherListener => {
+            Some("its seccomp profile names another listener, so sysinfo(2) is refused")
+        }
     }
 }
 
 /// Checks that the daemon takes filters, before the runtime finds that out with darker words.
 pub(super) fn check_listener(path: &Path) -> Result<()> {
-    use eci_fs_protocol::error::Error;
-    use std::os::unix::net::UnixStream;
     UnixStream::connect(path).map(drop).map_err(|e| {
         Error::io("connect to", path, e).remedy(
             "eci-mountd takes filters of system calls there: restart it, or set system-calls = false in [isolation]",
@@ -105,34 +154,67 @@ pub(super) fn check_listener(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn abilities(version: &str, features: Option<&str>) -> Option<(bool, bool)> {
+        let abilities = Abilities::of(Version::parse(version).as_ref(), features);
+        abilities.map(|abilities| (abilities.keep_speculation, abilities.wait_killable))
+    }
+
     #[test]
     fn only_runtimes_that_were_built_with_seccomp_hand_filters_over() {
-        for (version, able, killable) in [
-            (
-                "runc version 1.1.5+ds1\ncommit: x\nlibseccomp: 2.5.4\n",
-                true,
-                false,
-            ),
-            ("runc version 1.3.6\nspec: 1.2.0\n", false, false),
-            ("runc version 1.0.3\nlibseccomp: 2.5.4\n", false, false),
+        for (version, able) in [
             (
                 "crun version 1.8.1\n+SYSTEMD +CAP +SECCOMP +EBPF\n",
-                true,
-                true,
+                Some((true, true)),
             ),
-            ("crun version 1.28\n+SYSTEMD +CAP +EBPF\n", false, true),
-            ("crun version 1.5\n+SECCOMP\n", true, false),
-            ("youki version: 0.7.0\n", false, false),
-            ("", false, false),
+            ("crun version 1.5\n+SECCOMP\n", Some((true, false))),
+            ("crun version 1.28\n+SYSTEMD +CAP +EBPF\n", None),
+            ("crun version 0.21\n+SECCOMP\n", None),
+            // From 1.1 it tells of its features.
+            ("runc version 1.0.3\nlibseccomp: 2.5.4\n", None),
+            ("youki version 0.7.0\n", None),
+            ("", None),
         ] {
-            let known = Version::parse(version);
-            let is_able = known
-                .as_ref()
-                .is_some_and(|v| v.is_one_of(&LISTENERS) && v.has_seccomp());
-            assert_eq!(is_able, able, "{version}");
-            let knows = known.is_some_and(|v| v.is_one_of(&WAIT_KILLABLE));
-            assert_eq!(knows, killable, "{version}");
+            assert_eq!(abilities(version, None), able, "{version}");
         }
+    }
+
+    #[test]
+    fn what_a_runtime_says_of_its_features_decides() {
+        let says = |seccomp: &str| {
+            let features =
+                format!(r#"{{"ociVersionMin":"1.0.0","linux":{{"seccomp":{seccomp}}}}}"#);
+            // It would be able by its version.
+            abilities("crun version 1.8.1\n+SECCOMP\n", Some(&features))
+        };
+        let notify = r#""actions":["SCMP_ACT_ALLOW","SCMP_ACT_NOTIFY"]"#;
+        // As runc 1.1 and runc 1.3.
+        assert_eq!(
+            says(&format!(r#"{{"enabled":true,{notify}}}"#)),
+            Some((false, false))
+        );
+        let flags = r#""knownFlags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],"supportedFlags":["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#;
+        assert_eq!(
+            says(&format!(r#"{{"enabled":true,{notify},{flags}}}"#)),
+            Some((true, false))
+        );
+        let flags = r#""supportedFlags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]"#;
+        assert_eq!(
+            says(&format!(r#"{{"enabled":true,{notify},{flags}}}"#)),
+            Some((false, true))
+        );
+        for unable in [
+            "null".to_owned(),
+            "{}".to_owned(),
+            format!(r#"{{"enabled":false,{notify}}}"#),
+            r#"{"enabled":true,"actions":["SCMP_ACT_ALLOW"]}"#.to_owned(),
+            r#"{"enabled":true}"#.to_owned(),
+        ] {
+            assert_eq!(says(&unable), None, "{unable}");
+        }
+        assert_eq!(
+            abilities("crun version 1.8.1\n+SECCOMP\n", Some("{}")),
+            None
+        );
     }
 
     #[test]

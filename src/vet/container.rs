@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use eci_fs_protocol::vet;
@@ -19,8 +20,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The time that the daemon has to name the views of a container.
 const NAMING_LIMIT: Duration = Duration::from_secs(1);
 
+/// The time after which the daemon is asked again that could not be asked.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The time that a container may use at once, whatever its share is.
 const BURST: Duration = Duration::from_millis(100);
+
+/// The time in which a container gets its share. One that has used it up waits for the share of this time, and not for each
+/// call: a timer for each would cost more than the answers.
+const PERIOD: Duration = Duration::from_millis(10);
+
+/// The most threads that answer calls of one container at a time.
+const MOST_THREADS: usize = 8;
 
 /// The most time that one answer is counted with: the rest of it the supervisor waited.
 const MOST: Duration = Duration::from_micros(100);
@@ -42,6 +53,18 @@ pub(super) struct Container {
     state: Mutex<State>,
     changed: Condvar,
     account: Mutex<Account>,
+    /// The number of threads that answer its calls.
+    threads: AtomicUsize,
+}
+
+/// A thread that answers a call of a container.
+#[derive(Debug)]
+pub(super) struct InHand<'a>(&'a AtomicUsize);
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +103,15 @@ impl Container {
                 nanoseconds: nanoseconds(BURST),
                 at: Instant::now(),
             }),
+            threads: AtomicUsize::new(0),
         }
+    }
+
+    /// Counts this thread as one that answers a call of the container; none if so many do that already that no more may.
+    pub(super) fn take_in_hand(&self) -> Option<InHand<'_>> {
+        let before = self.threads.fetch_add(1, Ordering::SeqCst);
+        let in_hand = InHand(&self.threads);
+        (before < MOST_THREADS).then_some(in_hand)
     }
 
     /// Takes the answer of the daemon, which names the views of the container.
@@ -149,14 +180,20 @@ impl Container {
         self.changed.notify_all();
     }
 
-    /// Asks the daemon for the views.
+    /// Asks the daemon for the views. While there is none, or it takes nothing, it is asked again.
     fn find_views(&self, host: &Host) -> Option<Arc<[OwnedFd; 3]>> {
         let end = Instant::now() + NAMING_LIMIT;
         let mut state = self.state.lock();
         let before = state.named;
-        host.ask_for_views(&self.name)?;
+        let mut asked = false;
         while state.named == before {
-            if self.changed.wait_until(&mut state, end).timed_out() {
+            asked = asked || host.ask_for_views(&self.name).is_some();
+            let until = match asked {
+                true => end,
+                false => end.min(Instant::now() + ASK_AGAIN),
+            };
+            let late = self.changed.wait_until(&mut state, until).timed_out();
+            if late && Instant::now() >= end {
                 return None;
             }
         }
@@ -177,7 +214,8 @@ impl Container {
         account.nanoseconds -= nanoseconds(took.min(MOST));
         account.at = now;
         let owed = u64::try_from(-account.nanoseconds).ok()?;
-        (owed > 0).then(|| Duration::from_nanos(owed.saturating_mul(100) / share.unsigned_abs()))
+        let earning = Duration::from_nanos(owed.saturating_mul(100) / share.unsigned_abs());
+        (owed > 0).then(|| earning + PERIOD)
     }
 }
 
@@ -204,7 +242,10 @@ mod tests {
         let owing = (0..2000).filter_map(|_| container.charge(Duration::from_secs(1)));
         let longest = owing.max().unwrap();
         // 100 us of each of 1999 answers cost four times as long, and what was earned meanwhile is subtracted.
-        assert!(longest <= Duration::from_millis(800), "{longest:?}");
+        assert!(
+            longest <= Duration::from_millis(800) + PERIOD,
+            "{longest:?}"
+        );
         assert!(longest > Duration::from_millis(100), "{longest:?}");
         let free = Container::new(
             name,
@@ -214,5 +255,27 @@ mod tests {
             },
         );
         assert_eq!((0..5000).filter_map(|_| free.charge(MOST)).count(), 0);
+    }
+
+    #[test]
+    fn a_container_holds_up_a_bounded_number_of_threads() {
+        let name = vet::Container {
+            pid: 1,
+            id: "c".to_owned(),
+        };
+        let settings = Settings {
+            freshness: Duration::ZERO,
+            share: 0,
+        };
+        let container = Container::new(name, settings);
+        let mut taken: Vec<_> = (0..MOST_THREADS)
+            .map(|_| container.take_in_hand())
+            .collect();
+        assert!(taken.iter().all(Option::is_some));
+        for _ in 0..3 {
+            assert!(container.take_in_hand().is_none());
+        }
+        taken.pop();
+        assert!(container.take_in_hand().is_some());
     }
 }

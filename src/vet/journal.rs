@@ -59,7 +59,10 @@ impl Slot {
     ///
     /// # Errors
     /// The kernel's; ENOENT when the process does not wait any more.
-    pub(super) fn receive(&mut self, listener: BorrowedFd<'_>) -> io::Result<seccomp_notif> {
+    pub(super) fn receive(
+        &mut self,
+        listener: BorrowedFd<'_>,
+    ) -> Result<seccomp_notif, rustix::io::Errno> {
         // The kernel refuses memory that is not zero.
         self.clear();
         // SAFETY: the pointer is that of a slot, which is large enough for the value that the kernel writes
@@ -73,7 +76,7 @@ impl Slot {
         };
         match done {
             0 => Ok(self.read()),
-            _ => Err(io::Error::last_os_error()),
+            _ => Err(last_error()),
         }
     }
 
@@ -99,6 +102,12 @@ impl Slot {
         // `at` is that of a slot within the mapping, which is aligned to a page.
         self.journal.0.as_mut_ptr().wrapping_add(self.at).cast()
     }
+}
+
+/// Returns the error of the call before.
+fn last_error() -> rustix::io::Errno {
+    // It always has a number.
+    rustix::io::Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO)
 }
 
 /// The requests of a listener besides the taking: each is one ioctl.

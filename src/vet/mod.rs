@@ -12,6 +12,7 @@
 //! | `figures` | `struct sysinfo` |
 //! | `host` | reads views, opens the memory of threads, speaks to the daemon |
 //! | `journal` | takes requests, so that none is lost with this process |
+//! | `turns` | the listeners that wait for a later moment |
 //! | `sandbox` | gives up everything else |
 
 mod container;
@@ -20,6 +21,7 @@ mod host;
 mod journal;
 mod pool;
 mod sandbox;
+mod turns;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -30,6 +32,7 @@ use eci_fs_protocol::channel::Channel;
 use eci_fs_protocol::vet::{FromVet, Listener, PAGE, ToVet, VERSION};
 use rustix::event::epoll::{self, CreateFlags};
 use rustix::net::SocketFlags;
+use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
 
 use container::Settings;
 use host::Host;
@@ -50,6 +53,7 @@ struct Vet {
 /// # Errors
 /// When the first packet is not what it must be, or privileges cannot be given up.
 pub fn serve(channel: OwnedFd) -> io::Result<()> {
+    end_with_the_first_panic();
     let channel = Channel::new(channel);
     let Some((first, fds)) = channel.recv::<ToVet>()? else {
         return Ok(());
@@ -73,6 +77,16 @@ pub fn serve(channel: OwnedFd) -> io::Result<()> {
     }
 }
 
+/// Has a panic of any thread end the process. A process that has lost a thread may leave calls without an answer; the next one
+/// answers them all.
+fn end_with_the_first_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
+}
+
 fn start(first: &ToVet, fds: Vec<OwnedFd>) -> io::Result<Vet> {
     let ToVet::Start {
         version,
@@ -89,13 +103,17 @@ fn start(first: &ToVet, fds: Vec<OwnedFd>) -> io::Result<Vet> {
     let host = Arc::new(Host::open()?);
     let memory = Journal::of(&journal)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    let timer = timerfd_create(
+        TimerfdClockId::Monotonic,
+        TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+    )?;
     sandbox::confine()?;
     let settings = Settings {
         freshness: Duration::from_millis(freshness_ms),
         share: cpu_share,
     };
     Ok(Vet {
-        pool: Pool::start(Arc::clone(&host), memory, settings, epoll)?,
+        pool: Pool::start(Arc::clone(&host), memory, settings, epoll, timer)?,
         host,
         journal,
         rendezvous,
@@ -140,7 +158,7 @@ impl Vet {
                     return tracing::warn!(?name, "a listener came without its descriptor");
                 };
                 if let Err(error) = self.pool.add(name, fd) {
-                    tracing::error!(%error, "calls of a container cannot be answered");
+                    pool::give_up("calls of a container cannot be waited for", &error);
                 }
             }
             ToVet::Views(name) => {

@@ -1,11 +1,15 @@
-//! The threads that answer. One waits for all listeners. While it answers, another one waits: what holds an answer up, memory
-//! on a slow file system for instance, holds up the calls of that listener and no others.
+//! The threads that answer. Each of them waits for all listeners, and answers the call that it hears of. While it does so,
+//! another one waits: what holds an answer up, memory on a slow file system for instance, holds up the calls of that listener
+//! and no others.
+//!
+//! The number of the threads that wait is counted under a lock, together with the decision that depends on it: the last one that
+//! stops waiting starts another one, and one that has answered ends when enough others wait. So at least one thread waits at
+//! each moment. When none can be started the process ends, and the daemon starts the next one.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -14,22 +18,25 @@ use libc::seccomp_notif;
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 use super::container::{Container, Settings};
 use super::figures::Layout;
 use super::host::Host;
 use super::journal::{Answers, Journal, Slot};
+use super::turns::Turns;
 
 /// The most threads that wait while nothing is to be done.
 const IDLE: usize = 2;
 
-/// The time after which the daemon is told again what it did not take.
+/// The time after which something is tried again that failed for no fault of the container.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Bytes of the stack of a thread.
 const STACK: usize = 128 << 10;
+
+/// The number of the timer, which no listener has.
+const TIMER: u64 = 0;
 
 /// The architecture of the 32-bit programs that run on this one (linux/audit.h), and the number of their sysinfo(2).
 const SHORT: Option<(u32, i32)> = if cfg!(target_arch = "x86_64") {
@@ -43,10 +50,13 @@ const SHORT: Option<(u32, i32)> = if cfg!(target_arch = "x86_64") {
 /// The bit of the system calls of x32.
 const X32: i64 = 0x4000_0000;
 
-/// A descriptor at which the kernel reports trapped calls.
+/// A descriptor at which the kernel reports trapped calls. It is heard of once, and again after [`Pool::listen`]: so one
+/// thread has it in hand, or none.
 #[derive(Debug)]
 struct Listener {
     name: vet::Listener,
+    /// A number that no other listener of this process has or had.
+    number: u64,
     fd: OwnedFd,
     container: Arc<Container>,
     slot: Mutex<Slot>,
@@ -59,15 +69,18 @@ pub(super) struct Pool {
     journal: Journal,
     settings: Settings,
     epoll: OwnedFd,
-    listeners: Mutex<BTreeMap<u32, Arc<Listener>>>,
+    /// By [`Listener::number`].
+    listeners: Mutex<BTreeMap<u64, Arc<Listener>>>,
     containers: Mutex<BTreeMap<vet::Container, Weak<Container>>>,
-    /// Listeners that wait for their container's share, with the time of their turn.
-    delayed: Mutex<BinaryHeap<Reverse<(Instant, u32)>>>,
-    idle: AtomicUsize,
+    turns: Turns<Listener>,
+    /// The last number that was given to a listener.
+    last: AtomicU64,
+    /// The number of threads that wait, or are about to.
+    waiting: Mutex<usize>,
 }
 
 impl Pool {
-    /// Starts the first thread. It is to wait by `epoll`, which nothing uses yet.
+    /// Starts the first thread. It is to wait by `epoll`, and for `timer` (timerfd, monotonic), which nothing uses yet.
     ///
     /// # Errors
     /// When there are no more threads.
@@ -76,6 +89,7 @@ impl Pool {
         journal: Journal,
         settings: Settings,
         epoll: OwnedFd,
+        timer: OwnedFd,
     ) -> io::Result<Arc<Self>> {
         let pool = Arc::new(Self {
             host,
@@ -84,54 +98,47 @@ impl Pool {
             epoll,
             listeners: Mutex::default(),
             containers: Mutex::default(),
-            delayed: Mutex::default(),
-            idle: AtomicUsize::new(0),
+            turns: Turns::new(timer),
+            last: AtomicU64::new(TIMER),
+            waiting: Mutex::new(0),
         });
-        pool.spawn(|pool| pool.serve())?;
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        let data = EventData::new_u64(TIMER);
+        epoll::add(&pool.epoll, pool.turns.timer(), data, flags)?;
+        pool.start_thread(&mut pool.waiting.lock())?;
         Ok(pool)
     }
 
     /// Answers the calls of a listener from now on, and first the one that the supervisor before took.
     ///
     /// # Errors
-    /// When its slot is none, or there are no more descriptors or threads.
-    pub(super) fn add(self: &Arc<Self>, name: vet::Listener, fd: OwnedFd) -> io::Result<()> {
+    /// When its slot is none, or there are no more descriptors.
+    pub(super) fn add(&self, name: vet::Listener, fd: OwnedFd) -> io::Result<()> {
         let slot = self.journal.slot(name.slot);
         let slot = slot.ok_or_else(|| io::Error::other("there is no such slot"))?;
-        let number = name.slot;
         let container = self.container(&name.container);
         Answers(fd.as_fd()).wake_in_place();
-        let is_owed = slot.taken().is_some();
+        // The kernel tells of a request that was taken and not answered as of one that can be written to.
+        let owed = match slot.taken() {
+            Some(_) => EventFlags::OUT,
+            None => EventFlags::empty(),
+        };
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let listener = Arc::new(Listener {
             name,
+            number,
             fd,
             container,
             slot: Mutex::new(slot),
         });
-        let event = EventData::new_u64(u64::from(number));
-        let flags = match is_owed {
-            true => EventFlags::empty(),
-            false => EventFlags::IN,
-        };
         // It is heard of at once, if a call waits.
         self.listeners.lock().insert(number, Arc::clone(&listener));
-        epoll::add(
-            &self.epoll,
-            &listener.fd,
-            event,
-            flags | EventFlags::ONESHOT,
-        )?;
-        if is_owed {
-            self.spawn(move |pool| {
-                let request = listener.slot.lock().taken();
-                if let Some(request) = request {
-                    pool.answer(&listener, &request);
-                }
-                listener.slot.lock().clear();
-                pool.listen(&listener);
-            })?;
-        }
-        Ok(())
+        let flags = EventFlags::IN | EventFlags::ONESHOT | owed;
+        let data = EventData::new_u64(number);
+        epoll::add(&self.epoll, &listener.fd, data, flags).map_err(|error| {
+            self.listeners.lock().remove(&number);
+            error.into()
+        })
     }
 
     /// Returns the listeners that have not ended.
@@ -166,111 +173,139 @@ impl Pool {
         container
     }
 
-    fn spawn(self: &Arc<Self>, work: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
+    /// Starts a thread, which is counted as one that waits from now on.
+    fn start_thread(self: &Arc<Self>, waiting: &mut usize) -> io::Result<()> {
         let pool = Arc::clone(self);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("calls".to_owned())
-            .stack_size(STACK)
-            .spawn(move || work(&pool))
-            .map(drop)
+            .stack_size(STACK);
+        thread.spawn(move || pool.serve())?;
+        *waiting += 1;
+        Ok(())
     }
 
     /// Waits and answers, until enough others wait.
     fn serve(self: &Arc<Self>) {
-        let mut events = Vec::with_capacity(1);
         loop {
-            let enough = self.idle.fetch_add(1, Ordering::SeqCst) >= IDLE;
-            // A thread that waits already does not know of the next turn.
-            if enough && self.delayed.lock().is_empty() {
-                self.idle.fetch_sub(1, Ordering::SeqCst);
+            let event = self.wait();
+            let mut waiting = self.waiting.lock();
+            *waiting -= 1;
+            if *waiting == 0
+                && let Err(error) = self.start_thread(&mut waiting)
+            {
+                give_up("no thread can be started that waits for calls", &error);
+            }
+            drop(waiting);
+            self.hear(event);
+            let mut waiting = self.waiting.lock();
+            if *waiting >= IDLE {
                 return;
             }
-            events.clear();
-            let limit = self.next_turn();
-            let waited = epoll::wait(&self.epoll, spare_capacity(&mut events), limit.as_ref());
-            // The last one that waits leaves another one behind.
-            if self.idle.fetch_sub(1, Ordering::SeqCst) == 1
-                && let Err(error) = self.spawn(|pool| pool.serve())
-            {
-                tracing::warn!(%error, "a thread cannot be started: calls wait for each other");
+            *waiting += 1;
+        }
+    }
+
+    /// Waits for the next event.
+    fn wait(&self) -> Event {
+        let mut events = Vec::with_capacity(1);
+        loop {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => give_up("the listeners cannot be waited for", &error.into()),
             }
-            if let Err(error) = waited
-                && error != rustix::io::Errno::INTR
-            {
-                // Nothing can be answered any more. Another supervisor can.
-                tracing::error!(%error, "the listeners cannot be waited for");
-                std::process::exit(1);
-            }
-            for event in &events {
-                self.hear(*event);
+            if let Some(event) = events.pop() {
+                return event;
             }
         }
     }
 
-    fn hear(self: &Arc<Self>, event: Event) {
-        let number = u32::try_from(event.data.u64()).unwrap_or(u32::MAX);
+    fn hear(&self, event: Event) {
+        let number = event.data.u64();
+        if number == TIMER {
+            return self.take_turns();
+        }
         let listener = self.listeners.lock().get(&number).map(Arc::clone);
         let Some(listener) = listener else {
             return;
         };
         let flags = event.flags;
-        if !flags.contains(EventFlags::IN) && flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+        if flags.contains(EventFlags::HUP) {
             return self.end(&listener);
         }
+        let Some(in_hand) = listener.container.take_in_hand() else {
+            // What holds up so many threads is the container's own.
+            return self.delay(&listener, RETRY);
+        };
         let begun = Instant::now();
-        let mut slot = listener.slot.lock();
-        match slot.receive(listener.fd.as_fd()) {
-            Ok(request) => self.answer(&listener, &request),
-            // The process was woken by a signal first.
-            Err(error) => tracing::debug!(%error, "a request is gone"),
-        }
-        slot.clear();
-        drop(slot);
-        match listener.container.charge(begun.elapsed()) {
-            None => self.listen(&listener),
-            Some(delay) => {
-                let turn = Instant::now() + delay;
-                self.delayed.lock().push(Reverse((turn, number)));
+        let done = self.answer_next(&listener);
+        drop(in_hand);
+        match done {
+            // The process was woken by a signal first, or has ended.
+            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INTR) => {
+                match listener.container.charge(begun.elapsed()) {
+                    None => self.listen(&listener),
+                    Some(delay) => self.delay(&listener, delay),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, id = %listener.name.container.id, "a request cannot be taken, trying again");
+                self.delay(&listener, RETRY);
             }
         }
+    }
+
+    /// Answers the request that the supervisor before took and did not answer; if there is none, the next one.
+    fn answer_next(&self, listener: &Listener) -> Result<(), rustix::io::Errno> {
+        let mut slot = listener.slot.lock();
+        let request = match slot.taken() {
+            Some(request) => request,
+            None => slot.receive(listener.fd.as_fd())?,
+        };
+        self.answer(listener, &request);
+        slot.clear();
+        Ok(())
     }
 
     /// Has one thread hear of the next call of a listener.
     fn listen(&self, listener: &Listener) {
-        let data = EventData::new_u64(u64::from(listener.name.slot));
+        let data = EventData::new_u64(listener.number);
         let flags = EventFlags::IN | EventFlags::ONESHOT;
         if let Err(error) = epoll::modify(&self.epoll, &listener.fd, data, flags) {
-            tracing::warn!(%error, slot = listener.name.slot, "a listener is lost");
+            give_up("a listener cannot be waited for", &error.into());
         }
     }
 
-    /// Lets listeners go on whose turn has come. Returns the time until the next turn.
-    fn next_turn(&self) -> Option<Timespec> {
-        let mut delayed = self.delayed.lock();
-        while let Some(Reverse((turn, number))) = delayed.peek().copied() {
-            let left = turn.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                return Timespec::try_from(left.max(Duration::from_millis(1))).ok();
-            }
-            delayed.pop();
-            let listener = self.listeners.lock().get(&number).map(Arc::clone);
-            if let Some(listener) = listener {
-                self.listen(&listener);
-            }
+    /// Has a listener be heard of after some time, and not before.
+    fn delay(&self, listener: &Arc<Listener>, time: Duration) {
+        if let Err(error) = self.turns.delay(listener, time) {
+            give_up("no timer can be set", &error.into());
         }
-        None
+    }
+
+    /// Lets listeners go on whose turn has come.
+    fn take_turns(&self) {
+        match self.turns.take() {
+            Ok(due) => due.iter().for_each(|listener| self.listen(listener)),
+            Err(error) => give_up("no timer can be set", &error.into()),
+        }
+        let data = EventData::new_u64(TIMER);
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        if let Err(error) = epoll::modify(&self.epoll, self.turns.timer(), data, flags) {
+            give_up("the timer cannot be waited for", &error.into());
+        }
     }
 
     /// Forgets a listener whose last process has ended.
-    fn end(&self, listener: &Listener) {
+    fn end(&self, listener: &Arc<Listener>) {
         let slot = listener.name.slot;
         let has_daemon = self.host.has_daemon();
         if has_daemon && self.host.tell(&FromVet::Ended { slot }).is_none() {
             // It reads nothing now, and must hear that this slot is free.
-            let turn = Instant::now() + RETRY;
-            return self.delayed.lock().push(Reverse((turn, slot)));
+            return self.delay(listener, RETRY);
         }
-        self.listeners.lock().remove(&slot);
+        // The daemon has this file open, too, so closing it here does not remove it.
+        let _ = epoll::delete(&self.epoll, &listener.fd);
+        self.listeners.lock().remove(&listener.number);
         if !has_daemon && self.is_empty() {
             // There is nothing left to answer.
             std::process::exit(0);
@@ -280,10 +315,7 @@ impl Pool {
     /// Answers a request. Whatever fails: the call of the container is never carried out by the kernel.
     fn answer(&self, listener: &Listener, request: &seccomp_notif) {
         let answers = Answers(listener.fd.as_fd());
-        let error = match self.write_figures(listener, request, answers) {
-            Ok(()) => None,
-            Err(error) => Some(error),
-        };
+        let error = self.write_figures(listener, request, answers).err();
         answers.send(request.id, error);
     }
 
@@ -316,6 +348,12 @@ impl Pool {
             _ => Err(Errno::EFAULT),
         }
     }
+}
+
+/// Ends the process: the daemon starts another one, which answers what this one leaves.
+pub(super) fn give_up(what: &str, error: &io::Error) -> ! {
+    tracing::error!(%error, "{what}; the next supervisor is to answer");
+    std::process::exit(1)
 }
 
 /// Returns the layout that a request wants its figures in; none if it is not sysinfo(2).

@@ -35,6 +35,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
+    libc::SYS_timerfd_settime,
     // Memory.
     libc::SYS_brk,
     libc::SYS_munmap,

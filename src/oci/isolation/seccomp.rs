@@ -22,10 +22,13 @@ const AF_VSOCK: i32 = libc::AF_VSOCK;
 
 /// The flag with which a filter changes nothing about the mitigations of speculation. Kernels before 5.16 slow a process down
 /// that gets its first filter otherwise.
-const KEEP_SPECULATION: &str = "SECCOMP_FILTER_FLAG_SPEC_ALLOW";
+pub const KEEP_SPECULATION: &str = "SECCOMP_FILTER_FLAG_SPEC_ALLOW";
 
 /// The flag with which only a signal that kills ends the wait for a supervisor that has begun.
-const WAIT_KILLABLE: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+pub const WAIT_KILLABLE: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+
+/// The action with which a supervisor answers a call.
+pub const NOTIFY: &str = "SCMP_ACT_NOTIFY";
 
 /// The architectures of the programs that this host can run.
 const ARCHITECTURES: &[&str] = if cfg!(target_arch = "x86_64") {
@@ -56,7 +59,7 @@ pub enum Trapped {
     Yes,
     /// The profile of the engine refuses sysinfo(2), and it stays refused.
     Refused,
-    /// The profile has a supervisor of its own, and stays as it is.
+    /// The profile has a supervisor of its own, and sysinfo(2) is refused unless that one is asked about it.
     OtherListener,
 }
 
@@ -117,9 +120,7 @@ pub(super) fn trap(
         return own(calls).map(|section| (section, Trapped::Yes));
     };
     let listener: Option<PathBuf> = section.read("listenerPath")?;
-    if listener.is_some_and(|path| path != Path::new("")) {
-        return Ok((section, Trapped::OtherListener));
-    }
+    let has_other = listener.is_some_and(|path| path != Path::new(""));
     let default: String = section.read("defaultAction")?.unwrap_or_default();
     let mut rules = Rules {
         kept: section
@@ -128,7 +129,10 @@ pub(super) fn trap(
         permitted: permits(&default),
     };
     rules.refuse_vsock()?;
-    let trapped = rules.trap_sysinfo()?;
+    let trapped = match has_other {
+        true => rules.refuse_sysinfo()?,
+        false => rules.trap_sysinfo()?,
+    };
     section.write("syscalls", &rules.kept)?;
     if trapped == Trapped::Yes {
         section.write("listenerPath", &calls.listener)?;
@@ -160,7 +164,11 @@ fn own(calls: &SystemCalls) -> serde_json::Result<RawObject> {
 }
 
 fn notify() -> Value {
-    json!({"names": [SYSINFO], "action": "SCMP_ACT_NOTIFY"})
+    json!({"names": [SYSINFO], "action": NOTIFY})
+}
+
+fn refused() -> Value {
+    json!({"names": [SYSINFO], "action": "SCMP_ACT_ERRNO"})
 }
 
 fn no_vsock() -> Value {
@@ -193,6 +201,16 @@ impl Rules {
         named.collect()
     }
 
+    /// A filter has one listener. What is not the other supervisor's must not be the kernel's, which would tell of the host.
+    fn refuse_sysinfo(&mut self) -> serde_json::Result<Trapped> {
+        let rules = self.of(SYSINFO)?;
+        if (rules.is_empty() && self.permitted) || rules.iter().any(|rule| permits(&rule.action)) {
+            self.take_out(SYSINFO, |_| true)?;
+            self.kept.push(to_raw_value(&refused())?);
+        }
+        Ok(Trapped::OtherListener)
+    }
+
     fn trap_sysinfo(&mut self) -> serde_json::Result<Trapped> {
         let rules = self.of(SYSINFO)?;
         let refuses = |rule: &Rule| !permits(&rule.action);
@@ -203,8 +221,7 @@ impl Rules {
                 .any(|rule| rule.is_conditional() || !refuses(rule))
             {
                 self.take_out(SYSINFO, |_| true)?;
-                let refused = json!({"names": [SYSINFO], "action": "SCMP_ACT_ERRNO"});
-                self.kept.push(to_raw_value(&refused)?);
+                self.kept.push(to_raw_value(&refused())?);
             }
             return Ok(Trapped::Refused);
         }

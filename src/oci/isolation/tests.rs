@@ -363,12 +363,22 @@ fn what_a_profile_refuses_stays_refused() {
 }
 
 #[test]
-fn a_profile_with_a_listener_of_its_own_stays_as_it_is() {
-    let section = json!({
-        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/other.sock",
-        "syscalls": [{ "names": ["mount"], "action": NOTIFY }],
-    });
-    assert_eq!(trapped(&section), (section, Trapped::OtherListener));
+fn a_profile_with_a_listener_of_its_own_keeps_it_and_the_host_answers_no_sysinfo() {
+    let mount = json!({ "names": ["mount"], "action": NOTIFY });
+    let of = |rules: Value| json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/other.sock", "syscalls": rules });
+    let refused = json!({ "names": ["sysinfo"], "action": "SCMP_ACT_ERRNO" });
+    let allow = json!({ "names": ["sysinfo"], "action": "SCMP_ACT_ALLOW" });
+    for rules in [json!([mount]), json!([mount, allow])] {
+        let (edited, done) = trapped(&of(rules));
+        assert_eq!(done, Trapped::OtherListener);
+        assert_eq!(edited, of(json!([mount, no_vsock(), refused])));
+    }
+    let own = json!({ "names": ["sysinfo"], "action": NOTIFY });
+    let (edited, done) = trapped(&of(json!([own])));
+    assert_eq!(
+        (edited, done),
+        (of(json!([own, no_vsock()])), Trapped::OtherListener)
+    );
 }
 
 #[test]

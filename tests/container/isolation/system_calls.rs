@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -193,19 +193,59 @@ fn privileged_a_profile_that_refuses_sysinfo_or_has_its_own_listener_stays_in_fo
     daemon.end();
 }
 
+/// A container, and a directory of the host that is `/flag` in it.
+#[track_caller]
+fn start_with_flag(rig: &Rig<'_>, engine: Engine, name: &str) -> (Container, PathBuf) {
+    let disk = rig.overlay(Style::Docker, &format!("{engine:?}{name}"));
+    let flag = rig.scene.dir().join(format!("flag-{name}"));
+    fs::create_dir(&flag).unwrap();
+    let bundle = rig.bundle(engine, &disk.root);
+    bundle.change(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(
+            json!({ "destination": "/flag", "type": "bind", "source": flag, "options": ["rbind"] }),
+        );
+    });
+    (Container::of_bundle(bundle), flag.join("stop"))
+}
+
+/// Does `meanwhile` while 8 threads of a container call sysinfo(2). Returns how often each answer was given.
+#[track_caller]
+fn storm(
+    container: &mut Container,
+    stop: &Path,
+    meanwhile: impl FnOnce(),
+) -> BTreeMap<String, u64> {
+    let program = container.program("probe");
+    let said = std::thread::scope(|scope| {
+        let said = scope.spawn(|| container.run(&[&program, "sysinfo-storm", "8", "/flag/stop"]));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(meanwhile));
+        fs::write(stop, "").unwrap();
+        let said = said.join().unwrap();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        said
+    });
+    answer(&said)
+}
+
+/// The number for the short form of a test, and the one where `ECI_FS_SUPERVISOR` is "all".
+fn times(short: usize, all: usize) -> usize {
+    match std::env::var("ECI_FS_SUPERVISOR").as_deref() {
+        Ok("all") => all,
+        _ => short,
+    }
+}
+
 #[test]
-fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_50_times() {
+fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_again_and_again() {
     let scene = scene();
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
-    let mut container = start(&rig, Engine::Runc, "storm");
+    let (mut container, stop) = start_with_flag(&rig, Engine::Runc, "storm");
     let total = figures(&mut container, "sysinfo")["total"];
-    let first = wait("there is no supervisor", || supervisor_of(daemon.pid()));
-    let storm = container.program("probe");
-    let storm = std::thread::scope(|scope| {
-        let said = scope.spawn(|| container.run(&[&storm, "sysinfo-storm", "8", "15000"]));
-        let mut last = first;
-        for _ in 0..50 {
+    let mut last = wait("there is no supervisor", || supervisor_of(daemon.pid()));
+    let answers = storm(&mut container, &stop, || {
+        for _ in 0..times(30, 200) {
             signal(last, Signal::KILL);
             last = wait("there is no other supervisor", || {
                 supervisor_of(daemon.pid()).filter(|pid| *pid != last)
@@ -215,9 +255,7 @@ fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_50_times()
                 (listeners_of(last) > 0).then_some(())
             });
         }
-        said.join().unwrap()
     });
-    let answers: BTreeMap<String, u64> = answer(&storm);
     assert_eq!(
         answers.keys().collect::<Vec<_>>(),
         [&total.to_string()],
@@ -226,6 +264,92 @@ fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_50_times()
     assert!(answers[&total.to_string()] > 1000, "{answers:?}");
     check(&mut container, "sysinfo");
     drop(container);
+    daemon.end();
+}
+
+#[test]
+fn privileged_the_calls_of_one_container_are_answered_beside_a_storm_of_those_of_another() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let (mut loud, stop) = start_with_flag(&rig, Engine::Runc, "loud");
+    let mut quiet = start(&rig, Engine::Crun, "quiet");
+    let total = figures(&mut loud, "sysinfo")["total"];
+    let own = figures(&mut quiet, "sysinfo")["total"];
+    let answers = storm(&mut loud, &stop, || {
+        for _ in 0..200 {
+            assert_eq!(figures(&mut quiet, "sysinfo")["total"], own);
+        }
+        check(&mut quiet, "sysinfo");
+    });
+    assert_eq!(
+        answers.keys().collect::<Vec<_>>(),
+        [&total.to_string()],
+        "{answers:?}"
+    );
+    drop((loud, quiet));
+    daemon.end();
+}
+
+#[test]
+fn privileged_hundreds_of_listeners_are_answered_at_once_and_by_few_threads() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "");
+    let daemon = scene.daemon(&[]);
+    let number = times(40, 200);
+    let disk = rig.overlay(Style::Docker, "many");
+    let flag = scene.dir().join("flag-many");
+    fs::create_dir(&flag).unwrap();
+    let bundle = rig.bundle(Engine::Crun, &disk.root);
+    bundle.change(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(
+            json!({ "destination": "/flag", "type": "bind", "source": flag, "options": ["rbind"] }),
+        );
+    });
+    let mut executions: Vec<_> = (0..number)
+        .map(|_| {
+            bundle.runtime(&[
+                "exec",
+                bundle.name(),
+                "/bin/probe",
+                "sysinfo-storm",
+                "1",
+                "/flag/stop",
+            ])
+        })
+        .collect();
+    let mut container = Container::of_bundle(bundle);
+    let total = figures(&mut container, "sysinfo")["total"];
+    let answers: Vec<BTreeMap<String, u64>> = std::thread::scope(|scope| {
+        let all: Vec<_> = executions
+            .drain(..)
+            .map(|mut exec| scope.spawn(move || Ran::run(&mut exec).ok()))
+            .collect();
+        let enough = std::panic::catch_unwind(|| {
+            wait("the executions do not begin", || {
+                (listeners_of(daemon.pid()) > number).then_some(())
+            });
+            let supervisor = wait("there is no supervisor", || supervisor_of(daemon.pid()));
+            fs::read_dir(format!("/proc/{supervisor}/task"))
+                .unwrap()
+                .count()
+        });
+        fs::write(flag.join("stop"), "").unwrap();
+        let said = all.into_iter().map(|one| answer(&one.join().unwrap()));
+        let said = said.collect();
+        // The main thread, the bound of one container, those that wait, and one that reads figures.
+        let threads = enough.unwrap();
+        assert!(threads <= 1 + 8 + 3 + 1, "{threads}");
+        said
+    });
+    for one in answers {
+        assert_eq!(one.keys().collect::<Vec<_>>(), [&total.to_string()]);
+    }
+    drop(container);
+    wait("listeners are kept", || {
+        (listeners_of(daemon.pid()) == 0).then_some(())
+    });
     daemon.end();
 }
 

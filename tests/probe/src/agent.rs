@@ -90,15 +90,13 @@ impl Agent {
             ["compete", first, times, paths @ ..] => {
                 tune::compete(number(first)?, number(times)?, paths)
             }
-            // From now on nobody gets an answer who looks into the root directory of this process.
             ["sysinfo"] => sysinfo::sysinfo(),
             ["sysinfo32"] => sysinfo::sysinfo32(),
             ["sysinfo-at", pointer] => sysinfo::at(number(pointer)?),
             // {answer: how often}
-            ["sysinfo-storm", threads, milliseconds] => {
-                sysinfo::storm(number(threads)?, number(milliseconds)?)
-            }
+            ["sysinfo-storm", threads, stop] => sysinfo::storm(number(threads)?, stop),
             ["socket", family] => sysinfo::socket(number(family)?),
+            // From now on nobody gets an answer who looks into the root directory of this process.
             ["hang-root"] => hang::hang_root(),
             // The attempts on the mounts of this container, and one of them
             ["breaches"] => breach::names(),
