@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::{Bundle, Container, Engine, Ran, children_of, signal};
+use support::{Bundle, Container, Engine, Ran, children_of, let_time_pass, signal};
 use xtask::vm::newer_runtimes;
 
 use super::rig::{Rig, Style, shell};
@@ -46,6 +46,7 @@ fn check(container: &mut Container, command: &str) {
     let unit = said["unit"];
     let size = |name: &str| said[name] * unit;
     assert_eq!(size("total"), row(&meminfo, "MemTotal:"), "{said:?}");
+    assert_eq!(size("total"), MEMORY, "{said:?}");
     assert_eq!(size("swap"), row(&meminfo, "SwapTotal:"), "{said:?}");
     assert!(
         size("free").abs_diff(row(&meminfo, "MemFree:")) < 64 << 20,
@@ -105,10 +106,25 @@ fn listeners_of(pid: u32) -> usize {
         .count()
 }
 
+/// The bytes of memory of each container here. The host has more.
+const MEMORY: u64 = 256 << 20;
+
+/// Gives a container its limit of memory.
+fn limit(bundle: &Bundle) {
+    bundle.change(|config| config["linux"]["resources"]["memory"] = json!({ "limit": MEMORY }));
+}
+
+#[track_caller]
+fn bundle(rig: &Rig<'_>, engine: Engine, name: &str) -> Bundle {
+    let disk = rig.overlay(Style::Docker, &format!("{engine:?}{name}"));
+    let bundle = rig.bundle(engine, &disk.root);
+    limit(&bundle);
+    bundle
+}
+
 #[track_caller]
 fn start(rig: &Rig<'_>, engine: Engine, name: &str) -> Container {
-    let disk = rig.overlay(Style::Docker, &format!("{engine:?}{name}"));
-    rig.start(engine, &disk.root)
+    Container::of_bundle(bundle(rig, engine, name))
 }
 
 /// A bundle for the runtimes of the newest release.
@@ -116,6 +132,7 @@ fn start(rig: &Rig<'_>, engine: Engine, name: &str) -> Container {
 fn newest(rig: &Rig<'_>, engine: Engine, usr: &Path) -> Bundle {
     let disk = rig.overlay(Style::Docker, &format!("{engine:?}newest"));
     let mut bundle = rig.bundle(engine, &disk.root);
+    limit(&bundle);
     let usr = usr.display().to_string();
     let script = r#"mount --bind "$0" /usr && exec "$@""#;
     let unshare = ["unshare", "--mount", "sh", "-c", script, &usr].map(str::to_owned);
@@ -181,8 +198,7 @@ fn privileged_a_profile_that_refuses_sysinfo_or_has_its_own_listener_stays_in_fo
         "syscalls": [{ "names": ["sysinfo", "swapon"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }],
     });
     for engine in ENGINES {
-        let disk = rig.overlay(Style::Docker, &format!("{engine:?}refusing"));
-        let bundle = rig.bundle(engine, &disk.root);
+        let bundle = bundle(&rig, engine, "refusing");
         bundle.change(|config| config["linux"]["seccomp"] = refusing.clone());
         let mut container = Container::of_bundle(bundle);
         let error = container.try_ask(&["sysinfo"]).unwrap_err();
@@ -193,20 +209,25 @@ fn privileged_a_profile_that_refuses_sysinfo_or_has_its_own_listener_stays_in_fo
     daemon.end();
 }
 
-/// A container, and a directory of the host that is `/flag` in it.
+/// A container, and the file of the host that is `/flag/stop` in it when it is made.
 #[track_caller]
 fn start_with_flag(rig: &Rig<'_>, engine: Engine, name: &str) -> (Container, PathBuf) {
-    let disk = rig.overlay(Style::Docker, &format!("{engine:?}{name}"));
+    let (bundle, stop) = bundle_with_flag(rig, engine, name);
+    (Container::of_bundle(bundle), stop)
+}
+
+#[track_caller]
+fn bundle_with_flag(rig: &Rig<'_>, engine: Engine, name: &str) -> (Bundle, PathBuf) {
     let flag = rig.scene.dir().join(format!("flag-{name}"));
     fs::create_dir(&flag).unwrap();
-    let bundle = rig.bundle(engine, &disk.root);
+    let bundle = bundle(rig, engine, name);
     bundle.change(|config| {
         let mounts = config["mounts"].as_array_mut().unwrap();
-        mounts.push(
-            json!({ "destination": "/flag", "type": "bind", "source": flag, "options": ["rbind"] }),
-        );
+        let mount =
+            json!({ "destination": "/flag", "type": "bind", "source": flag, "options": ["rbind"] });
+        mounts.push(mount);
     });
-    (Container::of_bundle(bundle), flag.join("stop"))
+    (bundle, flag.join("stop"))
 }
 
 /// Does `meanwhile` while 8 threads of a container call sysinfo(2). Returns how often each answer was given.
@@ -242,10 +263,13 @@ fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_again_and_
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
     let (mut container, stop) = start_with_flag(&rig, Engine::Runc, "storm");
-    let total = figures(&mut container, "sysinfo")["total"];
+    check(&mut container, "sysinfo");
     let mut last = wait("there is no supervisor", || supervisor_of(daemon.pid()));
+    let kills = times(30, 200) as u64;
     let answers = storm(&mut container, &stop, || {
-        for _ in 0..times(30, 200) {
+        for number in 0..kills {
+            // At another moment of its work each time.
+            let_time_pass(Duration::from_millis(number % 32));
             signal(last, Signal::KILL);
             last = wait("there is no other supervisor", || {
                 supervisor_of(daemon.pid()).filter(|pid| *pid != last)
@@ -258,10 +282,10 @@ fn privileged_no_call_is_lost_or_wrong_while_the_supervisor_is_killed_again_and_
     });
     assert_eq!(
         answers.keys().collect::<Vec<_>>(),
-        [&total.to_string()],
+        [&MEMORY.to_string()],
         "{answers:?}"
     );
-    assert!(answers[&total.to_string()] > 1000, "{answers:?}");
+    assert!(answers[&MEMORY.to_string()] > kills, "{answers:?}");
     check(&mut container, "sysinfo");
     drop(container);
     daemon.end();
@@ -274,17 +298,15 @@ fn privileged_the_calls_of_one_container_are_answered_beside_a_storm_of_those_of
     let daemon = scene.daemon(&[]);
     let (mut loud, stop) = start_with_flag(&rig, Engine::Runc, "loud");
     let mut quiet = start(&rig, Engine::Crun, "quiet");
-    let total = figures(&mut loud, "sysinfo")["total"];
-    let own = figures(&mut quiet, "sysinfo")["total"];
     let answers = storm(&mut loud, &stop, || {
         for _ in 0..200 {
-            assert_eq!(figures(&mut quiet, "sysinfo")["total"], own);
+            assert_eq!(figures(&mut quiet, "sysinfo")["total"], MEMORY);
         }
         check(&mut quiet, "sysinfo");
     });
     assert_eq!(
         answers.keys().collect::<Vec<_>>(),
-        [&total.to_string()],
+        [&MEMORY.to_string()],
         "{answers:?}"
     );
     drop((loud, quiet));
@@ -297,16 +319,7 @@ fn privileged_hundreds_of_listeners_are_answered_at_once_and_by_few_threads() {
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
     let number = times(40, 200);
-    let disk = rig.overlay(Style::Docker, "many");
-    let flag = scene.dir().join("flag-many");
-    fs::create_dir(&flag).unwrap();
-    let bundle = rig.bundle(Engine::Crun, &disk.root);
-    bundle.change(|config| {
-        let mounts = config["mounts"].as_array_mut().unwrap();
-        mounts.push(
-            json!({ "destination": "/flag", "type": "bind", "source": flag, "options": ["rbind"] }),
-        );
-    });
+    let (bundle, stop) = bundle_with_flag(&rig, Engine::Crun, "many");
     let mut executions: Vec<_> = (0..number)
         .map(|_| {
             bundle.runtime(&[
@@ -320,7 +333,7 @@ fn privileged_hundreds_of_listeners_are_answered_at_once_and_by_few_threads() {
         })
         .collect();
     let mut container = Container::of_bundle(bundle);
-    let total = figures(&mut container, "sysinfo")["total"];
+    check(&mut container, "sysinfo");
     let answers: Vec<BTreeMap<String, u64>> = std::thread::scope(|scope| {
         let all: Vec<_> = executions
             .drain(..)
@@ -335,7 +348,7 @@ fn privileged_hundreds_of_listeners_are_answered_at_once_and_by_few_threads() {
                 .unwrap()
                 .count()
         });
-        fs::write(flag.join("stop"), "").unwrap();
+        fs::write(&stop, "").unwrap();
         let said = all.into_iter().map(|one| answer(&one.join().unwrap()));
         let said = said.collect();
         // The main thread, the bound of one container, those that wait, and one that reads figures.
@@ -344,7 +357,7 @@ fn privileged_hundreds_of_listeners_are_answered_at_once_and_by_few_threads() {
         said
     });
     for one in answers {
-        assert_eq!(one.keys().collect::<Vec<_>>(), [&total.to_string()]);
+        assert_eq!(one.keys().collect::<Vec<_>>(), [&MEMORY.to_string()]);
     }
     drop(container);
     wait("listeners are kept", || {
@@ -388,8 +401,7 @@ fn privileged_each_execution_has_a_listener_and_all_are_let_go_of() {
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
     for engine in ENGINES {
-        let disk = rig.overlay(Style::Docker, &format!("{engine:?}exec"));
-        let bundle = rig.bundle(engine, &disk.root);
+        let bundle = bundle(&rig, engine, "exec");
         let mut executions: Vec<_> = (0..20)
             .map(|_| bundle.runtime(&["exec", bundle.name(), "/bin/probe", "sysinfo"]))
             .collect();
@@ -397,7 +409,7 @@ fn privileged_each_execution_has_a_listener_and_all_are_let_go_of() {
         for mut exec in executions.drain(..) {
             let said = Ran::run(&mut exec).ok();
             let said: Value = serde_json::from_str(&said).unwrap();
-            assert!(said["ok"]["total"].as_u64().unwrap() < 1 << 30, "{said}");
+            assert_eq!(said["ok"]["total"], MEMORY, "{said}");
         }
         drop(container);
         wait("listeners are kept", || {

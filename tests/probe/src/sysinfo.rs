@@ -55,15 +55,17 @@ pub(crate) fn storm(threads: usize, stop: &str) -> Answer {
     let stop = Path::new(stop);
     let one = move || {
         let mut seen = std::collections::BTreeMap::<String, u64>::new();
-        while !stop.exists() {
+        loop {
             let mut bytes = [0xa5; 112];
             let answer = match call(bytes.as_mut_ptr() as u64) {
                 Ok(()) => number(&bytes, 32, 8).to_string(),
                 Err(error) => crate::answer::name(&error).to_string(),
             };
             *seen.entry(answer).or_default() += 1;
+            if stop.exists() {
+                return seen;
+            }
         }
-        seen
     };
     let mut all = std::collections::BTreeMap::<String, u64>::new();
     std::thread::scope(|scope| {
