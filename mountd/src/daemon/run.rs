@@ -206,6 +206,7 @@ pub fn run(options: &Options) -> Result<()> {
             events,
             journal,
             overlays,
+            calls: Arc::default(),
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
@@ -229,7 +230,8 @@ pub fn run(options: &Options) -> Result<()> {
         let runtime = RuntimeDir::open(&options.runtime_dir)?;
         let containers = Arc::clone(&daemon.containers);
         let find_views = Box::new(move |wanted: &_| views_of::find(&containers, wanted));
-        let sockets = vet::start(&runtime, stored_calls, vet_program, find_views)?;
+        let known = Arc::clone(&daemon.containers.calls);
+        let sockets = vet::start(&runtime, stored_calls, vet_program, find_views, known)?;
         // It is the first.
         let _ = daemon.vet.set(sockets);
     }

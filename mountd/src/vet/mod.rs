@@ -6,9 +6,11 @@
 //! | this | the thread that does all of it |
 //! | `runtimes` | takes the descriptor of a filter from a runtime |
 //! | `process` | starts the supervisor, and takes over what the one of another daemon has |
+//! | `known` | what `eci-fs list` and `doctor` are told |
 //! | `journal` | the file of the requests that were taken |
 
 mod journal;
+mod known;
 mod process;
 mod runtimes;
 
@@ -16,7 +18,6 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use eci_fs_protocol::error::{Error, Result};
@@ -27,6 +28,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::runtime_dir::{RuntimeDir, SYSTEM_CALLS};
 use crate::service_manager::{self, StoredCalls};
 use crate::threads::{self, Mend};
+pub use known::Known;
 use process::Process;
 
 /// The socket in the runtime directory at which a supervisor without a daemon waits for the next one.
@@ -61,14 +63,14 @@ pub struct Program {
 pub struct Sockets {
     runtimes: PathBuf,
     rendezvous: PathBuf,
-    listeners: Arc<AtomicUsize>,
+    known: Arc<Known>,
 }
 
 impl Sockets {
     /// Removes the sockets that mean nothing once the daemon has ended. A supervisor that has listeners waits for the next daemon.
     pub fn remove(&self) {
         let _ = std::fs::remove_file(&self.runtimes);
-        if self.listeners.load(Ordering::SeqCst) == 0 {
+        if self.known.is_empty() {
             let _ = std::fs::remove_file(&self.rendezvous);
         }
     }
@@ -83,8 +85,7 @@ struct Keeper {
     rendezvous: OwnedFd,
     journal: OwnedFd,
     listeners: BTreeMap<u32, (Container, OwnedFd)>,
-    /// The number of listeners, for other threads.
-    number: Arc<AtomicUsize>,
+    known: Arc<Known>,
     /// None while there is no listener, and between two supervisors.
     process: Option<Process>,
     /// The ends of supervisors lately.
@@ -96,7 +97,7 @@ struct Keeper {
 }
 
 /// Takes over what the daemon before had, and starts the thread that keeps listeners. `stored` is what the service manager has
-/// kept.
+/// kept. `known` is told of what happens.
 ///
 /// # Errors
 /// When a socket cannot be made, or there are no more descriptors or threads.
@@ -105,6 +106,7 @@ pub fn start(
     stored: Option<StoredCalls>,
     program: Program,
     find_views: Box<FindViews>,
+    known: Arc<Known>,
 ) -> Result<Sockets> {
     let rendezvous_path = runtime.path().join(RENDEZVOUS);
     let kept = match process::take_over(&rendezvous_path) {
@@ -130,11 +132,10 @@ pub fn start(
         .filter(|(listener, _)| listener.slot < LISTENERS)
         .map(|(listener, fd)| (listener.slot, (listener.container, fd)))
         .collect();
-    let number = Arc::default();
     let sockets = Sockets {
         runtimes: runtime.path().join(SYSTEM_CALLS),
         rendezvous: rendezvous_path.clone(),
-        listeners: Arc::clone(&number),
+        known: Arc::clone(&known),
     };
     let mut keeper = Keeper {
         program,
@@ -143,7 +144,7 @@ pub fn start(
         rendezvous: process::listen(&rendezvous_path)?,
         journal,
         listeners,
-        number,
+        known,
         process: None,
         deaths: Vec::new(),
         ended: None,
@@ -167,7 +168,8 @@ pub fn start(
 impl Keeper {
     /// Waits for the next thing, and does it.
     fn step(&mut self) -> Result<()> {
-        self.number.store(self.listeners.len(), Ordering::SeqCst);
+        let pids = self.listeners.values().map(|(container, _)| container.pid);
+        self.known.set_containers(pids.collect());
         let limit = self.ensure_process();
         let mut fds = vec![PollFd::new(&self.runtimes, PollFlags::IN)];
         if let Some(process) = &self.process {
@@ -190,6 +192,7 @@ impl Keeper {
     /// Starts a supervisor if there is none and one is needed. Returns the time after which that is tried again.
     fn ensure_process(&mut self) -> Option<Duration> {
         if self.process.is_some() || self.listeners.is_empty() {
+            self.known.set_trouble(None);
             return None;
         }
         self.deaths.retain(|at| at.elapsed() < WINDOW);
@@ -205,11 +208,13 @@ impl Keeper {
             Ok(process) => process,
             Err(error) => {
                 tracing::error!(%error, "no supervisor of system calls can be started; trying again");
+                self.known.set_trouble(Some(error.to_string()));
                 (self.failed, self.ended) = (true, Some(Instant::now()));
                 return Some(RETRY);
             }
         };
         self.failed = false;
+        self.known.set_trouble(None);
         for (slot, (container, fd)) in &self.listeners {
             process.listen(*slot, container, fd.as_fd());
         }

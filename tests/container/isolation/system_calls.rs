@@ -155,6 +155,7 @@ fn privileged_sysinfo_says_what_the_views_say_in_both_layouts() {
         ] {
             check(&mut container, "sysinfo");
             check(&mut container, "sysinfo32");
+            assert_eq!(scene.list()[0]["vetted"], true);
             let free = container.busybox(&["free", "-k"]);
             let total: u64 = free
                 .lines()
@@ -438,6 +439,19 @@ fn privileged_a_container_does_not_start_where_nobody_takes_its_filter() {
 }
 
 #[test]
+fn privileged_a_runtime_without_filters_of_system_calls_is_refused() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "system-calls = true\n");
+    let daemon = scene.daemon(&[]);
+    bundle(&rig, Engine::Youki, "refused").run().refused(&[
+        "youki 0.7.0",
+        "cannot hand over a filter",
+        "system-calls = false",
+    ]);
+    daemon.end();
+}
+
+#[test]
 fn privileged_traps_are_left_out_only_where_that_is_allowed() {
     let scene = scene();
     let rig = Rig::new(&scene, "system-calls = false\n");
@@ -445,6 +459,7 @@ fn privileged_traps_are_left_out_only_where_that_is_allowed() {
     let mut container = start(&rig, Engine::Runc, "untrapped");
     let host: u64 = row(&fs::read_to_string("/proc/meminfo").unwrap(), "MemTotal:");
     assert_eq!(figures(&mut container, "sysinfo")["total"], host);
+    assert_eq!(scene.list()[0]["vetted"], Value::Null);
     assert_eq!(supervisor_of(daemon.pid()), None);
     assert!(!shell(&mut container, "b cat /proc/self/status").contains("Seccomp:\t2"));
     drop(container);

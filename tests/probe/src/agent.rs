@@ -108,6 +108,8 @@ impl Agent {
             }
             // {what is done with files: nanoseconds}
             ["time-files"] => timed::time_files(),
+            // {system call: nanoseconds}
+            ["time-calls"] => sysinfo::time_calls(),
             ["burn", milliseconds] => work::burn(number(milliseconds)?),
             ["allocate", bytes] => {
                 let bytes = number(bytes)?;

@@ -5,8 +5,10 @@
     reason = "a call with a bad pointer, and one of a 32-bit program, have no safe form"
 )]
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -77,6 +79,29 @@ pub(crate) fn storm(threads: usize, stop: &str) -> Answer {
         }
     });
     Ok(json!(all))
+}
+
+/// Makes system calls many times. Returns the nanoseconds that one takes, by what it does.
+pub(crate) fn time_calls() -> Answer {
+    let mut times = serde_json::Map::new();
+    let mut time = |name: &str, count: u32, one: &mut dyn FnMut() -> io::Result<()>| {
+        let began = Instant::now();
+        for _ in 0..count {
+            one()?;
+        }
+        let each = began.elapsed().as_nanos() as f64 / f64::from(count);
+        times.insert(name.to_owned(), json!(each));
+        io::Result::Ok(())
+    };
+    time("getppid", 20_000, &mut || {
+        std::hint::black_box(rustix::process::getppid());
+        Ok(())
+    })?;
+    time("openat, close", 3000, &mut || File::open("/").map(drop))?;
+    let mut bytes = [0; 112];
+    // Fewer than the share of a container is for.
+    time("sysinfo", 200, &mut || call(bytes.as_mut_ptr() as u64))?;
+    Ok(Value::Object(times))
 }
 
 fn figures(numbers: [u64; 10], tasks: u64, unit: u64) -> Value {
