@@ -13,8 +13,8 @@ use super::runtime_version::{self, Version};
 use crate::oci::annotations;
 use crate::oci::isolation::{KEEP_SPECULATION, NOTIFY, SystemCalls, Trapped, WAIT_KILLABLE};
 
-/// The first version of each runtime that knows the key `listenerPath`, and passes all flags of filters on, of those that do not
-/// say what their features are.
+/// The first version of each runtime that knows the key `listenerPath` and passes flags of filters on, of those that do not say
+/// so: crun 1.8.1 does not tell its features, and crun 1.28 tells no flags.
 const SILENT: [(&str, [u32; 3]); 1] = [("crun", [1, 0, 0])];
 
 /// The first version of such a runtime that passes [`WAIT_KILLABLE`] on.
@@ -57,27 +57,36 @@ struct LinuxFeatures {
 struct SeccompFeatures {
     enabled: Option<bool>,
     actions: Option<Vec<String>>,
-    /// None of a runtime that refuses a container with any flag, or one from before flags were told of.
+    /// None of runc 1.1, which refuses a container with any flag, and of crun.
     supported_flags: Option<Vec<String>>,
 }
 
 impl Abilities {
     /// Returns the abilities of a runtime that says so of its version and its features; none if it cannot hand over a filter.
     fn of(version: Option<&Version>, features: Option<&str>) -> Option<Self> {
+        let by_version = |known: &Version| Self {
+            keep_speculation: known.is_one_of(&SILENT),
+            wait_killable: known.is_one_of(&SILENT_KILLABLE),
+        };
         let Some(features) = features else {
-            let version = version?;
-            let able = version.is_one_of(&SILENT) && version.has_seccomp();
-            return able.then(|| Self {
-                keep_speculation: true,
-                wait_killable: version.is_one_of(&SILENT_KILLABLE),
-            });
+            let able = version.filter(|known| known.is_one_of(&SILENT) && known.has_seccomp());
+            return able.map(by_version);
         };
         let features: Features = serde_json::from_str(features).ok()?;
         let seccomp = features.linux?.seccomp?;
         let can_notify = seccomp.actions?.iter().any(|action| action == NOTIFY);
-        let flags = seccomp.supported_flags.unwrap_or_default();
+        if seccomp.enabled != Some(true) || !can_notify {
+            return None;
+        }
+        let Some(flags) = seccomp.supported_flags else {
+            let none = Self {
+                keep_speculation: false,
+                wait_killable: false,
+            };
+            return Some(version.map_or(none, by_version));
+        };
         let has = |flag: &str| flags.iter().any(|one| one == flag);
-        (seccomp.enabled == Some(true) && can_notify).then(|| Self {
+        Some(Self {
             keep_speculation: has(KEEP_SPECULATION),
             wait_killable: has(WAIT_KILLABLE),
         })
@@ -180,18 +189,25 @@ mod tests {
 
     #[test]
     fn what_a_runtime_says_of_its_features_decides() {
-        let says = |seccomp: &str| {
+        let says_of = |version: &str, seccomp: &str| {
             let features =
                 format!(r#"{{"ociVersionMin":"1.0.0","linux":{{"seccomp":{seccomp}}}}}"#);
-            // It would be able by its version.
-            abilities("crun version 1.8.1\n+SECCOMP\n", Some(&features))
+            abilities(version, Some(&features))
         };
+        // It would be able by its version.
+        let says = |seccomp: &str| says_of("crun version 1.8.1\n+SECCOMP\n", seccomp);
         let notify = r#""actions":["SCMP_ACT_ALLOW","SCMP_ACT_NOTIFY"]"#;
-        // As runc 1.1 and runc 1.3.
+        let flagless = format!(r#"{{"enabled":true,{notify}}}"#);
         assert_eq!(
-            says(&format!(r#"{{"enabled":true,{notify}}}"#)),
+            says_of("runc version 1.1.5\n", &flagless),
             Some((false, false))
         );
+        assert_eq!(
+            says_of("crun version 1.28\n", &flagless),
+            Some((true, true))
+        );
+        assert_eq!(says_of("another 1\n", &flagless), Some((false, false)));
+        // As runc 1.3.
         let flags = r#""knownFlags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],"supportedFlags":["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]"#;
         assert_eq!(
             says(&format!(r#"{{"enabled":true,{notify},{flags}}}"#)),
