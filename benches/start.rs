@@ -34,9 +34,14 @@ fn main() {
         panic!("{} cannot be made: {error}", wrapper.display());
     }
     let run = scene.runtime_dir();
-    let configs = [false, true].map(|isolates| {
-        let path = scene.dir().join(format!("isolates-{isolates}.toml"));
-        let text = format!("[hook]\nruntime-dir = {run:?}\n[isolation]\nenabled = {isolates}\n");
+    // youki was built without filters of system calls.
+    let configs = [(false, true), (true, true), (true, false)].map(|(isolates, traps)| {
+        let path = scene
+            .dir()
+            .join(format!("isolates-{isolates}-{traps}.toml"));
+        let text = format!(
+            "[hook]\nruntime-dir = {run:?}\n[isolation]\nenabled = {isolates}\nsystem-calls = {traps}\n"
+        );
         if let Err(error) = std::fs::write(&path, text) {
             panic!("{} cannot be written: {error}", path.display());
         }
@@ -63,7 +68,9 @@ fn main() {
             ["plain", "hooked", "wrapped", "isolated"].map(bundle);
         hooked.hook(&scene, &[]);
         let program = wrapper.display().to_string();
-        for (bundle, config) in [&mut wrapped, &mut isolated].into_iter().zip(&configs) {
+        let isolating = &configs[if engine == Engine::Youki { 2 } else { 1 }];
+        let ways = [(&mut wrapped, &configs[0]), (&mut isolated, isolating)];
+        for (bundle, config) in ways {
             let options = ["--eci-runtime-path", &real, "--eci-config", config];
             bundle.wrap(&[&[program.as_str()][..], &options].concat());
         }

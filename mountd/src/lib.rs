@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`daemon`] | the event loop, the operations, start and end |
 //! | [`supervisor`] | the daemon's end of a server |
+//! | [`vet`] | the daemon's end of the supervisor of system calls |
 //! | [`service_manager`] | what systemd keeps and is told |
 //! | [`registry`] | the list of containers |
 //! | [`persistent_descriptors`], [`state_file`] | the descriptors that outlive a server |
@@ -44,3 +45,4 @@ pub mod state_file;
 pub mod supervisor;
 pub mod telemetry;
 mod threads;
+pub mod vet;

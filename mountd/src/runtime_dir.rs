@@ -16,6 +16,9 @@ use eci_fs_protocol::error::{Error, Kind, Result};
 /// The path, unless an option names another one.
 pub const DEFAULT: &str = "/run/eci-fs";
 
+/// The socket in it at which runtimes hand over the filters of system calls (seccomp) of containers.
+pub const SYSTEM_CALLS: &str = "system-calls.sock";
+
 /// The environment variable that names another one.
 pub const VARIABLE: &str = "ECI_FS_RUNTIME_DIR";
 

@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 
 use crate::connections::Connections;
 use crate::persistent_descriptors::{HeldDescriptors, PersistentDescriptors};
+use eci_fs_protocol::vet::{Container, Listener};
 
 /// The names under which descriptors are kept, in the order in which [`Stored`] has them.
 const NAMES: [&str; 5] = [
@@ -18,6 +19,15 @@ const NAMES: [&str; 5] = [
     "eci-fs-state",
     "eci-fs-rendezvous",
 ];
+
+/// The name of the journal of system calls.
+const JOURNAL: &str = "eci-fs-calls";
+
+/// The beginning of the names of listeners. The slot, the pid and the id of the container follow.
+const LISTENER: &str = "eci-fs-call.";
+
+/// The most letters of a name. systemd has none that is longer.
+const LONGEST: usize = 255;
 
 /// The environment variables of a process that a service manager started.
 const ENVIRONMENT: [&str; 4] = [
@@ -36,6 +46,15 @@ pub struct Stored {
     pub state: OwnedFd,
     /// The descriptors that the server held for the next daemon.
     pub held: HeldDescriptors,
+}
+
+/// The listeners of system calls that the service manager has kept.
+#[derive(Debug)]
+pub struct StoredCalls {
+    /// The journal.
+    pub journal: OwnedFd,
+    /// The listeners.
+    pub listeners: Vec<(Listener, OwnedFd)>,
 }
 
 /// Says that the daemon is ready, and is this process, which need not be the one that was started.
@@ -74,9 +93,61 @@ pub fn forget() {
     }
 }
 
-/// Returns the descriptors that were kept for this process; none when they are not complete.
-pub fn take() -> Option<Stored> {
+/// Has the service manager keep the journal of system calls.
+pub fn store_journal(journal: BorrowedFd<'_>) {
+    // Another one may be kept already.
+    tell(
+        &[NotifyState::FdStoreRemove, NotifyState::FdName(JOURNAL)],
+        &[],
+    );
+    tell(
+        &[NotifyState::FdStore, NotifyState::FdName(JOURNAL)],
+        &[journal],
+    );
+}
+
+/// Has the service manager keep a listener. It lets go of that by itself when the last process with the filter has ended, and
+/// of one that it keeps already it keeps no second one.
+pub fn store_listener(slot: u32, container: &Container, listener: BorrowedFd<'_>) {
+    let mut name = format!("{LISTENER}{slot}.{}.", container.pid);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-+.".contains(c);
+    if container.id.chars().all(is_plain) && name.len() + container.id.len() <= LONGEST {
+        name.push_str(&container.id);
+    }
+    tell(
+        &[NotifyState::FdStore, NotifyState::FdName(&name)],
+        &[listener],
+    );
+}
+
+/// Returns the listener of which this is the name.
+fn listener_of(name: &str) -> Option<Listener> {
+    let mut parts = name.strip_prefix(LISTENER)?.splitn(3, '.');
+    let slot = parts.next()?.parse().ok()?;
+    let container = Container {
+        pid: parts.next()?.parse().ok()?,
+        id: parts.next()?.to_owned(),
+    };
+    Some(Listener { slot, container })
+}
+
+/// Returns the descriptors that were kept for this process: those of the connections, and those of system calls; none of either
+/// kind when they are not complete.
+pub fn take() -> (Option<Stored>, Option<StoredCalls>) {
     let mut kept: BTreeMap<String, OwnedFd> = inherited().collect();
+    let journal = kept.remove(JOURNAL);
+    let (calls, mut kept): (BTreeMap<_, _>, _) = kept
+        .into_iter()
+        .partition(|(name, _)| name.starts_with(LISTENER));
+    let listeners = calls
+        .into_iter()
+        .filter_map(|(name, fd)| Some((listener_of(&name)?, fd)))
+        .collect();
+    let calls = journal.map(|journal| StoredCalls { journal, listeners });
+    (take_connections(&mut kept), calls)
+}
+
+fn take_connections(kept: &mut BTreeMap<String, OwnedFd>) -> Option<Stored> {
     let mut next = |name: &str| kept.remove(name);
     Some(Stored {
         fuse: [next(NAMES[0])?, next(NAMES[1])?],

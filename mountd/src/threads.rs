@@ -13,6 +13,7 @@
 //! | `ended` | removes containers that have ended | is started again |
 //! | `overlays` | has engines' overlays, and those of isolated containers, forget outdated names | is started again |
 //! | `ranges` | frees ranges of ids whose last process has ended | is started again |
+//! | `calls` | takes filters of system calls from runtimes, and starts the supervisor | is started again |
 //! | `watchdog` | ends a server that hangs | is started again |
 //!
 //! `overlays` starts with the first isolated container on an overlay, and `ranges` with the first range.

@@ -161,6 +161,7 @@ impl Absent {
                 .as_ref()
                 .and_then(|proc| range_of(proc, saved.pid).ok().flatten()),
             locked: saved.locked && !saved.grafted.is_empty(),
+            vetted: false,
         };
         self.containers().iter().map(listed).collect()
     }

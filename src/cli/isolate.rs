@@ -124,7 +124,7 @@ fn create_isolated(
         return Ok(());
     };
     let key = states(line, runtime)?.key(id, &line.bundle)?;
-    let range = ask_for_range(config, config_path, key, joined.as_ref())?;
+    let range = ask_for_range(config, config_path, key.clone(), joined.as_ref())?;
     let taken_over = range.stage.join(isolation::TAKEN_OVER);
     let locks = hook(line, config_path, &config.hook, Some(&taken_over))?;
     let bundle = isolation::Bundle {
@@ -134,6 +134,7 @@ fn create_isolated(
         container: &container,
         runtime,
         runtime_dir,
+        key: &key,
         joined: joined.as_ref().map(|joined| joined.pid),
         locks: config.isolation.locked_mounts.then_some(locks),
     };

@@ -13,7 +13,7 @@ use super::{PROGRAM, Runtime, absent};
 /// Options of `eci-fs list`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// As JSON: an array with id, slot, pid, grafts, locked, mounts, usage, range and fresh_procfs of each
+    /// As JSON: an array with id, slot, pid, grafts, locked, vetted, mounts, usage, range and fresh_procfs of each
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -74,8 +74,8 @@ fn print(options: &Options, containers: Vec<Listed>, out: &mut Output) -> Result
         .max("CONTAINER".len());
     writeln!(
         out,
-        "{:width$}  {:>8}  {:>6}  {:<6}  {:>10}  {:<12}  {:<21}  MOUNTED AT",
-        "CONTAINER", "PID", "GRAFTS", "LOCKED", "SERVER CPU", "FRESH PROCFS", "IDS"
+        "{:width$}  {:>8}  {:>6}  {:<6}  {:<6}  {:>10}  {:<12}  {:<21}  MOUNTED AT",
+        "CONTAINER", "PID", "GRAFTS", "LOCKED", "VETTED", "SERVER CPU", "FRESH PROCFS", "IDS"
     );
     for Row {
         listed: container,
@@ -88,11 +88,12 @@ fn print(options: &Options, containers: Vec<Listed>, out: &mut Output) -> Result
             .map(|dir| dir.display().to_string())
             .collect();
         let line = format!(
-            "{:width$}  {:>8}  {:>6}  {:<6}  {:>10}  {:<12}  {:<21}  {}",
+            "{:width$}  {:>8}  {:>6}  {:<6}  {:<6}  {:>10}  {:<12}  {:<21}  {}",
             container.id,
             container.pid,
             container.grafts,
             if container.locked { "yes" } else { "no" },
+            if container.vetted { "yes" } else { "no" },
             cpu_time(container),
             fresh_procfs.word(),
             ids(container),

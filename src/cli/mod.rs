@@ -83,6 +83,9 @@ enum Command {
     /// The FUSE server; only eci-mountd starts it
     #[command(hide = true)]
     Serve,
+    /// The supervisor of system calls
+    #[command(hide = true)]
+    Vet,
     /// The outer process of `run`
     #[command(hide = true)]
     RunStage(run::ChildOptions),
@@ -230,6 +233,7 @@ fn perform(command: Command, out: &mut Output) -> Result<ExitCode> {
         Command::Mountd(options) => return Ok(daemon::main(&options)),
         Command::Runtime(options) => return Ok(runtime::main(&options)),
         Command::Serve => serve(),
+        Command::Vet => vet(),
         Command::Attach(options) => attach::main(&options, out),
         Command::Detach(options) => detach::main(&options, out),
         Command::Mount(options) => mount::main(&options, out),
@@ -267,6 +271,7 @@ impl Command {
             | Self::Uninstall(_)
             | Self::Runtime(_)
             | Self::Serve
+            | Self::Vet
             | Self::RunStage(_)
             | Self::RunInit(_)
             | Self::RunExec(_)
@@ -279,6 +284,18 @@ impl Command {
 }
 
 fn serve() -> Result<()> {
+    let link = channel_of_daemon("serve")?;
+    crate::server::serve(link).map_err(|e| Error::io("serve", "the FUSE connections", e))
+}
+
+/// Runs the supervisor of system calls. Standard input is the channel to the daemon.
+fn vet() -> Result<()> {
+    let channel = channel_of_daemon("vet")?;
+    crate::vet::serve(channel).map_err(|e| Error::io("supervise", "system calls", e))
+}
+
+/// Returns standard input, at whose other end is the daemon that started this process.
+fn channel_of_daemon(command: &str) -> Result<std::os::fd::OwnedFd> {
     use std::os::fd::AsFd;
     let link = rustix::stdio::stdin()
         .as_fd()
@@ -287,15 +304,17 @@ fn serve() -> Result<()> {
     if !rustix::net::sockopt::socket_type(&link)
         .is_ok_and(|kind| kind == rustix::net::SocketType::SEQPACKET)
     {
-        return Err(Error::refused("`serve` is started by eci-mountd only")
-            .remedy("use `eci-fs run` or `attach`"));
+        return Err(
+            Error::refused(format!("`{command}` is started by eci-mountd only"))
+                .remedy("use `eci-fs run` or `attach`"),
+        );
     }
-    // The daemon blocks its signals and reads them from a descriptor. The server shall end by signals, so it unblocks
+    // The daemon blocks its signals and reads them from a descriptor. This process shall end by signals, so it unblocks
     // them.
     nix::sys::signal::SigSet::all()
         .thread_unblock()
         .map_err(|e| Error::io("unblock", "signals", e))?;
-    crate::server::serve(link).map_err(|e| Error::io("serve", "the FUSE connections", e))
+    Ok(link)
 }
 
 /// Refuses to run without root. Without this check a later step fails with a less clear error.

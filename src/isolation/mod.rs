@@ -24,6 +24,7 @@ mod runtime_version;
 mod streams;
 mod sysctls;
 pub mod sysctls_inside;
+mod system_calls;
 mod time_namespace;
 pub mod trials;
 
@@ -51,6 +52,7 @@ use restricted::{HostRules, Use, Wanted};
 pub use root::Overlays;
 use runtime_version::Version;
 pub use streams::{give as give_streams, replace_devices};
+use system_calls::Choice;
 pub use time_namespace::offsets_to_zero;
 
 /// The options of the file system at the stage. The edited configuration is its only content of any size.
@@ -94,6 +96,8 @@ pub struct Bundle<'a> {
     pub runtime: &'a Path,
     /// The runtime directory of the daemon.
     pub runtime_dir: &'a Path,
+    /// The name by which the daemon knows the container.
+    pub key: &'a str,
     /// A process of the container whose user namespace it joins.
     pub joined: Option<i32>,
     /// The hook that locks its mounts, with the name of its stage; none if they are not locked.
@@ -114,6 +118,10 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     let proc = Path::new("/proc");
     let version = Version::of(bundle.runtime, bundle.runtime_dir);
     let time = time_namespace::of(bundle, version.as_ref(), proc)?;
+    let calls = system_calls::of(bundle, version.as_ref(), settings)?;
+    if let Choice::Trap(calls) = &calls {
+        system_calls::check_listener(&calls.listener)?;
+    }
     let pinned = policy::pinned(bundle.container, user_namespace, bundle.runtime_dir, proc)?;
     if let Some(pinned) = pinned {
         // The engine has to find them, so this comes before the mounts of its own.
@@ -153,6 +161,9 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     if let Some(Ok(time)) = time {
         edits.time_namespace = Some(mount_namespace(&time, &range.stage.join("time"))?);
     }
+    if let Choice::Trap(calls) = calls {
+        edits.system_calls = Some(calls);
+    }
     if bundle.locks.is_some() {
         let taken = TakenOver::of(bundle.container, range.ids);
         let place = range.stage.join(TAKEN_OVER);
@@ -165,7 +176,9 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
         }
         edits.hook.clone_from(&bundle.locks);
     }
-    let text = edit(bundle.text, &edits)?;
+    let (text, trapped) = edit(bundle.text, &edits)?;
+    let note = trapped.and_then(system_calls::note);
+    clones.notes.extend(note.map(str::to_owned));
     let place = range.stage.join(CONFIG);
     std::fs::write(&place, text).map_err(|e| Error::io("write", &place, e))?;
     rustix::mount::mount_bind(&place, &config).map_err(|e| Error::io("mount over", &config, e))?;

@@ -159,6 +159,7 @@ mod tests {
             container,
             runtime: dir,
             runtime_dir: dir,
+            key: "key",
             joined,
             locks: None,
         };

@@ -17,6 +17,12 @@ pub const ISOLATE: &str = "eci-fs.isolate";
 /// of the host are no secret to a container that asks for them.
 pub const TIME_NAMESPACE: &str = "eci-fs.time-namespace";
 
+/// The annotation that leaves system calls of an isolated container to the kernel, with `false`. The administrator has to
+/// allow it.
+pub const SYSTEM_CALLS: &str = "eci-fs.system-calls";
+
+/// The annotations that are no choices about views.
+const OTHERS: [&str; 3] = [ISOLATE, TIME_NAMESPACE, SYSTEM_CALLS];
 /// The beginnings of annotations with which crun opens files and sockets of the host that the container names.
 const OF_THE_HOST: [&str; 4] = [
     "run.oci.handler",
@@ -64,17 +70,18 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<Wanted> {
     for (key, value) in annotations {
         let Some(name) = key
             .strip_prefix(PREFIX)
-            .filter(|_| key != ISOLATE && key != TIME_NAMESPACE)
+            .filter(|_| !OTHERS.contains(&key.as_str()))
         else {
             continue;
         };
         let choice = Choice::ALL.into_iter().find(|choice| choice.name() == name);
         let choice = choice.ok_or_else(|| {
             Error::refused(format!("there is no annotation {key:?}")).remedy(format!(
-                "there are {}, {ISOLATE}, {TIME_NAMESPACE}",
+                "there are {}, {}",
                 Choice::ALL
                     .map(|choice| format!("{PREFIX}{choice}"))
-                    .join(", ")
+                    .join(", "),
+                OTHERS.join(", ")
             ))
         })?;
         let about = |error: Error| error.context(format!("the annotation {key}={value:?}"));
@@ -109,6 +116,21 @@ pub fn isolate(annotations: &BTreeMap<String, String>) -> Result<Option<bool>> {
 /// When the annotation is neither true nor false.
 pub fn time_namespace(annotations: &BTreeMap<String, String>) -> Result<bool> {
     Ok(read(annotations, TIME_NAMESPACE)?.unwrap_or(true))
+}
+
+/// Returns whether an isolated container wants its system calls trapped; none when it does not say.
+///
+/// # Errors
+/// When the annotation is neither true nor false, or is false where `opt_out` does not allow that.
+pub fn system_calls(annotations: &BTreeMap<String, String>, opt_out: bool) -> Result<Option<bool>> {
+    let wanted = read(annotations, SYSTEM_CALLS)?;
+    if wanted == Some(false) && !opt_out {
+        return Err(Error::refused(format!(
+            "the annotation {SYSTEM_CALLS}=false is not allowed on this host"
+        ))
+        .remedy("take it away, or set opt-out = true in [isolation]"));
+    }
+    Ok(wanted)
 }
 
 fn read(annotations: &BTreeMap<String, String>, key: &str) -> Result<Option<bool>> {

@@ -13,6 +13,8 @@ use crate::{limits, scene, sees, sees_the_host};
 pub(crate) struct Wrapper {
     program: PathBuf,
     config: PathBuf,
+    /// The configuration for a runtime that was built without filters of system calls.
+    without_filters: PathBuf,
 }
 
 impl Wrapper {
@@ -29,8 +31,18 @@ impl Wrapper {
         let config = scene.dir().join("config.toml");
         let run = scene.runtime_dir();
         let text = format!("[hook]\nruntime-dir = {run:?}\n{more}");
-        std::fs::write(&config, text).unwrap();
-        Self { program, config }
+        std::fs::write(&config, &text).unwrap();
+        let without_filters = scene.dir().join("config-without-filters.toml");
+        let untrapped = match text.contains("system-calls") {
+            true => text,
+            false => text.replacen("[isolation]\n", "[isolation]\nsystem-calls = false\n", 1),
+        };
+        std::fs::write(&without_filters, untrapped).unwrap();
+        Self {
+            program,
+            config,
+            without_filters,
+        }
     }
 
     /// A bundle of 192 MiB and half a CPU that it makes a container of.
@@ -49,8 +61,12 @@ impl Wrapper {
     /// The words that call it, with the runtime that it executes.
     pub(crate) fn words(&self, engine: Engine) -> Vec<String> {
         let real = find_program(engine.program());
+        let config = match engine {
+            Engine::Youki => &self.without_filters,
+            _ => &self.config,
+        };
         let [program, real, config] =
-            [&self.program, &real, &self.config].map(|path| path.display().to_string());
+            [&self.program, &real, config].map(|path| path.display().to_string());
         let options = [
             "--eci-runtime-path".to_owned(),
             real,

@@ -29,7 +29,12 @@ const FLOORS: &[Floor] = &[
         title: "commands, and what engines call",
         folder: "src",
         module: "eci_fs",
-        rows: &[&["main"], &["cli"], &["isolation"], &["oci", "server"]],
+        rows: &[
+            &["main"],
+            &["cli"],
+            &["isolation"],
+            &["oci", "server", "vet"],
+        ],
     },
     Floor {
         title: "isolation, in the process that becomes the runtime",
@@ -45,6 +50,7 @@ const FLOORS: &[Floor] = &[
                 "network",
                 "pinned",
                 "read_only_root",
+                "system_calls",
                 "time_namespace",
                 "trials",
             ],
@@ -96,7 +102,7 @@ const FLOORS: &[Floor] = &[
         rows: &[
             &["main"],
             &["daemon"],
-            &["supervisor"],
+            &["supervisor", "vet"],
             &["service_manager"],
             &["registry"],
             &["persistent_descriptors"],

@@ -360,6 +360,7 @@ fn unsafe_code_is_where_the_architecture_says() {
         "src/server/fuse/session.rs",
         "src/server/sched_setattr.rs",
         "src/server/state/memory.rs",
+        "src/vet/journal.rs",
         "src/cli/run/inherited.rs",
         "src/cli/sigpipe.rs",
         "src/isolation/mount_setattr.rs",

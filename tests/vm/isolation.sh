@@ -53,6 +53,9 @@ isolated() {
     runtime="eci-runc --eci-runtime-path $2"
     # It sets limits when it is in the user namespace, where none can be raised above those that it has itself.
     if [ "$1" = youki ]; then odd='s/"rlimits":\[[^]]*\]/"rlimits":[]/'; else odd=; fi
+    # It was built without filters of system calls.
+    if [ "$1" = youki ]; then traps=false; else traps=true; fi
+    printf '[hook]\ntimeout = 100\n[isolation]\nenabled = true\nsystem-calls = %s\n' $traps > /etc/eci-fs/config.toml
     traces > /tmp/before
     disk "$1-a"; disk "$1-b"
     begin "$1-a"; a=$started; exec 4> "/tmp/$1-a.in" 5< "/tmp/$1-a.out"; listen <&5 > /tmp/a

@@ -308,6 +308,9 @@ pub struct Listed {
     /// True if the kernel has locked its grafts: it cannot take them away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub locked: bool,
+    /// True if a supervisor answers those of its system calls that would tell about the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vetted: bool,
 }
 
 #[cfg(test)]

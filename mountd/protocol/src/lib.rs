@@ -2,7 +2,7 @@
 //! server, [`handover`] between a daemon and its successor. All of them use a [`channel`].
 //!
 //! This crate holds values and their encoding, and nothing of any side's internals. The order of its modules is
-//! `control, handover, link -> error, facts, choices, locks -> channel, host_sysctl, capabilities, root_only`: each uses only those after it.
+//! `control, handover, link, vet -> error, facts, choices, locks -> channel, host_sysctl, capabilities, root_only`: each uses only those after it.
 
 pub mod capabilities;
 pub mod channel;
@@ -15,3 +15,4 @@ pub mod host_sysctl;
 pub mod link;
 pub mod locks;
 pub mod root_only;
+pub mod vet;

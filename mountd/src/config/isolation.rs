@@ -49,6 +49,8 @@ pub struct Isolation {
     /// True if a container whose cgroup is mounted writable may make cgroups below it in hierarchies of version 1, too.
     /// Nothing bounds their number there.
     pub delegate_cgroup_v1: bool,
+    /// True if a supervisor answers those system calls that would tell about the host.
+    pub system_calls: bool,
     /// True if the kernel locks the grafts, masks and read-only mounts of isolated containers. They can mount no new procfs
     /// and sysfs then.
     pub locked_mounts: bool,
@@ -94,6 +96,7 @@ impl Default for Isolation {
             image_annotation: String::new(),
             allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
+            system_calls: true,
             locked_mounts: false,
             max_descendants: 512,
             max_depth: 12,

@@ -19,6 +19,7 @@ use crate::grafts::Grafter;
 use crate::isolation::Isolation;
 use crate::isolation::overlays::Overlays;
 use crate::registry::Container;
+use crate::vet::Known;
 use eci_fs_protocol::choices::Choices;
 use eci_fs_protocol::control::{CgroupChoice, Selector};
 use eci_fs_protocol::error::{Error, Kind, Reason, Result};
@@ -35,6 +36,8 @@ pub(super) struct Containers {
     pub(super) journal: Arc<Journal>,
     pub(super) isolation: Arc<Isolation>,
     pub(super) overlays: Arc<Overlays>,
+    /// The containers whose system calls a supervisor answers.
+    pub(super) calls: Arc<Known>,
     /// The slots of the next containers, for which clones are prepared.
     pub(super) prepared: Mutex<VecDeque<PreparedSlot>>,
     /// The list, while an upgrade holds the state.

@@ -1,12 +1,13 @@
 //! The data of a daemon: its parts, the socket of the commands, and the flags that end it.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::containers::Containers;
 use super::state::Shared;
 use super::supervision::Supervision;
+use crate::vet::Sockets;
 
 /// A daemon. Operations are functions of other files, which take the parts that they need: most need only
 /// [`Containers`].
@@ -18,6 +19,8 @@ pub(super) struct Daemon {
     pub(super) shared: Arc<Shared>,
     /// None for a daemon of a single command.
     pub(super) endpoint: Option<ControlEndpoint>,
+    /// The sockets of the supervisor of system calls. A daemon of a single command has none.
+    pub(super) vet: OnceLock<Sockets>,
     pub(super) end: End,
 }
 

@@ -22,7 +22,7 @@ pub(super) fn list(containers: &Containers, after: Option<u64>) -> Response {
     let Some(state) = containers.shared.try_state(STATE_LIMIT) else {
         return match containers.list_copy.page(after) {
             Some((mut listed, more)) => {
-                add_ranges(containers, &mut listed);
+                add_isolation(containers, &mut listed);
                 let trouble = trouble(containers, after, |pid| {
                     let known = listed.iter().find(|listed| listed.pid == pid);
                     known.map(|listed| listed.id.clone())
@@ -54,7 +54,7 @@ fn list_now(
         let known = all.find(|(_, container)| container.subject.pid == pid);
         known.map(|(_, container)| container.id.clone())
     });
-    add_ranges(containers, &mut listed);
+    add_isolation(containers, &mut listed);
     let slots = listed.iter().map(|listed| listed.slot).collect();
     // Without a server, or with one that takes long or is of another release, the list has no figures.
     let usage = state.slot.server().and_then(|server| server.usage(slots));
@@ -73,10 +73,12 @@ fn list_now(
     }
 }
 
-/// Notes the ranges of ids of containers. One that has ended meanwhile has none.
-fn add_ranges(containers: &Containers, listed: &mut [Listed]) {
+/// Notes the ranges of ids of containers, and whether a supervisor answers system calls of them. One that has ended meanwhile has
+/// no range.
+fn add_isolation(containers: &Containers, listed: &mut [Listed]) {
     for listed in listed {
         listed.range = range_of(&containers.proc, listed.pid).ok().flatten();
+        listed.vetted = containers.calls.has(listed.pid);
     }
 }
 
@@ -95,5 +97,6 @@ fn trouble(
     });
     let mut trouble: Vec<String> = named.collect();
     trouble.extend(threads::trouble());
+    trouble.extend(containers.calls.trouble());
     trouble
 }

@@ -12,6 +12,7 @@
 //! | `restore` | takes over the containers of the daemon before |
 //! | `predecessor`, `inherit` | take over the connections, or make them |
 //! | `prepare` | prepares the next attaches, on a thread of its own |
+//! | `views_of` | finds views for the supervisor of system calls |
 //! | `attach`, `ended`, `inspection_mounts`, `list` | operations on containers, one at a time |
 //! | `daemon` | the data of the daemon: the parts that follow |
 //! | `supervision` | the life of the server |
@@ -59,6 +60,7 @@ mod supervision;
 mod timer;
 mod upgrade;
 mod upgrade_server;
+mod views_of;
 mod watchdog;
 
 pub use options::Options;

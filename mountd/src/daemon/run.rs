@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::SignalFd;
@@ -25,7 +25,7 @@ use super::standard_streams::write_to_log;
 use super::state::{DaemonState, Shared};
 use super::supervision::Supervision;
 use super::watchdog::Watchdog;
-use super::{event_loop, restore, shutdown};
+use super::{event_loop, restore, shutdown, views_of};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::container::procfs::Proc;
@@ -36,6 +36,7 @@ use crate::registry::{Registry, Saved};
 use crate::runtime_dir::RuntimeDir;
 use crate::service_manager;
 use crate::supervisor::Program;
+use crate::vet;
 use eci_fs_protocol::error::{Error, Kind, Result};
 
 /// Runs the daemon for its whole life, and prints what went wrong.
@@ -92,7 +93,7 @@ pub fn run(options: &Options) -> Result<()> {
         let _ = rustix::process::setsid();
     }
     // Before any child could inherit them.
-    let stored = service_manager::take();
+    let (stored, stored_calls) = service_manager::take();
     let predecessor = options.successor.then(Predecessor::hear).transpose()?;
     let config = read_config(options, predecessor.as_ref())?;
     let (runtime, own) = if options.private {
@@ -115,6 +116,10 @@ pub fn run(options: &Options) -> Result<()> {
         None => None,
     };
     let program = Program {
+        path: options.server()?,
+        settings: options.settings(&config),
+    };
+    let vet_program = vet::Program {
         path: options.server()?,
         settings: options.settings(&config),
     };
@@ -201,6 +206,7 @@ pub fn run(options: &Options) -> Result<()> {
             events,
             journal,
             overlays,
+            calls: Arc::default(),
             isolation,
             prepared: Mutex::default(),
             list_copy: ListCopy::default(),
@@ -208,6 +214,7 @@ pub fn run(options: &Options) -> Result<()> {
         }),
         shared,
         endpoint,
+        vet: OnceLock::new(),
         end: End::default(),
     });
     daemon
@@ -219,6 +226,15 @@ pub fn run(options: &Options) -> Result<()> {
         daemon.containers.isolation.prepare();
     }
     daemon.containers.isolation.start()?;
+    if !options.private {
+        let runtime = RuntimeDir::open(&options.runtime_dir)?;
+        let containers = Arc::clone(&daemon.containers);
+        let find_views = Box::new(move |wanted: &_| views_of::find(&containers, wanted));
+        let known = Arc::clone(&daemon.containers.calls);
+        let sockets = vet::start(&runtime, stored_calls, vet_program, find_views, known)?;
+        // It is the first.
+        let _ = daemon.vet.set(sockets);
+    }
 
     if options.private {
         serve_standard_input(&daemon)?;

@@ -33,6 +33,9 @@ pub(super) fn shut_down(daemon: &Daemon) {
     undo_all(daemon);
     daemon.containers.isolation.end();
     daemon.containers.journal.remove_rest();
+    if let Some(sockets) = daemon.vet.get() {
+        sockets.remove();
+    }
 }
 
 /// Returns the slots of the containers that let themselves be looked into within [`KNOCKS_LIMIT`]. Many are tried at a

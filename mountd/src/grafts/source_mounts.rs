@@ -186,6 +186,18 @@ impl SourceMounts {
         .map_err(|e| Error::io("open", &row.path, e))
     }
 
+    /// Returns one file of the container with the directory `top` as a place (`O_PATH`), which can be opened again and again.
+    pub fn view_place(&self, top: &str, row: &Row) -> Result<OwnedFd> {
+        let path = format!("{top}{}", row.path);
+        rustix::fs::openat(
+            self.source(row),
+            path.as_str(),
+            OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+        .map_err(|e| Error::io("find", &row.path, e))
+    }
+
     /// Opens `path`, which is the path of the directory graft `row` of the container with the directory `top`, or one
     /// below it, as a place (`O_PATH`). Links are followed within the container's directory.
     pub fn open_in_directory(&self, top: &str, row: &Row, path: &str) -> Result<OwnedFd> {

@@ -303,6 +303,7 @@ impl Registry {
                 usage: None,
                 range: None,
                 locked: container.locked && !container.grafted.is_empty(),
+                vetted: false,
             })
             .collect();
         (page, rest.next().is_some())

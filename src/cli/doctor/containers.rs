@@ -4,6 +4,7 @@ use eci_fs_mountd::container::procfs::Proc;
 use eci_fs_protocol::control::Listed;
 
 use super::Findings;
+use crate::cli::count;
 use crate::cli::fresh_procfs::{Can, FreshProcfs};
 
 /// The number of names in a note.
@@ -54,6 +55,24 @@ pub(super) fn examine(findings: &mut Findings, containers: &[Listed]) {
                  CAP_SYS_ADMIN in there they can be taken away: {names}"
             ),
             "set locked-mounts in [isolation] and start them anew; see docs/isolation.md for what they cannot do then",
+        );
+    }
+    let vetted = containers.iter().filter(|container| container.vetted);
+    let vetted = vetted.count();
+    if vetted > 0 {
+        findings.ok(format!(
+            "sysinfo(2) is the supervisor's to answer in {}",
+            count(vetted, "container")
+        ));
+    }
+    let unvetted = containers
+        .iter()
+        .filter(|container| container.range.is_some() && !container.vetted)
+        .map(|container| container.id.as_str());
+    if let Some(names) = names(unvetted) {
+        findings.note(
+            format!("these containers have user namespaces of their own, and sysinfo(2) is not answered by the supervisor: {names}"),
+            "start them anew through eci-runc with system-calls = true in [isolation]; see docs/isolation.md",
         );
     }
     let without = containers

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::container::{DeviceFields, Namespace};
 use super::invalid;
+use super::seccomp::{self, SystemCalls, Trapped};
 use super::taken_over::{taken_path, taken_sysctl};
 use crate::oci::hooks::{Hook, with_hooks};
 use crate::oci::raw_object::RawObject;
@@ -34,6 +35,8 @@ pub struct Edits {
     pub without_mapping: bool,
     /// The path of the time namespace, if it gets one.
     pub time_namespace: Option<PathBuf>,
+    /// The system calls that a supervisor answers, if one does.
+    pub system_calls: Option<SystemCalls>,
     /// The hook that does what is taken over from the runtime ([`super::TakenOver`]), with the name of its stage; none if
     /// nothing is.
     pub hook: Option<(&'static str, Hook)>,
@@ -87,23 +90,30 @@ pub const OF_MOUNTS: [&str; 24] = [
     "runbindable",
 ];
 
-/// Returns the configuration `text` with these changes. A cgroup namespace is added if there is none.
+/// Returns the configuration `text` with these changes, and what became of [`Edits::system_calls`]. A cgroup namespace is added
+/// if there is none.
 ///
 /// # Errors
 /// When `text` has another form.
-pub fn edit(text: &str, edits: &Edits) -> Result<String> {
-    let edited = edit_json(text, edits).map_err(invalid)?;
+pub fn edit(text: &str, edits: &Edits) -> Result<(String, Option<Trapped>)> {
+    let (edited, trapped) = edit_json(text, edits).map_err(invalid)?;
     let hooks = edits.hook.as_slice();
-    Ok(with_hooks(&edited, hooks)?.unwrap_or(edited))
+    Ok((with_hooks(&edited, hooks)?.unwrap_or(edited), trapped))
 }
 
-fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
+fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<(String, Option<Trapped>)> {
     let mut config: RawObject = serde_json::from_str(text)?;
     let mut root: RawObject = config.read("root")?.unwrap_or_default();
     root.write("path", &edits.root)?;
     config.write("root", &root)?;
     let mut linux: RawObject = config.read("linux")?.unwrap_or_default();
     edit_linux(&mut linux, edits)?;
+    let mut trapped = None;
+    if let Some(calls) = &edits.system_calls {
+        let (section, done) = seccomp::trap(linux.read("seccomp")?, calls)?;
+        linux.write("seccomp", &section)?;
+        trapped = Some(done);
+    }
     let devices: Vec<Box<RawValue>> = linux.read("devices")?.unwrap_or_default();
     let mut mounts: Vec<RawObject> = config.read("mounts")?.unwrap_or_default();
     for (place, source) in &edits.sources {
@@ -151,7 +161,7 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<String> {
         config.write("mounts", &mounts)?;
     }
     config.write("linux", &linux)?;
-    serde_json::to_string(&config)
+    Ok((serde_json::to_string(&config)?, trapped))
 }
 
 fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {

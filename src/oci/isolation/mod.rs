@@ -5,12 +5,14 @@
 
 mod container;
 mod edits;
+mod seccomp;
 mod taken_over;
 
 use eci_fs_protocol::error::Error;
 
 pub use container::{Container, Device, Mount, Namespace, ReadOnly};
 pub use edits::{Edits, KEPT, OF_MOUNTS, Source, edit};
+pub use seccomp::{KEEP_SPECULATION, NOTIFY, SystemCalls, Trapped, WAIT_KILLABLE};
 pub use taken_over::TakenOver;
 pub(crate) use taken_over::clean;
 

@@ -20,7 +20,7 @@ fn edits() -> Edits {
 }
 
 fn edited(config: &Value, edits: &Edits) -> Value {
-    serde_json::from_str(&edit(&config.to_string(), edits).unwrap()).unwrap()
+    serde_json::from_str(&edit(&config.to_string(), edits).unwrap().0).unwrap()
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn what_isolation_does_not_change_stays_as_the_text_that_it_is() {
     let text = format!(
         r#"{{{odd},"root":{{"path":"r","readonly":true,"x":1.50}},"mounts":[ {{"destination":"/p","x":[1.0]}} ],"linux":{{"q":1.0}}}}"#
     );
-    let edited = edit(&text, &edits()).unwrap();
+    let (edited, _) = edit(&text, &edits()).unwrap();
     assert!(edited.starts_with(&format!("{{{odd},\"root\":{{\"path\":\"/stage/root\",\"readonly\":true,\"x\":1.50}},\"mounts\":[ {{\"destination\":\"/p\",\"x\":[1.0]}} ],\"linux\":{{\"q\":1.0,\"namespaces\":[")), "{edited}");
 }
 
@@ -240,6 +240,145 @@ fn hostile_configurations_are_refused() {
     ] {
         assert!(Container::parse(&text).is_err(), "{text:.100}");
     }
+}
+
+fn system_calls(wait_killable: bool) -> Edits {
+    Edits {
+        system_calls: Some(SystemCalls {
+            listener: "/run/eci-fs/system-calls.sock".into(),
+            metadata: "key".to_owned(),
+            keep_speculation: wait_killable,
+            wait_killable,
+        }),
+        ..edits()
+    }
+}
+
+/// Returns the edited section of a container, and what became of it.
+fn trapped(section: &Value) -> (Value, Trapped) {
+    let config = json!({ "root": { "path": "r" }, "linux": { "seccomp": section } });
+    let (text, trapped) = edit(&config.to_string(), &system_calls(false)).unwrap();
+    let edited: Value = serde_json::from_str(&text).unwrap();
+    (edited["linux"]["seccomp"].clone(), trapped.unwrap())
+}
+
+const NOTIFY: &str = "SCMP_ACT_NOTIFY";
+
+fn no_vsock() -> Value {
+    json!({
+        "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97,
+        "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_EQ" }],
+    })
+}
+
+#[test]
+fn a_container_without_a_profile_gets_one_that_only_traps() {
+    for killable in [false, true] {
+        let config = json!({ "root": { "path": "r" } });
+        let section = &edited(&config, &system_calls(killable))["linux"]["seccomp"];
+        assert_eq!(section["defaultAction"], "SCMP_ACT_ALLOW");
+        assert_eq!(section["listenerPath"], "/run/eci-fs/system-calls.sock");
+        assert_eq!(section["listenerMetadata"], "key");
+        let flags = match killable {
+            true => json!([
+                "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+            ]),
+            false => Value::Null,
+        };
+        assert_eq!(section["flags"], flags);
+        if cfg!(target_arch = "x86_64") {
+            let all = json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]);
+            assert_eq!(section["architectures"], all);
+        }
+        let rules = json!([{ "names": ["sysinfo"], "action": NOTIFY }, no_vsock()]);
+        assert_eq!(section["syscalls"], rules);
+    }
+}
+
+#[test]
+fn a_profile_that_permits_what_it_does_not_name_is_only_added_to() {
+    let own = json!({ "names": ["swapon"], "action": "SCMP_ACT_ERRNO" });
+    let section = json!({ "defaultAction": "SCMP_ACT_ALLOW", "x": 1, "syscalls": [own] });
+    let (edited, done) = trapped(&section);
+    assert_eq!(done, Trapped::Yes);
+    let notify = json!({ "names": ["sysinfo"], "action": NOTIFY });
+    assert_eq!(edited["syscalls"], json!([own, no_vsock(), notify]));
+    assert_eq!((&edited["x"], &edited["flags"]), (&json!(1), &Value::Null));
+}
+
+#[test]
+fn a_profile_that_permits_calls_by_name_keeps_all_others() {
+    let allow = |names: &[&str]| json!({ "names": names, "action": "SCMP_ACT_ALLOW", "x": 1.50 });
+    let section = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [allow(&["read", "sysinfo", "socket"]), allow(&["sysinfo"]), allow(&["write"])],
+    });
+    let (edited, done) = trapped(&section);
+    assert_eq!(done, Trapped::Yes);
+    let others = json!({
+        "names": ["socket"], "action": "SCMP_ACT_ALLOW",
+        "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_NE" }],
+    });
+    let notify = json!({ "names": ["sysinfo"], "action": NOTIFY });
+    assert_eq!(
+        edited["syscalls"],
+        json!([allow(&["read"]), allow(&["write"]), others, notify])
+    );
+    // As Docker's profile has it.
+    let section = json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [allow(&["sysinfo"]), others],
+    });
+    assert_eq!(trapped(&section).0["syscalls"], json!([others, notify]));
+}
+
+#[test]
+fn what_a_profile_refuses_stays_refused() {
+    let errno =
+        |names: &[&str]| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 38 });
+    let allow = json!({ "names": ["read"], "action": "SCMP_ACT_ALLOW" });
+    for section in [
+        json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [errno(&["sysinfo"]), errno(&["socket"])] }),
+        json!({ "defaultAction": "SCMP_ACT_KILL", "syscalls": [errno(&["sysinfo"]), errno(&["socket"])] }),
+        json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [allow] }),
+    ] {
+        assert_eq!(trapped(&section), (section, Trapped::Refused));
+    }
+    // With some arguments, or twice.
+    let mut some = errno(&["sysinfo"]);
+    some["args"] = json!([{ "index": 0, "value": 0, "op": "SCMP_CMP_EQ" }]);
+    let both = json!({ "names": ["sysinfo"], "action": "SCMP_ACT_ALLOW" });
+    for rules in [
+        json!([some, errno(&["socket"])]),
+        json!([both, errno(&["sysinfo"]), errno(&["socket"])]),
+    ] {
+        let section = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules });
+        let (edited, done) = trapped(&section);
+        assert_eq!(done, Trapped::Refused);
+        let refused = json!({ "names": ["sysinfo"], "action": "SCMP_ACT_ERRNO" });
+        assert_eq!(edited["syscalls"], json!([errno(&["socket"]), refused]));
+        assert_eq!(edited["listenerPath"], Value::Null);
+    }
+}
+
+#[test]
+fn a_profile_with_a_listener_of_its_own_keeps_it_and_the_host_answers_no_sysinfo() {
+    let mount = json!({ "names": ["mount"], "action": NOTIFY });
+    let of = |rules: Value| json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/other.sock", "syscalls": rules });
+    let refused = json!({ "names": ["sysinfo"], "action": "SCMP_ACT_ERRNO" });
+    let allow = json!({ "names": ["sysinfo"], "action": "SCMP_ACT_ALLOW" });
+    for rules in [json!([mount]), json!([mount, allow])] {
+        let (edited, done) = trapped(&of(rules));
+        assert_eq!(done, Trapped::OtherListener);
+        assert_eq!(edited, of(json!([mount, no_vsock(), refused])));
+    }
+    let own = json!({ "names": ["sysinfo"], "action": NOTIFY });
+    let (edited, done) = trapped(&of(json!([own])));
+    assert_eq!(
+        (edited, done),
+        (of(json!([own, no_vsock()])), Trapped::OtherListener)
+    );
 }
 
 #[test]

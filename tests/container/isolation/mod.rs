@@ -16,4 +16,5 @@ mod refused;
 mod restricted;
 mod rig;
 mod streams;
+mod system_calls;
 mod volumes;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{breach, facts, files, hang, stress, timed, tune, ways, work};
+use crate::{breach, facts, files, hang, stress, sysinfo, timed, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -90,6 +90,12 @@ impl Agent {
             ["compete", first, times, paths @ ..] => {
                 tune::compete(number(first)?, number(times)?, paths)
             }
+            ["sysinfo"] => sysinfo::sysinfo(),
+            ["sysinfo32"] => sysinfo::sysinfo32(),
+            ["sysinfo-at", pointer] => sysinfo::at(number(pointer)?),
+            // {answer: how often}
+            ["sysinfo-storm", threads, stop] => sysinfo::storm(number(threads)?, stop),
+            ["socket", family] => sysinfo::socket(number(family)?),
             // From now on nobody gets an answer who looks into the root directory of this process.
             ["hang-root"] => hang::hang_root(),
             // The attempts on the mounts of this container, and one of them
@@ -102,6 +108,8 @@ impl Agent {
             }
             // {what is done with files: nanoseconds}
             ["time-files"] => timed::time_files(),
+            // {system call: nanoseconds}
+            ["time-calls"] => sysinfo::time_calls(),
             ["burn", milliseconds] => work::burn(number(milliseconds)?),
             ["allocate", bytes] => {
                 let bytes = number(bytes)?;

@@ -22,6 +22,7 @@ mod latencies;
 mod mapped;
 mod scan;
 mod stress;
+mod sysinfo;
 mod timed;
 mod tune;
 mod ways;

@@ -107,6 +107,7 @@ golden! { responses, Response:
             usage: None,
             range: None,
             locked: false,
+            vetted: false,
         }],
         more: false,
         trouble: Vec::new(),
@@ -121,6 +122,7 @@ golden! { responses, Response:
             usage: Some(Usage { cpu_usec: 1, requests: 2, waiting: 3, refused: 4 }),
             range: Some(IdRange { first_id: 524_288, ids: 65_536 }),
             locked: true,
+            vetted: false,
         }],
         more: true,
         trouble: Vec::new(),
@@ -128,6 +130,24 @@ golden! { responses, Response:
         r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":[],"#,
         r#""usage":{"cpu_usec":1,"requests":2,"waiting":3,"refused":4},"range":{"first_id":524288,"ids":65536},"locked":true}],"#,
         r#""more":true}}"#,
+    );
+    Response::Containers { .. } => Response::Containers {
+        containers: vec![Listed {
+            id: "web".to_owned(),
+            slot: 1,
+            pid: 7,
+            grafts: 2,
+            mounts: Vec::new(),
+            usage: None,
+            range: None,
+            locked: false,
+            vetted: true,
+        }],
+        more: false,
+        trouble: Vec::new(),
+    }, concat!(
+        r#"{"containers":{"containers":[{"id":"web","slot":1,"pid":7,"grafts":2,"mounts":[],"vetted":true}],"#,
+        r#""more":false}}"#,
     );
     Response::Upgraded(_) => Response::Upgraded(Upgraded { pid: 7, release: "eci-fs 0.1.0".to_owned() }),
         r#"{"upgraded":{"pid":7,"release":"eci-fs 0.1.0"}}"#;

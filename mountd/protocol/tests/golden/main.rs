@@ -1,4 +1,4 @@
-//! The bytes of every packet that the programs exchange, one file for each of the three protocols.
+//! The bytes of every packet that the programs exchange, one file for each of the four protocols.
 //!
 //! A test fails when a byte on the wire changes, and when a packet of before is not understood any more. A variant
 //! that is added does not compile until it has its bytes here. If a change is meant, change the bytes here, and ask
@@ -10,6 +10,7 @@ mod control;
 mod handover;
 mod link;
 mod values;
+mod vet;
 
 use std::fmt::Debug;
 

@@ -38,8 +38,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode> {
         "--test",
         "container",
     ]);
-    cargo.args(["--profile", "soak", "--no-capture", "isolation::locked::"]);
+    cargo.args(["--profile", "soak", "--no-capture"]);
+    cargo.args(["isolation::locked::", "isolation::system_calls::"]);
     cargo.env("ECI_FS_BREACHES", "all");
+    cargo.env("ECI_FS_SUPERVISOR", "all");
     run_command(cargo.current_dir(workspace_root()))?;
     // Not as released: these tests change the sizes of views, which only a build with debugging aids lets them do.
     let mut cargo = command(setup::cargo());
