@@ -122,8 +122,6 @@ struct Server {
     _host_files: HostFiles,
     /// The process of each container, by slot.
     containers: BTreeMap<u64, OwnedFd>,
-    /// The container that has just been added, whose limits are not watched yet.
-    unwatched: Option<u64>,
     sessions: Sessions,
 }
 
@@ -163,10 +161,6 @@ impl Server {
             if let Err(error) = link.send(&answer, &[]) {
                 return tracing::warn!(%error, "the link to the daemon broke");
             }
-            // The daemon grafts meanwhile. Its next packet waits for this.
-            if let Some(slot) = self.unwatched.take() {
-                self.fs.watch_limits(slot);
-            }
         }
     }
 
@@ -192,7 +186,6 @@ impl Server {
                 attached.uid_map = fs.uid_map_of(attached.process);
                 let catalogue = fs.add(slot, attached);
                 self.containers.insert(slot, pidfd);
-                self.unwatched = Some(slot);
                 return Ok(FromServer::Added { catalogue });
             }
             ToServer::Expect { slot, generation } => {

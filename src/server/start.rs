@@ -138,7 +138,6 @@ pub(super) fn start(first: ToServer, fds: Vec<OwnedFd>) -> io::Result<Server> {
         held: given.held,
         _host_files: files,
         containers: BTreeMap::new(),
-        unwatched: None,
         sessions: Sessions::Prepared(sessions),
     })
 }

@@ -208,7 +208,6 @@ fn graft_and_save(
         .attach(&subject, progress, slot, top, rows)?;
     let (done, saved) = {
         let mut state = containers.shared.state();
-        containers.wait_for_watches(&mut state);
         let container = state.registry.get_mut(slot).ok_or_else(vanished)?;
         container.grafted = outcome.grafted;
         let done = (container.id.clone(), container.grafted.len());

@@ -120,15 +120,6 @@ impl Containers {
         Ok(slot)
     }
 
-    /// Waits until the server watches the limits of the container that has come last. It does so after its answer, so that
-    /// the container is grafted meanwhile.
-    pub(super) fn wait_for_watches(&self, state: &mut DaemonState) {
-        if let Err(error) = state.slot.server().and_then(|server| server.ping()) {
-            // The next server watches it, too.
-            tracing::debug!(%error, "ignoring");
-        }
-    }
-
     /// Removes a container from the list if it has no grafts and is mounted nowhere.
     pub(super) fn remove_if_unused(&self, slot: u64) {
         let mut state = self.shared.state();

@@ -46,7 +46,6 @@ pub(super) fn mount(
         ..Asked::default()
     };
     let slot = containers.enter(&mut state, described, asked, None)?;
-    containers.wait_for_watches(&mut state);
     drop(state);
     let inspection = InspectionMount {
         dir: path.to_owned(),

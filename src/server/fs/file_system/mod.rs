@@ -224,22 +224,14 @@ impl FileSystem {
         let rows = self.catalogue.of(&container);
         self.containers.insert(slot, Arc::clone(&container));
         self.directories.has_come(slot);
-        rows
-    }
-
-    /// Watches the limits of the container in `slot`. Until then they show within the freshness.
-    pub fn watch_limits(&self, slot: u64) {
-        let (Some(watcher), Some(broker)) = (&self.watcher, &self.broker) else {
-            return;
-        };
-        let Ok(container) = self.containers.get(slot) else {
-            return;
-        };
-        watcher.add(slot, &container, broker);
-        // Where nothing may be older than the very moment, no limits are cached.
-        if container.is_watched() && !self.renderer.freshness(&container).bound.is_zero() {
-            container.cache_limits();
+        if let (Some(watcher), Some(broker)) = (&self.watcher, &self.broker) {
+            watcher.add(slot, &container, broker);
+            // Where nothing may be older than the very moment, no limits are cached.
+            if container.is_watched() && !self.renderer.freshness(&container).bound.is_zero() {
+                container.cache_limits();
+            }
         }
+        rows
     }
 
     /// Returns what can be grafted into the container in `slot`.
