@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use host::Host;
 use serde_json::{Value, json};
 use support::engines::{CommandLine, Docker};
-use support::{Ran, Scene};
+use support::{Ran, Scene, in_turn};
 
 fn main() {
     // `cargo bench` passes --bench; a number is the count.
@@ -76,15 +76,7 @@ fn again(command: &Command) -> Command {
 /// Times the commands, and prints the medians, and what each takes more than the first.
 fn measure(name: &str, count: usize, ways: &[(&str, Command)]) {
     let mut times = vec![Vec::new(); ways.len()];
-    for turn in 0..count * ways.len() {
-        // Each command runs equally often after each other one.
-        let (round, place) = (turn / ways.len(), turn % ways.len());
-        let place = if round % 2 == 0 {
-            place
-        } else {
-            ways.len() - 1 - place
-        };
-        let which = (place + round) % ways.len();
+    for which in in_turn(ways.len(), count) {
         let mut command = again(&ways[which].1);
         let begun = Instant::now();
         let ran = Ran::run(&mut command);

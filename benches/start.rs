@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, mount};
-use support::{Bundle, Engine, Limits, Ran, Scene, find_program};
+use support::{Bundle, Engine, Limits, Ran, Scene, find_program, in_turn};
 
 fn main() {
     // `cargo bench` passes --bench; a number is the count.
@@ -76,13 +76,7 @@ fn main() {
         }
         let mut times: [Vec<Duration>; 4] = Default::default();
         let bundles = [&plain, &hooked, &wrapped, &isolated];
-        for turn in 0..count * bundles.len() {
-            // Each runs equally often after each other one, because the kernel still takes down the container before
-            // it.
-            let (round, place) = (turn / bundles.len(), turn % bundles.len());
-            let last = bundles.len() - 1;
-            let place = if round % 2 == 0 { place } else { last - place };
-            let which = (place + round) % bundles.len();
+        for which in in_turn(bundles.len(), count) {
             // An engine writes the configuration anew for each container.
             for bundle in [&wrapped, &isolated] {
                 bundle.change(|config| config["hooks"] = serde_json::Value::Null);

@@ -20,6 +20,7 @@ mod program;
 mod scene;
 mod stuck;
 mod text;
+mod turns;
 
 pub use agent::Agent;
 pub use bundle::{Bundle, give_engines_capabilities};
@@ -37,6 +38,7 @@ pub use program::probe as build_probe;
 pub use rustix::process::Signal;
 pub use scene::Scene;
 pub use text::{count_cpus, cpu_list, form, number_after, uptime};
+pub use turns::in_turn;
 
 /// The time limit for anything that normally takes milliseconds.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
