@@ -90,17 +90,24 @@ fn privileged_containers_of_docker_and_podman_are_isolated_with_the_newest_kerne
     engines(Kernel::Sid);
 }
 
-/// Runs containers of docker and podman, each with some of the runtimes.
+/// Runs containers of docker and podman, each with some of the runtimes. `VM_ENGINES` names some of the pairs, as in
+/// "docker+crun podman+crun", for whoever works on one.
 #[track_caller]
 fn engines(kernel: Kernel) {
-    let pairs = [
+    let only = env::var("VM_ENGINES").unwrap_or_default();
+    let mut pairs = vec![
         ("docker", RUNTIMES[0]),
+        ("docker", RUNTIMES[1]),
         ("podman", RUNTIMES[1]),
         ("podman", RUNTIMES[2]),
         ("docker", RUNTIMES[3]),
     ];
+    pairs.retain(|(engine, (label, _))| {
+        let pair = format!("{engine}+{label}");
+        only.is_empty() || only.split_whitespace().any(|named| named == pair)
+    });
     let mut script = ENGINES.to_owned();
-    for (engine, (label, path)) in pairs {
+    for (engine, (label, path)) in &pairs {
         script.push_str(&format!("engine_with {engine} {label} {path}\n"));
     }
     script.push_str("end_engines\n");
