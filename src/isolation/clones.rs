@@ -57,8 +57,8 @@ pub(super) struct Clones<'a> {
 /// The result of attaching a volume.
 #[derive(Debug)]
 pub(super) enum Placed {
-    /// Clones of it are attached.
-    Cloned,
+    /// Clones of it are attached: of the volume, and of the mounts at these paths below it.
+    Cloned(Vec<PathBuf>),
     /// Nothing: it is a device, a file system of the kernel, or mapped by the engine. The runtime binds this path, which has
     /// no links.
     AsItIs(PathBuf),
@@ -188,17 +188,19 @@ impl Clones<'_> {
             return Ok(Placed::AsItIs(real));
         }
         top.attach(place)?;
-        if wanted.recursive && top.is_directory(&real)? {
-            let access = match wanted.read_only {
-                ReadOnly::All => Access::ReadOnly,
-                ReadOnly::Top | ReadOnly::None => Access::Unchanged,
-            };
-            self.mounts_below(&real, place, access)?;
+        if !wanted.recursive || !top.is_directory(&real)? {
+            return Ok(Placed::Cloned(Vec::new()));
         }
-        Ok(Placed::Cloned)
+        let access = match wanted.read_only {
+            ReadOnly::All => Access::ReadOnly,
+            ReadOnly::Top | ReadOnly::None => Access::Unchanged,
+        };
+        let below = self.mounts_below(&real, place, access)?;
+        Ok(Placed::Cloned(below))
     }
 
-    /// Attaches clones of all mounts below `source` at the same places below `place`.
+    /// Attaches clones of all mounts below `source` at the same places below `place`. Returns the paths of these below it, each
+    /// before those that are below itself.
     ///
     /// # Errors
     /// As [`Self::volume`].
@@ -207,7 +209,7 @@ impl Clones<'_> {
         source: &Path,
         place: &Path,
         access: Access,
-    ) -> Result<()> {
+    ) -> Result<Vec<PathBuf>> {
         // The last one at a place covers the others. Its type is taken from the list: a file system that a user serves may
         // answer root with an error, or never.
         let points: BTreeMap<PathBuf, &Mount> = self
@@ -226,6 +228,7 @@ impl Clones<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let base = rustix::fs::open(place, flags, Mode::empty())
             .map_err(|e| Error::io("open", place, e))?;
+        let mut attached = Vec::new();
         // A path comes before those below it.
         for (point, mount) in points {
             let Ok(below) = point.strip_prefix(source) else {
@@ -250,8 +253,9 @@ impl Clones<'_> {
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
             move_mount(&clone.tree, "", &at, "", flags)
                 .map_err(|e| Error::io("mount again", &point, e))?;
+            attached.push(below.to_owned());
         }
-        Ok(())
+        Ok(attached)
     }
 }
 

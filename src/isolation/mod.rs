@@ -65,6 +65,10 @@ pub const TAKEN_OVER: &str = "taken-over.json";
 /// none. runc 1.1.5 does.
 const TAKES_PATH_ALONE: [(&str, [u32; 3]); 1] = [("runc", [1, 2, 0])];
 
+/// The runtime that leaves out the mounts below a volume of a container with a user namespace, and the first version of it
+/// that surely passes them. crun 1.8.1 leaves them out, and 1.28 (which is less than 1.28.0) does not.
+const PASSES_MOUNTS_BELOW: [(&str, [u32; 3]); 1] = [("crun", [1, 27, 1])];
+
 /// The most bind mounts and devices of a container that are mapped.
 const MAX_PLACES: usize = 4096;
 
@@ -152,7 +156,9 @@ pub fn enter(bundle: &Bundle<'_>, range: &Range, settings: &Isolation) -> Result
     if root::attach(&root, &mut clones, &range.stage, range.first_id)? {
         root::copy_up(bundle.container)?;
     }
-    let mut edits = edits(&dir, bundle.container, range, &stage, &mut clones)?;
+    let apart = (version.as_ref())
+        .is_some_and(|version| version.is_older_than_its_entry_in(&PASSES_MOUNTS_BELOW));
+    let mut edits = edits(&dir, bundle.container, range, &stage, &mut clones, apart)?;
     edits.without_mapping = version.is_some_and(|version| version.is_one_of(&TAKES_PATH_ALONE));
     if let Some(Err(error)) = &time {
         let note = format!("its clocks do not begin with it: {error}");
@@ -255,13 +261,15 @@ fn mount_namespace(namespace: &OwnedFd, path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Attaches the user namespace, the volumes and the devices below the stage. Returns the changes of the configuration.
+/// Attaches the user namespace, the volumes and the devices below the stage. Returns the changes of the configuration. With
+/// `apart`, each mount below a volume is an entry of its own there.
 fn edits(
     dir: &Path,
     container: &Container,
     range: &Range,
     stage: &OwnedFd,
     clones: &mut Clones<'_>,
+    apart: bool,
 ) -> Result<Edits> {
     let mut edits = Edits {
         user_namespace: mount_namespace(&range.user_namespace, &range.stage.join("user"))?,
@@ -291,8 +299,9 @@ fn edits(
         };
         let is_mapped = mount.is_mapped;
         let source = match clones.volume(&dir.join(source), &at, wanted, is_mapped)? {
-            Placed::Cloned => Source {
+            Placed::Cloned(below) => Source {
                 options: options_of(&at)?,
+                below: if apart { below } else { Vec::new() },
                 path: at,
                 is_overlay: false,
             },
@@ -335,6 +344,7 @@ fn overlay_volume(
         options: options_of(&root)?,
         path: root,
         is_overlay: true,
+        ..Source::default()
     })
 }
 

@@ -70,6 +70,11 @@ impl Version {
         let first = firsts.iter().find(|(name, _)| *name == self.name);
         first.is_some_and(|(_, first)| self.numbers.as_slice() >= first.as_slice())
     }
+
+    /// Returns true if the runtime is one of these, and older than the version beside it.
+    pub(super) fn is_older_than_its_entry_in(&self, firsts: &[(&str, [u32; 3])]) -> bool {
+        firsts.iter().any(|(name, _)| *name == self.name) && !self.is_one_of(firsts)
+    }
 }
 
 /// Returns what the runtime says of its features (`features`, a subcommand of the specification of OCI runtimes); none if it
@@ -203,6 +208,20 @@ mod tests {
             let version = Version::parse(text);
             let is_able = version.is_some_and(|version| version.is_one_of(&firsts));
             assert_eq!(is_able, able, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_an_older_version_of_the_runtime_itself_is_older() {
+        let firsts = [("crun", [1, 27, 1])];
+        for (text, older) in [
+            ("crun version 1.8.1\n", true),
+            ("crun version 1.27\n", true),
+            ("crun version 1.28\n", false),
+            ("runc version 1.1.5\n", false),
+        ] {
+            let version = Version::parse(text).unwrap();
+            assert_eq!(version.is_older_than_its_entry_in(&firsts), older, "{text}");
         }
     }
 

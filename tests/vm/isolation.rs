@@ -26,7 +26,7 @@ const ENGINES: &str = include_str!("isolation_engines.sh");
 
 /// The runtimes: the label, and the path in the guest. The first two are of the host's release, the next two of a newer
 /// one, and youki is of no release.
-const RUNTIMES: [(&str, &str); 5] = [
+pub(crate) const RUNTIMES: [(&str, &str); 5] = [
     ("runc", "/usr/bin/runc"),
     ("crun", "/usr/bin/crun"),
     ("new-runc", "/new/runc"),
@@ -47,7 +47,7 @@ fn privileged_a_container_that_cannot_be_isolated_is_refused_with_linux_5_10() {
         echo "mounted: $(grep -c /disk/docker /proc/self/mountinfo)"
         eci-fs doctor | sed -n '/^isolation/,/^[^ i]/p'
     "#;
-    let (lines, said) = run(Kernel::V5_10, script, &["runc"], false);
+    let (lines, said) = run(Kernel::V5_10, script, &Given::programs(&["runc"]));
     assert!(said.contains("cannot be ID-mapped"), "{said}");
     for wanted in ["code: 1", "upper: 0", "mounted: 0"] {
         assert!(lines.iter().any(|line| line == wanted), "{wanted}: {said}");
@@ -90,21 +90,32 @@ fn privileged_containers_of_docker_and_podman_are_isolated_with_the_newest_kerne
     engines(Kernel::Sid);
 }
 
-/// Runs containers of docker and podman, each with some of the runtimes.
+/// Runs containers of docker and podman, each with some of the runtimes. `VM_ENGINES` names some of the pairs, as in
+/// "docker+crun podman+crun", for whoever works on one.
 #[track_caller]
 fn engines(kernel: Kernel) {
-    let pairs = [
+    let only = env::var("VM_ENGINES").unwrap_or_default();
+    let mut pairs = vec![
         ("docker", RUNTIMES[0]),
+        ("docker", RUNTIMES[1]),
         ("podman", RUNTIMES[1]),
         ("podman", RUNTIMES[2]),
         ("docker", RUNTIMES[3]),
     ];
+    pairs.retain(|(engine, (label, _))| {
+        let pair = format!("{engine}+{label}");
+        only.is_empty() || only.split_whitespace().any(|named| named == pair)
+    });
     let mut script = ENGINES.to_owned();
-    for (engine, (label, path)) in pairs {
+    for (engine, (label, path)) in &pairs {
         script.push_str(&format!("engine_with {engine} {label} {path}\n"));
     }
     script.push_str("end_engines\n");
-    let (lines, said) = run(kernel, &script, &PROGRAMS, true);
+    let given = Given {
+        engines: true,
+        ..Given::programs(&PROGRAMS)
+    };
+    let (lines, said) = run(kernel, &script, &given);
     let mut wanted = vec!["engines left: none".to_owned()];
     for (engine, (label, _)) in pairs {
         if engine == "docker" {
@@ -149,7 +160,7 @@ fn isolated(kernel: Kernel, short: &[usize]) {
     if tried.iter().any(|(label, _)| *label == "youki") {
         programs.push("youki");
     }
-    let (lines, said) = run(kernel, &script, &programs, false);
+    let (lines, said) = run(kernel, &script, &Given::programs(&programs));
     // Linux 6.1 cannot map a tmpfs.
     let maps_tmpfs = kernel != Kernel::V6_1;
     let owner = |mapped: &str| match maps_tmpfs {
@@ -212,10 +223,30 @@ fn isolated(kernel: Kernel, short: &[usize]) {
     assert_eq!(noted, !maps_tmpfs, "{said}");
 }
 
-/// Runs a script after [`SCRIPT`], with these programs of the host and, if the script names them, the newer runtimes.
-/// Returns the lines of its output, with single spaces, and all that it said.
+/// What a guest has besides our own programs.
+pub(crate) struct Given<'a> {
+    /// Programs of the host.
+    pub(crate) programs: &'a [&'a str],
+    /// Files in the root directory, each with its text.
+    pub(crate) files: &'a [(&'a str, String)],
+    /// Whether it has what engines need.
+    pub(crate) engines: bool,
+}
+
+impl<'a> Given<'a> {
+    fn programs(programs: &'a [&'a str]) -> Self {
+        Self {
+            programs,
+            files: &[],
+            engines: false,
+        }
+    }
+}
+
+/// Runs a script after [`SCRIPT`] with all that is given and, if the script names them, the newer runtimes. Returns the lines
+/// of its output, with single spaces, and all that it said.
 #[track_caller]
-fn run(kernel: Kernel, script: &str, programs: &[&str], engines: bool) -> (Vec<String>, String) {
+pub(crate) fn run(kernel: Kernel, script: &str, given: &Given<'_>) -> (Vec<String>, String) {
     let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
     let (config, job) = (scene.dir().join("config.json"), scene.dir().join("job"));
     must(std::fs::write(&config, configuration(&scene).to_string()));
@@ -224,7 +255,7 @@ fn run(kernel: Kernel, script: &str, programs: &[&str], engines: bool) -> (Vec<S
     let mut drive = OsString::from("if=virtio,format=raw,cache=unsafe,file=");
     drive.push(&disk);
     let mut vm = Vm::new(kernel)
-        .memory_mib(if engines { 2048 } else { 1024 })
+        .memory_mib(if given.engines { 2048 } else { 1024 })
         // The second disk of a guest, /dev/vdb, is swapped to. The one with the file system is the third.
         .swap_mib(64)
         .module("ext4")
@@ -237,12 +268,17 @@ fn run(kernel: Kernel, script: &str, programs: &[&str], engines: bool) -> (Vec<S
         .file(find_program("busybox"), "/rootfs/bin/busybox")
         .file(config, "/config.json")
         .file(job, "/job");
-    if engines {
+    for (name, text) in given.files {
+        let file = scene.dir().join(name);
+        must(std::fs::write(&file, text));
+        vm = vm.file(file, Path::new("/").join(name));
+    }
+    if given.engines {
         let image = Image::build(&scene).archive;
         vm = FOLDERS.iter().fold(vm, |vm, dir| vm.file(dir, dir));
         vm = vm.file(image, "/image.tar");
     }
-    vm = with_programs(vm, programs);
+    vm = with_programs(vm, given.programs);
     if script.contains("/new/") {
         vm = with_new_runtimes(vm);
     }
@@ -261,7 +297,7 @@ fn run(kernel: Kernel, script: &str, programs: &[&str], engines: bool) -> (Vec<S
 /// The configuration of each container: 128 MiB, half a CPU, a volume on a disk and one on a tmpfs. The script puts a name
 /// for `@NAME@`.
 #[track_caller]
-fn configuration(scene: &Scene) -> Value {
+pub(crate) fn configuration(scene: &Scene) -> Value {
     let limits = Limits {
         memory: Some(128 << 20),
         swap: Some(0),

@@ -7,6 +7,7 @@
     reason = "what a guest said is shown when a test fails"
 )]
 
+mod attacks;
 mod documents;
 mod engines;
 mod isolation;

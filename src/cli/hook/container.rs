@@ -40,13 +40,11 @@ impl ContainerInfo {
             ))
             .remedy("call it as a createRuntime hook"));
         }
-        let bundle = match Bundle::read(&state.bundle, config) {
-            // crun takes its working directory for the bundle. It loses that where it makes device nodes for a user
-            // namespace, and reports "/". The edited configuration of an isolated container is in the stage, which only the
-            // runtime of that container and its hooks have.
-            Err(error) if error.kind == Kind::NotFound => {
-                Bundle::read(stage, CONFIG.as_ref()).map_err(|_| error)?
-            }
+        // The edited configuration of an isolated container is in the stage, which only the runtime of that container and its
+        // hooks have. The bundle is not asked then: crun takes its working directory for the bundle, loses that where it
+        // makes device nodes for a user namespace, and reports "/", where the host may have a file of that name.
+        let bundle = match Bundle::read(stage, CONFIG.as_ref()) {
+            Err(error) if error.kind == Kind::NotFound => Bundle::read(&state.bundle, config)?,
             bundle => bundle?,
         };
         let mut annotations = bundle.annotations;
@@ -113,5 +111,38 @@ pub(super) fn read_state(deadline: Instant) -> Result<Vec<u8>> {
         if state.len() as u64 > MAX_STATE {
             return Err(Error::refused("what stands on standard input is too long"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_of_an_isolated_container_is_that_of_its_stage_whatever_the_bundle_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (stage, bundle) = (dir.path().join("stage"), dir.path().join("bundle"));
+        for dir in [&stage, &bundle] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let write = |dir: &Path, root: &str| {
+            let text = format!(r#"{{"root":{{"path":"{root}"}}}}"#);
+            std::fs::write(dir.join(CONFIG), text).unwrap();
+        };
+        let root = || {
+            let state = State {
+                id: "web".to_owned(),
+                pid: 42,
+                bundle: bundle.clone(),
+                annotations: None,
+            };
+            let container = ContainerInfo::of_state(state, CONFIG.as_ref(), &stage);
+            container.map(|container| container.root)
+        };
+        assert!(root().is_err());
+        write(&bundle, "/other");
+        assert_eq!(root().unwrap(), Some("/other".into()));
+        write(&stage, "/own");
+        assert_eq!(root().unwrap(), Some("/own".into()));
     }
 }

@@ -50,6 +50,8 @@ pub struct Source {
     /// The options that its mount has, of [`KEPT`]. A runtime that changes an option has to keep them: the kernel refuses
     /// to take one away in a user namespace.
     pub options: Vec<&'static str>,
+    /// The paths below it of mounts that get entries of their own, after its own: the runtime would leave them out.
+    pub below: Vec<PathBuf>,
     /// True if it takes the place of an overlay that the runtime would have mounted.
     pub is_overlay: bool,
 }
@@ -115,9 +117,11 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<(String, Option<Tr
         trapped = Some(done);
     }
     let devices: Vec<Box<RawValue>> = linux.read("devices")?.unwrap_or_default();
-    let mut mounts: Vec<RawObject> = config.read("mounts")?.unwrap_or_default();
-    for (place, source) in &edits.sources {
-        if let Some(mount) = mounts.get_mut(*place) {
+    let all: Vec<RawObject> = config.read("mounts")?.unwrap_or_default();
+    let mut mounts = Vec::with_capacity(all.len());
+    for (place, mut mount) in all.into_iter().enumerate() {
+        let mut below = Vec::new();
+        if let Some(source) = edits.sources.get(&place) {
             mount.write("source", &source.path)?;
             let mut options: Vec<String> = mount.read("options")?.unwrap_or_default();
             if source.is_overlay {
@@ -132,7 +136,10 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<(String, Option<Tr
                 }
             }
             mount.write("options", &options)?;
+            below = mounts_below(&mount, source)?;
         }
+        mounts.push(mount);
+        mounts.append(&mut below);
     }
     let mut kept = Vec::new();
     // A FIFO has no place in `Container::devices`.
@@ -162,6 +169,20 @@ fn edit_json(text: &str, edits: &Edits) -> serde_json::Result<(String, Option<Tr
     }
     config.write("linux", &linux)?;
     Ok((serde_json::to_string(&config)?, trapped))
+}
+
+/// Returns the entries for the mounts below a volume. Each keeps the options that it has.
+fn mounts_below(volume: &RawObject, source: &Source) -> serde_json::Result<Vec<RawObject>> {
+    let destination: PathBuf = volume.read("destination")?.unwrap_or_default();
+    let entries = source.below.iter().map(|below| {
+        let mut mount = RawObject::default();
+        mount.write("destination", &destination.join(below))?;
+        mount.write("type", &"bind")?;
+        mount.write("source", &source.path.join(below))?;
+        mount.write("options", &["bind"])?;
+        Ok(mount)
+    });
+    entries.collect()
 }
 
 fn edit_linux(linux: &mut RawObject, edits: &Edits) -> serde_json::Result<()> {

@@ -75,6 +75,7 @@ fn an_overlay_of_the_runtime_becomes_a_bind_mount_with_the_options_of_its_mount(
         path: "/stage/o".into(),
         options: vec!["nodev"],
         is_overlay: true,
+        ..Source::default()
     };
     let edits = Edits {
         sources: [(0, source)].into(),
@@ -159,6 +160,7 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
     let source = Source {
         path: "/stage/m1".into(),
         options: vec!["nosuid", "nodev"],
+        below: vec!["a".into(), "a/b".into()],
         is_overlay: false,
     };
     edits.sources.insert(1, source);
@@ -170,9 +172,15 @@ fn sources_and_devices_lead_to_the_stage_and_rules_of_the_cgroup_stay() {
         assert!(options.contains(&json!(kept)), "{options:?}");
     }
     assert!(!options.contains(&json!("noexec")), "{options:?}");
-    assert_eq!(after["mounts"][2], config["mounts"][2]);
+    for (place, below) in [(2, "a"), (3, "a/b")] {
+        let entry = json!({
+            "destination": format!("/v/{below}"), "type": "bind", "source": format!("/stage/m1/{below}"), "options": ["bind"]
+        });
+        assert_eq!(after["mounts"][place], entry);
+    }
+    assert_eq!(after["mounts"][4], config["mounts"][2]);
     assert_eq!(
-        after["mounts"][4],
+        after["mounts"][6],
         json!({"destination": "/dev/fuse", "type": "bind", "source": "/stage/d0", "options": ["bind"]})
     );
     let kept = &config["linux"]["devices"];

@@ -12,7 +12,7 @@ use crate::{scene, sees, sees_the_host};
 
 /// All capabilities. Those that a kernel or this process does not have are left out.
 #[track_caller]
-fn all_capabilities() -> Vec<String> {
+pub(super) fn all_capabilities() -> Vec<String> {
     let mut all = caps::all();
     let bounding = caps::read(None, caps::CapSet::Bounding).unwrap();
     all.retain(|capability| bounding.contains(capability));
@@ -21,7 +21,7 @@ fn all_capabilities() -> Vec<String> {
 
 /// A disk with the directories that attempts use.
 #[track_caller]
-fn disk(rig: &Rig<'_>, name: &str) -> Disk {
+pub(super) fn disk(rig: &Rig<'_>, name: &str) -> Disk {
     let disk = rig.overlay(Style::Docker, name);
     for dir in ["mnt", "tmp", "vol"] {
         fs::create_dir_all(disk.root.join(dir)).unwrap();
@@ -31,7 +31,7 @@ fn disk(rig: &Rig<'_>, name: &str) -> Disk {
 
 /// Gives a container all capabilities, a read-only volume with the file `.v` at /vol, and a limit of memory.
 #[track_caller]
-fn arm(bundle: &Bundle, volume: &Path) {
+pub(super) fn arm(bundle: &Bundle, volume: &Path) {
     bundle.change(|config| {
         let names = json!(all_capabilities());
         config["process"]["capabilities"] =
@@ -45,7 +45,7 @@ fn arm(bundle: &Bundle, volume: &Path) {
 }
 
 #[track_caller]
-fn volume(scene: &Scene) -> std::path::PathBuf {
+pub(super) fn volume(scene: &Scene) -> std::path::PathBuf {
     let volume = scene.dir().join("volume");
     fs::create_dir_all(&volume).unwrap();
     fs::write(volume.join(".v"), "").unwrap();

@@ -11,6 +11,7 @@ mod locked;
 mod namespaces;
 mod networks;
 mod pinned;
+mod promises;
 mod ranges;
 mod refused;
 mod restricted;

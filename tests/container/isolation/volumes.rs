@@ -100,6 +100,41 @@ fn privileged_mounts_below_a_volume_are_mapped_each_and_nothing_shows_on_the_hos
     daemon.end();
 }
 
+#[test]
+fn privileged_each_runtime_passes_the_mounts_below_a_volume_that_was_mapped() {
+    let scene = scene();
+    let rig = Rig::new(&scene, "locked-mounts = true\n");
+    let daemon = scene.daemon(&[]);
+    let volume = scene.dir().join("volume");
+    for name in ["tmpfs", "bound"] {
+        fs::create_dir_all(volume.join(name)).unwrap();
+    }
+    let mount = |arguments: &[&str], at: &str| {
+        Ran::run(Command::new("mount").args(arguments).arg(volume.join(at))).ok();
+    };
+    mount(&["-t", "tmpfs", "tmpfs"], "tmpfs");
+    let layer = scene.dir().join("layer").display().to_string();
+    mount(&["--bind", &layer], "bound");
+    fs::write(volume.join("tmpfs/f"), "f\n").unwrap();
+    for engine in Engine::RUNTIMES {
+        let disk = rig.overlay(Style::Docker, &format!("{engine:?}"));
+        let bundle = rig.bundle(engine, &disk.root);
+        bind(&bundle, &volume, "/v", &["rbind"]);
+        bind(&bundle, &volume, "/w", &["rbind", "ro"]);
+        let mut container = Container::of_bundle(bundle);
+        let said = shell(
+            &mut container,
+            "for top in /v /w; do b cat $top/tmpfs/f; b stat -c %u $top/bound/home/u/f; done
+             b touch /w/x 2>/dev/null || b echo read-only",
+        );
+        assert_eq!(said, "f\n1000\nf\n1000\nread-only\n", "{engine:?}");
+    }
+    for name in ["tmpfs", "bound"] {
+        Ran::run(Command::new("umount").arg(volume.join(name))).ok();
+    }
+    daemon.end();
+}
+
 #[track_caller]
 pub(super) fn shared_scene() -> support::Scene {
     support::Scene::with_shared_mounts(env!("CARGO_BIN_EXE_eci-fs"))

@@ -7,6 +7,7 @@ mod operator;
 mod pods;
 mod privileged;
 mod programs;
+mod promises;
 mod stores;
 mod vfs;
 

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{breach, facts, files, hang, stress, sysinfo, timed, tune, ways, work};
+use crate::{
+    breach, facts, files, hang, reach, stress, sysinfo, timed, tune, ways, work,
+};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
@@ -102,6 +104,12 @@ impl Agent {
             ["breaches"] => breach::names(),
             ["breach", name] => breach::breach(name),
             ["own-mounts"] => breach::own_mounts(),
+            // What the kernel says to calls that would reach the host, or the container of this pid, cgroup and key
+            ["reach", neighbour @ ..] => reach::reach(neighbour),
+            ["reach-one", name, pid, cgroup, key] => {
+                reach::reach_one(name, number(pid)?, cgroup, number(key)?)
+            }
+            ["add-key"] => reach::add_key(),
             ["stop-measuring"] => {
                 leave_bounding_set()?;
                 Ok(Value::Null)

@@ -20,6 +20,7 @@ mod files;
 mod hang;
 mod latencies;
 mod mapped;
+mod reach;
 mod scan;
 mod stress;
 mod sysinfo;

@@ -17,6 +17,7 @@ pub mod engines;
 mod logged;
 mod process;
 mod program;
+pub mod promises;
 mod scene;
 mod stuck;
 mod text;
