@@ -11,9 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer, text, wrong};
 use crate::scan::{self, Texts};
-use crate::{
-    breach, facts, files, hang, reach, stress, sysinfo, timed, tune, ways, work,
-};
+use crate::{breach, facts, files, hang, reach, stress, sysinfo, timed, tune, ways, work};
 
 /// The state that is kept between commands.
 #[derive(Debug, Default)]
