@@ -159,9 +159,11 @@ impl Workers {
             return Err(job);
         }
         pool.queues.push(account, lane, job);
-        let grows = pool.grows();
+        let call = pool.wants_worker();
         drop(pool);
-        self.call(grows);
+        if let Some(grows) = call {
+            self.call(grows);
+        }
         Ok(())
     }
 
@@ -203,8 +205,7 @@ impl Workers {
                 continue;
             };
             idle_since = None;
-            // Somebody has to wait for the containers that get their share again, while this one works.
-            let call = (pool.queues.is_ready() || pool.is_unwatched()).then(|| pool.grows());
+            let call = pool.wants_worker();
             let number = self.begin(&mut pool, taken.lane, now);
             drop(pool);
             if let Some(grows) = call {
@@ -301,6 +302,13 @@ impl Pool {
     fn oldest(&self) -> Option<(u64, Instant)> {
         let first = self.computing.first_key_value();
         first.map(|(number, taken)| (*number, *taken))
+    }
+
+    /// Returns whether a worker is to be called, and if so, whether that is one more, which is counted. One that is called for
+    /// a container whose share is used up would find nothing, and keep the caller from the lock.
+    fn wants_worker(&mut self) -> Option<bool> {
+        // Somebody has to wait for the containers that get their share again.
+        (self.queues.is_ready() || self.is_unwatched()).then(|| self.grows())
     }
 
     /// Returns whether another worker is to be started, and counts it.

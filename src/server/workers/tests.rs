@@ -292,6 +292,29 @@ fn one_worker_that_has_nothing_to_do_looks_for_containers_that_have_their_share_
 }
 
 #[test]
+fn a_request_of_a_container_that_waits_for_its_share_calls_no_worker() {
+    let now = Instant::now();
+    let workers = Arc::new(Workers::new(LIMITS));
+    let mut pool = workers.pool.lock();
+    (pool.threads, pool.idle) = (STAYING, STAYING);
+    let push = |pool: &mut Pool, account: &Arc<Account>| {
+        pool.queues
+            .push(account, Lane::Computing, Box::new(Nothing));
+        pool.wants_worker().is_some()
+    };
+    let [greedy, other] = [1, 2].map(|slot| account(slot, 25, now));
+    greedy.charge(now, 2 * BURST);
+    // Nobody knows yet that its share is used up.
+    assert!(push(&mut pool, &greedy));
+    assert!(pool.queues.take(now).is_none());
+    // One worker is to look when it has its share again.
+    assert!(push(&mut pool, &greedy));
+    pool.looks_at = pool.queues.next_at();
+    assert!(!push(&mut pool, &greedy));
+    assert!(push(&mut pool, &other));
+}
+
+#[test]
 fn requests_of_a_container_before_in_the_same_slot_are_counted_in_its_own_account() {
     let now = Instant::now();
     let mut queues = Queues::new(LIMITS);
