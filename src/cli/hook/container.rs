@@ -44,7 +44,10 @@ impl ContainerInfo {
         // hooks have. The bundle is not asked then: crun takes its working directory for the bundle, loses that where it
         // makes device nodes for a user namespace, and reports "/", where the host may have a file of that name.
         let bundle = match Bundle::read(stage, CONFIG.as_ref()) {
-            Err(error) if error.kind == Kind::NotFound => Bundle::read(&state.bundle, config)?,
+            // Who may not look into the stage has no isolated container.
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied) => {
+                Bundle::read(&state.bundle, config)?
+            }
             bundle => bundle?,
         };
         let mut annotations = bundle.annotations;
