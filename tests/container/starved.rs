@@ -125,6 +125,8 @@ fn privileged_a_server_without_descriptors_refuses_what_is_new_and_serves_what_i
     let mut new = scene.container().limits(limits(96, 1.0)).start();
     scene.attach(&old);
     sees(&mut old, 128, 1);
+    // What is prepared for the next container has the server open files.
+    daemon.wait_for_rest();
     let server = daemon.server();
     let refused = attach_with_few_descriptors(&scene, server, 20, &mut old, &mut new);
     assert!(refused > 5, "{refused}");
