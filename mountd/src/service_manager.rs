@@ -96,13 +96,18 @@ pub fn forget() {
 /// Has the service manager keep the journal of system calls.
 pub fn store_journal(journal: BorrowedFd<'_>) {
     // Another one may be kept already.
-    tell(
-        &[NotifyState::FdStoreRemove, NotifyState::FdName(JOURNAL)],
-        &[],
-    );
+    forget_journal();
     tell(
         &[NotifyState::FdStore, NotifyState::FdName(JOURNAL)],
         &[journal],
+    );
+}
+
+/// Has the service manager let go of the journal of system calls.
+pub fn forget_journal() {
+    tell(
+        &[NotifyState::FdStoreRemove, NotifyState::FdName(JOURNAL)],
+        &[],
     );
 }
 

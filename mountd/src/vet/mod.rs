@@ -72,6 +72,7 @@ impl Sockets {
         let _ = std::fs::remove_file(&self.runtimes);
         if self.known.is_empty() {
             let _ = std::fs::remove_file(&self.rendezvous);
+            service_manager::forget_journal();
         }
     }
 }
@@ -157,8 +158,9 @@ pub fn start(
     threads::start("calls", Mend::Again, move || {
         loop {
             if let Err(error) = keeper.step() {
-                tracing::error!(%error, "system calls of containers cannot be taken");
-                return;
+                tracing::error!(%error, "system calls of containers cannot be taken; trying again");
+                // The host has no memory for a wait with descriptors. One without them needs none.
+                let _ = poll(&mut [], Timespec::try_from(RETRY).ok().as_ref());
             }
         }
     })?;
