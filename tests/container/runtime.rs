@@ -31,13 +31,15 @@ impl Wrapper {
         let config = scene.dir().join("config.toml");
         let run = scene.runtime_dir();
         let text = format!("[hook]\nruntime-dir = {run:?}\n{more}");
-        std::fs::write(&config, &text).unwrap();
         let without_filters = scene.dir().join("config-without-filters.toml");
-        let untrapped = match text.contains("system-calls") {
-            true => text,
-            false => text.replacen("[isolation]\n", "[isolation]\nsystem-calls = false\n", 1),
-        };
-        std::fs::write(&without_filters, untrapped).unwrap();
+        for (path, traps) in [(&config, true), (&without_filters, false)] {
+            let isolation = format!("[isolation]\nsystem-calls = {traps}\n");
+            let text = match text.contains("system-calls") {
+                true => text.clone(),
+                false => text.replacen("[isolation]\n", &isolation, 1),
+            };
+            std::fs::write(path, text).unwrap();
+        }
         Self {
             program,
             config,

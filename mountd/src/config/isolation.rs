@@ -96,7 +96,7 @@ impl Default for Isolation {
             image_annotation: String::new(),
             allowed_images: BTreeMap::new(),
             delegate_cgroup_v1: false,
-            system_calls: true,
+            system_calls: false,
             locked_mounts: false,
             max_descendants: 512,
             max_depth: 12,

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(config.raise.tunables(), []);
         assert!(!config.isolation.enabled && !config.isolation.opt_out);
         assert!(!config.isolation.delegate_cgroup_v1 && !config.isolation.locked_mounts);
-        assert!(config.isolation.system_calls);
+        assert!(!config.isolation.system_calls);
         assert_eq!(config.isolation.user, "eci-fs");
         assert_eq!(config.isolation.host_namespaces, HostNamespaces::Refuse);
         assert_eq!(config.isolation.unmapped_volumes, UnmappedVolumes::Pass);
@@ -146,7 +146,7 @@ mod tests {
              runtime-dir = '/run/x'\nstart = true\n[runtime]\npath = '/usr/bin/crun'\n\
              [isolation]\nenabled = true\nuser = 'dockremap'\nhost-namespaces = 'leave-alone'\n\
              unmapped-volumes = 'refuse'\nopt-out = true\ndelegate-cgroup-v1 = true\nmax-descendants = 4096\nmax-depth = 14\n\
-             system-calls = false\n\
+             system-calls = true\n\
              restricted-mounts = ['/srv/keys']\nallowed-mounts = ['/etc/app', '/data/*/x']\nallowed-devices = ['/dev/sdb']\n\
              image-annotation = 'io.kubernetes.cri.image-name'\n\
              allowed-images = { 'sha256:0000000000000000000000000000000000000000000000000000000000000000' = ['/a'] }\n\
@@ -174,7 +174,7 @@ mod tests {
             image_annotation: "io.kubernetes.cri.image-name".to_owned(),
             allowed_images: [(format!("sha256:{:064}", 0), vec!["/a".into()])].into(),
             delegate_cgroup_v1: true,
-            system_calls: false,
+            system_calls: true,
             locked_mounts: true,
             max_descendants: 4096,
             max_depth: 14,

@@ -18,7 +18,7 @@ const SYSINFO: &str = "sysinfo";
 const SOCKET: &str = "socket";
 
 /// The address family of sockets between a virtual machine and its host. It has no namespaces.
-const AF_VSOCK: i32 = libc::AF_VSOCK;
+const AF_VSOCK: u32 = libc::AF_VSOCK as u32;
 
 /// The flag with which a filter changes nothing about the mitigations of speculation. Kernels before 5.16 slow a process down
 /// that gets its first filter otherwise.
@@ -90,7 +90,7 @@ impl Rule {
 
     /// Returns true if the rule says nothing of AF_VSOCK but that it is not meant.
     fn excludes_vsock(&self) -> bool {
-        let vsock = u64::try_from(AF_VSOCK).unwrap_or_default();
+        let vsock = u64::from(AF_VSOCK);
         let is_other = |arg: &Argument| {
             arg.index == 0
                 && match arg.op.as_str() {
@@ -138,8 +138,13 @@ pub(super) fn trap(
         section.write("listenerPath", &calls.listener)?;
         section.write("listenerMetadata", &calls.metadata)?;
         if calls.wait_killable {
-            let mut flags: Vec<String> = section.read("flags")?.unwrap_or_default();
-            flags.push(WAIT_KILLABLE.to_owned());
+            let flags: Option<Vec<String>> = section.read("flags")?;
+            // Without the key, a runtime that knows this flag sets it.
+            let default = || calls.keep_speculation.then(|| KEEP_SPECULATION.to_owned());
+            let mut flags = flags.unwrap_or_else(|| default().into_iter().collect());
+            if !flags.iter().any(|flag| flag == WAIT_KILLABLE) {
+                flags.push(WAIT_KILLABLE.to_owned());
+            }
             section.write("flags", &flags)?;
         }
     }
@@ -171,12 +176,38 @@ fn refused() -> Value {
     json!({"names": [SYSINFO], "action": "SCMP_ACT_ERRNO"})
 }
 
+/// The upper bits of the type of a socket, which no kernel knows.
+const TYPE_UNUSED: u32 = 0xfff0_0000;
+
+/// The bits in which address families differ.
+const FAMILY_BITS: u32 = 6;
+
+/// Returns a condition that holds if these bits of an argument have this value. All other bits are ignored: the kernel takes
+/// the lower half of an argument for the family, and a filter compares the whole.
+fn bits(index: u32, mask: u32, value: u32) -> Value {
+    json!({"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"})
+}
+
 fn no_vsock() -> Value {
     json!({
         "names": [SOCKET],
         "action": "SCMP_ACT_ERRNO",
         "errnoRet": libc::EAFNOSUPPORT,
-        "args": [{"index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_EQ"}],
+        // libseccomp makes a rule for socketcall(2) of this one, for 32-bit programs, and takes away the first condition: it
+        // would refuse every socket. The second argument is a pointer there, for which the second condition does not hold.
+        "args": [bits(0, u32::MAX, AF_VSOCK), bits(1, TYPE_UNUSED, 0)],
+    })
+}
+
+/// Returns rules that together permit all families but AF_VSOCK: each those that differ from it in one bit.
+fn all_but_vsock() -> impl Iterator<Item = Value> {
+    (0..FAMILY_BITS).map(|bit| {
+        let mask = 1 << bit;
+        json!({
+            "names": [SOCKET],
+            "action": "SCMP_ACT_ALLOW",
+            "args": [bits(0, mask, !AF_VSOCK & mask)],
+        })
     })
 }
 
@@ -242,13 +273,10 @@ impl Rules {
         let is_whole = |rule: &Rule| permits(&rule.action) && !rule.is_conditional();
         if rules.iter().any(is_whole) {
             self.take_out(SOCKET, is_whole)?;
-            let others = json!({
-                "names": [SOCKET],
-                "action": "SCMP_ACT_ALLOW",
-                "args": [{"index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE"}],
-            });
             if !rules.iter().any(Rule::excludes_vsock) {
-                self.kept.push(to_raw_value(&others)?);
+                for rule in all_but_vsock() {
+                    self.kept.push(to_raw_value(&rule)?);
+                }
             }
         }
         Ok(())

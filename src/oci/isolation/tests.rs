@@ -275,8 +275,24 @@ const NOTIFY: &str = "SCMP_ACT_NOTIFY";
 fn no_vsock() -> Value {
     json!({
         "names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97,
-        "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_EQ" }],
+        "args": [
+            { "index": 0, "value": 0xffff_ffff_u32, "valueTwo": 40, "op": "SCMP_CMP_MASKED_EQ" },
+            { "index": 1, "value": 0xfff0_0000_u32, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" },
+        ],
     })
+}
+
+/// The rules that permit sockets of all families but 40.
+fn other_sockets() -> Vec<Value> {
+    let rule = |(mask, value): (u32, u32)| {
+        json!({
+            "names": ["socket"], "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }],
+        })
+    };
+    [(1, 1), (2, 2), (4, 4), (8, 0), (16, 16), (32, 0)]
+        .map(rule)
+        .into()
 }
 
 #[test]
@@ -324,16 +340,16 @@ fn a_profile_that_permits_calls_by_name_keeps_all_others() {
     });
     let (edited, done) = trapped(&section);
     assert_eq!(done, Trapped::Yes);
+    let notify = json!({ "names": ["sysinfo"], "action": NOTIFY });
+    let mut rules = vec![allow(&["read"]), allow(&["write"])];
+    rules.extend(other_sockets());
+    rules.push(notify.clone());
+    assert_eq!(edited["syscalls"], Value::from(rules));
+    // As Docker's profile has it.
     let others = json!({
         "names": ["socket"], "action": "SCMP_ACT_ALLOW",
         "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_NE" }],
     });
-    let notify = json!({ "names": ["sysinfo"], "action": NOTIFY });
-    assert_eq!(
-        edited["syscalls"],
-        json!([allow(&["read"]), allow(&["write"]), others, notify])
-    );
-    // As Docker's profile has it.
     let section = json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "syscalls": [allow(&["sysinfo"]), others],

@@ -27,7 +27,8 @@ use crate::scene;
 #[track_caller]
 fn configuration(scene: &Scene, more: &str) -> PathBuf {
     let config = scene.dir().join("eci-fs.toml");
-    fs::write(&config, format!("[isolation]\nenabled = true\n{more}")).unwrap();
+    let isolation = "[isolation]\nenabled = true\nsystem-calls = true\n";
+    fs::write(&config, format!("{isolation}{more}")).unwrap();
     config
 }
 

@@ -96,6 +96,7 @@ impl Agent {
             // {answer: how often}
             ["sysinfo-storm", threads, stop] => sysinfo::storm(number(threads)?, stop),
             ["socket", family] => sysinfo::socket(number(family)?),
+            ["socket32", family] => sysinfo::socket32(number(family)?),
             // From now on nobody gets an answer who looks into the root directory of this process.
             ["hang-root"] => hang::hang_root(),
             // The attempts on the mounts of this container, and one of them

@@ -29,7 +29,7 @@ pub(crate) fn sysinfo() -> Answer {
 /// The figures of `struct sysinfo` of 32-bit programs.
 pub(crate) fn sysinfo32() -> Answer {
     let mut bytes = [0; 64];
-    short::call(&mut bytes)?;
+    short::call(116, None, &mut bytes)?;
     let short = |at: usize| number(&bytes, at, 4);
     Ok(figures(
         [0, 4, 8, 12, 16, 20, 24, 28, 32, 36].map(short),
@@ -44,10 +44,32 @@ pub(crate) fn at(pointer: u64) -> Answer {
     Ok(json!(null))
 }
 
-/// Makes a socket of this address family, and closes it.
-pub(crate) fn socket(family: u16) -> Answer {
-    use rustix::net::{AddressFamily, SocketType, socket};
-    socket(AddressFamily::from_raw(family), SocketType::STREAM, None)?;
+/// Makes a socket of this address family. The kernel takes the lower half of the number, and a filter may compare all of it.
+pub(crate) fn socket(family: u64) -> Answer {
+    use nix::libc::{SOCK_STREAM, SYS_socket, syscall};
+    // SAFETY: the arguments are numbers. This process ends soon, and the socket with it.
+    let done = unsafe {
+        syscall(
+            SYS_socket,
+            family,
+            u64::from(SOCK_STREAM.unsigned_abs()),
+            0u64,
+        )
+    };
+    match done {
+        0.. => Ok(json!(null)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Makes a socket of this address family as a 32-bit program does: by socketcall(2), whose arguments are in memory.
+pub(crate) fn socket32(family: u32) -> Answer {
+    const SOCKETCALL: i64 = 102;
+    const SOCKET: u64 = 1;
+    let mut bytes = [0; 64];
+    bytes[..4].copy_from_slice(&family.to_le_bytes());
+    bytes[4..8].copy_from_slice(&nix::libc::SOCK_STREAM.to_le_bytes());
+    short::call(SOCKETCALL, Some(SOCKET), &mut bytes)?;
     Ok(json!(null))
 }
 
@@ -142,22 +164,26 @@ mod short {
 
     use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-    /// Makes the call of a 32-bit program.
-    pub(super) fn call(bytes: &mut [u8; 64]) -> io::Result<()> {
+    /// Makes the call `number` of a 32-bit program. Its last argument leads to the bytes; `first` is the one before.
+    pub(super) fn call(number: i64, first: Option<u64>, bytes: &mut [u8; 64]) -> io::Result<()> {
         let size = NonZero::new(4096).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_32BIT;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping where the kernel finds room.
         let page = unsafe { mmap_anonymous(None, size, access, flags)? };
-        let mut result = 116i64;
-        // SAFETY: the call of a 32-bit program takes its number in eax and its argument in ebx, which the compiler keeps for
-        // itself. The kernel writes 64 bytes to the new page, and clears r8 to r11.
+        // SAFETY: the page is mapped, and has more than 64 bytes.
+        unsafe { page.cast::<[u8; 64]>().write_volatile(*bytes) };
+        let mut result = number;
+        let address = page.as_ptr() as u64;
+        // SAFETY: the call of a 32-bit program takes its number in eax and its arguments in ebx, which the compiler keeps for
+        // itself, and ecx. The kernel reads and writes 64 bytes of the new page at most, and clears r8 to r11.
         unsafe {
             std::arch::asm!(
                 "xchg rbx, {page}",
                 "int 0x80",
                 "xchg rbx, {page}",
-                page = inout(reg) page.as_ptr() as u64 => _,
+                page = inout(reg) first.unwrap_or(address) => _,
+                in("rcx") address,
                 inout("rax") result,
                 out("r8") _, out("r9") _, out("r10") _, out("r11") _,
             );
@@ -168,7 +194,7 @@ mod short {
         unsafe { munmap(page, 4096)? };
         *bytes = written;
         match i32::try_from(result) {
-            Ok(0) => Ok(()),
+            Ok(0..) => Ok(()),
             Ok(error) => Err(io::Error::from_raw_os_error(-error)),
             Err(_) => Err(io::Error::from_raw_os_error(-(result as i32))),
         }
@@ -178,7 +204,7 @@ mod short {
 #[cfg(not(target_arch = "x86_64"))]
 mod short {
     /// There is no such call in a 64-bit program of this architecture.
-    pub(super) fn call(_: &mut [u8; 64]) -> std::io::Result<()> {
+    pub(super) fn call(_: i64, _: Option<u64>, _: &mut [u8; 64]) -> std::io::Result<()> {
         Err(std::io::ErrorKind::Unsupported.into())
     }
 }
