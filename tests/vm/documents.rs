@@ -88,7 +88,7 @@ fn privileged_what_the_pages_say_holds_on_a_fresh_machine_with_systemd() {
     }
     for wanted in [
         "daemon: active",
-        "kept: NFileDescriptorStore=5",
+        "kept: NFileDescriptorStore=6",
         "readers: all alike",
         "grafts when both have died: the same",
         "grafts after a reload: the same",
