@@ -11,12 +11,14 @@ mod user;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use caps::CapsHashSet;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, Scope,
 };
 use rustix::process::DumpableBehavior;
 
+use crate::confinement::capabilities;
 pub use host::HostFiles;
 pub use user::User;
 
@@ -28,10 +30,10 @@ const LANDLOCK: ABI = ABI::V8;
 /// # Errors
 /// When the kernel refuses; then the server must not start.
 pub fn become_user(user: User) -> io::Result<()> {
-    // The bounding set comes first, because leaving it takes CAP_SETPCAP.
-    drop_bounding_set()?;
+    let none = CapsHashSet::new();
+    capabilities::bound(&none).map_err(trouble)?;
     user::become_user(user)?;
-    drop_capabilities()?;
+    capabilities::keep(&none).map_err(trouble)?;
     rustix::thread::set_no_new_privs(true)?;
     // No process of the same user may look into this one, and the memory of this one comes into no file.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -51,28 +53,6 @@ pub fn confine(host: &HostFiles) -> io::Result<()> {
 
 fn trouble(error: caps::errors::CapsError) -> io::Error {
     io::Error::other(format!("cannot drop capabilities: {error}"))
-}
-
-fn drop_bounding_set() -> io::Result<()> {
-    for cap in caps::all() {
-        if caps::has_cap(None, caps::CapSet::Bounding, cap).unwrap_or(false) {
-            caps::drop(None, caps::CapSet::Bounding, cap).map_err(trouble)?;
-        }
-    }
-    Ok(())
-}
-
-fn drop_capabilities() -> io::Result<()> {
-    use caps::CapSet;
-    for set in [
-        CapSet::Ambient,
-        CapSet::Inheritable,
-        CapSet::Effective,
-        CapSet::Permitted,
-    ] {
-        caps::clear(None, set).map_err(trouble)?;
-    }
-    Ok(())
 }
 
 fn restrict_files<'a>(readable: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {

@@ -34,6 +34,7 @@ const FLOORS: &[Floor] = &[
             &["cli"],
             &["isolation"],
             &["oci", "server", "vet"],
+            &["confinement"],
         ],
     },
     Floor {

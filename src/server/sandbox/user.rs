@@ -3,9 +3,9 @@
 use std::io;
 
 use eci_fs_protocol::link::{BROKER, SERVER_USERS};
-use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::confinement;
 
 /// The user that a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +36,10 @@ pub(super) fn become_user(user: User) -> io::Result<()> {
         return Ok(());
     }
     allow_threads();
-    let [own, nobody] = SERVER_USERS;
-    let done = match become_number(own) {
-        // The number is not in the map of the user namespace.
-        Err(Errno::EINVAL) => become_number(nobody),
-        other => other,
-    };
-    done.map_err(|error| {
+    confinement::user::become_user(SERVER_USERS).map_err(|error| {
         io::Error::other(format!(
-            "the server cannot become the user {own}: {error}; start the daemon with CAP_SETUID and CAP_SETGID"
+            "the server cannot become the user {}: {error}; start the daemon with CAP_SETUID and CAP_SETGID",
+            SERVER_USERS[0]
         ))
     })
 }
@@ -60,11 +55,4 @@ fn allow_threads() {
         // Without CAP_SYS_RESOURCE the hard limit stays.
         tracing::debug!(%error, "the limit of processes cannot be raised, ignoring");
     }
-}
-
-fn become_number(number: u32) -> Result<(), Errno> {
-    let (user, group) = (Uid::from_raw(number), Gid::from_raw(number));
-    setgroups(&[])?;
-    setresgid(group, group, group)?;
-    setresuid(user, user, user)
 }
