@@ -4,6 +4,7 @@ mod annotations;
 mod daemonless;
 mod odd_files;
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -55,6 +56,11 @@ fn privileged_containers_of_each_runtime_see_their_limits_from_the_start() {
 fn privileged_the_first_program_of_a_container_reads_its_own_figures() {
     let scene = scene();
     let daemon = scene.daemon(&[]);
+    let null = || {
+        let stat = std::fs::metadata("/dev/null").unwrap();
+        (stat.uid(), stat.gid(), stat.mode())
+    };
+    let before = null();
     for (engine, user) in kinds() {
         let bundle = hooked(&scene, engine, user);
         bundle.program(&["/bin/busybox", "head", "-n", "1", "/proc/meminfo"]);
@@ -65,6 +71,8 @@ fn privileged_the_first_program_of_a_container_reads_its_own_figures() {
             "{engine:?} {user}"
         );
     }
+    // A runtime must not be handed a device of the host.
+    assert_eq!(null(), before);
     daemon.end();
 }
 

@@ -173,13 +173,18 @@ impl Bundle {
         command
     }
 
-    /// Runs the container to its end.
+    /// Runs the container to its end. Its standard input is empty.
     ///
     /// # Panics
     /// When the runtime cannot be started.
     #[track_caller]
     pub fn run(&self) -> Ran {
-        Ran::run(&mut self.run_command())
+        // No device of the host: crun up to 1.21 gives what it finds there to the container's root.
+        let empty = match tempfile::tempfile() {
+            Ok(empty) => empty,
+            Err(error) => panic!("an empty file cannot be made: {error}"),
+        };
+        Ran::run_reading(&mut self.run_command(), empty.into())
     }
 
     /// Sets the command of the container.

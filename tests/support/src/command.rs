@@ -25,7 +25,16 @@ impl Ran {
     /// When the command cannot be started.
     #[track_caller]
     pub fn run(command: &mut Command) -> Self {
-        match Running::start(command).and_then(Running::end) {
+        Self::run_reading(command, Stdio::null())
+    }
+
+    /// The same with another standard input than /dev/null.
+    ///
+    /// # Panics
+    /// As [`Self::run`].
+    #[track_caller]
+    pub(crate) fn run_reading(command: &mut Command, input: Stdio) -> Self {
+        match Running::start(command, input).and_then(Running::end) {
             Ok(ran) => ran,
             Err(error) => panic!("{command:?} cannot be started: {error}"),
         }
@@ -39,7 +48,7 @@ impl Ran {
     pub fn all(commands: impl IntoIterator<Item = Command>) -> Vec<Self> {
         let running: Vec<_> = commands
             .into_iter()
-            .map(|mut command| Running::start(&mut command))
+            .map(|mut command| Running::start(&mut command, Stdio::null()))
             .collect();
         let ended = running
             .into_iter()
@@ -103,10 +112,10 @@ struct Running {
 }
 
 impl Running {
-    fn start(command: &mut Command) -> std::io::Result<Self> {
+    fn start(command: &mut Command, input: Stdio) -> std::io::Result<Self> {
         let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
         command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(stdout.try_clone()?)
             .stderr(stderr.try_clone()?);
         Ok(Self {
