@@ -16,7 +16,7 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, mount};
 use serde_json::{Value, json};
-use support::{Bundle, Container, Engine, Limits, Scene, find_program};
+use support::{Bundle, Container, Engine, Limits, Scene};
 
 /// Calls that a profile permits by name. The kernel decides about most of them once for all.
 const PERMITTED: &str = "accept accept4 access arch_prctl bind brk capget capset chdir chmod chown clock_gettime clone clone3 \
@@ -43,14 +43,6 @@ fn main() {
     let scene = Scene::new(env!("CARGO_BIN_EXE_eci-fs"));
     mount("tmpfs", scene.dir(), "tmpfs", MountFlags::empty(), None).unwrap();
     let daemon = scene.daemon(&[]);
-    let config = scene.dir().join("config.toml");
-    let run = scene.runtime_dir();
-    let text = format!("[hook]\nruntime-dir = {run:?}\n[isolation]\nenabled = true\n");
-    std::fs::write(&config, text).unwrap();
-    let wrapper = scene.dir().join("eci-runc");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_eci-runc"), &wrapper).unwrap();
-    let words = [&wrapper, &find_program("runc"), &config].map(|path| path.display().to_string());
-    let [wrapper, real, config] = words.each_ref().map(String::as_str);
     let flag = scene.dir().join("flag");
     std::fs::create_dir(&flag).unwrap();
     let container = |isolated: bool, profile: bool| {
@@ -63,12 +55,16 @@ fn main() {
             bundle.change(|config| config["linux"]["seccomp"] = permitting());
         }
         if isolated {
-            bundle.wrap(&[wrapper, "--eci-runtime-path", real, "--eci-config", config]);
+            let wrapper = env!("CARGO_BIN_EXE_eci-runc").as_ref();
+            bundle.isolate(&scene, wrapper, "system-calls = true\n");
         }
         Container::of_bundle(bundle)
     };
     let mut containers = [(false, false), (false, true), (true, false), (true, true)]
         .map(|(isolated, profile)| container(isolated, profile));
+    let listed = scene.list();
+    let vetted = listed.iter().filter(|one| one["vetted"] == true).count();
+    assert_eq!(vetted, 2, "system calls are not trapped: {listed:?}");
 
     // By the call: the nanoseconds of each round in each container.
     let mut times: BTreeMap<String, [Vec<f64>; 4]> = BTreeMap::new();

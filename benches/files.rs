@@ -16,7 +16,7 @@ use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
-use support::{Bundle, Container, Engine, Limits, Ran, Scene, find_program};
+use support::{Bundle, Container, Engine, Limits, Ran, Scene};
 
 /// The size of the file that is read.
 const BIG: usize = 256 * 4096;
@@ -39,15 +39,7 @@ fn main() {
 
     let plain = bundle(&scene, "plain");
     let mut isolated = bundle(&scene, "isolated");
-    let config = scene.dir().join("config.toml");
-    let run = scene.runtime_dir();
-    let text = format!("[hook]\nruntime-dir = {run:?}\n[isolation]\nenabled = true\n");
-    std::fs::write(&config, text).unwrap();
-    let wrapper = scene.dir().join("eci-runc");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_eci-runc"), &wrapper).unwrap();
-    let words = [&wrapper, &find_program("runc"), &config].map(|path| path.display().to_string());
-    let [wrapper, real, config] = words.each_ref().map(String::as_str);
-    isolated.wrap(&[wrapper, "--eci-runtime-path", real, "--eci-config", config]);
+    isolated.isolate(&scene, env!("CARGO_BIN_EXE_eci-runc").as_ref(), "");
 
     let mut containers = [plain, isolated].map(Container::of_bundle);
     let map = containers[1].read("/proc/self/uid_map");

@@ -165,6 +165,27 @@ impl Bundle {
         command
     }
 
+    /// Has the container go through `eci-runc` to runc, with isolation. `settings` are rows of the table `[isolation]`.
+    ///
+    /// # Panics
+    /// When the files of that cannot be made in the directory of the scene.
+    #[track_caller]
+    pub fn isolate(&mut self, scene: &Scene, eci_runc: &Path, settings: &str) {
+        let (config, program) = (self.dir.join("eci-fs.toml"), self.dir.join("eci-runc"));
+        let run = scene.runtime_dir();
+        let text =
+            format!("[hook]\nruntime-dir = {run:?}\n[isolation]\nenabled = true\n{settings}");
+        let made = std::fs::write(&config, text)
+            .and_then(|()| std::os::unix::fs::symlink(eci_runc, &program));
+        if let Err(error) = made {
+            panic!("{} cannot be made: {error}", config.display());
+        }
+        let words =
+            [&program, &find_program("runc"), &config].map(|path| path.display().to_string());
+        let [program, runc, config] = words.each_ref().map(String::as_str);
+        self.wrap(&[program, "--eci-runtime-path", runc, "--eci-config", config]);
+    }
+
     /// Returns the command that creates and starts the container.
     #[track_caller]
     pub fn run_command(&self) -> Command {
