@@ -14,13 +14,7 @@ use crate::scene;
 #[track_caller]
 fn bundle(rig: &Rig<'_>, engine: Engine, usr: &Path, name: &str) -> Bundle {
     let disk = rig.overlay(Style::Docker, &format!("{engine:?}{name}"));
-    let mut bundle = rig.bundle(engine, &disk.root);
-    let usr = usr.display().to_string();
-    let script = r#"mount --bind "$0" /usr && exec "$@""#;
-    let unshare = ["unshare", "--mount", "sh", "-c", script, &usr].map(str::to_owned);
-    let words = [&unshare[..], &rig.wrapper.words(engine)].concat();
-    bundle.wrap(&words.iter().map(String::as_str).collect::<Vec<_>>());
-    bundle
+    rig.bundle_of_release(engine, usr, &disk.root)
 }
 
 /// The time namespace of the first process.

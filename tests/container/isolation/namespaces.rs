@@ -57,20 +57,10 @@ fn privileged_the_newest_runtimes_isolate_as_those_of_this_release() {
     let rig = Rig::new(&scene, "");
     let daemon = scene.daemon(&[]);
     let newest = newer_runtimes().unwrap();
-    let usr = newest.join("usr").display().to_string();
+    let usr = newest.join("usr");
     for engine in [Engine::Runc, Engine::Crun] {
         let disk = rig.overlay(Style::Docker, &format!("{engine:?}"));
-        let mut bundle = rig.plain(engine, &disk.root);
-        let script = r#"mount --bind "$0" /usr && exec "$@""#;
-        let mut words = rig.wrapper.words(engine);
-        // Its name is looked up in the other /usr.
-        words[2] = engine.program().to_owned();
-        let enter = ["unshare", "--mount", "sh", "-c", script, &usr];
-        let words: Vec<&str> = enter
-            .into_iter()
-            .chain(words.iter().map(String::as_str))
-            .collect();
-        bundle.wrap(&words);
+        let bundle = rig.bundle_of_release(engine, &usr, &disk.root);
         let mut container = Container::of_bundle(bundle);
         first_id(&mut container);
         let seen = shell(

@@ -147,6 +147,21 @@ impl<'a> Rig<'a> {
         bundle
     }
 
+    /// A bundle on a disk, which goes through the wrapper to the runtime of another release. `usr` is the /usr of that.
+    #[track_caller]
+    pub(super) fn bundle_of_release(&self, engine: Engine, usr: &Path, root: &Path) -> Bundle {
+        let mut bundle = self.plain(engine, root);
+        let usr = usr.display().to_string();
+        let script = r#"mount --bind "$0" /usr && exec "$@""#;
+        let unshare = ["unshare", "--mount", "sh", "-c", script, &usr].map(str::to_owned);
+        let mut words = self.wrapper.words(engine);
+        // The name of the runtime is looked up in the other /usr.
+        words[2] = engine.program().to_owned();
+        let words = [&unshare[..], &words].concat();
+        bundle.wrap(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        bundle
+    }
+
     /// The same, which goes to the runtime directly.
     #[track_caller]
     pub(super) fn plain(&self, engine: Engine, root: &Path) -> Bundle {

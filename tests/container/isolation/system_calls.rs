@@ -131,13 +131,8 @@ fn start(rig: &Rig<'_>, engine: Engine, name: &str) -> Container {
 #[track_caller]
 fn newest(rig: &Rig<'_>, engine: Engine, usr: &Path) -> Bundle {
     let disk = rig.overlay(Style::Docker, &format!("{engine:?}newest"));
-    let mut bundle = rig.bundle(engine, &disk.root);
+    let bundle = rig.bundle_of_release(engine, usr, &disk.root);
     limit(&bundle);
-    let usr = usr.display().to_string();
-    let script = r#"mount --bind "$0" /usr && exec "$@""#;
-    let unshare = ["unshare", "--mount", "sh", "-c", script, &usr].map(str::to_owned);
-    let words = [&unshare[..], &rig.wrapper.words(engine)].concat();
-    bundle.wrap(&words.iter().map(String::as_str).collect::<Vec<_>>());
     bundle
 }
 
