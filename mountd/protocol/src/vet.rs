@@ -29,16 +29,16 @@ pub const USER: u32 = 0x7ec1_f501;
 pub struct Container {
     /// The process id of its init.
     pub pid: i32,
-    /// Its name, as its runtime has it.
+    /// The id that the runtime has for it.
     pub id: String,
 }
 
 /// A listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// Its slot of the journal.
+    /// The number of the slot of the journal for its requests.
     pub slot: u32,
-    /// Its container.
+    /// The container whose calls it reports.
     pub container: Container,
 }
 
@@ -74,7 +74,7 @@ pub enum ToVet {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromVet {
-    /// It can answer.
+    /// The supervisor can answer.
     Started,
     /// The supervisor cannot start. The words are for the log.
     Failed {

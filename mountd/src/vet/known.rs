@@ -1,4 +1,4 @@
-//! What other threads of the daemon know of the supervisor of system calls.
+//! The state of the supervisor of system calls, for other threads of the daemon.
 
 use std::collections::BTreeSet;
 

@@ -63,7 +63,7 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug)]
 pub(super) struct HostRules<'a> {
     names: Names<'a>,
-    /// What the administrator restricts and allows for every use. This comes first.
+    /// The rules of the administrator, restricted and allowed, for every use. These come first.
     own: (Vec<Restricted<'a>>, Vec<Allowed>),
     /// What is restricted by the built-in rules, for every use.
     restricted: Vec<Restricted<'a>>,
